@@ -1,0 +1,232 @@
+"""Shuffled draws as a pure function of their number: no shuffled array is kept, however long the data.
+
+``Permutation(n)`` is a family of permutations of 0 .. n-1, one a key, evaluated only where asked. Up to
+``SORTED_UP_TO`` elements it sorts random numbers: an exactly uniform shuffle. Above, it is a Feistel network::
+
+    position = L * 2**m + R        L in 0 .. a-1, R in 0 .. 2**m - 1, both about sqrt(n) values
+    six rounds, in turn:           L = (L + f(R)) mod a        R = R xor f(L)
+
+Each round can be undone, so the whole is a bijection of the a * 2**m >= n positions, whatever f is. A result
+of n or more is put in again until it is less ("cycle walking"); that is rare, as a * 2**m - n < 2**m.
+
+``Draws(n, k)`` are batches of k out of an endless series of such permutations: *cycle* c, the draws c*n to
+(c+1)*n - 1, has the key (key, c). A batch that begins in one cycle and ends in the next could hold an element
+twice. So the first k elements of the next cycle are reordered: those that the batch has already go behind
+the others. Nothing else ever moves::
+
+    cycle c      ... . . . . . x y z |                     the batch takes x y z and then 4 more
+    cycle c + 1                      | p y q r z s t ...   the permutation
+                                     | p q r s y z t ...   after reordering; here k = 7
+
+Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (generalised Feistel, cycle walking).
+"""
+
+from __future__ import annotations
+
+import sys
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Up to here sorting n random numbers is as quick as the network's rounds on one batch.
+SORTED_UP_TO = 1024
+
+# Six is the least that leaves no trace: with four or five, pairs of positions that differ in L alone come out
+# at the same distance twice as often as by chance.
+_NUM_ROUNDS = 6
+
+
+def _constant(value: int) -> NDArray[np.uint64]:
+    """A 0-d array: the operand that numpy takes up fastest (0.5 us; a scalar 0.9, an int 1.2)."""
+    return np.array(value, np.uint64)
+
+
+_WEYL = _constant(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads neighbouring numbers
+_MIX_1 = _constant(0xFF51AFD7ED558CCD)  # murmur3's finaliser
+_MIX_2 = _constant(0xC4CEB9FE1A85EC53)
+_32 = _constant(32)
+
+
+def _round_keys(key: tuple[int, ...]) -> NDArray[np.uint64]:
+    """64 bits for each round; any two keys, of any integers, give unrelated ones."""
+    text = ",".join(map(str, key)).encode()
+    return np.frombuffer(blake2b(text, digest_size=8 * _NUM_ROUNDS).digest(), "<u8")
+
+
+def _mixed(half: NDArray[np.uint64], round_key: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The round function: 64 bits each, the upper 32 of them well mixed."""
+    mixed = half * _WEYL
+    mixed += round_key
+    mixed *= mixed >> _32  # a number times its own upper half: as good here as a finaliser, in fewer calls
+    return mixed
+
+
+class Permutation:
+    """The permutations of 0 .. n-1: a function of (positions, key), in O(len(positions)).
+
+    Args:
+        n: 1 to 2**63 - 1.
+
+    Example:
+        >>> Permutation(5)(np.arange(5, dtype=np.uint64), (1, 0)).tolist()
+        [0, 4, 1, 2, 3]
+    """
+
+    def __init__(self, n: int) -> None:
+        if not 1 <= n <= sys.maxsize:
+            raise ValueError(f"n must be 1 to {sys.maxsize}, not {n}")
+        self.n = n
+        if n <= SORTED_UP_TO:
+            self._numbers = np.arange(n, dtype=np.uint64) * _WEYL
+            return
+        right_bits = (n - 1).bit_length() // 2
+        left = -(-n >> right_bits)  # n / 2**right_bits, rounded up
+        self._n = _constant(n)
+        self._left = _constant(left)
+        self._right_bits = _constant(right_bits)
+        self._right_mask = _constant((1 << right_bits) - 1)
+        self._to_right = _constant(64 - right_bits)
+        self._exact = left << right_bits == n
+
+    def __reduce__(self) -> tuple[type[Permutation], tuple[int]]:
+        return type(self), (self.n,)
+
+    def __call__(self, positions: NDArray[np.uint64], key: tuple[int, ...]) -> NDArray[np.int64]:
+        """What the permutation of ``key`` holds at ``positions``.
+
+        Args:
+            positions: uint64, each below n.
+            key: integers. Each key has a permutation of its own.
+
+        Returns:
+            int64, of the shape of ``positions``.
+        """
+        round_keys = _round_keys(key)
+        if self.n <= SORTED_UP_TO:
+            return self._shuffled(round_keys)[positions]
+        values = self._network(positions, round_keys)
+        if not self._exact:
+            outside = values >= self._n
+            while np.count_nonzero(outside):
+                values[outside] = self._network(values[outside], round_keys)
+                outside = values >= self._n
+        return values.view(np.int64)
+
+    def _shuffled(self, round_keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The whole permutation: the order of n random numbers. They differ, as mixing is a bijection."""
+        numbers = self._numbers + round_keys[0, ...]
+        numbers ^= numbers >> _32
+        numbers *= _MIX_1
+        numbers ^= numbers >> _32
+        numbers *= _MIX_2
+        return numbers.argsort()
+
+    def _network(self, positions: NDArray[np.uint64], round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left = positions >> self._right_bits
+        right = positions & self._right_mask
+        for i in range(0, _NUM_ROUNDS, 2):
+            mixed = _mixed(right, round_keys[i, ...])
+            mixed >>= _32  # so that the sum stays below 2**64
+            mixed += left
+            mixed %= self._left
+            left = mixed
+            mixed = _mixed(left, round_keys[i + 1, ...])
+            mixed >>= self._to_right
+            right ^= mixed
+        left <<= self._right_bits
+        left |= right
+        return left
+
+
+class Draws:
+    """Batches of k from 0 .. n-1: nothing comes again before all came, and never twice in a batch.
+
+    A pure function of (n, k, key, number of the batch), in O(k), for any order of asking and from any thread.
+    Only where n < 2k a batch may hang on the cycles before it, up to k of them; asked for in ascending
+    order it is O(k) there too.
+
+    Args:
+        n: how many elements there are, 1 to 2**63 - 1.
+        k: how many a batch takes, 1 to n.
+        key: integers, such as a seed. Each key has a series of its own.
+
+    Example:
+        >>> draws = Draws(5, 3, 7)
+        >>> [draws.batch(number).tolist() for number in range(4)]
+        [[2, 1, 4], [3, 0, 1], [2, 4, 3], [0, 3, 1]]
+    """
+
+    def __init__(self, n: int, k: int, *key: int) -> None:
+        if not 1 <= k <= n:
+            raise ValueError(f"k must be 1 to n = {n}, not {k}")
+        self.n = n
+        self.k = k
+        self.key = key
+        self._permutation = Permutation(n)
+        # (cycle, its first k draws) of the last one reordered. One object, replaced as a whole: threads may
+        # at worst compute the same twice.
+        self._last: tuple[int, NDArray[np.int64]] | None = None
+
+    def __reduce__(self) -> tuple[type[Draws], tuple[int, ...]]:
+        return type(self), (self.n, self.k, *self.key)
+
+    def batch(self, number: int) -> NDArray[np.int64]:
+        """The draws of batch ``number``.
+
+        Args:
+            number: >= 0, counted through all epochs.
+
+        Returns:
+            int64 (k,), all different.
+        """
+        cycle, start = divmod(number * self.k, self.n)
+        stop = start + self.k
+        if stop <= self.n:
+            return self._drawn(cycle, start, stop)
+        return np.concatenate((self._drawn(cycle, start, self.n), self._drawn(cycle + 1, 0, stop - self.n)))
+
+    def _drawn(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
+        """The draws from ``start`` up to ``stop`` of a cycle."""
+        if start >= self.k or self._num_before(cycle) == 0:
+            return self._permuted(cycle, start, stop)
+        head = self._head(cycle)
+        if stop <= self.k:
+            return head[start:stop].copy()
+        return np.concatenate((head[start:], self._permuted(cycle, self.k, stop)))
+
+    def _permuted(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
+        """The same before any reordering."""
+        return self._permutation(np.arange(start, stop, dtype=np.uint64), (*self.key, cycle))
+
+    def _num_before(self, cycle: int) -> int:
+        """How many draws of the cycle before are in the batch in which this cycle begins."""
+        return cycle * self.n % self.k
+
+    def _head(self, cycle: int) -> NDArray[np.int64]:
+        """The first k draws of a cycle."""
+        last = self._last
+        # Where n < 2k, the end of a cycle can lie within its own reordered part: then go back to one that
+        # does not hang on the one before, and come forward again.
+        first = cycle
+        while not (last and last[0] == first) and self._num_before(first) > self.n - self.k:
+            first -= 1
+        head = last[1] if last and last[0] == first else self._reordered(first, None)
+        for following in range(first + 1, cycle + 1):
+            head = self._reordered(following, head)
+        self._last = cycle, head
+        return head
+
+    def _reordered(self, cycle: int, head_before: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """The first k draws of a cycle, given those of the cycle before where its end lies within them."""
+        head = self._permuted(cycle, 0, self.k)
+        num_before = self._num_before(cycle)
+        if num_before == 0:
+            return head
+        start = self.n - num_before
+        if head_before is None:
+            before = self._permuted(cycle - 1, start, self.n)
+        else:
+            before = np.concatenate((head_before[start:], self._permuted(cycle - 1, self.k, self.n)))
+        drawn = np.isin(head, before)
+        return np.concatenate((head[~drawn], head[drawn]))

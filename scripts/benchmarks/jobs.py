@@ -1,0 +1,118 @@
+"""The jobs: datasets whose batch ``index`` is computed from scratch, plain enough for every loader.
+
+Each has ``__len__`` and ``__getitem__``: what a torch Dataset, a Keras PyDataset, a Grain source and a list have in
+common. Each batch carries its index, so that a loader which loses, repeats or swaps batches is found out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+LARGE = (64, 224, 224, 3)  # 38.5 MB of float32
+QUARTER = (16, 224, 224, 3)  # 9.6 MB
+TINY = (1024,)  # 4 KB
+HELD_NBYTES = 400_000_000
+
+
+class Job:
+    """``length`` batches, of which ``[i]`` is number ``i``."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def index_in(self, batch: Any) -> int:
+        """The index that a delivered batch carries; read from a single element, for batches of any array type."""
+        raise NotImplementedError
+
+
+class CpuHeavy(Job):
+    """16 images of 48 x 48 x 3: noise on all, half of them rotated, zoomed, shifted or blurred; 5 ms of scipy."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.images = np.random.default_rng(0).random((16, 48, 48, 3), np.float32)
+
+    def __getitem__(self, index: int) -> Float32:
+        from scipy import ndimage  # its import is part of what a worker needs before its first batch
+
+        rng = np.random.default_rng(index)
+        batch = self.images + 0.05 * rng.standard_normal(self.images.shape, np.float32)
+        for i in range(0, 16, 8):
+            batch[i] = ndimage.rotate(batch[i], rng.uniform(-20, 20), reshape=False, order=1)
+            batch[i + 1] = ndimage.zoom(batch[i + 1], (*rng.uniform(1, 1.2, 2), 1), order=1)[:48, :48]
+            batch[i + 2] = ndimage.shift(batch[i + 2], (*rng.uniform(-3, 3, 2), 0), order=1)
+            batch[i + 3] = ndimage.gaussian_filter(batch[i + 3], (1, 1, 0))
+        batch[0, 0, 0, 0] = index
+        return batch
+
+    def index_in(self, batch: Any) -> int:
+        return int(batch[0, 0, 0, 0])
+
+
+class Large(Job):
+    """A fresh float32 array of 38.5 MB, filled with the index."""
+
+    shape: tuple[int, ...] = LARGE
+
+    def __getitem__(self, index: int) -> Float32:
+        return np.full(self.shape, index, np.float32)
+
+    def index_in(self, batch: Any) -> int:
+        return int(batch[0, 0, 0, 0])
+
+
+class Quarter(Large):
+    """The same of 9.6 MB: a cost that does not depend on the size is the same for both."""
+
+    shape = QUARTER
+
+
+class LargeEmpty(Large):
+    """The same 38.5 MB, written where ``workers.empty`` says."""
+
+    def __getitem__(self, index: int) -> Float32:
+        # By name, for the peers' processes run without our package being loaded unless the job asks for it.
+        batch: Float32 = importlib.import_module("workers").empty(self.shape, np.float32)
+        batch.fill(index)
+        return batch
+
+
+class Tiny(Job):
+    """4 KB of float32 and a label: nearly all of its time is the loader's."""
+
+    def __getitem__(self, index: int) -> tuple[Float32, int]:
+        return np.full(TINY, index, np.float32), index % 10
+
+    def index_in(self, batch: Any) -> int:
+        x, y = batch
+        index = int(x[0])
+        if int(y) != index % 10:
+            raise ValueError(f"batch {index} came with label {int(y)}, not {index % 10}")
+        return index
+
+
+class Holding(Job):
+    """Holds an array of 400 MB, of which each batch reads an equal part."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.held = np.full(HELD_NBYTES // 4, 1, np.float32)
+
+    def __getitem__(self, index: int) -> Float32:
+        part = len(self.held) // len(self)
+        total = self.held[index * part : (index + 1) * part].sum()
+        if total != part:
+            raise ValueError(f"part {index} of the array adds up to {total}, not {part}")
+        return np.full(TINY, index, np.float32)
+
+    def index_in(self, batch: Any) -> int:
+        return int(batch[0])

@@ -1,0 +1,2 @@
+def environment(*a): return {}
+def write(b, records, *a): pass

@@ -1,0 +1,70 @@
+"""A multiprocess prefetching engine for sequences of batches. Imports numpy, never TensorFlow.
+
+::
+
+    |=================== consumer process ====================|======== worker process 1..n ========|
+
+     +-----------+  (epoch, index)  +------------+   Job    +---------+      +------------------------+
+     | SequenceMap| ==============> |  schedule  | =======> | channel | ===> | replica of the Sequence |
+     | (for loop) |                 | (pure)     |          |   #i    |      |  get_examples           |
+     +-----------+                  | order,     | <======= |         | <=== |  augmenter              |
+       |   ^  batch (views)         | credits,   |  Done /  +---------+      |  function_to_run        |
+       |   +----------------------- | retries    |  Failed                   +-----------|------------+
+       |  lease ends = slot is free +------------+                                       | written once
+       +------------------------------> slots of worker i: anonymous shared memory <-----+
+
+In the order data flows, a module each:
+
+- ``sequence``: what a user writes, a function of the index. ``sequence_map``: the loop's end of it.
+- ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``.
+- ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
+  reaped by a small ``server``, never from the user's process.
+- ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once.
+- ``worker``: a worker's life. ``seeding`` makes its random numbers a function of (seed, epoch, index); ``board``
+  is where it says which job it is in; ``failure`` brings home what a job raises.
+- ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
+  apart into arrays and puts them together again.
+- ``report``: what the log says. ``errors``: what is raised.
+"""
+
+from .errors import (
+    ClosedError,
+    JobError,
+    JobTimeoutError,
+    NotPicklableError,
+    PlatformError,
+    PrefetchError,
+    RemoteTraceback,
+    WorkerDiedError,
+    WorkerError,
+    WorkerStartError,
+)
+from .report import Metadata
+from .seeding import Job, current_job, current_rng
+from .sequence import Sequence, SequenceArray
+from .sequence_map import SequenceMap, logger, prefetch, single_function_to_run
+from .worker import empty
+
+__all__ = [
+    "ClosedError",
+    "Job",
+    "JobError",
+    "JobTimeoutError",
+    "Metadata",
+    "NotPicklableError",
+    "PlatformError",
+    "PrefetchError",
+    "RemoteTraceback",
+    "Sequence",
+    "SequenceArray",
+    "SequenceMap",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerStartError",
+    "current_job",
+    "current_rng",
+    "empty",
+    "logger",
+    "prefetch",
+    "single_function_to_run",
+]

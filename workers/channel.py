@@ -1,0 +1,145 @@
+"""A private socket pair between two processes that carries messages and descriptors.
+
+A frame is a header (length, number of descriptors) and a pickled message. Whoever reads takes whole frames only:
+what a killed process had half sent is dropped with its socket. Only the two processes that a pair was made for
+ever hold it, so nothing that is unpickled here can come from anybody else.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import pickle
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+_HEADER = struct.Struct("<IB")
+_READ_NBYTES = 1 << 18
+_MAX_DESCRIPTORS = 250  # the kernel takes 253 at a time
+_ANCILLARY_NBYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+
+# Not on macOS: there Python ignores SIGPIPE, and the descriptors are made close-on-exec right after.
+_SEND_FLAGS: int = getattr(socket, "MSG_NOSIGNAL", 0)
+_RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class Channel:
+    """One end of a socket pair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._in = bytearray()
+        self._descriptors: deque[int] = deque()  # received, and not yet handed out with their frame
+        self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()  # not yet taken by the kernel
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._out)
+
+    def send(self, message: tuple[Any, ...], descriptors: Iterable[int] = ()) -> None:
+        """Send ``message`` with copies of ``descriptors``, which the caller may close afterwards.
+
+        Blocks: on a blocking socket, until the kernel has taken all. On a non-blocking one never: what it does
+        not take now stays here for :meth:`flush`.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        payload = pickle.dumps(message, protocol=5)
+        files = tuple(descriptors)
+        frame = memoryview(_HEADER.pack(len(payload), len(files)) + payload)
+        if self._out:
+            self._out.append((frame, tuple(os.dup(file) for file in files)))
+            return
+        sent = self._send_some(frame, files)
+        while sent is not None and sent < len(frame):
+            frame, files = frame[sent:], ()
+            sent = self._send_some(frame, files)
+        if sent is None:
+            self._out.append((frame, tuple(os.dup(file) for file in files)))
+
+    def _send_some(self, frame: memoryview, files: tuple[int, ...]) -> int | None:
+        try:
+            if files:
+                return socket.send_fds(self.socket, [frame], list(files), _SEND_FLAGS)
+            return self.socket.send(frame, _SEND_FLAGS)
+        except BlockingIOError:
+            return None
+
+    def flush(self) -> None:
+        """Send what is left, as far as the kernel takes it."""
+        while self._out:
+            frame, files = self._out[0]
+            sent = self._send_some(frame, files)
+            if sent is None:
+                return
+            _close_all(files)
+            self._out[0] = (frame[sent:], ())
+            if sent == len(frame):
+                self._out.popleft()
+
+    def receive(self) -> list[tuple[tuple[Any, ...], list[int]]]:
+        """The messages that are there, each with its descriptors, which are the caller's to close.
+
+        Blocks: on a blocking socket, until something has come; never on a non-blocking one.
+
+        Raises:
+            EOFError: the other end is gone, and all that it sent was received before.
+        """
+        try:
+            data, ancillary, _, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS)
+        except BlockingIOError:
+            return []
+        except ConnectionError:
+            data, ancillary = b"", []
+        if not data:
+            raise EOFError
+        for _, _, content in ancillary:
+            received = array.array("i")
+            received.frombytes(content[: len(content) - len(content) % received.itemsize])
+            for file in received:
+                os.set_inheritable(file, False)
+            self._descriptors.extend(received)
+        self._in += data
+        return self._frames()
+
+    def _frames(self) -> list[tuple[tuple[Any, ...], list[int]]]:
+        frames: list[tuple[tuple[Any, ...], list[int]]] = []
+        at, end = 0, len(self._in)
+        view = memoryview(self._in)
+        while end - at >= _HEADER.size:
+            length, num_files = _HEADER.unpack_from(view, at)
+            if end - at - _HEADER.size < length:
+                break
+            at += _HEADER.size
+            message = pickle.loads(view[at : at + length])
+            frames.append((message, [self._descriptors.popleft() for _ in range(num_files)]))
+            at += length
+        view.release()
+        del self._in[:at]
+        return frames
+
+    def close(self) -> None:
+        """Close this end, and every descriptor that is on its way."""
+        self.socket.close()
+        for _, files in self._out:
+            _close_all(files)
+        _close_all(self._descriptors)
+        self._out.clear()
+        self._descriptors.clear()
+
+
+def _close_all(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets, which no program that is started later inherits."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,117 @@
+"""The errors of this package, in one tree.
+
+::
+
+    PrefetchError                    the engine's own errors
+    +-- ClosedError                  (ValueError)    something was used after its close()
+    +-- NotPicklableError            (TypeError)     the Sequence cannot be sent to worker processes
+    +-- PlatformError                (OSError)       this system lacks what the engine needs
+    +-- WorkerError                  (RuntimeError)  the world did it
+        +-- WorkerStartError         workers die before they can take a job
+        +-- WorkerDiedError          one job killed its worker again and again
+        +-- JobTimeoutError          (TimeoutError)  one job outlasted job_timeout again and again
+        +-- JobError                 a job raised what cannot be raised as it is in the consumer
+    RemoteTraceback                  the cause of an exception that was raised in a job: the job's traceback
+
+A wrong argument is a plain ``ValueError`` or ``TypeError``. What a job raises keeps its own type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+
+class PrefetchError(Exception):
+    """Base of the engine's own errors."""
+
+
+class ClosedError(PrefetchError, ValueError):
+    """Something was used after its ``close()``."""
+
+
+class NotPicklableError(PrefetchError, TypeError):
+    """The Sequence holds something that cannot be sent to a worker process."""
+
+
+class PlatformError(PrefetchError, OSError):
+    """This system lacks what the engine needs."""
+
+
+class WorkerError(PrefetchError, RuntimeError):
+    """A worker process failed."""
+
+
+class WorkerStartError(WorkerError):
+    """Workers die before they can take a job."""
+
+
+class WorkerDiedError(WorkerError):
+    """One job killed its worker again and again."""
+
+
+class JobTimeoutError(WorkerError, TimeoutError):
+    """One job outlasted ``job_timeout`` again and again."""
+
+
+class JobError(WorkerError):
+    """A job raised what cannot be raised as it is in the consumer, such as ``StopIteration``."""
+
+
+class RemoteTraceback(Exception):
+    """Cause of an exception that a job raised; its text is the traceback in the job's process."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text.rstrip()}"
+
+
+def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is no integer (a bool is none). ValueError: it is less than ``at_least``.
+    """
+    allowed = allowed or f"an integer >= {at_least}"
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be {allowed}, not {value!r} ({type(value).__name__})")
+    number = int(value.__index__())
+    if number < at_least:
+        raise ValueError(f"{name} must be {allowed}, not {number}")
+    return number
+
+
+def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
+    """``value`` as seconds > 0, or None where that is allowed."""
+    allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
+    if value is None and allow_none:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}, not {value!r} ({type(value).__name__})")
+    if not value > 0:
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """``value``, which must be one of ``choices``."""
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def check_index(index: Any, of: Sized) -> int:
+    """``index`` as a position in ``of``; a negative one counts from the end, as in a list."""
+    length = len(of)
+    if isinstance(index, bool) or not hasattr(type(index), "__index__"):
+        raise TypeError(f"index must be an integer, not {index!r} ({type(index).__name__})")
+    position = int(index.__index__())
+    if not -length <= position < length:
+        raise IndexError(
+            f"index {position} is out of range: {type(of).__name__} has {length} batches "
+            f"(0 to {length - 1}, or -{length} to -1 from the end)"
+        )
+    return position % length

@@ -1,0 +1,101 @@
+"""Exceptions of a job on their way to the consumer: same type where it can be rebuilt, with the job's traceback.
+
+An exception is rebuilt from its class, its ``args`` and its attributes, never by calling its constructor, which
+may want other arguments than ``args``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from typing import Any, NamedTuple
+
+from .errors import JobError, RemoteTraceback
+from .layout import dumps
+
+_MAX_TEXT = 1 << 20
+
+
+class RemoteFailure(NamedTuple):
+    """An exception as it travels."""
+
+    pickled: bytes | None  # (class, args, attributes); None where its class cannot be pickled
+    name: str  # of the class
+    message: str
+    traceback: str
+    pid: int
+
+
+def pack(error: BaseException) -> RemoteFailure:
+    """Runs in: worker."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    text = "".join(lines)[-_MAX_TEXT:]
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    try:
+        message = str(error)
+    except Exception:  # a __str__ of the user's that fails
+        message = "(its __str__ failed)"
+    return RemoteFailure(_pickle(error), name, message[:_MAX_TEXT], text, os.getpid())
+
+
+def _pickle(error: BaseException) -> bytes | None:
+    attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
+    arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
+    try:
+        pickled = dumps((type(error), arguments, attributes))
+        rebuild(pickled)
+    except Exception:  # whatever the class does: the consumer then gets a JobError
+        return None
+    return pickled
+
+
+def _survives(value: Any) -> bool:
+    try:
+        pickle.loads(dumps(value))
+    except Exception:  # whatever a reducer raises
+        return False
+    return True
+
+
+def rebuild(pickled: bytes) -> BaseException:
+    """The exception of :attr:`RemoteFailure.pickled`, without its traceback."""
+    of, arguments, attributes = pickle.loads(pickled)
+    error: BaseException = of.__new__(of, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
+
+
+def unpack(failure: RemoteFailure, where: str) -> BaseException:
+    """The exception to raise in the consumer. Runs in: consumer."""
+    error: BaseException | None = None
+    if failure.pickled is not None:
+        try:
+            error = rebuild(failure.pickled)
+        except Exception:  # its class is known to the worker only
+            error = None
+    if error is None:
+        error = JobError(f"{failure.name}: {failure.message}")
+    error = presentable(error)
+    error.__cause__ = RemoteTraceback(failure.traceback)
+    add_note(error, f"raised in {where}, process {failure.pid}")
+    return error
+
+
+def presentable(error: BaseException) -> BaseException:
+    """``error``, or a :class:`JobError` in its place where raising it would end the consumer's loop or program
+    without a word (StopIteration, SystemExit, KeyboardInterrupt)."""
+    if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    wrapped = JobError(f"the job raised {error!r}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """``error.add_note``, which Python 3.10 does not have."""
+    try:
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
+    except AttributeError:
+        pass

@@ -1,0 +1,202 @@
+"""Batches as trees: which arrays a batch holds, where each lies in memory, and how to put it together again.
+
+A batch is a tuple, list, dict, dataclass or namedtuple of arrays, or one of these inside another. Its *arrays*
+travel as bytes in shared memory; everything else in it (scalars, None, str, arrays of objects) is its *rest*
+and travels pickled. The shape of the tree with dtype, shape and place of each array is its :class:`Layout`:
+sent once, then named by a number, so that a structure seen before costs no pickling.
+
+Tensors of TensorFlow, torch and JAX become numpy arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the widest vector unit
+
+Array = np.ndarray[Any, Any]
+
+# What a tree is made of. A spec is a nested tuple of these, hashable, with the parts behind.
+_ARRAY, _REST, _TUPLE, _LIST, _DICT, _NAMEDTUPLE, _DATACLASS = range(7)
+_TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
+
+
+class Place(NamedTuple):
+    """Where an array lies: in the ``slot``-th slot of its batch, ``offset`` bytes behind the batch's start."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None  # None: C order
+    slot: int
+    offset: int
+
+
+class Layout(NamedTuple):
+    """How a batch is put together: the shape of its tree, and the place of each of its arrays."""
+
+    spec: tuple[Any, ...]
+    places: tuple[Place, ...]
+
+
+def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
+    """Take ``tree`` apart into ``arrays`` and ``rest``, which are appended to.
+
+    Returns:
+        Its spec: what :func:`unflattener` needs to put it together again.
+    """
+    kind = type(tree)
+    if kind is np.ndarray:
+        if tree.dtype.hasobject:
+            rest.append(tree)
+            return (_REST,)
+        arrays.append(tree)
+        return (_ARRAY,)
+    if kind is tuple:
+        return (_TUPLE, *[flatten(part, arrays, rest) for part in tree])
+    if kind is list:
+        return (_LIST, *[flatten(part, arrays, rest) for part in tree])
+    if kind is dict:
+        try:
+            hash(keys := tuple(tree))
+        except TypeError:
+            return _as_rest(tree, rest)
+        return (_DICT, keys, *[flatten(part, arrays, rest) for part in tree.values()])
+    if isinstance(tree, np.ndarray):
+        return _flatten_subclass(tree, arrays, rest)
+    if isinstance(tree, tuple) and hasattr(kind, "_fields"):
+        return (_NAMEDTUPLE, kind, *[flatten(part, arrays, rest) for part in tree])
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
+        state = tree.__dict__
+        return (_DATACLASS, kind, tuple(state), *[flatten(part, arrays, rest) for part in state.values()])
+    package = kind.__module__.partition(".")[0]
+    if package in _TENSOR_PACKAGES and package in sys.modules:
+        converted = to_numpy(tree)
+        if converted is not tree:
+            return flatten(converted, arrays, rest)
+    return _as_rest(tree, rest)
+
+
+def _as_rest(part: Any, rest: list[Any]) -> tuple[Any, ...]:
+    rest.append(part)
+    return (_REST,)
+
+
+def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
+    # A memmap is read like any array; other subclasses (masked, matrix) know how to pickle themselves.
+    if isinstance(tree, np.memmap) and not tree.dtype.hasobject:
+        arrays.append(np.asarray(tree))
+        return (_ARRAY,)
+    return _as_rest(tree, rest)
+
+
+def to_numpy(tensor: Any) -> Any:
+    """``tensor`` of TensorFlow, torch or JAX as a numpy array; anything else as it is."""
+    if hasattr(tensor, "detach"):  # torch
+        return np.asarray(tensor.detach().cpu())
+    if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
+        return np.asarray(tensor.numpy())
+    if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
+        return np.asarray(tensor)
+    return tensor
+
+
+def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
+    """The function that puts trees of this spec together from their arrays and their rest, in order."""
+    kind = spec[0]
+    if kind == _ARRAY:
+        return lambda arrays, rest: next(arrays)
+    if kind == _REST:
+        return lambda arrays, rest: next(rest)
+    if kind in (_TUPLE, _LIST) and all(part == (_ARRAY,) for part in spec[1:]):
+        whole: Any = tuple if kind == _TUPLE else list
+        count = len(spec) - 1
+        return lambda arrays, rest: whole(islice(arrays, count))
+    if kind in (_TUPLE, _LIST):
+        parts = [unflattener(part) for part in spec[1:]]
+        if kind == _LIST:
+            return lambda arrays, rest: [part(arrays, rest) for part in parts]
+        return lambda arrays, rest: tuple([part(arrays, rest) for part in parts])
+    if kind == _DICT:
+        keys, parts = spec[1], [unflattener(part) for part in spec[2:]]
+        return lambda arrays, rest: {k: part(arrays, rest) for k, part in zip(keys, parts, strict=True)}
+    of = spec[1]
+    if kind == _NAMEDTUPLE:
+        parts = [unflattener(part) for part in spec[2:]]
+        return lambda arrays, rest: of._make([part(arrays, rest) for part in parts])
+    names, parts = spec[2], [unflattener(part) for part in spec[3:]]
+
+    def dataclass(arrays: Iterator[Array], rest: Iterator[Any]) -> Any:
+        made = object.__new__(of)  # not by __init__: it may want other arguments, or work on them
+        made.__dict__.update({name: part(arrays, rest) for name, part in zip(names, parts, strict=True)})
+        return made
+
+    return dataclass
+
+
+def dense_strides(array: Array) -> tuple[int, ...] | None:
+    """Strides, in bytes, of a dense copy of ``array`` in its own memory order; None for C order."""
+    if array.flags.c_contiguous:
+        return None
+    strides, step = [0] * array.ndim, array.dtype.itemsize
+    for axis in sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))[::-1]:
+        strides[axis] = step
+        step *= array.shape[axis]
+    return tuple(strides)
+
+
+def dumps(value: Any) -> bytes:
+    """``value`` pickled, by cloudpickle where plain pickle refuses (lambdas, classes of ``__main__``)."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:  # whatever a reducer raises
+        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+
+
+def dumps_by_value(value: Any) -> bytes:
+    """``value`` pickled such that what ``__main__`` defines goes by value: whoever reads it has another one."""
+    return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+
+
+def own(tree: Any) -> Any:
+    """``tree`` as the consumer may have it where no shared memory lies between.
+
+    Tensors are numpy arrays, and every array is writable and nobody else's, so that writing into a batch never
+    writes into the data set. An array that only ``tree`` refers to is not copied.
+    """
+    arrays: list[Array] = []
+    rest: list[Any] = []
+    spec = flatten(tree, arrays, rest)
+    del tree  # so that the counts below are of others' references
+    mine = [array if _is_mine(array) else array.copy(order="K") for array in arrays]
+    return unflattener(spec)(iter(mine), iter(rest))
+
+
+def _is_mine(array: Array) -> bool:
+    if not array.flags.writeable or sys.getrefcount(array) > _references[0]:
+        return False
+    base = array.base
+    if base is None:
+        return True
+    return type(base) is np.ndarray and base.flags.owndata and sys.getrefcount(base) <= _references[1]
+
+
+def _count_references() -> tuple[int, int]:
+    """What the interpreter counts, in the place where :func:`_is_mine` asks, for an array that is ours alone
+    and for the base of one."""
+    def asked(array: Array) -> tuple[int, int]:
+        base = array.base
+        return sys.getrefcount(array), sys.getrefcount(base)
+
+    arrays = [np.zeros(4).reshape(2, 2)]
+    return next(iter([asked(array) for array in arrays]))
+
+
+_references = _count_references()

@@ -1,0 +1,324 @@
+"""The engine: drives a schedule and an executor, in a thread of its own, and hands the batches over.
+
+::
+
+    consumer's thread                          engine's thread
+      begin, add, close   -- commands -->        executor.poll -> events -> schedule
+      next                <-- a queue ---        schedule -> outcomes, and what to send -> executor.send
+
+The schedule and the executor belong to the engine's thread alone, so Ctrl-C, which Python raises in the main thread,
+never finds them half changed. The queue is one per pass and in this process: a ``queue.SimpleQueue``. The serial
+executor has no thread: the consumer's own turns the same crank when it asks for a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from . import executors, report
+from .errors import ClosedError, WorkerError
+from .executors import Executor, SerialExecutor
+from .failure import unpack
+from .schedule import Failure, Schedule
+
+logger = logging.getLogger("workers")
+
+_TICK_S = 0.5  # how often to look at the boards while jobs run
+_STACK_S = 0.3  # for a stuck worker to write down its stack
+_ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still runs
+
+
+class Outcome(NamedTuple):
+    """What the consumer gets for an index."""
+
+    index: int
+    value: Any  # the batch, or a Failure
+    ns: int  # how long its job took
+    received_ns: int  # when it came, monotonic
+
+
+class Options(NamedTuple):
+    """What the engine does about jobs that do not end."""
+
+    debug_job_report_timeout: float | None = 30.0
+    job_timeout: float | None = None
+
+
+class Engine:
+    """One pool of workers, for as long as its front-end lives."""
+
+    def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
+        self._executor = executor
+        self._schedule = schedule
+        self._options = options
+        self._commands: deque[Callable[[], None]] = deque()
+        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()  # of the pass being read
+        self._ahead: tuple[int, int] | None = None  # (epoch, length) that will come next
+        self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
+        self._reported: dict[int, float] = {}  # {worker: when to report its job again}
+        self._stacks: dict[int, float] = {}  # {worker: when to read the stack it was asked for}
+        self._looked = 0.0
+        self._pid = os.getpid()
+        self._is_closing = False
+        self._is_closed = False
+        self._fatal: BaseException | None = None
+        self._is_serial = type(executor) is SerialExecutor
+        self._thread: threading.Thread | None = None
+        executor.start()
+        if not self._is_serial:
+            self._thread = threading.Thread(target=self._run, name="prefetch-engine", daemon=True)
+            self._thread.start()
+
+    # -- the consumer's side
+
+    def begin(
+        self, epoch: int, length: int, is_open: bool, ahead: tuple[int, int] | None, replica: Any, is_changed: bool
+    ) -> None:
+        """The consumer starts to read a pass.
+
+        Args:
+            epoch: the pass is this epoch.
+            length: in batches; 0 with ``is_open``.
+            is_open: its jobs are handed in by :meth:`add`.
+            ahead: (epoch, length) of the pass that will most likely come next, to be worked on early.
+            replica: what the jobs are to be done on from now on; None: as before.
+            is_changed: what was computed ahead is out of date.
+        """
+        self._check()
+        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+        def command() -> None:
+            if is_changed:
+                self._schedule.revoke()
+            if replica is not None:
+                self._executor.update(replica)
+            self._queue = outcomes
+            self._ahead = ahead
+            self._schedule.begin(epoch, length, is_open)
+
+        self.outcomes = outcomes
+        self._order(command)
+
+    def add(self, payload: Any) -> None:
+        """One more job for the open pass."""
+        shipped = self._executor.ship(payload)
+        self._order(lambda: self._schedule.add(shipped))
+
+    def leave(self) -> None:
+        """The consumer will not read on in this pass."""
+        self._order(self._schedule.revoke)
+
+    def bound(self) -> int:
+        """How many jobs an open pass may have ahead of the consumer."""
+        return self._schedule.bound()
+
+    @property
+    def has_background_jobs(self) -> bool:
+        """Whether a worker has something to do."""
+        return not self._is_closed and not self._schedule.is_idle
+
+    def next(self, timeout_s: float | None = None) -> Outcome:
+        """The next outcome of the pass.
+
+        Blocks: until there is one; at most ``timeout_s``.
+
+        Raises:
+            queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
+        """
+        outcomes = self.outcomes
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            try:
+                outcome = outcomes.get_nowait()
+                break
+            except queue.Empty:
+                self._check()
+            if self._is_serial:
+                self._turn(0.0)
+                continue
+            left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
+            try:
+                outcome = outcomes.get(timeout=max(left, 0.0))
+                break
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+        if outcomes.qsize() <= self._wake_at:
+            self._wake_at = -1
+            self._executor.wake()
+        return outcome
+
+    def _order(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        if not self._is_serial:
+            self._executor.wake()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise WorkerError("this front-end was made in another process; make a new one after a fork")
+        if self._fatal is not None:
+            raise self._fatal
+        if self._is_closing:
+            raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
+
+    def close(self) -> None:
+        """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
+        if os.getpid() != self._pid or self._is_closed:
+            return  # a fork has copies of our descriptors, and no business with the workers
+        self._is_closing = True
+        if self._thread is None:
+            self._close_executor()
+        else:
+            self._executor.wake()
+            if threading.current_thread() is not self._thread:  # else the garbage collector runs in it
+                self._thread.join()
+
+    # -- the engine's side
+
+    def _run(self) -> None:
+        timeout_s: float | None = None
+        try:
+            while not self._is_closing and self._fatal is None:
+                timeout_s = self._turn(timeout_s)
+        except BaseException as error:
+            logger.exception("the engine failed")
+            self._fatal = error
+        finally:
+            self._close_executor()
+
+    def _close_executor(self) -> None:
+        self._is_closed = True
+        self._commands.clear()
+        self._executor.close()
+
+    def _turn(self, timeout_s: float | None) -> float | None:
+        """Turn the crank once. Returns: how long the next poll may take."""
+        for event in self._executor.poll(timeout_s):
+            self._handle(event)
+        while self._commands:
+            self._commands.popleft()()
+        schedule, executor = self._schedule, self._executor
+        now = time.monotonic()
+        if now - self._looked > _TICK_S or schedule.may_relieve():
+            self._look(now)
+        if self._stacks:
+            self._report_stacks(now)
+        while True:
+            if self._ahead is not None and schedule.may_look_ahead:
+                schedule.ahead(*self._ahead)
+                self._ahead = None
+            self._deliver()
+            untaken = self._queue.qsize()
+            for worker, rows in schedule.plan(untaken, time.monotonic_ns()):
+                executor.send(worker, rows)
+            for worker, serial in schedule.cancelled.items():
+                executor.cancel(worker, serial)
+            schedule.cancelled.clear()
+            # Set first, compared after: whatever the consumer took in between is seen here or there.
+            wanted = schedule.wanted_room()
+            self._wake_at = -1 if wanted is None else untaken + schedule.room(untaken) - wanted
+            if self._ahead is not None and schedule.may_look_ahead:
+                continue
+            if self._wake_at < 0 or self._queue.qsize() > self._wake_at or self._queue.qsize() == untaken:
+                break
+        return self._patience()
+
+    def _patience(self) -> float | None:
+        if self._commands:
+            return 0.0
+        schedule = self._schedule
+        if schedule.may_relieve():
+            return 0.02
+        if self._stacks:
+            return _STACK_S / 2
+        if schedule.is_idle and not any(self._executor.look(worker)[0] for worker in schedule.workers()):
+            return None
+        return min(_TICK_S, (self._options.job_timeout or 60.0) / 4)
+
+    def _deliver(self) -> None:
+        now = time.monotonic_ns()
+        for index, outcome in self._schedule.take_outcomes():
+            if type(outcome) is Failure:
+                self._queue.put(Outcome(index, outcome, 0, now))
+            else:
+                self._queue.put(Outcome(index, *outcome))
+
+    def _handle(self, event: tuple[Any, ...]) -> None:
+        kind, schedule = event[0], self._schedule
+        if kind is executors.DONE:
+            _, worker, serial, value, ns, nbytes = event
+            if not schedule.wants(worker, serial):
+                schedule.done(worker, serial, None)
+                self._executor.skip(value)
+                return
+            try:
+                outcome: Any = (self._executor.read(value), ns, time.monotonic_ns())
+            except Exception as error:  # unpickling runs the user's code; mapping may want too much
+                outcome = Failure(error)
+            schedule.done(worker, serial, outcome, ns, nbytes)
+        elif kind is executors.FAILED:
+            _, worker, serial, error, _ = event
+            epoch, index = schedule.place_of(worker, serial)
+            if not isinstance(error, BaseException):
+                error = unpack(error, f"batch {index} of epoch {epoch}")
+            schedule.done(worker, serial, Failure(error))
+        elif kind is executors.STARTED:
+            schedule.started(event[1])
+        elif kind is executors.READY:
+            schedule.ready(event[1])
+        elif kind is executors.DIED:
+            _, worker, serial, death = event
+            logger.warning("worker %d (process %s) was lost: %s", worker, death.pid, death.how)
+            self._reported.pop(worker, None)
+            self._stacks.pop(worker, None)
+            schedule.died(worker, serial, death)
+        else:
+            self._fatal = event[1]
+
+    # -- jobs that do not end
+
+    def _look(self, now: float) -> None:
+        self._looked = now
+        timeout, patience = self._options.job_timeout, self._options.debug_job_report_timeout
+        for worker in self._schedule.workers():
+            serial, since_ns = self._executor.look(worker)
+            self._schedule.saw(worker, serial, since_ns)
+            seconds = now - since_ns / 1e9 if serial else 0.0
+            if timeout is not None and seconds > timeout and worker not in self._stacks:
+                # Its stack first; it is killed when that is written.
+                self._executor.ask_stack(worker)
+                self._stacks[worker] = now + _STACK_S
+            elif patience is not None and seconds > patience and now > self._reported.get(worker, 0.0):
+                self._reported[worker] = now + patience
+                self._executor.ask_stack(worker)
+                self._stacks[worker] = now + _STACK_S
+
+    def _report_stacks(self, now: float) -> None:
+        for worker in [worker for worker, due in self._stacks.items() if now >= due]:
+            del self._stacks[worker]
+            serial, since_ns = self._executor.look(worker)
+            if not serial:
+                continue  # it has ended after all
+            seconds = now - since_ns / 1e9
+            epoch, index = self._schedule.place_of(worker, serial)
+            stack, pid = self._executor.take_stack(worker)
+            timeout, patience = self._options.job_timeout, self._options.debug_job_report_timeout
+            if patience is not None and seconds > patience:
+                logger.warning("%s", report.stalled(worker, pid, epoch, index, seconds, stack))
+            if timeout is not None and seconds > timeout:
+                why = f"{report.TIMEOUT} = {timeout:g} s"
+                if not self._executor.kill(worker, why, stack):
+                    logger.warning("%s is over, but a thread cannot be ended", why)
+
+
+def close_at_end(owner: Any, engine: Engine) -> weakref.finalize[Any, Any]:
+    """Close ``engine`` when ``owner`` is garbage or the program ends."""
+    return weakref.finalize(owner, engine.close)

@@ -1,0 +1,205 @@
+"""The user's Sequence on its way to the workers: pickled once, its large arrays in shared memory once.
+
+:func:`pack` pickles by cloudpickle (what ``__main__`` or a notebook defines goes by value) with the buffers of large
+arrays left out; these go, aligned, into one piece of shared memory behind the pickle. Every worker maps it
+read-only, so that any number of workers share one copy. A ``np.memmap`` is opened again by its file instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from . import shared_memory
+from .errors import NotPicklableError
+from .layout import ALIGNMENT
+
+SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
+            reopened = _memmap_reducer(obj)
+            if reopened is not None:
+                return reopened
+            if isinstance(obj, np.memmap):  # private changes: they are in no file
+                obj = np.array(obj)
+            if type(obj) is np.ndarray and not (obj.flags.c_contiguous or obj.flags.f_contiguous):
+                return np.ascontiguousarray(obj).__reduce_ex__(5)
+            if type(obj) is np.recarray:
+                return _as_recarray, (np.ascontiguousarray(obj.view(np.ndarray)), obj.dtype)
+            if type(obj) is np.ma.MaskedArray:
+                return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
+            if type(obj) is np.ndarray:
+                return obj.__reduce_ex__(5)
+        return super().reducer_override(obj)
+
+
+def _as_recarray(array: Any, dtype: Any) -> Any:
+    return array.view(np.recarray).view(dtype)
+
+
+def _memmap_reducer(array: Any) -> Any:
+    """How to open the file of a memmap, or of an array that is a view of one, again; None for other arrays."""
+    base = array
+    while base is not None and not isinstance(base, np.memmap):
+        base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
+    if base is None or base.filename is None or base.mode == "c":
+        return None
+    # A view remembers the offset of the whole file's mapping, whatever part of it the view is.
+    while isinstance(base.base, np.memmap):
+        base = base.base
+    if type(array) not in (np.ndarray, np.memmap) or not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return None
+    offset = base.offset + array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    order = "C" if array.flags.c_contiguous else "F"
+    return _open_memmap, (os.fspath(base.filename), array.dtype, offset, array.shape, order)
+
+
+def _open_memmap(filename: Any, dtype: Any, offset: int, shape: Any, order: Any) -> Any:
+    return np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+
+
+class Pickled:
+    """A pickled object whose large buffers are still those of the object itself."""
+
+    def __init__(self, value: Any, name: str = "the Sequence") -> None:
+        """Pickle ``value``.
+
+        Raises:
+            NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
+        """
+        self.buffers: list[memoryview] = []
+
+        def keep_out(buffer: pickle.PickleBuffer) -> bool:
+            view = buffer.raw()
+            if view.nbytes < SHARED_NBYTES:
+                return True
+            self.buffers.append(view)
+            return False
+
+        file = io.BytesIO()
+        try:
+            _Pickler(file, protocol=5, buffer_callback=keep_out).dump(value)
+        except Exception as error:  # reducers raise what they like
+            path, of = find_unpicklable(value, name)
+            raise NotPicklableError(
+                f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
+                f"It is a {of}. Make it where it is used (in get_examples or the augmenter), leave it out in "
+                '__getstate__, or use executor="thread" or nb_workers=0.'
+            ) from error
+        self.pickle = file.getvalue()
+
+    def is_like(self, other: Pickled, compare_content: bool) -> bool:
+        """Whether both would give the workers the same. With ``compare_content``, large arrays are compared byte
+        by byte with what ``other`` has placed in shared memory; else an array is taken to be unchanged."""
+        if self.pickle != other.pickle or len(self.buffers) != len(other.buffers):
+            return False
+        pairs = list(zip(self.buffers, other.buffers, strict=True))
+        if any(mine.nbytes != theirs.nbytes for mine, theirs in pairs):
+            return False
+        return not compare_content or all(
+            np.array_equal(np.frombuffer(mine, np.uint8), np.frombuffer(theirs, np.uint8)) for mine, theirs in pairs
+        )
+
+    def place(self) -> Parcel:
+        """Copy all of it into shared memory; ``buffers`` then are the copies."""
+        table, end = [(0, len(self.pickle))], len(self.pickle)
+        for buffer in self.buffers:
+            start = -(-end // ALIGNMENT) * ALIGNMENT
+            table.append((start, buffer.nbytes))
+            end = start + buffer.nbytes
+        descriptor = shared_memory.create(max(end, 1))
+        try:
+            memory = shared_memory.view(shared_memory.attach(descriptor, max(end, 1)))
+            copies = []
+            for (start, nbytes), part in zip(table, [memoryview(self.pickle), *self.buffers], strict=True):
+                np.frombuffer(memory[start : start + nbytes], np.uint8)[:] = np.frombuffer(part, np.uint8)
+                copies.append(memory[start : start + nbytes])
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self.buffers = copies[1:]
+        return Parcel(descriptor, table)
+
+
+class Parcel:
+    """A placed object: a descriptor of its memory, to be sent, and the table of what lies where in it."""
+
+    def __init__(self, descriptor: int, table: list[tuple[int, int]]) -> None:
+        self.descriptor = descriptor
+        self.table = table  # [(start, nbytes)] of the pickle and of each buffer
+        self.close = weakref.finalize(self, os.close, descriptor)
+
+
+def load(descriptor: int, table: list[tuple[int, int]], writable: bool = False) -> Any:
+    """The object of a parcel. Its large arrays are read-only views of the shared memory, or, if ``writable``, views
+    that are copied where they are written to. Closes ``descriptor``."""
+    start, nbytes = table[-1]
+    try:
+        memory = shared_memory.attach(descriptor, max(start + nbytes, 1), writable, private=writable)
+    finally:
+        os.close(descriptor)
+    view = shared_memory.view(memory)
+    if not writable:
+        view = view.toreadonly()
+    parts = [view[start : start + nbytes] for start, nbytes in table]
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, str]:
+    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
+    deadline = time.monotonic() + seconds
+    seen: set[int] = set()
+    while True:
+        seen.add(id(value))
+        for name, part in _parts(value, path):
+            if time.monotonic() > deadline:
+                return path, type(value).__name__
+            if id(part) not in seen and not _is_picklable(part):
+                path, value = name, part
+                break
+        else:
+            return path, type(value).__name__
+
+
+def _is_picklable(value: Any) -> bool:
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return True
+    try:
+        _Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
+    except Exception:  # reducers raise what they like
+        return False
+    return True
+
+
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
+    with contextlib.suppress(TypeError):
+        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
+    function = getattr(value, "__func__", value)
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        yield f"{path}.__self__", value.__self__
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+            with contextlib.suppress(ValueError):  # not yet filled
+                yield f"{path}'s variable {name!r}", cell.cell_contents
+        known = function.__globals__
+        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
+    for name in ("func", "args", "keywords"):  # functools.partial
+        if hasattr(value, "func") and hasattr(value, "keywords"):
+            yield f"{path}.{name}", getattr(value, name)

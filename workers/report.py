@@ -1,0 +1,83 @@
+"""What the engine has to say: why a job was given up, which worker is stuck and where, and how a pass went."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psutil
+
+from .errors import JobTimeoutError, WorkerDiedError, WorkerError
+
+
+class Metadata:
+    """Statistics of the pass that is being read. Source: ``trw.train.sequence_map.Metadata``.
+
+    Attributes:
+        nb_batches: batches delivered.
+        time_to_get_next_batch: seconds the consumer waited for them.
+        time_processing: seconds the jobs took, in all workers together.
+        time_pinning: seconds from when a batch was received until the consumer took it.
+        time_start: when the pass began (``time.perf_counter()``).
+        pin_queue_size: sum, over the batches, of how many others were ready when the consumer asked.
+    """
+
+    def __init__(self) -> None:
+        self.time_to_get_next_batch = 0.0
+        self.nb_batches = 0
+        self.time_processing = 0.0
+        self.time_pinning = 0.0
+        self.time_start = time.perf_counter()
+        self.pin_queue_size = 0
+
+
+TIMEOUT = "job_timeout"
+
+
+def given_up(epoch: int, index: int, deaths: int, causes: list[Any]) -> WorkerError:
+    """The error of a job that ended its worker ``deaths`` times; ``causes`` are the Deaths."""
+    last = causes[-1]
+    where = f"batch {index} of epoch {epoch}"
+    if all(cause.how.startswith(TIMEOUT) for cause in causes):
+        return JobTimeoutError(
+            f"{where} took longer than {last.how} in each of {deaths} attempts. Raise job_timeout, or see why it "
+            f"hangs; its stack at the last timeout:\n{last.text or '(none)'}"
+        )
+    memory = psutil.virtual_memory()
+    gigabytes = 1 / (1 << 30)
+    text = (
+        f"Worker process {last.pid} was {last.how} in {where}, for the {_ordinal(deaths)} time. "
+        if last.how.startswith("killed")
+        else f"Worker process {last.pid} {last.how} in {where}, for the {_ordinal(deaths)} time. "
+    )
+    text += f"It held up to {last.max_rss * gigabytes:.1f} of {memory.total * gigabytes:.1f} GB"
+    text += f"; {memory.available * gigabytes:.1f} GB are available now. "
+    if "SIGKILL" in last.how:
+        text += "Most likely it was the out-of-memory killer: lower nb_workers or max_queue_size."
+    elif last.text:
+        text += f"Where it was:\n{last.text}"
+    else:
+        text += "Something in the job ended its process."
+    return WorkerDiedError(text)
+
+
+def _ordinal(number: int) -> str:
+    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
+
+
+def stalled(worker: int, pid: int | None, epoch: int, index: int, seconds: float, stack: str) -> str:
+    """The report of a job that does not end."""
+    process = f"worker {worker}" + (f" (process {pid})" if pid else "")
+    state = _process_state(pid)
+    what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that nobody waits for any more"
+    return (
+        f"{process} has been in {what} for {seconds:.0f} s{state}. It is replaced only if job_timeout is set. "
+        f"Its stack:\n{stack or '(it does not answer)'}"
+    )
+
+
+def _process_state(pid: int | None) -> str:
+    try:
+        return f", its state is {psutil.Process(pid).status()!r}" if pid else ""
+    except psutil.Error:
+        return ""

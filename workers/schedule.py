@@ -1,0 +1,382 @@
+"""Who computes which batch, and when: the engine's decisions, as a pure state machine.
+
+Events go in as method calls (:meth:`Schedule.done`, :meth:`~Schedule.died`, ...), time comes as an argument, and
+:meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or knows what a batch is.
+
+Words:
+
+- A *pass* is one epoch's worth of batches in the order they are delivered. The consumer reads one pass at a time;
+  the pass behind it may be worked on already (``ahead``).
+- A *ticket* is one batch of a pass, numbered on through all passes: the order of delivery.
+- A *serial* is one sending of a ticket to a worker. A ticket is with one worker at a time, but may be sent more
+  than once: again after its worker died, or to another one because the first is stuck in something else. Batches
+  are the same bytes whoever computes them, so a result counts only under its ticket's latest serial.
+
+Invariants (asserted by :meth:`Schedule.check`):
+
+- each ticket below ``_next`` and not yet delivered is in exactly one place: finished, to be sent again, or with
+  one worker;
+- finished + with workers + to be sent again + delivered but not taken <= the bound, when something new is sent;
+- a pass is delivered once, whole, and in order (or as it comes, if not ``in_order``).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+#: Results of jobs that take less than this travel together: a message then costs little against its jobs.
+BUNDLE_NS = 2_000_000
+MAX_BUNDLE = 128
+#: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
+STUCK_NS = 20_000_000
+
+# Where max_queue_size is left to us: enough for this much of work and of memory, within these bounds.
+_AHEAD_NS = 50_000_000
+_AHEAD_NBYTES = 64 << 20
+_MAX_AHEAD = 1024
+
+
+class Row(NamedTuple):
+    """A job as it is sent: ``serial`` names the sending, (epoch, index) the batch."""
+
+    serial: int
+    epoch: int
+    index: int
+    attempt: int
+    payload: Any
+
+
+class Failure(NamedTuple):
+    """The outcome of a ticket that has no batch."""
+
+    error: BaseException
+
+
+class Pass:
+    """One epoch's worth of batches."""
+
+    __slots__ = ("delivered", "epoch", "first", "is_open", "length", "payloads")
+
+    def __init__(self, epoch: int, length: int, first: int, is_open: bool = False) -> None:
+        self.epoch = epoch
+        self.length = length  # in batches; grows while is_open
+        self.first = first  # its first ticket
+        self.is_open = is_open  # its jobs are handed in one by one
+        self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
+        self.delivered = 0
+
+    @property
+    def end(self) -> int:
+        return self.first + self.length
+
+
+class _Worker:
+    __slots__ = ("is_ready", "jobs", "running", "since_ns", "wasted")
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, int] = {}  # {serial: ticket}, in the order sent, e.g. {17: 4, 18: 5}
+        self.is_ready = False
+        self.running = 0  # the serial it was last seen in, 0 for none
+        self.since_ns = 0
+        self.wasted = False  # it may still be in a job that nobody waits for
+
+
+class Schedule:
+    """See the module's text.
+
+    Args:
+        num_workers: how many workers share the work, for the size of bundles.
+        max_queue_size: the bound on batches finished or in work ahead of the consumer; None: chosen from how
+            long jobs take and how large batches are.
+        in_order: deliver in the order of indices, not as batches come.
+        max_deaths: a ticket that was running when this many workers died is given up.
+        explain: makes the error of a ticket that is given up, from (epoch, index, deaths, causes).
+    """
+
+    def __init__(
+        self,
+        num_workers: int,
+        max_queue_size: int | None = None,
+        in_order: bool = True,
+        max_deaths: int = 3,
+        explain: Callable[[int, int, int, list[Any]], BaseException] | None = None,
+    ) -> None:
+        self._num_workers = max(1, num_workers)
+        self._max_queue_size = max_queue_size
+        self._in_order = in_order
+        self._max_deaths = max_deaths
+        self._explain = explain or (lambda epoch, index, deaths, causes: RuntimeError(f"{deaths} {causes}"))
+        self._workers: dict[int, _Worker] = {}
+        self._passes: deque[Pass] = deque()  # the one the consumer reads, then the one ahead
+        self._is_reading = False  # the consumer reads the first pass; else it is only worked on
+        self._next = 0  # the first ticket never sent
+        self._head = 0  # in order: the first ticket not yet delivered
+        self._finished: dict[int, Any] = {}  # {ticket: outcome}, not yet delivered
+        self._again: list[int] = []  # heap of tickets to be sent again
+        self._num_out = 0  # tickets that are with a worker
+        self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
+        self._serial = 0
+        #: {worker: serial}: it need not begin jobs up to this serial any more. The caller clears it.
+        self.cancelled: dict[int, int] = {}
+        self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
+        self._job_nbytes = 0.0
+        self._outcomes: list[tuple[int, Any]] = []  # delivered since the last take_outcomes()
+
+    # -- the consumer's side
+
+    @property
+    def is_idle(self) -> bool:
+        """No worker has anything to do, and nothing is left to send."""
+        return not self._num_out and not self._again
+
+    def begin(self, epoch: int, length: int, is_open: bool = False) -> None:
+        """The consumer starts to read a pass. What was worked on ahead stays if it is that pass."""
+        if self._is_reading and self.is_delivered:
+            self._passes.popleft()
+            self._is_reading = False
+        if self._is_reading or not self._passes or not self._matches(self._passes[0], epoch, length, is_open):
+            self.revoke()
+            self._passes.append(Pass(epoch, length, self._next, is_open))
+        self._is_reading = True
+        self._deliver()
+
+    @property
+    def is_delivered(self) -> bool:
+        """The pass being read was handed over whole."""
+        return self._is_reading and self._passes[0].delivered == self._passes[0].length
+
+    @property
+    def may_look_ahead(self) -> bool:
+        """All jobs of the pass being read are sent, and none of a later one."""
+        return self._is_reading and len(self._passes) == 1 and self._next >= self._passes[0].end
+
+    @staticmethod
+    def _matches(ahead: Pass, epoch: int, length: int, is_open: bool) -> bool:
+        return (ahead.epoch, ahead.length, ahead.is_open) == (epoch, length, is_open)
+
+    def ahead(self, epoch: int, length: int) -> None:
+        """This pass comes next; its jobs may start when all of the one being read are sent."""
+        self._passes.append(Pass(epoch, length, self._passes[-1].end if self._passes else self._next))
+
+    def add(self, payload: Any) -> None:
+        """One more job for the pass being read, which is open."""
+        current = self._passes[0]
+        current.payloads[current.end] = payload
+        current.length += 1
+
+    def revoke(self) -> None:
+        """Forget all passes: the consumer left one in the middle, or what the workers know is out of date."""
+        for name, worker in self._workers.items():
+            if worker.jobs:
+                worker.wasted = True
+                self.cancelled[name] = max(worker.jobs)
+            worker.jobs.clear()
+        self._next = max([self._next, *[each.end for each in self._passes]])
+        self._head = self._next
+        self._passes.clear()
+        self._finished.clear()
+        self._again.clear()
+        self._num_out = 0
+        self._deaths.clear()
+        self._outcomes.clear()
+        self._is_reading = False
+
+    def take_outcomes(self) -> list[tuple[int, Any]]:
+        """[(index, outcome)] that are the consumer's now, in the order of delivery."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    # -- the workers' side
+
+    def started(self, worker: int) -> None:
+        """A worker exists, and may be sent jobs."""
+        self._workers[worker] = _Worker()
+
+    def ready(self, worker: int) -> None:
+        self._workers[worker].is_ready = True
+
+    def done(self, worker: int, serial: int, outcome: Any, ns: int = 0, nbytes: int = 0) -> bool:
+        """A worker has finished a job. False: nobody waits for it any more."""
+        state = self._workers[worker]
+        state.wasted = False
+        ticket = state.jobs.pop(serial, None)
+        if ticket is None:
+            return False
+        self._num_out -= 1
+        if ns:
+            self._job_ns += (ns - self._job_ns) * (0.1 if self._job_ns else 1.0)
+            self._job_nbytes += (nbytes - self._job_nbytes) * (0.1 if self._job_nbytes else 1.0)
+        self._finish(ticket, outcome)
+        return True
+
+    def wants(self, worker: int, serial: int) -> bool:
+        """Whether somebody waits for the result of this sending."""
+        return serial in self._workers[worker].jobs
+
+    def place_of(self, worker: int, serial: int) -> tuple[int, int]:
+        """(epoch, index) of what a worker was sent under ``serial``; (-1, -1) for what nobody waits for."""
+        ticket = self._workers[worker].jobs.get(serial)
+        if ticket is None:
+            return -1, -1
+        at = self._pass_of(ticket)
+        return at.epoch, ticket - at.first
+
+    def workers(self) -> list[int]:
+        """The workers that exist."""
+        return list(self._workers)
+
+    def died(self, worker: int, running: int, cause: Any = None) -> None:
+        """A worker is no more. ``running`` is the serial of the job it was in, 0 for none."""
+        jobs = self._workers.pop(worker).jobs
+        self._num_out -= len(jobs)
+        for serial, ticket in jobs.items():
+            if serial == running:
+                causes = self._deaths.setdefault(ticket, [])
+                causes.append(cause)
+                if len(causes) >= self._max_deaths:
+                    at = self._pass_of(ticket)
+                    self._finish(ticket, Failure(self._explain(at.epoch, ticket - at.first, len(causes), causes)))
+                    continue
+            heapq.heappush(self._again, ticket)
+
+    def saw(self, worker: int, running: int, since_ns: int) -> None:
+        """A worker is in the job of serial ``running`` since ``since_ns`` (0, 0: in none)."""
+        state = self._workers[worker]
+        state.running, state.since_ns = running, since_ns
+
+    # -- decisions
+
+    def bound(self) -> int:
+        """How many batches may be finished or in work ahead of the consumer."""
+        if self._max_queue_size is not None:
+            return self._max_queue_size
+        least = 2 * self._num_workers + 2
+        if not self._job_ns:
+            return least
+        enough = self._num_workers * _AHEAD_NS / self._job_ns
+        fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
+        return int(max(least, min(enough, fits, _MAX_AHEAD)))
+
+    def bundle(self) -> int:
+        """How many jobs to send together."""
+        if not self._job_ns:
+            return 1
+        return int(max(1, min(MAX_BUNDLE, BUNDLE_NS / self._job_ns, self.bound() // (2 * self._num_workers))))
+
+    def room(self, num_untaken: int) -> int:
+        """How many more jobs may be sent, with ``num_untaken`` delivered batches not yet taken."""
+        return self.bound() - num_untaken - len(self._finished) - self._num_out - len(self._again)
+
+    def wanted_room(self) -> int | None:
+        """How much room it takes until something can be sent; None: nothing is left to send."""
+        if not any(each.end > self._next for each in self._passes):
+            return None
+        return 1 if any(not worker.jobs for worker in self._workers.values()) else max(1, self.bundle() // 2)
+
+    def plan(self, num_untaken: int, now_ns: int = 0) -> list[tuple[int, list[Row]]]:
+        """What to send now: [(worker, rows)]. The rows are then with that worker."""
+        bundle = self.bundle()
+        sends: dict[int, list[Row]] = {}
+        # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
+        for share in (1, 2):
+            for name, worker in sorted(self._workers.items(), key=lambda each: (each[1].wasted, len(each[1].jobs))):
+                has = len(worker.jobs)
+                room = self.room(num_untaken)
+                available = max(room, 0) + len(self._again)
+                if has > (share - 1) * bundle or (share == 2 and not worker.is_ready):
+                    continue
+                if has and available < bundle // 2:
+                    continue  # not worth a message: it has something to do
+                for ticket in self._pick(share * bundle - has, room):
+                    sends.setdefault(name, []).append(self._send(worker, ticket))
+        idle = [name for name, worker in self._workers.items() if not worker.jobs and worker.is_ready]
+        return [*sends.items(), *self._relieve(idle, now_ns)]
+
+    def _pick(self, want: int, room: int) -> list[int]:
+        """Up to ``want`` tickets to send: old ones first, then new ones while there is room."""
+        tickets = []
+        while self._again and len(tickets) < want:
+            tickets.append(heapq.heappop(self._again))
+        fresh = min(want - len(tickets), room)
+        for each in self._passes:
+            count = min(fresh, each.end - self._next)
+            if count > 0:
+                tickets.extend(range(self._next, self._next + count))
+                self._next += count
+                fresh -= count
+        return tickets
+
+    def _send(self, worker: _Worker, ticket: int) -> Row:
+        self._serial += 1
+        self._num_out += 1
+        worker.jobs[self._serial] = ticket
+        at = self._pass_of(ticket)
+        attempt = len(self._deaths[ticket]) if ticket in self._deaths else 0
+        payload = at.payloads[ticket] if at.is_open else None
+        return Row(self._serial, at.epoch, ticket - at.first, attempt, payload)
+
+    def _relieve(self, idle: list[int], now_ns: int) -> list[tuple[int, list[Row]]]:
+        """Give idle workers what waits with a worker that is stuck in another job."""
+        sends: list[tuple[int, list[Row]]] = []
+        for name, worker in self._workers.items():
+            waiting = {serial: ticket for serial, ticket in worker.jobs.items() if serial != worker.running}
+            if not idle:
+                break
+            if not waiting or not worker.running or now_ns - worker.since_ns < STUCK_NS:
+                continue
+            for serial in waiting:
+                del worker.jobs[serial]
+            self._num_out -= len(waiting)
+            self.cancelled[name] = max(waiting)
+            helper = idle.pop()
+            sends.append((helper, [self._send(self._workers[helper], ticket) for ticket in waiting.values()]))
+        return sends
+
+    def may_relieve(self) -> bool:
+        """Whether it is worth looking soon at what the workers are in."""
+        workers = self._workers.values()
+        return any(not each.jobs and each.is_ready for each in workers) and any(
+            len(each.jobs) > (0 if each.wasted else 1) for each in workers
+        )
+
+    # -- tickets
+
+    def _pass_of(self, ticket: int) -> Pass:
+        first = self._passes[0]
+        return first if ticket < first.end else self._passes[1]
+
+    def _finish(self, ticket: int, outcome: Any) -> None:
+        self._deaths.pop(ticket, None)
+        self._finished[ticket] = outcome
+        if self._is_reading:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Hand over what may be: everything of the pass being read, or its next in order."""
+        current = self._passes[0]
+        finished = self._finished
+        if self._in_order:
+            while self._head in finished and self._head < current.end:
+                self._hand_over(current, self._head)
+                self._head += 1
+        else:
+            for ticket in [ticket for ticket in finished if ticket < current.end]:
+                self._hand_over(current, ticket)
+
+    def _hand_over(self, current: Pass, ticket: int) -> None:
+        self._outcomes.append((ticket - current.first, self._finished.pop(ticket)))
+        current.payloads.pop(ticket, None)
+        current.delivered += 1
+
+    def check(self) -> None:
+        """Assert the invariants. For tests."""
+        out = [ticket for worker in self._workers.values() for ticket in worker.jobs.values()]
+        assert len(out) == self._num_out, (out, self._num_out)
+        everywhere = [*self._finished, *self._again, *out]
+        assert len(everywhere) == len(set(everywhere)), everywhere
+        if self._passes and self._in_order:
+            first = max(self._head, self._passes[0].first)
+            assert set(everywhere) == set(range(first, self._next)), (everywhere, first, self._next)

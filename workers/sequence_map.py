@@ -1,0 +1,427 @@
+"""The front-end ``SequenceMap``: a for loop over what workers compute in the background."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import queue
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import seeding
+from .errors import ClosedError, check_choice, check_int, check_seconds
+from .executors import Executor, SerialExecutor, ThreadExecutor
+from .pool import Engine, Options, Outcome
+from .replica import Pickled
+from .report import Metadata, given_up
+from .schedule import Failure, Schedule
+from .sequence import Sequence, SequenceDerived
+
+logger = logging.getLogger("workers")
+
+default_queue_timeout = 0.001  # seconds, as in trw
+
+
+def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
+    """Apply the functions of the list ``function_to_run`` to ``batch``, one after the other. Source: trw."""
+    for function in function_to_run:
+        batch = function(batch)
+    return batch
+
+
+class _Task:
+    """What a worker does: the items of job ``index``. This is what its replica is."""
+
+    def __init__(self, source: Any, functions: tuple[Any, ...], seed: int) -> None:
+        self.source = source
+        self.functions = functions  # one for each SequenceMap of the chain; none: the batches as they are
+        self.seed = seed
+
+    def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
+        items = [self.source[index] if payload is None else payload[0]]
+        for function in self.functions:
+            results = [function(item) for item in items]
+            items = []
+            for result in results:
+                # Only a list: a tuple is a batch.
+                items.extend(result) if type(result) is list else items.append(result)
+        return items
+
+
+class SequenceMap(SequenceDerived):
+    """A sequence mapped by a function in worker processes, read by a plain for loop.
+
+    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole.
+
+    Args:
+        source_split: what to map. Anything with ``__len__`` and ``__getitem__`` (the workers then compute whole
+            batches), or with ``__iter__`` only (its items are read here and shipped to the workers).
+        nb_workers: worker processes; 0: computed in this process, when asked. If ``source_split`` is a SequenceMap
+            with workers of its own, both functions run in one pool of all their workers.
+        function_to_run: a function of a batch, or a list of functions applied one after the other, or None. One that
+            returns a *list* yields its items one by one.
+        max_jobs_at_once: batches finished or in work ahead of the consumer, per worker. None: as ``max_queue_size``
+            says; 0: no limit.
+        queue_timeout: seconds that ``next_item(blocking=False)`` waits.
+        debug_job_report_timeout: a job that takes longer than these seconds is reported in the log, with its
+            Python stack. None: never.
+        collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
+        max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
+        max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
+            enough for 50 ms of work, if it fits 64 MB; at least 2 for each worker and 2 more.
+        executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
+            share the global generators, so there only ``current_rng()`` is reproducible.
+        seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
+        in_order: deliver in the order of indices; False: as batches come, within an epoch.
+        on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
+            ``"skip"`` the batch and log it.
+        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again, 3 times
+            at most. None: never.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
+            holds something that cannot be sent to a process; the message says what.
+
+    Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
+    """
+
+    def __init__(
+        self,
+        source_split: Any,
+        nb_workers: int,
+        function_to_run: Any = None,
+        max_jobs_at_once: int | None = None,
+        queue_timeout: float = default_queue_timeout,
+        debug_job_report_timeout: float | None = 30.0,
+        collate_fn: Callable[..., Any] | None = None,
+        max_queue_size_pin: int | None = None,
+        *,
+        max_queue_size: int | None = None,
+        executor: str = "process",
+        seed: int | None = None,
+        in_order: bool = True,
+        on_error: str = "raise",
+        job_timeout: float | None = None,
+    ) -> None:
+        self.nb_workers = check_int("nb_workers", nb_workers, 0)
+        self.executor = check_choice("executor", executor, ("process", "thread"))
+        self.in_order = bool(check_choice("in_order", in_order, (True, False)))
+        self.on_error = check_choice("on_error", on_error, ("raise", "skip"))
+        self.queue_timeout = check_seconds("queue_timeout", queue_timeout, allow_none=False)
+        self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
+        self.job_timeout = check_seconds("job_timeout", job_timeout)
+        if collate_fn is not None and not callable(collate_fn):
+            raise TypeError(f"collate_fn must be a function or None, not {collate_fn!r}")
+        self.collate_fn = collate_fn
+        self.function_to_run = _one_function(function_to_run)
+        self.max_queue_size = _bound(self.nb_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
+        _check_source(source_split)
+        super().__init__(source_split)
+        if seed is not None:
+            checked = seeding.check_seed(seed)
+            self._own_seed: int | None = checked
+        else:
+            self._own_seed = None
+        self.metadata = Metadata()
+        self._engine: Engine | None = None
+        self._pickled: Pickled | None = None
+        self._looks_ahead = True
+        self._items: list[Any] = []  # of the outcome being delivered, last one first
+        self._left = 0  # outcomes of the pass not yet taken
+        self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
+        self._epoch_read = -1
+        self._is_indexed = _is_indexed(source_split)
+        self._start()
+
+    # -- what it maps
+
+    def _chain(self) -> tuple[Any, tuple[Any, ...]]:
+        """(the first source, the functions from there to here)."""
+        source, functions = self.source_split, ()
+        own = () if self.function_to_run is None else (self.function_to_run,)
+        if isinstance(source, SequenceMap) and source.collate_fn is None:
+            source, functions = source._chain()
+        return source, (*functions, *own)
+
+    def _total_workers(self) -> int:
+        source = self.source_split
+        below = source._total_workers() if isinstance(source, SequenceMap) and source.collate_fn is None else 0
+        return self.nb_workers + below
+
+    def _task(self) -> _Task:
+        return _Task(*self._chain(), self.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        live = {"_engine": None, "_pickled": None, "_items": [], "_left": 0, "_iterator": None, "_finalizer": None}
+        return {**self.__dict__, **live, "metadata": None}
+
+    @property
+    def seed(self) -> int:
+        """What all random draws depend on."""
+        return super().seed if self._own_seed is None else self._own_seed
+
+    def __len__(self) -> int:
+        if not hasattr(self.source_split, "__len__"):
+            raise TypeError(f"{type(self.source_split).__name__} has no length, so a map of it has none")
+        return len(self.source_split)
+
+    def __getitem__(self, index: int) -> Any:
+        items = self._task().run(index, None)
+        return items[0] if len(items) == 1 else items
+
+    # -- the engine
+
+    def _start(self) -> None:
+        """Start the workers, unless they are the next SequenceMap's in a chain."""
+        nb_workers = self._total_workers()
+        if isinstance(self.source_split, SequenceMap) and self.source_split.collate_fn is None:
+            self.source_split._stop()
+        task = self._task()
+        executor: Executor
+        bound = self.max_queue_size
+        if nb_workers == 0:
+            executor, bound = SerialExecutor(task), 1
+        elif self.executor == "thread":
+            executor = ThreadExecutor(task, nb_workers)
+        else:
+            from .processes import ProcessExecutor
+
+            self._pickled = Pickled(task)
+            executor = ProcessExecutor(self._pickled, nb_workers)
+        schedule = Schedule(nb_workers, bound, self.in_order, explain=given_up)
+        self._engine = Engine(executor, schedule, Options(self.debug_job_report_timeout, self.job_timeout))
+        self._finalizer = weakref.finalize(self, self._engine.close)
+        logger.debug("%s started with %d workers", type(self).__name__, nb_workers)
+
+    def _stop(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._finalizer.detach()
+            self._engine = None
+
+    def _running(self) -> Engine:
+        self._check_open()
+        if self._engine is None:  # it was part of a chain, or is a copy
+            self._start()
+        assert self._engine is not None
+        return self._engine
+
+    def initializer(self) -> None:
+        """Begin the next pass. Called by ``iter()``."""
+        engine = self._running()
+        self._end_abandoned_epoch()
+        self._items = []
+        self.metadata = Metadata()
+        epoch = self._epoch_read = self._progress.epoch
+        replica, is_changed = self._look_for_changes()
+        if self._is_indexed:
+            self._left = len(self)
+            ahead = (epoch + 1, self._left) if self._looks_ahead else None
+            engine.begin(epoch, self._left, False, ahead, replica, is_changed)
+        else:
+            self._left = 0
+            engine.begin(epoch, 0, True, None, replica, is_changed)
+            self._iterator = iter(self._chain()[0])
+
+    def _look_for_changes(self) -> tuple[Pickled | None, bool]:
+        """(what the workers have to be sent anew or None, whether batches computed ahead are out of date)."""
+        overrides = _overrides_on_epoch_end(self)
+        if self._pickled is None:  # jobs run on the user's own object
+            self._looks_ahead = not overrides
+            return None, False
+        now = Pickled(self._task())
+        if now.is_like(self._pickled, compare_content=overrides):
+            return None, False
+        self._pickled = now
+        # What changes at one epoch's end will at the next: jobs done ahead would be done in vain.
+        self._looks_ahead = self._epoch_read <= 0
+        return now, True
+
+    def __iter__(self) -> Iterator[Any]:
+        self.initializer()
+        return self
+
+    def __next__(self) -> Any:
+        return self.next_item(blocking=True)
+
+    def next_item(self, blocking: bool) -> Any:
+        """The next batch.
+
+        Args:
+            blocking: wait for it. If not, at most ``queue_timeout`` seconds, and then raise StopIteration.
+
+        Raises:
+            StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
+        """
+        self._check_open()
+        if self._epoch_read < 0:
+            self.initializer()
+        metadata = self.metadata
+        start = time.perf_counter()
+        while not self._items:
+            outcome = self._next_outcome(blocking)
+            metadata.time_processing += outcome.ns / 1e9
+            metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
+            if type(outcome.value) is not Failure:
+                self._items = outcome.value
+                self._items.reverse()
+            elif self.on_error == "raise":
+                raise outcome.value.error
+            else:
+                error = outcome.value.error
+                logger.error("batch %d of epoch %d is skipped", outcome.index, self._epoch_read, exc_info=error)
+        metadata.time_to_get_next_batch += time.perf_counter() - start
+        metadata.nb_batches += 1
+        item = self._items.pop()
+        return item if self.collate_fn is None else self.collate_fn(item, source=self)
+
+    def _next_outcome(self, blocking: bool) -> Outcome:
+        if self._iterator is not None:
+            self.fill_queue()
+        if self._left == 0:
+            if self._epoch_read == self._progress.epoch:
+                self._end_epoch(self._epoch_read)
+            raise StopIteration
+        engine = self._running()
+        self.metadata.pin_queue_size += engine.outcomes.qsize()
+        try:
+            outcome = engine.next(None if blocking else self.queue_timeout)
+        except queue.Empty:
+            raise StopIteration from None
+        self._left -= 1
+        self._progress.is_begun = True
+        return outcome
+
+    def fill_queue(self) -> None:
+        """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
+        engine = self._running()
+        while self._iterator is not None and self._left < engine.bound():
+            try:
+                item = next(self._iterator)
+            except StopIteration:
+                self._iterator = None
+            else:
+                engine.add(item)
+                self._left += 1
+
+    def has_background_jobs(self) -> bool:
+        """Whether a worker has something to do."""
+        return self._engine is not None and self._engine.has_background_jobs
+
+    # -- parts, and the end
+
+    def _with_source(self, source: Any) -> SequenceMap:
+        # In this process: a part is small most often, as trw has it.
+        return SequenceMap(source, 0, self.function_to_run, collate_fn=self.collate_fn, seed=self._own_seed)
+
+    def subsample(self, nb_samples: int) -> SequenceMap:
+        return self._with_source(self.source_split.subsample(nb_samples))
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceMap:
+        return self._with_source(self.source_split.subsample_uids(uids, uids_name, new_sampler))
+
+    def close(self) -> None:
+        """End the workers. May be repeated. Batches that were delivered stay valid."""
+        self._closed = True
+        self._items = []
+        self._stop()
+
+    _closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"this {type(self).__name__} was closed; make a new one")
+        if isinstance(self.source_split, Sequence):
+            self.source_split._check_open()
+
+
+def _one_function(function_to_run: Any) -> Any:
+    if function_to_run is None or callable(function_to_run):
+        return function_to_run
+    if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):
+        return functools.partial(single_function_to_run, function_to_run=list(function_to_run))
+    raise TypeError(f"function_to_run must be a function, a list of functions or None, not {function_to_run!r}")
+
+
+def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
+    if max_queue_size is not None:
+        return check_int("max_queue_size", max_queue_size, 1, "None or an integer >= 1")
+    if max_queue_size_pin is not None:
+        return check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")
+    if max_jobs_at_once is None:
+        return None
+    per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
+    return per_worker * max(nb_workers, 1) if per_worker else 2**62
+
+
+def _is_indexed(source: Any) -> bool:
+    return hasattr(source, "__getitem__") and hasattr(source, "__len__")
+
+
+def _check_source(source: Any) -> None:
+    if isinstance(source, type) or not (_is_indexed(source) or hasattr(source, "__iter__")):
+        raise TypeError(
+            "source_split must have __len__ and __getitem__, or __iter__; "
+            f"{source!r:.200} ({type(source).__name__}) has neither"
+        )
+
+
+def _overrides_on_epoch_end(sequence: Any) -> bool:
+    """Whether something in the chain of sources does anything at the end of an epoch."""
+    while isinstance(sequence, SequenceDerived):
+        sequence = sequence.source_split
+    method = getattr(type(sequence), "on_epoch_end", None)
+    return method is not None and method is not Sequence.on_epoch_end
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, and the quota of its cgroup."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def prefetch(
+    sequence: Any,
+    nb_workers: int | None = None,
+    max_queue_size: int | None = None,
+    executor: str = "process",
+    seed: int | None = None,
+    in_order: bool = True,
+    on_error: str = "raise",
+    job_timeout: float | None = None,
+) -> SequenceMap:
+    """Compute the batches of ``sequence`` ahead, in worker processes.
+
+    Args:
+        sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
+        nb_workers: None: the cores this process may use less one, at least 1.
+        max_queue_size, executor, seed, in_order, on_error, job_timeout: see :class:`SequenceMap`.
+
+    Returns:
+        The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
+
+    >>> with prefetch([1, 2, 3], nb_workers=0) as batches:
+    ...     print(list(batches))
+    [1, 2, 3]
+    """
+    return SequenceMap(
+        sequence,
+        max(1, usable_cores() - 1) if nb_workers is None else nb_workers,
+        max_queue_size=max_queue_size,
+        executor=executor,
+        seed=seed,
+        in_order=in_order,
+        on_error=on_error,
+        job_timeout=job_timeout,
+    )
