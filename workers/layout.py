@@ -26,6 +26,8 @@ Array = np.ndarray[Any, Any]
 
 # What a tree is made of. A spec is a nested tuple of these, hashable, with the parts behind.
 _ARRAY, _REST, _TUPLE, _LIST, _DICT, _NAMEDTUPLE, _DATACLASS = range(7)
+_IS_ARRAY, _IS_REST = (_ARRAY,), (_REST,)
+_SCALARS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
 
 
@@ -56,11 +58,14 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     if kind is np.ndarray:
         if tree.dtype.hasobject:
             rest.append(tree)
-            return (_REST,)
+            return _IS_REST
         arrays.append(tree)
-        return (_ARRAY,)
+        return _IS_ARRAY
     if kind is tuple:
         return (_TUPLE, *[flatten(part, arrays, rest) for part in tree])
+    if kind in _SCALARS:
+        rest.append(tree)
+        return _IS_REST
     if kind is list:
         return (_LIST, *[flatten(part, arrays, rest) for part in tree])
     if kind is dict:
@@ -86,14 +91,14 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
 
 def _as_rest(part: Any, rest: list[Any]) -> tuple[Any, ...]:
     rest.append(part)
-    return (_REST,)
+    return _IS_REST
 
 
 def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     # A memmap is read like any array; other subclasses (masked, matrix) know how to pickle themselves.
     if isinstance(tree, np.memmap) and not tree.dtype.hasobject:
         arrays.append(np.asarray(tree))
-        return (_ARRAY,)
+        return _IS_ARRAY
     return _as_rest(tree, rest)
 
 
@@ -115,7 +120,7 @@ def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[An
         return lambda arrays, rest: next(arrays)
     if kind == _REST:
         return lambda arrays, rest: next(rest)
-    if kind in (_TUPLE, _LIST) and all(part == (_ARRAY,) for part in spec[1:]):
+    if kind in (_TUPLE, _LIST) and all(part == _IS_ARRAY for part in spec[1:]):
         whole: Any = tuple if kind == _TUPLE else list
         count = len(spec) - 1
         return lambda arrays, rest: whole(islice(arrays, count))

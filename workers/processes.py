@@ -54,7 +54,7 @@ class _Written(NamedTuple):
     slots: list[int]
     offset: int
     nbytes: int
-    rest: bytes | bool | None
+    rest: Any
 
 
 class _Worker:

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
-BUNDLE_NS = 2_000_000
+BUNDLE_NS = 4_000_000
 MAX_BUNDLE = 128
 #: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
 STUCK_NS = 20_000_000
@@ -322,10 +322,12 @@ class Schedule:
         """Give idle workers what waits with a worker that is stuck in another job."""
         sends: list[tuple[int, list[Row]]] = []
         for name, worker in self._workers.items():
-            waiting = {serial: ticket for serial, ticket in worker.jobs.items() if serial != worker.running}
             if not idle:
                 break
-            if not waiting or not worker.running or now_ns - worker.since_ns < STUCK_NS:
+            if not worker.jobs or not worker.running or now_ns - worker.since_ns < STUCK_NS:
+                continue
+            waiting = {serial: ticket for serial, ticket in worker.jobs.items() if serial != worker.running}
+            if not waiting:
                 continue
             for serial in waiting:
                 del worker.jobs[serial]

@@ -119,15 +119,14 @@ class Stream:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._key = np.array([mix(seed), mix(seed ^ 0xA5A5A5A5A5A5A5A5)], np.uint64)
-        self._counter = np.zeros(4, np.uint64)
+        self._place = (0, 0)
+        self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
         self._generator: np.random.Generator | None = None
         self._stale = False  # the generator still stands at an earlier job
 
     def begin(self, epoch: int, index: int) -> None:
         """Set the job's place. Costs nothing until a generator is asked for."""
-        # The low words count the numbers drawn, the high ones are the job.
-        self._counter[2] = index
-        self._counter[3] = epoch
+        self._place = (index, epoch)
         self._stale = True
         if self._generator is not None:
             # Once used, set for every job: the user's code may have kept the generator from an earlier one.
@@ -140,7 +139,8 @@ class Stream:
             self._stale = False
             self._generator.bit_generator.state = {
                 "bit_generator": "Philox",
-                "state": {"counter": self._counter, "key": self._key},
+                # The low words count the numbers drawn, the high ones are the job.
+                "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": self._key},
                 "buffer": np.zeros(4, np.uint64),
                 "buffer_pos": 4,
                 "has_uint32": 0,
@@ -150,17 +150,21 @@ class Stream:
 
     def seed_globals(self, epoch: int, index: int) -> None:
         """Seed the global generators of this process for a job."""
-        at = mix(self.seed ^ mix(epoch))
-        _python_seed(mix(at ^ index))
+        known, at = self._epoch_mix
+        if known != epoch:
+            at = mix(self.seed ^ mix(epoch))
+            self._epoch_mix = (epoch, at)
+        seed = mix(at ^ index)
+        _python_seed(seed)
         _python_random.gauss_next = None
         # A bijection of the index: no two jobs of an epoch draw the same numbers.
-        np.random.seed(_mix32(_mix32(index + at) + (at >> 32)))
+        np.random.seed(_mix32(index + at))
         modules = sys.modules
         if "tensorflow" in modules:
-            _seed_tensorflow(mix(at ^ index) & 0x7FFFFFFF)
+            _seed_tensorflow(seed & 0x7FFFFFFF)
         if "torch" in modules:
             with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
-                modules["torch"].manual_seed(mix(at ^ index) & MAX_SEED)
+                modules["torch"].manual_seed(seed & MAX_SEED)
 
 
 # random.seed without its Python-level dispatch on the type of the seed: 5 us instead of 8, for every job.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import weakref
 from collections import deque
 from typing import Any
@@ -23,12 +24,16 @@ from typing import Any
 import numpy as np
 
 from . import shared_memory
-from .layout import ALIGNMENT, Array, Layout, Place, dense_strides, dumps, flatten
+from .layout import ALIGNMENT, Array, Layout, Place, dense_strides, dumps, flatten, unflattener
 
 SMALL_NBYTES = 32 << 10  # up to here a batch is copied out
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
 _MAX_LAYOUTS = 256
 _BYTE = np.dtype(np.uint8)
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+Rest = bytes | bool | list[Any] | None
+Row = tuple[int, list[int], int, int, Rest]
 
 
 class Lease(np.ndarray[Any, Any]):
@@ -72,6 +77,7 @@ class SlotWriter:
         self._expected_nbytes = 0  # of a whole batch, as the last one was
         self._layouts: dict[Any, tuple[int, tuple[Place, ...], int]] = {}  # {(spec, arrays): (number, places, size)}
         self._layout_numbers: dict[Layout, int] = {}
+        self._last: tuple[Any, tuple[int, tuple[Place, ...], int]] = (None, (0, (), 0))  # (spec, from _layouts)
         # What the next message has to tell:
         self.new_slots: list[tuple[int, int]] = []
         self.new_descriptors: list[int] = []
@@ -144,29 +150,29 @@ class SlotWriter:
         slot.used = _round_up(slot.used + nbytes)
         return array
 
-    def write(self, result: Any) -> tuple[int, list[int], int, int, bytes | bool | None]:
+    def write(self, result: Any) -> Row:
         """Put a job's result into slots.
 
         Returns:
-            (layout, slots, offset, nbytes, rest) of its row. ``rest`` is True where it lies behind the arrays.
+            (layout, slots, offset, nbytes, rest) of its row. ``rest`` is a pickle, or True where that lies behind
+            the arrays, or the list itself where it holds nothing but plain numbers and short strings.
         """
         arrays: list[Array] = []
         others: list[Any] = []
         spec = flatten(result, arrays, others)
         del result
-        rest: bytes | bool | None = None
-        if others:
+        rest: Rest = others or None
+        if others and not all(type(each) in _PLAIN and (type(each) is not str or len(each) < 256) for each in others):
             rest = dumps(others)
             if len(rest) > SMALL_NBYTES:
                 arrays.append(np.frombuffer(rest, _BYTE))
                 rest = True
         if self._job_slots:
             return self._write_around(spec, arrays, rest)
-        key = (spec, tuple([(a.dtype, a.shape, dense_strides(a)) for a in arrays]))
-        known = self._layouts.get(key)
-        if known is None:
-            known = self._plan(key, spec, arrays)
-        number, places, nbytes = known
+        if not self._is_as_last(spec, arrays):
+            key = (spec, tuple([(a.dtype, a.shape, dense_strides(a)) for a in arrays]))
+            self._last = spec, self._layouts.get(key) or self._plan(key, spec, arrays)
+        number, places, nbytes = self._last[1]
         if nbytes <= SMALL_NBYTES:
             slot = self._block
             if slot is None or slot.used + nbytes > slot.nbytes:
@@ -177,9 +183,20 @@ class SlotWriter:
             slot = self._take(nbytes)
             offset = 0
             self._expected_nbytes = nbytes
-        for array, place in zip(arrays, places, strict=True):
-            np.ndarray(place.shape, place.dtype, slot.buffer, offset + place.offset, place.strides)[...] = array
+        buffer = slot.buffer
+        for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
+            np.ndarray(shape, dtype, buffer, offset + start, strides)[...] = array
         return number, [slot.number], offset, nbytes, rest
+
+    def _is_as_last(self, spec: Any, arrays: list[Array]) -> bool:
+        """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
+        last_spec, (_, places, _) = self._last
+        if spec != last_spec or len(arrays) != len(places):
+            return False
+        for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
+            if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
+                return False
+        return True
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> tuple[int, tuple[Place, ...], int]:
         places, end = [], 0
@@ -199,8 +216,8 @@ class SlotWriter:
         return number
 
     def _write_around(
-        self, spec: Any, arrays: list[Array], rest: bytes | bool | None
-    ) -> tuple[int, list[int], int, int, bytes | bool | None]:
+        self, spec: Any, arrays: list[Array], rest: Rest
+    ) -> Row:
         """The same where some arrays already lie in slots of this job."""
         slots = self._job_slots
         places = []
@@ -264,6 +281,7 @@ class SlotWriter:
         if len(self._layout_numbers) > _MAX_LAYOUTS:  # batches of ever new shapes: start anew
             self._layouts.clear()
             self._layout_numbers.clear()
+            self._last = (None, (0, (), 0))
         return news
 
 
@@ -281,10 +299,6 @@ class SlotReader:
         self, slots: list[tuple[int, int]], gone: list[int], layouts: list[tuple[int, bytes]], files: list[int]
     ) -> None:
         """Take note of new slots, slots that are no more, and new layouts. Closes ``files``."""
-        import pickle
-
-        from .layout import unflattener
-
         for number in gone:
             self._buffers.pop(number, None)
         for (number, nbytes), file in zip(slots, files, strict=True):
@@ -296,10 +310,8 @@ class SlotReader:
             layout: Layout = pickle.loads(pickled)
             self._layouts[number] = layout.places, unflattener(layout.spec)
 
-    def read(self, number: int, slots: list[int], offset: int, nbytes: int, rest: bytes | bool | None) -> Any:
+    def read(self, number: int, slots: list[int], offset: int, nbytes: int, rest: Rest) -> Any:
         """The batch of a result row."""
-        import pickle
-
         places, build = self._layouts[number]
         if nbytes <= SMALL_NBYTES or shared_memory.num_mapped() > shared_memory.MAX_MAPPED:
             self._copied.update(slots)
@@ -314,9 +326,9 @@ class SlotReader:
                 np.ndarray(shape, dtype, buffers[at], offset + start, strides)
                 for dtype, shape, strides, at, start in places
             ]
-        if rest is None:
-            return build(iter(arrays), iter(()))
-        others = pickle.loads(arrays.pop() if rest is True else rest)
+        if rest is None or type(rest) is list:
+            return build(iter(arrays), iter(rest or ()))
+        others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
         return build(iter(arrays), iter(others))
 
     def skip(self, slots: list[int]) -> None:

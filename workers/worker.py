@@ -25,7 +25,7 @@ from .channel import Channel
 from .failure import pack
 from .messages import DONE, FAILED, JOBS, LOAD, READY, RESULTS, STOP
 
-_FLUSH_NS = 1_000_000
+_FLUSH_NS = 2_000_000
 _writer: slots.SlotWriter | None = None
 
 

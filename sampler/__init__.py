@@ -1,0 +1,37 @@
+"""Samplers: Sequences of training batches for similarity learning, drawn from data and augmented.
+
+::
+
+    data --get_examples--> x, y --augmenter--> the batch      all of it a function of (seed, epoch, batch_id)
+
+With one example a class, the augmenter makes the others:
+
+>>> import numpy as np
+>>> from sampler import SingleShotMemorySampler
+>>> from workers import current_rng
+>>> def augment(x, y, num_augmentations_per_example, is_warmup):
+...     x = np.repeat(x, num_augmentations_per_example, axis=0)
+...     noise = current_rng().normal(0, 0.1, x.shape)
+...     return x + noise, np.repeat(y, num_augmentations_per_example)
+>>> seq = SingleShotMemorySampler(np.eye(100), augment, class_per_batch=8, steps_per_epoch=5, seed=1)
+>>> for x, y in seq:  # one pass is one epoch
+...     print(x.shape, y.shape)
+(16, 100) (16,)
+(16, 100) (16,)
+(16, 100) (16,)
+(16, 100) (16,)
+(16, 100) (16,)
+
+``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings of its
+own is a subclass of :class:`Augmenter`; another way to draw is a subclass of :class:`Sampler`.
+
+TensorFlow is not imported unless something that needs it is called.
+
+Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.augmenters``.
+"""
+
+from .augmenter import Augmenter
+from .memory import SingleShotMemorySampler
+from .sampler import Sampler
+
+__all__ = ["Augmenter", "Sampler", "SingleShotMemorySampler"]

@@ -1,0 +1,67 @@
+"""What an augmenter is: a function of a batch of examples that returns the batch to train on.
+
+Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.Augmenter``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+
+class Augmenter(ABC):
+    """Base of augmenters that are classes. A plain function of the same four arguments does as well.
+
+    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch they
+    depend on (seed, epoch, batch_id) alone.
+    """
+
+    @abstractmethod
+    def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
+        """The augmented batch.
+
+        Args:
+            x: examples (n, ...). The augmenter may write into it.
+            y: their classes, int32 or int64 (n,). The augmenter may write into it.
+            num_augmentations_per_example: how many augmented examples to return for each of x. Whether one of
+                them is the original is the augmenter's choice.
+            is_warmup: whether this epoch is one of the warm-up.
+
+        Returns:
+            (x, y) of the batch.
+        """
+
+    def __call__(
+        self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool
+    ) -> tuple[Any, Any]:
+        """:meth:`augment`."""
+        return self.augment(x, y, num_augmentations_per_example, is_warmup)
+
+
+AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]
+
+
+def check_augmenter(augmenter: Any) -> AugmenterFunction | None:
+    """``augmenter``, if it can be called with four arguments or is None.
+
+    Raises:
+        TypeError: it cannot. What has no signature to read (some compiled functions) passes.
+    """
+    if augmenter is None:
+        return None
+    allowed = "None or callable as augmenter(x, y, num_augmentations_per_example, is_warmup)"
+    if not callable(augmenter):
+        raise TypeError(f"augmenter must be {allowed}, not {augmenter!r:.200} ({type(augmenter).__name__})")
+    try:
+        signature = inspect.signature(augmenter)
+    except (TypeError, ValueError):
+        return augmenter  # type: ignore[no-any-return]
+    try:
+        signature.bind(None, None, 2, False)
+    except TypeError as error:
+        hint = "; give an instance, not the class" if isinstance(augmenter, type) else ""
+        name = getattr(augmenter, "__qualname__", type(augmenter).__qualname__)
+        raise TypeError(f"augmenter must be {allowed}, but {name}{signature} is not: {error}{hint}") from None
+    return augmenter  # type: ignore[no-any-return]

@@ -1,0 +1,118 @@
+"""The base of all samplers: batch ``batch_id`` is drawn from the data, then augmented."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from workers import Sequence, current_job
+from workers.errors import check_index, check_int
+
+from .augmenter import AugmenterFunction, check_augmenter
+
+
+class Sampler(Sequence, ABC):
+    """A Sequence of batches of ``class_per_batch`` classes, each a function of (seed, epoch, batch_id) alone.
+
+    A subclass defines :meth:`get_examples`, ``num_examples`` and ``example_shape``.
+
+    Args:
+        class_per_batch: how many classes are in a batch.
+        examples_per_class_per_batch: how many examples of each, before augmentation.
+        num_augmentations_per_example: what the augmenter is asked to make of each example.
+        steps_per_epoch: batches in an epoch.
+        augmenter: an :class:`Augmenter` or a function ``(x, y, num_augmentations_per_example, is_warmup) ->
+            (x, y)``; None: the examples are the batch.
+        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
+        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+
+    Raises:
+        TypeError, ValueError: an argument is not of its kind or out of its range.
+
+    Source: TensorFlow Similarity API, ``TFSimilarity.samplers``: what its samplers have in common.
+    """
+
+    def __init__(
+        self,
+        class_per_batch: int,
+        examples_per_class_per_batch: int = 2,
+        num_augmentations_per_example: int = 1,
+        steps_per_epoch: int = 1000,
+        augmenter: AugmenterFunction | None = None,
+        warmup: int = -1,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(seed=seed)
+        self.class_per_batch = check_int("class_per_batch", class_per_batch, 1)
+        self.examples_per_class_per_batch = check_int(
+            "examples_per_class_per_batch", examples_per_class_per_batch, 1
+        )
+        self.num_augmentations_per_example = check_int(
+            "num_augmentations_per_example", num_augmentations_per_example, 1
+        )
+        self.steps_per_epoch = check_int("steps_per_epoch", steps_per_epoch, 1)
+        self.augmenter = check_augmenter(augmenter)
+        self.warmup = check_int("warmup", warmup, -(2**63), "an integer")
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.steps_per_epoch
+
+    def __getitem__(self, batch_id: int) -> tuple[Any, Any]:
+        """Batch ``batch_id`` of the current epoch: :meth:`generate_batch`."""
+        return self.generate_batch(batch_id)
+
+    def generate_batch(self, batch_id: int) -> tuple[Any, Any]:
+        """The augmented batch ``batch_id`` of the current epoch.
+
+        Args:
+            batch_id: 0 to ``steps_per_epoch`` - 1; a negative one counts from the end.
+
+        Returns:
+            (x, y), as the augmenter returns them.
+
+        Raises:
+            IndexError: there is no such batch.
+            TypeError: the augmenter returned something else than a pair.
+        """
+        if current_job() is None:
+            return self[batch_id]  # seeds the generators for it, and comes back
+        batch_id = check_index(batch_id, self)
+        x, y = self.get_examples(batch_id, self.class_per_batch, self.examples_per_class_per_batch)
+        if self.augmenter is None:
+            return x, y
+        batch = self.augmenter(x, y, self.num_augmentations_per_example, self.is_warmup)
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            got = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+            raise TypeError(f"augmenter must return (x, y), not a {type(batch).__name__}{got}")
+        return batch[0], batch[1]
+
+    @abstractmethod
+    def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
+        """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.
+
+        Args:
+            batch_id: the batch in its epoch.
+            num_classes: how many classes.
+            example_per_class: how many examples of each.
+
+        Returns:
+            x: examples (num_classes * example_per_class, ...), nobody else's.
+            y: their classes, integers (num_classes * example_per_class,).
+        """
+
+    @property
+    def is_warmup(self) -> bool:
+        """Whether the current epoch is one of the first ``warmup``."""
+        return self.epoch < self.warmup
+
+    @property
+    @abstractmethod
+    def num_examples(self) -> int:
+        """How many examples there are to draw from."""
+
+    @property
+    @abstractmethod
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of one example, before augmentation."""
