@@ -22,8 +22,8 @@ With one example a class, the augmenter makes the others:
 (16, 100) (16,)
 (16, 100) (16,)
 
-``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings of its
-own is a subclass of :class:`Augmenter`; another way to draw is a subclass of :class:`Sampler`.
+``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings of
+its own is a subclass of :class:`Augmenter`; another way to draw is a subclass of :class:`Sampler`.
 
 TensorFlow is not imported unless something that needs it is called.
 

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 class Augmenter(ABC):
     """Base of augmenters that are classes. A plain function of the same four arguments does as well.
 
-    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch they
-    depend on (seed, epoch, batch_id) alone.
+    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch
+    they depend on (seed, epoch, batch_id) alone.
     """
 
     @abstractmethod

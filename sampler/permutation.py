@@ -69,7 +69,7 @@ class Permutation:
 
     Example:
         >>> Permutation(5)(np.arange(5, dtype=np.uint64), (1, 0)).tolist()
-        [4, 0, 1, 2, 3]
+        [0, 2, 4, 3, 1]
     """
 
     def __init__(self, n: int) -> None:
@@ -153,7 +153,7 @@ class Draws:
     Example:
         >>> draws = Draws(5, 3, 7)
         >>> [draws.batch(number).tolist() for number in range(4)]
-        [[2, 3, 4], [0, 1, 3], [2, 4, 0], [1, 2, 4]]
+        [[3, 1, 0], [2, 4, 3], [4, 2, 1], [0, 2, 4]]
     """
 
     def __init__(self, n: int, k: int, *key: int) -> None:
@@ -191,7 +191,8 @@ class Draws:
             return self._permuted(cycle, start, stop)
         head = self._head(cycle)
         if stop <= self.k:
-            return head[start:stop].copy()
+            drawn: NDArray[np.int64] = head[start:stop].copy()
+            return drawn
         return np.concatenate((head[start:], self._permuted(cycle, self.k, stop)))
 
     def _permuted(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:

@@ -53,8 +53,8 @@ class Executor(Protocol):
     def cancel(self, worker: int, serial: int) -> None:
         """A worker need not begin jobs up to ``serial``."""
 
-    def update(self, replica: Any) -> None:
-        """All later jobs are to be done on this."""
+    def update(self, parcel: Any) -> None:
+        """All later jobs are to be done on this replica."""
 
     def look(self, worker: int) -> tuple[int, int]:
         """(serial of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
@@ -108,7 +108,9 @@ class SerialExecutor:
             row = self._rows[0]  # removed when done: after a Ctrl-C it is still there
             succeeded, value, ns = run_here(self._task, row, seeding.Stream(self._task.seed), None, True)
             self._rows.popleft()
-            self._events.append((DONE, 0, row.serial, value, ns, 0) if succeeded else (FAILED, 0, row.serial, value, ns))
+            self._events.append(
+                (DONE, 0, row.serial, value, ns, 0) if succeeded else (FAILED, 0, row.serial, value, ns)
+            )
         events, self._events = self._events, []
         return events
 
@@ -125,7 +127,7 @@ class SerialExecutor:
     def skip(self, value: Any) -> None:
         pass
 
-    def update(self, replica: Any) -> None:
+    def update(self, parcel: Any) -> None:
         pass  # jobs run on the user's own object
 
     def ship(self, item: Any) -> Any:

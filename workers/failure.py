@@ -6,6 +6,7 @@ may want other arguments than ``args``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import traceback
@@ -95,7 +96,5 @@ def presentable(error: BaseException) -> BaseException:
 
 def add_note(error: BaseException, note: str) -> None:
     """``error.add_note``, which Python 3.10 does not have."""
-    try:
+    with contextlib.suppress(AttributeError):  # an exception without a __dict__
         error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]
-    except AttributeError:
-        pass

@@ -165,9 +165,11 @@ def dumps(value: Any) -> bytes:
         return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
 
 
-def dumps_by_value(value: Any) -> bytes:
-    """``value`` pickled such that what ``__main__`` defines goes by value: whoever reads it has another one."""
-    return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+def as_numpy(tree: Any) -> Any:
+    """``tree`` with tensors of TensorFlow, torch and JAX as numpy arrays."""
+    arrays: list[Array] = []
+    rest: list[Any] = []
+    return unflattener(flatten(tree, arrays, rest))(iter(arrays), iter(rest))
 
 
 def own(tree: Any) -> Any:
@@ -196,6 +198,7 @@ def _is_mine(array: Array) -> bool:
 def _count_references() -> tuple[int, int]:
     """What the interpreter counts, in the place where :func:`_is_mine` asks, for an array that is ours alone
     and for the base of one."""
+
     def asked(array: Array) -> tuple[int, int]:
         base = array.base
         return sys.getrefcount(array), sys.getrefcount(base)

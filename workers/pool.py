@@ -18,7 +18,6 @@ import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,13 +32,14 @@ logger = logging.getLogger("workers")
 
 _TICK_S = 0.5  # how often to look at the boards while jobs run
 _STACK_S = 0.3  # for a stuck worker to write down its stack
+_MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
 _ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still runs
 
 
 class Outcome(NamedTuple):
     """What the consumer gets for an index."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     value: Any  # the batch, or a Failure
     ns: int  # how long its job took
     received_ns: int  # when it came, monotonic
@@ -79,9 +79,7 @@ class Engine:
 
     # -- the consumer's side
 
-    def begin(
-        self, epoch: int, length: int, is_open: bool, ahead: tuple[int, int] | None, replica: Any, is_changed: bool
-    ) -> None:
+    def begin(self, epoch: int, length: int, is_open: bool, ahead: tuple[int, int] | None, parcel: Any) -> None:
         """The consumer starts to read a pass.
 
         Args:
@@ -89,17 +87,15 @@ class Engine:
             length: in batches; 0 with ``is_open``.
             is_open: its jobs are handed in by :meth:`add`.
             ahead: (epoch, length) of the pass that will most likely come next, to be worked on early.
-            replica: what the jobs are to be done on from now on; None: as before.
-            is_changed: what was computed ahead is out of date.
+            parcel: the replica that the jobs are to be done on from now on; None: as before.
         """
         self._check()
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
 
         def command() -> None:
-            if is_changed:
-                self._schedule.revoke()
-            if replica is not None:
-                self._executor.update(replica)
+            if parcel is not None:
+                self._schedule.revoke()  # what was computed ahead is out of date
+                self._executor.update(parcel)
             self._queue = outcomes
             self._ahead = ahead
             self._schedule.begin(epoch, length, is_open)
@@ -118,7 +114,7 @@ class Engine:
 
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
-        return self._schedule.bound()
+        return min(self._schedule.bound(), _MAX_ADDED)
 
     @property
     def has_background_jobs(self) -> bool:
@@ -223,11 +219,11 @@ class Engine:
                 executor.cancel(worker, serial)
             schedule.cancelled.clear()
             # Set first, compared after: whatever the consumer took in between is seen here or there.
-            wanted = schedule.wanted_room()
-            self._wake_at = -1 if wanted is None else untaken + schedule.room(untaken) - wanted
+            wanted, room = schedule.wanted_room(), schedule.room(untaken)
+            self._wake_at = -1 if wanted is None or room >= wanted else untaken + room - wanted
             if self._ahead is not None and schedule.may_look_ahead:
                 continue
-            if self._wake_at < 0 or self._queue.qsize() > self._wake_at or self._queue.qsize() == untaken:
+            if self._queue.qsize() > self._wake_at:
                 break
         return self._patience()
 
@@ -261,8 +257,8 @@ class Engine:
                 return
             try:
                 outcome: Any = (self._executor.read(value), ns, time.monotonic_ns())
-            except Exception as error:  # unpickling runs the user's code; mapping may want too much
-                outcome = Failure(error)
+            except Exception as raised:  # unpickling runs the user's code; mapping may want too much
+                outcome = Failure(raised)
             schedule.done(worker, serial, outcome, ns, nbytes)
         elif kind is executors.FAILED:
             _, worker, serial, error, _ = event
@@ -317,8 +313,3 @@ class Engine:
                 why = f"{report.TIMEOUT} = {timeout:g} s"
                 if not self._executor.kill(worker, why, stack):
                     logger.warning("%s is over, but a thread cannot be ended", why)
-
-
-def close_at_end(owner: Any, engine: Engine) -> weakref.finalize[Any, Any]:
-    """Close ``engine`` when ``owner`` is garbage or the program ends."""
-    return weakref.finalize(owner, engine.close)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import channel as channels
@@ -23,9 +24,8 @@ from .board import STACK_SIGNAL, Board, describe_status
 from .channel import Channel
 from .errors import PlatformError, WorkerStartError
 from .failure import RemoteFailure, add_note, unpack
-from .layout import dumps_by_value
 from .schedule import Row
-from .slots import SlotReader
+from .slots import SMALL_NBYTES, SlotReader
 
 _GRACE_S = 0.25  # for workers to end by themselves
 _MAX_FAILED_STARTS = 3
@@ -80,11 +80,10 @@ class _Worker:
 
 
 class ProcessExecutor:
-    """Runs jobs in ``nb_workers`` processes, each on its own replica of ``pickled``."""
+    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds."""
 
-    def __init__(self, pickled: replica.Pickled, nb_workers: int) -> None:
+    def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel]) -> None:
         self._nb_workers = nb_workers
-        self._parcel = pickled.place()
         self._workers: dict[int, _Worker] = {}  # {worker: its process}; numbers are never used again
         self._next_worker = 0
         self._failed_starts = 0  # in a row
@@ -95,6 +94,11 @@ class ProcessExecutor:
         self._selector.register(self._wake_out, selectors.EVENT_READ, "wake")
         self._events: list[tuple[Any, ...]] = []
         self._start_server()
+        try:
+            self.parcel = make_parcel()  # may take a while, in which the server starts
+        except BaseException:
+            self.close()
+            raise
 
     # -- starting
 
@@ -130,7 +134,7 @@ class ProcessExecutor:
         self._events.append((executors.STARTED, name))
 
     def _load(self, worker: _Worker) -> None:
-        self._transmit(worker, (messages.LOAD, self._parcel.table), [self._parcel.descriptor])
+        self._transmit(worker, (messages.LOAD, self.parcel.message()), self.parcel.descriptors)
 
     def _transmit(self, worker: _Worker, message: tuple[Any, ...], files: list[int]) -> None:
         with contextlib.suppress(OSError):  # it has died: we shall be told
@@ -139,14 +143,12 @@ class ProcessExecutor:
     # -- the engine's orders
 
     def update(self, pickled: Any) -> None:
-        self._parcel.close()
-        self._parcel = pickled.place()
         for worker in self._workers.values():
             self._load(worker)
 
     def ship(self, item: Any) -> Any:
         pickled = replica.Pickled(item, "the item")
-        return pickled.place() if pickled.buffers else dumps_by_value(item)
+        return replica.Parcel(pickled) if len(pickled.pickle) > SMALL_NBYTES or pickled.buffers else pickled.pickle
 
     def send(self, worker: int, rows: list[Row]) -> None:
         process = self._workers[worker]
@@ -154,8 +156,8 @@ class ProcessExecutor:
         plain: list[tuple[Any, ...]] = []
         for row in rows:
             if isinstance(row.payload, replica.Parcel):
-                files.append(row.payload.descriptor)
-                plain.append((*row[:4], row.payload.table))
+                files += row.payload.descriptors  # one: nothing of it was placed before
+                plain.append((*row[:4], row.payload.message()))
             else:
                 plain.append(tuple(row))
         self._transmit(process, (messages.JOBS, plain, process.reader.take_freed()), files)
@@ -327,7 +329,6 @@ class ProcessExecutor:
         self._selector.close()
         os.close(self._wake_in)
         os.close(self._wake_out)
-        self._parcel.close()
 
     def _stop_workers(self) -> None:
         """Let workers that are in no job end by themselves."""

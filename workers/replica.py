@@ -63,7 +63,7 @@ def _memmap_reducer(array: Any) -> Any:
         return None
     offset = base.offset + array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
     order = "C" if array.flags.c_contiguous else "F"
-    return _open_memmap, (os.fspath(base.filename), array.dtype, offset, array.shape, order)
+    return _open_memmap, (os.fspath(str(base.filename)), array.dtype, offset, array.shape, order)
 
 
 def _open_memmap(filename: Any, dtype: Any, offset: int, shape: Any, order: Any) -> Any:
@@ -100,60 +100,93 @@ class Pickled:
             ) from error
         self.pickle = file.getvalue()
 
-    def is_like(self, other: Pickled, compare_content: bool) -> bool:
-        """Whether both would give the workers the same. With ``compare_content``, large arrays are compared byte
-        by byte with what ``other`` has placed in shared memory; else an array is taken to be unchanged."""
-        if self.pickle != other.pickle or len(self.buffers) != len(other.buffers):
-            return False
-        pairs = list(zip(self.buffers, other.buffers, strict=True))
-        if any(mine.nbytes != theirs.nbytes for mine, theirs in pairs):
-            return False
-        return not compare_content or all(
-            np.array_equal(np.frombuffer(mine, np.uint8), np.frombuffer(theirs, np.uint8)) for mine, theirs in pairs
-        )
 
-    def place(self) -> Parcel:
-        """Copy all of it into shared memory; ``buffers`` then are the copies."""
-        table, end = [(0, len(self.pickle))], len(self.pickle)
-        for buffer in self.buffers:
-            start = -(-end // ALIGNMENT) * ALIGNMENT
-            table.append((start, buffer.nbytes))
-            end = start + buffer.nbytes
-        descriptor = shared_memory.create(max(end, 1))
-        try:
-            memory = shared_memory.view(shared_memory.attach(descriptor, max(end, 1)))
-            copies = []
-            for (start, nbytes), part in zip(table, [memoryview(self.pickle), *self.buffers], strict=True):
-                np.frombuffer(memory[start : start + nbytes], np.uint8)[:] = np.frombuffer(part, np.uint8)
-                copies.append(memory[start : start + nbytes])
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self.buffers = copies[1:]
-        return Parcel(descriptor, table)
+class Piece:
+    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes, to be compared."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = max(nbytes, 1)
+        self.descriptor = shared_memory.create(self.nbytes)
+        self.close = weakref.finalize(self, os.close, self.descriptor)
+        self.bytes = shared_memory.view(shared_memory.attach(self.descriptor, self.nbytes))
 
 
 class Parcel:
-    """A placed object: a descriptor of its memory, to be sent, and the table of what lies where in it."""
+    """A pickled object in shared memory. Where a buffer is what ``before`` has placed already, it stays there.
 
-    def __init__(self, descriptor: int, table: list[tuple[int, int]]) -> None:
-        self.descriptor = descriptor
-        self.table = table  # [(start, nbytes)] of the pickle and of each buffer
-        self.close = weakref.finalize(self, os.close, descriptor)
+    Attributes:
+        table: [(piece, start, nbytes)] of the pickle and of each buffer; ``piece`` counts from 0 in ``pieces``.
+        pieces: the memory it lies in.
+    """
+
+    def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
+        same = same or [False] * len(pickled.buffers)
+        old = {}  # {buffer: where it is}
+        if before is not None:
+            for at, is_same in enumerate(same):
+                if is_same:
+                    number, start, nbytes = before.table[at + 1]
+                    old[at] = before.pieces[number], start, nbytes
+        end = len(pickled.pickle)
+        starts = {}
+        for at, buffer in enumerate(pickled.buffers):
+            if at not in old:
+                starts[at] = -(-end // ALIGNMENT) * ALIGNMENT
+                end = starts[at] + buffer.nbytes
+        piece = Piece(end)
+        piece.bytes[: len(pickled.pickle)] = pickled.pickle
+        self.pickle = pickled.pickle
+        self.pieces: list[Piece] = [piece]
+        self.table: list[tuple[int, int, int]] = [(0, 0, len(pickled.pickle))]
+        for at, buffer in enumerate(pickled.buffers):
+            if at in old:
+                kept, start, nbytes = old[at]
+                if kept not in self.pieces:
+                    self.pieces.append(kept)
+                self.table.append((self.pieces.index(kept), start, nbytes))
+            else:
+                start, nbytes = starts[at], buffer.nbytes
+                np.frombuffer(piece.bytes, np.uint8, nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
+                self.table.append((0, start, nbytes))
+
+    def compare(self, pickled: Pickled, content: bool) -> tuple[bool, list[bool]]:
+        """(whether ``pickled`` is what lies here, for each of its buffers whether that is).
+
+        ``content``: compare byte by byte. If not, a buffer of the same length is taken to be the same.
+        """
+        same = []
+        for at, buffer in enumerate(pickled.buffers):
+            if at + 1 < len(self.table) and self.table[at + 1][2] == buffer.nbytes:
+                piece, start, nbytes = self.table[at + 1]
+                there = np.frombuffer(self.pieces[piece].bytes, np.uint8, nbytes, start)
+                same.append(not content or shared_memory.is_equal(np.frombuffer(buffer, np.uint8), there))
+            else:
+                same.append(False)
+        is_same = self.pickle == pickled.pickle and len(same) + 1 == len(self.table) and all(same)
+        return is_same, same
+
+    def message(self) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """(table, lengths of the pieces), to be sent along with their descriptors."""
+        return self.table, [piece.nbytes for piece in self.pieces]
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [piece.descriptor for piece in self.pieces]
 
 
-def load(descriptor: int, table: list[tuple[int, int]], writable: bool = False) -> Any:
+def load(message: tuple[list[tuple[int, int, int]], list[int]], descriptors: list[int], writable: bool = False) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory, or, if ``writable``, views
-    that are copied where they are written to. Closes ``descriptor``."""
-    start, nbytes = table[-1]
+    that are copied where they are written to. Closes ``descriptors``."""
+    table, lengths = message
+    memories = []
     try:
-        memory = shared_memory.attach(descriptor, max(start + nbytes, 1), writable, private=writable)
+        for descriptor, nbytes in zip(descriptors, lengths, strict=True):
+            view = shared_memory.view(shared_memory.attach(descriptor, nbytes, writable, private=writable))
+            memories.append(view if writable else view.toreadonly())
     finally:
-        os.close(descriptor)
-    view = shared_memory.view(memory)
-    if not writable:
-        view = view.toreadonly()
-    parts = [view[start : start + nbytes] for start, nbytes in table]
+        for descriptor in descriptors:
+            os.close(descriptor)
+    parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
     return pickle.loads(parts[0], buffers=parts[1:])
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import psutil
-
 from .errors import JobTimeoutError, WorkerDiedError, WorkerError
 
 
@@ -43,6 +41,8 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Any]) -> WorkerEr
             f"{where} took longer than {last.how} in each of {deaths} attempts. Raise job_timeout, or see why it "
             f"hangs; its stack at the last timeout:\n{last.text or '(none)'}"
         )
+    import psutil  # here: it takes longer to import than the rest of this package
+
     memory = psutil.virtual_memory()
     gigabytes = 1 / (1 << 30)
     text = (
@@ -50,7 +50,7 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Any]) -> WorkerEr
         if last.how.startswith("killed")
         else f"Worker process {last.pid} {last.how} in {where}, for the {_ordinal(deaths)} time. "
     )
-    text += f"It held up to {last.max_rss * gigabytes:.1f} of {memory.total * gigabytes:.1f} GB"
+    text += f"It held up to {last.max_rss >> 20:,} MB of {memory.total * gigabytes:.1f} GB"
     text += f"; {memory.available * gigabytes:.1f} GB are available now. "
     if "SIGKILL" in last.how:
         text += "Most likely it was the out-of-memory killer: lower nb_workers or max_queue_size."
@@ -77,6 +77,8 @@ def stalled(worker: int, pid: int | None, epoch: int, index: int, seconds: float
 
 
 def _process_state(pid: int | None) -> str:
+    import psutil
+
     try:
         return f", its state is {psutil.Process(pid).status()!r}" if pid else ""
     except psutil.Error:

@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
     serial: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     attempt: int
     payload: Any
 
@@ -277,36 +277,44 @@ class Schedule:
         return 1 if any(not worker.jobs for worker in self._workers.values()) else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int, now_ns: int = 0) -> list[tuple[int, list[Row]]]:
-        """What to send now: [(worker, rows)]. The rows are then with that worker."""
+        """What to send now: [(worker, rows)], each a message. The rows are then with that worker."""
+        sends = self._repeat()
         bundle = self.bundle()
-        sends: dict[int, list[Row]] = {}
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
         for share in (1, 2):
-            for name, worker in sorted(self._workers.items(), key=lambda each: (each[1].wasted, len(each[1].jobs))):
-                has = len(worker.jobs)
-                room = self.room(num_untaken)
-                available = max(room, 0) + len(self._again)
+            for name, worker in self._by_load():
+                has, room = len(worker.jobs), self.room(num_untaken)
                 if has > (share - 1) * bundle or (share == 2 and not worker.is_ready):
                     continue
-                if has and available < bundle // 2:
+                if has and room < bundle // 2:
                     continue  # not worth a message: it has something to do
-                for ticket in self._pick(share * bundle - has, room):
-                    sends.setdefault(name, []).append(self._send(worker, ticket))
+                tickets = self._fresh(min(share * bundle - has, room))
+                if tickets:
+                    sends.append((name, [self._send(worker, ticket) for ticket in tickets]))
         idle = [name for name, worker in self._workers.items() if not worker.jobs and worker.is_ready]
-        return [*sends.items(), *self._relieve(idle, now_ns)]
+        return sends + self._relieve(idle, now_ns)
 
-    def _pick(self, want: int, room: int) -> list[int]:
-        """Up to ``want`` tickets to send: old ones first, then new ones while there is room."""
-        tickets = []
-        while self._again and len(tickets) < want:
-            tickets.append(heapq.heappop(self._again))
-        fresh = min(want - len(tickets), room)
+    def _by_load(self) -> list[tuple[int, _Worker]]:
+        return sorted(self._workers.items(), key=lambda each: (each[1].wasted, len(each[1].jobs)))
+
+    def _repeat(self) -> list[tuple[int, list[Row]]]:
+        """Send again what was with workers that died: one at a time and alone, so that a job which ends its worker
+        is known for certain."""
+        sends: list[tuple[int, list[Row]]] = []
+        if self._again:
+            for name, worker in self._by_load():
+                if self._again and not worker.jobs:
+                    sends.append((name, [self._send(worker, heapq.heappop(self._again))]))
+        return sends
+
+    def _fresh(self, count: int) -> list[int]:
+        """Up to ``count`` tickets that were never sent."""
+        tickets: list[int] = []
         for each in self._passes:
-            count = min(fresh, each.end - self._next)
-            if count > 0:
-                tickets.extend(range(self._next, self._next + count))
-                self._next += count
-                fresh -= count
+            some = min(count - len(tickets), each.end - self._next)
+            if some > 0:
+                tickets.extend(range(self._next, self._next + some))
+                self._next += some
         return tickets
 
     def _send(self, worker: _Worker, ticket: int) -> Row:

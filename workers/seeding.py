@@ -40,7 +40,7 @@ class Job(NamedTuple):
     """
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     attempt: int = 0
     worker: int | None = None
 
@@ -213,7 +213,7 @@ def leave_job() -> None:
 def _save_globals() -> tuple[Any, ...]:
     numpy_state: Any = np.random.get_state(legacy=False)
     torch = sys.modules.get("torch")
-    torch_state = torch.get_rng_state() if hasattr(torch, "get_rng_state") else None
+    torch_state = torch.get_rng_state() if torch is not None and hasattr(torch, "get_rng_state") else None
     return random.getstate(), numpy_state, torch_state, _tensorflow_state()
 
 

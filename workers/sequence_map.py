@@ -15,8 +15,9 @@ from typing import Any
 from . import seeding
 from .errors import ClosedError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
+from .layout import as_numpy
 from .pool import Engine, Options, Outcome
-from .replica import Pickled
+from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived
@@ -128,11 +129,13 @@ class SequenceMap(SequenceDerived):
             self._own_seed = None
         self.metadata = Metadata()
         self._engine: Engine | None = None
-        self._pickled: Pickled | None = None
+        self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
+        self._num_passes = 0
         self._looks_ahead = True
         self._items: list[Any] = []  # of the outcome being delivered, last one first
         self._left = 0  # outcomes of the pass not yet taken
         self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
+        self._source_error: Exception | None = None  # what that raised
         self._epoch_read = -1
         self._is_indexed = _is_indexed(source_split)
         self._start()
@@ -156,7 +159,15 @@ class SequenceMap(SequenceDerived):
         return _Task(*self._chain(), self.seed)
 
     def __getstate__(self) -> dict[str, Any]:
-        live = {"_engine": None, "_pickled": None, "_items": [], "_left": 0, "_iterator": None, "_finalizer": None}
+        live: dict[str, Any] = {
+            "_engine": None,
+            "_parcel": None,
+            "_items": [],
+            "_left": 0,
+            "_iterator": None,
+            "_source_error": None,
+            "_finalizer": None,
+        }
         return {**self.__dict__, **live, "metadata": None}
 
     @property
@@ -190,8 +201,9 @@ class SequenceMap(SequenceDerived):
         else:
             from .processes import ProcessExecutor
 
-            self._pickled = Pickled(task)
-            executor = ProcessExecutor(self._pickled, nb_workers)
+            pickled = Pickled(task, "the sequence")
+            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
+            self._parcel = executor.parcel
         schedule = Schedule(nb_workers, bound, self.in_order, explain=given_up)
         self._engine = Engine(executor, schedule, Options(self.debug_job_report_timeout, self.job_timeout))
         self._finalizer = weakref.finalize(self, self._engine.close)
@@ -215,31 +227,34 @@ class SequenceMap(SequenceDerived):
         engine = self._running()
         self._end_abandoned_epoch()
         self._items = []
+        self._iterator = self._source_error = None
         self.metadata = Metadata()
         epoch = self._epoch_read = self._progress.epoch
-        replica, is_changed = self._look_for_changes()
+        self._num_passes += 1
+        parcel = self._look_for_changes()
         if self._is_indexed:
             self._left = len(self)
             ahead = (epoch + 1, self._left) if self._looks_ahead else None
-            engine.begin(epoch, self._left, False, ahead, replica, is_changed)
+            engine.begin(epoch, self._left, False, ahead, parcel)
         else:
             self._left = 0
-            engine.begin(epoch, 0, True, None, replica, is_changed)
+            engine.begin(epoch, 0, True, None, parcel)
             self._iterator = iter(self._chain()[0])
 
-    def _look_for_changes(self) -> tuple[Pickled | None, bool]:
-        """(what the workers have to be sent anew or None, whether batches computed ahead are out of date)."""
+    def _look_for_changes(self) -> Parcel | None:
+        """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
         overrides = _overrides_on_epoch_end(self)
-        if self._pickled is None:  # jobs run on the user's own object
+        if self._parcel is None:
             self._looks_ahead = not overrides
-            return None, False
-        now = Pickled(self._task())
-        if now.is_like(self._pickled, compare_content=overrides):
-            return None, False
-        self._pickled = now
-        # What changes at one epoch's end will at the next: jobs done ahead would be done in vain.
-        self._looks_ahead = self._epoch_read <= 0
-        return now, True
+            return None
+        pickled = Pickled(self._task(), "the sequence")
+        is_same, same = self._parcel.compare(pickled, content=overrides)
+        if is_same:
+            return None
+        # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
+        self._looks_ahead = self._num_passes <= 1
+        self._parcel = Parcel(pickled, self._parcel, same)
+        return self._parcel
 
     def __iter__(self) -> Iterator[Any]:
         self.initializer()
@@ -283,6 +298,9 @@ class SequenceMap(SequenceDerived):
         if self._iterator is not None:
             self.fill_queue()
         if self._left == 0:
+            if self._source_error is not None:
+                error, self._source_error = self._source_error, None
+                raise error
             if self._epoch_read == self._progress.epoch:
                 self._end_epoch(self._epoch_read)
             raise StopIteration
@@ -301,12 +319,12 @@ class SequenceMap(SequenceDerived):
         engine = self._running()
         while self._iterator is not None and self._left < engine.bound():
             try:
-                item = next(self._iterator)
+                engine.add(as_numpy(next(self._iterator)))
+                self._left += 1
             except StopIteration:
                 self._iterator = None
-            else:
-                engine.add(item)
-                self._left += 1
+            except Exception as error:  # raised in its place, behind the items that were read before it
+                self._iterator, self._source_error = None, error
 
     def has_background_jobs(self) -> bool:
         """Whether a worker has something to do."""

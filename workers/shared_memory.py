@@ -26,6 +26,7 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -41,8 +42,7 @@ def create(nbytes: int) -> int:
         descriptor = _create_unlinked()
     else:
         raise PlatformError(
-            f"worker processes need Linux or macOS, not {sys.platform!r}; "
-            'use nb_workers=0 or executor="thread" here'
+            f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
         )
     try:
         os.ftruncate(descriptor, nbytes)
@@ -54,7 +54,6 @@ def create(nbytes: int) -> int:
 
 def _create_unlinked() -> int:
     import secrets
-
     from _posixshmem import shm_open, shm_unlink  # type: ignore[import-not-found,unused-ignore]
 
     name = f"/prefetch-{secrets.token_hex(8)}"
@@ -108,7 +107,13 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, private: bool = 
 
 def view(buffer: Any) -> memoryview:
     """The bytes of a buffer of :func:`attach`."""
-    return memoryview(np.frombuffer(buffer, np.uint8))
+    return np.frombuffer(buffer, np.uint8).data
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two dense arrays of bytes of the same length are the same. At the speed of memory."""
+    addresses = [array.__array_interface__["data"][0] for array in (one, other)]
+    return bool(_libc.memcmp(*addresses, one.nbytes) == 0)
 
 
 #: Linux allows a process 65,530 mappings; past this many of ours, batches are copied out instead.

@@ -146,7 +146,7 @@ class SlotWriter:
         if lease is None:
             lease = Lease((slot.nbytes,), _BYTE, slot.buffer)
             slot.lease = weakref.ref(lease)
-        array: Array = np.ndarray(shape, dtype, lease, slot.used)  # type: ignore[call-overload]
+        array: Array = np.ndarray(shape, dtype, lease, slot.used)
         slot.used = _round_up(slot.used + nbytes)
         return array
 
@@ -215,9 +215,7 @@ class SlotWriter:
             self.new_layouts.append((number, dumps(layout)))
         return number
 
-    def _write_around(
-        self, spec: Any, arrays: list[Array], rest: Rest
-    ) -> Row:
+    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest) -> Row:
         """The same where some arrays already lie in slots of this job."""
         slots = self._job_slots
         places = []
@@ -239,7 +237,7 @@ class SlotWriter:
 
     def _place(self, array: Array, slots: list[Slot]) -> Place:
         """Copy ``array`` behind what lies in the job's slots."""
-        for at, slot in enumerate(slots):
+        for at, slot in enumerate(slots):  # noqa: B007
             if slot.used + array.nbytes <= slot.nbytes:
                 break
         else:
@@ -340,7 +338,7 @@ class SlotReader:
         lease = Lease((len(buffer),), _BYTE, buffer)
         reference = self._leases[number] = _LeaseReference(lease, self._freed.append)
         reference.number = number
-        return lease
+        return lease  # type: ignore[no-any-return]
 
     def take_freed(self) -> list[int]:
         """The slots that the consumer has let go of since the last call."""

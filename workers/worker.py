@@ -69,14 +69,14 @@ class Worker:
                 if message[0] == JOBS:
                     self._jobs(message[1], message[2], files)
                 elif message[0] == LOAD:
-                    self._load(message[1], files[0])
+                    self._load(message[1], files)
                 elif message[0] == STOP:
                     return
 
-    def _load(self, table: list[tuple[int, int]], file: int) -> None:
+    def _load(self, parcel: Any, files: list[int]) -> None:
         failure = None
         try:
-            self._task = replica.load(file, table)
+            self._task = replica.load(parcel, files)
             self._stream = seeding.Stream(self._task.seed)
         except BaseException as error:  # the user's own modules run here
             failure = pack(error)
@@ -117,10 +117,8 @@ class Worker:
         return serial, DONE, *written, ns
 
     def _flush(self) -> None:
-        self._board.rest()
         new_slots, gone, files, layouts = self._writer.take_news()
         rows, self._rows = self._rows, []
-        # No more descriptors than a message can carry.
         self._channel.send((RESULTS, new_slots, gone, layouts, rows), files)
         for file in files:
             os.close(file)
@@ -129,13 +127,14 @@ class Worker:
 
 def _with_files(rows: list[tuple[Any, ...]], files: list[int]) -> list[tuple[Any, ...]]:
     left = iter(files)
-    return [(*row[:4], row[4] if isinstance(row[4], bytes) else (next(left), row[4])) for row in rows]
+    return [(*row[:4], row[4] if isinstance(row[4], bytes) else (row[4], [next(left)])) for row in rows]
 
 
 def _unpack(payload: Any) -> Any:
     if isinstance(payload, bytes):
         return pickle.loads(payload)
-    return replica.load(*payload, writable=True)
+    parcel, files = payload
+    return replica.load(parcel, files, writable=True)
 
 
 def main(sock: socket.socket, board_descriptor: int, number: int) -> None:
