@@ -36,13 +36,12 @@ _MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
 _ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still runs
 
 
-class Outcome(NamedTuple):
-    """What the consumer gets for an index."""
+#: What the consumer gets: (index, (batch or Failure, ns that its job took, monotonic ns when it came)).
+Outcome = tuple[int, tuple[Any, int, int]]
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    value: Any  # the batch, or a Failure
-    ns: int  # how long its job took
-    received_ns: int  # when it came, monotonic
+
+class PassOver(Exception):
+    """There are no more batches in this pass."""
 
 
 class Options(NamedTuple):
@@ -127,7 +126,7 @@ class Engine:
         Blocks: until there is one; at most ``timeout_s``.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
+            queue.Empty: ``timeout_s`` is over. PassOver: there will be none. ClosedError, or what ended the engine.
         """
         outcomes = self.outcomes
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -147,10 +146,18 @@ class Engine:
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
+                if self._is_over(outcomes):
+                    raise PassOver from None
         if outcomes.qsize() <= self._wake_at:
             self._wake_at = -1
             self._executor.wake()
         return outcome
+
+    def _is_over(self, outcomes: queue.SimpleQueue[Outcome]) -> bool:
+        """All was handed over, though the consumer still waits: a Ctrl-C came between taking a batch and counting
+        it."""
+        over = outcomes is self._queue and not self._commands and self._schedule.is_delivered
+        return over and outcomes.empty()
 
     def _order(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
@@ -240,12 +247,9 @@ class Engine:
         return min(_TICK_S, (self._options.job_timeout or 60.0) / 4)
 
     def _deliver(self) -> None:
-        now = time.monotonic_ns()
-        for index, outcome in self._schedule.take_outcomes():
-            if type(outcome) is Failure:
-                self._queue.put(Outcome(index, outcome, 0, now))
-            else:
-                self._queue.put(Outcome(index, *outcome))
+        put = self._queue.put
+        for outcome in self._schedule.take_outcomes():
+            put(outcome)
 
     def _handle(self, event: tuple[Any, ...]) -> None:
         kind, schedule = event[0], self._schedule
@@ -258,14 +262,14 @@ class Engine:
             try:
                 outcome: Any = (self._executor.read(value), ns, time.monotonic_ns())
             except Exception as raised:  # unpickling runs the user's code; mapping may want too much
-                outcome = Failure(raised)
+                outcome = (Failure(raised), ns, time.monotonic_ns())
             schedule.done(worker, serial, outcome, ns, nbytes)
         elif kind is executors.FAILED:
-            _, worker, serial, error, _ = event
+            _, worker, serial, error, ns = event
             epoch, index = schedule.place_of(worker, serial)
             if not isinstance(error, BaseException):
                 error = unpack(error, f"batch {index} of epoch {epoch}")
-            schedule.done(worker, serial, Failure(error))
+            schedule.done(worker, serial, (Failure(error), ns, time.monotonic_ns()))
         elif kind is executors.STARTED:
             schedule.started(event[1])
         elif kind is executors.READY:

@@ -46,17 +46,6 @@ class Death(NamedTuple):
     text: str  # what faulthandler said
 
 
-class _Written(NamedTuple):
-    """A batch in a worker's slots."""
-
-    reader: SlotReader
-    layout: int
-    slots: list[int]
-    offset: int
-    nbytes: int
-    rest: Any
-
-
 class _Worker:
     """One worker process, as the consumer has it."""
 
@@ -191,11 +180,13 @@ class ProcessExecutor:
         with contextlib.suppress(OSError):
             self._server.send((messages.SIGNAL, worker, int(number)))
 
-    def read(self, value: _Written) -> Any:
-        return value.reader.read(*value[1:])
+    def read(self, value: tuple[SlotReader, tuple[Any, ...]]) -> Any:
+        reader, row = value
+        return reader.read(*row[2:7])
 
-    def skip(self, value: _Written) -> None:
-        value.reader.skip(value.slots)
+    def skip(self, value: tuple[SlotReader, tuple[Any, ...]]) -> None:
+        reader, row = value
+        reader.skip(row[3])
 
     # -- what comes back
 
@@ -265,9 +256,7 @@ class ProcessExecutor:
         reader.learn(slots, gone, layouts, files)
         for row in rows:
             if row[1] == messages.DONE:
-                serial, _, layout, held, offset, nbytes, rest, ns = row
-                value = _Written(reader, layout, held, offset, nbytes, rest)
-                self._events.append((executors.DONE, name, serial, value, ns, nbytes))
+                self._events.append((executors.DONE, name, row[0], (reader, row), row[7], row[5]))
             else:
                 self._events.append((executors.FAILED, name, row[0], row[2], row[3]))
 

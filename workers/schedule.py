@@ -141,7 +141,6 @@ class Schedule:
             self.revoke()
             self._passes.append(Pass(epoch, length, self._next, is_open))
         self._is_reading = True
-        self._deliver()
 
     @property
     def is_delivered(self) -> bool:
@@ -186,6 +185,8 @@ class Schedule:
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
         """[(index, outcome)] that are the consumer's now, in the order of delivery."""
+        if self._is_reading and self._finished:
+            self._deliver()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -238,7 +239,8 @@ class Schedule:
                 causes.append(cause)
                 if len(causes) >= self._max_deaths:
                     at = self._pass_of(ticket)
-                    self._finish(ticket, Failure(self._explain(at.epoch, ticket - at.first, len(causes), causes)))
+                    error = self._explain(at.epoch, ticket - at.first, len(causes), causes)
+                    self._finish(ticket, (Failure(error), 0, 0))
                     continue
             heapq.heappush(self._again, ticket)
 
@@ -361,8 +363,6 @@ class Schedule:
     def _finish(self, ticket: int, outcome: Any) -> None:
         self._deaths.pop(ticket, None)
         self._finished[ticket] = outcome
-        if self._is_reading:
-            self._deliver()
 
     def _deliver(self) -> None:
         """Hand over what may be: everything of the pass being read, or its next in order."""

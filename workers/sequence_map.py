@@ -10,13 +10,13 @@ import queue
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from . import seeding
 from .errors import ClosedError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
 from .layout import as_numpy
-from .pool import Engine, Options, Outcome
+from .pool import Engine, Options, Outcome, PassOver
 from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .schedule import Failure, Schedule
@@ -137,6 +137,7 @@ class SequenceMap(SequenceDerived):
         self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
         self._source_error: Exception | None = None  # what that raised
         self._epoch_read = -1
+        self._is_begun = False  # something of the pass was read
         self._is_indexed = _is_indexed(source_split)
         self._start()
 
@@ -229,6 +230,7 @@ class SequenceMap(SequenceDerived):
         self._items = []
         self._iterator = self._source_error = None
         self.metadata = Metadata()
+        self._is_begun = False
         epoch = self._epoch_read = self._progress.epoch
         self._num_passes += 1
         parcel = self._look_for_changes()
@@ -272,47 +274,54 @@ class SequenceMap(SequenceDerived):
         Raises:
             StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
         """
-        self._check_open()
-        if self._epoch_read < 0:
+        if self._closed or self._epoch_read < 0:
+            self._check_open()
             self.initializer()
         metadata = self.metadata
         start = time.perf_counter()
-        while not self._items:
-            outcome = self._next_outcome(blocking)
-            metadata.time_processing += outcome.ns / 1e9
-            metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
-            if type(outcome.value) is not Failure:
-                self._items = outcome.value
-                self._items.reverse()
+        items = self._items
+        while not items:
+            index, (value, ns, received_ns) = self._next_outcome(blocking)
+            metadata.time_processing += ns / 1e9
+            if type(value) is not Failure:
+                metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
+                self._items = items = value
+                items.reverse()
             elif self.on_error == "raise":
-                raise outcome.value.error
+                raise value.error
             else:
-                error = outcome.value.error
-                logger.error("batch %d of epoch %d is skipped", outcome.index, self._epoch_read, exc_info=error)
+                logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=value.error)
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
-        item = self._items.pop()
+        item = items.pop()
         return item if self.collate_fn is None else self.collate_fn(item, source=self)
 
     def _next_outcome(self, blocking: bool) -> Outcome:
         if self._iterator is not None:
             self.fill_queue()
         if self._left == 0:
-            if self._source_error is not None:
-                error, self._source_error = self._source_error, None
-                raise error
-            if self._epoch_read == self._progress.epoch:
-                self._end_epoch(self._epoch_read)
-            raise StopIteration
-        engine = self._running()
+            return self._end_pass()
+        engine = self._engine or self._running()
         self.metadata.pin_queue_size += engine.outcomes.qsize()
         try:
             outcome = engine.next(None if blocking else self.queue_timeout)
         except queue.Empty:
             raise StopIteration from None
+        except PassOver:
+            return self._end_pass()
         self._left -= 1
-        self._progress.is_begun = True
+        if not self._is_begun:
+            self._is_begun = self._progress.is_begun = True
         return outcome
+
+    def _end_pass(self) -> NoReturn:
+        self._left = 0
+        if self._source_error is not None:
+            error, self._source_error = self._source_error, None
+            raise error
+        if self._epoch_read == self._progress.epoch:
+            self._end_epoch(self._epoch_read)
+        raise StopIteration
 
     def fill_queue(self) -> None:
         """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
