@@ -16,6 +16,7 @@
 In the order data flows, a module each:
 
 - ``sequence``: what a user writes, a function of the index. ``sequence_map``: the loop's end of it.
+  ``sequence_array``: arrays as one. ``task``: what a worker does for an index.
 - ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``.
 - ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
   reaped by a small ``server``, never from the user's process.
@@ -41,8 +42,10 @@ from .errors import (
 )
 from .report import Metadata
 from .seeding import Job, current_job, current_rng
-from .sequence import Sequence, SequenceArray
-from .sequence_map import SequenceMap, logger, prefetch, single_function_to_run
+from .sequence import Sequence
+from .sequence_array import SequenceArray
+from .sequence_map import SequenceMap, logger, prefetch
+from .task import single_function_to_run
 from .worker import empty
 
 __all__ = [

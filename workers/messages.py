@@ -7,7 +7,8 @@ jobs and of results are plain tuples, for there may be tens of thousands a secon
 
     consumer -> worker                                                       descriptors
       LOAD     (LOAD, parcel)                     a new replica              its memory
-      JOBS     (JOBS, rows, free)                 row: (serial, epoch, index, attempt, payload)   one for each large payload
+      JOBS     (JOBS, rows, free)                                            one for each parcel in rows
+                                                  row: (serial, epoch, index, attempt, payload)
                                                   payload: None, a pickle, or a parcel
                                                   free: numbers of slots that the consumer has let go
       STOP     (STOP,)                            finish and exit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
@@ -21,36 +20,11 @@ from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived
+from .task import Task, one_function
 
 logger = logging.getLogger("workers")
 
 default_queue_timeout = 0.001  # seconds, as in trw
-
-
-def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
-    """Apply the functions of the list ``function_to_run`` to ``batch``, one after the other. Source: trw."""
-    for function in function_to_run:
-        batch = function(batch)
-    return batch
-
-
-class _Task:
-    """What a worker does: the items of job ``index``. This is what its replica is."""
-
-    def __init__(self, source: Any, functions: tuple[Any, ...], seed: int) -> None:
-        self.source = source
-        self.functions = functions  # one for each SequenceMap of the chain; none: the batches as they are
-        self.seed = seed
-
-    def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        items = [self.source[index] if payload is None else payload[0]]
-        for function in self.functions:
-            results = [function(item) for item in items]
-            items = []
-            for result in results:
-                # Only a list: a tuple is a batch.
-                items.extend(result) if type(result) is list else items.append(result)
-        return items
 
 
 class SequenceMap(SequenceDerived):
@@ -118,7 +92,7 @@ class SequenceMap(SequenceDerived):
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"collate_fn must be a function or None, not {collate_fn!r}")
         self.collate_fn = collate_fn
-        self.function_to_run = _one_function(function_to_run)
+        self.function_to_run = one_function(function_to_run)
         self.max_queue_size = _bound(self.nb_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
         _check_source(source_split)
         super().__init__(source_split)
@@ -156,8 +130,8 @@ class SequenceMap(SequenceDerived):
         below = source._total_workers() if isinstance(source, SequenceMap) and source.collate_fn is None else 0
         return self.nb_workers + below
 
-    def _task(self) -> _Task:
-        return _Task(*self._chain(), self.seed)
+    def _task(self) -> Task:
+        return Task(*self._chain(), self.seed)
 
     def __getstate__(self) -> dict[str, Any]:
         live: dict[str, Any] = {
@@ -364,14 +338,6 @@ class SequenceMap(SequenceDerived):
             raise ClosedError(f"this {type(self).__name__} was closed; make a new one")
         if isinstance(self.source_split, Sequence):
             self.source_split._check_open()
-
-
-def _one_function(function_to_run: Any) -> Any:
-    if function_to_run is None or callable(function_to_run):
-        return function_to_run
-    if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):
-        return functools.partial(single_function_to_run, function_to_run=list(function_to_run))
-    raise TypeError(f"function_to_run must be a function, a list of functions or None, not {function_to_run!r}")
 
 
 def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
