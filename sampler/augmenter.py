@@ -33,9 +33,7 @@ class Augmenter(ABC):
             (x, y) of the batch.
         """
 
-    def __call__(
-        self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool
-    ) -> tuple[Any, Any]:
+    def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
         """:meth:`augment`."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
 

@@ -181,18 +181,17 @@ class Draws:
         """
         cycle, start = divmod(number * self.k, self.n)
         stop = start + self.k
-        if stop <= self.n:
+        if stop <= self.n:  # no view: a whole batch within a reordered head would have begun with it
             return self._drawn(cycle, start, stop)
         return np.concatenate((self._drawn(cycle, start, self.n), self._drawn(cycle + 1, 0, stop - self.n)))
 
     def _drawn(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
-        """The draws from ``start`` up to ``stop`` of a cycle."""
+        """The draws from ``start`` up to ``stop`` of a cycle; perhaps a view of what is kept."""
         if start >= self.k or self._num_before(cycle) == 0:
             return self._permuted(cycle, start, stop)
-        head = self._head(cycle)
+        head: NDArray[np.int64] = self._head(cycle)
         if stop <= self.k:
-            drawn: NDArray[np.int64] = head[start:stop].copy()
-            return drawn
+            return head[start:stop]
         return np.concatenate((head[start:], self._permuted(cycle, self.k, stop)))
 
     def _permuted(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:

@@ -45,9 +45,7 @@ class Sampler(Sequence, ABC):
     ) -> None:
         super().__init__(seed=seed)
         self.class_per_batch = check_int("class_per_batch", class_per_batch, 1)
-        self.examples_per_class_per_batch = check_int(
-            "examples_per_class_per_batch", examples_per_class_per_batch, 1
-        )
+        self.examples_per_class_per_batch = check_int("examples_per_class_per_batch", examples_per_class_per_batch, 1)
         self.num_augmentations_per_example = check_int(
             "num_augmentations_per_example", num_augmentations_per_example, 1
         )

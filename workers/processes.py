@@ -131,7 +131,8 @@ class ProcessExecutor:
 
     # -- the engine's orders
 
-    def update(self, pickled: Any) -> None:
+    def update(self, parcel: Any) -> None:
+        self.parcel = parcel
         for worker in self._workers.values():
             self._load(worker)
 

@@ -185,9 +185,7 @@ def test_long_cycles_meet_without_repetition(n: int) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(sizes=sizes(), seed=SEEDS, shuffle=st.randoms(use_true_random=False))
-def test_any_order_of_asking_draws_the_same(
-    sizes: tuple[int, int], seed: int, shuffle: random.Random
-) -> None:
+def test_any_order_of_asking_draws_the_same(sizes: tuple[int, int], seed: int, shuffle: random.Random) -> None:
     in_order = Draws(*sizes, seed)
     expected = [in_order.batch(number).tolist() for number in range(60)]
     numbers = list(range(60))
