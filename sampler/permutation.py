@@ -227,5 +227,6 @@ class Draws:
             before = self._permuted(cycle - 1, start, self.n)
         else:
             before = np.concatenate((head_before[start:], self._permuted(cycle - 1, self.k, self.n)))
-        drawn: NDArray[np.bool_] = np.isin(head, before)
+        before.sort()
+        drawn = before.take(before.searchsorted(head), mode="clip") == head  # a tenth of the time of np.isin
         return np.concatenate((head[~drawn], head[drawn]))

@@ -18,7 +18,7 @@ from . import shared_memory
 _RUNNING, _SINCE, _CANCEL = range(3)
 
 #: What asks a worker for its stack: a signal that nothing else is likely to use.
-STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
+STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
 
 
 class Board:

@@ -310,10 +310,10 @@ class Engine:
             seconds = now - since_ns / 1e9
             epoch, index = self._schedule.place_of(worker, serial)
             stack, pid = self._executor.take_stack(worker)
-            timeout, patience = self._options.job_timeout, self._options.debug_job_report_timeout
-            if patience is not None and seconds > patience:
-                logger.warning("%s", report.stalled(worker, pid, epoch, index, seconds, stack))
+            timeout = self._options.job_timeout
             if timeout is not None and seconds > timeout:
                 why = f"{report.TIMEOUT} = {timeout:g} s"
                 if not self._executor.kill(worker, why, stack):
                     logger.warning("%s is over, but a thread cannot be ended", why)
+            else:
+                logger.warning("%s", report.stalled(worker, pid, epoch, index, seconds, stack, timeout))

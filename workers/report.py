@@ -65,14 +65,16 @@ def _ordinal(number: int) -> str:
     return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
 
-def stalled(worker: int, pid: int | None, epoch: int, index: int, seconds: float, stack: str) -> str:
+def stalled(
+    worker: int, pid: int | None, epoch: int, index: int, seconds: float, stack: str, timeout: float | None
+) -> str:
     """The report of a job that does not end."""
     process = f"worker {worker}" + (f" (process {pid})" if pid else "")
     state = _process_state(pid)
     what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that nobody waits for any more"
+    then = "It is waited for: job_timeout is not set." if timeout is None else f"It is replaced after {timeout:g} s."
     return (
-        f"{process} has been in {what} for {seconds:.0f} s{state}. It is replaced only if job_timeout is set. "
-        f"Its stack:\n{stack or '(it does not answer)'}"
+        f"{process} has been in {what} for {seconds:.0f} s{state}. {then} Its stack:\n{stack or '(it does not answer)'}"
     )
 
 

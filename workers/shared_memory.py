@@ -21,12 +21,14 @@ from .errors import PlatformError
 PAGE = mmap.PAGESIZE
 
 # mmap.mmap would keep a descriptor open for as long as it lives (before Python 3.13), one for each slot.
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_libc: Any = None
+if os.name == "posix":
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mmap.restype = ctypes.c_void_p
+    _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -73,7 +75,7 @@ class _Mapped(weakref.ref):  # type: ignore[type-arg]
 _mapped: dict[int, _Mapped] = {}  # {address: what is there}; keeps the weak references alive until they fire
 
 
-def _unmap(mapped: Any, munmap: Any = _libc.munmap, known: dict[int, _Mapped] = _mapped) -> None:
+def _unmap(mapped: Any, munmap: Any = getattr(_libc, "munmap", None), known: dict[int, _Mapped] = _mapped) -> None:
     del known[mapped.address]  # before the address can be given out again
     munmap(mapped.address, mapped.nbytes)
 
