@@ -81,11 +81,9 @@ def run_here(
     try:
         with seeding.job_context(stream, job, seed_globals):
             value = own(task.run(row.index, row.payload))
-    except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread():
-            raise  # the user's Ctrl-C, not the job's
-        return False, presentable(KeyboardInterrupt()), time.monotonic_ns() - start
     except BaseException as raised:  # also what would end this program: it is the loop's to know
+        if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # the user's Ctrl-C, not the job's
         error = presentable(raised)
         add_note(error, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
         return False, error, time.monotonic_ns() - start

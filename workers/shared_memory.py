@@ -75,9 +75,9 @@ class _Mapped(weakref.ref):  # type: ignore[type-arg]
 _mapped: dict[int, _Mapped] = {}  # {address: what is there}; keeps the weak references alive until they fire
 
 
-def _unmap(mapped: Any, munmap: Any = getattr(_libc, "munmap", None), known: dict[int, _Mapped] = _mapped) -> None:
+def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) -> None:
     del known[mapped.address]  # before the address can be given out again
-    munmap(mapped.address, mapped.nbytes)
+    libc.munmap(mapped.address, mapped.nbytes)
 
 
 def attach(descriptor: int, nbytes: int, writable: bool = True, private: bool = False) -> Any:

@@ -20,7 +20,7 @@ from scipy import stats
 from sampler import permutation
 from sampler.permutation import SORTED_UP_TO, Draws, Permutation
 
-AROUND = [value + step for value in (256, SORTED_UP_TO, 1024, 4096) for step in (-1, 0, 1)]
+AROUND = [value + step for value in (256, SORTED_UP_TO, 2048, 4096) for step in (-1, 0, 1)]
 SEEDS = st.integers(0, 2**63 - 1)
 LARGE = [10**9, 10**9 + 7, 2**31 - 1, 2**31, 2**62 - 57, 2**62, 2**62 + 1, sys.maxsize]
 
@@ -83,7 +83,7 @@ def test_length_costs_neither_memory_nor_time() -> None:
     assert peak_nbytes < 100_000
 
 
-@pytest.mark.parametrize("n", [100, 1000, 2**62])
+@pytest.mark.parametrize("n", [100, 3000, 2**62])
 def test_keys_give_different_orders(n: int) -> None:
     keys = [(1,), (2,), (-1,), (2**64 + 1,), (1, 2), (12,), (2, 1), (1, 23), (12, 3), (0, 1), (1, 0)]
     orders = {tuple(Permutation(n)(np.arange(50, dtype=np.uint64), key).tolist()) for key in keys}
@@ -107,7 +107,7 @@ def drawn_by_keys(n: int, num_positions: int, num_keys: int) -> NDArray[np.int64
     return np.stack([permuted(positions, (11, key)) for key in range(num_keys)])
 
 
-@pytest.mark.parametrize("n", [7, 100, SORTED_UP_TO, SORTED_UP_TO + 1, 1025, 9973])
+@pytest.mark.parametrize("n", [7, 100, SORTED_UP_TO, SORTED_UP_TO + 1, 1500, 9973])
 def test_every_position_holds_every_value_equally_often(n: int) -> None:
     num_positions, num_keys, num_bins = min(n, 64), 4000, min(n, 50)
     values = drawn_by_keys(n, num_positions, num_keys)
@@ -118,7 +118,7 @@ def test_every_position_holds_every_value_equally_often(n: int) -> None:
     assert stats.chi2.sf(statistic, num_positions * (num_bins - 1)) > 1e-4
 
 
-@pytest.mark.parametrize("n", [SORTED_UP_TO + 1, 1025, 2000])
+@pytest.mark.parametrize("n", [SORTED_UP_TO + 1, 1500, 2000])
 def test_pairs_of_positions_keep_no_distance(n: int) -> None:
     """A Feistel network of too few rounds keeps the distance of positions that share a half."""
     values = drawn_by_keys(n, 160, 6000)
@@ -160,7 +160,7 @@ def test_none_comes_again_before_all_came_nor_twice_in_a_batch(sizes: tuple[int,
         assert sorted(everything[start : start + n].tolist()) == list(range(n))
 
 
-@pytest.mark.parametrize(("n", "k"), [(1300, 400), (700, 600), (2001, 1000), (1001, 1000)])
+@pytest.mark.parametrize(("n", "k"), [(1300, 400), (1500, 1300), (2001, 1000), (1501, 1500)])
 def test_the_same_where_the_network_draws(n: int, k: int) -> None:
     draws = Draws(n, k, 3)
     batches = [draws.batch(number) for number in range(5 * n // k)]
@@ -195,7 +195,7 @@ def test_any_order_of_asking_draws_the_same(sizes: tuple[int, int], seed: int, s
     assert Draws(*sizes, seed).batch(59).tolist() == expected[59]
 
 
-@pytest.mark.parametrize(("n", "k"), [(13, 12), (50, 20), (1000, 300)])
+@pytest.mark.parametrize(("n", "k"), [(13, 12), (50, 20), (1300, 400)])
 def test_threads_draw_the_same_from_one_object(n: int, k: int) -> None:
     expected = [Draws(n, k, 4).batch(number).tolist() for number in range(200)]
     shared = Draws(n, k, 4)
