@@ -1,4 +1,4 @@
 """What scripts/benchmark is made of; each module imports only what stands to its left::
 
-    jobs · peers · memory · measure · rounds · targets · report
+jobs · peers · memory · measure · rounds · targets · report
 """

@@ -170,7 +170,9 @@ _PROCESSES = ("process", *_PEERS)
 MEASUREMENTS = {
     one.key: one
     for one in (
-        Measurement("cpu_heavy", "CPU-heavy, 0.4 MB", jobs.CpuHeavy, throughput, ("serial", *_OURS, *_PEERS, "separate")),
+        Measurement(
+            "cpu_heavy", "CPU-heavy, 0.4 MB", jobs.CpuHeavy, throughput, ("serial", *_OURS, *_PEERS, "separate")
+        ),
         Measurement("large", "38.5 MB, fresh array", jobs.Large, throughput, ("serial", *_OURS, *_PEERS, "separate")),
         Measurement("large_empty", "38.5 MB, workers.empty", jobs.LargeEmpty, throughput, ("serial", *_OURS)),
         Measurement("tiny", "4 KB", jobs.Tiny, throughput, ("serial", *_OURS, *_PEERS[:1], "pool_chunks", *_PEERS[1:])),

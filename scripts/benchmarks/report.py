@@ -1,2 +1,6 @@
-def environment(*a): return {}
-def write(b, records, *a): pass
+def environment(*a):
+    return {}
+
+
+def write(b, records, *a):
+    pass

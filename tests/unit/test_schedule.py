@@ -1,0 +1,302 @@
+"""The pure scheduler: order, bounds, retries, passes; no process, no time."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workers.schedule import STUCK_NS, Failure, Schedule
+
+
+class Bench:
+    """A schedule, its workers, and what the consumer got."""
+
+    def __init__(self, num_workers: int = 2, ready: bool = True, **options: Any) -> None:
+        self.schedule = Schedule(num_workers, **options)
+        self.next_worker = 0
+        self.sent: dict[int, list[Any]] = {}  # {worker: rows it has not answered}
+        self.untaken: list[tuple[int, Any]] = []
+        self.taken: list[tuple[int, Any]] = []
+        for _ in range(num_workers):
+            self.start(ready)
+
+    def start(self, ready: bool = True) -> None:
+        self.schedule.started(self.next_worker)
+        if ready:
+            self.schedule.ready(self.next_worker)
+        self.sent[self.next_worker] = []
+        self.next_worker += 1
+
+    def turn(self, now_ns: int = 0) -> None:
+        self.untaken += self.schedule.take_outcomes()
+        for worker, rows in self.schedule.plan(len(self.untaken), now_ns):
+            self.sent[worker] += rows
+        self.schedule.cancelled.clear()
+        self.schedule.check()
+
+    def answer(self, worker: int, ns: int = 0) -> None:
+        row = self.sent[worker].pop(0)
+        self.schedule.done(worker, row.serial, (row.epoch, row.index), ns)
+
+    def die(self, worker: int, running: bool = True) -> None:
+        rows = self.sent.pop(worker)
+        self.schedule.died(worker, rows[0].serial if running and rows else 0, "cause")
+        self.start()
+
+    def take(self) -> None:
+        self.taken.append(self.untaken.pop(0))
+
+    def finish(self) -> None:
+        """Everybody does what he has to, until nothing is left."""
+        for _ in range(100_000):
+            self.turn()
+            busy = [worker for worker, rows in self.sent.items() if rows]
+            if busy:
+                self.answer(busy[0])
+            elif self.untaken:
+                self.take()
+            else:
+                return
+        raise AssertionError("no end")
+
+    def indices(self) -> list[int]:
+        return [index for index, _ in self.taken]
+
+
+def test_a_pass_is_delivered_in_order() -> None:
+    """Also when the second worker is always faster."""
+    bench = Bench()
+    bench.schedule.begin(0, 20)
+    while len(bench.taken) < 20:
+        bench.turn()
+        bench.answer(max(worker for worker, rows in bench.sent.items() if rows))
+        bench.turn()
+        while bench.untaken:
+            bench.take()
+    assert bench.indices() == list(range(20))
+
+
+def test_as_they_come() -> None:
+    """in_order=False hands over what is there, but nothing of the next epoch."""
+    bench = Bench(in_order=False, max_queue_size=4)
+    bench.schedule.begin(0, 3)
+    bench.schedule.ahead(1, 3)
+    bench.turn()
+    while bench.sent[1]:
+        bench.answer(1)
+    bench.turn()
+    assert bench.untaken
+    assert all(outcome[0] == 0 for _, outcome in bench.untaken)
+    assert 0 not in [index for index, _ in bench.untaken]
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3, 7])
+def test_the_bound(bound: int) -> None:
+    """Never more than max_queue_size batches finished or in work ahead of the consumer."""
+    bench = Bench(num_workers=3, max_queue_size=bound)
+    bench.schedule.begin(0, 30)
+    started = 0
+    while len(bench.taken) < 30:
+        bench.turn()
+        busy = [worker for worker, rows in bench.sent.items() if rows]
+        ahead = sum(map(len, bench.sent.values())) + len(bench.untaken) + len(bench.schedule._finished)
+        assert ahead <= bound
+        started = max(started, ahead)
+        if busy:
+            bench.answer(busy[-1])
+        elif bench.untaken:
+            bench.take()
+    assert started == bound
+
+
+def test_both_workers_get_work_when_there_is_little() -> None:
+    bench = Bench(max_queue_size=2)
+    bench.schedule.begin(0, 9)
+    bench.turn()
+    assert [len(rows) for rows in bench.sent.values()] == [1, 1]
+
+
+def test_short_jobs_are_bundled_and_long_ones_are_not() -> None:
+    for ns, bundled in ((10_000, True), (50_000_000, False)):
+        bench = Bench()
+        bench.schedule.begin(0, 10_000)
+        for _ in range(50):
+            bench.turn()
+            busy = [worker for worker, rows in bench.sent.items() if rows]
+            bench.answer(min(busy, key=lambda worker: bench.sent[worker][0].serial), ns)
+            bench.untaken.clear()
+        assert (bench.schedule.bundle() > 50) is bundled
+        if not bundled:
+            assert max(map(len, bench.sent.values())) <= 2
+
+
+def test_jobs_of_a_dead_worker_are_sent_again() -> None:
+    bench = Bench()
+    bench.schedule.begin(0, 10)
+    bench.turn()
+    bench.die(0)
+    bench.finish()
+    assert bench.indices() == list(range(10))
+
+
+def test_the_third_death_in_a_job_is_its_end() -> None:
+    """Its place gets a Failure; a job that only waited behind it is not blamed."""
+    bench = Bench(num_workers=1, explain=lambda *about: ValueError(about))
+    bench.schedule.begin(0, 5)
+    for _ in range(3):
+        bench.turn()
+        assert bench.sent[max(bench.sent)][0].index == 0
+        bench.die(max(bench.sent))
+    bench.finish()
+    assert bench.indices() == list(range(5))
+    failure = bench.taken[0][1][0]
+    assert isinstance(failure, Failure)
+    assert failure.error.args == ((0, 0, 3, ["cause"] * 3),)
+    assert [outcome for _, outcome in bench.taken[1:]] == [(0, index) for index in range(1, 5)]
+
+
+def test_an_abandoned_pass_leaves_nothing_behind() -> None:
+    """Answers to the old pass are dropped, also those that were with a worker."""
+    bench = Bench()
+    bench.schedule.begin(0, 10)
+    bench.turn()
+    old = {worker: list(rows) for worker, rows in bench.sent.items()}
+    for rows in bench.sent.values():
+        rows.clear()
+    bench.schedule.begin(1, 4)
+    assert set(bench.schedule.cancelled) == {0, 1}
+    for worker, rows in old.items():
+        for row in rows:
+            assert not bench.schedule.wants(worker, row.serial)
+            assert not bench.schedule.done(worker, row.serial, "old")
+    bench.finish()
+    assert bench.taken == [(index, (1, index)) for index in range(4)]
+
+
+@pytest.mark.parametrize("come_as_planned", [True, False])
+def test_the_pass_ahead(come_as_planned: bool) -> None:
+    """Is worked on before it begins, and kept only if it is the one that begins."""
+    bench = Bench(max_queue_size=8)
+    bench.schedule.begin(0, 3)
+    bench.turn()
+    assert bench.schedule.may_look_ahead
+    bench.schedule.ahead(1, 3)
+    bench.finish()
+    assert [outcome for _, outcome in bench.taken] == [(0, index) for index in range(3)]
+    assert len(bench.schedule._finished) == 3
+    bench.taken.clear()
+    bench.schedule.begin(1 if come_as_planned else 2, 3)
+    assert len(bench.schedule._finished) == (3 if come_as_planned else 0)
+    bench.finish()
+    assert [outcome for _, outcome in bench.taken] == [(1 if come_as_planned else 2, index) for index in range(3)]
+
+
+def test_an_open_pass() -> None:
+    """Its jobs are handed in one by one, with what they work on."""
+    bench = Bench()
+    bench.schedule.begin(0, 0, is_open=True)
+    for letter in "abc":
+        bench.schedule.add(letter)
+    bench.turn()
+    assert sorted(row.payload for rows in bench.sent.values() for row in rows) == ["a", "b", "c"]
+    bench.die(0)
+    bench.schedule.add("d")
+    bench.finish()
+    assert bench.indices() == [0, 1, 2, 3]
+
+
+def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
+    bench = Bench(max_queue_size=4)
+    bench.schedule.begin(0, 4)
+    bench.turn()
+    stuck, waiting = bench.sent[0]
+    while bench.sent[1]:
+        bench.answer(1)
+    bench.turn()
+    assert bench.schedule.may_relieve()
+    bench.schedule.saw(0, stuck.serial, 1)
+    bench.turn(now_ns=STUCK_NS // 2)
+    assert not bench.sent[1]
+    bench.untaken += bench.schedule.take_outcomes()
+    plan = bench.schedule.plan(len(bench.untaken), STUCK_NS + 2)
+    assert [(worker, [row.index for row in rows]) for worker, rows in plan] == [(1, [waiting.index])]
+    assert bench.schedule.cancelled == {0: waiting.serial}
+    assert not bench.schedule.wants(0, waiting.serial)
+    assert bench.schedule.wants(0, stuck.serial)
+
+
+def test_wanted_room() -> None:
+    """Is there as soon as the consumer has taken that many, and None when all is sent."""
+    bench = Bench(max_queue_size=4)
+    bench.schedule.begin(0, 6)
+    bench.turn()
+    for worker in (0, 1):
+        while bench.sent[worker]:
+            bench.answer(worker)
+    bench.turn()
+    assert bench.schedule.room(len(bench.untaken)) < (bench.schedule.wanted_room() or 0)
+    for _ in range(bench.schedule.wanted_room() or 0):
+        bench.take()
+    bench.turn()
+    assert any(bench.sent.values())
+    bench.finish()
+    assert bench.schedule.wanted_room() is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    num_workers=st.integers(1, 4),
+    bound=st.one_of(st.none(), st.integers(1, 9)),
+    in_order=st.booleans(),
+    length=st.integers(1, 25),
+)
+def test_whatever_happens_each_index_comes_once(
+    seed: int, num_workers: int, bound: int | None, in_order: bool, length: int
+) -> None:
+    """Random answers, deaths, starts, takes and breaks: each pass that is read to its end has each index once."""
+    draw = random.Random(seed)
+    bench = Bench(num_workers, ready=False, max_queue_size=bound, in_order=in_order, max_deaths=99)
+    for epoch in range(4):
+        bench.schedule.begin(epoch, length)
+        bench.taken.clear()
+        bench.untaken.clear()
+        leaves_at = draw.choice([length, length, draw.randrange(length)])
+        planned = False
+        now = 0
+        while len(bench.taken) < leaves_at:
+            now += STUCK_NS
+            if draw.random() < 0.5 and not planned and bench.schedule.may_look_ahead:
+                bench.schedule.ahead(epoch + 1, length)
+                planned = True
+            bench.turn(now)
+            wanted = {
+                worker: [row for row in rows if bench.schedule.wants(worker, row.serial)]
+                for worker, rows in bench.sent.items()
+            }
+            bench.sent = wanted
+            worker = draw.choice(list(bench.sent))
+            rows = bench.sent[worker]
+            what = draw.random()
+            if what < 0.1:
+                bench.die(worker, running=draw.random() < 0.7)
+            elif what < 0.2:
+                bench.schedule.ready(worker)
+            elif what < 0.3 and rows:
+                bench.schedule.saw(worker, rows[0].serial, now - 2 * STUCK_NS)
+            elif rows and what < 0.8:
+                bench.answer(worker, ns=draw.choice([0, 1000, 10**8]))
+            elif bench.untaken:
+                bench.take()
+            else:
+                busy = [name for name, rows in bench.sent.items() if rows]
+                assert busy or bench.untaken or bench.schedule._finished or bench.schedule._again, "nothing left to do"
+        if leaves_at == length:
+            assert sorted(bench.indices()) == list(range(length))
+            if in_order:
+                assert bench.indices() == list(range(length))
+        assert all(outcome == (epoch, index) for index, outcome in bench.taken)
