@@ -79,8 +79,7 @@ def run_here(
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        with seeding.job_context(stream, job, seed_globals):
-            value = own(task.run(row.index, row.payload))
+        value = seeding.run_job(stream, job, lambda: own(task.run(row.index, row.payload)), seed_globals)
     except BaseException as raised:  # also what would end this program: it is the loop's to know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's

@@ -8,9 +8,9 @@ runs, every generator it may draw from is set from these three numbers alone:
 - ``random``, ``numpy.random``, and TensorFlow's and torch's global generators where they are loaded. Within
   an epoch no two jobs share a ``numpy.random`` seed.
 
-In a worker process that is all. In the consumer's process (:func:`job_context`) the user's own generators are
-put back afterwards. Threads share the global generators, so the ``thread`` executor seeds only
-``current_rng()``.
+In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
+afterwards, and of TensorFlow's draws only the eager ones are seeded, not those inside a ``tf.function``. Threads
+share the global generators, so the ``thread`` executor seeds only ``current_rng()``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import secrets
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +56,8 @@ class _ThreadContext(_Context, threading.local):
     pass
 
 
-_context: _Context = _ThreadContext()
+_consumer = _ThreadContext()
+_context: _Context = _consumer
 
 
 def enter_worker_process() -> None:
@@ -161,7 +162,7 @@ class Stream:
         np.random.seed(_mix32(index + at))
         modules = sys.modules
         if "tensorflow" in modules:
-            _seed_tensorflow(seed & 0x7FFFFFFF)
+            _seed_tensorflow(seed & 0x7FFFFFFF, lazily=_context is _consumer)
         if "torch" in modules:
             with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
                 modules["torch"].manual_seed(seed & MAX_SEED)
@@ -172,13 +173,46 @@ _python_random: Any = random.seed.__self__  # type: ignore[attr-defined]
 _python_seed = super(random.Random, _python_random).seed
 
 
-def _seed_tensorflow(seed: int) -> None:
+class _SeedAtFirstDraw:
+    """Stands in for TensorFlow's source of operation seeds until one is asked for.
+
+    ``tf.random.set_seed`` throws away all of TensorFlow's compiled kernels; between two steps of a training loop in
+    the same process that costs a hundred times what a batch does. So there it is put off until a job draws.
+    """
+
+    def __init__(self, context: Any, seed: int) -> None:
+        self._context = context
+        self._seed = seed
+
+    def randint(self, low: int, high: int) -> int:
+        sys.modules["tensorflow"].random.set_seed(self._seed)  # puts a generator in our place
+        drawn: int = self._context._rng.randint(low, high)
+        return drawn
+
+
+def _seed_tensorflow(seed: int, lazily: bool) -> None:
+    context = _tensorflow_context()
+    if lazily and context is not None:
+        context._seed, context._rng = seed, _SeedAtFirstDraw(context, seed)
+        return
     with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
         sys.modules["tensorflow"].random.set_seed(seed)
 
 
-@contextlib.contextmanager
-def job_context(stream: Stream, job: Job, seed_globals: bool = True) -> Iterator[None]:
+def run_seeded(begin: Callable[[], None], function: Callable[[], Any]) -> Any:
+    """``function()`` in the job that ``begin()`` begins.
+
+    If TensorFlow or torch is loaded by it, its draws until then were not seeded: then it is done over.
+    """
+    while True:
+        loaded = "tensorflow" in sys.modules, "torch" in sys.modules
+        begin()
+        result = function()
+        if loaded == ("tensorflow" in sys.modules, "torch" in sys.modules):
+            return result
+
+
+def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool = True) -> Any:
     """Run a job in the consumer's process, and leave the user's own generators as they were.
 
     Args:
@@ -187,22 +221,19 @@ def job_context(stream: Stream, job: Job, seed_globals: bool = True) -> Iterator
     before = _context.job, _context.stream
     saved = _save_globals() if seed_globals else None
     try:
-        _context.job, _context.stream = job, stream
-        stream.begin(job.epoch, job.index)
-        if seed_globals:
-            stream.seed_globals(job.epoch, job.index)
-        yield
+        return run_seeded(lambda: enter_job(stream, job, seed_globals), function)
     finally:
         _context.job, _context.stream = before
         if saved is not None:
             _restore_globals(saved)
 
 
-def enter_job(stream: Stream, job: Job) -> None:
-    """Begin a job in a worker process, whose generators are nobody else's."""
+def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
+    """Begin a job. Without more in a worker process, whose generators are nobody else's."""
     _context.job, _context.stream = job, stream
     stream.begin(job.epoch, job.index)
-    stream.seed_globals(job.epoch, job.index)
+    if seed_globals:
+        stream.seed_globals(job.epoch, job.index)
 
 
 def leave_job() -> None:
@@ -229,9 +260,11 @@ def _restore_globals(saved: tuple[Any, ...]) -> None:
 
 
 def _tensorflow_state() -> tuple[Any, Any, Any] | None:
-    """TensorFlow's eager seed; it has no public way to read it."""
-    module = sys.modules.get("tensorflow.python.eager.context")
-    context = getattr(module, "_context", None)
-    if context is None or not hasattr(context, "_rng"):
-        return None
-    return context, context._seed, context._rng
+    context = _tensorflow_context()
+    return None if context is None else (context, context._seed, context._rng)
+
+
+def _tensorflow_context() -> Any:
+    """Where TensorFlow keeps its eager seed, for which it has no public way to read it; None: not there."""
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    return context if hasattr(context, "_rng") and hasattr(context, "_seed") else None

@@ -129,8 +129,7 @@ class Sequence:
         if self._progress.epoch != epoch:
             return
         job = seeding.Job(epoch, seeding.EPOCH_END)
-        with seeding.job_context(seeding.Stream(self.seed), job):
-            self.on_epoch_end()
+        seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_end)
         self._progress.epoch = epoch + 1
         self._progress.is_begun = False
 
@@ -200,8 +199,8 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return getitem(self, index)
         self._check_open()
         index = check_index(index, self)
-        with seeding.job_context(seeding.Stream(self.seed), seeding.Job(self._progress.epoch, index)):
-            return own(getitem(self, index))
+        job = seeding.Job(self._progress.epoch, index)
+        return seeding.run_job(seeding.Stream(self.seed), job, lambda: own(getitem(self, index)))
 
     return __getitem__
 

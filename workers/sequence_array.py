@@ -105,8 +105,9 @@ class SequenceArray(Sequence):
         epoch = self.epoch
         known, positions = self._order
         if known != epoch:
-            with seeding.job_context(seeding.Stream(self.seed), seeding.Job(epoch, seeding.EPOCH_START)):
-                positions = self._check_positions(self.sampler(self.nb_samples))
+            job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
+            drawn = seeding.run_job(seeding.Stream(self.seed), job, lambda: sampler(self.nb_samples))
+            positions = self._check_positions(drawn)
             self._order = (epoch, positions)
         return positions
 

@@ -101,10 +101,13 @@ class Worker:
         writer = self._writer
         written = None
         try:
-            seeding.enter_job(self._stream, seeding.Job(epoch, index, attempt, self._number))
+            job = seeding.Job(epoch, index, attempt, self._number)
             if payload is not None:
+                seeding.enter_job(self._stream, job)
                 payload = (_unpack(payload),)
-            written = writer.write(self._task.run(index, payload))
+            written = writer.write(
+                seeding.run_seeded(lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload))
+            )
         except BaseException as error:  # also what would end this process: it is the consumer's to know
             failure = pack(error)
         finally:
