@@ -14,18 +14,39 @@ from pathlib import Path
 import psutil
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]  # for tests.support, also in the workers
+sys.path[:0] = [str(Path(__file__).resolve().parent)]  # for what tests share, also in the workers
 
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
 PATIENCE_S = 5.0  # for what ends by itself
+# Every process below this one inherits it, so that an orphan is found too.
+MARK = f"POLICED_BY={os.getpid()}"
+name, _, value = MARK.partition("=")
+os.environ[name] = value
+
+_terminal: int | None = None  # standard error, past pytest's capturing
+
+
+def pytest_configure() -> None:
+    global _terminal
+    _terminal = os.dup(2)  # here pytest does not capture
+
+
+def _is_marked(process: psutil.Process) -> bool:
+    try:
+        return MARK.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is somebody else's
+        return False
 
 
 def processes() -> set[str]:
-    return {f"process {child.pid}" for child in psutil.Process().children(recursive=True)}
+    """Children, theirs, and what has lost its parent; zombies too."""
+    own = psutil.Process()
+    found = {*own.children(recursive=True), *filter(_is_marked, psutil.process_iter())} - {own}
+    return {f"process {process.pid}" for process in found}
 
 
 def threads() -> set[str]:
-    return {f"thread {thread.name}" for thread in threading.enumerate()}
+    return {f"thread {thread.name} {thread.ident}" for thread in threading.enumerate()}
 
 
 def descriptors() -> set[str]:
@@ -35,9 +56,6 @@ def descriptors() -> set[str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # the one that lists
-        # TensorFlow keeps what it opens at its first use, for as long as the process lives.
-        if "tensorflow" in sys.modules and not target.startswith(("socket:", "/memfd:", "pipe:")):
-            continue
         found.add(f"descriptor {name} -> {target}")
     return found
 
@@ -57,7 +75,7 @@ def everything() -> set[str]:
 def police() -> Iterator[None]:
     """Fails a test that leaves something behind; ends the run, with all stacks, if one hangs."""
     before = everything()
-    faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=_terminal or 2)
     try:
         yield
         gc.collect()
@@ -65,8 +83,6 @@ def police() -> Iterator[None]:
         while (left := everything() - before) and time.monotonic() < deadline:
             gc.collect()
             time.sleep(0.01)
-        if "tensorflow" in sys.modules:
-            left = {each for each in left if not each.startswith("thread ThreadPool")}
         assert not left, f"left behind: {sorted(left)}"
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,90 @@
+"""What a job draws is a function of (seed, epoch, index), and the user's own generators are left alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers import current_job, current_rng, seeding
+
+GOLDEN = (0.9592997259539284, 0.5835454247050715, -0.008224415965563362, 0.5403065287357184, -1.0008399362271208)
+
+
+def draws(seed: int, epoch: int, index: int) -> tuple[Any, ...]:
+    def job() -> tuple[Any, ...]:
+        assert current_job() == (epoch, index, 0, None)
+        return current_rng().random(), random.random(), random.gauss(0, 1), np.random.random(), np.random.normal()
+
+    return seeding.run_job(seeding.Stream(seed), seeding.Job(epoch, index), job)
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone() -> None:
+    places = [(seed, epoch, index) for seed in (0, 1, 2**63 - 1) for epoch in range(4) for index in range(20)]
+    first = {place: draws(*place) for place in places}
+    random.shuffle(places)
+    assert all(draws(*place) == first[place] for place in places)
+    for column in zip(*first.values(), strict=True):
+        assert len(set(column)) == len(places)
+
+
+def test_numbers_stay_the_same_from_release_to_release() -> None:
+    """Whoever trains again with the same seed gets the same batches."""
+    assert draws(1, 2, 3) == GOLDEN
+
+
+def test_no_two_jobs_of_an_epoch_share_a_numpy_seed() -> None:
+    assert len({seeding._mix32(index + 12345) for index in range(300_000)}) == 300_000
+
+
+def test_the_users_generators_are_left_as_they_were() -> None:
+    """Also the second of two Gaussians that both generators keep for the next call."""
+    for spoil in (False, True):
+        random.seed(1)
+        np.random.seed(1)
+        random.gauss(0, 1)
+        np.random.normal()
+        if spoil:
+            draws(5, 6, 7)
+        after = random.gauss(0, 1), np.random.normal(), random.random(), np.random.random()
+        if not spoil:
+            expected = after
+    assert after == expected
+
+
+def test_a_failing_job_restores_them_too() -> None:
+    np.random.seed(1)
+    expected = np.random.random()
+    np.random.seed(1)
+    with pytest.raises(ZeroDivisionError):
+        seeding.run_job(seeding.Stream(0), seeding.Job(0, 0), lambda: 1 / 0)
+    assert np.random.random() == expected
+    assert current_job() is None
+
+
+def test_a_generator_that_is_kept_is_set_for_each_job() -> None:
+    """``self.rng = current_rng()`` in the first job does not make the others depend on it."""
+    stream = seeding.Stream(3)
+    kept: list[Any] = []
+    got = []
+    for index in (0, 1, 2, 1):
+        seeding.run_job(
+            stream, seeding.Job(0, index), lambda: (kept or kept.append(current_rng()), got.append(kept[0].random()))
+        )
+    assert got[1] == got[3]
+    assert len(set(got)) == 3
+
+
+def test_outside_of_a_job() -> None:
+    assert current_job() is None
+    assert current_rng().random() != current_rng().random()
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(-1, ValueError), (2**63, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_bad_seeds(seed: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="seed"):
+        seeding.check_seed(seed)
