@@ -19,9 +19,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]  # for what tests share, a
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
 PATIENCE_S = 5.0  # for what ends by itself
 # Every process below this one inherits it, so that an orphan is found too.
-MARK = f"POLICED_BY={os.getpid()}"
-name, _, value = MARK.partition("=")
-os.environ[name] = value
+os.environ["POLICED_BY"] = str(os.getpid())
+MARK = f"POLICED_BY={os.getpid()}".encode()
 
 _terminal: int | None = None  # standard error, past pytest's capturing
 
@@ -33,7 +32,7 @@ def pytest_configure() -> None:
 
 def _is_marked(process: psutil.Process) -> bool:
     try:
-        return MARK.encode() in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+        return MARK in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     except OSError:  # it has ended, or is somebody else's
         return False
 

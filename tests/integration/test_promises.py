@@ -1,0 +1,243 @@
+"""Promises that need real processes: no copies, no leaks, bounds, starts from anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import workers
+from sampler import SingleShotMemorySampler
+from workers import Sequence, SequenceMap, prefetch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Large(Sequence):
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(seed=1)
+        self.nested = {"data": [data]}
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Any:
+        data = self.nested["data"][0]
+        if data is None:
+            array = workers.empty((256, 1024), np.float32)
+            array[...] = index
+            return array, index
+        return float(data[index].sum()), data.flags.writeable
+
+
+def test_batches_are_views_of_shared_memory() -> None:
+    """Writable, not copied, and valid after close()."""
+    with Large().prefetch(nb_workers=2) as batches:
+        held = list(batches)
+        assert all(not x.flags.owndata and x.flags.writeable and type(x) is np.ndarray for x, _ in held)
+    held[0][0][:] = -1
+    assert all((x == y).all() for x, y in held[1:])
+
+
+def test_one_copy_of_the_data() -> None:
+    """100 MB in the Sequence, 3 workers: in shared memory once, in nobody's private memory."""
+    data = np.ones((100, 250_000), np.float32)
+    with Large(data).prefetch(nb_workers=3) as batches:
+        assert list(batches) == [(250_000.0, False)] * 40
+        (server,) = psutil.Process().children()
+        private = [worker.memory_full_info().uss for worker in server.children()]
+        assert len(private) == 3
+        assert max(private) < 40e6
+        maps = {m.path: m.size for worker in server.children() for m in worker.memory_maps() if m.size > 9e7}
+        assert len(maps) == 1
+
+
+def test_a_memmap_is_opened_again(tmp_path: Path) -> None:
+    """By its file, also where the Sequence holds a slice or a plain view of it."""
+    np.arange(400_000.0).reshape(40, 10_000).tofile(tmp_path / "data")
+    data = np.memmap(tmp_path / "data", np.float64, "r", shape=(40, 10_000))
+    for part in (data, data[:], np.asarray(data)[:40]):
+        with Large(part).prefetch(nb_workers=2) as batches:
+            assert [total for total, _ in batches] == [float(row.sum()) for row in data]
+            paths = {m.path for s in psutil.Process().children() for w in s.children() for m in w.memory_maps()}
+            assert str(tmp_path / "data") in paths
+
+
+def test_the_bound() -> None:
+    """No job starts more than max_queue_size ahead of the consumer."""
+    for bound in (1, 3):
+        started = np.memmap(f"/tmp/prefetch-bound-{os.getpid()}", np.int64, "w+", shape=(1,))
+        os.unlink(started.filename or "")
+
+        def note(index: int) -> float:
+            return time.monotonic()
+
+        with SequenceMap(list(range(30)), 2, note, max_queue_size=bound) as batches:
+            iter(batches)
+            taken = []
+            for stamp in batches:
+                time.sleep(0.005)  # leaves time to break the promise
+                taken.append((time.monotonic(), stamp))
+            for at in range(30 - bound - 1):
+                # The job of batch at + bound + 1 may begin only once batch at was taken.
+                assert taken[at + bound + 1][1] > taken[at][0] - 0.005
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2])
+def test_nothing_grows(nb_workers: int) -> None:
+    """Descriptors, threads, mappings and processes after 20 epochs and after 150 are the same."""
+    process = psutil.Process()
+
+    def count() -> tuple[int, int, int]:
+        return process.num_fds(), process.num_threads(), len(process.children(recursive=True))
+
+    with Large().prefetch(nb_workers=nb_workers, max_queue_size=4) as batches:
+        for epoch in range(150):
+            for _ in batches:
+                pass
+            if epoch == 20:
+                before, memory = count(), process.memory_info().rss
+        assert count() == before
+        assert process.memory_info().rss < memory + 30e6
+
+
+def test_workers_do_not_load_tensorflow() -> None:
+    """Though the consumer has, and the sampler is one of ours."""
+    import tensorflow as tf  # noqa: F401
+
+    def augment(x: Any, y: Any, num: int, is_warmup: bool) -> Any:
+        from scipy import ndimage
+
+        names = sorted({"tensorflow", "keras"} & set(sys.modules))
+        return ndimage.gaussian_filter(x, 1), names
+
+    sampler = SingleShotMemorySampler(np.zeros((50, 8, 8)), augment, class_per_batch=4, steps_per_epoch=6)
+    with sampler.prefetch(nb_workers=2) as batches:
+        assert [names for _, names in batches] == [[]] * 6
+
+
+def test_imports() -> None:
+    """Neither package loads TensorFlow."""
+    code = "import sys, workers, sampler; print(sorted({'tensorflow', 'keras', 'psutil'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_seed_is_drawn_once_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "workers")
+
+    class Plain(Large):
+        def __init__(self) -> None:
+            pass
+
+        def __getitem__(self, index: int) -> Any:
+            return float(workers.current_rng().random())
+
+    sequence = Plain()
+    with sequence.prefetch(nb_workers=2) as batches:
+        first = list(batches)
+    assert str(sequence.seed) in caplog.text
+    again = Plain()
+    again._seed = sequence.seed
+    assert list(again) == first
+
+
+SCRIPT = """
+import dataclasses
+import numpy as np
+from workers import Sequence, prefetch
+
+print("once")
+
+@dataclasses.dataclass
+class Batch:
+    image: np.ndarray
+    label: int
+
+class Own(Exception):
+    pass
+
+class Images(Sequence):
+    def __len__(self):
+        return 6
+    def __getitem__(self, index):
+        if index == 5:
+            raise Own(index)
+        return Batch(np.full(20_000, index), index)
+
+factor = 3
+try:
+    for batch in prefetch(Images(seed=1), 2).map(lambda batch: Batch(batch.image * factor, batch.label)):
+        assert type(batch) is Batch and (batch.image == 3 * batch.label).all()
+except Own as error:
+    print("own", error.args)
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "stdin", "-c", "other folder"])
+def test_starts_from_anywhere(how: str, tmp_path: Path) -> None:
+    """No __main__ guard; classes, exceptions and closures of __main__, whose code runs once."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = {"stdin": ["-"], "-c": ["-c", SCRIPT]}.get(how, [str(tmp_path / "script.py")])
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=SCRIPT if how == "stdin" else "",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=ROOT if how != "other folder" else "/",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.split("\n")[:2] == ["once", "own (5,)"], done.stderr
+    assert done.stderr == ""
+
+
+def test_starts_from_a_thread() -> None:
+    """And goes on when that thread has ended."""
+    made: list[Any] = []
+    thread = threading.Thread(target=lambda: made.append(prefetch(list(range(100)), 2)))
+    thread.start()
+    thread.join()
+    with made[0] as batches:
+        assert list(batches) == list(range(100))
+
+
+@dataclasses.dataclass
+class Odd:
+    value: Any
+
+
+def test_any_kind_of_batch() -> None:
+    """Through real processes: objects, text, structures, numbers of half the size, nothing at all."""
+    import ml_dtypes
+
+    kinds = [
+        np.array(["a", "bc"]),
+        np.array([{1: 2}, None], object),
+        np.zeros(3, [("a", "i4"), ("b", "f8")]),
+        np.ones(40_000, ml_dtypes.bfloat16),
+        np.zeros((0, 4)),
+        np.asfortranarray(np.random.default_rng(0).random((300, 300))),
+        Odd({"deep": [np.arange(3), (None, "text", b"bytes", 1.5)]}),
+        None,
+        np.ma.masked_array([1, 2], [True, False]),
+    ]
+    with prefetch(kinds, 2) as batches:
+        got = list(batches)
+    for one, other in zip(kinds, got, strict=True):
+        assert type(one) is type(other)
+        assert repr(one) == repr(other)
+        if isinstance(one, np.ndarray):
+            assert one.dtype == other.dtype
+            assert one.flags.f_contiguous == other.flags.f_contiguous

@@ -1,0 +1,218 @@
+"""Batch (seed, epoch, index) is the same bytes on any number of workers, in any executor."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from faulty import Faulty, same
+
+import workers
+from sampler import SingleShotMemorySampler
+from workers import Sequence, SequenceArray, SequenceMap, current_job, current_rng, prefetch
+
+POOLS = [(0, "process"), (1, "process"), (3, "process"), (2, "thread")]
+
+
+def augment(x: Any, y: Any, num: int, is_warmup: bool) -> Any:
+    if is_warmup:
+        return x, y
+    return np.concatenate([x + current_rng().random(x.shape[1:], np.float32) for _ in range(num)]), np.tile(y, num)
+
+
+def make_sampler() -> SingleShotMemorySampler:
+    x = np.random.default_rng(0).random((500, 12, 12), np.float32)
+    return SingleShotMemorySampler(x, augment, class_per_batch=64, steps_per_epoch=9, warmup=1, seed=5)
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), POOLS)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_sampler(nb_workers: int, executor: str, in_order: bool) -> None:
+    """Three epochs, of which the first is the warm-up; the second is left in the middle."""
+    sequence = make_sampler()
+    expected = [[(x.tobytes(), y.tobytes()) for x, y in sequence] for _ in range(3)]
+    assert expected[0] != expected[1] != expected[2]
+    with make_sampler().prefetch(nb_workers, executor=executor, in_order=in_order) as batches:
+        for epoch, wanted in enumerate(expected):
+            got = []
+            for x, y in batches:
+                assert x.flags.writeable
+                got.append((x.tobytes(), y.tobytes()))
+                if epoch == 1 and len(got) == 4:
+                    break
+            if epoch == 1:
+                assert set(got) <= set(wanted)
+            else:
+                assert (got == wanted) if in_order else (sorted(got) == sorted(wanted))
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1, 3])
+def test_global_generators(nb_workers: int) -> None:
+    """Draws of numpy.random in the jobs; twice, with other uses of the generators before."""
+    random.seed(nb_workers)
+    np.random.seed(nb_workers)
+    expected = list(Faulty(""))
+    with Faulty("").prefetch(nb_workers=nb_workers) as batches:
+        assert all(map(same, batches, expected))
+
+
+def load(index: int) -> Any:
+    return {"index": index, "image": current_rng().random(30_000)}
+
+
+def cut(sample: Any) -> Any:
+    return [sample["image"][:3] + current_rng().random(), sample["index"]] if sample["index"] % 3 else []
+
+
+def test_a_chain_of_maps() -> None:
+    """.map(load, nb_workers=2).map(augment, nb_workers=2): one pool of four, lists item by item."""
+    expected = list(SequenceArray({"i": np.arange(20)}, seed=3).map(lambda s: int(s["i"])).map(load).map(cut))
+    chain = SequenceArray({"i": np.arange(20)}, seed=3).map(lambda s: int(s["i"]))
+    with chain.map(load, nb_workers=2).map(cut, nb_workers=2) as batches:
+        for _ in range(2):
+            got = list(batches)
+            assert len(got) == len(expected)
+            assert [one for one in got if isinstance(one, int)] == [one for one in expected if isinstance(one, int)]
+
+
+class Items:
+    """Has only __iter__."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(40):
+            yield {"number": number, "data": np.full(100_000 if number % 2 else 3, number)}
+
+
+def add_one(item: Any) -> Any:
+    item["data"] += 1  # items are the job's own
+    return item
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), POOLS)
+def test_a_source_that_can_only_be_iterated(nb_workers: int, executor: str) -> None:
+    """Its items are shipped to the workers, small and large ones, epoch after epoch."""
+    with SequenceMap(Items(), nb_workers, add_one, executor=executor) as batches:
+        for _ in range(2):
+            got = list(batches)
+            assert [item["number"] for item in got] == list(range(40))
+            assert all((item["data"] == item["number"] + 1).all() for item in got)
+        next(iter(batches))
+
+
+def test_a_source_that_fails_in_the_middle() -> None:
+    """What it gave before arrives, then its error."""
+
+    class Failing:
+        def __iter__(self) -> Iterator[int]:
+            yield from range(5)
+            raise LookupError("source")
+
+    got: list[str] = []
+    with SequenceMap(Failing(), 2, str) as batches, pytest.raises(LookupError, match="source"):
+        got.extend(batches)
+    assert got == ["0", "1", "2", "3", "4"]
+
+
+class Curriculum(Sequence):
+    def __init__(self, num_large: int) -> None:
+        super().__init__(seed=9)
+        self.order = np.arange(30)
+        self.large = np.arange(num_large)
+        self.level = 0
+
+    def __len__(self) -> int:
+        return 30 + self.level
+
+    def __getitem__(self, index: int) -> Any:
+        return int(self.order[index % 30]), int(self.large[index]), self.level, self.epoch
+
+    def on_epoch_end(self) -> None:
+        np.random.shuffle(self.order)
+        np.random.shuffle(self.large)
+        self.level += 1
+
+
+@pytest.mark.parametrize("num_large", [100, 1_000_000])
+@pytest.mark.parametrize(("nb_workers", "executor"), POOLS)
+def test_what_changes_between_epochs_is_seen(num_large: int, nb_workers: int, executor: str) -> None:
+    """By every job of the next one: small and large arrays, other attributes, the length."""
+    sequence = Curriculum(num_large)
+    expected = [list(sequence) for _ in range(4)]
+    assert [len(epoch) for epoch in expected] == [30, 31, 32, 33]
+    with Curriculum(num_large).prefetch(nb_workers, executor=executor) as batches:
+        assert [list(batches) for _ in range(4)] == expected
+
+
+def test_an_attribute_that_the_loop_changes() -> None:
+    class Scaled(Sequence):
+        scale = 1
+
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: int) -> int:
+            return index * self.scale
+
+    sequence = Scaled(seed=0)
+    with sequence.prefetch(nb_workers=2) as batches:
+        for scale in (1, 2, 5):
+            sequence.scale = scale
+            assert list(batches) == [index * scale for index in range(10)]
+
+
+def test_other_peoples_sequences() -> None:
+    """A list, a torch-like Dataset, a Keras PyDataset: __len__ and __getitem__ are enough."""
+    import keras
+
+    class Dataset(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, index: int) -> Any:
+            job = current_job()
+            return np.full(3, index), None if job is None else job.epoch
+
+    with prefetch(Dataset(), 2) as batches:
+        for epoch in range(2):
+            assert [(x.tolist(), e) for x, e in batches] == [([index] * 3, epoch) for index in range(7)]
+    with prefetch(["a", None, b"c", 4.5], 2) as batches:
+        assert list(batches) == ["a", None, b"c", 4.5]
+
+
+def test_tensors_arrive_as_numpy() -> None:
+    """And TensorFlow's eager draws are the same on any number of workers, also in the job that loads it."""
+
+    class Tensors(Sequence):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            import tensorflow as tf
+
+            return tf.fill([2], index), {"noise": tf.random.uniform([3])}
+
+    expected = list(Tensors(seed=1))
+    with Tensors(seed=1).prefetch(nb_workers=2) as batches:
+        for got, wanted in zip(batches, expected, strict=True):
+            assert type(got[0]) is type(got[1]["noise"]) is np.ndarray
+            assert got[0].tolist() == wanted[0].tolist()
+            assert got[1]["noise"].tolist() == wanted[1]["noise"].tolist()
+
+
+def test_front_end_methods() -> None:
+    with workers.SequenceMap(list(range(50)), 2, lambda i: i, max_jobs_at_once=2) as batches:
+        assert batches.max_queue_size == 4
+        iter(batches)
+        got = []
+        while len(got) < 50:
+            try:
+                got.append(batches.next_item(blocking=False))
+            except StopIteration:
+                assert len(got) < 50
+        assert got == list(range(50))
+        assert batches.metadata.nb_batches == 50
+        assert batches.metadata.time_processing > 0
+        assert batches.has_background_jobs() in (True, False)
