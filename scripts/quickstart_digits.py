@@ -107,7 +107,9 @@ class Stopwatch:
     def report(self, name: str) -> None:
         seconds = time.perf_counter() - self.start
         waiting = self.waited_s / seconds
-        print(f"{name:<12} {self.num_batches / seconds:6.1f} batches a second, {waiting:4.0%} of the time waiting for data")
+        print(
+            f"{name:<12} {self.num_batches / seconds:6.1f} batches a second, {waiting:4.0%} of the time waiting for data"
+        )
 
 
 def accuracy(features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], known: Any, asked: Any) -> float:
@@ -129,7 +131,9 @@ def main() -> None:
     train_step = make_train_step(encoder)
     train_step(*sampler[0])  # TensorFlow compiles the step
 
-    print(f"{len(train)} digits to train on, {len(held_out)} held out; {2 * NUM_DIGITS} views of {SIZE} x {SIZE} a batch")
+    print(
+        f"{len(train)} digits to train on, {len(held_out)} held out; {2 * NUM_DIGITS} views of {SIZE} x {SIZE} a batch"
+    )
     with sampler.prefetch(nb_workers=0) as batches:
         watch = Stopwatch(batches)
         for x, y in watch:
@@ -137,7 +141,7 @@ def main() -> None:
         watch.report("0 workers:")
 
     with sampler.prefetch(nb_workers=len(os.sched_getaffinity(0))) as batches:
-        for _ in zip(range(4), batches):
+        for _ in zip(range(4), batches, strict=False):
             pass  # the workers start
         watch = Stopwatch(batches)
         for x, y in watch:

@@ -76,7 +76,7 @@ def _serial_rate(job: jobs.Job, seconds: float, barrier: Any, rates: Any) -> Non
 
 def separate(job: jobs.Job, settings: Settings) -> float:
     """Plain loops in as many processes, that deliver nothing to anybody: what the machine could give at most."""
-    barrier, rates = multiprocessing.Barrier(settings.num_workers), multiprocessing.SimpleQueue[float]()
+    barrier, rates = multiprocessing.Barrier(settings.num_workers), multiprocessing.SimpleQueue()
     loops = [
         multiprocessing.Process(target=_serial_rate, args=(job, settings.seconds, barrier, rates))
         for _ in range(settings.num_workers)
@@ -139,7 +139,7 @@ def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Set
     return {"thread_us": 1e6 * statistics.mean(costs), "process_us": 1e6 * process / len(costs)}
 
 
-def memory(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:  # noqa: ARG001
+def memory(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
     """What the processes hold once each of ``MANY_WORKERS`` has read its share of a large array."""
     job = make(256)
     with loader.open(job, MANY_WORKERS) as epoch:

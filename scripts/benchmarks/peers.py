@@ -43,7 +43,7 @@ class Loader:
 
 
 @contextmanager
-def serial(job: Job, num_workers: int) -> Iterator[Epoch]:  # noqa: ARG001
+def serial(job: Job, num_workers: int) -> Iterator[Epoch]:
     yield lambda: (job[i] for i in range(len(job)))
 
 

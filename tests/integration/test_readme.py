@@ -1,0 +1,34 @@
+"""Every example of the README runs as a newcomer would run it: pasted, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = re.findall(r"\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", (ROOT / "README.rst").read_text())
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example(number: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=textwrap.dedent(EXAMPLES[number]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
