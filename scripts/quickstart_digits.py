@@ -45,7 +45,7 @@ class Views(Augmenter):
         return np.stack(views), np.tile(y, num_augmentations_per_example)
 
     @staticmethod
-    def view(image: np.ndarray[Any, Any], rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    def view(image: np.ndarray[Any, Any], rng: np.random.Generator) -> Any:
         image = upright(image)
         image = ndimage.rotate(image, rng.uniform(-15, 15), reshape=False, order=1)
         height, width = rng.uniform(0.85, 1.15, 2)
@@ -72,7 +72,7 @@ def make_encoder() -> keras.Model:
 def make_train_step(encoder: keras.Model) -> Any:
     optimizer = keras.optimizers.Adam(1e-3)
 
-    @tf.function(jit_compile=False)
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
     def train_step(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             z = tf.math.l2_normalize(encoder(x, training=True), axis=1)
@@ -107,9 +107,8 @@ class Stopwatch:
     def report(self, name: str) -> None:
         seconds = time.perf_counter() - self.start
         waiting = self.waited_s / seconds
-        print(
-            f"{name:<12} {self.num_batches / seconds:6.1f} batches a second, {waiting:4.0%} of the time waiting for data"
-        )
+        rate = self.num_batches / seconds
+        print(f"{name:<12} {rate:6.1f} batches a second, {waiting:4.0%} of the time waiting for data")
 
 
 def accuracy(features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], known: Any, asked: Any) -> float:

@@ -29,6 +29,10 @@ class Job:
     def __len__(self) -> int:
         return self.length
 
+    def __getitem__(self, index: int) -> Any:
+        """Batch ``index``."""
+        raise NotImplementedError
+
     def index_in(self, batch: Any) -> int:
         """The index that a delivered batch carries; read from a single element, for batches of any array type."""
         raise NotImplementedError

@@ -76,14 +76,15 @@ def _serial_rate(job: jobs.Job, seconds: float, barrier: Any, rates: Any) -> Non
 
 def separate(job: jobs.Job, settings: Settings) -> float:
     """Plain loops in as many processes, that deliver nothing to anybody: what the machine could give at most."""
-    barrier, rates = multiprocessing.Barrier(settings.num_workers), multiprocessing.SimpleQueue()
+    barrier = multiprocessing.Barrier(settings.num_workers)
+    rates: Any = multiprocessing.SimpleQueue()
     loops = [
         multiprocessing.Process(target=_serial_rate, args=(job, settings.seconds, barrier, rates))
         for _ in range(settings.num_workers)
     ]
     for loop in loops:
         loop.start()
-    total = sum(rates.get() for _ in loops)
+    total: float = sum(rates.get() for _ in loops)
     for loop in loops:
         loop.join()
     return total

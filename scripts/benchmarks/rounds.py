@@ -100,7 +100,7 @@ def run_rounds(
                 if loader not in loaders:
                     continue
                 reason = ALL_LOADERS[loader].why_not()
-                answer = {"error": reason} if reason else run_child(job, loader, settings, deadline_s)
+                answer: dict[str, Any] = {"error": reason} if reason else run_child(job, loader, settings, deadline_s)
                 records.append(Record(job, loader, number, **answer))
                 told = answer.get("error") or "  ".join(f"{k}={v:.4g}" for k, v in answer["numbers"].items())
                 print(f"round {number + 1}/{num_rounds}  {job:20} {loader:14} {told}", file=sys.stderr, flush=True)
