@@ -94,6 +94,7 @@ class SerialExecutor:
 
     def __init__(self, task: Any) -> None:
         self._task = task
+        self._stream = seeding.Stream(task.seed)
         self._rows: deque[Row] = deque()
         self._events: list[tuple[Any, ...]] = []
 
@@ -103,7 +104,7 @@ class SerialExecutor:
     def poll(self, timeout_s: float | None) -> list[tuple[Any, ...]]:
         if not self._events and self._rows:
             row = self._rows[0]  # removed when done: after a Ctrl-C it is still there
-            succeeded, value, ns = run_here(self._task, row, seeding.Stream(self._task.seed), None, True)
+            succeeded, value, ns = run_here(self._task, row, self._stream, None, True)
             self._rows.popleft()
             self._events.append(
                 (DONE, 0, row.serial, value, ns, 0) if succeeded else (FAILED, 0, row.serial, value, ns)

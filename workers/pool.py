@@ -63,7 +63,8 @@ class Engine:
         self._ahead: tuple[int, int] | None = None  # (epoch, length) that will come next
         self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
-        self._stacks: dict[int, float] = {}  # {worker: when to read the stack it was asked for}
+        self._stacks: dict[int, tuple[float, int]] = {}  # {worker: (when to read its stack, of which serial)}
+        self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
         self._looked = 0.0
         self._pid = os.getpid()
         self._is_closing = False
@@ -292,28 +293,28 @@ class Engine:
             serial, since_ns = self._executor.look(worker)
             self._schedule.saw(worker, serial, since_ns)
             seconds = now - since_ns / 1e9 if serial else 0.0
-            if timeout is not None and seconds > timeout and worker not in self._stacks:
-                # Its stack first; it is killed when that is written.
+            is_late = timeout is not None and seconds > timeout and worker not in self._hopeless
+            is_due = patience is not None and seconds > patience and now > self._reported.get(worker, 0.0)
+            if worker not in self._stacks and (is_late or is_due):
+                # If it is late: its stack first, and when that is written it is killed.
+                self._reported[worker] = now + (patience or 0.0)
                 self._executor.ask_stack(worker)
-                self._stacks[worker] = now + _STACK_S
-            elif patience is not None and seconds > patience and now > self._reported.get(worker, 0.0):
-                self._reported[worker] = now + patience
-                self._executor.ask_stack(worker)
-                self._stacks[worker] = now + _STACK_S
+                self._stacks[worker] = now + _STACK_S, serial
 
     def _report_stacks(self, now: float) -> None:
-        for worker in [worker for worker, due in self._stacks.items() if now >= due]:
-            del self._stacks[worker]
+        for worker in [worker for worker, (due, _) in self._stacks.items() if now >= due]:
+            _, asked = self._stacks.pop(worker)
             serial, since_ns = self._executor.look(worker)
-            if not serial:
-                continue  # it has ended after all
+            if serial != asked:
+                continue  # the job has ended after all
             seconds = now - since_ns / 1e9
             epoch, index = self._schedule.place_of(worker, serial)
             stack, pid = self._executor.take_stack(worker)
             timeout = self._options.job_timeout
-            if timeout is not None and seconds > timeout:
+            if timeout is not None and seconds > timeout and worker not in self._hopeless:
                 why = f"{report.TIMEOUT} = {timeout:g} s"
                 if not self._executor.kill(worker, why, stack):
-                    logger.warning("%s is over, but a thread cannot be ended", why)
+                    self._hopeless.add(worker)
+                    logger.warning("%s is over, but a thread cannot be ended:\n%s", why, stack)
             else:
                 logger.warning("%s", report.stalled(worker, pid, epoch, index, seconds, stack, timeout))
