@@ -60,7 +60,22 @@ def descriptors() -> set[str]:
 
 
 def shared_names() -> set[str]:
-    return {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    """Names in /dev/shm, but for what another program on this machine has mapped."""
+    names = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
+    if names:
+        own = os.getpid()
+        for process in psutil.process_iter():
+            if process.pid != own and not _is_marked(process):
+                names -= _mapped(process)
+    return names
+
+
+def _mapped(process: psutil.Process) -> set[str]:
+    try:
+        lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    return {line[line.index("/dev/shm/") :] for line in lines if "/dev/shm/" in line}
 
 
 WATCHED: list[Callable[[], set[str]]] = [processes, threads, descriptors, shared_names]

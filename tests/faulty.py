@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,8 +63,8 @@ def _local() -> BaseException:
 RAISES: dict[str, Callable[[], Any]] = {
     "ValueError": lambda: int("wrong"),
     "KeyError": lambda: {}["k"],
-    "FileNotFoundError": lambda: open("/nowhere/at/all"),
-    "UnicodeDecodeError": lambda: b"\xff".decode(),
+    "FileNotFoundError": lambda: open("/nowhere/at/all"),  # noqa: SIM115
+    "UnicodeDecodeError": b"\xff".decode,
     "SyntaxError": lambda: compile("a b", "f", "exec"),
     "AxisError": lambda: np.zeros(3).sum(axis=7),
 }
@@ -122,11 +121,11 @@ def _end_soon(how: str, after_s: float) -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def go_wrong(how: str, stage: str, after_s: float) -> Any:
+def go_wrong(how: str, stage: str = "in the job", after_s: float = 0.0) -> Any:
     if how in RAISES:
         RAISES[how]()
     elif how in ERRORS:
-        raise ERRORS[how]()
+        raise ERRORS[how]()  # noqa: RSE102
     elif stage == "in the job":
         end_process(how)
     elif stage == "while writing":
@@ -224,7 +223,3 @@ def is_gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def flush() -> None:
-    sys.stdout.flush()

@@ -1,7 +1,7 @@
 """Exceptions of a job on their way to the consumer: same type where it can be rebuilt, with the job's traceback.
 
-An exception is rebuilt from its class, its ``args`` and its attributes, never by calling its constructor, which
-may want other arguments than ``args``.
+An exception is rebuilt as its class has itself pickled. Where that fails or changes its text (its constructor may want
+other arguments than ``args``): from its class, ``args`` and attributes, without calling the constructor.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_TEXT = 1 << 20
 class RemoteFailure(NamedTuple):
     """An exception as it travels."""
 
-    pickled: bytes | None  # (class, args, attributes); None where its class cannot be pickled
+    pickled: bytes | None  # the exception, or its (class, args, attributes); None: neither can be pickled
     name: str  # of the class
     message: str
     traceback: str
@@ -33,22 +33,28 @@ def pack(error: BaseException) -> RemoteFailure:
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    return RemoteFailure(_pickle(error), name, _text(error)[:_MAX_TEXT], text, os.getpid())
+
+
+def _text(error: BaseException) -> str:
     try:
-        message = str(error)
+        return str(error)
     except Exception:  # a __str__ of the user's that fails
-        message = "(its __str__ failed)"
-    return RemoteFailure(_pickle(error), name, message[:_MAX_TEXT], text, os.getpid())
+        return "(its __str__ failed)"
 
 
 def _pickle(error: BaseException) -> bytes | None:
+    """``error``, as its own class has it pickled; or, where that loses something, by its parts; or None."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
-    try:
-        pickled = dumps((type(error), arguments, attributes))
-        rebuild(pickled)
-    except Exception:  # whatever the class does: the consumer then gets a JobError
-        return None
-    return pickled
+    for what in (error, (type(error), arguments, attributes)):
+        try:
+            pickled = dumps(what)
+            if _text(rebuild(pickled)) == _text(error):
+                return pickled
+        except Exception:  # whatever the class does
+            continue
+    return None
 
 
 def _survives(value: Any) -> bool:
@@ -61,7 +67,10 @@ def _survives(value: Any) -> bool:
 
 def rebuild(pickled: bytes) -> BaseException:
     """The exception of :attr:`RemoteFailure.pickled`, without its traceback."""
-    of, arguments, attributes = pickle.loads(pickled)
+    loaded = pickle.loads(pickled)
+    if isinstance(loaded, BaseException):
+        return loaded
+    of, arguments, attributes = loaded
     error: BaseException = of.__new__(of, *arguments)
     error.args = arguments
     error.__dict__.update(attributes)

@@ -319,6 +319,8 @@ class ProcessExecutor:
         self._selector.close()
         os.close(self._wake_in)
         os.close(self._wake_out)
+        for piece in self.parcel.pieces if hasattr(self, "parcel") else []:
+            piece.close()
 
     def _stop_workers(self) -> None:
         """Let workers that are in no job end by themselves."""

@@ -43,6 +43,7 @@ class CpuHeavy(Job):
 
     def __init__(self, length: int) -> None:
         super().__init__(length)
+        importlib.import_module("scipy.ndimage")  # by the consumer too, as at the head of a user's script
         self.images = np.random.default_rng(0).random((16, 48, 48, 3), np.float32)
 
     def __getitem__(self, index: int) -> Float32:
