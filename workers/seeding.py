@@ -191,8 +191,8 @@ class _SeedAtFirstDraw:
 
 
 def _seed_tensorflow(seed: int, lazily: bool) -> None:
-    context = _tensorflow_context()
-    if lazily and context is not None:
+    context = _tensorflow_context() if lazily else None
+    if context is not None:
         context._seed, context._rng = seed, _SeedAtFirstDraw(context, seed)
         return
     with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
@@ -256,15 +256,22 @@ def _restore_globals(saved: tuple[Any, ...]) -> None:
         sys.modules["torch"].set_rng_state(torch_state)
     if tensorflow_state is not None:
         context, seed, generator = tensorflow_state
-        context._seed, context._rng = seed, generator
+        context._seed = seed
+        if generator is not None:
+            context._rng = generator
+        elif hasattr(context, "_rng"):
+            del context._rng
 
 
 def _tensorflow_state() -> tuple[Any, Any, Any] | None:
     context = _tensorflow_context()
-    return None if context is None else (context, context._seed, context._rng)
+    return None if context is None else (context, context._seed, getattr(context, "_rng", None))
 
 
 def _tensorflow_context() -> Any:
     """Where TensorFlow keeps its eager seed, for which it has no public way to read it; None: not there."""
-    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
-    return context if hasattr(context, "_rng") and hasattr(context, "_seed") else None
+    get = getattr(sys.modules.get("tensorflow.python.eager.context"), "context", None)
+    if get is None:
+        return None
+    context = get()
+    return context if hasattr(context, "_seed") else None

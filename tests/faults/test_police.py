@@ -19,7 +19,8 @@ def test_process():
     test_process.left = subprocess.Popen(["sleep", "5"])
 
 def test_orphan():
-    subprocess.run([sys.executable, "-c", "import subprocess; subprocess.Popen(['sleep', '5'], start_new_session=True)"])
+    sleeper = "import subprocess; subprocess.Popen(['sleep', '5'], start_new_session=True)"
+    subprocess.run([sys.executable, "-c", sleeper])
 
 def test_zombie():
     if os.fork() == 0:

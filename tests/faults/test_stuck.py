@@ -165,7 +165,7 @@ def test_a_stuck_job_does_not_hold_up_break(tmp_path: Path) -> None:
         assert list(batches) == [(index, 2) for index in range(LENGTH)]
 
 
-def test_holding_all_batches(tmp_path: Path) -> None:
+def test_holding_all_batches() -> None:
     """Of several epochs, with a bound of 2: nothing waits for them, and their bytes stay as they were."""
     expected = undisturbed(4)
     with Faulty().prefetch(nb_workers=2, max_queue_size=2) as batches:
@@ -178,6 +178,15 @@ def test_holding_all_batches(tmp_path: Path) -> None:
             assert all(map(same, got, wanted))
     for got, wanted in zip(held, expected, strict=True):
         assert all(map(same, got, wanted))
+
+
+def test_descriptors_stay_as_few_in_the_workers() -> None:
+    """However many slots they have made."""
+    with Faulty().prefetch(nb_workers=2) as batches:
+        held = [list(batches)]
+        before = [process.num_fds() for process in worker_processes()]
+        held += [list(batches) for _ in range(3)]
+        assert [process.num_fds() for process in worker_processes()] == before
 
 
 def test_what_the_consumer_writes_into_a_batch_shows_in_no_other() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ import workers
 from sampler import SingleShotMemorySampler
 from workers import Sequence, SequenceArray, SequenceMap, current_job, current_rng, prefetch
 
+ROOT = Path(__file__).resolve().parents[2]
 POOLS = [(0, "process"), (1, "process"), (3, "process"), (2, "thread")]
 
 
@@ -216,3 +220,33 @@ def test_front_end_methods() -> None:
         assert batches.metadata.nb_batches == 50
         assert batches.metadata.time_processing > 0
         assert batches.has_background_jobs() in (True, False)
+
+
+@pytest.mark.parametrize("user_seed", [None, 5])
+def test_tensorflows_seed_is_the_users_own(user_seed: int | None) -> None:
+    """A batch computed in the consumer's process leaves it as it was, also where the user has set none."""
+    code = f"""
+import tensorflow as tf
+from workers import Sequence
+
+class Noise(Sequence):
+    def __len__(self):
+        return 3
+    def __getitem__(self, index):
+        return tf.random.uniform(())
+
+if {user_seed} is not None:
+    tf.random.set_seed({user_seed})
+    expected = [float(tf.random.uniform(())) for _ in range(2)]
+    tf.random.set_seed({user_seed})
+noise = Noise(seed=1)
+assert noise[1] == noise[1] != noise[2]
+if {user_seed} is not None:
+    assert expected == [float(tf.random.uniform(())), noise[0] * 0 + float(tf.random.uniform(()))]
+else:
+    from tensorflow.python.eager import context
+    assert context.global_seed() is None
+print("as it was")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout == "as it was\n", done.stderr
