@@ -34,7 +34,8 @@ class Loader:
 
     def why_not(self) -> str | None:
         """Why it cannot run here, if it cannot."""
-        absent = [name for name in self.packages if importlib.util.find_spec(name.split(".")[0]) is None]
+        tops = [name.split(".")[0] for name in self.packages]
+        absent = [top for top in tops if importlib.util.find_spec(top) is None]
         return f"{absent[0]} is not installed" if absent else None
 
     def load(self) -> None:

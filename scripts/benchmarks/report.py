@@ -73,7 +73,7 @@ def table(job: str, records: Iterable[Record]) -> Table:
     """(head, rows) of one job: a row for each loader, also for those that could not be measured."""
     mine = [record for record in records if record.job == job]
     columns = list(dict.fromkeys(name for record in mine for name in record.numbers))
-    head = [MEASUREMENTS[job].label, *[NAMES[name] for name in columns]]
+    head = [MEASUREMENTS[job].label, *([NAMES[name] for name in columns] or ["result"])]
     rows = []
     for loader in dict.fromkeys(record.loader for record in mine):
         measured = [record for record in mine if record.loader == loader]

@@ -121,6 +121,7 @@ def test_a_fork_of_the_consumer_harms_nobody() -> None:
     with Faulty("").prefetch(nb_workers=2) as batches:
         iterator = iter(batches)
         next(iterator)
+        wait_for(lambda: not batches.has_background_jobs())  # the fork finds batches that are ready
         child = os.fork()
         if child == 0:
             status = 1

@@ -184,9 +184,10 @@ def test_descriptors_stay_as_few_in_the_workers() -> None:
     """However many slots they have made."""
     with Faulty().prefetch(nb_workers=2) as batches:
         held = [list(batches)]
+        wait_for(lambda: not batches.has_background_jobs())
         before = [process.num_fds() for process in worker_processes()]
         held += [list(batches) for _ in range(3)]
-        assert [process.num_fds() for process in worker_processes()] == before
+        wait_for(lambda: max(process.num_fds() for process in worker_processes()) <= max(before))
 
 
 def test_what_the_consumer_writes_into_a_batch_shows_in_no_other() -> None:
