@@ -61,6 +61,7 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()  # of the pass being read
         self._ahead: tuple[int, int] | None = None  # (epoch, length) that will come next
+        self._is_handed_over = False  # all of the pass is in the queue, or was
         self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
         self._stacks: dict[int, tuple[float, int]] = {}  # {worker: (when to read its stack, of which serial)}
@@ -96,6 +97,7 @@ class Engine:
             if parcel is not None:
                 self._schedule.revoke()  # what was computed ahead is out of date
                 self._executor.update(parcel)
+            self._is_handed_over = False
             self._queue = outcomes
             self._ahead = ahead
             self._schedule.begin(epoch, length, is_open)
@@ -129,6 +131,7 @@ class Engine:
         Raises:
             queue.Empty: ``timeout_s`` is over. PassOver: there will be none. ClosedError, or what ended the engine.
         """
+        self._check_process()
         outcomes = self.outcomes
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
@@ -157,17 +160,19 @@ class Engine:
     def _is_over(self, outcomes: queue.SimpleQueue[Outcome]) -> bool:
         """All was handed over, though the consumer still waits: a Ctrl-C came between taking a batch and counting
         it."""
-        over = outcomes is self._queue and not self._commands and self._schedule.is_delivered
-        return over and outcomes.empty()
+        return outcomes is self._queue and not self._commands and self._is_handed_over and outcomes.empty()
 
     def _order(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
         if not self._is_serial:
             self._executor.wake()
 
-    def _check(self) -> None:
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
+
+    def _check(self) -> None:
+        self._check_process()
         if self._fatal is not None:
             raise self._fatal
         if self._is_closing:
@@ -211,8 +216,12 @@ class Engine:
             self._commands.popleft()()
         schedule, executor = self._schedule, self._executor
         now = time.monotonic()
-        if now - self._looked > _TICK_S or schedule.may_relieve():
+        if now - self._looked > _TICK_S:
             self._look(now)
+        if schedule.may_relieve():
+            self._look(now)  # at what they are in now: who is stuck must not be guessed
+            for worker, rows in schedule.relieve(time.monotonic_ns()):
+                executor.send(worker, rows)
         if self._stacks:
             self._report_stacks(now)
         while True:
@@ -221,7 +230,7 @@ class Engine:
                 self._ahead = None
             self._deliver()
             untaken = self._queue.qsize()
-            for worker, rows in schedule.plan(untaken, time.monotonic_ns()):
+            for worker, rows in schedule.plan(untaken):
                 executor.send(worker, rows)
             for worker, serial in schedule.cancelled.items():
                 executor.cancel(worker, serial)
@@ -251,6 +260,7 @@ class Engine:
         put = self._queue.put
         for outcome in self._schedule.take_outcomes():
             put(outcome)
+        self._is_handed_over = self._schedule.is_delivered
 
     def _handle(self, event: tuple[Any, ...]) -> None:
         kind, schedule = event[0], self._schedule

@@ -307,6 +307,8 @@ class ProcessExecutor:
 
     def close(self) -> None:
         self._stop_workers()
+        with contextlib.suppress(OSError):  # gone already; else it is told, though forks of ours hold the socket too
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.close()  # it kills what is left
         try:
             self._process.wait(5.0)

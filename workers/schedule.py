@@ -278,7 +278,7 @@ class Schedule:
             return None
         return 1 if any(not worker.jobs for worker in self._workers.values()) else max(1, self.bundle() // 2)
 
-    def plan(self, num_untaken: int, now_ns: int = 0) -> list[tuple[int, list[Row]]]:
+    def plan(self, num_untaken: int) -> list[tuple[int, list[Row]]]:
         """What to send now: [(worker, rows)], each a message. The rows are then with that worker."""
         sends = self._repeat()
         bundle = self.bundle()
@@ -293,8 +293,7 @@ class Schedule:
                 tickets = self._fresh(min(share * bundle - has, room))
                 if tickets:
                     sends.append((name, [self._send(worker, ticket) for ticket in tickets]))
-        idle = [name for name, worker in self._workers.items() if not worker.jobs and worker.is_ready]
-        return sends + self._relieve(idle, now_ns)
+        return sends
 
     def _by_load(self) -> list[tuple[int, _Worker]]:
         return sorted(self._workers.items(), key=lambda each: (each[1].wasted, len(each[1].jobs)))
@@ -328,8 +327,13 @@ class Schedule:
         payload = at.payloads[ticket] if at.is_open else None
         return Row(self._serial, at.epoch, ticket - at.first, attempt, payload)
 
-    def _relieve(self, idle: list[int], now_ns: int) -> list[tuple[int, list[Row]]]:
-        """Give idle workers what waits with a worker that is stuck in another job."""
+    def relieve(self, now_ns: int) -> list[tuple[int, list[Row]]]:
+        """Give idle workers what waits with a worker that is stuck in another job, as it was just :meth:`saw`.
+
+        Returns:
+            As :meth:`plan`.
+        """
+        idle = [name for name, worker in self._workers.items() if not worker.jobs and worker.is_ready]
         sends: list[tuple[int, list[Row]]] = []
         for name, worker in self._workers.items():
             if not idle:

@@ -33,7 +33,8 @@ class Bench:
 
     def turn(self, now_ns: int = 0) -> None:
         self.untaken += self.schedule.take_outcomes()
-        for worker, rows in self.schedule.plan(len(self.untaken), now_ns):
+        relieved = self.schedule.relieve(now_ns) if now_ns else []
+        for worker, rows in [*relieved, *self.schedule.plan(len(self.untaken))]:
             self.sent[worker] += rows
         self.schedule.cancelled.clear()
         self.schedule.check()
@@ -222,7 +223,7 @@ def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
     bench.turn(now_ns=STUCK_NS // 2)
     assert not bench.sent[1]
     bench.untaken += bench.schedule.take_outcomes()
-    plan = bench.schedule.plan(len(bench.untaken), STUCK_NS + 2)
+    plan = bench.schedule.relieve(STUCK_NS + 2)
     assert [(worker, [row.index for row in rows]) for worker, rows in plan] == [(1, [waiting.index])]
     assert bench.schedule.cancelled == {0: waiting.serial}
     assert not bench.schedule.wants(0, waiting.serial)
