@@ -28,7 +28,7 @@ from .schedule import Row
 from .slots import SMALL_NBYTES, SlotReader
 
 _GRACE_S = 0.25  # for workers to end by themselves
-_MAX_FAILED_STARTS = 3
+_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
 _SERVER = """\
 import sys
 sys.path[:] = {path!r}
@@ -285,7 +285,7 @@ class ProcessExecutor:
         self._events.append((executors.DIED, name, serial, death))
         if not worker.is_ready:
             self._failed_starts += 1
-            if self._failed_starts >= _MAX_FAILED_STARTS:
+            if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
                 self._events.append((executors.FATAL, _start_error(self._failed_starts, death)))
                 return
         self._start_worker(worker.number)
@@ -296,7 +296,7 @@ class ProcessExecutor:
         self._server.close()
         status = self._process.wait()
         self._failed_starts += not any(worker.is_ready for worker in self._workers.values())
-        if self._failed_starts >= _MAX_FAILED_STARTS:
+        if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
             how = f"its server ended with status {status}"
             self._events.append((executors.FATAL, _start_error(self._failed_starts, Death(how, None, 0, ""))))
             return
