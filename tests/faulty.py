@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -214,7 +215,11 @@ def servers() -> list[psutil.Process]:
 
 
 def worker_processes() -> list[psutil.Process]:
-    return [worker for server in servers() for worker in server.children()]
+    found: list[psutil.Process] = []
+    for server in servers():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += server.children()
+    return found
 
 
 def is_gone(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+import psutil
 import pytest
 from faulty import LENGTH, PATIENCE_S, Faulty, is_gone, same, servers, undisturbed, wait_for, worker_processes
 
@@ -36,7 +38,8 @@ def test_workers_are_killed_again_and_again() -> None:
             assert same(got, wanted)
             if at % 4 == 0:
                 for process in worker_processes():
-                    process.kill()
+                    with contextlib.suppress(psutil.NoSuchProcess):  # of the kill before, and only now reaped
+                        process.kill()
 
 
 def test_the_server_is_killed() -> None:
@@ -64,7 +67,7 @@ def test_workers_are_killed_during_close() -> None:
     thread = threading.Thread(target=batches.close)
     thread.start()
     for process in doomed:
-        if process.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it was faster
             process.kill()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
