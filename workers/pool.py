@@ -110,10 +110,6 @@ class Engine:
         shipped = self._executor.ship(payload)
         self._order(lambda: self._schedule.add(shipped))
 
-    def leave(self) -> None:
-        """The consumer will not read on in this pass."""
-        self._order(self._schedule.revoke)
-
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
         return min(self._schedule.bound(), _MAX_ADDED)

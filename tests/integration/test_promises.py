@@ -76,8 +76,6 @@ def test_a_memmap_is_opened_again(tmp_path: Path) -> None:
 def test_the_bound() -> None:
     """No job starts more than max_queue_size ahead of the consumer."""
     for bound in (1, 3):
-        started = np.memmap(f"/tmp/prefetch-bound-{os.getpid()}", np.int64, "w+", shape=(1,))
-        os.unlink(started.filename or "")
 
         def note(index: int) -> float:
             return time.monotonic()
