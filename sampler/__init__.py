@@ -31,7 +31,8 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 """
 
 from .augmenter import Augmenter
+from .image import load_image
 from .memory import SingleShotMemorySampler
 from .sampler import Sampler
 
-__all__ = ["Augmenter", "Sampler", "SingleShotMemorySampler"]
+__all__ = ["Augmenter", "Sampler", "SingleShotMemorySampler", "load_image"]

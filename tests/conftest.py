@@ -45,7 +45,8 @@ def processes() -> set[str]:
 
 
 def threads() -> set[str]:
-    return {f"thread {thread.name} {thread.ident}" for thread in threading.enumerate()}
+    of_python = [thread for thread in threading.enumerate() if not isinstance(thread, threading._DummyThread)]
+    return {f"thread {thread.name} {thread.ident}" for thread in of_python}
 
 
 def descriptors() -> set[str]:

@@ -80,7 +80,15 @@ class Engine:
 
     # -- the consumer's side
 
-    def begin(self, epoch: int, length: int, is_open: bool, ahead: tuple[int, int] | None, parcel: Any) -> None:
+    def begin(
+        self,
+        epoch: int,
+        length: int,
+        is_open: bool,
+        ahead: tuple[int, int] | None,
+        parcel: Any,
+        order: list[int] | None = None,
+    ) -> None:
         """The consumer starts to read a pass.
 
         Args:
@@ -89,6 +97,7 @@ class Engine:
             is_open: its jobs are handed in by :meth:`add`.
             ahead: (epoch, length) of the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
+            order: the indices of its batches; None: 0 to ``length`` - 1.
         """
         self._check()
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -100,7 +109,7 @@ class Engine:
             self._is_handed_over = False
             self._queue = outcomes
             self._ahead = ahead
-            self._schedule.begin(epoch, length, is_open)
+            self._schedule.begin(epoch, length, is_open, order)
 
         self.outcomes = outcomes
         self._order(command)

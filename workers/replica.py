@@ -21,6 +21,7 @@ import numpy as np
 
 from . import shared_memory
 from .errors import NotPicklableError
+from .keras_dataset import is_keras_dataset, plain_dataset
 from .layout import ALIGNMENT
 
 SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
@@ -42,6 +43,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
             if type(obj) is np.ndarray:
                 return obj.__reduce_ex__(5)
+        if isinstance(obj, type) and is_keras_dataset(obj):
+            return plain_dataset, ()
         return super().reducer_override(obj)
 
 

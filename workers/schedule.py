@@ -58,19 +58,31 @@ class Failure(NamedTuple):
 class Pass:
     """One epoch's worth of batches."""
 
-    __slots__ = ("delivered", "epoch", "first", "is_open", "length", "payloads")
+    __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
 
-    def __init__(self, epoch: int, length: int, first: int, is_open: bool = False) -> None:
+    def __init__(
+        self, epoch: int, length: int, first: int, is_open: bool = False, order: list[int] | None = None
+    ) -> None:
         self.epoch = epoch
         self.length = length  # in batches; grows while is_open
         self.first = first  # its first ticket
         self.is_open = is_open  # its jobs are handed in one by one
+        self.order = order  # the indices of its batches; None: 0, 1, 2, ...
         self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
         self.delivered = 0
 
     @property
     def end(self) -> int:
         return self.first + self.length
+
+    def is_like(self, other: Pass) -> bool:
+        """Whether it is of the same batches."""
+        mine, others = ((each.epoch, each.length, each.is_open, each.order) for each in (self, other))
+        return mine == others
+
+    def index(self, ticket: int) -> int:
+        """Which batch a ticket is for."""
+        return ticket - self.first if self.order is None else self.order[ticket - self.first]
 
 
 class _Worker:
@@ -132,14 +144,19 @@ class Schedule:
         """No worker has anything to do, and nothing is left to send."""
         return not self._num_out and not self._again
 
-    def begin(self, epoch: int, length: int, is_open: bool = False) -> None:
-        """The consumer starts to read a pass. What was worked on ahead stays if it is that pass."""
+    def begin(self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None) -> None:
+        """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
+
+        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says.
+        """
         if self._is_reading and self.is_delivered:
             self._passes.popleft()
             self._is_reading = False
-        if self._is_reading or not self._passes or not self._matches(self._passes[0], epoch, length, is_open):
+        begun = Pass(epoch, length, self._next, is_open, order)
+        if self._is_reading or not self._passes or not self._passes[0].is_like(begun):
             self.revoke()
-            self._passes.append(Pass(epoch, length, self._next, is_open))
+            begun.first = self._next
+            self._passes.append(begun)
         self._is_reading = True
 
     @property
@@ -151,10 +168,6 @@ class Schedule:
     def may_look_ahead(self) -> bool:
         """All jobs of the pass being read are sent, and none of a later one."""
         return self._is_reading and len(self._passes) == 1 and self._next >= self._passes[0].end
-
-    @staticmethod
-    def _matches(ahead: Pass, epoch: int, length: int, is_open: bool) -> bool:
-        return (ahead.epoch, ahead.length, ahead.is_open) == (epoch, length, is_open)
 
     def ahead(self, epoch: int, length: int) -> None:
         """This pass comes next; its jobs may start when all of the one being read are sent."""
@@ -223,7 +236,7 @@ class Schedule:
         if ticket is None:
             return -1, -1
         at = self._pass_of(ticket)
-        return at.epoch, ticket - at.first
+        return at.epoch, at.index(ticket)
 
     def workers(self) -> list[int]:
         """The workers that exist."""
@@ -239,7 +252,7 @@ class Schedule:
                 causes.append(cause)
                 if len(causes) >= self._max_deaths:
                     at = self._pass_of(ticket)
-                    error = self._explain(at.epoch, ticket - at.first, len(causes), causes)
+                    error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
                     self._finish(ticket, (Failure(error), 0, 0))
                     continue
             heapq.heappush(self._again, ticket)
@@ -325,7 +338,7 @@ class Schedule:
         at = self._pass_of(ticket)
         attempt = len(self._deaths[ticket]) if ticket in self._deaths else 0
         payload = at.payloads[ticket] if at.is_open else None
-        return Row(self._serial, at.epoch, ticket - at.first, attempt, payload)
+        return Row(self._serial, at.epoch, at.index(ticket), attempt, payload)
 
     def relieve(self, now_ns: int) -> list[tuple[int, list[Row]]]:
         """Give idle workers what waits with a worker that is stuck in another job, as it was just :meth:`saw`.
@@ -372,7 +385,7 @@ class Schedule:
         """Hand over what may be: everything of the pass being read, or its next in order."""
         current = self._passes[0]
         finished = self._finished
-        if self._in_order:
+        if self._in_order or current.order is not None:
             while self._head in finished and self._head < current.end:
                 self._hand_over(current, self._head)
                 self._head += 1
@@ -381,7 +394,7 @@ class Schedule:
                 self._hand_over(current, ticket)
 
     def _hand_over(self, current: Pass, ticket: int) -> None:
-        self._outcomes.append((ticket - current.first, self._finished.pop(ticket)))
+        self._outcomes.append((current.index(ticket), self._finished.pop(ticket)))
         current.payloads.pop(ticket, None)
         current.delivered += 1
 

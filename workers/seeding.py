@@ -28,9 +28,11 @@ import numpy as np
 MAX_SEED = 2**63 - 1
 _MASK = 2**64 - 1
 
-#: The "index" of what runs between two epochs (``on_epoch_end``), and of what runs before a whole epoch.
+#: The "index" of what runs between two epochs (``on_epoch_end``), of what runs before a whole epoch, and of
+#: ``on_epoch_begin``.
 EPOCH_END = 2**64 - 1
 EPOCH_START = 2**64 - 2
+EPOCH_BEGIN = 2**64 - 3
 
 
 class Job(NamedTuple):

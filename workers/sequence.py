@@ -2,6 +2,7 @@
 
 A Sequence is a function of the index: ``sequence[index]`` computes batch ``index`` of the current epoch from
 scratch. Whoever iterates moves the epoch on; a pass that was left in the middle ends its epoch when the next begins.
+In ``model.fit`` it is Keras who iterates: see ``keras_dataset``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import seeding
-from .errors import ClosedError, check_index, check_int
+from .errors import ClosedError, NotPicklableError, PlatformError, check_index, check_int
+from .keras_dataset import KerasDataset
 from .layout import own
 
 if TYPE_CHECKING:
@@ -21,7 +23,24 @@ if TYPE_CHECKING:
 
     from .sequence_map import SequenceMap
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("workers")
+
+
+def _as_hook(method: Callable[[Any], None], of_keras: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A method that Keras calls, too often and too early: such that a call of Keras's does ``of_keras``, which knows
+    when it is meant."""
+
+    @functools.wraps(method)
+    def hook(self: Sequence) -> None:
+        if seeding.current_job() is None and self._keras_use.thread is not None:
+            of_keras(self)
+        else:
+            method(self)
+
+    return hook
+
+
+_KERAS_HOOKS = {"on_epoch_begin": KerasDataset._keras_epoch_begin, "on_epoch_end": KerasDataset._keras_epoch_end}
 
 
 class _Progress:
@@ -30,18 +49,23 @@ class _Progress:
     def __init__(self) -> None:
         self.epoch = 0
         self.is_begun = False  # something of this epoch was read
+        self.announced = -1  # the last epoch for which on_epoch_begin was called
         self.is_closed = False
 
     def __reduce__(self) -> Any:
         return _Progress, ()
 
 
-class Sequence:
+class Sequence(KerasDataset):
     """Base of all sequences of batches.
 
     A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Random draws in them come from
     ``current_rng()`` or from ``random`` and ``numpy.random``, which are seeded for the batch before; so
     ``sequence[index]`` is the same batch whenever it is computed in the same epoch.
+
+    Where Keras is loaded, it is a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in worker
+    processes, which stay until :meth:`close` or until nobody holds the sequence any more. An epoch is then one pass
+    over the sequence; with ``fit(steps_per_epoch=...)`` it may take several of Keras's.
 
     Args:
         seed: what all random draws depend on; None: drawn once, kept in ``seed``, and logged.
@@ -58,6 +82,9 @@ class Sequence:
         super().__init_subclass__(**kwargs)
         if "__getitem__" in cls.__dict__:
             cls.__getitem__ = _as_job(cls.__dict__["__getitem__"])  # type: ignore[method-assign]
+        for name, of_keras in _KERAS_HOOKS.items():
+            if name in cls.__dict__:
+                setattr(cls, name, _as_hook(cls.__dict__[name], of_keras))
 
     @abstractmethod
     def __len__(self) -> int:
@@ -67,6 +94,9 @@ class Sequence:
     def __getitem__(self, index: int) -> Any:
         """Batch ``index`` of the current epoch."""
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
+
+    def on_epoch_begin(self) -> None:
+        """Called in the consumer's process before each epoch. What it changes here is seen by all of the epoch."""
 
     def on_epoch_end(self) -> None:
         """Called in the consumer's process after each epoch. What it changes here is seen by all of the next."""
@@ -109,16 +139,26 @@ class Sequence:
     def __iter__(self) -> Iterator[Any]:
         """One pass over the batches of an epoch."""
         self._check_open()
+        self._keras_use.end()
         self._end_abandoned_epoch()
         return self._pass()
 
     def _pass(self) -> Iterator[Any]:
         epoch = self._progress.epoch
+        self._begin_epoch()
         for index in range(len(self)):
             self._check_open()
             self._progress.is_begun = True
             yield self[index]
         self._end_epoch(epoch)
+
+    def _begin_epoch(self) -> None:
+        """Call ``on_epoch_begin``, unless it was for this epoch."""
+        epoch = self._progress.epoch
+        if self._progress.announced != epoch:
+            self._progress.announced = epoch
+            job = seeding.Job(epoch, seeding.EPOCH_BEGIN)
+            seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_begin)
 
     def _end_abandoned_epoch(self) -> None:
         if self._progress.is_begun:
@@ -172,11 +212,25 @@ class Sequence:
         """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
+    def _keras_front(self) -> Any:
+        use = self._keras_use
+        if use.front is None:
+            from .sequence_map import KerasFront
+
+            try:
+                use.front = KerasFront(self)
+            except (NotPicklableError, PlatformError) as error:
+                logger.warning("model.fit computes the batches in its own process: %s", error)
+                use.front = False
+        return use.front or None
+
     # -- the end
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""
         self._progress.is_closed = True
+        if self._keras_use.front:
+            self._keras_use.front.close()
 
     def _check_open(self) -> None:
         if self._progress.is_closed:
@@ -190,6 +244,10 @@ class Sequence:
         self.close()
 
 
+for _name, _of_keras in _KERAS_HOOKS.items():
+    setattr(Sequence, _name, _as_hook(getattr(Sequence, _name), _of_keras))
+
+
 def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """``__getitem__`` of a subclass, such that a call from outside of a job is one."""
 
@@ -199,8 +257,15 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return getitem(self, index)
         self._check_open()
         index = check_index(index, self)
-        job = seeding.Job(self._progress.epoch, index)
-        return seeding.run_job(seeding.Stream(self.seed), job, lambda: own(getitem(self, index)))
+
+        def compute() -> Any:
+            job = seeding.Job(self._progress.epoch, index)
+            return seeding.run_job(seeding.Stream(self.seed), job, lambda: own(getitem(self, index)))
+
+        use = self._keras_use
+        if use.thread is None:
+            return compute()
+        return self._keras_batch(index, compute) if use.is_asking else self._keras_probed(compute())
 
     return __getitem__
 
@@ -226,6 +291,11 @@ class SequenceDerived(Sequence):
         if isinstance(self.source_split, Sequence):
             return self.source_split.seed
         return super().seed
+
+    def on_epoch_begin(self) -> None:
+        """The source's."""
+        if hasattr(self.source_split, "on_epoch_begin"):
+            self.source_split.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """The source's."""

@@ -6,13 +6,14 @@ import logging
 import math
 import os
 import queue
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from . import seeding
-from .errors import ClosedError, check_choice, check_int, check_seconds
+from .errors import ClosedError, PrefetchError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
 from .layout import as_numpy
 from .pool import Engine, Options, Outcome, PassOver
@@ -107,6 +108,7 @@ class SequenceMap(SequenceDerived):
         self._num_passes = 0
         self._looks_ahead = True
         self._items: list[Any] = []  # of the outcome being delivered, last one first
+        self._kept: list[Any] = []  # what Keras was given last
         self._left = 0  # outcomes of the pass not yet taken
         self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
         self._source_error: Exception | None = None  # what that raised
@@ -138,6 +140,7 @@ class SequenceMap(SequenceDerived):
             "_engine": None,
             "_parcel": None,
             "_items": [],
+            "_kept": [],
             "_left": 0,
             "_iterator": None,
             "_source_error": None,
@@ -156,8 +159,7 @@ class SequenceMap(SequenceDerived):
         return len(self.source_split)
 
     def __getitem__(self, index: int) -> Any:
-        items = self._task().run(index, None)
-        return items[0] if len(items) == 1 else items
+        return self._one(self._task().run(index, None))
 
     # -- the engine
 
@@ -199,8 +201,15 @@ class SequenceMap(SequenceDerived):
 
     def initializer(self) -> None:
         """Begin the next pass. Called by ``iter()``."""
-        engine = self._running()
+        self._keras_use.end()
+        self._running()
         self._end_abandoned_epoch()
+        self._begin_pass()
+
+    def _begin_pass(self, order: list[int] | None = None) -> None:
+        """Begin a pass over the current epoch, or over its batches ``order``."""
+        engine = self._running()
+        self._begin_epoch()
         self._items = []
         self._iterator = self._source_error = None
         self.metadata = Metadata()
@@ -208,7 +217,10 @@ class SequenceMap(SequenceDerived):
         epoch = self._epoch_read = self._progress.epoch
         self._num_passes += 1
         parcel = self._look_for_changes()
-        if self._is_indexed:
+        if order is not None:
+            self._left = len(order)
+            engine.begin(epoch, self._left, False, None, parcel, order)
+        elif self._is_indexed:
             self._left = len(self)
             ahead = (epoch + 1, self._left) if self._looks_ahead else None
             engine.begin(epoch, self._left, False, ahead, parcel)
@@ -219,7 +231,7 @@ class SequenceMap(SequenceDerived):
 
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
-        overrides = _overrides_on_epoch_end(self)
+        overrides = _has_hooks(self)
         if self._parcel is None:
             self._looks_ahead = not overrides
             return None
@@ -255,20 +267,50 @@ class SequenceMap(SequenceDerived):
         start = time.perf_counter()
         items = self._items
         while not items:
-            index, (value, ns, received_ns) = self._next_outcome(blocking)
-            metadata.time_processing += ns / 1e9
-            if type(value) is not Failure:
-                metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
-                self._items = items = value
-                items.reverse()
-            elif self.on_error == "raise":
-                raise value.error
-            else:
-                logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=value.error)
+            self._items = items = self._items_of(self._next_outcome(blocking))
+            items.reverse()
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
         item = items.pop()
         return item if self.collate_fn is None else self.collate_fn(item, source=self)
+
+    def _items_of(self, outcome: Outcome) -> list[Any]:
+        index, (value, ns, received_ns) = outcome
+        self.metadata.time_processing += ns / 1e9
+        if type(value) is not Failure:
+            self.metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
+            items: list[Any] = value
+            return items
+        if self.on_error == "raise":
+            raise value.error
+        logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=value.error)
+        return []
+
+    def _keras_front(self) -> SequenceMap:
+        return self
+
+    def _ask(self, index: int, order: list[int] | None) -> Any:
+        """Batch ``index``, which is the first of ``order``, or, where that is None, the next of the pass."""
+        if order is not None:
+            is_whole = self.in_order and order == list(range(len(self)))
+            self._begin_pass(None if is_whole else order)
+        start = time.perf_counter()
+        items = self._items_of(self._running().next())
+        self._left -= 1
+        self.metadata.time_to_get_next_batch += time.perf_counter() - start
+        self.metadata.nb_batches += 1
+        if self.on_error == "skip":  # Keras wants as many batches as there are
+            items = items or self._kept
+            if not items:
+                raise PrefetchError(f"batch {index}, the first that Keras asked for, was skipped")
+            self._kept = items
+        return self._one(items)
+
+    def _one(self, items: list[Any]) -> Any:
+        """What an index stands for."""
+        if self.collate_fn is not None:
+            items = [self.collate_fn(item, source=self) for item in items]
+        return items[0] if len(items) == 1 else items
 
     def _next_outcome(self, blocking: bool) -> Outcome:
         if self._iterator is not None:
@@ -329,6 +371,7 @@ class SequenceMap(SequenceDerived):
         """End the workers. May be repeated. Batches that were delivered stay valid."""
         self._closed = True
         self._items = []
+        self._kept = []
         self._stop()
 
     _closed = False
@@ -338,6 +381,62 @@ class SequenceMap(SequenceDerived):
             raise ClosedError(f"this {type(self).__name__} was closed; make a new one")
         if isinstance(self.source_split, Sequence):
             self.source_split._check_open()
+
+
+class KerasFront(SequenceMap):
+    """The pool of a Sequence that was given to Keras as it is.
+
+    It belongs to the Sequence, which so is held weakly. Keras does not say when it needs it no more, and TensorFlow
+    holds every Sequence that it was given: so its workers end when nothing was asked for ``idle_s`` seconds.
+    """
+
+    idle_s = 60.0
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._ended = threading.Event()
+        super().__init__(sequence, max(1, usable_cores() - 1))
+
+    def _start(self) -> None:
+        super()._start()
+        self._asked_s = time.monotonic()
+        self._ended = threading.Event()
+        weakref.finalize(self, self._ended.set)
+        arguments = weakref.ref(self), self._ended, self.idle_s
+        threading.Thread(target=_end_when_idle, args=arguments, name="prefetch-idle", daemon=True).start()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        super()._stop()
+
+    def _ask(self, index: int, order: list[int] | None) -> Any:
+        try:
+            return super()._ask(index, order)
+        finally:
+            self._asked_s = time.monotonic()
+
+    def end_if_idle(self) -> None:
+        """End the workers, until they are needed again, if they were not for a while."""
+        use = self.source_split._keras_use
+        with use.lock:
+            if time.monotonic() - self._asked_s > self.idle_s:
+                use.forget()
+                self._stop()
+
+    @property
+    def source_split(self) -> Any:
+        return self._source()
+
+    @source_split.setter
+    def source_split(self, source: Sequence) -> None:
+        self._source = weakref.ref(source)
+
+
+def _end_when_idle(of: weakref.ref[KerasFront], ended: threading.Event, idle_s: float) -> None:
+    while not ended.wait(idle_s / 2):
+        front = of()
+        if front is not None:
+            front.end_if_idle()
+        del front
 
 
 def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
@@ -363,12 +462,15 @@ def _check_source(source: Any) -> None:
         )
 
 
-def _overrides_on_epoch_end(sequence: Any) -> bool:
-    """Whether something in the chain of sources does anything at the end of an epoch."""
+def _has_hooks(sequence: Any) -> bool:
+    """Whether something in the chain of sources does anything between two epochs."""
     while isinstance(sequence, SequenceDerived):
         sequence = sequence.source_split
-    method = getattr(type(sequence), "on_epoch_end", None)
-    return method is not None and method is not Sequence.on_epoch_end
+    methods = [getattr(type(sequence), name, None) for name in ("on_epoch_begin", "on_epoch_end")]
+    bases = Sequence.on_epoch_begin, Sequence.on_epoch_end, None
+    return any(
+        method not in bases and method.__module__.partition(".")[0] not in ("keras", "tf_keras") for method in methods
+    )
 
 
 def usable_cores() -> int:

@@ -81,6 +81,27 @@ def test_a_pass_is_delivered_in_order() -> None:
     assert bench.indices() == list(range(20))
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_an_order_of_its_own(in_order: bool) -> None:
+    """Delivered in that order; then passes as before."""
+    bench = Bench(in_order=in_order)
+    for order in ([3, 0, 3, 7], [5]):
+        bench.schedule.begin(0, len(order), order=order)
+        bench.turn()
+        bench.die(min(bench.sent))
+        while len(bench.taken) < len(order):
+            bench.turn()
+            bench.answer(max(worker for worker, rows in bench.sent.items() if rows))
+            bench.turn()
+            while bench.untaken:
+                bench.take()
+        assert bench.taken == [(index, (0, index)) for index in order]
+        bench.taken.clear()
+    bench.schedule.begin(1, 6)
+    bench.finish()
+    assert sorted(bench.indices()) == list(range(6))
+
+
 def test_as_they_come() -> None:
     """in_order=False hands over what is there, but nothing of the next epoch."""
     bench = Bench(in_order=False, max_queue_size=4)

@@ -1,0 +1,380 @@
+"""fit, evaluate and predict on any sequence: every batch of an epoch once, in the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import math
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from faulty import wait_for
+from PIL import Image
+from telling import LENGTH, Telling, Unsendable, as_it_is, keep
+
+from sampler import SingleShotMemorySampler, load_image
+from workers import Sequence, current_job, prefetch
+from workers.sequence_map import KerasFront
+
+keras: Any = pytest.importorskip("keras")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Recorder(keras.Model):  # type: ignore[misc]
+    """Keeps the batches that it is given: {"train": [...], "test": [...], "predict": [...]}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, list[Any]] = {"train": [], "test": [], "predict": []}
+        self.dense = keras.layers.Dense(1)
+        self.compile("sgd", "mse", run_eagerly=True)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def train_step(self, data: Any) -> Any:
+        self.seen["train"].append(data[0].numpy())
+        return {"loss": 0.0}
+
+    def test_step(self, data: Any) -> Any:
+        self.seen["test"].append(data[0].numpy())
+        return {"loss": 0.0}
+
+    def predict_step(self, data: Any) -> Any:
+        self.seen["predict"].append(data[0].numpy())
+        return super().predict_step(data[0])
+
+    def column(self, column: int, of: str = "train") -> list[int]:
+        return [int(batch[0, column]) for batch in self.seen[of]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow_is_started() -> None:
+    """So that its descriptors are there before the police look."""
+    Recorder().fit(np.zeros((4, 5)), np.zeros((4, 1)), verbose=0)
+
+
+@pytest.fixture(autouse=True)
+def _clear() -> Iterator[None]:
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "sequence": Telling,
+    "prefetch": lambda: Telling().prefetch(nb_workers=2),
+    "map": lambda: Telling().map(as_it_is, nb_workers=2),
+    "threads": lambda: Telling().prefetch(nb_workers=2, executor="thread"),
+    "as they come": lambda: Telling().prefetch(nb_workers=2, in_order=False),
+    "serial": lambda: Telling().prefetch(nb_workers=0),
+    "map in this process": lambda: Telling().map(as_it_is),
+    "of any object": lambda: prefetch([Telling()[index] for index in range(LENGTH)], 2),
+}
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_batch_once(kind: str, shuffle: bool) -> None:
+    """Each epoch has each batch once, and those of the plain loop."""
+    model = Recorder()
+    with KINDS[kind]() as sequence:
+        assert isinstance(sequence, keras.utils.PyDataset)
+        model.fit(sequence, epochs=3, shuffle=shuffle, verbose=0)
+        told = model.column(0)
+        epochs = [told[start : start + LENGTH] for start in range(0, 3 * LENGTH, LENGTH)]
+        assert [sorted(epoch) for epoch in epochs] == [list(range(LENGTH))] * 3
+        assert all((epoch == list(range(LENGTH))) is not shuffle for epoch in epochs)
+        if kind != "of any object":
+            assert model.column(1) == [0] * LENGTH + [1] * LENGTH + [2] * LENGTH
+            reference = Telling()
+            expected = sorted(x[0, 4] for _ in range(3) for x, _ in reference)
+            assert sorted(batch[0, 4] for batch in model.seen["train"]) == expected
+        assert sequence.epoch == 3
+
+
+@pytest.mark.parametrize("kind", ["sequence", "prefetch", "map"])
+def test_in_the_workers(kind: str) -> None:
+    """All jobs are done by processes of the pool."""
+    model = Recorder()
+    with KINDS[kind]() as sequence:
+        model.fit(sequence, epochs=2, verbose=0)
+        pool = {process.pid for process in psutil.Process().children(recursive=True)}
+        assert set(model.column(2)) <= pool
+
+
+def test_what_lies_in_between() -> None:
+    """on_epoch_begin and on_epoch_end run once an epoch, here, and the workers see what they change."""
+    model = Recorder()
+    sequence = Telling()
+    with sequence.prefetch(nb_workers=2) as batches:
+        model.fit(batches, epochs=3, verbose=0)
+        assert model.column(3) == model.column(1)
+        assert sequence.ended == sequence.begun == [0, 1, 2]
+        list(batches)  # a loop goes on where fit ended
+        model.fit(batches, epochs=1, verbose=0)
+        assert set(model.column(1)[-LENGTH:]) == {4}
+        assert sequence.ended == sequence.begun == [0, 1, 2, 3, 4]
+
+
+def test_warmup() -> None:
+    """is_warmup is true for the first epochs of the fit, though Keras probes and ends an epoch before them."""
+    model = Recorder()
+    with SingleShotMemorySampler(np.arange(50.0), keep, class_per_batch=4, steps_per_epoch=6, warmup=2) as sampler:
+        model.fit(sampler, epochs=4, verbose=0)
+    assert model.column(0) == [1] * 12 + [0] * 12
+
+
+def test_evaluate_and_predict() -> None:
+    """Also in turn, and with other data for validation."""
+    model = Recorder()
+    with Telling() as sequence, Telling(3).prefetch(nb_workers=1) as others:
+        model.predict(sequence, verbose=0)
+        model.fit(sequence, epochs=2, validation_data=others, verbose=0)
+        model.evaluate(sequence, verbose=0)
+        model.predict(sequence, verbose=0)
+    whole = list(range(LENGTH))
+    assert model.column(0, "predict") == whole + whole
+    assert model.column(0, "test") == [0, 1, 2, 0, 1, 2, *whole]
+    assert model.column(1, "test") == [0] * 3 + [1] * 3 + [2] * LENGTH
+    assert sorted(model.column(0)) == sorted(whole + whole)
+    assert model.column(1) == [0] * LENGTH + [1] * LENGTH
+
+
+def test_steps_per_epoch() -> None:
+    """An epoch is a pass over the sequence, however Keras divides it; the same on each run."""
+    runs = []
+    for _ in range(2):
+        model = Recorder()
+        with Telling() as sequence:
+            model.fit(sequence, epochs=4, steps_per_epoch=5, shuffle=False, verbose=0)
+        runs.append(model.seen["train"])
+        assert model.column(0) == [*range(LENGTH), *range(LENGTH)]
+        assert model.column(1) == [0] * LENGTH + [1] * LENGTH
+    assert all(np.array_equal(one[:, 4], other[:, 4]) for one, other in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+@pytest.mark.parametrize("how", ["fit", "evaluate", "predict"])
+def test_an_exception(nb_workers: int, how: str) -> None:
+    """It stops fit as what it is; after that all works again."""
+    model = Recorder()
+    sequence = Telling(bad=7)
+    with sequence.prefetch(nb_workers=nb_workers) as batches:
+        options = {"shuffle": False} if how == "fit" else {}
+        with pytest.raises(KeyError, match="batch 7"):
+            getattr(model, how)(batches, verbose=0, **options)
+        assert max(map(len, model.seen.values())) == 7
+        sequence.bad = -1
+        model.fit(batches, verbose=0)
+        assert sorted(model.column(0)[-LENGTH:]) == list(range(LENGTH))
+
+
+def test_an_exception_in_the_probe() -> None:
+    model = Recorder()
+    with Telling(bad=1) as sequence, pytest.raises(KeyError, match="batch 1"):
+        model.fit(sequence, verbose=0)
+
+
+def test_with_class_weights(recwarn: Any) -> None:
+    """Keras computes weights from y before TensorFlow sees the batch."""
+    model = Recorder()
+    with Telling(bad=7).prefetch(nb_workers=1) as batches, pytest.raises(KeyError, match="batch 7"):
+        model.fit(batches, class_weight={0: 1.0}, verbose=0)
+
+
+def test_skipped() -> None:
+    """Keras is given as many batches as it asks for: the one before in the place of the skipped one."""
+    model = Recorder()
+    with Telling(bad=7).prefetch(nb_workers=2, on_error="skip") as batches:
+        model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert model.column(0) == [0, 1, 2, 3, 4, 5, 6, 6, 8, 9] * 2
+
+
+class Meddling(keras.callbacks.Callback):  # type: ignore[misc]
+    """What a user's callback may do between two steps."""
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        super().__init__()
+        self.act = act
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.act(batch)
+
+
+def test_a_callback_that_reads_batches() -> None:
+    """It gets what it asks for, draws from the same generators as Keras, and fit gets every batch once."""
+    model = Recorder()
+    sequence = Telling(200)
+    with sequence.prefetch(nb_workers=2) as batches:
+
+        def act(step: int) -> None:
+            random.random()
+            assert batches[step % 7][0][0, 0] == step % 7
+            assert sequence[3][0][0, 0] == 3
+
+        model.fit(batches, epochs=2, verbose=0, callbacks=[Meddling(act)])
+    assert sorted(model.column(0)) == sorted([*range(200), *range(200)])
+    assert os.getpid() not in model.column(2)
+
+
+def test_a_worker_is_killed() -> None:
+    model = Recorder()
+    with Telling(60).prefetch(nb_workers=2) as batches:
+
+        def act(step: int) -> None:
+            if step % 20 == 10:
+                with contextlib.suppress(ProcessLookupError):  # it is dead already
+                    os.kill(model.column(2)[-1], signal.SIGKILL)
+
+        model.fit(batches, epochs=2, verbose=0, callbacks=[Meddling(act)])
+    assert sorted(model.column(0)) == sorted([*range(60), *range(60)])
+
+
+@pytest.mark.parametrize("how", ["stop", "Ctrl-C"])
+def test_left_in_the_middle(how: str) -> None:
+    """The next fit is of the next epoch, whole; and a loop after that."""
+    model = Recorder()
+    with Telling(30).prefetch(nb_workers=2) as batches:
+
+        def act(step: int) -> None:
+            if step == 4:
+                if how == "Ctrl-C":
+                    raise KeyboardInterrupt
+                model.stop_training = True
+
+        try:
+            model.fit(batches, epochs=3, verbose=0, callbacks=[Meddling(act)])
+        except KeyboardInterrupt:
+            assert how == "Ctrl-C"
+        assert len(model.seen["train"]) == 5
+        model.fit(batches, verbose=0)
+        assert sorted(model.column(0)[5:]) == list(range(30))
+        assert set(model.column(1)[5:]) == {1}
+        assert [x[0, 1] for x, _ in batches] == [2] * 30
+
+
+def test_a_fit_after_a_loop_left_in_the_middle() -> None:
+    model = Recorder()
+    with Telling().prefetch(nb_workers=1) as batches:
+        next(iter(batches))
+        model.fit(batches, verbose=0)
+    assert model.column(1) == [1] * LENGTH
+
+
+def test_what_cannot_be_sent(caplog: Any) -> None:
+    """Is computed here, which the log says."""
+    model = Recorder()
+    with Unsendable() as sequence:
+        model.fit(sequence, verbose=0)
+    assert sorted(model.column(0)) == list(range(LENGTH))
+    assert ".lock cannot be sent to worker processes" in caplog.text
+
+
+def test_nobody_holds_it_any_more() -> None:
+    """The pool of a sequence that was given to Keras as it is ends with the sequence."""
+    sequence = Telling()
+    Recorder().fit(sequence, verbose=0)
+    assert psutil.Process().children()
+    del sequence
+    keras.backend.clear_session()  # TensorFlow holds what it has generated from
+    gc.collect()
+    assert not psutil.Process().children()
+
+
+def test_nobody_asks_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the pool ends, also in the middle of an epoch, and comes back when it is needed."""
+    monkeypatch.setattr(KerasFront, "idle_s", 0.2)
+    model = Recorder()
+    with Telling(30) as sequence:
+
+        def act(step: int) -> None:
+            if step == 20:
+                wait_for(lambda: not psutil.Process().children())
+
+        model.fit(sequence, epochs=2, verbose=0, callbacks=[Meddling(act)])
+        wait_for(lambda: not psutil.Process().children())
+    assert sorted(model.column(0)) == sorted([*range(30), *range(30)])
+
+
+def test_it_is_a_dataset_and_stays_what_it_is() -> None:
+    sequence = Telling()
+    assert isinstance(sequence, keras.utils.PyDataset)
+    assert isinstance(sequence, (Telling, Sequence))
+    assert type(sequence) is Telling
+    for protocol in range(2, 6):
+        loaded = pickle.loads(pickle.dumps(sequence, protocol))
+        assert type(loaded) is Telling
+        assert loaded.seed == sequence.seed
+    assert type(copy.deepcopy(sequence)) is Telling
+    assert b"PyDataset" not in pickle.dumps(sequence)
+    assert pickle.loads(pickle.dumps(sequence.__class__())).length == LENGTH
+
+
+class Cifar10(keras.utils.PyDataset):  # type: ignore[misc]
+    """As in the documentation of Keras."""
+
+    def __init__(self, x_set: Any, y_set: Any, batch_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.x, self.y = x_set, y_set
+        self.batch_size = batch_size
+        self.ended = 0
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.x) / self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        if current_job() is not None and current_job().worker is not None:  # type: ignore[union-attr]
+            assert "tensorflow" not in sys.modules or os.getpid() == PARENT
+        low = index * self.batch_size
+        high = min(low + self.batch_size, len(self.x))
+        images = [load_image(name, (8, 8)) for name in self.x[low:high]]
+        return np.array(images).reshape(high - low, -1)[:, :5].astype(np.float64), np.array(self.y[low:high])
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+
+PARENT = os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_dataset_of_keras(tmp_path: Path, kind: str) -> None:
+    """On image files, in a for loop and in fit."""
+    names = []
+    for at in range(23):
+        names.append(str(tmp_path / f"{at}.{kind.lower()}"))
+        Image.fromarray(np.full((16, 16, 3), 10 * at, np.uint8)).save(names[-1], kind)
+    dataset = Cifar10(names, np.arange(23.0)[:, None], batch_size=4)
+    model = Recorder()
+    with prefetch(dataset, nb_workers=2) as batches:
+        for _ in range(2):
+            got = list(batches)
+            assert np.concatenate([y for _, y in got])[:, 0].tolist() == list(range(23))
+            assert [round(x[0, 0] / 10) for x, _ in got] == [0, 4, 8, 12, 16, 20]
+        assert dataset.ended == 2
+        model.fit(batches, epochs=2, verbose=0)
+        assert sorted(round(x) for x in model.column(0)) == sorted([0, 40, 80, 120, 160, 200] * 2)
+        assert dataset.ended == 4
+
+
+@pytest.mark.parametrize("backend", ["jax"])
+def test_another_backend(backend: str) -> None:
+    """The same batches, once each, in order without shuffle; an exception as what it is."""
+    script = ROOT / "tests" / "keras_backend.py"
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    run = [sys.executable, str(script)]
+    done = subprocess.run(run, check=False, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split("\n")[-2:] == ["all is well", ""], done.stdout + done.stderr
