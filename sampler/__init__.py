@@ -32,7 +32,7 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 
 from .augmenter import Augmenter
 from .image import load_image
-from .memory import SingleShotMemorySampler
+from .memory import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
 
-__all__ = ["Augmenter", "Sampler", "SingleShotMemorySampler", "load_image"]
+__all__ = ["Augmenter", "MultiShotMemorySampler", "Sampler", "SingleShotMemorySampler", "load_image", "select_examples"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from workers import seeding
+from workers.errors import check_int
 
 from .augmenter import AugmenterFunction
-from .permutation import Draws
+from .class_index import ClassDraws, ClassIndex
+from .examples import Examples
+from .permutation import Draws, num_kept
 from .sampler import Sampler
 
 
@@ -64,12 +68,7 @@ class SingleShotMemorySampler(Sampler):
             warmup,
             seed=seed,
         )
-        if load_example_fn is not None and not callable(load_example_fn):
-            raise TypeError(f"load_example_fn must be None or callable, not {load_example_fn!r:.200}")
-        self.load_example_fn = load_example_fn
-        self._x = _as_array(x) if load_example_fn is None else _as_items(x)
-        if not len(self._x):
-            raise ValueError("x must have at least one element, not 0")
+        self._examples = Examples(x, load_example_fn)
         self._draws = self._draws_of(self.class_per_batch)
 
     def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
@@ -88,82 +87,191 @@ class SingleShotMemorySampler(Sampler):
             ValueError: ``num_classes`` is not 1 to len(x), or the loaded examples differ in shape.
         """
         draws = self._draws if num_classes == self._draws.k else self._draws_of(num_classes)
-        positions = draws.batch(self.epoch * self.steps_per_epoch + batch_id)
-        y = positions.astype(np.int32 if draws.n < 2**31 else np.int64, copy=False)
-        if self.load_example_fn is None:
-            return self._x[positions], y
-        return self._load(positions.tolist()), y
+        positions = draws.view(self.epoch * self.steps_per_epoch + batch_id)
+        y = positions.astype(np.int32 if draws.n < 2**31 else np.int64)
+        return self._examples.take(positions), y
 
     def _draws_of(self, class_per_batch: int) -> Draws:
-        n = len(self._x)
+        n = len(self._examples)
         if not 1 <= class_per_batch <= n:
             raise ValueError(f"class_per_batch must be 1 to {n}, the length of x, not {class_per_batch}")
-        return Draws(n, class_per_batch, self.seed)
+        return Draws(n, class_per_batch, self.seed, kept=num_kept(n))
 
-    def _load(self, positions: list[int]) -> NDArray[Any]:
-        assert self.load_example_fn is not None
-        loaded = [np.asarray(self.load_example_fn(self._x[position])) for position in positions]
-        shape = loaded[0].shape
-        for position, example in zip(positions, loaded, strict=True):
-            if example.shape != shape:
-                raise ValueError(
-                    f"load_example_fn must return arrays of one shape, not {shape} for x[{positions[0]}] "
-                    f"and {example.shape} for x[{position}]"
-                )
-        return np.stack(loaded)
+    def _runs_functions(self) -> bool:
+        return self._examples.load_example_fn is not None
 
     @property
     def num_examples(self) -> int:
         """The length of x."""
-        return len(self._x)
+        return len(self._examples)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
         """The shape of one element of x; with ``load_example_fn`` the first one is loaded for it."""
-        if self.load_example_fn is None:
-            return tuple(self._x.shape[1:])
-        return np.shape(self.load_example_fn(self._x[0]))
+        return self._examples.example_shape
 
 
-def _as_items(x: Any) -> Any:
-    """``x`` as something with a length that can be indexed by position."""
-    x = _without_framework(x)
-    is_indexed = hasattr(x, "__len__") and hasattr(x, "__getitem__")
-    if not is_indexed or isinstance(x, (str, bytes, Mapping)):
-        raise TypeError(
-            f"x must have a length and be indexed by position, as a list or an array, not {type(x).__name__}"
-        )
-    if isinstance(x, np.ndarray) and x.ndim == 0:
-        raise TypeError(f"x must be one element a class, not an array without axes: {x!r:.200}")
-    return x
+class MultiShotMemorySampler(Sampler):
+    """Batches of ``classes_per_batch`` different classes, ``examples_per_class_per_batch`` examples of each.
 
+    Exactly so, in every batch. Within a class no example comes twice in a batch, and none again before the class is
+    used up; a class of fewer examples than that is named in a warning, and its examples come more than once. Classes
+    are used evenly: in an epoch no two differ by more than one use. All of it depends on (seed, epoch, batch_id) alone.
 
-def _as_array(x: Any) -> NDArray[Any]:
-    """``x`` as an array of examples; an array, mapped or not, is not copied."""
-    x = _as_items(x)
-    if isinstance(x, np.ndarray):
-        return x
-    advice = "make them one shape, or give load_example_fn"
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"x must hold examples of one shape, but it is ragged ({error}); {advice}") from None
-    if array.dtype.hasobject or array.ndim == 0:
-        kind = type(x[0]).__name__ if len(x) else type(x).__name__
-        raise TypeError(f"x must hold arrays or numbers, not {kind} objects; {advice}")
-    return array
+    Args:
+        x: the examples, as for :class:`SingleShotMemorySampler`.
+        y: their labels (n,), any integers or strings; or one-hot rows (n, classes).
+        classes_per_batch: how many classes are in a batch, 1 to the number of classes.
+        examples_per_class_per_batch: how many examples of each.
+        steps_per_epoch: batches in an epoch.
+        class_list: the classes to draw from; None: all.
+        total_examples_per_class: how many different examples of each class to draw from, chosen by ``seed``; None: all.
+        augmenter: see :class:`Sampler`.
+        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
+        load_example_fn: ``item of x -> array``, called for each drawn item; a batch is their stack.
+        num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
+        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
 
+    Raises:
+        TypeError, ValueError: an argument is not of its kind or out of its range.
 
-def _without_framework(x: Any) -> Any:
-    """A tensor or a data frame as a numpy array, anything else as it is.
+    Example:
+        >>> y = np.repeat(["cat", "dog", "owl"], 10)
+        >>> sampler = MultiShotMemorySampler(np.arange(30.0), y, classes_per_batch=2, seed=1)
+        >>> sampler[0]
+        (array([15., 16., 25., 29.]), array(['dog', 'dog', 'owl', 'owl'], dtype='<U3'))
 
-    Known by what they can do, so that no framework is imported; converted here, so that no worker needs one.
+    Source: TensorFlow Similarity API, ``TFSimilarity.samplers.MultiShotMemorySampler``.
     """
-    if isinstance(x, (np.ndarray, list, tuple)):
-        return x
-    if hasattr(x, "detach"):  # torch
-        x = x.detach().cpu()
-    for method in ("numpy", "to_numpy"):  # TensorFlow and torch; pandas and polars
-        if callable(getattr(x, method, None)):
-            return np.asarray(getattr(x, method)())
-    return np.asarray(x) if hasattr(x, "__dlpack__") else x  # JAX
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        classes_per_batch: int = 2,
+        examples_per_class_per_batch: int = 2,
+        steps_per_epoch: int = 1000,
+        class_list: Any = None,
+        total_examples_per_class: int | None = None,
+        augmenter: AugmenterFunction | None = None,
+        warmup: int = -1,
+        *,
+        load_example_fn: Callable[[Any], Any] | None = None,
+        num_augmentations_per_example: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            check_int("classes_per_batch", classes_per_batch, 1),
+            examples_per_class_per_batch,
+            num_augmentations_per_example,
+            steps_per_epoch,
+            augmenter,
+            warmup,
+            seed=seed,
+        )
+        if total_examples_per_class is not None:
+            total_examples_per_class = check_int(
+                "total_examples_per_class", total_examples_per_class, 1, "None or an integer >= 1"
+            )
+        self._examples = Examples(x, load_example_fn)
+        self._index = ClassIndex(y, len(self._examples), class_list, total_examples_per_class, self.seed)
+        self._draws = self._draws_of(self.class_per_batch, self.examples_per_class_per_batch)
+        self._index.warn_of_few(
+            "examples_per_class_per_batch", examples_per_class_per_batch, "these come more than once"
+        )
+
+    def get_examples(self, batch_id: int, num_classes: int, examples_per_class: int) -> tuple[Any, Any]:
+        """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.
+
+        Args:
+            batch_id: the batch in its epoch.
+            num_classes: how many classes. Each pair of numbers has a series of draws of its own.
+            examples_per_class: how many examples of each.
+
+        Returns:
+            x: (num_classes * examples_per_class, ...), class after class; the dtype of ``x`` or of what
+                ``load_example_fn`` returns.
+            y: their labels, (num_classes * examples_per_class,) or one-hot rows; the dtype of ``y``.
+
+        Raises:
+            ValueError: ``num_classes`` is not 1 to the number of classes, or the loaded examples differ in shape.
+        """
+        draws = self._draws
+        if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
+            draws = self._draws_of(num_classes, examples_per_class)
+        positions = draws.batch(self.epoch, batch_id)
+        return self._examples.take(positions), self._index.y.take(positions, axis=0)
+
+    def _draws_of(self, num_classes: int, examples_per_class: int) -> ClassDraws:
+        return ClassDraws(self._index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
+
+    def get_slice(self, begin: int = 0, size: int = -1) -> tuple[Any, Any]:
+        """Some of the examples that are drawn from, in the order of ``x``, such as for an index or a look at them.
+
+        Args:
+            begin: the first of them, 0 to ``num_examples``.
+            size: how many; -1: all from there on.
+
+        Returns:
+            (x, y) of at most ``size`` examples.
+
+        Raises:
+            TypeError, ValueError: an argument is not of its kind or out of its range.
+        """
+        begin = check_int("begin", begin, 0)
+        size = check_int("size", size, -1)
+        kept = np.sort(self._index.positions)[begin : None if size < 0 else begin + size]
+        if not len(kept):
+            raise ValueError(f"begin and size must leave at least one of {self.num_examples} examples")
+        return self._examples.take(kept), self._index.y.take(kept, axis=0)
+
+    def _runs_functions(self) -> bool:
+        return self._examples.load_example_fn is not None
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples there are to draw from."""
+        return len(self._index.positions)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """The shape of one example, before augmentation; with ``load_example_fn`` the first one is loaded for it."""
+        return self._examples.example_shape
+
+
+def select_examples(
+    x: Any,
+    y: Any,
+    class_list: Any = None,
+    num_examples_per_class: int | None = None,
+    *,
+    seed: int | None = None,
+) -> tuple[Any, Any]:
+    """Some examples of some classes, shuffled.
+
+    Args:
+        x: the examples, as for :class:`SingleShotMemorySampler`.
+        y: their labels, as for :class:`MultiShotMemorySampler`.
+        class_list: the classes to take; None: all.
+        num_examples_per_class: how many different examples of each; all of a class that has fewer, with a warning.
+            None: all.
+        seed: what the choice and the order depend on; None: another one each time.
+
+    Returns:
+        (x, y) of the examples.
+
+    Raises:
+        TypeError, ValueError: an argument is not of its kind or out of its range.
+
+    Source: TensorFlow Similarity API, ``TFSimilarity.samplers.select_examples``.
+    """
+    if num_examples_per_class is not None:
+        num_examples_per_class = check_int(
+            "num_examples_per_class", num_examples_per_class, 1, "None or an integer >= 1"
+        )
+    checked = seeding.check_seed(seed)
+    key = seeding.draw_seed() if checked is None else checked
+    examples = Examples(x, None)
+    index = ClassIndex(y, len(examples), class_list, num_examples_per_class, key)
+    positions = index.positions[Draws(len(index.positions), len(index.positions), key).view(0)]
+    return examples.take(positions), index.y.take(positions, axis=0)

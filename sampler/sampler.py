@@ -86,6 +86,14 @@ class Sampler(Sequence, ABC):
             raise TypeError(f"augmenter must return (x, y), not a {type(batch).__name__}{got}")
         return batch[0], batch[1]
 
+    def _may_draw(self) -> bool:
+        is_ours = type(self).__module__.partition(".")[0] == __name__.partition(".")[0]
+        return self.augmenter is not None or not is_ours or self._runs_functions()
+
+    def _runs_functions(self) -> bool:
+        """Whether ``get_examples`` runs functions of the user's."""
+        return True
+
     @abstractmethod
     def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
         """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.

@@ -180,6 +180,10 @@ def own(tree: Any) -> Any:
     """
     arrays: list[Array] = []
     rest: list[Any] = []
+    if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
+        arrays += tree  # (x, y), most often: without the way through a layout
+        del tree
+        return tuple([array if _is_mine(array) else array.copy(order="K") for array in arrays])
     spec = flatten(tree, arrays, rest)
     del tree  # so that the counts below are of others' references
     mine = [array if _is_mine(array) else array.copy(order="K") for array in arrays]

@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import twister
+
 MAX_SEED = 2**63 - 1
 _MASK = 2**64 - 1
 
@@ -121,7 +123,6 @@ class Stream:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._key = np.array([mix(seed), mix(seed ^ 0xA5A5A5A5A5A5A5A5)], np.uint64)
         self._place = (0, 0)
         self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
         self._generator: np.random.Generator | None = None
@@ -143,13 +144,16 @@ class Stream:
             self._generator.bit_generator.state = {
                 "bit_generator": "Philox",
                 # The low words count the numbers drawn, the high ones are the job.
-                "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": self._key},
+                "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": self._key()},
                 "buffer": np.zeros(4, np.uint64),
                 "buffer_pos": 4,
                 "has_uint32": 0,
                 "uinteger": 0,
             }
         return self._generator
+
+    def _key(self) -> Any:
+        return np.array([mix(self.seed), mix(self.seed ^ 0xA5A5A5A5A5A5A5A5)], np.uint64)
 
     def seed_globals(self, epoch: int, index: int) -> None:
         """Seed the global generators of this process for a job."""
@@ -244,16 +248,15 @@ def leave_job() -> None:
 
 
 def _save_globals() -> tuple[Any, ...]:
-    numpy_state: Any = np.random.get_state(legacy=False)
     torch = sys.modules.get("torch")
     torch_state = torch.get_rng_state() if torch is not None and hasattr(torch, "get_rng_state") else None
-    return random.getstate(), numpy_state, torch_state, _tensorflow_state()
+    return twister.save_python(), twister.save_numpy(), torch_state, _tensorflow_state()
 
 
 def _restore_globals(saved: tuple[Any, ...]) -> None:
-    python_state, numpy_state, torch_state, tensorflow_state = saved
-    random.setstate(python_state)
-    np.random.set_state(numpy_state)
+    restore_python, restore_numpy, torch_state, tensorflow_state = saved
+    restore_python()
+    restore_numpy()
     if torch_state is not None:
         sys.modules["torch"].set_rng_state(torch_state)
     if tensorflow_state is not None:

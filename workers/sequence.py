@@ -101,6 +101,10 @@ class Sequence(KerasDataset):
     def on_epoch_end(self) -> None:
         """Called in the consumer's process after each epoch. What it changes here is seen by all of the next."""
 
+    def _may_draw(self) -> bool:
+        """Whether its batches may depend on ``random`` or ``numpy.random``, which then are seeded."""
+        return True
+
     # -- where it stands
 
     # As class attributes with lazy values, so that a subclass need not call our __init__.
@@ -260,7 +264,8 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
         def compute() -> Any:
             job = seeding.Job(self._progress.epoch, index)
-            return seeding.run_job(seeding.Stream(self.seed), job, lambda: own(getitem(self, index)))
+            stream = seeding.Stream(self.seed)
+            return seeding.run_job(stream, job, lambda: own(getitem(self, index)), self._may_draw())
 
         use = self._keras_use
         if use.thread is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import functools
+import itertools
 import math
 import pickle
 import random
@@ -160,9 +162,29 @@ def test_none_comes_again_before_all_came_nor_twice_in_a_batch(sizes: tuple[int,
         assert sorted(everything[start : start + n].tolist()) == list(range(n))
 
 
+@settings(deadline=None, max_examples=100)
+@given(sizes=sizes(), seed=SEEDS, num_first=st.integers(1, 80))
+def test_what_is_drawn_first(sizes: tuple[int, int], seed: int, num_first: int) -> None:
+    """Then cycles, and no batch holds an element twice there either."""
+    n, k = sizes
+    first = random.Random(seed).sample(range(n), min(num_first, n))
+    draws = Draws(n, k, seed, first=first)
+    batches = [draws.batch(number).tolist() for number in range(4 * n // k + 1)]
+    assert all(len(set(batch)) == k for batch in batches)
+    drawn = list(itertools.chain(*batches))
+    assert drawn[: len(first)] == first
+    for start in range(len(first), len(drawn) - n + 1, n):
+        assert sorted(drawn[start : start + n]) == list(range(n))
+    for number, batch in enumerate(batches):
+        cycle, how_many = draws.cycle_of(number)
+        start = len(first) + cycle * n
+        assert all(start <= at < start + n for at in range(number * k, number * k + how_many))
+        assert len(batch) == how_many or start + n == number * k + how_many
+
+
 @pytest.mark.parametrize(("n", "k"), [(1300, 400), (1500, 1300), (2001, 1000), (1501, 1500)])
 def test_the_same_where_the_network_draws(n: int, k: int) -> None:
-    draws = Draws(n, k, 3)
+    draws = Draws(n, k, 3, sorted_up_to=SORTED_UP_TO)
     batches = [draws.batch(number) for number in range(5 * n // k)]
     assert all(len(set(batch.tolist())) == k for batch in batches)
     for cycle in np.concatenate(batches)[: 4 * n].reshape(4, n):
@@ -184,15 +206,27 @@ def test_long_cycles_meet_without_repetition(n: int) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(sizes=sizes(), seed=SEEDS, shuffle=st.randoms(use_true_random=False))
-def test_any_order_of_asking_draws_the_same(sizes: tuple[int, int], seed: int, shuffle: random.Random) -> None:
-    in_order = Draws(*sizes, seed)
+@given(
+    sizes=sizes(),
+    seed=SEEDS,
+    num_first=st.integers(0, 80),
+    is_sorted=st.booleans(),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_any_order_of_asking_draws_the_same(
+    sizes: tuple[int, int], seed: int, num_first: int, is_sorted: bool, shuffle: random.Random
+) -> None:
+    first = range(min(num_first, sizes[0]))
+    make = functools.partial(Draws, *sizes, seed, first=first, sorted_up_to=100 if is_sorted else 0)
+    in_order = make()
     expected = [in_order.batch(number).tolist() for number in range(60)]
     numbers = list(range(60))
     shuffle.shuffle(numbers)
-    mixed = Draws(*sizes, seed)
+    mixed = make()
     assert {number: mixed.batch(number).tolist() for number in numbers} == dict(enumerate(expected))
-    assert Draws(*sizes, seed).batch(59).tolist() == expected[59]
+    assert make().batch(59).tolist() == expected[59]
+    assert pickle.loads(pickle.dumps(mixed)).batch(58).tolist() == expected[58]
+    assert make().run(7, 40 * sizes[1]).tolist() == list(itertools.chain(*expected))[7 : 40 * sizes[1]]
 
 
 @pytest.mark.parametrize(("n", "k"), [(13, 12), (50, 20), (1300, 400)])
@@ -208,7 +242,7 @@ def test_threads_draw_the_same_from_one_object(n: int, k: int) -> None:
 
 def test_what_the_caller_does_to_a_batch_changes_no_other() -> None:
     draws, untouched = Draws(7, 4, 1), Draws(7, 4, 1)
-    for number in [*range(40), *range(40)]:
+    for number in [each // 2 for each in range(80)]:
         batch = draws.batch(number)
         assert batch.tolist() == untouched.batch(number).tolist()
         batch[:] = -1

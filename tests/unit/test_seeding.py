@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers import current_job, current_rng, seeding
+from workers import current_job, current_rng, seeding, twister
 
 GOLDEN = (0.9592997259539284, 0.5835454247050715, -0.008224415965563362, 0.5403065287357184, -1.0008399362271208)
 
@@ -39,19 +39,44 @@ def test_no_two_jobs_of_an_epoch_share_a_numpy_seed() -> None:
     assert len({seeding._mix32(index + 12345) for index in range(300_000)}) == 300_000
 
 
-def test_the_users_generators_are_left_as_they_were() -> None:
-    """Also the second of two Gaussians that both generators keep for the next call."""
+@pytest.mark.parametrize("num_before", [0, 1, 2, 700, 1500])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_users_generators_are_left_as_they_were(
+    num_before: int, by_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the second of two Gaussians that both generators keep for the next call; and a generator of his own."""
+    if by_hand:
+        monkeypatch.setattr(twister, "_python_address", None)
+        monkeypatch.delattr(np.random, "get_bit_generator")
     for spoil in (False, True):
         random.seed(1)
         np.random.seed(1)
-        random.gauss(0, 1)
-        np.random.normal()
+        for _ in range(num_before):
+            random.gauss(0, 1)
+            np.random.normal()
         if spoil:
             draws(5, 6, 7)
+            draws(5, 6, 8)
         after = random.gauss(0, 1), np.random.normal(), random.random(), np.random.random()
         if not spoil:
             expected = after
     assert after == expected
+
+
+def test_a_bit_generator_of_the_users() -> None:
+    """One that he has put in is left in; one that a job puts in is taken out."""
+    own, before = np.random.PCG64(3), np.random.get_bit_generator()
+    np.random.set_bit_generator(own)
+    try:
+        state = own.state
+        draws(1, 2, 3)
+        assert np.random.get_bit_generator() is own
+        assert own.state == state
+    finally:
+        np.random.set_bit_generator(before)
+    stream, job = seeding.Stream(1), seeding.Job(0, 0)
+    seeding.run_job(stream, job, lambda: np.random.set_bit_generator(own))
+    assert np.random.get_bit_generator() is before
 
 
 def test_a_failing_job_restores_them_too() -> None:

@@ -207,7 +207,7 @@ def test_calls_of_on_epoch_end_are_not_counted() -> None:
 
 
 def test_an_array_is_not_copied() -> None:
-    assert np.shares_memory(single_shot(IMAGES)._x, IMAGES)
+    assert np.shares_memory(single_shot(IMAGES)._examples.x, IMAGES)
     read_only = np.arange(10)
     read_only.flags.writeable = False
     x, _ = single_shot(read_only)[0]
@@ -230,7 +230,7 @@ def test_a_mapped_file_stays_one_and_is_not_read_whole(tmp_path: Path) -> None:
     mapped[y] = np.arange(8, dtype=np.uint8)[:, np.newaxis] + 1
     x, _ = seq[0]
     assert x[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert isinstance(seq._x, np.memmap)
+    assert isinstance(seq._examples.x, np.memmap)
     assert type(seq.get_examples(0, 8, 1)[0]) is np.ndarray
     assert seq.example_shape == (2**16,)
 
@@ -238,7 +238,7 @@ def test_a_mapped_file_stays_one_and_is_not_read_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_of_examples_is_made_an_array_once(kind: Any) -> None:
     seq = single_shot(kind(IMAGES))
-    assert isinstance(seq._x, np.ndarray)
+    assert isinstance(seq._examples.x, np.ndarray)
     assert as_lists([seq[0]]) == as_lists([single_shot(IMAGES)[0]])
 
 
@@ -298,7 +298,7 @@ import tensorflow as tf
 x = np.arange(60, dtype=np.float32).reshape(20, 3)
 for tensor in (tf.constant(x), tf.Variable(x)):
     seq = SingleShotMemorySampler(tensor, None, 4, seed=1)
-    assert type(seq._x) is np.ndarray
+    assert type(seq._examples.x) is np.ndarray
     assert seq.example_shape == (3,) and seq.num_examples == 20
     batch, y = seq[0]
     assert type(batch) is np.ndarray and batch.dtype == np.float32 and (batch == x[y]).all()
