@@ -30,9 +30,19 @@ TensorFlow is not imported unless something that needs it is called.
 Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.augmenters``.
 """
 
-from .augmenter import Augmenter
+from .augmenter import Augmenter, ContrastiveAugmenter
 from .image import load_image
 from .memory import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
+from .tfds import TFDatasetMultiShotMemorySampler
 
-__all__ = ["Augmenter", "MultiShotMemorySampler", "Sampler", "SingleShotMemorySampler", "load_image", "select_examples"]
+__all__ = [
+    "Augmenter",
+    "ContrastiveAugmenter",
+    "MultiShotMemorySampler",
+    "Sampler",
+    "SingleShotMemorySampler",
+    "TFDatasetMultiShotMemorySampler",
+    "load_image",
+    "select_examples",
+]

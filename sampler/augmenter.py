@@ -10,6 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from workers.errors import check_int
+
 
 class Augmenter(ABC):
     """Base of augmenters that are classes. A plain function of the same four arguments does as well.
@@ -36,6 +40,39 @@ class Augmenter(ABC):
     def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
         """:meth:`augment`."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
+
+
+class ContrastiveAugmenter(Augmenter):
+    """Several views of each example, each made by a function of one example.
+
+    Args:
+        process: ``example -> array``; called for each example and view, and draws its random numbers as any augmenter
+            does. The arrays of a batch must be of one shape.
+        num_views: how many views there are of each example.
+
+    Example:
+        >>> views = ContrastiveAugmenter(lambda example: example + 1, num_views=3)
+        >>> x, y = views(np.zeros((4, 2)), np.arange(4), 1, False)
+        >>> [view.shape for view in x], y.shape
+        ([(4, 2), (4, 2), (4, 2)], (4,))
+
+    Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.ContrastiveAugmenter``.
+    """
+
+    def __init__(self, process: Callable[[Any], Any], num_views: int = 2) -> None:
+        if not callable(process):
+            raise TypeError(f"process must be callable as process(example), not {process!r:.200}")
+        self.process = process
+        self.num_views = check_int("num_views", num_views, 1)
+
+    def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
+        """The views, and y as it is.
+
+        Returns:
+            ((view, view, ...), y): ``num_views`` arrays (n, ...), of which row i is made from ``x[i]``.
+        """
+        views = (np.stack([np.asarray(self.process(example)) for example in x]) for _ in range(self.num_views))
+        return tuple(views), y
 
 
 AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]

@@ -7,6 +7,7 @@ runs, every generator it may draw from is set from these three numbers alone:
   jobs never overlap.
 - ``random``, ``numpy.random``, and TensorFlow's and torch's global generators where they are loaded. Within
   an epoch no two jobs share a ``numpy.random`` seed.
+- Those that each object of albumentations has: in a job they are the job's.
 
 In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
 afterwards, and of TensorFlow's draws only the eager ones are seeded, not those inside a ``tf.function``. Threads
@@ -127,6 +128,7 @@ class Stream:
         self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
         self._generator: np.random.Generator | None = None
         self._stale = False  # the generator still stands at an earlier job
+        self._python: random.Random | None = None
 
     def begin(self, epoch: int, index: int) -> None:
         """Set the job's place. Costs nothing until a generator is asked for."""
@@ -135,6 +137,18 @@ class Stream:
         if self._generator is not None:
             # Once used, set for every job: the user's code may have kept the generator from an earlier one.
             self.generator()
+        if self._python is not None:
+            self._python.seed(self._python_seed())
+
+    def _python_seed(self) -> int:
+        index, epoch = self._place
+        return mix(index ^ mix(epoch ^ mix(self.seed ^ 0x5A5A5A5A5A5A5A5A)))
+
+    def python(self) -> random.Random:
+        """The same for who wants Python's kind of generator."""
+        if self._python is None:
+            self._python = random.Random(self._python_seed())
+        return self._python
 
     def generator(self) -> np.random.Generator:
         if self._generator is None:
@@ -205,16 +219,51 @@ def _seed_tensorflow(seed: int, lazily: bool) -> None:
         sys.modules["tensorflow"].random.set_seed(seed)
 
 
+class _OfJob:
+    """An attribute that holds a generator; in a job it is the job's."""
+
+    def __init__(self, name: str, of: Callable[[Stream], Any]) -> None:
+        self._name = name
+        self._of = of
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        stream = _context.stream
+        if stream is not None:
+            return self._of(stream)
+        try:
+            return instance.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self._name] = value
+
+
+def _give_to_albumentations() -> None:
+    """Its objects have generators of their own, which a copy in each worker would repeat."""
+    for module, name in (("core.transforms_interface", "BasicTransform"), ("core.composition", "BaseCompose")):
+        of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
+        if of is not None and "py_random" not in of.__dict__:
+            of.random_generator = _OfJob("random_generator", Stream.generator)
+            of.py_random = _OfJob("py_random", Stream.python)
+
+
+#: What has generators that are seeded only where it is loaded.
+_FRAMEWORKS = "tensorflow", "torch", "albumentations"
+
+
 def run_seeded(begin: Callable[[], None], function: Callable[[], Any]) -> Any:
     """``function()`` in the job that ``begin()`` begins.
 
-    If TensorFlow or torch is loaded by it, its draws until then were not seeded: then it is done over.
+    If one of ``_FRAMEWORKS`` is loaded by it, its draws until then were not seeded: then it is done over.
     """
     while True:
-        loaded = "tensorflow" in sys.modules, "torch" in sys.modules
+        loaded = [name in sys.modules for name in _FRAMEWORKS]
         begin()
         result = function()
-        if loaded == ("tensorflow" in sys.modules, "torch" in sys.modules):
+        if loaded == [name in sys.modules for name in _FRAMEWORKS]:
             return result
 
 
@@ -238,6 +287,8 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     """Begin a job. Without more in a worker process, whose generators are nobody else's."""
     _context.job, _context.stream = job, stream
     stream.begin(job.epoch, job.index)
+    if "albumentations" in sys.modules:
+        _give_to_albumentations()
     if seed_globals:
         stream.seed_globals(job.epoch, job.index)
 

@@ -14,7 +14,7 @@ import pytest
 from faulty import Faulty, same
 
 import workers
-from sampler import SingleShotMemorySampler
+from sampler import Augmenter, ContrastiveAugmenter, SingleShotMemorySampler
 from workers import Sequence, SequenceArray, SequenceMap, current_job, current_rng, prefetch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,3 +250,56 @@ print("as it was")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout == "as it was\n", done.stderr
+
+
+class Flips(Augmenter):
+    """A pipeline of albumentations, made once, with all ways in which it draws."""
+
+    def __init__(self) -> None:
+        import albumentations as A
+
+        self.flip = A.HorizontalFlip(p=0.5)
+        self.pipeline = A.Compose(
+            [
+                A.OneOf([A.GaussianBlur(), A.GaussNoise()], p=0.8),
+                A.RandomCrop(8, 8),
+                A.SomeOf([A.VerticalFlip(), A.RandomBrightnessContrast(), A.Affine(rotate=(-20, 20))], n=2),
+            ]
+        )
+
+    def augment(self, x: Any, y: Any, num: int, is_warmup: bool) -> Any:
+        return np.stack([self.pipeline(image=self.flip(image=image)["image"])["image"] for image in x]), y
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), POOLS)
+def test_albumentations(nb_workers: int, executor: str) -> None:
+    """Its objects hold generators of their own: they draw by (seed, epoch, index), and no two batches alike."""
+    x = np.random.default_rng(0).integers(0, 255, (40, 12, 12, 3), np.uint8)
+
+    def make() -> Any:
+        return SingleShotMemorySampler(x, Flips(), class_per_batch=8, steps_per_epoch=6, seed=1)
+
+    sampler = make()
+    expected = [batch[0].tobytes() for _ in range(2) for batch in sampler]
+    with make().prefetch(nb_workers, executor=executor) as batches:
+        got = [batch[0].tobytes() for _ in range(2) for batch in batches]
+    assert got == expected
+    assert len(set(got)) == 12
+
+
+def test_views_of_albumentations() -> None:
+    """Two views of each example, which differ."""
+    pipeline = Flips().pipeline
+    sampler = SingleShotMemorySampler(
+        np.random.default_rng(0).integers(0, 255, (40, 12, 12, 3), np.uint8),
+        ContrastiveAugmenter(lambda image: pipeline(image=image)["image"]),
+        class_per_batch=8,
+        steps_per_epoch=3,
+        seed=1,
+    )
+    expected = [[view.tobytes() for view in views] for views, _ in sampler]
+    with sampler.prefetch(nb_workers=2) as batches:
+        sampler.epoch = 0
+        got = [[view.tobytes() for view in views] for views, _ in batches]
+    assert got == expected
+    assert all(one != other for one, other in got)

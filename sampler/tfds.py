@@ -1,0 +1,237 @@
+"""Data sets of TensorFlow Datasets as a sampler. That package and TensorFlow are imported when it is made."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.errors import check_choice
+
+from .augmenter import AugmenterFunction
+from .memory import MultiShotMemorySampler
+
+PreprocessFunction = Callable[[Any, Any], tuple[Any, Any]]
+
+_READ_AT_ONCE = 256  # examples
+
+
+class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
+    """:class:`MultiShotMemorySampler` of a TensorFlow data set, by its name.
+
+    Args:
+        dataset_name: what ``tfds.load`` takes, such as ``"mnist"`` or ``"cifar10:3.0.2"``.
+        classes_per_batch: how many classes are in a batch.
+        x_key, y_key: names of the features that are the examples and their labels.
+        splits: one or more splits, or slices of them such as ``"train[:10%]"``.
+        examples_per_class_per_batch: how many examples of each class.
+        steps_per_epoch: batches in an epoch.
+        class_list, total_examples_per_class: which and how many to draw from; None: all.
+        preprocess_fn: ``(x, y) -> (x, y)`` of one example, as numpy arrays; called once for each while the data set is
+            read, or, if not ``in_memory``, each time it is drawn (the y of then is not looked at). Such as a resizing
+            to one shape.
+        augmenter: see :class:`Sampler`.
+        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
+        data_dir: where the data set is prepared; None: the default place of TensorFlow Datasets.
+        download: download and prepare it if it is not there.
+        in_memory: read it whole. False: examples are read from their files when they are drawn, in the workers; for
+            data sets that were prepared with ``file_format="array_record"``.
+        num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
+        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+
+    Raises:
+        TypeError, ValueError: an argument is not of its kind or out of its range; an unknown key names those there are.
+        Whatever ``tfds`` raises of a data set that it does not find or cannot prepare.
+
+    Source: TensorFlow Similarity API, ``TFSimilarity.samplers.TFDatasetMultiShotMemorySampler``.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        classes_per_batch: int,
+        x_key: str = "image",
+        y_key: str = "label",
+        splits: str | Sequence[str] = ("train", "test"),
+        examples_per_class_per_batch: int = 2,
+        steps_per_epoch: int = 1000,
+        class_list: Any = None,
+        total_examples_per_class: int | None = None,
+        preprocess_fn: PreprocessFunction | None = None,
+        augmenter: AugmenterFunction | None = None,
+        warmup: int = -1,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        download: bool = True,
+        in_memory: bool = True,
+        num_augmentations_per_example: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        if preprocess_fn is not None and not callable(preprocess_fn):
+            raise TypeError(
+                f"preprocess_fn must be None or callable as preprocess_fn(x, y), not {preprocess_fn!r:.200}"
+            )
+        names = [splits] if isinstance(splits, str) else list(splits)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"splits must be the name of a split, or a list of them, not {splits!r}")
+        read = _read if check_choice("in_memory", in_memory, (True, False)) else _open
+        builder = _builder(dataset_name, data_dir, download, {"x_key": x_key, "y_key": y_key})
+        x, y, load_example_fn = read(builder, names, x_key, y_key, preprocess_fn)
+        super().__init__(
+            x,
+            y,
+            classes_per_batch,
+            examples_per_class_per_batch,
+            steps_per_epoch,
+            class_list,
+            total_examples_per_class,
+            augmenter,
+            warmup,
+            load_example_fn=load_example_fn,
+            num_augmentations_per_example=num_augmentations_per_example,
+            seed=seed,
+        )
+
+
+def _builder(name: str, data_dir: Any, download: bool, keys: dict[str, str]) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir)
+    known = sorted(builder.info.features or {})
+    for argument, key in keys.items():
+        if key not in known:
+            raise ValueError(f"{argument} must be a feature of {name}, not {key!r}; there are {', '.join(known)}")
+    if download:
+        builder.download_and_prepare()
+    return builder
+
+
+# What both ways of reading return: (x, y, load_example_fn).
+_Read = tuple[Any, Any, Callable[[Any], Any] | None]
+
+
+def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
+    """The data set as two arrays."""
+    from tqdm.auto import tqdm
+
+    total = sum(int(builder.info.splits[split].num_examples) for split in splits)
+    x, y = _Stacked(total, x_key), _Stacked(total, y_key)
+    with tqdm(total=total, desc=f"reading {builder.name}", unit=" examples") as progress:
+        for xs, ys in _decoded(builder, splits, x_key, y_key, preprocess_fn is None):
+            if preprocess_fn is None:
+                x.add(xs)
+                y.add(ys)
+            else:
+                one_x, one_y = _preprocessed(preprocess_fn, xs[0], ys[0])
+                x.add(np.asarray(one_x)[None])
+                y.add(np.asarray(one_y)[None])
+            progress.update(len(xs))
+    return x.whole(), y.whole(), None
+
+
+def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
+    """(x, y) of some examples at a time, at least one. Decoded in parallel: by tf.data where it can read the format."""
+    import tensorflow_datasets as tfds
+
+    only = tfds.decode.PartialDecoding(dict.fromkeys((x_key, y_key), True))
+    try:
+        datasets = builder.as_dataset(split=splits, decoders=only, shuffle_files=False)
+    except NotImplementedError:
+        with ThreadPoolExecutor() as threads:
+            for source in builder.as_data_source(split=splits):
+                for start in range(0, len(source), _READ_AT_ONCE):
+                    positions = range(start, min(start + _READ_AT_ONCE, len(source)))
+                    for record in threads.map(source.__getitem__, positions):
+                        yield np.asarray(record[x_key])[None], np.asarray(record[y_key])[None]
+        return
+    for dataset in datasets:
+        is_of_one_shape = bool(dataset.element_spec[x_key].shape.is_fully_defined())
+        examples = dataset.batch(_READ_AT_ONCE if may_be_many and is_of_one_shape else 1)
+        for read in examples.as_numpy_iterator():
+            yield read[x_key], read[y_key]
+
+
+def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[Any, Any]:
+    pair = preprocess_fn(x, y)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"preprocess_fn must return (x, y), not a {type(pair).__name__}")
+    return pair[0], pair[1]
+
+
+class _Stacked:
+    """An array that is filled piece by piece, so that no example is in memory twice."""
+
+    def __init__(self, total: int, key: str) -> None:
+        self._array: NDArray[Any] | None = None
+        self._total = total
+        self._key = key
+        self._filled = 0
+
+    def add(self, some: NDArray[Any]) -> None:
+        if self._array is None:
+            self._array = np.empty((self._total, *some.shape[1:]), some.dtype)
+        if some.shape[1:] != self._array.shape[1:]:
+            raise ValueError(
+                f"the examples of feature {self._key!r} must be of one shape, not {self._array.shape[1:]} and "
+                f"{some.shape[1:]}; make them so in preprocess_fn"
+            )
+        self._array[self._filled : self._filled + len(some)] = some
+        self._filled += len(some)
+
+    def whole(self) -> NDArray[Any]:
+        return np.empty(0) if self._array is None else self._array[: self._filled]
+
+
+def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
+    """The data set as something to read from; only the labels are read now."""
+    import tensorflow_datasets as tfds
+    from tqdm.auto import tqdm
+
+    try:
+        sources = builder.as_data_source(split=splits)
+        skipped = {key: tfds.decode.SkipDecoding() for key in builder.info.features if key != y_key}
+        of_labels = builder.as_data_source(split=splits, decoders=skipped)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"in_memory=False wants a random-access format, but {builder.name} is stored as "
+            f"{builder.info.file_format.value}; prepare it with file_format='array_record'"
+        ) from error
+    total = sum(map(len, of_labels))
+    records = tqdm(itertools.chain(*of_labels), total=total, desc=f"reading {builder.name}", unit=" labels")
+    y = np.array([record[y_key] for record in records])
+    return _Records(sources), y, _Decoder(x_key, y_key, preprocess_fn)
+
+
+class _Records:
+    """The records of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[Any]) -> None:
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, position: int) -> Any:
+        of = int(self._ends.searchsorted(position, side="right"))
+        before = int(self._ends[of - 1]) if of else 0
+        return self._sources[of][position - before]
+
+
+class _Decoder:
+    """The x of a record."""
+
+    def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
+        self._x_key = x_key
+        self._y_key = y_key
+        self._preprocess_fn = preprocess_fn
+
+    def __call__(self, record: Any) -> Any:
+        if self._preprocess_fn is None:
+            return record[self._x_key]
+        return _preprocessed(self._preprocess_fn, record[self._x_key], record[self._y_key])[0]
