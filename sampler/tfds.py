@@ -157,7 +157,7 @@ def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_man
 
 
 def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[Any, Any]:
-    pair = preprocess_fn(x, y)
+    pair = preprocess_fn(np.asarray(x), np.asarray(y))
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"preprocess_fn must return (x, y), not a {type(pair).__name__}")
     return pair[0], pair[1]
