@@ -38,6 +38,7 @@ class KerasUse:
         self.thread: int | None = None  # that gave it to Keras; None: Keras does not use it
         self.is_new = False  # nothing was done with it but probes
         self.is_within = False  # an epoch
+        self.is_loops = False  # a loop of the user's has begun since Keras began an epoch
         self.epoch = -1  # whose batches are asked for
         self.num_asked = 0  # of them
         self.error: Exception | None = None  # what stops fit
@@ -65,9 +66,9 @@ class KerasUse:
         self.is_new, self.is_within = True, False
         self.error = self.like = None
 
-    def end(self) -> None:
-        """A loop of the user's has taken over."""
-        self.thread = None
+    def begin_loop(self) -> None:
+        """A loop of the user's takes over, for good or in between (in a callback)."""
+        self.is_loops = True
         self.forget()
 
     def forget(self) -> None:
@@ -196,6 +197,9 @@ class KerasDataset:
     def _keras_epoch_begin(self) -> None:
         use = self._keras_use
         use.is_within = True
+        if use.is_loops:
+            use.is_loops = False
+            self._end_abandoned_epoch()
         if not use.is_new:
             self._begin_epoch()
 
@@ -204,7 +208,6 @@ class KerasDataset:
         use.is_within = False
         if use.error is not None:
             error, use.error = use.error, None
-            use.end()
             raise error
         if use.is_new:
             use.is_new = False
@@ -219,6 +222,8 @@ class KerasDataset:
     def _keras_batch(self, index: int, compute: Callable[[], Any]) -> Any:
         """Batch ``index``, asked for by Keras; by ``compute`` where it cannot be had from the workers."""
         use, progress = self._keras_use, self._progress
+        if use.is_loops:  # its pass must not be revoked
+            return compute()
         try:
             with use.lock:
                 front = self._keras_front()

@@ -143,7 +143,7 @@ class Sequence(KerasDataset):
     def __iter__(self) -> Iterator[Any]:
         """One pass over the batches of an epoch."""
         self._check_open()
-        self._keras_use.end()
+        self._keras_use.begin_loop()
         self._end_abandoned_epoch()
         return self._pass()
 

@@ -201,7 +201,7 @@ class SequenceMap(SequenceDerived):
 
     def initializer(self) -> None:
         """Begin the next pass. Called by ``iter()``."""
-        self._keras_use.end()
+        self._keras_use.begin_loop()
         self._running()
         self._end_abandoned_epoch()
         self._begin_pass()

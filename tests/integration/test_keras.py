@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import itertools
 import math
 import os
 import pickle
@@ -228,6 +229,28 @@ def test_a_callback_that_reads_batches() -> None:
         model.fit(batches, epochs=2, verbose=0, callbacks=[Meddling(act)])
     assert sorted(model.column(0)) == sorted([*range(200), *range(200)])
     assert os.getpid() not in model.column(2)
+
+
+@pytest.mark.parametrize("kind", ["sequence", "prefetch"])
+def test_a_callback_that_loops(kind: str) -> None:
+    """Over all of the sequence between two epochs, and over some of it within one: fit goes on with whole epochs."""
+    model = Recorder()
+    looped = []
+
+    def act(step: int) -> None:
+        if step == LENGTH - 1 and model.column(1)[-1] < 4:
+            looped.append([int(x[0, 1]) for x, _ in sequence])
+        if step == 3 and model.column(1)[-1] >= 4:
+            looped.append([int(next(iter(sequence))[0][0, 1])])
+
+    with KINDS[kind]() as sequence:
+        model.fit(sequence, epochs=5, verbose=0, callbacks=[Meddling(act)])
+        epochs = [model.column(1)[start : start + LENGTH] for start in range(0, 5 * LENGTH, LENGTH)]
+        told = [model.column(0)[start : start + LENGTH] for start in range(0, 5 * LENGTH, LENGTH)]
+    assert all(sorted(each) == list(range(LENGTH)) for each in told)
+    assert looped[:2] == [[1] * LENGTH, [3] * LENGTH]
+    assert [set(each) for each in epochs[:2]] == [{0}, {2}]
+    assert all(min(later) > max(each) for each, later in itertools.pairwise(epochs))
 
 
 def test_a_worker_is_killed() -> None:
