@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -98,20 +99,28 @@ class ClassIndex:
 def as_labels(y: Any) -> NDArray[Any]:
     """``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
     labels = np.asarray(without_framework(y))
-    if labels.dtype.hasobject and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
+    if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # or a string type of numpy 2
+        labels = _of_objects(labels)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf"
     if is_one_hot and bool(((labels != 0).sum(1) == 1).all()):
         return labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all()):
+    if labels.dtype.kind == "f" and bool(((labels == np.floor(labels)) & (np.abs(labels) < 2**53)).all()):
         labels = labels.astype(np.int64)
     if labels.ndim != 1 or labels.dtype.kind not in "biuSU":
         raise TypeError(
             "y must be labels (n,), integers or strings, or one-hot rows (n, classes), "
             f"not {labels.dtype} of shape {labels.shape}"
         )
+    return labels
+
+
+def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
+    """Strings or integers that numpy has as objects, as an array of their kind."""
+    for kind in (str, int):
+        if all(isinstance(label, kind) for label in labels.flat):
+            return np.array([kind(label) for label in labels.flat]).reshape(labels.shape)
     return labels
 
 
@@ -127,7 +136,10 @@ def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _check_class_list(class_list: Any, classes: NDArray[Any]) -> list[int]:
     """Where in ``classes`` those of ``class_list`` are."""
-    wanted = np.asarray(without_framework(class_list)).ravel().tolist()
+    if isinstance(class_list, (str, bytes)) or not isinstance(class_list, Iterable):
+        raise TypeError(f"class_list must be None or classes, not {class_list!r}")
+    class_list = without_framework(class_list)
+    wanted = class_list.ravel().tolist() if isinstance(class_list, np.ndarray) else list(class_list)
     there = {label: at for at, label in enumerate(classes.tolist())}
     unknown = [label for label in wanted if label not in there]
     if unknown or not wanted:
@@ -166,7 +178,7 @@ class ClassDraws:
         self.num_classes = num_classes
         self.examples_per_class = examples_per_class
         self._index = index
-        self._steps = steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         self._seed = seed
         self._uses, num_extra = divmod(steps_per_epoch * num_classes, len(index))  # of each class in an epoch
         self._extras = Draws(len(index), num_extra, seed, _EXTRAS) if num_extra else None
@@ -174,7 +186,7 @@ class ClassDraws:
         self._draws: dict[int, Draws] = {}  # {class: its examples}, made when they are needed
 
     def __reduce__(self) -> Any:
-        return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self._steps, self._seed)
+        return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self.steps_per_epoch, self._seed)
 
     def batch(self, epoch: int, batch_id: int) -> NDArray[np.int64]:
         """Positions (num_classes * examples_per_class,), class after class."""

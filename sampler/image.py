@@ -35,14 +35,20 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
                 image.draft("RGB", (max(size), max(size)))  # decodes at a half or less where that is enough
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits, of which convert() would cut off the upper ones
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+                values = np.asarray(upright)
+                upright = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
             upright = upright.convert("RGB")
             if size is not None and upright.size != size:
                 upright = upright.resize(size, Image.Resampling.BILINEAR)
             return np.array(upright)
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of files that it cannot read
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises of files that it cannot read
         raise ValueError(f"{os.fspath(path)!r} cannot be read as an image: {error}") from error
 
 

@@ -197,6 +197,8 @@ class MultiShotMemorySampler(Sampler):
             ValueError: ``num_classes`` is not 1 to the number of classes, or the loaded examples differ in shape.
         """
         draws = self._draws
+        if draws.steps_per_epoch != self.steps_per_epoch:
+            draws = self._draws = self._draws_of(draws.num_classes, draws.examples_per_class)
         if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
             draws = self._draws_of(num_classes, examples_per_class)
         positions = draws.batch(self.epoch, batch_id)

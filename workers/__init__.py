@@ -17,12 +17,13 @@ In the order data flows, a module each:
 
 - ``sequence``: what a user writes, a function of the index. ``sequence_map``: the loop's end of it.
   ``sequence_array``: arrays as one. ``task``: what a worker does for an index.
+- ``keras_dataset``: the same as ``model.fit`` sees it; ``keras_front``: its pool, where it has none of its own.
 - ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``.
 - ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
   reaped by a small ``server``, never from the user's process.
 - ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once.
 - ``worker``: a worker's life. ``seeding`` makes its random numbers a function of (seed, epoch, index); ``board``
-  is where it says which job it is in; ``failure`` brings home what a job raises.
+  is where it says which job it is in; ``twister`` keeps the user's generators; ``failure`` brings home what a job raises.
 - ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
   apart into arrays and puts them together again.
 - ``report``: what the log says. ``errors``: what is raised.

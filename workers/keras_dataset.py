@@ -24,9 +24,11 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .failure import presentable
 
 logger = logging.getLogger("workers")
 
@@ -35,15 +37,16 @@ class KerasUse:
     """What Keras does with a Sequence. Not part of what is pickled."""
 
     def __init__(self) -> None:
-        self.thread: int | None = None  # that gave it to Keras; None: Keras does not use it
+        self.thread: int | None = None  # that gave it to Keras
         self.is_new = False  # nothing was done with it but probes
         self.is_within = False  # an epoch
         self.is_loops = False  # a loop of the user's has begun since Keras began an epoch
-        self.epoch = -1  # whose batches are asked for
+        self.num_batches = 0  # in an epoch, as far as Keras knows
+        self.epoch = (-1, 0)  # whose batches are asked for; the second counts how often the user has set it
         self.num_asked = 0  # of them
-        self.error: Exception | None = None  # what stops fit
+        self.error: BaseException | None = None  # what stops fit
         self.like: Any = None  # what takes the place of a batch that stops fit
-        self.front: Any = None  # the pool of a Sequence that has none
+        self.front: Any = None  # the pool of a Sequence that has none; False: it cannot have one
         self.lock = threading.Lock()
         self._state: Any = None  # of Python's generator when num_batches was read
         self._asked: list[int] = []  # since then
@@ -54,17 +57,16 @@ class KerasUse:
         return KerasUse, ()
 
     @property
-    def is_asking(self) -> bool:
-        """Whether who asks for a batch is Keras in an epoch, and not the user, nor Keras in a probe."""
-        if self.thread is None:
-            return False
-        return threading.get_ident() != self.thread if is_on_tensorflow() else self.is_within
+    def is_probing(self) -> bool:
+        """Keras asks for what it wants to know the shapes of."""
+        return self.is_new and not self.is_within
 
     def begin(self) -> None:
         """Keras is given the Sequence."""
         self.thread = threading.get_ident()
         self.is_new, self.is_within = True, False
         self.error = self.like = None
+        self.forget()
 
     def begin_loop(self) -> None:
         """A loop of the user's takes over, for good or in between (in a callback)."""
@@ -79,7 +81,7 @@ class KerasUse:
         self._state = random.getstate()
         self._asked = []
 
-    def foresee(self, index: int, epoch: int, num_batches: int) -> list[int] | None:
+    def foresee(self, index: int, epoch: tuple[int, int], num_batches: int) -> list[int] | None:
         """Keras asks for ``index``.
 
         Returns:
@@ -113,15 +115,43 @@ class KerasUse:
         return []
 
 
-class _Computed:
-    """An attribute that is computed, unless an instance has set its own."""
+def is_called_by_keras() -> bool:
+    """Whether it is Keras that calls the function which asks this. The user may ask for the same in between."""
+    return str(sys._getframe(2).f_globals.get("__name__")).startswith("keras.")
+
+
+class _ForKeras:
+    """An attribute that Keras has computed for it. Anybody else finds what was set."""
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
         self._compute = compute
         self.__doc__ = compute.__doc__
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def __get__(self, instance: Any, owner: type) -> Any:
-        return self if instance is None else self._compute(instance)
+        if instance is None:
+            return self
+        if is_called_by_keras():
+            return self._compute(instance)
+        try:
+            return instance.__dict__[self._name]
+        except KeyError:
+            return len(instance) if self._name == "num_batches" else _DEFAULTS[self._name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self._name] = value
+
+
+_DEFAULTS = {"workers": 1, "use_multiprocessing": False, "max_queue_size": None}
+
+
+class _Quiet:
+    """In front of a class, keeps its ``__init_subclass__`` from being called for what is no subclass to its author."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
 
 
 class KerasDataset:
@@ -131,19 +161,17 @@ class KerasDataset:
     process without Keras, it is nothing else.
     """
 
-    _seen_as: ClassVar[dict[tuple[type, type], type]] = {}
-
     def _class(self) -> type:
         keras = sys.modules.get("keras")
         dataset = getattr(getattr(keras, "utils", None), "PyDataset", None)
         own = type(self)
         if not isinstance(dataset, type) or issubclass(own, dataset):
             return own
-        seen_as = KerasDataset._seen_as.get((own, dataset))
+        seen_as: type | None = own.__dict__.get("_seen_as_dataset")
         if seen_as is None:
             names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "_plain": own}
-            seen_as = types.new_class(own.__name__, (own, dataset), {}, lambda space: space.update(names))
-            KerasDataset._seen_as[own, dataset] = seen_as
+            seen_as = types.new_class(own.__name__, (_Quiet, own, dataset), {}, lambda space: space.update(names))
+            type.__setattr__(own, "_seen_as_dataset", seen_as)
         return seen_as
 
     __class__ = property(_class, object.__dict__["__class__"].__set__)
@@ -155,36 +183,37 @@ class KerasDataset:
             return reduced
         function, arguments, *rest = reduced
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
-            plain = arguments[0].__dict__.get("_plain", arguments[0])
-            return (_new, (plain, *arguments[1:]), *rest)
-        return (function, arguments, *rest)
-
-    _use: KerasUse
+            function = _new
+        if rest and isinstance(rest[0], dict):  # not copied: where it stands, and its workers
+            rest[0] = {name: value for name, value in rest[0].items() if name not in ("_position", "_keras")}
+        return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
     @property
     def _keras_use(self) -> KerasUse:
-        try:
-            return self._use
-        except AttributeError:
-            self._use = KerasUse()
-            return self._use
+        # Not by attribute: a class may pass on unknown ones to another sequence.
+        use: KerasUse | None = self.__dict__.get("_keras")
+        if use is None:
+            use = self.__dict__["_keras"] = KerasUse()
+        return use
 
-    @_Computed
-    def workers(self) -> int:
-        """For Keras: how many threads of its own it needs. It reads this when it is given the sequence."""
+    def _workers_for_keras(self) -> int:
+        """Threads of its own that Keras needs. It reads this when it is given the sequence."""
         self._keras_use.begin()
         return 1
 
-    @_Computed
-    def num_batches(self) -> int:
-        """For Keras: batches in an epoch. It reads this just before it asks for them."""
+    def _num_batches_for_keras(self) -> int:
+        """Batches in an epoch. Keras reads this when it makes an iterator, and just before it asks for them."""
         use = self._keras_use
-        if use.thread is not None:
-            use.may_begin_to_ask()
-        return len(self)  # type: ignore[arg-type]
+        use.may_begin_to_ask()
+        num_batches = len(self)  # type: ignore[arg-type]
+        if not use.is_within:
+            use.num_batches = num_batches
+        return num_batches
 
-    use_multiprocessing = _Computed(lambda self: False)
-    max_queue_size: Any = _Computed(lambda self: 10)
+    workers = _ForKeras(_workers_for_keras)
+    num_batches = _ForKeras(_num_batches_for_keras)
+    use_multiprocessing = _ForKeras(lambda self: False)
+    max_queue_size: Any = _ForKeras(lambda self: 10)
 
     # -- what Keras calls, of a Sequence
 
@@ -205,14 +234,19 @@ class KerasDataset:
 
     def _keras_epoch_end(self) -> None:
         use, progress = self._keras_use, self._progress
-        use.is_within = False
+        was_reset = use.is_new or not use.is_within
+        use.is_within = use.is_new = False
         if use.error is not None:
             error, use.error = use.error, None
+            use.forget()
             raise error
-        if use.is_new:
-            use.is_new = False
+        if was_reset:
             self._end_abandoned_epoch()
-        elif progress.is_begun and use.epoch == progress.epoch and use.num_asked >= len(self):  # type: ignore[arg-type]
+        elif (
+            progress.is_begun
+            and use.epoch == (progress.epoch, progress.version)
+            and use.num_asked >= min(use.num_batches, len(self))  # type: ignore[arg-type]
+        ):
             self._end_epoch(progress.epoch)
 
     def _keras_front(self) -> Any:
@@ -222,29 +256,32 @@ class KerasDataset:
     def _keras_batch(self, index: int, compute: Callable[[], Any]) -> Any:
         """Batch ``index``, asked for by Keras; by ``compute`` where it cannot be had from the workers."""
         use, progress = self._keras_use, self._progress
-        if use.is_loops:  # its pass must not be revoked
-            return compute()
         try:
+            if use.is_loops and not use.is_probing:  # its pass must not be revoked
+                return compute()
             with use.lock:
                 front = self._keras_front()
-                order = use.foresee(index, progress.epoch, len(self))  # type: ignore[arg-type]
+                if use.is_probing:
+                    batch = compute() if front is None else front._ask(index, [index])
+                    use.forget()
+                    if use.like is None and is_on_tensorflow():
+                        use.like = stopping(batch)
+                    return batch
+                order = use.foresee(index, (progress.epoch, progress.version), len(self))  # type: ignore[arg-type]
                 if not use.is_new:
                     progress.is_begun = True
                 if front is None or order == []:
                     return compute()
                 return front._ask(index, order)
-        except Exception as error:
-            if use.like is None or use.thread in (None, threading.get_ident()):
+        except BaseException as raised:
+            if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
+            error = presentable(raised)
+            if use.like is None or use.is_probing or use.thread == threading.get_ident():
+                raise error from None if error is raised else raised
             use.error = error
+            use.forget()
             return use.like
-
-    def _keras_probed(self, batch: Any) -> Any:
-        """Take note of what batches look like."""
-        use = self._keras_use
-        if use.is_new and use.like is None and is_on_tensorflow():
-            use.like = stopping(batch)
-        return batch
 
 
 class PlainDataset:
@@ -275,6 +312,11 @@ def is_keras_dataset(value: Any) -> bool:
     """Whether ``value`` is the class PyDataset itself."""
     keras: Any = sys.modules.get("keras")
     return keras is not None and value is getattr(getattr(keras, "utils", None), "PyDataset", None)
+
+
+def _plain(value: Any) -> Any:
+    """A class in the place of what Keras sees it as."""
+    return value.__dict__.get("_plain", value) if isinstance(value, type) else value
 
 
 def _new(cls: Any, *arguments: Any) -> Any:

@@ -219,6 +219,10 @@ def _seed_tensorflow(seed: int, lazily: bool) -> None:
         sys.modules["tensorflow"].random.set_seed(seed)
 
 
+_globals_lock = threading.RLock()
+_MAX_WAIT_S = 5.0
+
+
 class _OfJob:
     """An attribute that holds a generator; in a job it is the job's."""
 
@@ -274,6 +278,8 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         seed_globals: False where other threads run jobs at the same time.
     """
     before = _context.job, _context.stream
+    # One thread at a time; but a job may wait for threads that want to run jobs too, and these must not wait for ever.
+    is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     saved = _save_globals() if seed_globals else None
     try:
         return run_seeded(lambda: enter_job(stream, job, seed_globals), function)
@@ -281,6 +287,8 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         _context.job, _context.stream = before
         if saved is not None:
             _restore_globals(saved)
+        if is_alone:
+            _globals_lock.release()
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:

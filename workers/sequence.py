@@ -11,11 +11,11 @@ import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import seeding
 from .errors import ClosedError, NotPicklableError, PlatformError, check_index, check_int
-from .keras_dataset import KerasDataset
+from .keras_dataset import KerasDataset, is_called_by_keras, is_keras_dataset
 from .layout import own
 
 if TYPE_CHECKING:
@@ -26,18 +26,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
+_OURS = "_is_wrapped_by_sequence"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _mark(function: _Function) -> _Function:
+    setattr(function, _OURS, True)
+    return function
+
+
 def _as_hook(method: Callable[[Any], None], of_keras: Callable[[Any], None]) -> Callable[[Any], None]:
     """A method that Keras calls, too often and too early: such that a call of Keras's does ``of_keras``, which knows
     when it is meant."""
 
     @functools.wraps(method)
-    def hook(self: Sequence) -> None:
-        if seeding.current_job() is None and self._keras_use.thread is not None:
+    def hook(self: Sequence, *args: Any, **kwargs: Any) -> None:
+        if is_called_by_keras() and self._keras_use.thread is not None:
             of_keras(self)
         else:
-            method(self)
+            method(self, *args, **kwargs)
 
-    return hook
+    return _mark(hook)
 
 
 _KERAS_HOOKS = {"on_epoch_begin": KerasDataset._keras_epoch_begin, "on_epoch_end": KerasDataset._keras_epoch_end}
@@ -48,6 +57,7 @@ class _Progress:
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.version = 0  # how often the epoch was set
         self.is_begun = False  # something of this epoch was read
         self.announced = -1  # the last epoch for which on_epoch_begin was called
         self.is_closed = False
@@ -76,15 +86,21 @@ class Sequence(KerasDataset):
     def __init__(self, *, seed: int | None = None) -> None:
         seed = seeding.check_seed(seed)
         if seed is not None:
-            self._seed = seed
+            self.__dict__["_sequence_seed"] = seed
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__getitem__" in cls.__dict__:
-            cls.__getitem__ = _as_job(cls.__dict__["__getitem__"])  # type: ignore[method-assign]
-        for name, of_keras in _KERAS_HOOKS.items():
-            if name in cls.__dict__:
-                setattr(cls, name, _as_hook(cls.__dict__[name], of_keras))
+        # Also those of bases that know nothing of us. What PyDataset itself defines says nothing.
+        for name in ("__getitem__", *_KERAS_HOOKS):
+            of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))
+            method = of.__dict__[name]
+            if not getattr(method, _OURS, False):
+                setattr(cls, name, _as_hook(method, _KERAS_HOOKS[name]) if name in _KERAS_HOOKS else _as_job(method))
+            elif getattr(cls, name) is not method:
+                setattr(cls, name, method)
+        for name in ("workers", "num_batches", "use_multiprocessing", "max_queue_size"):
+            if any(is_keras_dataset(each) for each in cls.__mro__):
+                setattr(cls, name, KerasDataset.__dict__[name])
 
     @abstractmethod
     def __len__(self) -> int:
@@ -107,27 +123,24 @@ class Sequence(KerasDataset):
 
     # -- where it stands
 
-    # As class attributes with lazy values, so that a subclass need not call our __init__.
-    _seed: int
-    _position: _Progress
+    # All made when first asked for, so that a subclass need not call our __init__.
 
     @property
     def _progress(self) -> _Progress:
-        try:
-            return self._position
-        except AttributeError:
-            self._position = _Progress()
-            return self._position
+        # Not by attribute: a class may pass on unknown ones to another sequence.
+        position: _Progress | None = self.__dict__.get("_position")
+        if position is None:
+            position = self.__dict__["_position"] = _Progress()
+        return position
 
     @property
     def seed(self) -> int:
         """What all random draws depend on."""
-        try:
-            return self._seed
-        except AttributeError:
-            self._seed = seeding.draw_seed()
-            logger.info("%s draws from seed %d", type(self).__name__, self._seed)
-            return self._seed
+        seed: int | None = self.__dict__.get("_sequence_seed")
+        if seed is None:
+            seed = self.__dict__["_sequence_seed"] = seeding.draw_seed()
+            logger.info("%s draws from seed %d", type(self).__name__, seed)
+        return seed
 
     @property
     def epoch(self) -> int:
@@ -138,6 +151,7 @@ class Sequence(KerasDataset):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._progress.epoch = check_int("epoch", epoch, 0)
+        self._progress.version += 1
         self._progress.is_begun = False
 
     def __iter__(self) -> Iterator[Any]:
@@ -219,22 +233,23 @@ class Sequence(KerasDataset):
     def _keras_front(self) -> Any:
         use = self._keras_use
         if use.front is None:
-            from .sequence_map import KerasFront
+            from .keras_front import KerasFront
 
             try:
                 use.front = KerasFront(self)
             except (NotPicklableError, PlatformError) as error:
                 logger.warning("model.fit computes the batches in its own process: %s", error)
                 use.front = False
-        return use.front or None
+        return None if use.front is False else use.front
 
     # -- the end
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""
         self._progress.is_closed = True
-        if self._keras_use.front:
-            self._keras_use.front.close()
+        front = self._keras_use.front
+        if front is not None and front is not False:
+            front.close()
 
     def _check_open(self) -> None:
         if self._progress.is_closed:
@@ -257,7 +272,8 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence, index: Any) -> Any:
-        if seeding.current_job() is not None:
+        is_for_keras = "_keras" in self.__dict__ and is_called_by_keras()
+        if seeding.current_job() is not None and not is_for_keras:
             return getitem(self, index)
         self._check_open()
         index = check_index(index, self)
@@ -267,12 +283,9 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             stream = seeding.Stream(self.seed)
             return seeding.run_job(stream, job, lambda: own(getitem(self, index)), self._may_draw())
 
-        use = self._keras_use
-        if use.thread is None:
-            return compute()
-        return self._keras_batch(index, compute) if use.is_asking else self._keras_probed(compute())
+        return self._keras_batch(index, compute) if is_for_keras else compute()
 
-    return __getitem__
+    return _mark(__getitem__)
 
 
 class SequenceDerived(Sequence):

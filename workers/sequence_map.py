@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import queue
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -159,6 +158,9 @@ class SequenceMap(SequenceDerived):
         return len(self.source_split)
 
     def __getitem__(self, index: int) -> Any:
+        if not self._is_indexed:
+            name = type(self.source_split).__name__
+            raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
         return self._one(self._task().run(index, None))
 
     # -- the engine
@@ -297,14 +299,25 @@ class SequenceMap(SequenceDerived):
         start = time.perf_counter()
         items = self._items_of(self._running().next())
         self._left -= 1
+        if len(items) > 1 and all(isinstance(item, (tuple, dict)) for item in items):
+            raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         self.metadata.time_to_get_next_batch += time.perf_counter() - start
         self.metadata.nb_batches += 1
         if self.on_error == "skip":  # Keras wants as many batches as there are
-            items = items or self._kept
-            if not items:
-                raise PrefetchError(f"batch {index}, the first that Keras asked for, was skipped")
+            items = items or self._kept or self._another(index)
             self._kept = items
         return self._one(items)
+
+    def _another(self, index: int) -> list[Any]:
+        """A batch in place of the skipped ``index``: the first that can be had behind it."""
+        for step in range(1, len(self)):
+            self._keras_use.forget()
+            self._begin_pass([(index + step) % len(self)])
+            items = self._items_of(self._running().next())
+            self._left -= 1
+            if items:
+                return items
+        raise PrefetchError("all batches were skipped")
 
     def _one(self, items: list[Any]) -> Any:
         """What an index stands for."""
@@ -381,62 +394,6 @@ class SequenceMap(SequenceDerived):
             raise ClosedError(f"this {type(self).__name__} was closed; make a new one")
         if isinstance(self.source_split, Sequence):
             self.source_split._check_open()
-
-
-class KerasFront(SequenceMap):
-    """The pool of a Sequence that was given to Keras as it is.
-
-    It belongs to the Sequence, which so is held weakly. Keras does not say when it needs it no more, and TensorFlow
-    holds every Sequence that it was given: so its workers end when nothing was asked for ``idle_s`` seconds.
-    """
-
-    idle_s = 60.0
-
-    def __init__(self, sequence: Sequence) -> None:
-        self._ended = threading.Event()
-        super().__init__(sequence, max(1, usable_cores() - 1))
-
-    def _start(self) -> None:
-        super()._start()
-        self._asked_s = time.monotonic()
-        self._ended = threading.Event()
-        weakref.finalize(self, self._ended.set)
-        arguments = weakref.ref(self), self._ended, self.idle_s
-        threading.Thread(target=_end_when_idle, args=arguments, name="prefetch-idle", daemon=True).start()
-
-    def _stop(self) -> None:
-        self._ended.set()
-        super()._stop()
-
-    def _ask(self, index: int, order: list[int] | None) -> Any:
-        try:
-            return super()._ask(index, order)
-        finally:
-            self._asked_s = time.monotonic()
-
-    def end_if_idle(self) -> None:
-        """End the workers, until they are needed again, if they were not for a while."""
-        use = self.source_split._keras_use
-        with use.lock:
-            if time.monotonic() - self._asked_s > self.idle_s:
-                use.forget()
-                self._stop()
-
-    @property
-    def source_split(self) -> Any:
-        return self._source()
-
-    @source_split.setter
-    def source_split(self, source: Sequence) -> None:
-        self._source = weakref.ref(source)
-
-
-def _end_when_idle(of: weakref.ref[KerasFront], ended: threading.Event, idle_s: float) -> None:
-    while not ended.wait(idle_s / 2):
-        front = of()
-        if front is not None:
-            front.end_if_idle()
-        del front
 
 
 def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:

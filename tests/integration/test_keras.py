@@ -13,9 +13,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -26,7 +28,7 @@ from telling import LENGTH, Telling, Unsendable, as_it_is, keep
 
 from sampler import SingleShotMemorySampler, load_image
 from workers import Sequence, current_job, prefetch
-from workers.sequence_map import KerasFront
+from workers.keras_front import KerasFront
 
 keras: Any = pytest.importorskip("keras")
 
@@ -330,6 +332,163 @@ def test_nobody_asks_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
         model.fit(sequence, epochs=2, verbose=0, callbacks=[Meddling(act)])
         wait_for(lambda: not psutil.Process().children())
     assert sorted(model.column(0)) == sorted([*range(30), *range(30)])
+
+
+class Ported(Telling):
+    """As it may come from a PyDataset: with its own ``workers``, and a file that is opened when needed."""
+
+    def __init__(self, workers: int = 4) -> None:
+        super().__init__()
+        self.workers = workers
+        self.file: Any = None
+
+    def __getitem__(self, index: int) -> Any:
+        if self.file is None:
+            self.file = threading.Lock()  # stands for what cannot be sent
+        assert self.workers == 4
+        return super().__getitem__(index)
+
+
+class Hooks:
+    ended: Any
+
+    def on_epoch_end(self) -> None:
+        self.ended.append(7)
+
+
+class Mixed(Hooks, Telling):
+    pass
+
+
+class First(keras.utils.PyDataset, Telling):  # type: ignore[misc]
+    def __init__(self) -> None:
+        Telling.__init__(self)
+
+
+class Delegating(Sequence):
+    """Passes on what it does not know."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(seed=1)
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.inner[index]
+        return x + 100, y
+
+
+@pytest.mark.parametrize("kind", [Ported, Mixed, First])
+def test_other_ways_to_write_a_sequence(kind: Any) -> None:
+    model = Recorder()
+    with kind() as sequence:
+        model.fit(sequence, epochs=3, verbose=0)
+        model.fit(sequence, epochs=1, verbose=0)
+        assert model.column(1) == [0] * LENGTH + [1] * LENGTH + [2] * LENGTH + [3] * LENGTH
+        assert os.getpid() not in model.column(2)
+        assert sequence.ended == ([7] * 4 if kind is Mixed else [0, 1, 2, 3])
+
+
+def test_a_sequence_that_delegates() -> None:
+    model = Recorder()
+    with Telling() as inner, Delegating(inner) as outer:
+        model.evaluate(inner, verbose=0)
+        model.fit(outer, verbose=0)
+        assert sorted(model.column(0)) == list(range(100, 100 + LENGTH))
+
+
+def test_a_copy_has_its_own_workers() -> None:
+    model = Recorder()
+    with Telling() as sequence:
+        model.evaluate(sequence, verbose=0)
+        with copy.copy(sequence) as other:
+            other.length = 4
+            model.fit(other, verbose=0)
+            assert sorted(model.column(0)) == [0, 1, 2, 3]
+            assert other.epoch == sequence.epoch == 1
+        assert sequence[0][0][0, 1] == 1
+
+
+def test_who_else_asks() -> None:
+    """By hand, from any thread, after a fit that failed: the true error, and nothing counts."""
+    model = Recorder()
+    with Telling(bad=7) as sequence, ThreadPoolExecutor(1) as threads:
+        with pytest.raises(KeyError, match="batch 7"):
+            model.fit(sequence, shuffle=False, verbose=0)
+        with pytest.raises(KeyError, match="batch 7"):
+            threads.submit(lambda: sequence[7]).result()
+        sequence.bad = -1
+        model.fit(sequence, verbose=0)
+        assert threads.submit(lambda: sequence[7]).result()[0][0, 1] == 2
+        sequence.on_epoch_end()
+        assert sequence.ended == [0, 1, 2]
+        assert {x[0, 1] for x, _ in sequence} == {2}
+
+
+def test_validation_steps() -> None:
+    """Each validation is of another epoch, from its first batch on."""
+    model = Recorder()
+    with Telling(4) as train, Telling(20) as other:
+        model.fit(train, epochs=3, validation_data=other, validation_steps=3, verbose=0)
+    assert model.column(0, "test") == [0, 1, 2] * 3
+    assert model.column(1, "test") == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+class Growing(Telling):
+    def on_epoch_end(self) -> None:
+        self.length += 1
+
+
+def test_a_sequence_that_grows() -> None:
+    model = Recorder()
+    with Growing() as sequence:
+        model.fit(sequence, epochs=3, verbose=0)
+    assert [model.column(1).count(epoch) for epoch in range(4)] == [10, 10, 10, 0]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_the_first_is_skipped(bad: int) -> None:
+    model = Recorder()
+    with Telling(bad=bad).prefetch(nb_workers=1, on_error="skip") as batches:
+        model.fit(batches, shuffle=False, verbose=0)
+    assert len(model.column(0)) == LENGTH
+    assert set(model.column(0)) == set(range(LENGTH)) - {bad}
+
+
+def twice(batch: Any) -> Any:
+    return [batch, batch]
+
+
+def test_what_fit_cannot_use() -> None:
+    model = Recorder()
+    with Telling().map(twice, nb_workers=1) as batches, pytest.raises(TypeError, match="returns a list of batches"):
+        model.fit(batches, verbose=0)
+
+    class Items:
+        def __iter__(self) -> Any:
+            return iter([])
+
+    with prefetch(Items(), 1) as batches, pytest.raises(TypeError, match="Items has no"):
+        model.fit(batches, verbose=0)
+
+
+def test_classes_that_want_no_subclasses() -> None:
+    class Registered(Telling):
+        names: ClassVar[list[str]] = []
+
+        def __init_subclass__(cls, *, name: str, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            cls.names.append(name)
+
+    assert isinstance(Registered(), keras.utils.PyDataset)
+    assert Registered.names == []
 
 
 def test_it_is_a_dataset_and_stays_what_it_is() -> None:

@@ -141,6 +141,7 @@ LABELS: dict[str, Any] = {
     "str": np.array(["cat", "owl", "dog"]),
     "bytes": np.array([b"cat", b"owl"]),
     "objects": np.array(["cat", "owl", "dog"], object),
+    "integer objects": np.array([3, 1, 4], object),
     "one-hot": np.eye(4)[:3],
     "one-hot uint8": np.eye(3, dtype=np.uint8),
     "column": np.array([[3], [1], [4]]),
@@ -172,7 +173,7 @@ def test_many_classes() -> None:
 
 
 def test_class_list_and_total() -> None:
-    seq = sampler(class_list=[4, 9], total_examples_per_class=6, steps_per_epoch=50)
+    seq = sampler(class_list={4, 9}, total_examples_per_class=6, steps_per_epoch=50)
     drawn = np.concatenate([x for x, _ in seq])
     assert set(Y[drawn].tolist()) == {4, 9}
     assert sorted(Counter(Y[list(set(drawn.tolist()))].tolist()).items()) == [(4, 6), (9, 6)]
@@ -252,6 +253,8 @@ def test_select_examples() -> None:
 WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"class_list": [3, 8]}, "class_list must be .* 8 is none of them; there are 1, 3, 4, 5, 9"),
     (ValueError, {"class_list": []}, "class_list .* empty"),
+    (TypeError, {"class_list": 3}, "class_list must be"),
+    (TypeError, {"y": np.arange(63) * 1e300}, "y must be labels"),
     (ValueError, {"y": Y[:-1]}, "x and y must be of the same length, not 63 and 62"),
     (ValueError, {"classes_per_batch": 6}, "classes_per_batch must be 1 to 5, the number of classes, not 6"),
     (ValueError, {"classes_per_batch": 0}, "classes_per_batch must be"),
