@@ -23,7 +23,8 @@ In the order data flows, a module each:
   reaped by a small ``server``, never from the user's process.
 - ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once.
 - ``worker``: a worker's life. ``seeding`` makes its random numbers a function of (seed, epoch, index); ``board``
-  is where it says which job it is in; ``twister`` keeps the user's generators; ``failure`` brings home what a job raises.
+  is where it says which job it is in; ``twister`` keeps the user's generators; ``failure`` brings home what a job
+  raises.
 - ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
   apart into arrays and puts them together again.
 - ``report``: what the log says. ``errors``: what is raised.
