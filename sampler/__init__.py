@@ -34,15 +34,22 @@ from .augmenter import Augmenter, ContrastiveAugmenter
 from .image import load_image
 from .memory import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
+from .shard_check import Problem, verify_shards
+from .shard_writer import write_class_shards
 from .tfds import TFDatasetMultiShotMemorySampler
+from .tfrecord import TFRecordDatasetSampler
 
 __all__ = [
     "Augmenter",
     "ContrastiveAugmenter",
     "MultiShotMemorySampler",
+    "Problem",
     "Sampler",
     "SingleShotMemorySampler",
     "TFDatasetMultiShotMemorySampler",
+    "TFRecordDatasetSampler",
     "load_image",
     "select_examples",
+    "verify_shards",
+    "write_class_shards",
 ]

@@ -13,6 +13,8 @@ executor has no thread: the consumer's own turns the same crank when it asks for
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import queue
@@ -49,6 +51,16 @@ class Options(NamedTuple):
 
     debug_job_report_timeout: float | None = 30.0
     job_timeout: float | None = None
+
+
+_is_exiting = threading.Event()
+
+
+@functools.cache
+def watch_for_exit() -> None:
+    """Know when the program ends. To be called after the first finalizer was made, so that it is known before that
+    runs."""
+    atexit.register(_is_exiting.set)
 
 
 class Engine:
@@ -181,6 +193,8 @@ class Engine:
         if self._fatal is not None:
             raise self._fatal
         if self._is_closing:
+            while _is_exiting.is_set() and threading.current_thread() is not threading.main_thread():
+                time.sleep(1.0)  # a daemon thread, which ends with the program: without a last word
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
     def close(self) -> None:

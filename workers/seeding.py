@@ -280,8 +280,9 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
     before = _context.job, _context.stream
     # One thread at a time; but a job may wait for threads that want to run jobs too, and these must not wait for ever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
-    saved = _save_globals() if seed_globals else None
+    saved = None
     try:
+        saved = _save_globals() if seed_globals else None
         return run_seeded(lambda: enter_job(stream, job, seed_globals), function)
     finally:
         _context.job, _context.stream = before

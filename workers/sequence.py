@@ -173,7 +173,7 @@ class Sequence(KerasDataset):
     def _begin_epoch(self) -> None:
         """Call ``on_epoch_begin``, unless it was for this epoch."""
         epoch = self._progress.epoch
-        if self._progress.announced != epoch:
+        if self._progress.announced != epoch and defines(self, "on_epoch_begin"):
             self._progress.announced = epoch
             job = seeding.Job(epoch, seeding.EPOCH_BEGIN)
             seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_begin)
@@ -286,6 +286,15 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         return self._keras_batch(index, compute) if is_for_keras else compute()
 
     return _mark(__getitem__)
+
+
+def defines(sequence: Any, *hooks: str) -> bool:
+    """Whether the first source of a sequence defines one of its ``hooks`` itself."""
+    while isinstance(sequence, SequenceDerived):
+        sequence = sequence.source_split
+    methods = [getattr(type(sequence), name, None) for name in hooks]
+    bases = Sequence.on_epoch_begin, Sequence.on_epoch_end, None
+    return any(method not in bases and method.__module__.partition(".")[0] != "keras" for method in methods)
 
 
 class SequenceDerived(Sequence):

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from . import seeding
+from . import pool, seeding
 from .errors import ClosedError, PrefetchError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
 from .layout import as_numpy
@@ -19,7 +19,7 @@ from .pool import Engine, Options, Outcome, PassOver
 from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .schedule import Failure, Schedule
-from .sequence import Sequence, SequenceDerived
+from .sequence import Sequence, SequenceDerived, defines
 from .task import Task, one_function
 
 logger = logging.getLogger("workers")
@@ -186,6 +186,7 @@ class SequenceMap(SequenceDerived):
         schedule = Schedule(nb_workers, bound, self.in_order, explain=given_up)
         self._engine = Engine(executor, schedule, Options(self.debug_job_report_timeout, self.job_timeout))
         self._finalizer = weakref.finalize(self, self._engine.close)
+        pool.watch_for_exit()
         logger.debug("%s started with %d workers", type(self).__name__, nb_workers)
 
     def _stop(self) -> None:
@@ -233,7 +234,7 @@ class SequenceMap(SequenceDerived):
 
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
-        overrides = _has_hooks(self)
+        overrides = defines(self, "on_epoch_begin", "on_epoch_end")
         if self._parcel is None:
             self._looks_ahead = not overrides
             return None
@@ -417,17 +418,6 @@ def _check_source(source: Any) -> None:
             "source_split must have __len__ and __getitem__, or __iter__; "
             f"{source!r:.200} ({type(source).__name__}) has neither"
         )
-
-
-def _has_hooks(sequence: Any) -> bool:
-    """Whether something in the chain of sources does anything between two epochs."""
-    while isinstance(sequence, SequenceDerived):
-        sequence = sequence.source_split
-    methods = [getattr(type(sequence), name, None) for name in ("on_epoch_begin", "on_epoch_end")]
-    bases = Sequence.on_epoch_begin, Sequence.on_epoch_end, None
-    return any(
-        method not in bases and method.__module__.partition(".")[0] not in ("keras", "tf_keras") for method in methods
-    )
 
 
 def usable_cores() -> int:

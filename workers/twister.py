@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.random  # now: numpy puts it off until it is asked for, and a Ctrl-C in an import is an ImportError
 
 _NBYTES = 4 * 624 + 4
 

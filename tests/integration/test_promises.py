@@ -146,7 +146,7 @@ def test_the_seed_is_drawn_once_and_logged(caplog: pytest.LogCaptureFixture) -> 
         first = list(batches)
     assert str(sequence.seed) in caplog.text
     again = Plain()
-    again._seed = sequence.seed
+    again.__dict__["_sequence_seed"] = sequence.seed
     assert list(again) == first
 
 

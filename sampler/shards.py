@@ -1,0 +1,128 @@
+"""What is known of a folder of shards before anything of it is read: files, records, classes.
+
+A shard is a TFRecord file whose records lie in blocks of one class. What :func:`sampler.write_class_shards` has written
+has an ``index.json`` beside it. Of other files the records are counted: by their lengths, which stand before each, or,
+if they are compressed, by reading them.
+
+A record in its file: its length (8 bytes), a checksum of that (4), the data, a checksum of these (4). Source:
+TensorFlow, "TFRecords format details".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from workers.errors import check_choice
+
+INDEX = "index.json"
+COMPRESSIONS = (None, "", "GZIP", "ZLIB")
+
+_HEADER = struct.Struct("<Q4x")
+_FOOTER_NBYTES = 4
+_READ_AT_ONCE = 1 << 20
+
+
+class Shard(NamedTuple):
+    """A file of records."""
+
+    path: str
+    num_records: int
+    nbytes: int
+    classes: tuple[str, ...] = ()  # whose records it holds; (): not known
+
+
+def find_shards(shard_path: str | os.PathLike[str], shard_suffix: str, compression: str | None) -> list[Shard]:
+    """The shards of a folder, in the order of their names.
+
+    Raises:
+        ValueError: there are none, or one is cut short; names the pattern and the folder, or the file and the offset.
+    """
+    check_choice("compression", compression, COMPRESSIONS)
+    folder = os.fspath(shard_path)
+    paths = find_paths(folder, shard_suffix)
+    known = read_index(folder)
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda path: _shard(path, known.get(os.path.basename(path)), compression), paths))
+
+
+def find_paths(folder: str, shard_suffix: str) -> list[str]:
+    """The files of ``folder`` whose names match ``shard_suffix``, in order; ValueError if there are none."""
+    import tensorflow as tf
+
+    paths = sorted(tf.io.gfile.glob(tf.io.gfile.join(folder, shard_suffix)))
+    if not paths:
+        raise ValueError(f"no file matches shard_suffix {shard_suffix!r} in {folder!r}, the shard_path")
+    return paths
+
+
+def read_index(folder: str) -> dict[str, Any]:
+    """{name of a shard: what ``index.json`` says of it}; {} if there is none."""
+    import tensorflow as tf
+
+    path = tf.io.gfile.join(folder, INDEX)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        shards: dict[str, Any] = json.load(file)["shards"]
+    return shards
+
+
+def _shard(path: str, known: Any, compression: str | None) -> Shard:
+    import tensorflow as tf
+
+    nbytes = tf.io.gfile.stat(path).length
+    if known is not None and known["nbytes"] == nbytes:
+        return Shard(path, known["records"], nbytes, tuple(known["classes"]))
+    return Shard(path, count_compressed(path, compression) if compression else count_records(path, nbytes), nbytes)
+
+
+def count_records(path: str, nbytes: int) -> int:
+    """How many records an uncompressed file has, by their lengths alone.
+
+    Raises:
+        ValueError: it is cut short, or no TFRecord file.
+    """
+    import tensorflow as tf
+
+    is_local = os.path.exists(path)
+    count, offset = 0, 0
+    with open(path, "rb") if is_local else tf.io.gfile.GFile(path, "rb") as file:
+        buffer, begins = b"", 0  # what was read, and where in the file that begins
+        while offset < nbytes:
+            if not begins <= offset <= begins + len(buffer) - _HEADER.size:
+                file.seek(offset)
+                buffer, begins = file.read(_READ_AT_ONCE), offset
+                if len(buffer) < _HEADER.size:
+                    break
+            (length,) = _HEADER.unpack_from(buffer, offset - begins)
+            end = offset + _HEADER.size + length + _FOOTER_NBYTES
+            if end > nbytes:
+                break
+            count, offset = count + 1, end
+    if offset != nbytes:
+        raise ValueError(
+            f"{path!r} is cut short, or no TFRecord file: record {count}, at byte {offset}, ends behind it"
+        )
+    return count
+
+
+def count_compressed(path: str, compression: str | None) -> int:
+    """How many records a file has, by reading it.
+
+    Raises:
+        ValueError: it cannot be read to its end.
+    """
+    import tensorflow as tf
+
+    count = 0
+    records = tf.data.TFRecordDataset(path, compression or "").batch(1024)
+    try:
+        for some in records:
+            count += int(some.shape[0])
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(f"{path!r} cannot be read as {compression} behind record {count}: {error.message}") from error
+    return count
