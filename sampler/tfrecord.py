@@ -10,7 +10,7 @@ a line that is cut into ``shards_per_cycle`` rows of equal length T. Batches are
 
 Shards of one class lie side by side on the line, so the same is true of classes, unless one has more than T blocks. Of
 a shard that is longer than T, T blocks are read, beginning elsewhere in each pass. What is left over at the end of the
-line is less than a batch, and other blocks each time.
+line are fewer blocks than there are rows, others each time.
 
 Source: McNaughton (1959), "Scheduling with deadlines and loss functions", for the rule of the line; TensorFlow
 Similarity API, ``TFSimilarity.samplers.TFRecordDatasetSampler``, for the arguments.
@@ -133,7 +133,7 @@ class Plan:
 
     Attributes:
         num_rows: files that are open at a time.
-        length: T, the blocks in a row; the first ``num_longer`` rows have one more.
+        length: T, the blocks in a row.
         num_batches: whole batches in a pass.
     """
 
@@ -159,8 +159,7 @@ class Plan:
         self.groups = _groups(shards)
         self.length = self._length()
         self.taken = np.minimum(self.blocks, self.length)
-        self.num_longer = int(self.taken.sum()) - self.length * self.num_rows
-        self.num_batches = int(self.taken.sum()) // blocks_per_batch
+        self.num_batches = self.length * self.num_rows // blocks_per_batch
         record_nbytes = sum(shard.nbytes for shard in shards) / max(1, sum(shard.num_records for shard in shards))
         self.block_nbytes = max(1.0, record_nbytes * example_per_class)
 
@@ -205,34 +204,28 @@ def _pass(plan: Plan, number: Any, seed: int, compression: str | None, shuffle: 
 
     def row(at: Any) -> Any:
         pieces = tf.data.Dataset.range(tf.cast(bounds[at], tf.int64), tf.cast(bounds[at + 1], tf.int64))
-        return pieces.flat_map(piece).batch(at_once).map(padded)
+        return pieces.flat_map(piece).batch(at_once)
 
-    def padded(blocks: Any) -> Any:
-        how_many = tf.shape(blocks)[0]
-        missing = tf.fill([at_once - how_many, size], "")
-        return tf.ensure_shape(tf.concat([blocks, missing], 0), [at_once, size]), how_many
-
-    def across(which: Any, some: Any) -> Any:
-        # (row, column, record) -> columns one after the other; what was padded stands in the last ones.
-        blocks, how_many = some
-        columns = tf.range(at_once)[:, None] + tf.zeros_like(how_many)[None, :]
-        is_there = columns < how_many[None, :]
+    def across(which: Any, blocks: Any) -> Any:
+        # (row, column, record) -> one column after the other, each of num_rows blocks.
+        columns = tf.range(tf.shape(blocks)[1])[None, :] + tf.zeros([num_rows, 1], tf.int32)
         if shuffle:  # among themselves those of the same piece, whose columns no other row has its shard in
-            at = tf.range(tf.shape(columns)[1], dtype=tf.int64)
-            begin = at * plan.length + tf.minimum(at, plan.num_longer) + which * at_once
-            pieces = tf.searchsorted(ends, tf.reshape(tf.cast(columns, tf.int64) + begin, [-1]), side="right")
-            keys = tf.cast(tf.reshape(pieces, tf.shape(columns)), tf.float64)
+            begin = tf.range(num_rows, dtype=tf.int64)[:, None] * plan.length + which * at_once
+            on_line = tf.cast(columns, tf.int64) + begin
+            of_piece = tf.reshape(tf.searchsorted(ends, tf.reshape(on_line, [-1]), side="right"), tf.shape(columns))
             drawn = tf.stack([_mixed(seed, number, which), 4])
-            keys += tf.random.stateless_uniform(tf.shape(columns), seed=drawn, dtype=tf.float64)
-            columns = tf.argsort(tf.where(is_there, keys, np.inf), axis=0)
-        where = tf.stack([tf.range(tf.shape(columns)[1])[None, :] + tf.zeros_like(columns), columns], -1)
-        return tf.gather_nd(blocks, tf.boolean_mask(where, is_there))
+            keys = tf.random.stateless_uniform(tf.shape(columns), seed=drawn, dtype=tf.float64)
+            columns = tf.argsort(tf.cast(of_piece, tf.float64) + keys, axis=1)
+        how_many = tf.shape(blocks)[1]
+        order = tf.transpose(tf.range(num_rows)[:, None] * how_many + columns)
+        return tf.gather(tf.reshape(blocks, [-1, size]), order)  # half the time of gather_nd
 
     dataset = tf.data.Dataset.range(num_rows).interleave(
         row, cycle_length=num_rows, block_length=1, num_parallel_calls=calls
     )
-    dataset = dataset.batch(num_rows).enumerate().map(across)
-    dataset = dataset.rebatch(plan.blocks_per_batch, drop_remainder=True)
+    dataset = dataset.batch(num_rows, drop_remainder=True).prefetch(1).enumerate().map(across).prefetch(1).unbatch()
+    if num_rows != plan.blocks_per_batch:
+        dataset = dataset.unbatch().batch(plan.blocks_per_batch, drop_remainder=True)
     return dataset.map(lambda blocks: tf.reshape(blocks, [plan.blocks_per_batch * size]))
 
 
@@ -256,11 +249,8 @@ def _pieces(plan: Plan, number: Any, seed: int) -> tuple[Any, Any, Any, Any]:
     begin = tf.gather(tf.minimum(begin, blocks - taken), order)
     taken = tf.gather(taken, order)
     start = tf.cumsum(taken, exclusive=True)
-    length, longer = plan.length, plan.num_longer
-    of_longer = start // (length + 1)
-    row = tf.where(of_longer < longer, of_longer, longer + (start - longer * (length + 1)) // length)
-    row_end = (row + 1) * length + tf.minimum(row + 1, longer)
-    here = tf.minimum(taken, row_end - start)
+    row = start // plan.length
+    here = tf.minimum(taken, (row + 1) * plan.length - start)
 
     def both(one: Any, other: Any) -> Any:
         return tf.reshape(tf.stack([one, other], 1), [-1])
