@@ -14,8 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = re.findall(r"\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", (ROOT / "README.rst").read_text())
 
-# What TensorFlow's libraries say of the machine when they are loaded.
-GREETING = re.compile(r"WARNING: All log messages|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |To enable the following")
+# What TensorFlow's libraries say of the machine when they are loaded, and progress.
+GREETING = re.compile(
+    r"(writing|reading|verifying)\b|$|WARNING: All log messages|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |To enable"
+)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
