@@ -17,6 +17,7 @@ EXAMPLES = re.findall(r"\.\. code-block:: python\n\n((?: {4}.*\n|\n)+)", (ROOT /
 # What TensorFlow's libraries say of the machine when they are loaded, and progress.
 GREETING = re.compile(
     r"(writing|reading|verifying)\b|$|WARNING: All log messages|[IWE]\d{4} |\d{4}-\d\d-\d\d .*: [IWE] |To enable"
+    r"|WARNING:tensorflow:AutoGraph|Cause: Unable to locate the source|To silence this"  # of a program from stdin
 )
 
 
