@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .failure import presentable
+from .errors import RemoteTraceback
+from .failure import add_note, presentable
 
 logger = logging.getLogger("workers")
 
@@ -277,8 +278,12 @@ class KerasDataset:
             if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise
             error = presentable(raised)
+            if isinstance(error.__cause__, RemoteTraceback):  # Keras takes the cause away from what it lets through
+                add_note(error, str(error.__cause__))
             if use.like is None or use.is_probing or use.thread == threading.get_ident():
-                raise error from None if error is raised else raised
+                if error is raised:
+                    raise
+                raise error from raised
             use.error = error
             use.forget()
             return use.like

@@ -177,8 +177,9 @@ def test_an_exception(nb_workers: int, how: str) -> None:
     sequence = Telling(bad=7)
     with sequence.prefetch(nb_workers=nb_workers) as batches:
         options = {"shuffle": False} if how == "fit" else {}
-        with pytest.raises(KeyError, match="batch 7"):
+        with pytest.raises(KeyError, match="batch 7") as caught:
             getattr(model, how)(batches, verbose=0, **options)
+        assert ("telling.py" in "".join(caught.value.__notes__)) is (nb_workers == 2)  # the worker's traceback
         assert max(map(len, model.seen.values())) == 7
         sequence.bad = -1
         model.fit(batches, verbose=0)
