@@ -88,8 +88,10 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+ONCE = [*[(kind, True) for kind in KINDS], *[(kind, False) for kind in ("sequence", "prefetch", "as they come")]]
+
+
+@pytest.mark.parametrize(("kind", "shuffle"), ONCE)
 def test_every_batch_once(kind: str, shuffle: bool) -> None:
     """Each epoch has each batch once, and those of the plain loop."""
     model = Recorder()
