@@ -67,6 +67,7 @@ class Recorder(keras.Model):  # type: ignore[misc]
 def _tensorflow_is_started() -> None:
     """So that its descriptors are there before the police look."""
     Recorder().fit(np.zeros((4, 5)), np.zeros((4, 1)), verbose=0)
+    gc.freeze()  # TensorFlow's million objects need not be looked through after each test
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
@@ -25,6 +26,7 @@ def _tensorflow_is_started() -> None:
     """So that its descriptors, and tqdm's thread, are there before the police look."""
     list(tqdm(range(3)))
     list(tf.data.Dataset.range(3).interleave(tf.data.Dataset.range, num_parallel_calls=2))
+    gc.freeze()
 
 
 def record(shard: int, number: int, label: int) -> bytes:
