@@ -126,11 +126,7 @@ def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
 
 def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(the classes, ascending; for each label its position in them)."""
-    if labels.ndim == 2:
-        columns = labels.argmax(1)
-        classes, number = np.unique(columns, return_inverse=True)
-    else:
-        classes, number = np.unique(labels, return_inverse=True)
+    classes, number = np.unique(labels.argmax(1) if labels.ndim == 2 else labels, return_inverse=True)
     return classes, number.astype(np.uint16 if len(classes) <= 2**16 else np.int64)
 
 

@@ -100,7 +100,7 @@ def _check(
             count += len(some_lengths)
             offset = int(starts[-1])
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-        return _where(path, block, compression, str(error.message))
+        return _where(path, compression, str(error.message))
     if count % block:
         what = f"the file ends within a block: it has {count} records, not a multiple of {block}"
         return Problem(path, count, offset, what)
@@ -110,7 +110,7 @@ def _check(
     return None
 
 
-def _where(path: str, block: int, compression: str | None, message: str) -> Problem:
+def _where(path: str, compression: str | None, message: str) -> Problem:
     """The record at which the file cannot be read any more."""
     import tensorflow as tf
 

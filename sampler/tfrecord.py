@@ -266,14 +266,14 @@ def _mixed(seed: int, number: Any, at: Any) -> Any:
     """A seed for each (seed, pass, position): the finaliser of splitmix64 over all three."""
     import tensorflow as tf
 
+    def folded(value: Any, by: int) -> Any:
+        return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(by, tf.uint64)))
+
     def mix(value: Any) -> Any:
         value = tf.bitcast(value, tf.uint64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(shift, tf.uint64)))
-            value *= tf.constant(factor, tf.uint64)
-        return tf.bitcast(
-            tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(31, tf.uint64))), tf.int64
-        )
+        for by, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            value = folded(value, by) * tf.constant(factor, tf.uint64)
+        return tf.bitcast(folded(value, 31), tf.int64)
 
     return mix(mix(tf.constant(seed, tf.int64) + mix(tf.cast(number, tf.int64))) + tf.cast(at, tf.int64))
 

@@ -18,7 +18,6 @@ Source: ``keras.utils.PyDataset``, Keras 3.
 from __future__ import annotations
 
 import copyreg
-import logging
 import random
 import sys
 import threading
@@ -30,8 +29,6 @@ import numpy as np
 
 from .errors import RemoteTraceback
 from .failure import add_note, presentable
-
-logger = logging.getLogger("workers")
 
 
 class KerasUse:
@@ -148,6 +145,12 @@ class _ForKeras:
 _DEFAULTS = {"workers": 1, "use_multiprocessing": False, "max_queue_size": None}
 
 
+def _keras_class() -> type | None:
+    """``keras.utils.PyDataset``, where Keras is loaded."""
+    dataset = getattr(getattr(sys.modules.get("keras"), "utils", None), "PyDataset", None)
+    return dataset if isinstance(dataset, type) else None
+
+
 class _Quiet:
     """In front of a class, keeps its ``__init_subclass__`` from being called for what is no subclass to its author."""
 
@@ -163,10 +166,8 @@ class KerasDataset:
     """
 
     def _class(self) -> type:
-        keras = sys.modules.get("keras")
-        dataset = getattr(getattr(keras, "utils", None), "PyDataset", None)
-        own = type(self)
-        if not isinstance(dataset, type) or issubclass(own, dataset):
+        dataset, own = _keras_class(), type(self)
+        if dataset is None or issubclass(own, dataset):
             return own
         seen_as: type | None = own.__dict__.get("_seen_as_dataset")
         if seen_as is None:
@@ -315,8 +316,7 @@ def plain_dataset() -> type:
 
 def is_keras_dataset(value: Any) -> bool:
     """Whether ``value`` is the class PyDataset itself."""
-    keras: Any = sys.modules.get("keras")
-    return keras is not None and value is getattr(getattr(keras, "utils", None), "PyDataset", None)
+    return value is not None and value is _keras_class()
 
 
 def _plain(value: Any) -> Any:
