@@ -11,12 +11,15 @@ TensorFlow, "TFRecords format details".
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from workers.errors import check_choice
+from workers.errors import check_choice, check_int
+
+logger = logging.getLogger("sampler")
 
 INDEX = "index.json"
 COMPRESSIONS = (None, "", "GZIP", "ZLIB")
@@ -35,18 +38,52 @@ class Shard(NamedTuple):
     classes: tuple[str, ...] = ()  # whose records it holds; (): not known
 
 
-def find_shards(shard_path: str | os.PathLike[str], shard_suffix: str, compression: str | None) -> list[Shard]:
+def find_shards(
+    shard_path: str | os.PathLike[str], shard_suffix: str, compression: str | None, on_error: str = "raise"
+) -> list[Shard]:
     """The shards of a folder, in the order of their names.
+
+    Args:
+        on_error: ``"skip"``: all are read to their ends; those that cannot be are left out, counted and logged.
 
     Raises:
         ValueError: there are none, or one is cut short; names the pattern and the folder, or the file and the offset.
     """
     check_choice("compression", compression, COMPRESSIONS)
+    check_choice("on_error", on_error, ("raise", "skip"))
     folder = os.fspath(shard_path)
     paths = find_paths(folder, shard_suffix)
     known = read_index(folder)
+
+    def shard(path: str) -> Shard | None:
+        try:
+            found = _shard(path, known.get(os.path.basename(path)), compression)
+            if on_error == "skip" and count_by_reading(path, compression) != found.num_records:
+                return None
+            return found
+        except ValueError:
+            if on_error == "raise":
+                raise
+            return None
+
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda path: _shard(path, known.get(os.path.basename(path)), compression), paths))
+        shards = list(threads.map(shard, paths))
+    bad = [path for path, each in zip(paths, shards, strict=True) if each is None]
+    if bad:
+        names = ", ".join(bad)
+        logger.error("%d of %d shards are left out, for they are cut short or corrupt: %s", len(bad), len(paths), names)
+    return [each for each in shards if each is not None]
+
+
+def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
+    """Every ``world``-th, beginning with number ``rank``, of ``shard`` = (rank, world)."""
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise TypeError(f"shard must be None or (rank, world), not {shard!r}")
+    world = check_int("world of shard", shard[1], 1)
+    rank = check_int("rank of shard", shard[0], 0)
+    if rank >= world:
+        raise ValueError(f"rank of shard must be 0 to {world - 1}, not {rank}")
+    return shards[rank::world]
 
 
 def find_paths(folder: str, shard_suffix: str) -> list[str]:
@@ -77,7 +114,7 @@ def _shard(path: str, known: Any, compression: str | None) -> Shard:
     nbytes = tf.io.gfile.stat(path).length
     if known is not None and known["nbytes"] == nbytes:
         return Shard(path, known["records"], nbytes, tuple(known["classes"]))
-    return Shard(path, count_compressed(path, compression) if compression else count_records(path, nbytes), nbytes)
+    return Shard(path, count_by_reading(path, compression) if compression else count_records(path, nbytes), nbytes)
 
 
 def count_records(path: str, nbytes: int) -> int:
@@ -110,7 +147,7 @@ def count_records(path: str, nbytes: int) -> int:
     return count
 
 
-def count_compressed(path: str, compression: str | None) -> int:
+def count_by_reading(path: str, compression: str | None) -> int:
     """How many records a file has, by reading it.
 
     Raises:
@@ -124,5 +161,5 @@ def count_compressed(path: str, compression: str | None) -> int:
         for some in records:
             count += int(some.shape[0])
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(f"{path!r} cannot be read as {compression} behind record {count}: {error.message}") from error
+        raise ValueError(f"{path!r} cannot be read with compression {compression} behind record {count}: {error.message}") from error
     return count
