@@ -37,7 +37,7 @@ from .sampler import Sampler
 from .shard_check import Problem, verify_shards
 from .shard_writer import write_class_shards
 from .tfds import TFDatasetMultiShotMemorySampler
-from .tfrecord import TFRecordDatasetSampler
+from .tfrecord import TFRecordDatasetSampler, TFRecordSequence
 
 __all__ = [
     "Augmenter",
@@ -48,6 +48,7 @@ __all__ = [
     "SingleShotMemorySampler",
     "TFDatasetMultiShotMemorySampler",
     "TFRecordDatasetSampler",
+    "TFRecordSequence",
     "load_image",
     "select_examples",
     "verify_shards",

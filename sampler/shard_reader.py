@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .shard_rows import Rows, mixed, pieces_of_pass
+from .shard_rows import Pieces, Rows, mixed, pieces_of_pass
 
-_BUFFER_NBYTES = 128 << 10  # of each open file
 _MAX_UNROLLED = 128  # records
 _MAX_GROWTH = 8  # times the bytes of a record: what is larger is deserialised batch by batch
 
@@ -29,6 +28,13 @@ class Deserialiser(NamedTuple):
     function: Callable[[Any], Any]
     is_batch: bool  # it is given a vector of records
     nbytes: float  # of what it makes of one record, if of any number of them; else infinite
+
+
+class Chunk(NamedTuple):
+    """Blocks of a row, or of all rows. Tensors."""
+
+    records: Any  # (..., blocks, records in a block)
+    piece: Any  # (..., blocks): of which piece of a shard; -1 - that where records are missing
 
 
 class Reader:
@@ -52,66 +58,49 @@ class Reader:
         self._shuffle = shuffle
         self._calls = calls
         self._parallelism = parallelism
-        self._size = rows.example_per_class
-        self._batch_size = rows.blocks_per_batch * self._size
+        self._batch_size = rows.blocks_per_batch * rows.example_per_class
         self._is_early = deserialiser.nbytes <= _MAX_GROWTH * rows.record_nbytes
 
-    def batches(self, num_passes: int | None, first_pass: int = 0, first_batch: int = 0) -> Any:
+    def batches(self, num_passes: int | None, first_pass: Any = 0, first_batch: int = 0) -> Any:
         """A data set of the batches of ``num_passes`` passes (None: endless), from ``first_batch`` of the first on."""
         import tensorflow as tf
 
-        last = np.iinfo(np.int64).max if num_passes is None else first_pass + num_passes
-        passes = tf.data.Dataset.range(first_pass, last)
-        first_batch = tf.constant(first_batch, tf.int64)
-        batches = passes.flat_map(lambda number: self._pass(number, tf.where(number == first_pass, first_batch, 0)))
-        return batches if self._is_early else self._deserialised(batches)
-
-    def _pass(self, number: Any, first_batch: Any) -> Any:
-        """One pass: its batches, or, where they are deserialised later, vectors of as many records."""
-        import tensorflow as tf
-
-        rows, size = self.rows, self._size
+        rows, deserialise = self.rows, self._deserialise
+        first_pass, first_batch = (tf.convert_to_tensor(each, tf.int64) for each in (first_pass, first_batch))
         first_block = first_batch * rows.blocks_per_batch
         first_chunk = first_block // (rows.num_rows * rows.at_once)
-        column = first_chunk * rows.at_once
-        pieces = pieces_of_pass(rows, number, self._seed, column)
-        bounds = tf.searchsorted(pieces.row, tf.range(rows.num_rows + 1, dtype=tf.int64), out_type=tf.int64)
-        ends = tf.cumsum(pieces.count)
+        first_column = first_chunk * rows.at_once
+        last = np.iinfo(np.int64).max if num_passes is None else first_pass + num_passes
+        passes = tf.data.Dataset.range(first_pass, last)
+        chunks_per_pass = -(-rows.length // rows.at_once)
+        is_direct = rows.num_rows == rows.blocks_per_batch  # a column is a batch
+        too_many = rows.length * rows.num_rows - rows.num_batches * rows.blocks_per_batch
+
+        def pieces(number: Any) -> Pieces:
+            return pieces_of_pass(rows, number, self._seed, tf.where(number == first_pass, first_column, 0))
 
         def row(at: Any) -> Any:
-            of_row = tf.data.Dataset.range(bounds[at], bounds[at + 1])
-            chunks = of_row.flat_map(lambda at: self._chunks(pieces.path[at], pieces.first[at], pieces.count[at]))
-            return chunks.rebatch(rows.at_once)
-
-        def order(chunk: Any, how_many: Any) -> Any:
-            """Of the blocks of a chunk, which are ``how_many`` of each row: one column after the other."""
-            columns = tf.tile(tf.range(how_many)[None, :], [rows.num_rows, 1])
-            if self._shuffle:  # among themselves those of a piece, whose columns no other row has its shard in
-                begin = tf.range(rows.num_rows, dtype=tf.int64)[:, None] * (rows.length - column)
-                begin += (chunk - first_chunk) * rows.at_once
-                on_line = tf.reshape(tf.cast(columns, tf.int64) + begin, [-1])
-                of_piece = tf.reshape(tf.searchsorted(ends, on_line, side="right"), tf.shape(columns))
-                drawn = tf.stack([mixed(self._seed, number, chunk), 4])
-                keys = tf.random.stateless_uniform(tf.shape(columns), seed=drawn)
-                # As float64 their sums are exact: the same order wherever the pass was begun.
-                keys = tf.cast(of_piece, tf.float64) + tf.cast(keys, tf.float64)
-                columns = tf.argsort(keys, axis=1, stable=True)
-            blocks = tf.reshape(tf.transpose(tf.range(rows.num_rows)[:, None] * how_many + columns), [-1])
-            passed_by = first_block - column * rows.num_rows
-            return blocks[tf.where(chunk == first_chunk, passed_by, 0) :]
-
-        is_direct = rows.num_rows == rows.blocks_per_batch  # a column is a batch
+            return passes.flat_map(lambda number: self._row(at, pieces(number)))
 
         def reshaped(parts: Any, front: list[int]) -> Any:
             return tf.nest.map_structure(lambda part: tf.reshape(part, [*front, *part.shape[2:]]), parts)
 
-        def across(chunk: Any, records: Any) -> Any:
-            blocks = order(chunk, tf.shape(records)[1])
-            parts = self._deserialise.function(tf.reshape(records, [-1])) if self._is_early else records
+        def across(at: Any, chunk: Chunk) -> Any:
+            number, which = at // chunks_per_pass, at % chunks_per_pass
+            is_broken = tf.reduce_min(chunk.piece) < 0
+            piece = tf.cond(is_broken, lambda: self._broken(pieces(number), chunk), lambda: chunk.piece)
+            blocks = self._order(number, which, piece)
+            begin = tf.where(at == first, first_block - first_column * rows.num_rows, 0)
+            end = tf.size(blocks, tf.int64) - tf.where(which == chunks_per_pass - 1, tf.constant(too_many, tf.int64), 0)
+            blocks = blocks[begin:end]
+            with tf.control_dependencies([piece]):
+                parts = tf.reshape(chunk.records, [-1])
+            parts = deserialise.function(parts) if self._is_early else parts
 
             def ordered(part: Any) -> Any:
                 shape = part.shape[1:] if self._is_early else []
-                return tf.gather(tf.reshape(part, [-1, size, *shape]), blocks)  # half the time of gather_nd
+                part = tf.reshape(part, [-1, rows.example_per_class, *shape])
+                return tf.gather(part, blocks)  # half the time of gather_nd
 
             parts = tf.nest.map_structure(ordered, parts)
             return reshaped(parts, [-1, self._batch_size]) if is_direct else parts
@@ -119,44 +108,77 @@ class Reader:
         chunks = tf.data.Dataset.range(rows.num_rows).interleave(
             row, cycle_length=rows.num_rows, block_length=1, num_parallel_calls=self._calls, deterministic=True
         )
-        chunks = chunks.batch(rows.num_rows, drop_remainder=True).prefetch(1).enumerate(first_chunk)
+        first = first_pass * chunks_per_pass + first_chunk
+        chunks = chunks.batch(rows.num_rows, drop_remainder=True).prefetch(1).enumerate(first)
         if self._is_early:
-            chunks = chunks.map(across, num_parallel_calls=self._parallelism, deterministic=True)
+            batches = chunks.map(across, num_parallel_calls=self._parallelism, deterministic=True)
         else:
-            chunks = chunks.map(across).prefetch(1)
+            batches = chunks.map(across).prefetch(1)
         if is_direct:
-            return chunks.unbatch()
-        batches = chunks.rebatch(rows.blocks_per_batch, drop_remainder=True)
-        return batches.map(lambda *parts: reshaped(parts, [self._batch_size]))
+            batches = batches.unbatch()
+        else:
+            batches = batches.rebatch(rows.blocks_per_batch, drop_remainder=True)
+            batches = batches.map(lambda *parts: reshaped(parts, [self._batch_size]))
+        return batches if self._is_early else self._deserialised(batches)
 
-    def _chunks(self, path: Any, first: Any, count: Any) -> Any:
-        """The ``count`` blocks of a shard from ``first`` on, ``at_once`` of them together."""
+    def _row(self, row: Any, pieces: Pieces) -> Any:
+        """The chunks of a row in one pass."""
         import tensorflow as tf
 
-        size, at_once = self._size, self.rows.at_once
-        records = tf.data.TFRecordDataset(path, self._compression, buffer_size=_BUFFER_NBYTES)
-        chunks = records.skip(first * size).take(count * size).batch(at_once * size).ignore_errors()
-        missing = tf.data.Dataset.from_tensors(tf.fill([0], "")).repeat()
+        size, at_once = self.rows.example_per_class, self.rows.at_once
 
-        def checked(number: Any, records: Any) -> Any:
-            is_whole = tf.size(records, tf.int64) == tf.minimum(count - number * at_once, at_once) * size
-            return tf.reshape(tf.cond(is_whole, lambda: records, lambda: self._broken(path)), [-1, size])
+        def chunks(at: Any) -> Any:
+            with tf.control_dependencies([_opened(pieces.path[at])]):
+                records = tf.data.TFRecordDataset(tf.identity(pieces.path[at]), self._compression)
+            records = records.skip(pieces.first[at] * size).batch(at_once * size).ignore_errors()
+            missing = tf.data.Dataset.from_tensors(tf.fill([0], "")).repeat()
+            numbers = tf.data.Dataset.range(-(-pieces.count[at] // at_once))
+            return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(at).repeat(), numbers, records.concatenate(missing))
 
-        return chunks.concatenate(missing).take(-(-count // at_once)).enumerate().map(checked)
+        def whole(at: Any, number: Any, records: Any) -> Chunk:
+            """As many records as there must be, also where some are missing."""
+            count = tf.minimum(pieces.count[at] - number * at_once, at_once)
+            missing = count * size - tf.size(records, tf.int64)
 
-    def _broken(self, path: Any) -> Any:
+            def made_whole() -> Any:  # by copies: what follows logs an error for each slice that shares memory
+                there = tf.gather(records, tf.range(tf.minimum(count * size, tf.size(records, tf.int64))))
+                return tf.concat([there, tf.fill([tf.maximum(missing, 0)], "")], 0)
+
+            records = tf.cond(missing == 0, lambda: records, made_whole)
+            piece = tf.where(missing <= 0, at, -1 - at)
+            return Chunk(tf.reshape(records, [-1, size]), tf.fill([count], piece))
+
+        of_row = tf.searchsorted(pieces.row, tf.stack([row, row + 1]), out_type=tf.int64)
+        return tf.data.Dataset.range(of_row[0], of_row[1]).flat_map(chunks).map(whole).rebatch(at_once)
+
+    def _order(self, number: Any, which: Any, piece: Any) -> Any:
+        """Of the blocks of chunk ``which``: one column after the other, of each row those of a piece shuffled: these
+        are in columns in which no other row has their shard."""
+        import tensorflow as tf
+
+        num_rows, how_many = self.rows.num_rows, tf.shape(piece)[1]
+        columns = tf.tile(tf.range(how_many)[None, :], [num_rows, 1])
+        if self._shuffle:
+            keys = tf.random.stateless_uniform(tf.shape(piece), seed=tf.stack([mixed(self._seed, number, which), 4]))
+            # As float64 their sums are exact, so the order does not depend on where the pass was begun.
+            columns = tf.argsort(tf.cast(piece, tf.float64) + tf.cast(keys, tf.float64), axis=1, stable=True)
+        return tf.reshape(tf.transpose(tf.range(num_rows)[:, None] * how_many + columns), [-1])
+
+    def _broken(self, pieces: Pieces, chunk: Chunk) -> Any:
         """Fails, with where the file cannot be read any more."""
         import tensorflow as tf
 
+        path = pieces.path[-1 - tf.reduce_min(chunk.piece)]
         records = tf.data.TFRecordDataset(path, self._compression).ignore_errors()
         count, offset = records.reduce(
             (tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
             lambda state, record: (state[0] + 1, state[1] + 16 + tf.cast(tf.strings.length(record), tf.int64)),
         )
-        where = ["shard ", path, " is cut short or corrupt at record ", tf.strings.as_string(count)]
-        where += [", byte (of what is compressed) " if self._compression else ", byte ", tf.strings.as_string(offset)]
-        with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [tf.strings.join(where)])]):
-            return tf.fill([0], tf.identity(path))
+        byte = ", byte (of what is compressed) " if self._compression else ", byte "
+        where = [tf.strings.as_string(count), byte, tf.strings.as_string(offset)]
+        where = tf.strings.join(["shard ", path, " is cut short or corrupt at record ", *where])
+        with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [where])]):
+            return tf.identity(chunk.piece)
 
     def _deserialised(self, records: Any) -> Any:
         """Batches of vectors of as many records."""
@@ -176,6 +198,14 @@ class Reader:
             records = records.rebatch(at_once)
         records = records.map(unrolled, num_parallel_calls=self._parallelism, deterministic=True)
         return records if at_once == self._batch_size else records.rebatch(self._batch_size)
+
+
+def _opened(path: Any) -> Any:
+    """Fails if the file cannot be opened: ``ignore_errors`` would try again for ever."""
+    import tensorflow as tf
+
+    some = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=16)
+    return some.concatenate(tf.data.Dataset.from_tensors("")).take(1).get_single_element()
 
 
 def check_deserialiser(deserialization_fn: Any, batch_deserialization_fn: Any, batch_size: int) -> Deserialiser:

@@ -61,7 +61,8 @@ class Rows:
         self.length = self._length()
         self.taken = np.minimum(self.blocks, self.length)
         self.num_batches = self.length * self.num_rows // blocks_per_batch
-        self.record_nbytes = max(1.0, sum(shard.nbytes for shard in shards) / sum(shard.num_records for shard in shards))
+        num_records = sum(shard.num_records for shard in shards)
+        self.record_nbytes = max(1.0, sum(shard.nbytes for shard in shards) / num_records)
         fits = _READ_NBYTES / (self.record_nbytes * example_per_class * self.num_rows)
         self.at_once = int(max(1, min(_MAX_READ, self.length, fits)))
 

@@ -161,5 +161,6 @@ def count_by_reading(path: str, compression: str | None) -> int:
         for some in records:
             count += int(some.shape[0])
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise ValueError(f"{path!r} cannot be read with compression {compression} behind record {count}: {error.message}") from error
+        what = f"{path!r} cannot be read with compression {compression} behind record {count}"
+        raise ValueError(f"{what}: {error.message}") from error
     return count

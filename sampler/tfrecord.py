@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from workers import Sequence, seeding
 from workers.errors import check_choice, check_int
 from workers.layout import as_numpy
@@ -104,12 +106,14 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
         shard=shard,
     )
     num_passes = None if num_repeat < 0 else num_repeat
-    batches = reader.batches(num_passes)
     if service is not None:
         # A pass is what is given to a worker: so its batches stay balanced and every block comes once.
+        passes = tf.data.Dataset.range(np.iinfo(np.int64).max if num_passes is None else num_passes)
+        batches = passes.flat_map(lambda number: reader.batches(1, number))
         dynamic = tf.data.experimental.service.ShardingPolicy.DYNAMIC
         batches = batches.apply(tf.data.experimental.service.distribute(dynamic, service))
     else:
+        batches = reader.batches(num_passes)
         length = tf.data.INFINITE_CARDINALITY if num_passes is None else num_passes * reader.rows.num_batches
         batches = batches.apply(tf.data.experimental.assert_cardinality(length))
     return batches.prefetch(prefetch_size) if prefetch_size else batches
@@ -168,6 +172,8 @@ class TFRecordSequence(Sequence):
             on_error=on_error,
             shard=shard,
         )
+        self._start: Any = None  # a variable: (epoch, index) from which an iterator of the data set will begin
+        self._dataset: Any = None
         self._batches: Iterator[Any] = iter(())
         self._place = (-1, -1)  # (epoch, index) of the next of these
 
@@ -179,12 +185,24 @@ class TFRecordSequence(Sequence):
         """Batch ``index`` of the current epoch."""
         epoch = self.epoch
         if self._place != (epoch, index):
-            batches = self._reader.batches(None, epoch, index)
-            self._batches = iter(batches.prefetch(self._prefetch_size) if self._prefetch_size else batches)
+            self._batches = self._from(epoch, index)
         self._place = (-1, -1)
         batch = as_numpy(next(self._batches))
         self._place = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
         return batch
+
+    def _from(self, epoch: int, index: int) -> Iterator[Any]:
+        import tensorflow as tf
+
+        if self._dataset is None:
+            # Where it begins is read when it runs: a data set of its own for each place takes a second to be traced.
+            self._start = start = tf.Variable([0, 0], dtype=tf.int64)
+            place = tf.data.Dataset.from_tensors(0).map(lambda _: (start[0], start[1]))
+            dataset = place.flat_map(lambda epoch, index: self._reader.batches(None, epoch, index))
+            self._dataset = dataset.prefetch(self._prefetch_size) if self._prefetch_size else dataset
+        self._start.assign([epoch, index])
+        batches: Iterator[Any] = iter(self._dataset)
+        return batches
 
     def _may_draw(self) -> bool:
         return False

@@ -212,6 +212,10 @@ class KerasDataset:
             use.num_batches = num_batches
         return num_batches
 
+    #: Its batches are read in order in the consumer's process, and sent to workers. They are in random order already,
+    #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
+    is_stream = False
+
     workers = _ForKeras(_workers_for_keras)
     num_batches = _ForKeras(_num_batches_for_keras)
     use_multiprocessing = _ForKeras(lambda self: False)
@@ -255,25 +259,28 @@ class KerasDataset:
         """The SequenceMap whose workers compute what Keras asks for; None: it has to be computed here."""
         raise NotImplementedError
 
-    def _keras_batch(self, index: int, compute: Callable[[], Any]) -> Any:
+    def _keras_batch(self, index: int, compute: Callable[[int], Any]) -> Any:
         """Batch ``index``, asked for by Keras; by ``compute`` where it cannot be had from the workers."""
         use, progress = self._keras_use, self._progress
         try:
             if use.is_loops and not use.is_probing:  # its pass must not be revoked
-                return compute()
+                return compute(index)
             with use.lock:
                 front = self._keras_front()
                 if use.is_probing:
-                    batch = compute() if front is None else front._ask(index, [index])
+                    batch = compute(index) if front is None else front._ask(index, [index])
                     use.forget()
                     if use.like is None and is_on_tensorflow():
                         use.like = stopping(batch)
                     return batch
-                order = use.foresee(index, (progress.epoch, progress.version), len(self))  # type: ignore[arg-type]
+                epoch, length = (progress.epoch, progress.version), len(self)  # type: ignore[arg-type]
+                if self.is_stream and not use.is_new:
+                    index = use.num_asked % length if use.epoch == epoch else 0
+                order = use.foresee(index, epoch, length)
                 if not use.is_new:
                     progress.is_begun = True
                 if front is None or order == []:
-                    return compute()
+                    return compute(index)
                 return front._ask(index, order)
         except BaseException as raised:
             if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():

@@ -232,6 +232,8 @@ class Sequence(KerasDataset):
 
     def _keras_front(self) -> Any:
         use = self._keras_use
+        if self.is_stream:  # nothing is left to do for workers
+            return None
         if use.front is None:
             from .keras_front import KerasFront
 
@@ -278,12 +280,12 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         self._check_open()
         index = check_index(index, self)
 
-        def compute() -> Any:
+        def compute(index: int) -> Any:
             job = seeding.Job(self._progress.epoch, index)
             stream = seeding.Stream(self.seed)
             return seeding.run_job(stream, job, lambda: own(getitem(self, index)), self._may_draw())
 
-        return self._keras_batch(index, compute) if is_for_keras else compute()
+        return self._keras_batch(index, compute) if is_for_keras else compute(index)
 
     return _mark(__getitem__)
 
@@ -311,6 +313,11 @@ class SequenceDerived(Sequence):
         if isinstance(self.source_split, Sequence):
             return self.source_split._progress
         return super()._progress
+
+    @property
+    def is_stream(self) -> bool:  # type: ignore[override]
+        """Whether the source is read in order in the consumer's process."""
+        return bool(getattr(self.source_split, "is_stream", False))
 
     @property
     def seed(self) -> int:

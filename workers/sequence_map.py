@@ -113,7 +113,7 @@ class SequenceMap(SequenceDerived):
         self._source_error: Exception | None = None  # what that raised
         self._epoch_read = -1
         self._is_begun = False  # something of the pass was read
-        self._is_indexed = _is_indexed(source_split)
+        self._is_indexed = _is_indexed(source_split) and not self.is_stream
         self._start()
 
     # -- what it maps
@@ -132,7 +132,8 @@ class SequenceMap(SequenceDerived):
         return self.nb_workers + below
 
     def _task(self) -> Task:
-        return Task(*self._chain(), self.seed)
+        source, functions = self._chain()
+        return Task(source if self._is_indexed else None, functions, self.seed)
 
     def __getstate__(self) -> dict[str, Any]:
         live: dict[str, Any] = {
@@ -158,10 +159,10 @@ class SequenceMap(SequenceDerived):
         return len(self.source_split)
 
     def __getitem__(self, index: int) -> Any:
-        if not self._is_indexed:
+        if not _is_indexed(self.source_split):
             name = type(self.source_split).__name__
             raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
-        return self._one(self._task().run(index, None))
+        return self._one(Task(*self._chain(), self.seed).run(index, None))
 
     # -- the engine
 
@@ -220,7 +221,13 @@ class SequenceMap(SequenceDerived):
         epoch = self._epoch_read = self._progress.epoch
         self._num_passes += 1
         parcel = self._look_for_changes()
-        if order is not None:
+        source = self._chain()[0]
+        if self.is_stream:
+            order = list(range(len(source))) if order is None else order
+            self._left = 0
+            engine.begin(epoch, 0, True, None, parcel, order)
+            self._iterator = (source[index] for index in order)
+        elif order is not None:
             self._left = len(order)
             engine.begin(epoch, self._left, False, None, parcel, order)
         elif self._is_indexed:
@@ -230,7 +237,7 @@ class SequenceMap(SequenceDerived):
         else:
             self._left = 0
             engine.begin(epoch, 0, True, None, parcel)
-            self._iterator = iter(self._chain()[0])
+            self._iterator = iter(source)
 
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
@@ -298,8 +305,7 @@ class SequenceMap(SequenceDerived):
             is_whole = self.in_order and order == list(range(len(self)))
             self._begin_pass(None if is_whole else order)
         start = time.perf_counter()
-        items = self._items_of(self._running().next())
-        self._left -= 1
+        items = self._items_of(self._outcome())
         if len(items) > 1 and all(isinstance(item, (tuple, dict)) for item in items):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         self.metadata.time_to_get_next_batch += time.perf_counter() - start
@@ -309,13 +315,23 @@ class SequenceMap(SequenceDerived):
             self._kept = items
         return self._one(items)
 
+    def _outcome(self) -> Outcome:
+        """The next of a pass for Keras."""
+        if self._iterator is not None:
+            self.fill_queue()
+        if self._left == 0 and self._source_error is not None:
+            error, self._source_error = self._source_error, None
+            raise error
+        outcome = self._running().next()
+        self._left -= 1
+        return outcome
+
     def _another(self, index: int) -> list[Any]:
         """A batch in place of the skipped ``index``: the first that can be had behind it."""
         for step in range(1, len(self)):
             self._keras_use.forget()
             self._begin_pass([(index + step) % len(self)])
-            items = self._items_of(self._running().next())
-            self._left -= 1
+            items = self._items_of(self._outcome())
             if items:
                 return items
         raise PrefetchError("all batches were skipped")

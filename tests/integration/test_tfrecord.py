@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from sampler import TFRecordDatasetSampler, verify_shards, write_class_shards
 from sampler.shards import find_shards
+from tests.shards import parse, parse_all, record, write
 
 tf: Any = pytest.importorskip("tensorflow")
 
@@ -27,40 +28,6 @@ def _tensorflow_is_started() -> None:
     list(tqdm(range(3)))
     list(tf.data.Dataset.range(3).interleave(tf.data.Dataset.range, num_parallel_calls=2))
     gc.freeze()
-
-
-def record(shard: int, number: int, label: int) -> bytes:
-    return f"{shard} {number} {label}".encode()
-
-
-def parse(text: Any) -> Any:
-    parts = tf.strings.to_number(tf.strings.split(text, " "), tf.int64)
-    return parts[:2], parts[2]
-
-
-def parse_all(texts: Any) -> Any:
-    parts = tf.strings.to_number(tf.strings.split(texts, " "), tf.int64).to_tensor(shape=[None, 3])
-    return parts[:, :2], parts[:, 2]
-
-
-def write(folder: Path, blocks: list[int], size: int, classes: list[int] | None = None, options: str = "") -> Path:
-    """A shard of ``blocks[i]`` blocks each, all of class ``classes[i]``."""
-    folder.mkdir(exist_ok=True)
-    index: dict[str, Any] = {}
-    for shard, count in enumerate(blocks):
-        label = shard if classes is None else classes[shard]
-        path = folder / f"{shard:04}.tfrec"
-        with tf.io.TFRecordWriter(str(path), options) as file:
-            for number in range(count * size):
-                file.write(record(shard, number, label))
-        index[path.name] = {
-            "records": count * size,
-            "nbytes": path.stat().st_size,
-            "classes": {str(label): count * size},
-        }
-    if classes is not None:
-        (folder / "index.json").write_text(json.dumps({"shards": index}))
-    return folder
 
 
 def batches(folder: Path, **options: Any) -> list[Any]:
@@ -192,7 +159,7 @@ def test_a_corrupt_shard(tmp_path: Path, caplog: Any) -> None:
     offset = sum(16 + len(record(2, number, 2)) for number in range(7))
     flip(bad, offset + 13)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=f"{bad} is cut short or corrupt at record 6, byte|7, byte"
+        tf.errors.InvalidArgumentError, match=f"{bad} is cut short or corrupt at record 7, byte {offset}"
     ):
         batches(folder, batch_size=8)
     with caplog.at_level(logging.ERROR, "sampler"):
@@ -211,6 +178,15 @@ def test_a_shard_that_is_cut_short(tmp_path: Path) -> None:
         batches(folder, batch_size=8)
     (problem,) = verify_shards(folder, 2)
     assert (problem.path, problem.record) == (str(bad), 19)
+
+
+def test_a_shard_that_vanishes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "s", [10] * 6, 2)
+    dataset = TFRecordDatasetSampler(folder, batch_deserialization_fn=parse_all, batch_size=8)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(tf.errors.NotFoundError, match=f"{folder}.*tfrec; No such file"):
+        list(dataset)
 
 
 def test_write_and_read_again(tmp_path: Path) -> None:

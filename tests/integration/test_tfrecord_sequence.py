@@ -1,0 +1,111 @@
+"""TFRecordSequence: the same batches as a Sequence; through workers, from any place on, in fit."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampler import TFRecordDatasetSampler, TFRecordSequence
+from tests.shards import parse_all, write
+from workers import current_rng
+
+tf: Any = pytest.importorskip("tensorflow")
+OPTIONS: dict[str, Any] = {"batch_deserialization_fn": parse_all, "batch_size": 8, "seed": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow_is_started() -> None:
+    """So that its descriptors are there before the police look."""
+    list(tf.data.Dataset.range(3).interleave(tf.data.Dataset.range, num_parallel_calls=2))
+    gc.freeze()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "s", [7, 9, 11, 6, 8, 5], 2)
+
+
+def augment(batch: Any) -> Any:
+    x, y = batch
+    return x + current_rng().integers(0, 1000, x.shape), y
+
+
+def told(batches: Any) -> list[bytes]:
+    return [x.tobytes() + y.tobytes() for x, y in batches]
+
+
+@pytest.mark.parametrize(("shards_per_cycle", "length"), [(None, 11), (5, 10)])
+def test_the_same_as_the_data_set(folder: Path, shards_per_cycle: int | None, length: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sampler.shard_rows._MAX_READ", 3)
+    options = {**OPTIONS, "shards_per_cycle": shards_per_cycle}
+    expected = told(TFRecordDatasetSampler(folder, num_repeat=3, **options).as_numpy_iterator())
+    with TFRecordSequence(folder, **options) as sequence:
+        assert len(sequence) == len(expected) // 3 == length
+        assert [each for _ in range(3) for each in told(sequence)] == expected
+        for place in (17, 5, 16, 29, 10, 11):  # in any order
+            sequence.epoch = place // len(sequence)
+            x, y = sequence[place % len(sequence)]
+            assert x.tobytes() + y.tobytes() == expected[place]
+            assert x.flags.writeable
+
+
+def test_through_workers(folder: Path) -> None:
+    """The same numbers, in each epoch, for any number of them; also after a break."""
+
+    def passes(nb_workers: int) -> list[list[bytes]]:
+        with TFRecordSequence(folder, **OPTIONS).map(augment, nb_workers=nb_workers) as batches:
+            assert len(batches) == 11
+            first = told(batches)
+            for _ in batches:
+                break
+            return [first, told(batches), told(batches), told([batches[3]])]
+
+    here = passes(0)
+    assert [len(each) for each in here] == [11, 11, 11, 1]
+    assert len({each for some in here for each in some}) == 34
+    assert passes(2) == here
+
+
+def test_in_fit(folder: Path) -> None:
+    """Every batch of each epoch once, in the order of the sequence, whatever Keras shuffles."""
+    import keras
+
+    class Told(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[bytes] = []
+
+        def train_step(self, data: Any) -> Any:
+            self.seen += told([[part.numpy() for part in data]])
+            return {"loss": tf.constant(0.0)}
+
+    expected = told(TFRecordDatasetSampler(folder, num_repeat=3, **OPTIONS).as_numpy_iterator())
+    model = Told()
+    model.compile(run_eagerly=True)
+    with TFRecordSequence(folder, **OPTIONS) as sequence:
+        model.fit(sequence, epochs=3, verbose=0)
+        assert model.seen == expected
+        assert sequence.epoch == 3
+    with TFRecordSequence(folder, **OPTIONS).map(augment, nb_workers=0) as batches:
+        augmented = [each for _ in range(2) for each in told(batches)]
+    model.seen = []
+    # Keras holds what it was given, so it has to be closed too.
+    with TFRecordSequence(folder, **OPTIONS) as sequence, sequence.map(augment, nb_workers=2) as batches:
+        model.fit(batches, epochs=2, verbose=0)
+    assert model.seen == augmented
+
+
+def test_a_corrupt_shard(folder: Path) -> None:
+    """Stops the pass with its name; the batches before it are there."""
+    path = folder / "0003.tfrec"
+    good = path.read_bytes()
+    with TFRecordSequence(folder, **OPTIONS) as sequence, sequence.map(augment, nb_workers=1) as batches:
+        path.write_bytes(good[:-8] + b"?" + good[-7:])
+        for _ in range(2):
+            with pytest.raises(tf.errors.InvalidArgumentError, match=f"{path} is cut short or corrupt at record 11"):
+                list(batches)
+        path.write_bytes(good)
+        assert len(list(batches)) == 11
