@@ -191,6 +191,9 @@ class TFRecordSequence(Sequence):
         self._place = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
         return batch
 
+    def _described(self) -> list[Any]:
+        return [*super()._described(), self._reader.rows.digest]
+
     def _from(self, epoch: int, index: int) -> Iterator[Any]:
         import tensorflow as tf
 

@@ -5,6 +5,7 @@
     PrefetchError                    the engine's own errors
     +-- ClosedError                  (ValueError)    something was used after its close()
     +-- NotPicklableError            (TypeError)     the Sequence cannot be sent to worker processes
+    +-- StateError                   (ValueError)    load_state_dict was given what cannot be gone on with
     +-- PlatformError                (OSError)       this system lacks what the engine needs
     +-- WorkerError                  (RuntimeError)  the world did it
         +-- WorkerStartError         workers die before they can take a job
@@ -32,6 +33,10 @@ class ClosedError(PrefetchError, ValueError):
 
 class NotPicklableError(PrefetchError, TypeError):
     """The Sequence holds something that cannot be sent to a worker process."""
+
+
+class StateError(PrefetchError, ValueError):
+    """``load_state_dict`` was given a state that this sequence cannot go on with."""
 
 
 class PlatformError(PrefetchError, OSError):

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import RemoteTraceback
+from .errors import RemoteTraceback, StateError
 from .failure import add_note, presentable
 
 
@@ -276,6 +276,8 @@ class KerasDataset:
                 epoch, length = (progress.epoch, progress.version), len(self)  # type: ignore[arg-type]
                 if self.is_stream and not use.is_new:
                     index = use.num_asked % length if use.epoch == epoch else 0
+                if not progress.is_at_start:
+                    raise StateError("model.fit begins with a whole epoch, and the state that was loaded is within one")
                 order = use.foresee(index, epoch, length)
                 if not use.is_new:
                     progress.is_begun = True

@@ -72,7 +72,7 @@ class Engine:
         self._options = options
         self._commands: deque[Callable[[], None]] = deque()
         self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()  # of the pass being read
-        self._ahead: tuple[int, int] | None = None  # (epoch, length) that will come next
+        self._ahead: tuple[int, int, list[int] | None] | None = None  # (epoch, length, order) that will come next
         self._is_handed_over = False  # all of the pass is in the queue, or was
         self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
@@ -97,9 +97,10 @@ class Engine:
         epoch: int,
         length: int,
         is_open: bool,
-        ahead: tuple[int, int] | None,
+        ahead: tuple[int, int, list[int] | None] | None,
         parcel: Any,
         order: list[int] | None = None,
+        first: int = 0,
     ) -> None:
         """The consumer starts to read a pass.
 
@@ -107,9 +108,9 @@ class Engine:
             epoch: the pass is this epoch.
             length: in batches; 0 with ``is_open``.
             is_open: its jobs are handed in by :meth:`add`.
-            ahead: (epoch, length) of the pass that will most likely come next, to be worked on early.
+            ahead: (epoch, length, order) of the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
-            order: the indices of its batches; None: 0 to ``length`` - 1.
+            order: the indices of its batches; None: from ``first`` on.
         """
         self._check()
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -121,7 +122,7 @@ class Engine:
             self._is_handed_over = False
             self._queue = outcomes
             self._ahead = ahead
-            self._schedule.begin(epoch, length, is_open, order)
+            self._schedule.begin(epoch, length, is_open, order, first)
 
         self.outcomes = outcomes
         self._order(command)

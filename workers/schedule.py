@@ -58,16 +58,23 @@ class Failure(NamedTuple):
 class Pass:
     """One epoch's worth of batches."""
 
-    __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
+    __slots__ = ("delivered", "epoch", "first", "first_index", "is_open", "length", "order", "payloads")
 
     def __init__(
-        self, epoch: int, length: int, first: int, is_open: bool = False, order: list[int] | None = None
+        self,
+        epoch: int,
+        length: int,
+        first: int,
+        is_open: bool = False,
+        order: list[int] | None = None,
+        first_index: int = 0,
     ) -> None:
         self.epoch = epoch
         self.length = length  # in batches; grows while is_open
         self.first = first  # its first ticket
         self.is_open = is_open  # its jobs are handed in one by one
-        self.order = order  # the indices of its batches; None: 0, 1, 2, ...
+        self.order = order  # the indices of its batches; None: first_index, first_index + 1, ...
+        self.first_index = first_index
         self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
         self.delivered = 0
 
@@ -82,7 +89,8 @@ class Pass:
 
     def index(self, ticket: int) -> int:
         """Which batch a ticket is for."""
-        return ticket - self.first if self.order is None else self.order[ticket - self.first]
+        at = ticket - self.first
+        return self.first_index + at if self.order is None else self.order[at]
 
 
 class _Worker:
@@ -144,15 +152,18 @@ class Schedule:
         """No worker has anything to do, and nothing is left to send."""
         return not self._num_out and not self._again
 
-    def begin(self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None) -> None:
+    def begin(
+        self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None, first_index: int = 0
+    ) -> None:
         """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
 
-        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says.
+        ``order``: the indices of its batches (None: from ``first_index`` on); it is then delivered in this order,
+        whatever ``in_order`` says.
         """
         if self._is_reading and self.is_delivered:
             self._passes.popleft()
             self._is_reading = False
-        begun = Pass(epoch, length, self._next, is_open, order)
+        begun = Pass(epoch, length, self._next, is_open, order, first_index)
         if self._is_reading or not self._passes or not self._passes[0].is_like(begun):
             self.revoke()
             begun.first = self._next
@@ -169,9 +180,10 @@ class Schedule:
         """All jobs of the pass being read are sent, and none of a later one."""
         return self._is_reading and len(self._passes) == 1 and self._next >= self._passes[0].end
 
-    def ahead(self, epoch: int, length: int) -> None:
+    def ahead(self, epoch: int, length: int, order: list[int] | None = None) -> None:
         """This pass comes next; its jobs may start when all of the one being read are sent."""
-        self._passes.append(Pass(epoch, length, self._passes[-1].end if self._passes else self._next))
+        first = self._passes[-1].end if self._passes else self._next
+        self._passes.append(Pass(epoch, length, first, order=order))
 
     def add(self, payload: Any) -> None:
         """One more job for the pass being read, which is open."""

@@ -13,10 +13,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import seeding
-from .errors import ClosedError, NotPicklableError, PlatformError, check_index, check_int
+from . import resume, seeding
+from .errors import ClosedError, NotPicklableError, PlatformError, StateError, check_index, check_int
 from .keras_dataset import KerasDataset, is_called_by_keras, is_keras_dataset
 from .layout import own
+from .resume import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,20 +51,6 @@ def _as_hook(method: Callable[[Any], None], of_keras: Callable[[Any], None]) -> 
 
 
 _KERAS_HOOKS = {"on_epoch_begin": KerasDataset._keras_epoch_begin, "on_epoch_end": KerasDataset._keras_epoch_end}
-
-
-class _Progress:
-    """Where a Sequence stands. Not part of what is pickled: a replica learns its epoch from each job."""
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.version = 0  # how often the epoch was set
-        self.is_begun = False  # something of this epoch was read
-        self.announced = -1  # the last epoch for which on_epoch_begin was called
-        self.is_closed = False
-
-    def __reduce__(self) -> Any:
-        return _Progress, ()
 
 
 class Sequence(KerasDataset):
@@ -126,11 +113,11 @@ class Sequence(KerasDataset):
     # All made when first asked for, so that a subclass need not call our __init__.
 
     @property
-    def _progress(self) -> _Progress:
+    def _progress(self) -> Progress:
         # Not by attribute: a class may pass on unknown ones to another sequence.
-        position: _Progress | None = self.__dict__.get("_position")
+        position: Progress | None = self.__dict__.get("_position")
         if position is None:
-            position = self.__dict__["_position"] = _Progress()
+            position = self.__dict__["_position"] = Progress()
         return position
 
     @property
@@ -153,6 +140,7 @@ class Sequence(KerasDataset):
         self._progress.epoch = check_int("epoch", epoch, 0)
         self._progress.version += 1
         self._progress.is_begun = False
+        self._progress.stand_at(0)
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over the batches of an epoch."""
@@ -162,12 +150,22 @@ class Sequence(KerasDataset):
         return self._pass()
 
     def _pass(self) -> Iterator[Any]:
-        epoch = self._progress.epoch
+        progress = self._progress
+        epoch, loads = progress.epoch, progress.loads
         self._begin_epoch()
-        for index in range(len(self)):
+        if progress.partial:
+            raise StateError(
+                "the state was taken within the list of a function; only a map with that function can go on"
+            )
+        for index in range(len(self)) if progress.is_at_start else progress.left(len(self)):
             self._check_open()
-            self._progress.is_begun = True
-            yield self[index]
+            progress.is_begun = True
+            batch = self[index]
+            progress.passed(index)
+            yield batch
+            if progress.loads != loads:
+                yield from self._pass()
+                return
         self._end_epoch(epoch)
 
     def _begin_epoch(self) -> None:
@@ -190,8 +188,69 @@ class Sequence(KerasDataset):
         seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_end)
         self._progress.epoch = epoch + 1
         self._progress.is_begun = False
+        self._progress.stand_at(0)
+
+    # -- going on elsewhere
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands: what was delivered of which epoch. Plain JSON, in no time, at any step.
+
+        The same for any number of workers. In ``model.fit`` it is the beginning of the epoch.
+        """
+        return resume.state_of(self, self._progress.partial)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken: the batches are those that would have followed, byte for byte.
+
+        ``on_epoch_begin`` and ``on_epoch_end``, where they are defined, are called for the epochs in between.
+
+        Raises:
+            TypeError, StateError (a ValueError): it is no state, or one of another sequence, length or seed.
+        """
+        self._check_open()
+        resume.load(self, state)
+
+    def _go_to_epoch(self, epoch: int) -> None:
+        progress = self._progress
+        if defines(self, "on_epoch_begin", "on_epoch_end"):
+            if epoch < progress.epoch:
+                raise StateError(
+                    f"the state is of epoch {epoch}, and on_epoch_end was called for later ones: "
+                    f"load it into a new {type(self).__name__}"
+                )
+            while progress.epoch < epoch:
+                self._begin_epoch()
+                self._end_epoch(progress.epoch)
+        progress.epoch = epoch
+
+    def _described(self) -> list[Any]:
+        """Its class, and what of its arguments tells it from others, as JSON."""
+        return [type(self).__qualname__]
+
+    def _length_of_epoch(self) -> int | None:
+        return len(self)
+
+    def _is_at_end(self, batch: int) -> bool:
+        """Whether an epoch is over when all before ``batch`` were delivered."""
+        length = self._length_of_epoch()
+        return length is not None and batch >= length
 
     # -- the chain
+
+    def shard(self, rank: int, world: int, remainder: str = "drop") -> Sequence:
+        """The part of process ``rank`` of ``world`` in a data-parallel training: every ``world``-th batch.
+
+        Its state is that of all ranks together: it may be loaded by another number of them.
+
+        Args:
+            rank: 0 to ``world`` - 1.
+            world: how many processes there are.
+            remainder: what becomes of the last batches of an epoch that do not suffice for all: ``"drop"`` them, or
+                ``"pad"`` with the first ones. All ranks have the same number of steps.
+        """
+        from .sequence_shard import SequenceShard
+
+        return SequenceShard(self, rank, world, remainder)
 
     def map(self, function_to_run: Any, nb_workers: int = 0, **kwargs: Any) -> SequenceMap:
         """The batches that ``function_to_run`` makes of this sequence's, in ``nb_workers`` worker processes.
@@ -309,10 +368,13 @@ class SequenceDerived(Sequence):
             source_split._check_open()
 
     @property
-    def _progress(self) -> _Progress:
+    def _progress(self) -> Progress:
         if isinstance(self.source_split, Sequence):
             return self.source_split._progress
         return super()._progress
+
+    def _described(self) -> list[Any]:
+        return [type(self).__qualname__, resume.described(self.source_split)]
 
     @property
     def is_stream(self) -> bool:  # type: ignore[override]

@@ -20,6 +20,9 @@ class SequenceBatch(SequenceDerived):
         self.discard_batch_not_full = discard_batch_not_full
         super().__init__(source_split)
 
+    def _described(self) -> list[Any]:
+        return [*super()._described(), self.batch_size, self.discard_batch_not_full]
+
     def __len__(self) -> int:
         samples = len(self.source_split)
         return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
@@ -98,6 +101,9 @@ class SequenceArray(Sequence):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_order": (-1, None)}
+
+    def _described(self) -> list[Any]:
+        return [*super()._described(), self.nb_samples, sorted(map(str, self.arrays))]
 
     def _positions(self) -> Any:
         if not callable(self.sampler):

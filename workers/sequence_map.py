@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -11,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from . import pool, seeding
+from . import pool, resume, seeding
 from .errors import ClosedError, PrefetchError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
 from .layout import as_numpy
@@ -20,6 +21,7 @@ from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived, defines
+from .sequence_shard import SequenceShard
 from .task import Task, one_function
 
 logger = logging.getLogger("workers")
@@ -107,12 +109,15 @@ class SequenceMap(SequenceDerived):
         self._num_passes = 0
         self._looks_ahead = True
         self._items: list[Any] = []  # of the outcome being delivered, last one first
+        self._current = (-1, 0)  # (index, number of items) of that outcome
         self._kept: list[Any] = []  # what Keras was given last
         self._left = 0  # outcomes of the pass not yet taken
         self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
         self._source_error: Exception | None = None  # what that raised
         self._epoch_read = -1
         self._is_begun = False  # something of the pass was read
+        self._step = source_split.world if isinstance(source_split, SequenceShard) else 1
+        self._passed_by = 0  # items of the first batch of the pass that were delivered before
         self._is_indexed = _is_indexed(source_split) and not self.is_stream
         self._start()
 
@@ -121,6 +126,8 @@ class SequenceMap(SequenceDerived):
     def _chain(self) -> tuple[Any, tuple[Any, ...]]:
         """(the first source, the functions from there to here)."""
         source, functions = self.source_split, ()
+        if isinstance(source, SequenceShard):  # its batches are jobs of its source
+            source = source.source_split
         own = () if self.function_to_run is None else (self.function_to_run,)
         if isinstance(source, SequenceMap) and source.collate_fn is None:
             source, functions = source._chain()
@@ -222,22 +229,68 @@ class SequenceMap(SequenceDerived):
         self._num_passes += 1
         parcel = self._look_for_changes()
         source = self._chain()[0]
+        self._reading = progress = self._progress
+        self._loads = progress.loads
+        self._passed_by, ahead = 0, None
+        if order is not None:
+            order = self._places(order)
+        else:
+            self._passed_by = progress.partial[1] if progress.partial else 0
+            order = self._order()
+            if self._looks_ahead and self._is_indexed:
+                next_order = self.source_split.indices(0) if isinstance(self.source_split, SequenceShard) else None
+                ahead = (epoch + 1, len(self), next_order)
+        self._left = 0
         if self.is_stream:
             order = list(range(len(source))) if order is None else order
-            self._left = 0
             engine.begin(epoch, 0, True, None, parcel, order)
             self._iterator = (source[index] for index in order)
         elif order is not None:
             self._left = len(order)
-            engine.begin(epoch, self._left, False, None, parcel, order)
+            engine.begin(epoch, self._left, False, ahead, parcel, order)
         elif self._is_indexed:
             self._left = len(self)
-            ahead = (epoch + 1, self._left) if self._looks_ahead else None
             engine.begin(epoch, self._left, False, ahead, parcel)
         else:
-            self._left = 0
-            engine.begin(epoch, 0, True, None, parcel)
-            self._iterator = iter(source)
+            engine.begin(epoch, 0, True, None, parcel, first=progress.batch)
+            self._iterator = itertools.islice(source, progress.batch, None)
+
+    def _order(self) -> list[int] | None:
+        """The indices of the pass that begins; None: all of them."""
+        progress = self._progress
+        if isinstance(self.source_split, SequenceShard):
+            self.source_split._check_place()
+            return self.source_split.indices(progress.batch)
+        if not (self._is_indexed or self.is_stream) or (progress.is_at_start and not progress.partial):
+            return None
+        return progress.left(len(self))
+
+    def _places(self, order: list[int]) -> list[int]:
+        """The same batches by the indices of their jobs."""
+        if isinstance(self.source_split, SequenceShard):
+            indices = self.source_split.indices(0)
+            return [indices[index] for index in order]
+        return order
+
+    def state_dict(self) -> dict[str, Any]:
+        progress, (index, number) = self._progress, self._current
+        partial = progress.partial
+        if self._items and (self._loads, self._epoch_read) == (progress.loads, progress.epoch):
+            partial = index, number - len(self._items)
+        return resume.state_of(self, partial)
+
+    def _described(self) -> list[Any]:
+        return resume.described(self.source_split)  # the same place in the same epoch, whatever is made of its batches
+
+    def _length_of_epoch(self) -> int | None:
+        source = self.source_split
+        if isinstance(source, Sequence):
+            return source._length_of_epoch()
+        return len(source) if hasattr(source, "__len__") else None
+
+    def _is_at_end(self, batch: int) -> bool:
+        source = self.source_split
+        return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
 
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
@@ -270,19 +323,33 @@ class SequenceMap(SequenceDerived):
         Raises:
             StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
         """
-        if self._closed or self._epoch_read < 0:
+        if self._closed or self._epoch_read < 0 or self._reading.loads != self._loads:
             self._check_open()
             self.initializer()
         metadata = self.metadata
         start = time.perf_counter()
         items = self._items
         while not items:
-            self._items = items = self._items_of(self._next_outcome(blocking))
-            items.reverse()
+            outcome = self._next_outcome(blocking)
+            passed_by = self._count(outcome[0])
+            items = self._items_of(outcome)
+            self._current = outcome[0], len(items)
+            self._items = items = items[passed_by:][::-1]
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
         item = items.pop()
         return item if self.collate_fn is None else self.collate_fn(item, source=self)
+
+    def _count(self, index: int) -> int:
+        """Batch ``index`` is delivered. Returns: how many of its items were before."""
+        progress, passed_by = self._reading, self._passed_by
+        if passed_by:
+            self._passed_by, progress.partial = 0, None
+        elif self._step == 1:
+            progress.passed(index)
+        else:
+            progress.batch += self._step
+        return passed_by
 
     def _items_of(self, outcome: Outcome) -> list[Any]:
         index, (value, ns, received_ns) = outcome

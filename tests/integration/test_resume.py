@@ -1,0 +1,288 @@
+"""state_dict and load_state_dict: what follows is what would have followed, wherever and by whomever it is taken."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sampler import MultiShotMemorySampler, SingleShotMemorySampler
+from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
+
+PER_EPOCH = 7
+
+
+class Drawn(Sequence):
+    def __len__(self) -> int:
+        return PER_EPOCH
+
+    def __getitem__(self, index: int) -> Any:
+        return np.array([self.epoch, index, *current_rng().integers(0, 1 << 40, 2)])
+
+
+class Hooked(Drawn):
+    """What its epochs are depends on the draws of all hooks before."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.told = 0
+
+    def on_epoch_begin(self) -> None:
+        self.told = self.told * 31 + int(np.random.randint(1000))
+
+    def on_epoch_end(self) -> None:
+        self.told = self.told * 37 + int(np.random.randint(1000))
+
+    def __getitem__(self, index: int) -> Any:
+        return np.concatenate([super().__getitem__(index), [self.told]])
+
+
+class Stream:
+    def __iter__(self) -> Any:
+        return iter(np.arange(PER_EPOCH))
+
+
+def noisy(batch: Any) -> Any:
+    return batch + current_rng().integers(0, 1 << 40)
+
+
+def in_two(batch: Any) -> Any:
+    return [batch, noisy(batch)]
+
+
+def augment(x: Any, y: Any, *_: Any) -> Any:
+    return x + current_rng().normal(size=x.shape), y
+
+
+def memory(kind: Any) -> Any:
+    x, y = np.arange(80.0).reshape(40, 2), np.arange(40) % 10
+    options: dict[str, Any] = {"steps_per_epoch": PER_EPOCH, "augmenter": augment, "seed": 3}
+    if kind is SingleShotMemorySampler:
+        return kind(x, class_per_batch=3, **options)
+    return kind(x, y, classes_per_batch=3, **options)
+
+
+MAKERS: dict[str, Callable[[int], Any]] = {
+    "sequence": lambda workers: Drawn(seed=1),
+    "batches": lambda workers: SequenceArray({"x": np.arange(20)}, np.random.permutation, seed=1).batch(3),
+    "prefetch": lambda workers: Drawn(seed=1).prefetch(workers),
+    "hooks": lambda workers: Hooked(1),
+    "hooks, prefetch": lambda workers: Hooked(1).prefetch(workers),
+    "list": lambda workers: prefetch(list(range(PER_EPOCH)), workers, seed=1),
+    "map of lists": lambda workers: Drawn(seed=1).map(in_two, workers),
+    "map of map": lambda workers: Drawn(seed=1).map(noisy, 0).map(noisy, workers),
+    "stream": lambda workers: SequenceMap(Stream(), workers, noisy, seed=1),
+    "single shot": lambda workers: memory(SingleShotMemorySampler).prefetch(workers),
+    "multi shot": lambda workers: memory(MultiShotMemorySampler).prefetch(workers),
+    "threads": lambda workers: Drawn(seed=1).prefetch(workers, executor="thread"),
+    "shard": lambda workers: Drawn(seed=1).shard(1, 2).prefetch(workers),
+}
+
+
+def told(batch: Any) -> str:
+    return repr(batch.tolist() if isinstance(batch, np.ndarray) else batch)
+
+
+def passes(sequence: Any, count: int) -> list[str]:
+    """All that ``count`` passes deliver."""
+    return [told(batch) for _ in range(count) for batch in sequence]
+
+
+def close(sequence: Any) -> None:
+    sequence.close()
+    if hasattr(sequence, "source_split") and hasattr(sequence.source_split, "close"):
+        sequence.source_split.close()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_follows(name: str) -> None:
+    """At each step of two epochs: twice in a row, in a new object, with other numbers of workers."""
+    make = MAKERS[name]
+    sequence = make(2)
+    states, delivered = [sequence.state_dict()], []
+    for _ in range(2):
+        for batch in sequence:
+            delivered.append(told(batch))
+            states.append(sequence.state_dict())
+    expected = delivered + passes(sequence, 1)
+    close(sequence)
+    assert all(json.loads(json.dumps(state)) == state for state in states)
+    others = [make(workers) for workers in (0, 2)]
+    for step, state in enumerate(states):
+        if step % 3 == 2:
+            continue
+        for at, workers in enumerate((0, 2)):
+            if name.startswith("hooks"):  # these do not go back
+                close(others[at])
+                others[at] = make(workers)
+            other = others[at]
+            other.load_state_dict(json.loads(json.dumps(state)))
+            assert other.state_dict() == state
+            other.load_state_dict(state)
+            assert passes(other, 3 - state["epoch"]) == expected[step:], (step, state)
+    for other in others:
+        close(other)
+
+
+@pytest.mark.parametrize("name", ["sequence", "prefetch", "map of lists", "stream"])
+def test_loading_within_a_loop(name: str) -> None:
+    """Takes effect at once."""
+    sequence = MAKERS[name](2)
+    loop = iter(sequence)
+    some = [told(next(loop)) for _ in range(3)]
+    state = sequence.state_dict()
+    rest = [told(next(loop)) for _ in range(3)]
+    sequence.load_state_dict(state)
+    assert [told(next(loop)) for _ in range(3)] == rest
+    sequence.epoch = 0
+    assert passes(sequence, 1)[:6] == some + rest
+    close(sequence)
+
+
+def test_out_of_order() -> None:
+    """Each batch of the epoch once, before or after."""
+    with Drawn(seed=1).prefetch(2, in_order=False) as batches:
+        expected = {told(batch) for batch in batches}
+        batches.epoch = 0
+        for taken in range(1, PER_EPOCH):
+            batches.epoch = 0
+            before = {told(batch) for batch in itertools.islice(batches, taken)}
+            state = json.loads(json.dumps(batches.state_dict()))
+            with Drawn(seed=1).prefetch(1) as others:
+                others.load_state_dict(state)
+                after = {told(batch) for batch in others}
+            assert len(before) == taken
+            assert not before & after
+            assert before | after == expected
+
+
+@pytest.mark.parametrize("remainder", ["drop", "pad"])
+def test_ranks(remainder: str) -> None:
+    """Disjoint, equally many steps; the number of ranks may change."""
+    whole = [told(batch) for batch in Drawn(seed=1)]
+
+    def ranks(world: int, state: Any, steps: int | None) -> tuple[list[str], list[Any]]:
+        found, states = [], []
+        for rank in range(world):
+            with Drawn(seed=1).shard(rank, world, remainder) as part, part.prefetch(rank % 2) as batches:
+                if state is not None:
+                    batches.load_state_dict(state)
+                found.append([told(batch) for batch in itertools.islice(batches, steps)])
+                states.append(batches.state_dict())
+        return [each for step in zip(*found, strict=True) for each in step], states
+
+    three, _ = ranks(3, None, None)
+    assert three == (whole[:6] if remainder == "drop" else whole + whole[:2])
+    two, states = ranks(2, None, 2)
+    assert states[0] == states[1]
+    rest, _ = ranks(3, states[0], None)
+    assert two + rest == whole
+    assert len(Drawn(seed=1).shard(0, 3, remainder)) == (2 if remainder == "drop" else 3)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"seed": 2}, "state is of seed 2, not 1; make the sequence with that seed"),
+    ({"length": 8}, "of length 8, not 7"),
+    ({"sampler": "Other"}, "of sampler 'Other', not 'Drawn'"),
+    ({"fingerprint": "00"}, "of other arguments or data"),
+    ({"format": 2}, "format 2; this version reads 1"),
+    ({"batch": 8}, "at no place in an epoch of 7 batches"),
+    ({"batch": -1}, "batch of a state must be of integers >= 0"),
+    ({"epoch": True}, "epoch of a state must be of integers"),
+    ({"apart": 3}, "apart of a state must be a list"),
+    ({"partial": [1]}, "partial of a state must be a list of 2"),
+    ({"more": 1}, "state must have the keys"),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), WRONG)
+def test_what_is_no_state_of_it(change: dict[str, Any], text: str) -> None:
+    sequence = Drawn(seed=1)
+    state = sequence.state_dict()
+    with pytest.raises(StateError, match=text):
+        sequence.load_state_dict({**state, **change})
+    assert sequence.state_dict() == state
+
+
+def test_another_sampler() -> None:
+    state = memory(SingleShotMemorySampler).state_dict()
+    with pytest.raises(StateError, match="of a SingleShotMemorySampler of other arguments or data"):
+        other = {"class_per_batch": 4, "steps_per_epoch": PER_EPOCH, "augmenter": augment, "seed": 3}
+        SingleShotMemorySampler(np.arange(80.0).reshape(40, 2), **other).load_state_dict(state)
+    with pytest.raises(TypeError, match="state must be a dict"):
+        memory(SingleShotMemorySampler).load_state_dict("state")
+    hooked = Hooked(1)
+    state = hooked.state_dict()
+    passes(hooked, 1)
+    with pytest.raises(StateError, match="load it into a new Hooked"):
+        hooked.load_state_dict(state)
+
+
+TRAINING = textwrap.dedent(
+    """
+    import hashlib, json, os, sys
+    import numpy as np
+    from sampler import SingleShotMemorySampler
+    from workers import current_rng
+
+    def augment(x, y, *_):
+        return x + current_rng().normal(size=x.shape), y
+
+    folder, workers = sys.argv[1], int(sys.argv[2])
+    seq = SingleShotMemorySampler(np.eye(50), augment, class_per_batch=4, steps_per_epoch=20, seed=7)
+    weights = 0.0
+    with seq.prefetch(nb_workers=workers) as batches:
+        if os.path.exists(folder + "/state"):
+            saved = json.load(open(folder + "/state"))
+            batches.load_state_dict(saved["data"])
+            weights = saved["weights"]
+        while batches.epoch < 3:
+            for x, y in batches:
+                weights = weights * 0.9 + float(x.sum())
+                print(json.dumps([weights, hashlib.sha256(x.tobytes()).hexdigest()]), flush=True)
+                with open(folder + "/new", "w") as file:
+                    json.dump({"data": batches.state_dict(), "weights": weights}, file)
+                os.replace(folder + "/new", folder + "/state")
+    """
+)
+
+
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """kill -9 at any moment, again and again, each time with other workers: the same numbers as without."""
+
+    def start(folder: Path, workers: int) -> Any:
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", TRAINING, str(folder), str(workers)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+    expected = start(tmp_path / "whole", 2).communicate(timeout=60)[0].split("\n")
+    assert len(expected) == 61
+    found: list[str] = []
+    for workers, until in ((2, 13), (0, 11), (1, 25), (2, None)):
+        process = start(tmp_path / "killed", workers)
+        for count, line in enumerate(process.stdout):
+            state = tmp_path / "killed" / "state"
+            found.append(line.rstrip("\n"))
+            if until is not None and count >= until:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        # What was printed and not saved any more is printed again.
+        rest = process.stdout.read().split("\n")
+        process.stdout.close()
+        process.wait(60)
+        found += [line for line in rest if line]
+        if until is not None:
+            weights = json.loads(state.read_text())["weights"]
+            while json.loads(found[-1])[0] != weights:
+                found.pop()
+    assert found == expected[:-1]

@@ -1,0 +1,80 @@
+"""A part of the batches of a sequence, for each process of a data-parallel training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import StateError, check_choice, check_index, check_int
+from .sequence import Sequence, SequenceDerived, _mark
+
+
+class SequenceShard(SequenceDerived):
+    """Of each ``world`` consecutive batches, the one of number ``rank``. Made by :meth:`Sequence.shard`."""
+
+    def __init__(self, source_split: Sequence, rank: int, world: int, remainder: str = "drop") -> None:
+        self.world = check_int("world", world, 1)
+        self.rank = check_int("rank", rank, 0)
+        if self.rank >= self.world:
+            raise ValueError(f"rank must be 0 to {self.world - 1}, not {self.rank}")
+        self.remainder = check_choice("remainder", remainder, ("drop", "pad"))
+        if not isinstance(source_split, Sequence) or isinstance(source_split, SequenceShard):
+            raise TypeError(f"only a Sequence that is not sharded yet can be, not {type(source_split).__name__}")
+        if source_split.is_stream:
+            raise TypeError(f"{type(source_split).__name__} is sharded by files: give it shard=(rank, world)")
+        super().__init__(source_split)
+
+    def __len__(self) -> int:
+        """Steps in an epoch: the same for all ranks."""
+        return self._steps(0)
+
+    def _steps(self, batch: int) -> int:
+        left = len(self.source_split) - batch
+        return left // self.world if self.remainder == "drop" else -(-left // self.world)
+
+    def indices(self, batch: int) -> list[int]:
+        """The batches of the source that are this rank's, from ``batch`` of the epoch on."""
+        length = len(self.source_split)
+        return [(batch + step * self.world + self.rank) % length for step in range(self._steps(batch))]
+
+    @_mark  # not a job of its own: the source's, so that no two ranks draw the same
+    def __getitem__(self, index: int) -> Any:
+        index = check_index(index, self)
+        return self.source_split[(index * self.world + self.rank) % len(self.source_split)]
+
+    def _pass(self) -> Iterator[Any]:
+        progress = self._progress
+        epoch, loads = progress.epoch, progress.loads
+        self._begin_epoch()
+        self._check_place()
+        for index in self.indices(progress.batch):
+            self._check_open()
+            progress.is_begun = True
+            batch = self.source_split[index]
+            progress.batch += self.world
+            yield batch
+            if progress.loads != loads:
+                yield from self._pass()
+                return
+        self._end_epoch(epoch)
+
+    def _check_place(self) -> None:
+        if self._progress.apart or self._progress.partial:
+            raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
+
+    # -- its state is that of the source: all ranks are at the same place
+
+    def _described(self) -> list[Any]:
+        found: list[Any] = self.source_split._described()
+        return found
+
+    def _length_of_epoch(self) -> int | None:
+        length: int | None = self.source_split._length_of_epoch()
+        return length
+
+    def _is_at_end(self, batch: int) -> bool:
+        return self._steps(min(batch, len(self.source_split))) == 0
+
+    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence:
+        """Not of a shard: ``sequence.batch(n).shard(rank, world)``."""
+        raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
