@@ -44,6 +44,7 @@ from .errors import (
     WorkerStartError,
 )
 from .report import Metadata
+from .resume_sequence import ResumeSequence
 from .seeding import Job, current_job, current_rng
 from .sequence import Sequence
 from .sequence_array import SequenceArray
@@ -61,6 +62,7 @@ __all__ = [
     "PlatformError",
     "PrefetchError",
     "RemoteTraceback",
+    "ResumeSequence",
     "Sequence",
     "SequenceArray",
     "SequenceMap",

@@ -72,6 +72,7 @@ class Engine:
         self._options = options
         self._commands: deque[Callable[[], None]] = deque()
         self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()  # of the pass being read
+        self._repeated: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._ahead: tuple[int, int, list[int] | None] | None = None  # (epoch, length, order) that will come next
         self._is_handed_over = False  # all of the pass is in the queue, or was
         self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
@@ -149,8 +150,16 @@ class Engine:
         Raises:
             queue.Empty: ``timeout_s`` is over. PassOver: there will be none. ClosedError, or what ended the engine.
         """
+        return self._take(self.outcomes, timeout_s)
+
+    def repeat(self, index: int, attempt: int) -> Outcome:
+        """Batch ``index`` of the pass, which has failed ``attempt`` times, once more. Blocks: until it is there."""
+        self._repeated = queue.SimpleQueue()
+        self._order(lambda: self._schedule.repeat(index, attempt))
+        return self._take(self._repeated, None)
+
+    def _take(self, outcomes: queue.SimpleQueue[Outcome], timeout_s: float | None) -> Outcome:
         self._check_process()
-        outcomes = self.outcomes
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
@@ -170,7 +179,7 @@ class Engine:
                     raise
                 if self._is_over(outcomes):
                     raise PassOver from None
-        if outcomes.qsize() <= self._wake_at:
+        if outcomes.qsize() <= self._wake_at and outcomes is not self._repeated:
             self._wake_at = -1
             self._executor.wake()
         return outcome
@@ -280,6 +289,8 @@ class Engine:
         put = self._queue.put
         for outcome in self._schedule.take_outcomes():
             put(outcome)
+        for outcome in self._schedule.take_repeated():
+            self._repeated.put(outcome)
         self._is_handed_over = self._schedule.is_delivered
 
     def _handle(self, event: tuple[Any, ...]) -> None:

@@ -92,6 +92,11 @@ class Pass:
         at = ticket - self.first
         return self.first_index + at if self.order is None else self.order[at]
 
+    def forget(self, ticket: int, outcome: Any) -> None:
+        """What the job of ``ticket`` works on is not needed any more; unless it failed, for it may be repeated."""
+        if not (isinstance(outcome, tuple) and outcome and isinstance(outcome[0], Failure)):
+            self.payloads.pop(ticket, None)
+
 
 class _Worker:
     __slots__ = ("is_ready", "jobs", "running", "since_ns", "wasted")
@@ -138,6 +143,8 @@ class Schedule:
         self._again: list[int] = []  # heap of tickets to be sent again
         self._num_out = 0  # tickets that are with a worker
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
+        self._repeats: dict[int, int] = {}  # {ticket: its next attempt}, to be handed over again
+        self._repeated: list[tuple[int, Any]] = []  # their (index, outcome)
         self._serial = 0
         #: {worker: serial}: it need not begin jobs up to this serial any more. The caller clears it.
         self.cancelled: dict[int, int] = {}
@@ -205,6 +212,8 @@ class Schedule:
         self._again.clear()
         self._num_out = 0
         self._deaths.clear()
+        self._repeats.clear()
+        self._repeated.clear()
         self._outcomes.clear()
         self._is_reading = False
 
@@ -214,6 +223,19 @@ class Schedule:
             self._deliver()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
+
+    def repeat(self, index: int, attempt: int) -> None:
+        """Batch ``index`` of the pass being read was delivered as a failure: try it again, beside the others."""
+        current = self._passes[0]
+        at = index - current.first_index if current.order is None else current.order.index(index)
+        ticket = current.first + at
+        self._repeats[ticket] = attempt
+        heapq.heappush(self._again, ticket)
+
+    def take_repeated(self) -> list[tuple[int, Any]]:
+        """[(index, outcome)] of what was repeated."""
+        repeated, self._repeated = self._repeated, []
+        return repeated
 
     # -- the workers' side
 
@@ -348,7 +370,7 @@ class Schedule:
         self._num_out += 1
         worker.jobs[self._serial] = ticket
         at = self._pass_of(ticket)
-        attempt = len(self._deaths[ticket]) if ticket in self._deaths else 0
+        attempt = len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
         payload = at.payloads[ticket] if at.is_open else None
         return Row(self._serial, at.epoch, at.index(ticket), attempt, payload)
 
@@ -391,7 +413,13 @@ class Schedule:
 
     def _finish(self, ticket: int, outcome: Any) -> None:
         self._deaths.pop(ticket, None)
-        self._finished[ticket] = outcome
+        if ticket in self._repeats:
+            del self._repeats[ticket]
+            current = self._pass_of(ticket)
+            self._repeated.append((current.index(ticket), outcome))
+            current.forget(ticket, outcome)
+        else:
+            self._finished[ticket] = outcome
 
     def _deliver(self) -> None:
         """Hand over what may be: everything of the pass being read, or its next in order."""
@@ -406,15 +434,16 @@ class Schedule:
                 self._hand_over(current, ticket)
 
     def _hand_over(self, current: Pass, ticket: int) -> None:
-        self._outcomes.append((current.index(ticket), self._finished.pop(ticket)))
-        current.payloads.pop(ticket, None)
+        outcome = self._finished.pop(ticket)
+        self._outcomes.append((current.index(ticket), outcome))
+        current.forget(ticket, outcome)
         current.delivered += 1
 
     def check(self) -> None:
         """Assert the invariants. For tests."""
         out = [ticket for worker in self._workers.values() for ticket in worker.jobs.values()]
         assert len(out) == self._num_out, (out, self._num_out)
-        everywhere = [*self._finished, *self._again, *out]
+        everywhere = [ticket for ticket in [*self._finished, *self._again, *out] if ticket not in self._repeats]
         assert len(everywhere) == len(set(everywhere)), everywhere
         if self._passes and self._in_order:
             first = max(self._head, self._passes[0].first)

@@ -55,9 +55,10 @@ class SequenceMap(SequenceDerived):
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
         in_order: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
-            ``"skip"`` the batch and log it.
-        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again, 3 times
-            at most. None: never.
+            ``"skip"`` the batch and log it. A function of the exception returns one of these, or ``"retry"``: run
+            the job again, with the same draws. It is called in the consumer's thread.
+        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None: never.
+        max_retries: how often a job is run again, after its worker died or was stuck or for ``"retry"``.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -81,13 +82,15 @@ class SequenceMap(SequenceDerived):
         executor: str = "process",
         seed: int | None = None,
         in_order: bool = True,
-        on_error: str = "raise",
+        on_error: str | Callable[[BaseException], str] = "raise",
         job_timeout: float | None = None,
+        max_retries: int = 2,
     ) -> None:
         self.nb_workers = check_int("nb_workers", nb_workers, 0)
         self.executor = check_choice("executor", executor, ("process", "thread"))
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
-        self.on_error = check_choice("on_error", on_error, ("raise", "skip"))
+        self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))
+        self.max_retries = check_int("max_retries", max_retries, 0)
         self.queue_timeout = check_seconds("queue_timeout", queue_timeout, allow_none=False)
         self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
         self.job_timeout = check_seconds("job_timeout", job_timeout)
@@ -191,7 +194,7 @@ class SequenceMap(SequenceDerived):
             pickled = Pickled(task, "the sequence")
             executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
             self._parcel = executor.parcel
-        schedule = Schedule(nb_workers, bound, self.in_order, explain=given_up)
+        schedule = Schedule(nb_workers, bound, self.in_order, self.max_retries + 1, explain=given_up)
         self._engine = Engine(executor, schedule, Options(self.debug_job_report_timeout, self.job_timeout))
         self._finalizer = weakref.finalize(self, self._engine.close)
         pool.watch_for_exit()
@@ -358,10 +361,30 @@ class SequenceMap(SequenceDerived):
             self.metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
             items: list[Any] = value
             return items
-        if self.on_error == "raise":
-            raise value.error
-        logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=value.error)
+        error, what = value.error, self._what_of(value.error)
+        for attempt in range(1, self.max_retries + 1):
+            if what != "retry":
+                break
+            logger.warning("batch %d of epoch %d is tried again", index, self._epoch_read, exc_info=error)
+            _, (value, ns, _) = self._running().repeat(index, attempt)
+            self.metadata.time_processing += ns / 1e9
+            if type(value) is not Failure:
+                return list(value)
+            error, what = value.error, self._what_of(value.error)
+        if what != "skip":
+            raise error
+        logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=error)
         return []
+
+    def _what_of(self, error: BaseException) -> str:
+        """What to do about a job that failed."""
+        if not callable(self.on_error):
+            return self.on_error
+        what = self.on_error(error)
+        if what not in ("raise", "skip", "retry"):
+            text = f"on_error must return 'raise', 'skip' or 'retry', not {what!r:.100}"
+            raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
+        return str(what)
 
     def _keras_front(self) -> SequenceMap:
         return self
@@ -377,7 +400,7 @@ class SequenceMap(SequenceDerived):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         self.metadata.time_to_get_next_batch += time.perf_counter() - start
         self.metadata.nb_batches += 1
-        if self.on_error == "skip":  # Keras wants as many batches as there are
+        if self.on_error != "raise":  # Keras wants as many batches as there are
             items = items or self._kept or self._another(index)
             self._kept = items
         return self._one(items)
@@ -523,15 +546,16 @@ def prefetch(
     executor: str = "process",
     seed: int | None = None,
     in_order: bool = True,
-    on_error: str = "raise",
+    on_error: str | Callable[[BaseException], str] = "raise",
     job_timeout: float | None = None,
+    max_retries: int = 2,
 ) -> SequenceMap:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
         nb_workers: None: the cores this process may use less one, at least 1.
-        max_queue_size, executor, seed, in_order, on_error, job_timeout: see :class:`SequenceMap`.
+        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries: see :class:`SequenceMap`.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -549,4 +573,5 @@ def prefetch(
         in_order=in_order,
         on_error=on_error,
         job_timeout=job_timeout,
+        max_retries=max_retries,
     )

@@ -216,9 +216,10 @@ def test_what_is_no_state_of_it(change: dict[str, Any], text: str) -> None:
 
 def test_another_sampler() -> None:
     state = memory(SingleShotMemorySampler).state_dict()
+    options: dict[str, Any] = {"class_per_batch": 4, "steps_per_epoch": PER_EPOCH, "augmenter": augment, "seed": 3}
+    other = SingleShotMemorySampler(np.arange(80.0).reshape(40, 2), **options)
     with pytest.raises(StateError, match="of a SingleShotMemorySampler of other arguments or data"):
-        other = {"class_per_batch": 4, "steps_per_epoch": PER_EPOCH, "augmenter": augment, "seed": 3}
-        SingleShotMemorySampler(np.arange(80.0).reshape(40, 2), **other).load_state_dict(state)
+        other.load_state_dict(state)
     with pytest.raises(TypeError, match="state must be a dict"):
         memory(SingleShotMemorySampler).load_state_dict("state")
     hooked = Hooked(1)
@@ -286,3 +287,49 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
             while json.loads(found[-1])[0] != weights:
                 found.pop()
     assert found == expected[:-1]
+
+
+FITTING = textwrap.dedent(
+    """
+    import json, os, sys
+    import numpy as np
+    import keras
+    from sampler import SingleShotMemorySampler
+    from workers import ResumeSequence, current_rng
+
+    def augment(x, y, *_):
+        return x + current_rng().normal(size=x.shape).astype("float32"), y
+
+    folder, die_in = sys.argv[1], int(sys.argv[2])
+    seq = SingleShotMemorySampler(np.eye(20, dtype="float32"), augment, class_per_batch=4, steps_per_epoch=5, seed=7)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(20)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+    class Die(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2 and seq.epoch == die_in:
+                os.kill(os.getpid(), 9)
+
+    resume = [ResumeSequence(seq, folder + "/sequence.json"), keras.callbacks.BackupAndRestore(folder + "/weights")]
+    model.fit(seq, epochs=4, shuffle=False, verbose=0, callbacks=[*resume, Die()])
+    print(json.dumps([float(weight.sum()) for weight in model.get_weights()]), seq.epoch, os.listdir(folder))
+    """
+)
+
+
+def test_fit_is_killed(tmp_path: Path) -> None:
+    """With ResumeSequence and BackupAndRestore: the same weights as without."""
+    pytest.importorskip("keras")
+
+    def fit(folder: Path, die_in: int) -> tuple[int, str]:
+        folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-c", FITTING, str(folder), str(die_in)]
+        here = Path(__file__).parents[2]
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, cwd=here, timeout=120)
+        return done.returncode, done.stdout
+
+    code, expected = fit(tmp_path / "whole", -1)
+    assert (code, expected.split()[-2:]) == (0, ["4", "[]"])
+    assert fit(tmp_path / "killed", 2)[0] == -signal.SIGKILL
+    assert fit(tmp_path / "killed", -1) == (0, expected)

@@ -10,7 +10,7 @@ import pytest
 
 from sampler import TFRecordDatasetSampler, TFRecordSequence
 from tests.shards import parse_all, write
-from workers import current_rng
+from workers import StateError, current_rng
 
 tf: Any = pytest.importorskip("tensorflow")
 OPTIONS: dict[str, Any] = {"batch_deserialization_fn": parse_all, "batch_size": 8, "seed": 1}
@@ -96,6 +96,24 @@ def test_in_fit(folder: Path) -> None:
     with TFRecordSequence(folder, **OPTIONS) as sequence, sequence.map(augment, nb_workers=2) as batches:
         model.fit(batches, epochs=2, verbose=0)
     assert model.seen == augmented
+
+
+def test_going_on(folder: Path) -> None:
+    """At any step, also by another number of workers; not with other shards."""
+    with TFRecordSequence(folder, **OPTIONS) as sequence, sequence.map(augment, nb_workers=0) as batches:
+        states, delivered = [], []
+        for _ in range(2):
+            for batch in batches:
+                delivered += told([batch])
+                states.append(batches.state_dict())
+    with TFRecordSequence(folder, **OPTIONS) as sequence, sequence.map(augment, nb_workers=2) as batches:
+        for step in (3, 15, 9):
+            batches.load_state_dict(states[step - 1])
+            rest = [each for _ in range(step // len(batches), 2) for each in told(batches)]
+            assert rest == delivered[step:]
+    other = TFRecordSequence(folder, **{**OPTIONS, "batch_size": 6})
+    with pytest.raises(StateError, match="of a TFRecordSequence of length 11, not"):
+        other.load_state_dict(states[0])
 
 
 def test_a_corrupt_shard(folder: Path) -> None:
