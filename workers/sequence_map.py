@@ -379,7 +379,7 @@ class SequenceMap(SequenceDerived):
     def _what_of(self, error: BaseException) -> str:
         """What to do about a job that failed."""
         if not callable(self.on_error):
-            return self.on_error
+            return str(self.on_error)
         what = self.on_error(error)
         if what not in ("raise", "skip", "retry"):
             text = f"on_error must return 'raise', 'skip' or 'retry', not {what!r:.100}"
