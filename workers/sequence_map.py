@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from . import pool, resume, seeding
-from .errors import ClosedError, PrefetchError, check_choice, check_int, check_seconds
+from .errors import ClosedError, PlatformError, PrefetchError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
 from .layout import as_numpy
 from .pool import Engine, Options, Outcome, PassOver
@@ -192,10 +193,18 @@ class SequenceMap(SequenceDerived):
             from .processes import ProcessExecutor
 
             pickled = Pickled(task, "the sequence")
-            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
+            try:
+                executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
+            except OSError as error:
+                raise _explained(error, nb_workers) from error
             self._parcel = executor.parcel
         schedule = Schedule(nb_workers, bound, self.in_order, self.max_retries + 1, explain=given_up)
-        self._engine = Engine(executor, schedule, Options(self.debug_job_report_timeout, self.job_timeout))
+        options = Options(self.debug_job_report_timeout, self.job_timeout)
+        try:
+            self._engine = Engine(executor, schedule, options)
+        except OSError as error:
+            executor.close()
+            raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(self, self._engine.close)
         pool.watch_for_exit()
         logger.debug("%s started with %d workers", type(self).__name__, nb_workers)
@@ -512,6 +521,19 @@ def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queu
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     return per_worker * max(nb_workers, 1) if per_worker else 2**62
+
+
+def _explained(error: OSError, nb_workers: int) -> OSError:
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return error
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return PlatformError(
+        error.errno,
+        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limit} (ulimit -n); each worker "
+        "needs two, and the pool a few more",
+    )
 
 
 def _is_indexed(source: Any) -> bool:

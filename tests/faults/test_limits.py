@@ -1,0 +1,133 @@
+"""Limits of memory, descriptors and /dev/shm: an error that says what is missing, or no difference."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HEAD = """
+import resource, sys
+import numpy as np
+from workers import Sequence, prefetch
+
+class Arrays(Sequence):
+    def __init__(self, nbytes, limit=0):
+        super().__init__(seed=1)
+        self.nbytes, self.limit = nbytes, limit
+    def __len__(self):
+        return 6
+    def __getitem__(self, index):
+        if self.limit:
+            resource.setrlimit(resource.RLIMIT_AS, (self.limit, self.limit))
+        return np.full((self.nbytes if index == 3 else 800) // 8, index)
+
+def tell(batches):
+    batches = iter(batches)
+    while True:
+        try:
+            print(int(next(batches)[0]), flush=True)
+        except StopIteration:
+            return
+        except MemoryError as error:
+            print("MemoryError", error, flush=True)
+"""
+
+
+def run(program: str, *before: str, limit: str = "") -> list[str]:
+    """The lines that a program prints."""
+    command = [*before, sys.executable, "-c", limit + HEAD + program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_address_space() -> None:
+    """A batch that does not fit raises in its place, naming sizes; the others come."""
+    lines = run("with prefetch(Arrays(1 << 30, 2 << 30), 1) as batches: tell(batches)")
+    assert lines[:3] + lines[4:] == ["0", "1", "2", "4", "5"]
+    assert lines[3].startswith("MemoryError")
+    assert "1,073,741,824" in lines[3] or "1.00 GiB" in lines[3]
+
+
+def _group() -> Iterator[Path]:
+    """Control groups of this process in which others may be made."""
+    with open("/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if controllers == "memory":
+                yield Path("/sys/fs/cgroup/memory" + path)
+            elif controllers == "":
+                yield Path("/sys/fs/cgroup" + path)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of 400 MB."""
+    for parent in _group():
+        made = parent / f"prefetch-test-{os.getpid()}"
+        try:
+            made.mkdir()
+        except OSError:
+            continue
+        try:
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                if (made / name).exists():
+                    (made / name).write_text(str(400 << 20))
+                    yield made
+                    return
+        except OSError:
+            continue
+        finally:
+            made.rmdir()
+    pytest.skip("no control group of this machine may be limited by this user")
+
+
+def test_control_group(group: Path) -> None:
+    """What is over the limit is not touched: nobody is killed."""
+    enter = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
+    lines = run("with prefetch(Arrays(250 << 20), 1) as batches: tell(batches)", limit=enter)
+    assert lines[:3] + lines[4:] == ["0", "1", "2", "4", "5"]
+    assert "262,144,000" in lines[3] or "bytes of shared memory do not fit" in lines[3]
+
+
+@pytest.mark.parametrize("files", [20, 40, 64])
+def test_descriptors(files: int) -> None:
+    """16 workers work, or say at start what is missing."""
+    program = """
+from workers import PlatformError
+try:
+    with prefetch(Arrays(800), 16) as batches:
+        print(len(list(batches)))
+except PlatformError as error:
+    print(error)
+"""
+    limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
+    (line,) = run(program, limit=limit)
+    missing = f"16 workers cannot be started: no file descriptors are left, of {files} (ulimit -n)"
+    assert line == "6" or missing in line
+    assert line == "6" or files < 64
+
+
+@pytest.mark.parametrize("size", ["1m", "absent"])
+def test_dev_shm(size: str) -> None:
+    """Is not used."""
+    if os.geteuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare to give a program a /dev/shm of its own")
+    mount = (
+        "mount -t tmpfs -o size=1m none /dev/shm"
+        if size == "1m"
+        else "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9"
+    )
+    lines = run(
+        "with prefetch(Arrays(40 << 20), 2) as batches: tell(batches)",
+        "unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh",
+    )  # fmt: skip
+    assert lines == ["0", "1", "2", "3", "4", "5"]
