@@ -167,6 +167,8 @@ class Schedule:
         ``order``: the indices of its batches (None: from ``first_index`` on); it is then delivered in this order,
         whatever ``in_order`` says.
         """
+        if self._repeats:  # a Ctrl-C came while one was waited for
+            self.revoke()
         if self._is_reading and self.is_delivered:
             self._passes.popleft()
             self._is_reading = False
