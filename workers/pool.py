@@ -101,7 +101,6 @@ class Engine:
         ahead: tuple[int, int, list[int] | None] | None,
         parcel: Any,
         order: list[int] | None = None,
-        first: int = 0,
     ) -> None:
         """The consumer starts to read a pass.
 
@@ -111,7 +110,7 @@ class Engine:
             is_open: its jobs are handed in by :meth:`add`.
             ahead: (epoch, length, order) of the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
-            order: the indices of its batches; None: from ``first`` on.
+            order: the indices of its batches; None: 0 to ``length`` - 1.
         """
         self._check()
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -123,7 +122,7 @@ class Engine:
             self._is_handed_over = False
             self._queue = outcomes
             self._ahead = ahead
-            self._schedule.begin(epoch, length, is_open, order, first)
+            self._schedule.begin(epoch, length, is_open, order)
 
         self.outcomes = outcomes
         self._order(command)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .sequence import Sequence
 
 FORMAT = 1
+_MAX_EPOCH = 10_000_000  # hooks are called for each: a state that was damaged must not take for ever
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
@@ -96,6 +97,8 @@ def load(sequence: Sequence, state: Any) -> None:
     if state["partial"] is not None:
         index, items = (_count("partial", each) for each in _list("partial", state["partial"], 2))
         partial = index, items
+    if epoch > _MAX_EPOCH:
+        raise StateError(f"epoch of a state must be at most {_MAX_EPOCH:,}, not {epoch:,}")
     if any(each < batch for each in apart) or (own["length"] is not None and max([batch, *apart]) > own["length"]):
         raise StateError(f"state is at no place in an epoch of {own['length']} batches: {state!r:.300}")
     progress = sequence._progress

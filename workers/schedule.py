@@ -58,23 +58,16 @@ class Failure(NamedTuple):
 class Pass:
     """One epoch's worth of batches."""
 
-    __slots__ = ("delivered", "epoch", "first", "first_index", "is_open", "length", "order", "payloads")
+    __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
 
     def __init__(
-        self,
-        epoch: int,
-        length: int,
-        first: int,
-        is_open: bool = False,
-        order: list[int] | None = None,
-        first_index: int = 0,
+        self, epoch: int, length: int, first: int, is_open: bool = False, order: list[int] | None = None
     ) -> None:
         self.epoch = epoch
         self.length = length  # in batches; grows while is_open
         self.first = first  # its first ticket
         self.is_open = is_open  # its jobs are handed in one by one
-        self.order = order  # the indices of its batches; None: first_index, first_index + 1, ...
-        self.first_index = first_index
+        self.order = order  # the indices of its batches; None: 0, 1, 2, ...
         self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
         self.delivered = 0
 
@@ -90,7 +83,7 @@ class Pass:
     def index(self, ticket: int) -> int:
         """Which batch a ticket is for."""
         at = ticket - self.first
-        return self.first_index + at if self.order is None else self.order[at]
+        return at if self.order is None else self.order[at]
 
     def forget(self, ticket: int, outcome: Any) -> None:
         """What the job of ``ticket`` works on is not needed any more; unless it failed, for it may be repeated."""
@@ -159,20 +152,17 @@ class Schedule:
         """No worker has anything to do, and nothing is left to send."""
         return not self._num_out and not self._again
 
-    def begin(
-        self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None, first_index: int = 0
-    ) -> None:
+    def begin(self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None) -> None:
         """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
 
-        ``order``: the indices of its batches (None: from ``first_index`` on); it is then delivered in this order,
-        whatever ``in_order`` says.
+        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says.
         """
         if self._repeats:  # a Ctrl-C came while one was waited for
             self.revoke()
         if self._is_reading and self.is_delivered:
             self._passes.popleft()
             self._is_reading = False
-        begun = Pass(epoch, length, self._next, is_open, order, first_index)
+        begun = Pass(epoch, length, self._next, is_open, order)
         if self._is_reading or not self._passes or not self._passes[0].is_like(begun):
             self.revoke()
             begun.first = self._next
@@ -229,7 +219,7 @@ class Schedule:
     def repeat(self, index: int, attempt: int) -> None:
         """Batch ``index`` of the pass being read was delivered as a failure: try it again, beside the others."""
         current = self._passes[0]
-        at = index - current.first_index if current.order is None else current.order.index(index)
+        at = index if current.order is None else current.order.index(index)
         ticket = current.first + at
         self._repeats[ticket] = attempt
         heapq.heappush(self._again, ticket)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from .layout import as_numpy
 from .pool import Engine, Options, Outcome, PassOver
 from .replica import Parcel, Pickled
 from .report import Metadata, given_up
+from .resume import Progress
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived, defines
 from .sequence_shard import SequenceShard
@@ -121,7 +121,6 @@ class SequenceMap(SequenceDerived):
         self._epoch_read = -1
         self._is_begun = False  # something of the pass was read
         self._step = source_split.world if isinstance(source_split, SequenceShard) else 1
-        self._passed_by = 0  # items of the first batch of the pass that were delivered before
         self._is_indexed = _is_indexed(source_split) and not self.is_stream
         self._start()
 
@@ -243,11 +242,10 @@ class SequenceMap(SequenceDerived):
         source = self._chain()[0]
         self._reading = progress = self._progress
         self._loads = progress.loads
-        self._passed_by, ahead = 0, None
+        ahead = None
         if order is not None:
             order = self._places(order)
         else:
-            self._passed_by = progress.partial[1] if progress.partial else 0
             order = self._order()
             if self._looks_ahead and self._is_indexed:
                 next_order = self.source_split.indices(0) if isinstance(self.source_split, SequenceShard) else None
@@ -264,8 +262,9 @@ class SequenceMap(SequenceDerived):
             self._left = len(self)
             engine.begin(epoch, self._left, False, ahead, parcel)
         else:
-            engine.begin(epoch, 0, True, None, parcel, first=progress.batch)
-            self._iterator = itertools.islice(source, progress.batch, None)
+            order = None if progress.is_at_start else []  # grows as they are read
+            engine.begin(epoch, 0, True, None, parcel, order)
+            self._iterator = iter(source) if order is None else _left_of(source, progress, order)
 
     def _order(self) -> list[int] | None:
         """The indices of the pass that begins; None: all of them."""
@@ -354,14 +353,15 @@ class SequenceMap(SequenceDerived):
 
     def _count(self, index: int) -> int:
         """Batch ``index`` is delivered. Returns: how many of its items were before."""
-        progress, passed_by = self._reading, self._passed_by
-        if passed_by:
-            self._passed_by, progress.partial = 0, None
-        elif self._step == 1:
+        progress = self._reading
+        if progress.partial and progress.partial[0] == index:
+            passed_by, progress.partial = progress.partial[1], None
+            return passed_by
+        if self._step == 1:
             progress.passed(index)
         else:
             progress.batch += self._step
-        return passed_by
+        return 0
 
     def _items_of(self, outcome: Outcome) -> list[Any]:
         index, (value, ns, received_ns) = outcome
@@ -521,6 +521,15 @@ def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queu
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     return per_worker * max(nb_workers, 1) if per_worker else 2**62
+
+
+def _left_of(source: Any, progress: Progress, order: list[int]) -> Iterator[Any]:
+    """What was not delivered of a source that is read from its beginning; the indices are put into ``order``."""
+    batch, apart, partial = progress.batch, set(progress.apart), progress.partial  # as they are now
+    for index, item in enumerate(source):
+        if (partial and partial[0] == index) or (index >= batch and index not in apart):
+            order.append(index)
+            yield item
 
 
 def _explained(error: OSError, nb_workers: int) -> OSError:

@@ -82,6 +82,7 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "map of lists": lambda workers: Drawn(seed=1).map(in_two, workers),
     "map of map": lambda workers: Drawn(seed=1).map(noisy, 0).map(noisy, workers),
     "stream": lambda workers: SequenceMap(Stream(), workers, noisy, seed=1),
+    "stream of lists": lambda workers: SequenceMap(Stream(), workers, in_two, seed=1),
     "single shot": lambda workers: memory(SingleShotMemorySampler).prefetch(workers),
     "multi shot": lambda workers: memory(MultiShotMemorySampler).prefetch(workers),
     "threads": lambda workers: Drawn(seed=1).prefetch(workers, executor="thread"),
@@ -149,16 +150,21 @@ def test_loading_within_a_loop(name: str) -> None:
     close(sequence)
 
 
-def test_out_of_order() -> None:
+@pytest.mark.parametrize("source", [Drawn, Stream])
+def test_out_of_order(source: Any) -> None:
     """Each batch of the epoch once, before or after."""
-    with Drawn(seed=1).prefetch(2, in_order=False) as batches:
+
+    def made(workers: int, in_order: bool) -> SequenceMap:
+        return SequenceMap(source(), workers, noisy, seed=1, in_order=in_order)
+
+    with made(2, False) as batches:
         expected = {told(batch) for batch in batches}
         batches.epoch = 0
         for taken in range(1, PER_EPOCH):
             batches.epoch = 0
             before = {told(batch) for batch in itertools.islice(batches, taken)}
             state = json.loads(json.dumps(batches.state_dict()))
-            with Drawn(seed=1).prefetch(1) as others:
+            with made(1, True) as others:
                 others.load_state_dict(state)
                 after = {told(batch) for batch in others}
             assert len(before) == taken
@@ -198,6 +204,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"format": 2}, "format 2; this version reads 1"),
     ({"batch": 8}, "at no place in an epoch of 7 batches"),
     ({"batch": -1}, "batch of a state must be of integers >= 0"),
+    ({"epoch": 1 << 60}, "epoch of a state must be at most"),
     ({"epoch": True}, "epoch of a state must be of integers"),
     ({"apart": 3}, "apart of a state must be a list"),
     ({"partial": [1]}, "partial of a state must be a list of 2"),
