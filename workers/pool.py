@@ -34,6 +34,7 @@ logger = logging.getLogger("workers")
 
 _TICK_S = 0.5  # how often to look at the boards while jobs run
 _STACK_S = 0.3  # for a stuck worker to write down its stack
+_BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to begin a job: a new replica takes its time
 _MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
 _ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still runs
 
@@ -238,10 +239,13 @@ class Engine:
 
     def _turn(self, timeout_s: float | None) -> float | None:
         """Turn the crank once. Returns: how long the next poll may take."""
+        if self._is_serial:
+            self._obey()  # or it would run what a Ctrl-C has left behind
         for event in self._executor.poll(timeout_s):
             self._handle(event)
-        while self._commands:
-            self._commands.popleft()()
+        if self._fatal is not None:
+            return None  # what else has come may be of a worker that has nothing to work on
+        self._obey()
         schedule, executor = self._schedule, self._executor
         now = time.monotonic()
         if now - self._looked > _TICK_S:
@@ -260,9 +264,7 @@ class Engine:
             untaken = self._queue.qsize()
             for worker, rows in schedule.plan(untaken):
                 executor.send(worker, rows)
-            for worker, serial in schedule.cancelled.items():
-                executor.cancel(worker, serial)
-            schedule.cancelled.clear()
+            self._cancel()
             # Set first, compared after: whatever the consumer took in between is seen here or there.
             wanted, room = schedule.wanted_room(), schedule.room(untaken)
             self._wake_at = -1 if wanted is None or room >= wanted else untaken + room - wanted
@@ -271,6 +273,16 @@ class Engine:
             if self._queue.qsize() > self._wake_at:
                 break
         return self._patience()
+
+    def _obey(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        for worker, serial in self._schedule.cancelled.items():
+            self._executor.cancel(worker, serial)
+        self._schedule.cancelled.clear()
 
     def _patience(self) -> float | None:
         if self._commands:
@@ -331,7 +343,14 @@ class Engine:
         timeout, patience = self._options.job_timeout, self._options.debug_job_report_timeout
         for worker in self._schedule.workers():
             serial, since_ns = self._executor.look(worker)
-            self._schedule.saw(worker, serial, since_ns)
+            now_ns = time.monotonic_ns()
+            self._schedule.saw(worker, serial, since_ns, now_ns)
+            unbegun = self._schedule.unbegun_ns(worker, now_ns) / 1e9
+            if timeout is not None and unbegun > timeout + _BEGIN_S and worker not in self._hopeless:
+                why = f"did not begin its jobs for {unbegun:.0f} s"
+                if not self._executor.kill(worker, why, ""):
+                    self._hopeless.add(worker)
+                continue
             seconds = now - since_ns / 1e9 if serial else 0.0
             is_late = timeout is not None and seconds > timeout and worker not in self._hopeless
             is_due = patience is not None and seconds > patience and now > self._reported.get(worker, 0.0)

@@ -32,6 +32,8 @@ BUNDLE_NS = 4_000_000
 MAX_BUNDLE = 128
 #: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
 STUCK_NS = 20_000_000
+#: One that begins none of its jobs for this long is stopped, or still starting: others take them.
+UNBEGUN_NS = 1_000_000_000
 
 # Where max_queue_size is left to us: enough for this much of work and of memory, within these bounds.
 _AHEAD_NS = 50_000_000
@@ -92,13 +94,14 @@ class Pass:
 
 
 class _Worker:
-    __slots__ = ("is_ready", "jobs", "running", "since_ns", "wasted")
+    __slots__ = ("is_ready", "jobs", "running", "since_ns", "unbegun_since_ns", "wasted")
 
     def __init__(self) -> None:
         self.jobs: dict[int, int] = {}  # {serial: ticket}, in the order sent, e.g. {17: 4, 18: 5}
         self.is_ready = False
         self.running = 0  # the serial it was last seen in, 0 for none
         self.since_ns = 0
+        self.unbegun_since_ns = 0  # since then it was seen to begin none of its jobs; 0: it does
         self.wasted = False  # it may still be in a job that nobody waits for
 
 
@@ -242,6 +245,7 @@ class Schedule:
         """A worker has finished a job. False: nobody waits for it any more."""
         state = self._workers[worker]
         state.wasted = False
+        state.unbegun_since_ns = 0
         ticket = state.jobs.pop(serial, None)
         if ticket is None:
             return False
@@ -283,10 +287,19 @@ class Schedule:
                     continue
             heapq.heappush(self._again, ticket)
 
-    def saw(self, worker: int, running: int, since_ns: int) -> None:
+    def saw(self, worker: int, running: int, since_ns: int, now_ns: int = 0) -> None:
         """A worker is in the job of serial ``running`` since ``since_ns`` (0, 0: in none)."""
         state = self._workers[worker]
         state.running, state.since_ns = running, since_ns
+        if running:
+            state.unbegun_since_ns = 0
+        elif state.jobs and not state.unbegun_since_ns:
+            state.unbegun_since_ns = now_ns
+
+    def unbegun_ns(self, worker: int, now_ns: int) -> int:
+        """For how long a worker that is ready was seen to begin none of its jobs."""
+        state = self._workers[worker]
+        return now_ns - state.unbegun_since_ns if state.unbegun_since_ns and state.is_ready else 0
 
     # -- decisions
 
@@ -377,7 +390,9 @@ class Schedule:
         for name, worker in self._workers.items():
             if not idle:
                 break
-            if not worker.jobs or not worker.running or now_ns - worker.since_ns < STUCK_NS:
+            is_stuck = worker.running and now_ns - worker.since_ns >= STUCK_NS
+            is_stopped = worker.unbegun_since_ns and now_ns - worker.unbegun_since_ns >= UNBEGUN_NS
+            if not worker.jobs or not (is_stuck or is_stopped):
                 continue
             waiting = {serial: ticket for serial, ticket in worker.jobs.items() if serial != worker.running}
             if not waiting:
@@ -394,7 +409,7 @@ class Schedule:
         """Whether it is worth looking soon at what the workers are in."""
         workers = self._workers.values()
         return any(not each.jobs and each.is_ready for each in workers) and any(
-            len(each.jobs) > (0 if each.wasted else 1) for each in workers
+            len(each.jobs) > (0 if each.wasted else 1) or (each.jobs and each.unbegun_since_ns) for each in workers
         )
 
     # -- tickets
