@@ -55,7 +55,7 @@ class Reader:
         self._deserialise = deserialiser
         self._seed = seed
         self._compression = compression or ""
-        self._shuffle = shuffle
+        self.shuffle = bool(shuffle)
         self._calls = calls
         self._parallelism = parallelism
         self._batch_size = rows.blocks_per_batch * rows.example_per_class
@@ -158,7 +158,7 @@ class Reader:
 
         num_rows, how_many = self.rows.num_rows, tf.shape(piece)[1]
         columns = tf.tile(tf.range(how_many)[None, :], [num_rows, 1])
-        if self._shuffle:
+        if self.shuffle:
             keys = tf.random.stateless_uniform(tf.shape(piece), seed=tf.stack([mixed(self._seed, number, which), 4]))
             # As float64 their sums are exact, so the order does not depend on where the pass was begun.
             columns = tf.argsort(tf.cast(piece, tf.float64) + tf.cast(keys, tf.float64), axis=1, stable=True)

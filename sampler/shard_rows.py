@@ -73,7 +73,15 @@ class Rows:
     def digest(self) -> str:
         """Tells these shards, laid like this, from others."""
         names = [os.path.basename(path) for path in self.paths]
-        what = self.example_per_class, self.blocks_per_batch, self.num_rows, self.at_once, names, self.blocks.tolist()
+        what = (
+            self.example_per_class,
+            self.blocks_per_batch,
+            self.num_rows,
+            self.at_once,
+            names,
+            self.blocks.tolist(),
+            self.groups.tolist(),
+        )
         return hashlib.blake2b(repr(what).encode(), digest_size=8).hexdigest()
 
     def _length(self) -> int:

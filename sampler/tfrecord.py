@@ -192,7 +192,7 @@ class TFRecordSequence(Sequence):
         return batch
 
     def _described(self) -> list[Any]:
-        return [*super()._described(), self._reader.rows.digest]
+        return [*super()._described(), self._reader.rows.digest, self._reader.shuffle]
 
     def _from(self, epoch: int, index: int) -> Iterator[Any]:
         import tensorflow as tf

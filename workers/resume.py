@@ -7,6 +7,7 @@ nothing of ranks: it is a place in the epoch that all ranks share.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ class Progress:
     def passed(self, index: int) -> None:
         """Batch ``index`` was delivered."""
         if index != self.batch:
-            self.apart.add(index)
+            if index > self.batch:
+                self.apart.add(index)
             return
         self.batch += 1
         while self.apart and self.batch in self.apart:
@@ -64,7 +66,7 @@ def state_of(sequence: Sequence, partial: tuple[int, int] | None) -> dict[str, A
     """What :meth:`workers.Sequence.state_dict` returns."""
     progress = sequence._progress
     epoch, batch, apart = progress.epoch, progress.batch, sorted(progress.apart)
-    if partial is None and sequence._is_at_end(batch):
+    if partial is None and batch and sequence._is_at_end(batch):
         epoch, batch, apart = epoch + 1, 0, []
     return {
         "format": FORMAT,
@@ -99,8 +101,15 @@ def load(sequence: Sequence, state: Any) -> None:
         partial = index, items
     if epoch > _MAX_EPOCH:
         raise StateError(f"epoch of a state must be at most {_MAX_EPOCH:,}, not {epoch:,}")
-    if any(each < batch for each in apart) or (own["length"] is not None and max([batch, *apart]) > own["length"]):
-        raise StateError(f"state is at no place in an epoch of {own['length']} batches: {state!r:.300}")
+    length = own["length"]
+    is_place = all(before < each for before, each in itertools.pairwise([batch, *apart]))
+    if length is not None:
+        is_place &= all(each < length for each in apart) and (batch < length or batch == 0 or partial is not None)
+        is_place &= batch <= length
+    if partial is not None:  # one of those that were delivered, in part
+        is_place &= partial[1] >= 1 and (partial[0] < batch or partial[0] in apart)
+    if not is_place:
+        raise StateError(f"state is at no place in an epoch of {length} batches: {state!r:.300}")
     progress = sequence._progress
     sequence._go_to_epoch(epoch)
     progress.loads += 1

@@ -161,7 +161,8 @@ class Sequence(KerasDataset):
             self._check_open()
             progress.is_begun = True
             batch = self[index]
-            progress.passed(index)
+            if progress.epoch == epoch:  # else it was set in between
+                progress.passed(index)
             yield batch
             if progress.loads != loads:
                 yield from self._pass()

@@ -19,6 +19,10 @@ class SequenceBatch(SequenceDerived):
         self.batch_size = check_int("batch_size", batch_size, 1)
         self.discard_batch_not_full = discard_batch_not_full
         super().__init__(source_split)
+        if isinstance(source_split, SequenceDerived):
+            from .sequence_shard import check_not_sharded
+
+            check_not_sharded(source_split)
 
     def _described(self) -> list[Any]:
         return [*super()._described(), self.batch_size, self.discard_batch_not_full]

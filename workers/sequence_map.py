@@ -22,7 +22,7 @@ from .report import Metadata, given_up
 from .resume import Progress
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived, defines
-from .sequence_shard import SequenceShard
+from .sequence_shard import SequenceShard, check_not_sharded
 from .task import Task, one_function
 
 logger = logging.getLogger("workers")
@@ -101,6 +101,7 @@ class SequenceMap(SequenceDerived):
         self.function_to_run = one_function(function_to_run)
         self.max_queue_size = _bound(self.nb_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
         _check_source(source_split)
+        check_not_sharded(source_split)
         super().__init__(source_split)
         if seed is not None:
             checked = seeding.check_seed(seed)
@@ -172,7 +173,12 @@ class SequenceMap(SequenceDerived):
         if not _is_indexed(self.source_split):
             name = type(self.source_split).__name__
             raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
-        return self._one(Task(*self._chain(), self.seed).run(index, None))
+        (place,) = self._places([index])
+        task = Task(*self._chain(), self.seed)
+        if place == index:
+            return self._one(task.run(index, None))
+        job = seeding.Job(self.epoch, place)  # of a shard: the draws are those of its place in the epoch
+        return self._one(seeding.run_job(seeding.Stream(self.seed), job, lambda: task.run(place, None)))
 
     # -- the engine
 
@@ -354,6 +360,8 @@ class SequenceMap(SequenceDerived):
     def _count(self, index: int) -> int:
         """Batch ``index`` is delivered. Returns: how many of its items were before."""
         progress = self._reading
+        if self._epoch_read != progress.epoch:  # it was set in between
+            return 0
         if progress.partial and progress.partial[0] == index:
             passed_by, progress.partial = progress.partial[1], None
             return passed_by

@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from .errors import StateError, check_choice, check_index, check_int
+from .keras_dataset import is_called_by_keras
 from .sequence import Sequence, SequenceDerived, _mark
+
+
+def check_not_sharded(source: Any) -> None:
+    """Raise TypeError for what is made of a shard in between: its batches would be numbered anew."""
+    while isinstance(source, SequenceDerived):
+        source = source.source_split
+        if isinstance(source, SequenceShard):
+            raise TypeError(
+                "a shard can be mapped or prefetched once: sequence.map(f).batch(n).shard(rank, world) first"
+            )
 
 
 class SequenceShard(SequenceDerived):
@@ -40,7 +51,11 @@ class SequenceShard(SequenceDerived):
     @_mark  # not a job of its own: the source's, so that no two ranks draw the same
     def __getitem__(self, index: int) -> Any:
         index = check_index(index, self)
-        return self.source_split[(index * self.world + self.rank) % len(self.source_split)]
+
+        def compute(index: int) -> Any:
+            return self.source_split[(index * self.world + self.rank) % len(self.source_split)]
+
+        return self._keras_batch(index, compute) if is_called_by_keras() else compute(index)
 
     def _pass(self) -> Iterator[Any]:
         progress = self._progress
@@ -51,7 +66,8 @@ class SequenceShard(SequenceDerived):
             self._check_open()
             progress.is_begun = True
             batch = self.source_split[index]
-            progress.batch += self.world
+            if progress.epoch == epoch:
+                progress.batch += self.world
             yield batch
             if progress.loads != loads:
                 yield from self._pass()

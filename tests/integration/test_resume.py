@@ -196,6 +196,27 @@ def test_ranks(remainder: str) -> None:
     assert len(Drawn(seed=1).shard(0, 3, remainder)) == (2 if remainder == "drop" else 3)
 
 
+def test_what_is_made_of_a_shard() -> None:
+    """Its own batches, or an error."""
+    with Drawn(seed=1).shard(1, 2).map(noisy, 0) as part, Drawn(seed=1).map(noisy, 0) as whole:
+        assert [told(part[index]) for index in range(3)] == [told(whole[index]) for index in (1, 3, 5)]
+        for make in (lambda: part.map(noisy, 0), lambda: part.batch(2), lambda: part.prefetch(0)):
+            with pytest.raises(TypeError, match="a shard can be mapped or prefetched once"):
+                make()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_epoch_is_set_in_between(workers: int) -> None:
+    """The whole of it comes."""
+    with Drawn(seed=1).prefetch(workers) as batches:
+        iter(batches)
+        for _ in range(3):
+            next(batches)
+        batches.epoch = 5
+        next(batches)
+        assert [batch[:2].tolist() for batch in batches] == [[5, index] for index in range(PER_EPOCH)]
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2}, "state is of seed 2, not 1; make the sequence with that seed"),
     ({"length": 8}, "of length 8, not 7"),
@@ -203,6 +224,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fingerprint": "00"}, "of other arguments or data"),
     ({"format": 2}, "format 2; this version reads 1"),
     ({"batch": 8}, "at no place in an epoch of 7 batches"),
+    ({"batch": 7}, "at no place"),
+    ({"batch": 4, "apart": [3]}, "at no place"),
+    ({"batch": 4, "apart": [5, 5]}, "at no place"),
+    ({"apart": [7]}, "at no place"),
+    ({"partial": [3, 1]}, "at no place"),
+    ({"batch": 4, "partial": [3, 0]}, "at no place"),
     ({"batch": -1}, "batch of a state must be of integers >= 0"),
     ({"epoch": 1 << 60}, "epoch of a state must be at most"),
     ({"epoch": True}, "epoch of a state must be of integers"),
