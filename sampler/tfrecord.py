@@ -7,22 +7,19 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers.TFRecordDatasetSample
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from workers import Sequence, seeding
+from workers import Sequence
 from workers.errors import check_choice, check_int
 from workers.layout import as_numpy
 
 from .shard_reader import Reader, check_deserialiser
 from .shard_rows import Rows
 from .shards import find_shards, part_of
-
-logger = logging.getLogger("sampler")
 
 
 def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
@@ -84,27 +81,24 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
     num_repeat = check_int("num_repeat", num_repeat, -1, "-1 or an integer >= 1")
     if num_repeat == 0:
         raise ValueError("num_repeat must be -1 or an integer >= 1, not 0")
-    prefetch_size = 10 if prefetch_size is None else check_int("prefetch_size", prefetch_size, 0)
-    checked = seeding.check_seed(seed)
-    if checked is None:
-        checked = seeding.draw_seed()
-        logger.info("TFRecordDatasetSampler draws from seed %d", checked)
-    reader = _reader(
-        checked,
-        shard_path=shard_path,
-        deserialization_fn=deserialization_fn,
-        example_per_class=example_per_class,
-        batch_size=batch_size,
-        shards_per_cycle=shards_per_cycle,
-        compression=compression,
-        parallelism=parallelism,
-        async_cycle=async_cycle,
-        shard_suffix=shard_suffix,
+    sequence = TFRecordSequence(
+        shard_path,
+        deserialization_fn,
+        example_per_class,
+        batch_size,
+        shards_per_cycle,
+        compression,
+        parallelism,
+        async_cycle,
+        prefetch_size,
+        shard_suffix,
         batch_deserialization_fn=batch_deserialization_fn,
+        seed=seed,
         shuffle_blocks=shuffle_blocks,
         on_error=on_error,
         shard=shard,
     )
+    reader, prefetch_size = sequence._reader, sequence._prefetch_size
     num_passes = None if num_repeat < 0 else num_repeat
     if service is not None:
         # A pass is what is given to a worker: so its batches stay balanced and every block comes once.
@@ -154,23 +148,30 @@ class TFRecordSequence(Sequence):
         on_error: str = "raise",
         shard: tuple[int, int] | None = None,
     ) -> None:
+        import tensorflow as tf
+
         super().__init__(seed=seed)
         self._prefetch_size = 10 if prefetch_size is None else check_int("prefetch_size", prefetch_size, 0)
-        self._reader = _reader(
+        example_per_class = check_int("example_per_class", example_per_class, 1)
+        batch_size = check_int("batch_size", batch_size, 1)
+        if batch_size % example_per_class:
+            raise ValueError(
+                f"batch_size must be a multiple of example_per_class ({example_per_class}), not {batch_size}"
+            )
+        check_choice("on_error", on_error, ("raise", "skip"))
+        deserialiser = check_deserialiser(deserialization_fn, batch_deserialization_fn, batch_size)
+        shards = find_shards(shard_path, shard_suffix, compression, on_error)
+        if shard is not None:
+            shards = part_of(shards, shard)
+        rows = Rows(shards, example_per_class, batch_size // example_per_class, shards_per_cycle)
+        self._reader = Reader(
+            rows,
+            deserialiser,
             self.seed,
-            shard_path=shard_path,
-            deserialization_fn=deserialization_fn,
-            example_per_class=example_per_class,
-            batch_size=batch_size,
-            shards_per_cycle=shards_per_cycle,
             compression=compression,
-            parallelism=parallelism,
-            async_cycle=async_cycle,
-            shard_suffix=shard_suffix,
-            batch_deserialization_fn=batch_deserialization_fn,
-            shuffle_blocks=shuffle_blocks,
-            on_error=on_error,
-            shard=shard,
+            shuffle=shuffle_blocks,
+            calls=rows.num_rows if async_cycle else tf.data.AUTOTUNE,
+            parallelism=tf.data.AUTOTUNE if parallelism is None else check_int("parallelism", parallelism, -1),
         )
         self._start: Any = None  # a variable: (epoch, index) from which an iterator of the data set will begin
         self._dataset: Any = None
@@ -214,44 +215,3 @@ class TFRecordSequence(Sequence):
         """Let go of the files."""
         super().close()
         self._batches, self._place = iter(()), (-1, -1)
-
-
-def _reader(
-    seed: int,
-    *,
-    shard_path: Any,
-    deserialization_fn: Any,
-    example_per_class: Any,
-    batch_size: Any,
-    shards_per_cycle: Any,
-    compression: Any,
-    parallelism: Any,
-    async_cycle: bool,
-    shard_suffix: str,
-    batch_deserialization_fn: Any,
-    shuffle_blocks: bool,
-    on_error: str,
-    shard: Any,
-) -> Reader:
-    """What both read by, of arguments that are checked here."""
-    import tensorflow as tf
-
-    example_per_class = check_int("example_per_class", example_per_class, 1)
-    batch_size = check_int("batch_size", batch_size, 1)
-    if batch_size % example_per_class:
-        raise ValueError(f"batch_size must be a multiple of example_per_class ({example_per_class}), not {batch_size}")
-    check_choice("on_error", on_error, ("raise", "skip"))
-    deserialiser = check_deserialiser(deserialization_fn, batch_deserialization_fn, batch_size)
-    shards = find_shards(shard_path, shard_suffix, compression, on_error)
-    if shard is not None:
-        shards = part_of(shards, shard)
-    rows = Rows(shards, example_per_class, batch_size // example_per_class, shards_per_cycle)
-    return Reader(
-        rows,
-        deserialiser,
-        seed,
-        compression=compression,
-        shuffle=shuffle_blocks,
-        calls=rows.num_rows if async_cycle else tf.data.AUTOTUNE,
-        parallelism=tf.data.AUTOTUNE if parallelism is None else check_int("parallelism", parallelism, -1),
-    )
