@@ -43,12 +43,13 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .prefetching import prefetch
 from .report import Metadata
 from .resume_sequence import ResumeSequence
 from .seeding import Job, current_job, current_rng
 from .sequence import Sequence
 from .sequence_array import SequenceArray
-from .sequence_map import SequenceMap, logger, prefetch
+from .sequence_map import SequenceMap, logger
 from .task import single_function_to_run
 from .worker import empty
 

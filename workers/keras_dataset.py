@@ -253,7 +253,7 @@ class KerasDataset:
             and use.epoch == (progress.epoch, progress.version)
             and use.num_asked >= min(use.num_batches, len(self))  # type: ignore[arg-type]
         ):
-            self._end_epoch(progress.epoch)
+            self._end_epoch()
 
     def _keras_front(self) -> Any:
         """The SequenceMap whose workers compute what Keras asks for; None: it has to be computed here."""
@@ -276,7 +276,7 @@ class KerasDataset:
                 epoch, length = (progress.epoch, progress.version), len(self)  # type: ignore[arg-type]
                 if self.is_stream and not use.is_new:
                     index = use.num_asked % length if use.epoch == epoch else 0
-                if not progress.is_at_start:
+                if not progress.start.is_at_start:
                     raise StateError("model.fit begins with a whole epoch, and the state that was loaded is within one")
                 order = use.foresee(index, epoch, length)
                 if not use.is_new:

@@ -7,8 +7,9 @@ import time
 import weakref
 from typing import Any
 
+from .prefetching import usable_cores
 from .sequence import Sequence
-from .sequence_map import SequenceMap, usable_cores
+from .sequence_map import SequenceMap
 
 
 class KerasFront(SequenceMap):

@@ -152,11 +152,23 @@ class Engine:
         """
         return self._take(self.outcomes, timeout_s)
 
-    def repeat(self, index: int, attempt: int) -> Outcome:
-        """Batch ``index`` of the pass, which has failed ``attempt`` times, once more. Blocks: until it is there."""
-        self._repeated = queue.SimpleQueue()
-        self._order(lambda: self._schedule.repeat(index, attempt))
-        return self._take(self._repeated, None)
+    def repeat(self, index: int, runs: int) -> Outcome:
+        """Batch ``index`` of the pass, whose job has failed in ``runs`` runs, once more. Blocks: until it is there."""
+        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+        def command() -> None:
+            self._repeated = outcomes
+            self._schedule.repeat(index, runs)
+
+        self._order(command)
+        while True:
+            outcome = self._take(outcomes, None)
+            if outcome[0] == index:  # else of one that a Ctrl-C left behind
+                return outcome
+
+    def forget(self, index: int) -> None:
+        """Batch ``index`` of the pass, which has failed, will not be repeated."""
+        self._order(lambda: self._schedule.forget(index))
 
     def _take(self, outcomes: queue.SimpleQueue[Outcome], timeout_s: float | None) -> Outcome:
         self._check_process()
@@ -179,7 +191,7 @@ class Engine:
                     raise
                 if self._is_over(outcomes):
                     raise PassOver from None
-        if outcomes.qsize() <= self._wake_at and outcomes is not self._repeated:
+        if outcomes is self.outcomes and outcomes.qsize() <= self._wake_at:
             self._wake_at = -1
             self._executor.wake()
         return outcome
@@ -315,14 +327,16 @@ class Engine:
             try:
                 outcome: Any = (self._executor.read(value), ns, time.monotonic_ns())
             except Exception as raised:  # unpickling runs the user's code; mapping may want too much
-                outcome = (Failure(raised), ns, time.monotonic_ns())
+                failure = Failure(raised, schedule.runs_before(worker, serial) + 1)
+                outcome = (failure, ns, time.monotonic_ns())
             schedule.done(worker, serial, outcome, ns, nbytes)
         elif kind is executors.FAILED:
             _, worker, serial, error, ns = event
             epoch, index = schedule.place_of(worker, serial)
             if not isinstance(error, BaseException):
                 error = unpack(error, f"batch {index} of epoch {epoch}")
-            schedule.done(worker, serial, (Failure(error), ns, time.monotonic_ns()))
+            failure = Failure(error, schedule.runs_before(worker, serial) + 1)
+            schedule.done(worker, serial, (failure, ns, time.monotonic_ns()))
         elif kind is executors.STARTED:
             schedule.started(event[1])
         elif kind is executors.READY:

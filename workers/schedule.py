@@ -55,6 +55,7 @@ class Failure(NamedTuple):
     """The outcome of a ticket that has no batch."""
 
     error: BaseException
+    runs: int = 1  # how often its job was begun
 
 
 class Pass:
@@ -87,10 +88,9 @@ class Pass:
         at = ticket - self.first
         return at if self.order is None else self.order[at]
 
-    def forget(self, ticket: int, outcome: Any) -> None:
-        """What the job of ``ticket`` works on is not needed any more; unless it failed, for it may be repeated."""
-        if not (isinstance(outcome, tuple) and outcome and isinstance(outcome[0], Failure)):
-            self.payloads.pop(ticket, None)
+    def ticket(self, index: int) -> int:
+        """The one that is for batch ``index``."""
+        return self.first + (index if self.order is None else self.order.index(index))
 
 
 class _Worker:
@@ -113,8 +113,9 @@ class Schedule:
         max_queue_size: the bound on batches finished or in work ahead of the consumer; None: chosen from how
             long jobs take and how large batches are.
         in_order: deliver in the order of indices, not as batches come.
-        max_deaths: a ticket that was running when this many workers died is given up.
+        max_runs: a ticket whose worker died is given up when its job was begun this often.
         explain: makes the error of a ticket that is given up, from (epoch, index, deaths, causes).
+        keeps_failed: what failed may be repeated, so what its job works on is kept until :meth:`forget`.
     """
 
     def __init__(
@@ -122,13 +123,15 @@ class Schedule:
         num_workers: int,
         max_queue_size: int | None = None,
         in_order: bool = True,
-        max_deaths: int = 3,
+        max_runs: int = 3,
         explain: Callable[[int, int, int, list[Any]], BaseException] | None = None,
+        keeps_failed: bool = False,
     ) -> None:
         self._num_workers = max(1, num_workers)
         self._max_queue_size = max_queue_size
         self._in_order = in_order
-        self._max_deaths = max_deaths
+        self._max_runs = max_runs
+        self._keeps_failed = keeps_failed
         self._explain = explain or (lambda epoch, index, deaths, causes: RuntimeError(f"{deaths} {causes}"))
         self._workers: dict[int, _Worker] = {}
         self._passes: deque[Pass] = deque()  # the one the consumer reads, then the one ahead
@@ -139,7 +142,7 @@ class Schedule:
         self._again: list[int] = []  # heap of tickets to be sent again
         self._num_out = 0  # tickets that are with a worker
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
-        self._repeats: dict[int, int] = {}  # {ticket: its next attempt}, to be handed over again
+        self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
         self._repeated: list[tuple[int, Any]] = []  # their (index, outcome)
         self._serial = 0
         #: {worker: serial}: it need not begin jobs up to this serial any more. The caller clears it.
@@ -219,13 +222,16 @@ class Schedule:
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
-    def repeat(self, index: int, attempt: int) -> None:
+    def repeat(self, index: int, runs: int) -> None:
         """Batch ``index`` of the pass being read was delivered as a failure: try it again, beside the others."""
-        current = self._passes[0]
-        at = index if current.order is None else current.order.index(index)
-        ticket = current.first + at
-        self._repeats[ticket] = attempt
-        heapq.heappush(self._again, ticket)
+        ticket = self._passes[0].ticket(index)
+        if ticket not in self._repeats:  # else a Ctrl-C came while it was waited for
+            self._repeats[ticket] = runs
+            heapq.heappush(self._again, ticket)
+
+    def forget(self, index: int) -> None:
+        """Batch ``index`` of the pass being read, which has failed, will not be repeated."""
+        self._passes[0].payloads.pop(self._passes[0].ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
         """[(index, outcome)] of what was repeated."""
@@ -268,6 +274,14 @@ class Schedule:
         at = self._pass_of(ticket)
         return at.epoch, at.index(ticket)
 
+    def runs_before(self, worker: int, serial: int) -> int:
+        """How often the job of what a worker was sent under ``serial`` was begun before."""
+        ticket = self._workers[worker].jobs.get(serial)
+        return 0 if ticket is None else self._runs(ticket)
+
+    def _runs(self, ticket: int) -> int:
+        return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
+
     def workers(self) -> list[int]:
         """The workers that exist."""
         return list(self._workers)
@@ -280,10 +294,10 @@ class Schedule:
             if serial == running:
                 causes = self._deaths.setdefault(ticket, [])
                 causes.append(cause)
-                if len(causes) >= self._max_deaths:
+                if self._runs(ticket) >= self._max_runs:
                     at = self._pass_of(ticket)
                     error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
-                    self._finish(ticket, (Failure(error), 0, 0))
+                    self._finish(ticket, (Failure(error, self._runs(ticket)), 0, 0))
                     continue
             heapq.heappush(self._again, ticket)
 
@@ -333,6 +347,8 @@ class Schedule:
     def plan(self, num_untaken: int) -> list[tuple[int, list[Row]]]:
         """What to send now: [(worker, rows)], each a message. The rows are then with that worker."""
         sends = self._repeat()
+        if self._again:
+            return sends  # what the consumer waits for comes before what is new
         bundle = self.bundle()
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
         for share in (1, 2):
@@ -355,8 +371,9 @@ class Schedule:
         is known for certain."""
         sends: list[tuple[int, list[Row]]] = []
         if self._again:
+            is_any_ready = any(worker.is_ready for worker in self._workers.values())
             for name, worker in self._by_load():
-                if self._again and not worker.jobs:
+                if self._again and not worker.jobs and (worker.is_ready or not is_any_ready):
                     sends.append((name, [self._send(worker, heapq.heappop(self._again))]))
         return sends
 
@@ -375,9 +392,8 @@ class Schedule:
         self._num_out += 1
         worker.jobs[self._serial] = ticket
         at = self._pass_of(ticket)
-        attempt = len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
         payload = at.payloads[ticket] if at.is_open else None
-        return Row(self._serial, at.epoch, at.index(ticket), attempt, payload)
+        return Row(self._serial, at.epoch, at.index(ticket), self._runs(ticket), payload)
 
     def relieve(self, now_ns: int) -> list[tuple[int, list[Row]]]:
         """Give idle workers what waits with a worker that is stuck in another job, as it was just :meth:`saw`.
@@ -424,7 +440,7 @@ class Schedule:
             del self._repeats[ticket]
             current = self._pass_of(ticket)
             self._repeated.append((current.index(ticket), outcome))
-            current.forget(ticket, outcome)
+            self._release(current, ticket, outcome)
         else:
             self._finished[ticket] = outcome
 
@@ -443,8 +459,13 @@ class Schedule:
     def _hand_over(self, current: Pass, ticket: int) -> None:
         outcome = self._finished.pop(ticket)
         self._outcomes.append((current.index(ticket), outcome))
-        current.forget(ticket, outcome)
+        self._release(current, ticket, outcome)
         current.delivered += 1
+
+    def _release(self, current: Pass, ticket: int, outcome: Any) -> None:
+        """What the job of ``ticket`` works on is not needed any more, unless it may be repeated."""
+        if not (self._keeps_failed and isinstance(outcome, tuple) and outcome and isinstance(outcome[0], Failure)):
+            current.payloads.pop(ticket, None)
 
     def check(self) -> None:
         """Assert the invariants. For tests."""

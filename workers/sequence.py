@@ -17,7 +17,8 @@ from . import resume, seeding
 from .errors import ClosedError, NotPicklableError, PlatformError, StateError, check_index, check_int
 from .keras_dataset import KerasDataset, is_called_by_keras, is_keras_dataset
 from .layout import own
-from .resume import Progress
+from .loop import Loop
+from .resume import Place, Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -137,59 +138,78 @@ class Sequence(KerasDataset):
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._progress.epoch = check_int("epoch", epoch, 0)
-        self._progress.version += 1
-        self._progress.is_begun = False
-        self._progress.stand_at(0)
+        progress = self._progress
+        progress.epoch = check_int("epoch", epoch, 0)
+        progress.version += 1
+        progress.stand_at(Place())
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over the batches of an epoch."""
         self._check_open()
         self._keras_use.begin_loop()
         self._end_abandoned_epoch()
-        return self._pass()
+        return Loop(self)
 
-    def _pass(self) -> Iterator[Any]:
+    def _begin_loop(self) -> tuple[Place, Any]:
+        """(where a loop stands that begins now, what is :meth:`_left` to it)."""
         progress = self._progress
-        epoch, loads = progress.epoch, progress.loads
         self._begin_epoch()
-        if progress.partial:
+        place = progress.begin_loop(self._unit(), self._step)
+        left = self._left(place)
+        if left == [] and not place.is_at_start:  # such as those that do not suffice for all shards
+            self._end_epoch()
+            self._begin_epoch()
+            place = progress.begin_loop(self._unit(), self._step)
+            left = self._left(place)
+        return place, left
+
+    #: How many batches of an epoch each one stands for that it delivers.
+    _step = 1
+
+    def _unit(self) -> tuple[Any, ...]:
+        """How its batches are numbered: a place in one numbering means nothing in another."""
+        return ()
+
+    def _left(self, place: Place) -> list[int] | None:
+        """The indices of the jobs that are left to a loop at ``place``; None: it is not known how many."""
+        if place.partial:
             raise StateError(
                 "the state was taken within the list of a function; only a map with that function can go on"
             )
-        for index in range(len(self)) if progress.is_at_start else progress.left(len(self)):
-            self._check_open()
-            progress.is_begun = True
-            batch = self[index]
-            if progress.epoch == epoch:  # else it was set in between
-                progress.passed(index)
-            yield batch
-            if progress.loads != loads:
-                yield from self._pass()
-                return
-        self._end_epoch(epoch)
+        return place.left(len(self))
+
+    def _computed(self, epoch: int, index: int) -> Any:
+        """Batch ``index`` of ``epoch``, whichever the current one is."""
+        return self._run_job(epoch, index, lambda: self[index])
+
+    def _run_job(self, epoch: int, index: int, compute: Callable[[], Any]) -> Any:
+        job, stream = seeding.Job(epoch, index), seeding.Stream(self.seed)
+        return seeding.run_job(stream, job, lambda: own(compute()), self._may_draw())
+
+    def _has_hooks(self, *names: str) -> bool:
+        """Whether these hooks, or any, are defined for its epochs."""
+        return _defines(self, *names)
 
     def _begin_epoch(self) -> None:
         """Call ``on_epoch_begin``, unless it was for this epoch."""
         epoch = self._progress.epoch
-        if self._progress.announced != epoch and defines(self, "on_epoch_begin"):
+        if self._progress.announced != epoch and self._has_hooks("on_epoch_begin"):
             self._progress.announced = epoch
             job = seeding.Job(epoch, seeding.EPOCH_BEGIN)
             seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_begin)
 
     def _end_abandoned_epoch(self) -> None:
         if self._progress.is_begun:
-            self._end_epoch(self._progress.epoch)
+            self._end_epoch()
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Epoch ``epoch`` is over, unless it was already."""
-        if self._progress.epoch != epoch:
-            return
-        job = seeding.Job(epoch, seeding.EPOCH_END)
+    def _end_epoch(self) -> None:
+        """The current epoch is over."""
+        progress = self._progress
+        version, job = progress.version, seeding.Job(progress.epoch, seeding.EPOCH_END)
         seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_end)
-        self._progress.epoch = epoch + 1
-        self._progress.is_begun = False
-        self._progress.stand_at(0)
+        if progress.version == version:  # else it has set where to go on
+            progress.epoch += 1
+            progress.stand_at(Place())
 
     # -- going on elsewhere
 
@@ -198,7 +218,7 @@ class Sequence(KerasDataset):
 
         The same for any number of workers. In ``model.fit`` it is the beginning of the epoch.
         """
-        return resume.state_of(self, self._progress.partial)
+        return resume.state_of(self, self._progress.place.partial)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken: the batches are those that would have followed, byte for byte.
@@ -209,19 +229,24 @@ class Sequence(KerasDataset):
             TypeError, StateError (a ValueError): it is no state, or one of another sequence, length or seed.
         """
         self._check_open()
+        if seeding.current_job() is not None:
+            raise StateError("a state cannot be loaded within a job, or within on_epoch_begin or on_epoch_end")
         resume.load(self, state)
 
     def _go_to_epoch(self, epoch: int) -> None:
         progress = self._progress
-        if defines(self, "on_epoch_begin", "on_epoch_end"):
+        if self._has_hooks():
             if epoch < progress.epoch:
                 raise StateError(
                     f"the state is of epoch {epoch}, and on_epoch_end was called for later ones: "
                     f"load it into a new {type(self).__name__}"
                 )
+            version = progress.version
             while progress.epoch < epoch:
                 self._begin_epoch()
-                self._end_epoch(progress.epoch)
+                self._end_epoch()
+                if progress.version != version:
+                    raise StateError("on_epoch_begin or on_epoch_end has set the epoch on the way to the state's")
         progress.epoch = epoch
 
     def _described(self) -> list[Any]:
@@ -268,7 +293,7 @@ class Sequence(KerasDataset):
 
     def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **kwargs: Any) -> SequenceMap:
         """This sequence, computed ahead in the background: see :func:`workers.prefetch`."""
-        from .sequence_map import prefetch
+        from .prefetching import prefetch
 
         return prefetch(self, nb_workers, max_queue_size, **kwargs)
 
@@ -341,20 +366,15 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         index = check_index(index, self)
 
         def compute(index: int) -> Any:
-            job = seeding.Job(self._progress.epoch, index)
-            stream = seeding.Stream(self.seed)
-            return seeding.run_job(stream, job, lambda: own(getitem(self, index)), self._may_draw())
+            return self._run_job(self._progress.epoch, index, lambda: getitem(self, index))
 
         return self._keras_batch(index, compute) if is_for_keras else compute(index)
 
     return _mark(__getitem__)
 
 
-def defines(sequence: Any, *hooks: str) -> bool:
-    """Whether the first source of a sequence defines one of its ``hooks`` itself."""
-    while isinstance(sequence, SequenceDerived):
-        sequence = sequence.source_split
-    methods = [getattr(type(sequence), name, None) for name in hooks]
+def _defines(source: Any, *hooks: str) -> bool:
+    methods = [getattr(type(source), name, None) for name in hooks or _KERAS_HOOKS]
     bases = Sequence.on_epoch_begin, Sequence.on_epoch_end, None
     return any(method not in bases and method.__module__.partition(".")[0] != "keras" for method in methods)
 
@@ -373,6 +393,13 @@ class SequenceDerived(Sequence):
         if isinstance(self.source_split, Sequence):
             return self.source_split._progress
         return super()._progress
+
+    def _has_hooks(self, *names: str) -> bool:
+        source = self.source_split
+        return source._has_hooks(*names) if isinstance(source, Sequence) else _defines(source, *names)
+
+    def _unit(self) -> tuple[Any, ...]:
+        return self.source_split._unit() if isinstance(self.source_split, Sequence) else ()
 
     def _described(self) -> list[Any]:
         return [type(self).__qualname__, resume.described(self.source_split)]

@@ -24,6 +24,9 @@ class SequenceBatch(SequenceDerived):
 
             check_not_sharded(source_split)
 
+    def _unit(self) -> tuple[Any, ...]:
+        return (*super()._unit(), (self.batch_size, self.discard_batch_not_full))
+
     def _described(self) -> list[Any]:
         return [*super()._described(), self.batch_size, self.discard_batch_not_full]
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
-import os
 import queue
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from . import pool, resume, seeding
-from .errors import ClosedError, PlatformError, PrefetchError, check_choice, check_int, check_seconds
+from .errors import ClosedError, PlatformError, PrefetchError, StateError, check_choice, check_int, check_seconds
 from .executors import Executor, SerialExecutor, ThreadExecutor
-from .layout import as_numpy
 from .pool import Engine, Options, Outcome, PassOver
+from .reading import Reading, left_of
 from .replica import Parcel, Pickled
 from .report import Metadata, given_up
-from .resume import Progress
+from .resume import Place
 from .schedule import Failure, Schedule
-from .sequence import Sequence, SequenceDerived, defines
+from .sequence import Sequence, SequenceDerived
 from .sequence_shard import SequenceShard, check_not_sharded
 from .task import Task, one_function
 
@@ -59,7 +57,7 @@ class SequenceMap(SequenceDerived):
             ``"skip"`` the batch and log it. A function of the exception returns one of these, or ``"retry"``: run
             the job again, with the same draws. It is called in the consumer's thread.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None: never.
-        max_retries: how often a job is run again, after its worker died or was stuck or for ``"retry"``.
+        max_retries: how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -113,15 +111,8 @@ class SequenceMap(SequenceDerived):
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._num_passes = 0
         self._looks_ahead = True
-        self._items: list[Any] = []  # of the outcome being delivered, last one first
-        self._current = (-1, 0)  # (index, number of items) of that outcome
+        self._reading: Reading | None = None  # the pass
         self._kept: list[Any] = []  # what Keras was given last
-        self._left = 0  # outcomes of the pass not yet taken
-        self._iterator: Iterator[Any] | None = None  # of a source that has only __iter__, until it is exhausted
-        self._source_error: Exception | None = None  # what that raised
-        self._epoch_read = -1
-        self._is_begun = False  # something of the pass was read
-        self._step = source_split.world if isinstance(source_split, SequenceShard) else 1
         self._is_indexed = _is_indexed(source_split) and not self.is_stream
         self._start()
 
@@ -150,11 +141,8 @@ class SequenceMap(SequenceDerived):
         live: dict[str, Any] = {
             "_engine": None,
             "_parcel": None,
-            "_items": [],
+            "_reading": None,
             "_kept": [],
-            "_left": 0,
-            "_iterator": None,
-            "_source_error": None,
             "_finalizer": None,
         }
         return {**self.__dict__, **live, "metadata": None}
@@ -203,7 +191,14 @@ class SequenceMap(SequenceDerived):
             except OSError as error:
                 raise _explained(error, nb_workers) from error
             self._parcel = executor.parcel
-        schedule = Schedule(nb_workers, bound, self.in_order, self.max_retries + 1, explain=given_up)
+        schedule = Schedule(
+            nb_workers,
+            bound,
+            self.in_order,
+            self.max_retries + 1,
+            explain=given_up,
+            keeps_failed=callable(self.on_error),
+        )
         options = Options(self.debug_job_report_timeout, self.job_timeout)
         try:
             self._engine = Engine(executor, schedule, options)
@@ -235,65 +230,56 @@ class SequenceMap(SequenceDerived):
         self._begin_pass()
 
     def _begin_pass(self, order: list[int] | None = None) -> None:
-        """Begin a pass over the current epoch, or over its batches ``order``."""
-        engine = self._running()
-        self._begin_epoch()
-        self._items = []
-        self._iterator = self._source_error = None
+        """Begin a pass over what is left of the current epoch; or over its batches ``order``, which do not count."""
+        self._reading = None
+        engine, progress = self._running(), self._progress
+        if order is None:
+            place, indices = self._begin_loop()
+            left = [] if indices is None else indices  # as they are read
+        else:
+            self._begin_epoch()
+            place, left = progress.begin_loop(self._unit(), is_counted=False), self._places(order)
         self.metadata = Metadata()
-        self._is_begun = False
-        epoch = self._epoch_read = self._progress.epoch
         self._num_passes += 1
         parcel = self._look_for_changes()
+        is_whole = order is None and place.is_at_start
         source = self._chain()[0]
-        self._reading = progress = self._progress
-        self._loads = progress.loads
-        ahead = None
-        if order is not None:
-            order = self._places(order)
+        iterator: Iterator[Any] | None = None
+        ahead, indices = None, None if is_whole and self._step == 1 else left
+        if self._is_indexed:
+            if order is None and self._looks_ahead:
+                next_indices = None if self._step == 1 else self.source_split._left(Place())
+                ahead = (place.epoch + 1, len(self), next_indices)
+        elif self.is_stream:
+            indices = left
+            iterator = (source._computed(place.epoch, index) for index in left)
         else:
-            order = self._order()
-            if self._looks_ahead and self._is_indexed:
-                next_order = self.source_split.indices(0) if isinstance(self.source_split, SequenceShard) else None
-                ahead = (epoch + 1, len(self), next_order)
-        self._left = 0
-        if self.is_stream:
-            order = list(range(len(source))) if order is None else order
-            engine.begin(epoch, 0, True, None, parcel, order)
-            self._iterator = (source[index] for index in order)
-        elif order is not None:
-            self._left = len(order)
-            engine.begin(epoch, self._left, False, ahead, parcel, order)
-        elif self._is_indexed:
-            self._left = len(self)
-            engine.begin(epoch, self._left, False, ahead, parcel)
-        else:
-            order = None if progress.is_at_start else []  # grows as they are read
-            engine.begin(epoch, 0, True, None, parcel, order)
-            self._iterator = iter(source) if order is None else _left_of(source, progress, order)
+            iterator = iter(source) if is_whole else left_of(source, place, left)
+        num_left = len(left) if self._is_indexed else 0
+        engine.begin(place.epoch, num_left, iterator is not None, ahead, parcel, indices)
+        self._reading = Reading(engine, progress, place, num_left, iterator)
 
-    def _order(self) -> list[int] | None:
-        """The indices of the pass that begins; None: all of them."""
-        progress = self._progress
+    def _left(self, place: Place) -> list[int] | None:
         if isinstance(self.source_split, SequenceShard):
-            self.source_split._check_place()
-            return self.source_split.indices(progress.batch)
-        if not (self._is_indexed or self.is_stream) or (progress.is_at_start and not progress.partial):
-            return None
-        return progress.left(len(self))
+            return self.source_split._left(place)
+        return place.left(len(self)) if self._is_indexed or self.is_stream else None
+
+    @property
+    def _step(self) -> int:  # type: ignore[override]
+        return self.source_split.world if isinstance(self.source_split, SequenceShard) else 1
 
     def _places(self, order: list[int]) -> list[int]:
         """The same batches by the indices of their jobs."""
         if isinstance(self.source_split, SequenceShard):
-            indices = self.source_split.indices(0)
+            indices = self.source_split._left(Place())
             return [indices[index] for index in order]
         return order
 
     def state_dict(self) -> dict[str, Any]:
-        progress, (index, number) = self._progress, self._current
-        partial = progress.partial
-        if self._items and (self._loads, self._epoch_read) == (progress.loads, progress.epoch):
-            partial = index, number - len(self._items)
+        reading, place = self._reading, self._progress.place
+        partial = reading.partial if reading is not None and reading.place is place else place.partial
+        if partial and isinstance(self.source_split, SequenceShard):
+            raise StateError("other ranks are not within this list of a function: take the state behind its last item")
         return resume.state_of(self, partial)
 
     def _described(self) -> list[Any]:
@@ -311,7 +297,7 @@ class SequenceMap(SequenceDerived):
 
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
-        overrides = defines(self, "on_epoch_begin", "on_epoch_end")
+        overrides = self._has_hooks()
         if self._parcel is None:
             self._looks_ahead = not overrides
             return None
@@ -340,57 +326,58 @@ class SequenceMap(SequenceDerived):
         Raises:
             StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
         """
-        if self._closed or self._epoch_read < 0 or self._reading.loads != self._loads:
+        reading = self._reading
+        if reading is None or self._closed or reading.place.loads != reading.progress.loads:
             self._check_open()
             self.initializer()
+            reading = self._reading
+            assert reading is not None
         metadata = self.metadata
         start = time.perf_counter()
-        items = self._items
-        while not items:
-            outcome = self._next_outcome(blocking)
-            passed_by = self._count(outcome[0])
-            items = self._items_of(outcome)
-            self._current = outcome[0], len(items)
-            self._items = items = items[passed_by:][::-1]
+        while not reading.items:
+            reading.outcome = outcome = reading.outcome or self._next_outcome(reading, blocking)
+            try:
+                items = self._items_of(reading, outcome)
+            except Exception:
+                reading.deliver(outcome, [])
+                raise
+            if reading.place.loads != reading.progress.loads:  # by on_error
+                return self.next_item(blocking)
+            reading.deliver(outcome, items)
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
-        item = items.pop()
+        item = reading.items.pop()
         return item if self.collate_fn is None else self.collate_fn(item, source=self)
 
-    def _count(self, index: int) -> int:
-        """Batch ``index`` is delivered. Returns: how many of its items were before."""
-        progress = self._reading
-        if self._epoch_read != progress.epoch:  # it was set in between
-            return 0
-        if progress.partial and progress.partial[0] == index:
-            passed_by, progress.partial = progress.partial[1], None
-            return passed_by
-        if self._step == 1:
-            progress.passed(index)
-        else:
-            progress.batch += self._step
-        return 0
+    def _next_outcome(self, reading: Reading, blocking: bool) -> Outcome:
+        self.metadata.pin_queue_size += reading.engine.outcomes.qsize()
+        try:
+            return reading.next(None if blocking else self.queue_timeout)
+        except queue.Empty:
+            raise StopIteration from None
+        except PassOver:
+            if reading.progress.is_of_now(reading.place):
+                self._end_epoch()
+            raise StopIteration from None
 
-    def _items_of(self, outcome: Outcome) -> list[Any]:
+    def _items_of(self, reading: Reading, outcome: Outcome) -> list[Any]:
         index, (value, ns, received_ns) = outcome
         self.metadata.time_processing += ns / 1e9
         if type(value) is not Failure:
             self.metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
             items: list[Any] = value
             return items
-        error, what = value.error, self._what_of(value.error)
-        for attempt in range(1, self.max_retries + 1):
-            if what != "retry":
-                break
-            logger.warning("batch %d of epoch %d is tried again", index, self._epoch_read, exc_info=error)
-            _, (value, ns, _) = self._running().repeat(index, attempt)
+        while (what := self._what_of(value.error)) == "retry" and value.runs <= self.max_retries:
+            logger.warning("batch %d of epoch %d is tried again", index, reading.place.epoch, exc_info=value.error)
+            _, (value, ns, _) = reading.engine.repeat(index, value.runs)
             self.metadata.time_processing += ns / 1e9
             if type(value) is not Failure:
                 return list(value)
-            error, what = value.error, self._what_of(value.error)
+        if callable(self.on_error):
+            reading.engine.forget(index)
         if what != "skip":
-            raise error
-        logger.error("batch %d of epoch %d is skipped", index, self._epoch_read, exc_info=error)
+            raise value.error
+        logger.error("batch %d of epoch %d is skipped", index, reading.place.epoch, exc_info=value.error)
         return []
 
     def _what_of(self, error: BaseException) -> str:
@@ -412,7 +399,7 @@ class SequenceMap(SequenceDerived):
             is_whole = self.in_order and order == list(range(len(self)))
             self._begin_pass(None if is_whole else order)
         start = time.perf_counter()
-        items = self._items_of(self._outcome())
+        items = self._items_for_keras()
         if len(items) > 1 and all(isinstance(item, (tuple, dict)) for item in items):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         self.metadata.time_to_get_next_batch += time.perf_counter() - start
@@ -422,23 +409,17 @@ class SequenceMap(SequenceDerived):
             self._kept = items
         return self._one(items)
 
-    def _outcome(self) -> Outcome:
-        """The next of a pass for Keras."""
-        if self._iterator is not None:
-            self.fill_queue()
-        if self._left == 0 and self._source_error is not None:
-            error, self._source_error = self._source_error, None
-            raise error
-        outcome = self._running().next()
-        self._left -= 1
-        return outcome
+    def _items_for_keras(self) -> list[Any]:
+        reading = self._reading
+        assert reading is not None
+        return self._items_of(reading, reading.next())
 
     def _another(self, index: int) -> list[Any]:
         """A batch in place of the skipped ``index``: the first that can be had behind it."""
         for step in range(1, len(self)):
             self._keras_use.forget()
             self._begin_pass([(index + step) % len(self)])
-            items = self._items_of(self._outcome())
+            items = self._items_for_keras()
             if items:
                 return items
         raise PrefetchError("all batches were skipped")
@@ -449,44 +430,10 @@ class SequenceMap(SequenceDerived):
             items = [self.collate_fn(item, source=self) for item in items]
         return items[0] if len(items) == 1 else items
 
-    def _next_outcome(self, blocking: bool) -> Outcome:
-        if self._iterator is not None:
-            self.fill_queue()
-        if self._left == 0:
-            return self._end_pass()
-        engine = self._engine or self._running()
-        self.metadata.pin_queue_size += engine.outcomes.qsize()
-        try:
-            outcome = engine.next(None if blocking else self.queue_timeout)
-        except queue.Empty:
-            raise StopIteration from None
-        except PassOver:
-            return self._end_pass()
-        self._left -= 1
-        if not self._is_begun:
-            self._is_begun = self._progress.is_begun = True
-        return outcome
-
-    def _end_pass(self) -> NoReturn:
-        self._left = 0
-        if self._source_error is not None:
-            error, self._source_error = self._source_error, None
-            raise error
-        if self._epoch_read == self._progress.epoch:
-            self._end_epoch(self._epoch_read)
-        raise StopIteration
-
     def fill_queue(self) -> None:
         """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
-        engine = self._running()
-        while self._iterator is not None and self._left < engine.bound():
-            try:
-                engine.add(as_numpy(next(self._iterator)))
-                self._left += 1
-            except StopIteration:
-                self._iterator = None
-            except Exception as error:  # raised in its place, behind the items that were read before it
-                self._iterator, self._source_error = None, error
+        if self._reading is not None:
+            self._reading.fill_queue()
 
     def has_background_jobs(self) -> bool:
         """Whether a worker has something to do."""
@@ -507,7 +454,7 @@ class SequenceMap(SequenceDerived):
     def close(self) -> None:
         """End the workers. May be repeated. Batches that were delivered stay valid."""
         self._closed = True
-        self._items = []
+        self._reading = None
         self._kept = []
         self._stop()
 
@@ -529,15 +476,6 @@ def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queu
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     return per_worker * max(nb_workers, 1) if per_worker else 2**62
-
-
-def _left_of(source: Any, progress: Progress, order: list[int]) -> Iterator[Any]:
-    """What was not delivered of a source that is read from its beginning; the indices are put into ``order``."""
-    batch, apart, partial = progress.batch, set(progress.apart), progress.partial  # as they are now
-    for index, item in enumerate(source):
-        if (partial and partial[0] == index) or (index >= batch and index not in apart):
-            order.append(index)
-            yield item
 
 
 def _explained(error: OSError, nb_workers: int) -> OSError:
@@ -563,54 +501,3 @@ def _check_source(source: Any) -> None:
             "source_split must have __len__ and __getitem__, or __iter__; "
             f"{source!r:.200} ({type(source).__name__}) has neither"
         )
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and the quota of its cgroup."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
-
-
-def prefetch(
-    sequence: Any,
-    nb_workers: int | None = None,
-    max_queue_size: int | None = None,
-    executor: str = "process",
-    seed: int | None = None,
-    in_order: bool = True,
-    on_error: str | Callable[[BaseException], str] = "raise",
-    job_timeout: float | None = None,
-    max_retries: int = 2,
-) -> SequenceMap:
-    """Compute the batches of ``sequence`` ahead, in worker processes.
-
-    Args:
-        sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
-        nb_workers: None: the cores this process may use less one, at least 1.
-        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries: see :class:`SequenceMap`.
-
-    Returns:
-        The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
-
-    >>> with prefetch([1, 2, 3], nb_workers=0) as batches:
-    ...     print(list(batches))
-    [1, 2, 3]
-    """
-    return SequenceMap(
-        sequence,
-        max(1, usable_cores() - 1) if nb_workers is None else nb_workers,
-        max_queue_size=max_queue_size,
-        executor=executor,
-        seed=seed,
-        in_order=in_order,
-        on_error=on_error,
-        job_timeout=job_timeout,
-        max_retries=max_retries,
-    )

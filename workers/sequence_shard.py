@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from .errors import StateError, check_choice, check_index, check_int
 from .keras_dataset import is_called_by_keras
+from .resume import Place
 from .sequence import Sequence, SequenceDerived, _mark
 
 
@@ -43,10 +43,18 @@ class SequenceShard(SequenceDerived):
         left = len(self.source_split) - batch
         return left // self.world if self.remainder == "drop" else -(-left // self.world)
 
-    def indices(self, batch: int) -> list[int]:
-        """The batches of the source that are this rank's, from ``batch`` of the epoch on."""
+    @property
+    def _step(self) -> int:  # type: ignore[override]
+        return self.world
+
+    def _left(self, place: Place) -> list[int]:
+        if place.apart or place.partial:
+            raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
         length = len(self.source_split)
-        return [(batch + step * self.world + self.rank) % length for step in range(self._steps(batch))]
+        return [(place.batch + step * self.world + self.rank) % length for step in range(self._steps(place.batch))]
+
+    def _computed(self, epoch: int, index: int) -> Any:
+        return self.source_split._computed(epoch, index)  # so no two ranks draw the same
 
     @_mark  # not a job of its own: the source's, so that no two ranks draw the same
     def __getitem__(self, index: int) -> Any:
@@ -56,27 +64,6 @@ class SequenceShard(SequenceDerived):
             return self.source_split[(index * self.world + self.rank) % len(self.source_split)]
 
         return self._keras_batch(index, compute) if is_called_by_keras() else compute(index)
-
-    def _pass(self) -> Iterator[Any]:
-        progress = self._progress
-        epoch, loads = progress.epoch, progress.loads
-        self._begin_epoch()
-        self._check_place()
-        for index in self.indices(progress.batch):
-            self._check_open()
-            progress.is_begun = True
-            batch = self.source_split[index]
-            if progress.epoch == epoch:
-                progress.batch += self.world
-            yield batch
-            if progress.loads != loads:
-                yield from self._pass()
-                return
-        self._end_epoch(epoch)
-
-    def _check_place(self) -> None:
-        if self._progress.apart or self._progress.partial:
-            raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
 
     # -- its state is that of the source: all ranks are at the same place
 

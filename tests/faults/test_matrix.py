@@ -33,6 +33,7 @@ from workers import ClosedError, JobError, SequenceMap, current_job, current_rng
 LENGTH = 12
 AT = 5
 JOB_TIMEOUT_S = 0.5
+BOUND = 2
 
 # -- the table
 
@@ -311,7 +312,7 @@ def start(plan: Plan, executor: str) -> SequenceMap:
 
     source = WithHook(plan) if plan.stage == "hook" else Sampler(plan)
     kind = "thread" if executor == "thread" else "process"
-    bound = 2 if plan.stage == "idle" else None
+    bound = BOUND if plan.stage == "idle" else None
     # For the life of a worker, a worker for each way.
     nb_workers = max(EXECUTORS[executor][0], len(plan.ways) if plan.stage in LIVES and executor == "process" else 0)
     return source.map(function, nb_workers, executor=kind, max_queue_size=bound, job_timeout=JOB_TIMEOUT_S)
@@ -369,7 +370,8 @@ def read_epoch(batches: SequenceMap, plan: Plan, epoch: int) -> list[Any]:
         return [error.with_traceback(None)]
     if plan.stage == "idle" and epoch < len(plan.ways):
         begun = rest(batches, 1)
-        wait_for(lambda: not batches.has_background_jobs())
+        # Only when the queue is full again is nothing sent any more.
+        wait_for(lambda: batches._engine.outcomes.qsize() == BOUND and not batches.has_background_jobs())
         waiting = wait_for(lambda: [each for each in worker_processes() if is_ready(plan, each.pid)])
         waiting[0].send_signal(signal_of(plan.ways[epoch]))
         wait_for(lambda: plan.is_taken(plan.ways[epoch]))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faulty import wait_for
 
 from workers import Sequence, SequenceMap, WorkerDiedError, current_job, current_rng, prefetch
 
@@ -91,6 +95,69 @@ def test_skip_and_raise(in_order: bool) -> None:
         answers["attempt 0"] = "again"
         with pytest.raises(ValueError, match="on_error must return 'raise', 'skip' or 'retry', not 'again'"):
             list(batches)
+
+
+def test_deaths_and_retries_count_together() -> None:
+    """And no two runs have the same number."""
+    told: list[str] = []
+
+    def on_error(error: BaseException) -> str:
+        told.append(str(error))
+        return "retry"
+
+    class DiesFirst(Fails):
+        def __getitem__(self, index: int) -> Any:
+            job = current_job()
+            assert job is not None
+            self.way = "kill" if job.attempt in (0, 3) else "raise"
+            return super().__getitem__(index)
+
+    for max_retries in (4, 3, 2):
+        told.clear()
+        with prefetch(DiesFirst(4), 2, max_retries=max_retries, on_error=on_error) as batches:
+            iter(batches)
+            for _ in range(3):
+                next(batches)
+            if max_retries == 4:
+                assert next(batches)[0] == 3
+                assert told == ["attempt 1", "attempt 2"]
+            else:
+                with pytest.raises(WorkerDiedError if max_retries == 3 else OSError) as raised:
+                    next(batches)
+                assert told == ["attempt 1", "attempt 2", str(raised.value)][: max_retries - 3 or None]
+            assert len(list(rest(batches))) == 4
+
+
+@pytest.mark.parametrize(("workers", "executor"), EXECUTORS)
+def test_ctrl_c_while_it_is_tried_again(workers: int, executor: str, tmp_path: Path) -> None:
+    """The batch comes when it is asked for again, and was not counted before."""
+
+    def waits(batch: Any) -> Any:
+        job = current_job()
+        assert job is not None
+        if job.index == 3 and job.attempt == 0:
+            raise OSError("attempt 0")
+        if job.index == 3 and not (tmp_path / "waits").exists():
+            (tmp_path / "waits").touch()
+            time.sleep(0.5)
+        return batch
+
+    def interrupt() -> None:
+        wait_for((tmp_path / "waits").exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    batches = Fails(0).map(waits, workers, executor=executor, on_error=lambda error: "retry")
+    with batches:
+        iter(batches)
+        for _ in range(3):
+            next(batches)
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+        thread.join()
+        assert batches.state_dict()["batch"] == 3
+        assert [batch[0] for batch in rest(batches)] == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -236,15 +237,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"apart": 3}, "apart of a state must be a list"),
     ({"partial": [1]}, "partial of a state must be a list of 2"),
     ({"more": 1}, "state must have the keys"),
+    # What JSON does not make, or a file that was tampered with:
+    ({"seed": 10**6000}, "seed of a state must be of integers"),
+    ({"seed": True}, "seed of a state must be of integers"),
+    ({"length": 7.0}, "length of a state must be of integers"),
+    ({"format": True}, "format of a state must be of integers"),
+    ({"epoch": np.int64(1)}, "epoch of a state must be of integers"),
+    ({"apart": functools.reduce(lambda inner, _: [inner], range(5000), [])}, "apart of a state must be of integers"),
+    ({"sampler": "x" * 10_000_000}, "state is of sampler 'xxx"),
+    ({"fingerprint": np.zeros(2)}, "of other arguments or data"),
 ]
 
 
-@pytest.mark.parametrize(("change", "text"), WRONG)
+@pytest.mark.parametrize(("change", "text"), WRONG, ids=lambda each: "" if isinstance(each, dict) else each[:40])
 def test_what_is_no_state_of_it(change: dict[str, Any], text: str) -> None:
     sequence = Drawn(seed=1)
     state = sequence.state_dict()
-    with pytest.raises(StateError, match=text):
+    with pytest.raises(StateError, match=text) as raised:
         sequence.load_state_dict({**state, **change})
+    assert len(str(raised.value)) < 500
     assert sequence.state_dict() == state
 
 

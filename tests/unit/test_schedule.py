@@ -269,6 +269,65 @@ def test_wanted_room() -> None:
     assert bench.schedule.wanted_room() is None
 
 
+def test_a_repeat_comes_before_what_is_new() -> None:
+    """The consumer waits for it; asked for again meanwhile, it comes once."""
+    bench = Bench(1, max_queue_size=100)
+    bench.schedule.begin(0, 100)
+    bench.turn()
+    bench.answer(0, ns=10**8)
+    bench.turn()
+    bench.take()
+    waiting = [row.index for row in bench.sent[0]]
+    for _ in range(2):
+        bench.schedule.repeat(0, 1)
+    for _ in waiting:
+        bench.turn()
+        bench.answer(0, ns=10**8)
+    bench.turn()
+    assert [(row.index, row.attempt) for row in bench.sent[0][:1]] == [(0, 1)]
+    bench.answer(0)
+    assert bench.schedule.take_repeated() == [(0, (0, 0))]
+    bench.finish()
+    assert bench.indices() == list(range(100))
+    assert bench.schedule.take_repeated() == []
+
+
+def test_a_repeat_waits_for_no_worker_that_is_starting() -> None:
+    bench = Bench(2, ready=False)
+    bench.schedule.ready(0)
+    bench.schedule.begin(0, 1)
+    bench.turn()
+    for rows in bench.sent.values():
+        while rows:
+            bench.answer(next(worker for worker, each in bench.sent.items() if each is rows))
+    bench.schedule.repeat(0, 1)
+    bench.turn()
+    assert [len(bench.sent[worker]) for worker in (0, 1)] == [1, 0]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_a_failed_job_works_on(keeps: bool) -> None:
+    """It is kept for as long as the job may be repeated."""
+    bench = Bench(1, keeps_failed=keeps)
+    bench.schedule.begin(0, 0, is_open=True)
+    for number in range(3):
+        bench.schedule.add(f"item {number}")
+    payloads = bench.schedule._passes[0].payloads
+    for number in range(3):
+        bench.turn()
+        row = bench.sent[0].pop(0)
+        assert row.payload == f"item {number}"
+        bench.schedule.done(0, row.serial, (Failure(OSError()), 0, 0))
+    bench.turn()
+    assert list(payloads.values()) == (["item 0", "item 1", "item 2"] if keeps else [])
+    if keeps:
+        bench.schedule.forget(1)
+        bench.schedule.repeat(2, 1)
+        bench.turn()
+        bench.answer(0)
+        assert list(payloads.values()) == ["item 0"]
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -282,7 +341,7 @@ def test_whatever_happens_each_index_comes_once(
 ) -> None:
     """Random answers, deaths, starts, takes, repeats, breaks: a pass that is read to its end has each index once."""
     draw = random.Random(seed)
-    bench = Bench(num_workers, ready=False, max_queue_size=bound, in_order=in_order, max_deaths=99)
+    bench = Bench(num_workers, ready=False, max_queue_size=bound, in_order=in_order, max_runs=99)
     for epoch in range(4):
         bench.schedule.begin(epoch, length)
         bench.taken.clear()
