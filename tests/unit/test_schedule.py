@@ -294,7 +294,7 @@ def test_a_repeat_comes_before_what_is_new() -> None:
 
 def test_a_repeat_waits_for_no_worker_that_is_starting() -> None:
     bench = Bench(2, ready=False)
-    bench.schedule.ready(0)
+    bench.schedule.ready(1)
     bench.schedule.begin(0, 1)
     bench.turn()
     for rows in bench.sent.values():
@@ -302,7 +302,7 @@ def test_a_repeat_waits_for_no_worker_that_is_starting() -> None:
             bench.answer(next(worker for worker, each in bench.sent.items() if each is rows))
     bench.schedule.repeat(0, 1)
     bench.turn()
-    assert [len(bench.sent[worker]) for worker in (0, 1)] == [1, 0]
+    assert [len(bench.sent[worker]) for worker in (0, 1)] == [0, 1]
 
 
 @pytest.mark.parametrize("keeps", [False, True])
