@@ -6,6 +6,7 @@ An executor runs what the engine sends it and tells what became of it, as events
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -160,6 +161,7 @@ class _Thread(threading.Thread):
         self._task = task
         self._number = number
         self._events = events
+        self._pid = os.getpid()
 
     def run(self) -> None:
         stream = seeding.Stream(self._task.seed)
@@ -168,6 +170,8 @@ class _Thread(threading.Thread):
                 continue
             self.running = (row.serial, time.monotonic_ns())
             succeeded, value, ns = run_here(self._task, row, stream, self._number, False)
+            if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
+                os._exit(not succeeded)
             self.running = (0, 0)
             result = (value, ns, 0) if succeeded else (value, ns)
             self._events.put((DONE if succeeded else FAILED, self._number, row.serial, *result))

@@ -43,6 +43,10 @@ _ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still ru
 Outcome = tuple[int, tuple[Any, int, int]]
 
 
+#: None: the engine has ended.
+Outcomes = queue.SimpleQueue[Outcome | None]
+
+
 class PassOver(Exception):
     """There are no more batches in this pass."""
 
@@ -72,11 +76,13 @@ class Engine:
         self._schedule = schedule
         self._options = options
         self._commands: deque[Callable[[], None]] = deque()
-        self._queue: queue.SimpleQueue[Outcome] = queue.SimpleQueue()  # of the pass being read
-        self._repeated: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._queue: Outcomes = queue.SimpleQueue()  # of the pass being read
+        self._repeated: Outcomes = queue.SimpleQueue()
+        self.outcomes = self._queue  # the consumer's: of the pass it has asked for
         self._ahead: tuple[int, int, list[int] | None] | None = None  # (epoch, length, order) that will come next
         self._is_handed_over = False  # all of the pass is in the queue, or was
         self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
+        self._loading: dict[int, float] = {}  # {worker: since when it loads the sequence}
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
         self._stacks: dict[int, tuple[float, int]] = {}  # {worker: (when to read its stack, of which serial)}
         self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
@@ -114,12 +120,13 @@ class Engine:
             order: the indices of its batches; None: 0 to ``length`` - 1.
         """
         self._check()
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        outcomes: Outcomes = queue.SimpleQueue()
 
         def command() -> None:
             if parcel is not None:
                 self._schedule.revoke()  # what was computed ahead is out of date
                 self._executor.update(parcel)
+                self._loading = dict.fromkeys(self._schedule.workers(), time.monotonic())
             self._is_handed_over = False
             self._queue = outcomes
             self._ahead = ahead
@@ -154,7 +161,7 @@ class Engine:
 
     def repeat(self, index: int, runs: int) -> Outcome:
         """Batch ``index`` of the pass, whose job has failed in ``runs`` runs, once more. Blocks: until it is there."""
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        outcomes: Outcomes = queue.SimpleQueue()
 
         def command() -> None:
             self._repeated = outcomes
@@ -170,33 +177,36 @@ class Engine:
         """Batch ``index`` of the pass, which has failed, will not be repeated."""
         self._order(lambda: self._schedule.forget(index))
 
-    def _take(self, outcomes: queue.SimpleQueue[Outcome], timeout_s: float | None) -> Outcome:
+    def _take(self, outcomes: Outcomes, timeout_s: float | None) -> Outcome:
         self._check_process()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
                 outcome = outcomes.get_nowait()
-                break
             except queue.Empty:
-                self._check()
+                outcome = None
+            if outcome is not None:
+                break
+            self._check()
             if self._is_serial:
                 self._turn(0.0)
                 continue
             left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
             try:
                 outcome = outcomes.get(timeout=max(left, 0.0))
-                break
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
                 if self._is_over(outcomes):
                     raise PassOver from None
+            if outcome is not None:
+                break
         if outcomes is self.outcomes and outcomes.qsize() <= self._wake_at:
             self._wake_at = -1
             self._executor.wake()
         return outcome
 
-    def _is_over(self, outcomes: queue.SimpleQueue[Outcome]) -> bool:
+    def _is_over(self, outcomes: Outcomes) -> bool:
         """All was handed over, though the consumer still waits: a Ctrl-C came between taking a batch and counting
         it."""
         return outcomes is self._queue and not self._commands and self._is_handed_over and outcomes.empty()
@@ -242,6 +252,8 @@ class Engine:
             logger.exception("the engine failed")
             self._fatal = error
         finally:
+            for outcomes in (self._queue, self._repeated, self.outcomes):  # on one of them the consumer may wait
+                outcomes.put(None)
             self._close_executor()
 
     def _close_executor(self) -> None:
@@ -339,13 +351,15 @@ class Engine:
             schedule.done(worker, serial, (failure, ns, time.monotonic_ns()))
         elif kind is executors.STARTED:
             schedule.started(event[1])
+            self._loading[event[1]] = time.monotonic()
         elif kind is executors.READY:
             schedule.ready(event[1])
+            self._loading.pop(event[1], None)
         elif kind is executors.DIED:
             _, worker, serial, death = event
             logger.warning("worker %d (process %s) was lost: %s", worker, death.pid, death.how)
-            self._reported.pop(worker, None)
-            self._stacks.pop(worker, None)
+            for known in (self._loading, self._reported, self._stacks):
+                known.pop(worker, None)
             schedule.died(worker, serial, death)
         else:
             self._fatal = event[1]
@@ -365,8 +379,8 @@ class Engine:
                 if not self._executor.kill(worker, why, ""):
                     self._hopeless.add(worker)
                 continue
-            seconds = now - since_ns / 1e9 if serial else 0.0
-            is_late = timeout is not None and seconds > timeout and worker not in self._hopeless
+            seconds = now - (since_ns / 1e9 if serial else self._loading.get(worker, now))
+            is_late = timeout is not None and serial and seconds > timeout and worker not in self._hopeless
             is_due = patience is not None and seconds > patience and now > self._reported.get(worker, 0.0)
             if worker not in self._stacks and (is_late or is_due):
                 # If it is late: its stack first, and when that is written it is killed.
@@ -378,16 +392,19 @@ class Engine:
         for worker in [worker for worker, (due, _) in self._stacks.items() if now >= due]:
             _, asked = self._stacks.pop(worker)
             serial, since_ns = self._executor.look(worker)
-            if serial != asked:
+            if serial != asked or not (serial or worker in self._loading):
                 continue  # the job has ended after all
-            seconds = now - since_ns / 1e9
-            epoch, index = self._schedule.place_of(worker, serial)
             stack, pid = self._executor.take_stack(worker)
             timeout = self._options.job_timeout
+            if not serial:
+                logger.warning("%s", report.stalled(worker, pid, None, now - self._loading[worker], stack, timeout))
+                continue
+            seconds = now - since_ns / 1e9
             if timeout is not None and seconds > timeout and worker not in self._hopeless:
                 why = f"{report.TIMEOUT} = {timeout:g} s"
                 if not self._executor.kill(worker, why, stack):
                     self._hopeless.add(worker)
                     logger.warning("%s is over, but a thread cannot be ended:\n%s", why, stack)
             else:
-                logger.warning("%s", report.stalled(worker, pid, epoch, index, seconds, stack, timeout))
+                place = self._schedule.place_of(worker, serial)
+                logger.warning("%s", report.stalled(worker, pid, place, seconds, stack, timeout))

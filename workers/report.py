@@ -66,13 +66,18 @@ def _ordinal(number: int) -> str:
 
 
 def stalled(
-    worker: int, pid: int | None, epoch: int, index: int, seconds: float, stack: str, timeout: float | None
+    worker: int, pid: int | None, place: tuple[int, int] | None, seconds: float, stack: str, timeout: float | None
 ) -> str:
-    """The report of a job that does not end."""
+    """The report of a job that does not end; ``place`` is its (epoch, index), None: it loads the sequence."""
     process = f"worker {worker}" + (f" (process {pid})" if pid else "")
     state = _process_state(pid)
-    what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that nobody waits for any more"
-    then = "It is waited for: job_timeout is not set." if timeout is None else f"It is replaced after {timeout:g} s."
+    what, then = "the loading of the sequence", "It is waited for."
+    if place is not None:
+        epoch, index = place
+        what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that nobody waits for any more"
+        then = "It is waited for: job_timeout is not set."
+        if timeout is not None:
+            then = f"It is replaced after {timeout:g} s."
     return (
         f"{process} has been in {what} for {seconds:.0f} s{state}. {then} Its stack:\n{stack or '(it does not answer)'}"
     )

@@ -54,6 +54,7 @@ class Worker:
         self._channel = channel
         self._board = board
         self._number = number
+        self._pid = os.getpid()
         self._task: Any = None  # the replica
         self._stream = seeding.Stream(0)
         self._writer = slots.SlotWriter()
@@ -105,10 +106,14 @@ class Worker:
             if payload is not None:
                 seeding.enter_job(self._stream, job)
                 payload = (_unpack(payload),)
-            written = writer.write(
-                seeding.run_seeded(lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload))
+            result = seeding.run_seeded(
+                lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload)
             )
+            self._end_if_forked()
+            written = writer.write(result)
+            del result
         except BaseException as error:  # also what would end this process: it is the consumer's to know
+            self._end_if_forked(error)
             failure = pack(error)
         finally:
             seeding.leave_job()
@@ -118,6 +123,12 @@ class Worker:
         if written is None:
             return serial, FAILED, failure, ns
         return serial, DONE, *written, ns
+
+    def _end_if_forked(self, error: BaseException | None = None) -> None:
+        """The user's code has forked, and its child has come back here: it must not write where this worker does."""
+        if os.getpid() != self._pid:
+            code = error.code if isinstance(error, SystemExit) else error is not None
+            os._exit(code if isinstance(code, int) else code is not None)
 
     def _flush(self) -> None:
         new_slots, gone, files, layouts = self._writer.take_news()
@@ -142,20 +153,25 @@ def _unpack(payload: Any) -> Any:
 
 def main(sock: socket.socket, board_descriptor: int, number: int) -> None:
     """Be a worker until the consumer is done with it; then end this process. Runs in: a fork of the server."""
-    code = 0
+    code, pid = 0, os.getpid()
     try:
         seeding.enter_worker_process()
         board = Board(board_descriptor)
         board.catch_crashes()
-        Worker(Channel(sock), board, number).run()
+        channel = Channel(sock)
+        os.register_at_fork(after_in_child=channel.close)  # nobody else may take our messages, or answer
+        Worker(channel, board, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the consumer is gone, or has no use for this worker any more
     except BaseException:
-        import traceback
-
-        traceback.print_exc()
         code = 1
+        if os.getpid() == pid:
+            import traceback
+
+            traceback.print_exc()
     finally:
+        if os.getpid() != pid:  # a child that the user's code has forked, and that has come back here
+            os._exit(code)
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()  # of the user's modules: temporary files and the like
         with contextlib.suppress(BaseException):

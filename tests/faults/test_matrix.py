@@ -51,6 +51,7 @@ OUTCOMES = {
     "(end)": "would end or stop the program: jobs run in its process",
     "(stuck)": "a job in the program's own process cannot be ended",
     "(limit)": "the limit would be the program's own",
+    "(fork)": "the child would be the program once more",
     "(files)": "they would be the program's own",
     "(job)": "as a job of get_examples",
     "(stop)": "as SIGSTOP in a worker that is in no job: at the start, or idle",
@@ -73,6 +74,8 @@ loop-in-C          (stop) (stop) all    (job)   all      all    all    (stop) (j
 memory             first  first  place  place   place    place  all    all    place  (limit) left
 descriptors        all    all    all    all     all      all    all    all    all    (files) left
 fork               all    all    all    all     all      all    all    all    all    all     left
+fork-returns       all    all    all    all     all      all    all    all    all    (fork)  left
+fork-exits         all    all    all    all     all      all    all    all    all    (fork)  left
 """
 THREAD = """
                    start  load   get     augment function write  send   idle   last    hook    close
@@ -91,6 +94,8 @@ loop-in-C          (own)  (own)  (stuck) (stuck) (stuck)  (kept) (kept) (none) (
 memory             (own)  (own)  (limit) (limit) (limit)  (kept) (kept) (none) (limit) (limit) (limit)
 descriptors        (own)  (own)  (files) (files) (files)  (kept) (kept) (none) (files) (files) (files)
 fork               (own)  (own)  all     all     all      (kept) (kept) (none) all     all     left
+fork-returns       (own)  (own)  all     all     all      (kept) (kept) (none) all     (fork)  left
+fork-exits         (own)  (own)  all     all     all      (kept) (kept) (none) all     (fork)  left
 """
 # KeyboardInterrupt in the consumer's own thread is what Ctrl-C raises there. Nothing is computed ahead, so close()
 # finds no job.
@@ -111,6 +116,8 @@ loop-in-C          (own)  (own)  (stuck) (stuck) (stuck)  (kept) (kept) (none) (
 memory             (own)  (own)  (limit) (limit) (limit)  (kept) (kept) (none) (limit) (limit) (none)
 descriptors        (own)  (own)  (files) (files) (files)  (kept) (kept) (none) (files) (files) (none)
 fork               (own)  (own)  all     all     all      (kept) (kept) (none) all     all     (none)
+fork-returns       (own)  (own)  (fork)  (fork)  (fork)   (kept) (kept) (none) (fork)  (fork)  (none)
+fork-exits         (own)  (own)  (fork)  (fork)  (fork)   (kept) (kept) (none) (fork)  (fork)  (none)
 """
 
 STAGES = {
@@ -177,9 +184,13 @@ def wrong(way: str, is_worker: bool) -> None:
         np.ones(1 << 30, np.uint8)
     elif way in RAISED:
         go_wrong(way.replace("-", " "))
-    elif way == "fork":
+    elif way.startswith("fork"):
         child = os.fork()
         if child == 0:
+            if way == "fork-returns":  # it goes on as if it were the worker
+                return
+            if way == "fork-exits":
+                sys.exit(3)
             if is_worker:
                 time.sleep(60)  # it holds all that the worker has open, until the workers' end is its own
             os._exit(0)
@@ -206,6 +217,8 @@ class Plan(NamedTuple):
         assert job is not None
         at = LENGTH - 1 if self.stage == "last" else AT
         is_first = job.index == at and job.attempt == 0 and job.epoch < len(self.ways)
+        if self.stage == "close" and os.getpid() != self.consumer:  # a worker goes wrong when it ends
+            return None
         return self.ways[job.epoch] if is_first and self.stage in stages else None
 
     def in_load(self, stage: str) -> None:
@@ -216,7 +229,7 @@ class Plan(NamedTuple):
         if self.stage == stage and (way := self.ways[0] if self.ways[0] in RAISED else self.take_way()):
             self.go(way)
         if stage == "load" and self.stage == "close" and (way := self.take_way()):
-            atexit.register(self.go, way)
+            atexit.register(self.go_at_exit, way)
         if stage == "load" and self.stage == "idle":
             for way in self.ways:
                 signal.signal(signal_of(way), self.in_handler)
@@ -232,6 +245,10 @@ class Plan(NamedTuple):
 
     def is_taken(self, way: str) -> bool:
         return (self.folder / f"{self.stage}-{way}").exists()
+
+    def go_at_exit(self, way: str) -> None:
+        (self.folder / f"exit-{way}").touch()
+        self.go(way)
 
     def in_handler(self, number: int, _: Any) -> None:
         """Runs in the worker's main thread, in the midst of its waiting."""
@@ -519,3 +536,4 @@ def check_close(ways: tuple[str, ...], executor: str, folder: Path, here: Path) 
         (here / "closing").touch()
         batches.close()
     assert all(map(is_gone, pids))
+    assert executor != "process" or all((here / f"exit-{way}").exists() for way in ways)

@@ -117,6 +117,25 @@ def test_a_stuck_job_is_reported(tmp_path: Path, executor: str, caplog: pytest.L
         assert [index for index, _ in [next(iterator), *list_of_rest(batches)]] == list(range(8))
 
 
+class Loading(Waiting):
+    """Its loading waits, not its batches."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        wait_for((self.folder / "loads").exists)
+
+
+def test_a_stuck_load_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a job is."""
+    with SequenceMap(Loading(tmp_path, length=4), 2, debug_job_report_timeout=0.2) as batches:
+        iter(batches)
+        wait_for(lambda: "__setstate__" in caplog.text)
+        report = next(record for record in caplog.records if "__setstate__" in record.getMessage())
+        assert "has been in the loading of the sequence for" in report.getMessage()
+        (tmp_path / "loads").touch()
+        assert [index for index, _ in list_of_rest(batches)] == list(range(4))
+
+
 def pids(count: int) -> set[int]:
     wait_for(lambda: len(worker_processes()) == count)
     return {process.pid for process in worker_processes()}
