@@ -19,7 +19,7 @@ from workers.layout import as_numpy
 
 from .shard_reader import Reader, check_deserialiser
 from .shard_rows import Rows
-from .shards import find_shards, part_of
+from .shards import Shard, find_shards, part_of
 
 
 def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
@@ -118,7 +118,7 @@ class TFRecordSequence(Sequence):
 
     They are read by tf.data in this process, in an order that is shuffled already: so in :meth:`map`, workers are sent
     the batches, and ``model.fit`` is given them in this order, whatever its ``shuffle``. ``sequence[i]`` in any other
-    order is possible, and slow.
+    order is possible, and slow. With ``shard``, all ranks have as many batches in an epoch as the one with the fewest.
 
     Args: as of :func:`TFRecordDatasetSampler`, but for ``num_repeat`` and ``service``.
 
@@ -161,9 +161,17 @@ class TFRecordSequence(Sequence):
         check_choice("on_error", on_error, ("raise", "skip"))
         deserialiser = check_deserialiser(deserialization_fn, batch_deserialization_fn, batch_size)
         shards = find_shards(shard_path, shard_suffix, compression, on_error)
-        if shard is not None:
-            shards = part_of(shards, shard)
-        rows = Rows(shards, example_per_class, batch_size // example_per_class, shards_per_cycle)
+
+        def rows_of(shards: list[Shard]) -> Rows:
+            return Rows(shards, example_per_class, batch_size // example_per_class, shards_per_cycle)
+
+        if shard is None:
+            rows = rows_of(shards)
+            self._length = rows.num_batches
+        else:
+            rows = rows_of(part_of(shards, shard))
+            _, world = shard
+            self._length = min(rows_of(part_of(shards, (rank, world))).num_batches for rank in range(world))
         self._reader = Reader(
             rows,
             deserialiser,
@@ -179,8 +187,8 @@ class TFRecordSequence(Sequence):
         self._place = (-1, -1)  # (epoch, index) of the next of these
 
     def __len__(self) -> int:
-        """Batches in a pass."""
-        return self._reader.rows.num_batches
+        """Batches in a pass; with ``shard``, those that all ranks have."""
+        return self._length
 
     def __getitem__(self, index: int) -> Any:
         """Batch ``index`` of the current epoch."""
@@ -189,7 +197,7 @@ class TFRecordSequence(Sequence):
             self._batches = self._from(epoch, index)
         self._place = (-1, -1)
         batch = as_numpy(next(self._batches))
-        self._place = (epoch, index + 1) if index + 1 < len(self) else (epoch + 1, 0)
+        self._place = (epoch, index + 1) if index + 1 < self._reader.rows.num_batches else (epoch + 1, 0)
         return batch
 
     def _described(self) -> list[Any]:

@@ -112,8 +112,24 @@ def test_going_on(folder: Path) -> None:
             rest = [each for _ in range(step // len(batches), 2) for each in told(batches)]
             assert rest == delivered[step:]
     other = TFRecordSequence(folder, **{**OPTIONS, "batch_size": 6})
-    with pytest.raises(StateError, match="of a TFRecordSequence of length 11, not"):
+    with pytest.raises(StateError, match="of a TFRecordSequence of other arguments or data"):
         other.load_state_dict(states[0])
+
+
+def test_ranks_of_other_lengths(tmp_path: Path) -> None:
+    """All have as many steps; each epoch begins at its beginning."""
+    folder = write(tmp_path / "shards", [4, 9, 5, 9, 4, 9], size=2)
+    options = {**OPTIONS, "batch_size": 4}
+    found = []
+    for rank in range(2):
+        with TFRecordSequence(folder, **options, shard=(rank, 2)) as sequence:
+            passes = [told(sequence) for _ in range(2)]
+            sequence.epoch = 1
+            assert told(sequence) == passes[1]
+            found.append((len(sequence), *map(len, passes)))
+    assert found[0] == found[1]
+    data_set = TFRecordDatasetSampler(folder, **options, num_repeat=1, shard=(1, 2))
+    assert found[0][0] == found[0][1] < len(data_set)
 
 
 def test_a_corrupt_shard(folder: Path) -> None:
