@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ _terminal: int | None = None  # standard error, past pytest's capturing
 def pytest_configure() -> None:
     global _terminal
     _terminal = os.dup(2)  # here pytest does not capture
+    # A shell has what it runs in the background ignore Ctrl-C, and so what that starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_marked(process: psutil.Process) -> bool:
