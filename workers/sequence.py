@@ -216,7 +216,11 @@ class Sequence(KerasDataset):
     def state_dict(self) -> dict[str, Any]:
         """Where it stands: what was delivered of which epoch. Plain JSON, in no time, at any step.
 
-        The same for any number of workers. In ``model.fit`` it is the beginning of the epoch.
+        The same for any number of workers. Of several loops it is the place of the one that began last; in
+        ``model.fit``, the beginning of the epoch. A copy or a pickle of a sequence begins anew: take the state along.
+
+        Raises:
+            StateError: what is read counts other batches: ask that, such as ``sequence.batch(8)``, for its state.
         """
         return resume.state_of(self, self._progress.place.partial)
 

@@ -135,6 +135,21 @@ def test_what_lies_in_between() -> None:
         assert sequence.ended == sequence.begun == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("nb_workers", [None, 0, 2])
+def test_a_shard(nb_workers: int | None) -> None:
+    """Each epoch has the batches of this rank, with the draws that they have in the whole."""
+    model = Recorder()
+    whole = {int(x[0, 0]): x[0, 4] for x, _ in Telling()}
+    part = Telling().shard(1, 3)
+    with part if nb_workers is None else part.prefetch(nb_workers) as sequence:
+        model.fit(sequence, epochs=2, shuffle=False, verbose=0)
+        mine = list(range(1, LENGTH // 3 * 3, 3))
+        assert model.column(0) == mine * 2
+        assert model.column(1) == [0] * len(mine) + [1] * len(mine)
+        assert [batch[0, 4] for batch in model.seen["train"][: len(mine)]] == [whole[index] for index in mine]
+        assert sequence.epoch == 2
+
+
 def test_warmup() -> None:
     """is_warmup is true for the first epochs of the fit, though Keras probes and ends an epoch before them."""
     model = Recorder()
