@@ -1,7 +1,7 @@
-"""The executors that need no process: jobs run in threads of the consumer's process, or when asked for (serial).
+"""The executor that needs no process: jobs run in threads of the consumer's.
 
 An executor runs what the engine sends it and tells what became of it, as events (tuples, see the words below).
-:class:`workers.processes.ProcessExecutor` is the third one.
+:class:`workers.processes.ProcessExecutor` is the other one; without any workers, ``serial`` takes the engine's place.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import os
 import queue
 import threading
 import time
-from collections import deque
 from typing import Any, Protocol
 
 from . import seeding
-from .failure import add_note, presentable
+from .failure import add_note, exit_code, presentable
 from .layout import own
 from .schedule import Row
 
@@ -84,71 +83,13 @@ def run_here(
     except BaseException as raised:  # also what would end this program: it is the loop's to know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
-        error = presentable(raised)
-        add_note(error, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
-        return False, error, time.monotonic_ns() - start
+        value = presentable(raised)
+        add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
+        try:  # without a cycle: what this frame holds would live until the garbage is collected
+            return False, value, time.monotonic_ns() - start
+        finally:
+            del value
     return True, value, time.monotonic_ns() - start
-
-
-class SerialExecutor:
-    """Runs each job in the consumer's thread, when the engine polls."""
-
-    def __init__(self, task: Any) -> None:
-        self._task = task
-        self._stream = seeding.Stream(task.seed)
-        self._rows: deque[Row] = deque()
-        self._events: list[tuple[Any, ...]] = []
-
-    def start(self) -> None:
-        self._events += [(STARTED, 0), (READY, 0)]
-
-    def poll(self, timeout_s: float | None) -> list[tuple[Any, ...]]:
-        if not self._events and self._rows:
-            row = self._rows[0]  # removed when done: after a Ctrl-C it is still there
-            succeeded, value, ns = run_here(self._task, row, self._stream, None, True)
-            self._rows.popleft()
-            self._events.append(
-                (DONE, 0, row.serial, value, ns, 0) if succeeded else (FAILED, 0, row.serial, value, ns)
-            )
-        events, self._events = self._events, []
-        return events
-
-    def send(self, worker: int, rows: list[Row]) -> None:
-        self._rows.extend(rows)
-
-    def cancel(self, worker: int, serial: int) -> None:
-        while self._rows and self._rows[0].serial <= serial:
-            self._rows.popleft()
-
-    def read(self, value: Any) -> Any:
-        return value
-
-    def skip(self, value: Any) -> None:
-        pass
-
-    def update(self, parcel: Any) -> None:
-        pass  # jobs run on the user's own object
-
-    def ship(self, item: Any) -> Any:
-        return (item,)
-
-    def wake(self) -> None:
-        pass
-
-    def look(self, worker: int) -> tuple[int, int]:
-        return 0, 0
-
-    def kill(self, worker: int, why: str, stack: str) -> bool:
-        return False
-
-    def ask_stack(self, worker: int) -> None:
-        pass
-
-    def take_stack(self, worker: int) -> tuple[str, int | None]:
-        return "", None
-
-    def close(self) -> None:
-        self._rows.clear()
 
 
 class _Thread(threading.Thread):
@@ -167,22 +108,22 @@ class _Thread(threading.Thread):
         stream = seeding.Stream(self._task.seed)
         while (row := self.inbox.get()) is not None and not self.is_closing:
             if row.serial <= self.cancelled:
+                del row
                 continue
             self.running = (row.serial, time.monotonic_ns())
             succeeded, value, ns = run_here(self._task, row, stream, self._number, False)
             if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
-                os._exit(not succeeded)
+                os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
             result = (value, ns, 0) if succeeded else (value, ns)
             self._events.put((DONE if succeeded else FAILED, self._number, row.serial, *result))
             del value, result, row
 
 
-class ThreadExecutor(SerialExecutor):
+class ThreadExecutor:
     """Runs jobs in threads of this process: for functions that wait, or that let go of the interpreter's lock."""
 
     def __init__(self, task: Any, nb_workers: int) -> None:
-        super().__init__(task)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = [_Thread(task, number, self._queue) for number in range(nb_workers)]
 
@@ -212,8 +153,26 @@ class ThreadExecutor(SerialExecutor):
     def wake(self) -> None:
         self._queue.put(None)
 
+    def ship(self, item: Any) -> Any:
+        return (item,)
+
+    def read(self, value: Any) -> Any:
+        return value
+
+    def skip(self, value: Any) -> None:
+        pass
+
+    def update(self, parcel: Any) -> None:
+        pass  # jobs run on the user's own object
+
     def look(self, worker: int) -> tuple[int, int]:
         return self._threads[worker].running
+
+    def kill(self, worker: int, why: str, stack: str) -> bool:
+        return False
+
+    def ask_stack(self, worker: int) -> None:
+        pass
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         import sys

@@ -28,6 +28,12 @@ class RemoteFailure(NamedTuple):
     pid: int
 
 
+def exit_code(error: BaseException | None) -> int:
+    """With what a process ends that ``error`` ends, as Python has it."""
+    code = error.code if isinstance(error, SystemExit) else error is not None
+    return int(code) if isinstance(code, int) else int(code is not None)
+
+
 def pack(error: BaseException) -> RemoteFailure:
     """Runs in: worker."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)

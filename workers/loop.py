@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .failure import presentable
 from .resume import Place
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ class Loop:
     def __init__(self, sequence: Sequence) -> None:
         self._sequence = sequence
         self._place = Place()
-        self._left: list[int] = []  # the last one first
+        self._left: list[int] = []
+        self._number = 0  # how many of these were delivered
 
     def __iter__(self) -> Self:
         return self
@@ -29,21 +31,26 @@ class Loop:
         progress = sequence._progress
         sequence._check_open()
         if place.loads != progress.loads:  # the first one, or a state was loaded in between
-            self._place, left = sequence._begin_loop()
-            place, self._left = self._place, left[::-1]
-        if not self._left:
+            place, left = sequence._begin_loop()
+            self._place, self._left, self._number = place, left, 0
+        if self._number == len(self._left):
             if progress.is_of_now(place):
                 sequence._end_epoch()
             raise StopIteration
-        index = self._left[-1]
+        index = self._left[self._number]
+        batch = error = None
         try:
             batch = sequence._computed(place.epoch, index)
-        except Exception:
-            self._pass(index)
-            raise
-        self._pass(index)  # behind a Ctrl-C, it is still there
-        return batch
-
-    def _pass(self, index: int) -> None:
-        self._left.pop()
-        self._sequence._progress.passed(self._place, index)
+        except Exception as raised:
+            error = presentable(raised)
+        where, _ = place.behind(index)
+        is_begun = progress.is_begun or progress.is_of_now(place)
+        # Without a call in between: what a Ctrl-C has kept back is still to come.
+        place.where, progress.is_begun = where, is_begun
+        self._number += 1
+        if error is None:
+            return batch
+        try:
+            raise error
+        finally:
+            del error  # no cycle with this frame

@@ -2,13 +2,13 @@
 
 ::
 
-    consumer's thread                          engine's thread
-      begin, add, close   -- commands -->        executor.poll -> events -> schedule
-      next                <-- a queue ---        schedule -> outcomes, and what to send -> executor.send
+    consumer's thread                            engine's thread
+      begin, add, close   -- commands -->          executor.poll -> events -> schedule
+      peek, drop          <-- {number: outcome}    schedule -> outcomes, and what to send -> executor.send
 
 The schedule and the executor belong to the engine's thread alone, so Ctrl-C, which Python raises in the main thread,
-never finds them half changed. The queue is one per pass and in this process: a ``queue.SimpleQueue``. The serial
-executor has no thread: the consumer's own turns the same crank when it asks for a batch.
+never finds them half changed. The outcomes of a pass are numbered as they are handed over. The consumer looks at one,
+notes that it has it, and only then drops it: so a Ctrl-C in between costs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from . import executors, report
 from .errors import ClosedError, WorkerError
-from .executors import Executor, SerialExecutor
+from .executors import Executor
 from .failure import unpack
 from .schedule import Failure, Schedule
 
@@ -43,12 +43,7 @@ _ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still ru
 Outcome = tuple[int, tuple[Any, int, int]]
 
 
-#: None: the engine has ended.
-Outcomes = queue.SimpleQueue[Outcome | None]
-
-
-class PassOver(Exception):
-    """There are no more batches in this pass."""
+Outcomes = dict[int, Outcome]
 
 
 class Options(NamedTuple):
@@ -76,12 +71,15 @@ class Engine:
         self._schedule = schedule
         self._options = options
         self._commands: deque[Callable[[], None]] = deque()
-        self._queue: Outcomes = queue.SimpleQueue()  # of the pass being read
-        self._repeated: Outcomes = queue.SimpleQueue()
-        self.outcomes = self._queue  # the consumer's: of the pass it has asked for
+        self.outcomes: Outcomes = {}  # of the pass that the consumer has asked for, by number
+        self._handed = self.outcomes  # the engine's: of the pass being read
+        self._number = 0  # of its next one
+        self._repeated: Outcomes = {}  # by index
+        self._hint: queue.SimpleQueue[None] = queue.SimpleQueue()  # something may be there that is waited for
+        self._is_waiting = False  # the consumer wants a hint
         self._ahead: tuple[int, int, list[int] | None] | None = None  # (epoch, length, order) that will come next
-        self._is_handed_over = False  # all of the pass is in the queue, or was
-        self._wake_at = -1  # the consumer wakes the engine when no more than this many batches are left to take
+        self._wake_at = (-1,)  # the consumer wakes the engine when no more than this many batches are left to take
+        self._woken_at = self._wake_at  # the consumer has done so
         self._loading: dict[int, float] = {}  # {worker: since when it loads the sequence}
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
         self._stacks: dict[int, tuple[float, int]] = {}  # {worker: (when to read its stack, of which serial)}
@@ -91,12 +89,9 @@ class Engine:
         self._is_closing = False
         self._is_closed = False
         self._fatal: BaseException | None = None
-        self._is_serial = type(executor) is SerialExecutor
-        self._thread: threading.Thread | None = None
         executor.start()
-        if not self._is_serial:
-            self._thread = threading.Thread(target=self._run, name="prefetch-engine", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="prefetch-engine", daemon=True)
+        self._thread.start()
 
     # -- the consumer's side
 
@@ -120,25 +115,24 @@ class Engine:
             order: the indices of its batches; None: 0 to ``length`` - 1.
         """
         self._check()
-        outcomes: Outcomes = queue.SimpleQueue()
+        outcomes: Outcomes = {}
 
         def command() -> None:
             if parcel is not None:
                 self._schedule.revoke()  # what was computed ahead is out of date
                 self._executor.update(parcel)
                 self._loading = dict.fromkeys(self._schedule.workers(), time.monotonic())
-            self._is_handed_over = False
-            self._queue = outcomes
+            self._handed, self._number = outcomes, 0
             self._ahead = ahead
             self._schedule.begin(epoch, length, is_open, order)
 
         self.outcomes = outcomes
         self._order(command)
 
-    def add(self, payload: Any) -> None:
-        """One more job for the open pass."""
-        shipped = self._executor.ship(payload)
-        self._order(lambda: self._schedule.add(shipped))
+    def add(self, number: int, index: int, item: Any) -> None:
+        """Job ``number`` of the open pass, for batch ``index``. Nothing happens where it is there already."""
+        shipped = self._executor.ship(item)
+        self._order(lambda: self._schedule.add(number, index, shipped))
 
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
@@ -149,76 +143,73 @@ class Engine:
         """Whether a worker has something to do."""
         return not self._is_closed and not self._schedule.is_idle
 
-    def next(self, timeout_s: float | None = None) -> Outcome:
-        """The next outcome of the pass.
+    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+        """Outcome ``number`` of the pass, which stays there until :meth:`drop`.
 
-        Blocks: until there is one; at most ``timeout_s``.
+        Blocks: until it is there; at most ``timeout_s``.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. PassOver: there will be none. ClosedError, or what ended the engine.
+            queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
         """
-        return self._take(self.outcomes, timeout_s)
+        return self._wait(self.outcomes, number, timeout_s)
+
+    def drop(self, number: int) -> None:
+        """The consumer has outcome ``number``."""
+        self.outcomes.pop(number, None)
+        self._wake_if_wanted()
 
     def repeat(self, index: int, runs: int) -> Outcome:
         """Batch ``index`` of the pass, whose job has failed in ``runs`` runs, once more. Blocks: until it is there."""
-        outcomes: Outcomes = queue.SimpleQueue()
+        outcomes: Outcomes = {}
 
         def command() -> None:
             self._repeated = outcomes
             self._schedule.repeat(index, runs)
 
         self._order(command)
-        while True:
-            outcome = self._take(outcomes, None)
-            if outcome[0] == index:  # else of one that a Ctrl-C left behind
-                return outcome
+        return self._wait(outcomes, index, None)
 
     def forget(self, index: int) -> None:
         """Batch ``index`` of the pass, which has failed, will not be repeated."""
         self._order(lambda: self._schedule.forget(index))
 
-    def _take(self, outcomes: Outcomes, timeout_s: float | None) -> Outcome:
-        self._check_process()
+    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
+        outcome = outcomes.get(key)
+        if outcome is not None:
+            return outcome
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            try:
-                outcome = outcomes.get_nowait()
-            except queue.Empty:
-                outcome = None
+            self._is_waiting = True  # before looking: else it might come in between
+            outcome = outcomes.get(key)
             if outcome is not None:
-                break
+                return outcome
             self._check()
-            if self._is_serial:
-                self._turn(0.0)
-                continue
             left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
             try:
-                outcome = outcomes.get(timeout=max(left, 0.0))
+                self._hint.get(timeout=max(left, 0.0))
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
-                if self._is_over(outcomes):
-                    raise PassOver from None
-            if outcome is not None:
-                break
-        if outcomes is self.outcomes and outcomes.qsize() <= self._wake_at:
-            self._wake_at = -1
-            self._executor.wake()
-        return outcome
+                self._executor.wake()  # a Ctrl-C may have kept us from it
 
-    def _is_over(self, outcomes: Outcomes) -> bool:
-        """All was handed over, though the consumer still waits: a Ctrl-C came between taking a batch and counting
-        it."""
-        return outcomes is self._queue and not self._commands and self._is_handed_over and outcomes.empty()
+    def _wake_if_wanted(self) -> None:
+        at = self._wake_at
+        if len(self.outcomes) <= at[0] and at is not self._woken_at:
+            self._executor.wake()
+            self._woken_at = at  # afterwards: a Ctrl-C may come in between
 
     def _order(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        if not self._is_serial:
-            self._executor.wake()
+        self._executor.wake()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
+
+    @property
+    def has_ended(self) -> bool:
+        """There will be no more outcomes."""
+        return self._is_closing or self._fatal is not None
 
     def _check(self) -> None:
         self._check_process()
@@ -234,12 +225,9 @@ class Engine:
         if os.getpid() != self._pid or self._is_closed:
             return  # a fork has copies of our descriptors, and no business with the workers
         self._is_closing = True
-        if self._thread is None:
-            self._close_executor()
-        else:
-            self._executor.wake()
-            if threading.current_thread() is not self._thread:  # else the garbage collector runs in it
-                self._thread.join()
+        self._executor.wake()
+        if threading.current_thread() is not self._thread:  # else the garbage collector runs in it
+            self._thread.join()
 
     # -- the engine's side
 
@@ -252,8 +240,7 @@ class Engine:
             logger.exception("the engine failed")
             self._fatal = error
         finally:
-            for outcomes in (self._queue, self._repeated, self.outcomes):  # on one of them the consumer may wait
-                outcomes.put(None)
+            self._hint.put(None)
             self._close_executor()
 
     def _close_executor(self) -> None:
@@ -263,8 +250,6 @@ class Engine:
 
     def _turn(self, timeout_s: float | None) -> float | None:
         """Turn the crank once. Returns: how long the next poll may take."""
-        if self._is_serial:
-            self._obey()  # or it would run what a Ctrl-C has left behind
         for event in self._executor.poll(timeout_s):
             self._handle(event)
         if self._fatal is not None:
@@ -285,16 +270,17 @@ class Engine:
                 schedule.ahead(*self._ahead)
                 self._ahead = None
             self._deliver()
-            untaken = self._queue.qsize()
+            untaken = len(self._handed)
             for worker, rows in schedule.plan(untaken):
                 executor.send(worker, rows)
             self._cancel()
             # Set first, compared after: whatever the consumer took in between is seen here or there.
             wanted, room = schedule.wanted_room(), schedule.room(untaken)
-            self._wake_at = -1 if wanted is None or room >= wanted else untaken + room - wanted
+            at = -1 if wanted is None or room >= wanted else untaken + room - wanted
+            self._wake_at = (at,)
             if self._ahead is not None and schedule.may_look_ahead:
                 continue
-            if self._queue.qsize() > self._wake_at:
+            if len(self._handed) > at:
                 break
         return self._patience()
 
@@ -321,12 +307,14 @@ class Engine:
         return min(_TICK_S, (self._options.job_timeout or 60.0) / 4)
 
     def _deliver(self) -> None:
-        put = self._queue.put
         for outcome in self._schedule.take_outcomes():
-            put(outcome)
-        for outcome in self._schedule.take_repeated():
-            self._repeated.put(outcome)
-        self._is_handed_over = self._schedule.is_delivered
+            self._handed[self._number] = outcome
+            self._number += 1
+        for index, outcome in self._schedule.take_repeated():
+            self._repeated[index] = index, outcome
+        if self._is_waiting:
+            self._is_waiting = False
+            self._hint.put(None)
 
     def _handle(self, event: tuple[Any, ...]) -> None:
         kind, schedule = event[0], self._schedule

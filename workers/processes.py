@@ -160,7 +160,7 @@ class ProcessExecutor:
         return self._workers[worker].board.look()
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it is awake; closed: it needs no waking
+        with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
             os.write(self._wake_in, b"x")
 
     def kill(self, worker: int, why: str, stack: str) -> bool:
@@ -319,7 +319,9 @@ class ProcessExecutor:
             worker.close()
         self._workers.clear()
         self._selector.close()
-        os.close(self._wake_in)
+        # First forgotten: the number may soon be that of a file of the user's.
+        wake_in, self._wake_in = self._wake_in, -1
+        os.close(wake_in)
         os.close(self._wake_out)
         for piece in self.parcel.pieces if hasattr(self, "parcel") else []:
             piece.close()

@@ -13,6 +13,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import StateError
+from .failure import add_note
 from .seeding import MAX_SEED
 
 if TYPE_CHECKING:
@@ -29,38 +30,47 @@ class Place:
     def __init__(
         self, batch: int = 0, apart: Any = (), partial: tuple[int, int] | None = None, unit: tuple[Any, ...] = ()
     ) -> None:
-        self.batch = batch  # all before it were delivered
-        self.apart = set(apart)  # and these behind it
-        self.partial = partial  # (a batch, how many of its items were)
+        #: All before ``batch`` were delivered, and those of ``apart`` behind it; partial: (one of these, how many of
+        #: its items were). Replaced as a whole, so that no Ctrl-C finds it half changed.
+        self.where = batch, frozenset(apart), partial
         self.unit = unit  # how these batches are numbered
         self.step = 1  # how many of them each one that is delivered stands for
         # Of the loop that stands here:
         self.epoch = self.version = self.loads = -1
 
-    def passed(self, index: int) -> int:
-        """Batch ``index`` was delivered. Returns: how many of its items were before."""
-        if self.partial and self.partial[0] == index:
-            items, self.partial = self.partial[1], None
-            return items
+    def behind(self, index: int) -> tuple[tuple[int, frozenset[int], tuple[int, int] | None], int]:
+        """(what ``where`` is when batch ``index`` was delivered, how many of its items were before)."""
+        batch, apart, partial = self.where
+        if partial and partial[0] == index:
+            return (batch, apart, None), partial[1]
         if self.step > 1:
-            self.batch += self.step
-        elif index > self.batch:
-            self.apart.add(index)
-        elif index == self.batch:
-            self.batch += 1
-            while self.apart and self.batch in self.apart:
-                self.apart.remove(self.batch)
-                self.batch += 1
-        return 0
+            batch += self.step
+        elif index > batch:
+            apart |= {index}
+        elif index == batch:
+            batch += 1
+            while batch in apart:
+                apart -= {batch}
+                batch += 1
+        return (batch, apart, partial), 0
+
+    @property
+    def partial(self) -> tuple[int, int] | None:
+        """(a batch, how many of its items were delivered), if not all of them were."""
+        return self.where[2]
 
     @property
     def is_at_start(self) -> bool:
-        return not self.batch and not self.apart and not self.partial
+        return self.where == _START
 
     def left(self, length: int) -> list[int]:
         """The batches of the epoch still to be delivered."""
-        first = [self.partial[0]] if self.partial else []
-        return first + [index for index in range(self.batch, length) if index not in self.apart]
+        batch, apart, partial = self.where
+        first = [partial[0]] if partial else []
+        return first + [index for index in range(batch, length) if index not in apart]
+
+
+_START = (0, frozenset[int](), None)
 
 
 class Progress:
@@ -78,34 +88,32 @@ class Progress:
         self.is_begun = False  # something of this epoch was read
         self.announced = -1  # the last epoch for which on_epoch_begin was called
         self.is_closed = False
-        self.stand_at(Place())
+        self.start = Place()  # where loops over this epoch begin
+        self.place = self.start  # of the loop that began last
 
-    def stand_at(self, place: Place) -> None:
-        self.is_begun = False
-        self.start = place  # where loops over this epoch begin
-        self.place = place  # of the loop that began last
+    def stand_at(self, epoch: int, place: Place, is_load: bool = False) -> None:
+        """Go there."""
+        version, loads = self.version + 1, self.loads + is_load
+        # Without a call in between, so that no Ctrl-C finds it half changed.
+        self.epoch, self.version, self.loads, self.is_begun = epoch, version, loads, False
+        self.start = self.place = place
 
     def begin_loop(self, unit: tuple[Any, ...], step: int = 1, is_counted: bool = True) -> Place:
         """A place for a loop that begins now."""
         start = self.start
         if unit != start.unit and not start.is_at_start:
             raise StateError("the state that was loaded counts other batches than these, such as before a batch()")
-        place = Place(start.batch, start.apart, start.partial, unit)
+        place = Place(*start.where, unit)
         place.step = step
-        place.epoch, place.version, place.loads = self.epoch, self.version, self.loads
+        place.epoch, place.loads = self.epoch, self.loads
         if is_counted:
+            place.version = self.version
             self.place = place
         return place
 
     def is_of_now(self, place: Place) -> bool:
         """Whether the epoch of a loop is still the current one."""
         return place.epoch == self.epoch and place.version == self.version
-
-    def passed(self, place: Place, index: int) -> int:
-        """The loop at ``place`` has delivered batch ``index``. Returns: how many of its items were before."""
-        if self.is_of_now(place):
-            self.is_begun = True
-        return place.passed(index)
 
     def __reduce__(self) -> Any:
         return Progress, ()
@@ -121,7 +129,15 @@ def state_of(sequence: Sequence, partial: tuple[int, int] | None) -> dict[str, A
     place = progress.place
     if place.unit != sequence._unit() and not place.is_at_start:
         raise StateError("what is read counts other batches than these, such as behind a batch(): take its state")
-    epoch, batch, apart = progress.epoch, place.batch, sorted(place.apart)
+    batch, behind, _ = place.where
+    epoch, apart = progress.epoch, sorted(behind)
+    if partial is not None and not partial[1]:  # counted, and then kept back by a Ctrl-C
+        index, partial = partial[0], None
+        if index < batch:
+            apart = [*range(index + 1, batch), *apart] if place.step == 1 else []
+            batch = index if place.step == 1 else batch - place.step
+        else:
+            apart.remove(index)
     if partial is None and batch and sequence._is_at_end(batch):
         epoch, batch, apart = epoch + 1, 0, []
     sampler, fingerprint = _sampler(sequence)
@@ -173,26 +189,31 @@ def load(sequence: Sequence, state: Any) -> None:
     place = Place(batch, apart, partial, sequence._unit())
     _go_to_epoch(sequence, epoch, length, place.is_at_start)
     progress = sequence._progress
-    progress.loads += 1
-    progress.version += 1
-    progress.stand_at(place)
+    progress.stand_at(progress.epoch, place, is_load=True)
 
 
 def _go_to_epoch(sequence: Sequence, epoch: int, length: int | None, is_at_start: bool) -> None:
     """Make ``epoch``, which is of ``length``, the current one."""
     progress = sequence._progress
     before, goes_back = progress.epoch, not sequence._has_hooks()
-    lengths = []
-    # Taken at the end of the epoch before, it has the length of that: the next one's was not known yet.
-    if is_at_start and epoch and (goes_back or epoch > before):
-        sequence._go_to_epoch(epoch - 1)
+    try:
+        lengths = []
+        # Taken at the end of the epoch before, it has the length of that: the next one's was not known yet.
+        if is_at_start and epoch and (goes_back or epoch > before):
+            sequence._go_to_epoch(epoch - 1)
+            lengths.append(sequence._length_of_epoch())
+        sequence._go_to_epoch(epoch)
         lengths.append(sequence._length_of_epoch())
-    sequence._go_to_epoch(epoch)
-    lengths.append(sequence._length_of_epoch())
-    if length not in lengths:
+        if length not in lengths:
+            raise StateError(f"state is of length {length}, not {lengths[-1]}: batches would not be the same")
+    except BaseException as error:
         if goes_back:
             progress.epoch = before
-        raise StateError(f"state is of length {length}, not {lengths[-1]}: batches would not be the same")
+        elif progress.epoch != before:
+            add_note(error, f"on_epoch_end was called on the way: it stands at the beginning of epoch {progress.epoch}")
+        if isinstance(error, StateError) or not isinstance(error, Exception):
+            raise
+        raise StateError(f"state is of epoch {epoch}, for which there is no length: {_short(error)}") from error
 
 
 def _short(value: Any) -> str:
@@ -222,7 +243,11 @@ def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
 def _sampler(sequence: Sequence) -> tuple[str, str]:
     """(its class, a digest of what tells it from others), as far as it can be told in no time."""
     described = sequence._described()
-    return described[0], hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
+    return described[0], hashlib.blake2b(json.dumps(described, default=_as_json).encode(), digest_size=8).hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else type(value).__qualname__  # a number of numpy's
 
 
 def described(source: Any) -> list[Any]:

@@ -190,11 +190,14 @@ class Schedule:
         first = self._passes[-1].end if self._passes else self._next
         self._passes.append(Pass(epoch, length, first, order=order))
 
-    def add(self, payload: Any) -> None:
-        """One more job for the pass being read, which is open."""
+    def add(self, number: int, index: int, payload: Any) -> None:
+        """Job ``number`` of the pass being read, which is open; unless it was added before."""
         current = self._passes[0]
-        current.payloads[current.end] = payload
-        current.length += 1
+        if number == current.length:
+            if current.order is not None:
+                current.order.append(index)
+            current.payloads[current.end] = payload
+            current.length += 1
 
     def revoke(self) -> None:
         """Forget all passes: the consumer left one in the middle, or what the workers know is out of date."""

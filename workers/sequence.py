@@ -139,9 +139,8 @@ class Sequence(KerasDataset):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         progress = self._progress
-        progress.epoch = check_int("epoch", epoch, 0)
-        progress.version += 1
-        progress.stand_at(Place())
+        progress.stand_at(check_int("epoch", epoch, 0), Place())
+        progress.announced = -1
 
     def __iter__(self) -> Iterator[Any]:
         """One pass over the batches of an epoch."""
@@ -208,8 +207,7 @@ class Sequence(KerasDataset):
         version, job = progress.version, seeding.Job(progress.epoch, seeding.EPOCH_END)
         seeding.run_job(seeding.Stream(self.seed), job, self.on_epoch_end)
         if progress.version == version:  # else it has set where to go on
-            progress.epoch += 1
-            progress.stand_at(Place())
+            progress.stand_at(progress.epoch + 1, Place())
 
     # -- going on elsewhere
 
@@ -245,11 +243,10 @@ class Sequence(KerasDataset):
                     f"the state is of epoch {epoch}, and on_epoch_end was called for later ones: "
                     f"load it into a new {type(self).__name__}"
                 )
-            version = progress.version
-            while progress.epoch < epoch:
+            while (here := progress.epoch) < epoch:
                 self._begin_epoch()
                 self._end_epoch()
-                if progress.version != version:
+                if progress.epoch != here + 1:
                     raise StateError("on_epoch_begin or on_epoch_end has set the epoch on the way to the state's")
         progress.epoch = epoch
 

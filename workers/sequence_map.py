@@ -12,15 +12,17 @@ from typing import Any
 
 from . import pool, resume, seeding
 from .errors import ClosedError, PlatformError, PrefetchError, StateError, check_choice, check_int, check_seconds
-from .executors import Executor, SerialExecutor, ThreadExecutor
-from .pool import Engine, Options, Outcome, PassOver
-from .reading import Reading, left_of
+from .executors import Executor, ThreadExecutor
+from .failure import presentable
+from .pool import Engine, Options, Outcome
+from .reading import Items, IteratorItems, PassOver, Reading, StreamItems
 from .replica import Parcel, Pickled
 from .report import Metadata, given_up
 from .resume import Place
 from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived
 from .sequence_shard import SequenceShard, check_not_sharded
+from .serial import SerialEngine
 from .task import Task, one_function
 
 logger = logging.getLogger("workers")
@@ -107,7 +109,8 @@ class SequenceMap(SequenceDerived):
         else:
             self._own_seed = None
         self.metadata = Metadata()
-        self._engine: Engine | None = None
+        self._engine: Engine | SerialEngine | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._num_passes = 0
         self._looks_ahead = True
@@ -176,11 +179,11 @@ class SequenceMap(SequenceDerived):
         if isinstance(self.source_split, SequenceMap) and self.source_split.collate_fn is None:
             self.source_split._stop()
         task = self._task()
-        executor: Executor
-        bound = self.max_queue_size
         if nb_workers == 0:
-            executor, bound = SerialExecutor(task), 1
-        elif self.executor == "thread":
+            self._engine = SerialEngine(task)
+            return
+        executor: Executor
+        if self.executor == "thread":
             executor = ThreadExecutor(task, nb_workers)
         else:
             from .processes import ProcessExecutor
@@ -193,7 +196,7 @@ class SequenceMap(SequenceDerived):
             self._parcel = executor.parcel
         schedule = Schedule(
             nb_workers,
-            bound,
+            self.max_queue_size,
             self.in_order,
             self.max_retries + 1,
             explain=given_up,
@@ -212,10 +215,11 @@ class SequenceMap(SequenceDerived):
     def _stop(self) -> None:
         if self._engine is not None:
             self._engine.close()
-            self._finalizer.detach()
+            if self._finalizer is not None:
+                self._finalizer.detach()
             self._engine = None
 
-    def _running(self) -> Engine:
+    def _running(self) -> Engine | SerialEngine:
         self._check_open()
         if self._engine is None:  # it was part of a chain, or is a copy
             self._start()
@@ -229,35 +233,38 @@ class SequenceMap(SequenceDerived):
         self._end_abandoned_epoch()
         self._begin_pass()
 
-    def _begin_pass(self, order: list[int] | None = None) -> None:
-        """Begin a pass over what is left of the current epoch; or over its batches ``order``, which do not count."""
+    def _begin_pass(self, order: list[int] | None = None, is_counted: bool = True) -> None:
+        """Begin a pass over what is left of the current epoch, or over its batches ``order``."""
         self._reading = None
         engine, progress = self._running(), self._progress
-        if order is None:
-            place, indices = self._begin_loop()
-            left = [] if indices is None else indices  # as they are read
+        if is_counted:
+            place, left = self._begin_loop()
         else:
             self._begin_epoch()
-            place, left = progress.begin_loop(self._unit(), is_counted=False), self._places(order)
+            place = progress.begin_loop(self._unit(), is_counted=False)
+            left = self._left(place) if order is None else self._places(order)
+        left = left or []  # None: as they are read
         self.metadata = Metadata()
         self._num_passes += 1
         parcel = self._look_for_changes()
         is_whole = order is None and place.is_at_start
         source = self._chain()[0]
-        iterator: Iterator[Any] | None = None
+        items: Items | None = None
         ahead, indices = None, None if is_whole and self._step == 1 else left
         if self._is_indexed:
             if order is None and self._looks_ahead:
                 next_indices = None if self._step == 1 else self.source_split._left(Place())
                 ahead = (place.epoch + 1, len(self), next_indices)
         elif self.is_stream:
-            indices = left
-            iterator = (source._computed(place.epoch, index) for index in left)
+            items, indices = StreamItems(source, place.epoch, left), []
         else:
-            iterator = iter(source) if is_whole else left_of(source, place, left)
-        num_left = len(left) if self._is_indexed else 0
-        engine.begin(place.epoch, num_left, iterator is not None, ahead, parcel, indices)
-        self._reading = Reading(engine, progress, place, num_left, iterator)
+            iterator = iter(source)
+            if iterator is source and not is_whole and self._num_passes > 1:
+                raise StateError(f"{type(source).__name__} is an iterator, which cannot begin again: give a new one")
+            items = IteratorItems(iterator, place)
+        num_jobs = len(left) if self._is_indexed else 0
+        engine.begin(place.epoch, num_jobs, items is not None, ahead, parcel, indices)
+        self._reading = Reading(engine, progress, place, num_jobs, items)
 
     def _left(self, place: Place) -> list[int] | None:
         if isinstance(self.source_split, SequenceShard):
@@ -298,8 +305,8 @@ class SequenceMap(SequenceDerived):
     def _look_for_changes(self) -> Parcel | None:
         """What the workers have to be sent anew, None if nothing has changed in the user's objects."""
         overrides = self._has_hooks()
-        if self._parcel is None:
-            self._looks_ahead = not overrides
+        if self._parcel is None:  # jobs run on the user's own objects, which may change between two epochs
+            self._looks_ahead = False
             return None
         pickled = Pickled(self._task(), "the sequence")
         is_same, same = self._parcel.compare(pickled, content=overrides)
@@ -335,22 +342,36 @@ class SequenceMap(SequenceDerived):
         metadata = self.metadata
         start = time.perf_counter()
         while not reading.items:
-            reading.outcome = outcome = reading.outcome or self._next_outcome(reading, blocking)
+            outcome = self._next_outcome(reading, blocking)
             try:
                 items = self._items_of(reading, outcome)
             except Exception:
-                reading.deliver(outcome, [])
+                if not reading.engine.has_ended:
+                    reading.deliver(outcome, [])
+                del outcome  # no cycle with the error that it may hold
                 raise
-            if reading.place.loads != reading.progress.loads:  # by on_error
+            if items is None:  # on_error has begun something else
                 return self.next_item(blocking)
             reading.deliver(outcome, items)
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
-        item = reading.items.pop()
-        return item if self.collate_fn is None else self.collate_fn(item, source=self)
+        item = reading.items[-1]
+        if self.collate_fn is not None:
+            reading.is_collating = True
+            try:
+                item = self.collate_fn(item, source=self)
+            except Exception as error:
+                del reading.items[-1]
+                if presentable(error) is error:
+                    raise
+                raise presentable(error) from error
+            finally:
+                reading.is_collating = False
+        del reading.items[-1]  # no call comes behind it: what a Ctrl-C has kept back is still to come
+        return item
 
     def _next_outcome(self, reading: Reading, blocking: bool) -> Outcome:
-        self.metadata.pin_queue_size += reading.engine.outcomes.qsize()
+        self.metadata.pin_queue_size += len(reading.engine.outcomes)
         try:
             return reading.next(None if blocking else self.queue_timeout)
         except queue.Empty:
@@ -360,35 +381,54 @@ class SequenceMap(SequenceDerived):
                 self._end_epoch()
             raise StopIteration from None
 
-    def _items_of(self, reading: Reading, outcome: Outcome) -> list[Any]:
+    def _items_of(self, reading: Reading, outcome: Outcome) -> list[Any] | None:
+        """The items of an outcome. None: ``on_error`` has begun another loop, or loaded a state."""
         index, (value, ns, received_ns) = outcome
         self.metadata.time_processing += ns / 1e9
         if type(value) is not Failure:
             self.metadata.time_pinning += (time.monotonic_ns() - received_ns) / 1e9
             items: list[Any] = value
             return items
-        while (what := self._what_of(value.error)) == "retry" and value.runs <= self.max_retries:
-            logger.warning("batch %d of epoch %d is tried again", index, reading.place.epoch, exc_info=value.error)
-            _, (value, ns, _) = reading.engine.repeat(index, value.runs)
-            self.metadata.time_processing += ns / 1e9
-            if type(value) is not Failure:
-                return list(value)
-        if callable(self.on_error):
-            reading.engine.forget(index)
-        if what != "skip":
-            raise value.error
-        logger.error("batch %d of epoch %d is skipped", index, reading.place.epoch, exc_info=value.error)
-        return []
+        what = ""
+        try:
+            while (what := self._what_of(reading, value.error)) == "retry" and value.runs <= self.max_retries:
+                logger.warning("batch %d of epoch %d is tried again", index, reading.place.epoch, exc_info=value.error)
+                _, (value, ns, _) = reading.engine.repeat(index, value.runs)
+                self.metadata.time_processing += ns / 1e9
+                if type(value) is not Failure:
+                    return list(value)
+            if not what:
+                return None
+            if what != "skip":
+                raise value.error
+            logger.error("batch %d of epoch %d is skipped", index, reading.place.epoch, exc_info=value.error)
+            return []
+        except Exception:
+            what = "raise"
+            raise
+        finally:
+            if callable(self.on_error) and what in ("skip", "raise") and type(value) is Failure:
+                reading.engine.forget(index)
+            del value, outcome  # no cycle with the error
 
-    def _what_of(self, error: BaseException) -> str:
-        """What to do about a job that failed."""
+    def _what_of(self, reading: Reading, error: BaseException) -> str:
+        """What to do about a job that failed; nothing, if there is no saying any more."""
         if not callable(self.on_error):
             return str(self.on_error)
-        what = self.on_error(error)
+        if reading.is_deciding:
+            raise RuntimeError("on_error must not ask for the batches of the loop it was called for")
+        reading.is_deciding = True
+        try:
+            what = self.on_error(error)
+        except StopIteration as raised:
+            raise presentable(raised) from raised
+        finally:
+            reading.is_deciding = False
         if what not in ("raise", "skip", "retry"):
             text = f"on_error must return 'raise', 'skip' or 'retry', not {what!r:.100}"
             raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
-        return str(what)
+        is_left = self._reading is not reading or reading.place.loads != reading.progress.loads
+        return "" if is_left and not self._closed else str(what)
 
     def _keras_front(self) -> SequenceMap:
         return self
@@ -397,7 +437,7 @@ class SequenceMap(SequenceDerived):
         """Batch ``index``, which is the first of ``order``, or, where that is None, the next of the pass."""
         if order is not None:
             is_whole = self.in_order and order == list(range(len(self)))
-            self._begin_pass(None if is_whole else order)
+            self._begin_pass(None if is_whole else order, is_counted=False)
         start = time.perf_counter()
         items = self._items_for_keras()
         if len(items) > 1 and all(isinstance(item, (tuple, dict)) for item in items):
@@ -412,13 +452,19 @@ class SequenceMap(SequenceDerived):
     def _items_for_keras(self) -> list[Any]:
         reading = self._reading
         assert reading is not None
-        return self._items_of(reading, reading.next())
+        outcome = reading.next()
+        try:
+            items = self._items_of(reading, outcome)
+        finally:
+            if not reading.engine.has_ended:
+                reading.deliver(outcome, [])
+        return items or []
 
     def _another(self, index: int) -> list[Any]:
         """A batch in place of the skipped ``index``: the first that can be had behind it."""
         for step in range(1, len(self)):
             self._keras_use.forget()
-            self._begin_pass([(index + step) % len(self)])
+            self._begin_pass([(index + step) % len(self)], is_counted=False)
             items = self._items_for_keras()
             if items:
                 return items

@@ -48,10 +48,11 @@ class SequenceShard(SequenceDerived):
         return self.world
 
     def _left(self, place: Place) -> list[int]:
-        if place.apart or place.partial:
+        batch, apart, partial = place.where
+        if apart or partial:
             raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
         length = len(self.source_split)
-        return [(place.batch + step * self.world + self.rank) % length for step in range(self._steps(place.batch))]
+        return [(batch + step * self.world + self.rank) % length for step in range(self._steps(batch))]
 
     def _computed(self, epoch: int, index: int) -> Any:
         return self.source_split._computed(epoch, index)  # so no two ranks draw the same

@@ -22,7 +22,7 @@ import numpy as np
 from . import replica, seeding, slots
 from .board import Board
 from .channel import Channel
-from .failure import pack
+from .failure import exit_code, pack
 from .messages import DONE, FAILED, JOBS, LOAD, READY, RESULTS, STOP
 
 _FLUSH_NS = 2_000_000
@@ -127,8 +127,7 @@ class Worker:
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """The user's code has forked, and its child has come back here: it must not write where this worker does."""
         if os.getpid() != self._pid:
-            code = error.code if isinstance(error, SystemExit) else error is not None
-            os._exit(code if isinstance(code, int) else code is not None)
+            os._exit(exit_code(error))
 
     def _flush(self) -> None:
         new_slots, gone, files, layouts = self._writer.take_news()

@@ -221,12 +221,12 @@ def test_an_open_pass() -> None:
     """Its jobs are handed in one by one, with what they work on."""
     bench = Bench()
     bench.schedule.begin(0, 0, is_open=True)
-    for letter in "abc":
-        bench.schedule.add(letter)
+    for number, letter in enumerate("abc"):
+        bench.schedule.add(number, number, letter)
     bench.turn()
     assert sorted(row.payload for rows in bench.sent.values() for row in rows) == ["a", "b", "c"]
     bench.die(0)
-    bench.schedule.add("d")
+    bench.schedule.add(3, 3, "d")
     bench.finish()
     assert bench.indices() == [0, 1, 2, 3]
 
@@ -311,7 +311,7 @@ def test_what_a_failed_job_works_on(keeps: bool) -> None:
     bench = Bench(1, keeps_failed=keeps)
     bench.schedule.begin(0, 0, is_open=True)
     for number in range(3):
-        bench.schedule.add(f"item {number}")
+        bench.schedule.add(number, number, f"item {number}")
     payloads = bench.schedule._passes[0].payloads
     for number in range(3):
         bench.turn()
