@@ -12,7 +12,7 @@ import pickle
 import traceback
 from typing import Any, NamedTuple
 
-from .errors import JobError, RemoteTraceback
+from .errors import JobError, RemoteTraceback, short
 from .layout import dumps
 
 _MAX_TEXT = 1 << 20
@@ -30,6 +30,7 @@ class RemoteFailure(NamedTuple):
 
 def exit_code(error: BaseException | None) -> int:
     """With what a process ends that ``error`` ends, as Python has it."""
+    error = error.__cause__ if isinstance(error, JobError) else error
     code = error.code if isinstance(error, SystemExit) else error is not None
     return int(code) if isinstance(code, int) else int(code is not None)
 
@@ -104,7 +105,7 @@ def presentable(error: BaseException) -> BaseException:
     without a word (StopIteration, SystemExit, KeyboardInterrupt)."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
-    wrapped = JobError(f"the job raised {error!r}")
+    wrapped = JobError(f"the job raised {short(error)}")
     wrapped.__cause__ = error
     return wrapped
 

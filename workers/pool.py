@@ -151,6 +151,8 @@ class Engine:
         Raises:
             queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
         """
+        if number - 1 in self.outcomes:  # a Ctrl-C has kept us from it
+            self.drop(number - 1)
         return self._wait(self.outcomes, number, timeout_s)
 
     def drop(self, number: int) -> None:
@@ -174,6 +176,7 @@ class Engine:
         self._order(lambda: self._schedule.forget(index))
 
     def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
+        self._check_process()
         outcome = outcomes.get(key)
         if outcome is not None:
             return outcome
@@ -184,13 +187,15 @@ class Engine:
             if outcome is not None:
                 return outcome
             self._check()
+            if self._commands:  # a Ctrl-C may have kept us from waking it
+                self._executor.wake()
+            self._wake_if_wanted()
             left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
             try:
                 self._hint.get(timeout=max(left, 0.0))
             except queue.Empty:
                 if deadline is not None and time.monotonic() >= deadline:
                     raise
-                self._executor.wake()  # a Ctrl-C may have kept us from it
 
     def _wake_if_wanted(self) -> None:
         at = self._wake_at

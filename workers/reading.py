@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
@@ -76,7 +75,7 @@ class IteratorItems:
         while True:
             if not self._read:
                 try:
-                    self._read.extend(itertools.islice(self._iterator, 1))  # in one step: a Ctrl-C loses nothing
+                    self._read.extend(map(next, [self._iterator]))  # in one step: a Ctrl-C loses nothing
                 except Exception:
                     raise
                 except BaseException:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import reprlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import StateError
+from .errors import StateError, short
 from .failure import add_note
 from .seeding import MAX_SEED
 
@@ -157,9 +156,9 @@ def state_of(sequence: Sequence, partial: tuple[int, int] | None) -> dict[str, A
 def load(sequence: Sequence, state: Any) -> None:
     """Have ``sequence`` stand where ``state`` says."""
     if not isinstance(state, dict):
-        raise TypeError(f"state must be a dict, as state_dict() returns it, not {_short(state)}")
+        raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(state)}")
     if set(state) != set(_KEYS):
-        raise StateError(f"state must have the keys {sorted(_KEYS)}, not {_short(list(state))}")
+        raise StateError(f"state must have the keys {sorted(_KEYS)}, not {short(list(state))}")
     form, seed, epoch, batch = (_count(name, state[name]) for name in ("format", "seed", "epoch", "batch"))
     length = None if state["length"] is None else _count("length", state["length"])
     apart = [_count("apart", each) for each in _list("apart", state["apart"])]
@@ -173,7 +172,7 @@ def load(sequence: Sequence, state: Any) -> None:
         raise StateError(f"state is of seed {seed}, not {sequence.seed}; make the sequence with that seed")
     sampler, fingerprint = _sampler(sequence)
     if type(state["sampler"]) is not str or state["sampler"] != sampler:
-        raise StateError(f"state is of sampler {_short(state['sampler'])}, not {sampler!r}")
+        raise StateError(f"state is of sampler {short(state['sampler'])}, not {sampler!r}")
     if type(state["fingerprint"]) is not str or state["fingerprint"] != fingerprint:
         raise StateError(f"state is of a {sampler} of other arguments or data: batches would not be the same")
     if epoch > _MAX_EPOCH:
@@ -185,7 +184,7 @@ def load(sequence: Sequence, state: Any) -> None:
     if partial is not None:  # one of those that were delivered, in part
         is_place &= partial[1] >= 1 and (partial[0] < batch or partial[0] in apart)
     if not is_place:
-        raise StateError(f"state is at no place in an epoch of {length} batches: {_short(state)}")
+        raise StateError(f"state is at no place in an epoch of {length} batches: {short(state)}")
     place = Place(batch, apart, partial, sequence._unit())
     _go_to_epoch(sequence, epoch, length, place.is_at_start)
     progress = sequence._progress
@@ -213,30 +212,18 @@ def _go_to_epoch(sequence: Sequence, epoch: int, length: int | None, is_at_start
             add_note(error, f"on_epoch_end was called on the way: it stands at the beginning of epoch {progress.epoch}")
         if isinstance(error, StateError) or not isinstance(error, Exception):
             raise
-        raise StateError(f"state is of epoch {epoch}, for which there is no length: {_short(error)}") from error
-
-
-def _short(value: Any) -> str:
-    try:
-        return _repr.repr(value)
-    except Exception:  # an integer of too many digits
-        return f"a {type(value).__name__}"
-
-
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 100
-_repr.maxdict = len(_KEYS)
+        raise StateError(f"state is of epoch {epoch}, for which there is no length: {short(error)}") from error
 
 
 def _count(name: str, value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_SEED:
-        raise StateError(f"{name} of a state must be of integers >= 0, not {_short(value)}")
+        raise StateError(f"{name} of a state must be of integers >= 0, not {short(value)}")
     return value
 
 
 def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
     if type(value) is not list or (length is not None and len(value) != length):
-        raise StateError(f"{name} of a state must be a list{f' of {length}' if length else ''}, not {_short(value)}")
+        raise StateError(f"{name} of a state must be a list{f' of {length}' if length else ''}, not {short(value)}")
     return value
 
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import twister
+from .errors import short
 
 MAX_SEED = 2**63 - 1
 _MASK = 2**64 - 1
@@ -97,9 +98,9 @@ def check_seed(seed: Any) -> int | None:
     if seed is None:
         return None
     if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
-        raise TypeError(f"seed must be an integer or None, not {seed!r} ({type(seed).__name__})")
+        raise TypeError(f"seed must be an integer or None, not {short(seed)} ({type(seed).__name__})")
     if not 0 <= int(seed) <= MAX_SEED:
-        raise ValueError(f"seed must be None or 0 to 2**63 - 1, not {int(seed)}")
+        raise ValueError(f"seed must be None or 0 to 2**63 - 1, not {short(int(seed))}")
     return int(seed)
 
 

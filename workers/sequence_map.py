@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import pool, resume, seeding
-from .errors import ClosedError, PlatformError, PrefetchError, StateError, check_choice, check_int, check_seconds
+from .errors import ClosedError, PlatformError, PrefetchError, StateError, check_choice, check_int, check_seconds, short
 from .executors import Executor, ThreadExecutor
 from .failure import presentable
 from .pool import Engine, Options, Outcome
@@ -96,7 +96,7 @@ class SequenceMap(SequenceDerived):
         self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
         self.job_timeout = check_seconds("job_timeout", job_timeout)
         if collate_fn is not None and not callable(collate_fn):
-            raise TypeError(f"collate_fn must be a function or None, not {collate_fn!r}")
+            raise TypeError(f"collate_fn must be a function or None, not {short(collate_fn)}")
         self.collate_fn = collate_fn
         self.function_to_run = one_function(function_to_run)
         self.max_queue_size = _bound(self.nb_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
@@ -116,25 +116,32 @@ class SequenceMap(SequenceDerived):
         self._looks_ahead = True
         self._reading: Reading | None = None  # the pass
         self._kept: list[Any] = []  # what Keras was given last
-        self._is_indexed = _is_indexed(source_split) and not self.is_stream
+        source = self._chain()[0]
+        self._is_indexed = _is_indexed(source) and not self.is_stream
+        if isinstance(source, SequenceMap) and not self._is_indexed:
+            raise TypeError("of a source without indices, only the last map can have a collate_fn")
         self._start()
 
     # -- what it maps
 
     def _chain(self) -> tuple[Any, tuple[Any, ...]]:
         """(the first source, the functions from there to here)."""
-        source, functions = self.source_split, ()
-        if isinstance(source, SequenceShard):  # its batches are jobs of its source
-            source = source.source_split
         own = () if self.function_to_run is None else (self.function_to_run,)
-        if isinstance(source, SequenceMap) and source.collate_fn is None:
-            source, functions = source._chain()
-        return source, (*functions, *own)
+        below = self._below()
+        if below is not None:
+            source, functions = below._chain()
+            return source, (*functions, *own)
+        source = self.source_split
+        return (source.source_split if isinstance(source, SequenceShard) else source), own  # its batches are jobs
+
+    def _below(self) -> SequenceMap | None:
+        """The SequenceMap whose functions and workers are part of this one's pool."""
+        source = self.source_split.source_split if isinstance(self.source_split, SequenceShard) else self.source_split
+        return source if isinstance(source, SequenceMap) and source.collate_fn is None else None
 
     def _total_workers(self) -> int:
-        source = self.source_split
-        below = source._total_workers() if isinstance(source, SequenceMap) and source.collate_fn is None else 0
-        return self.nb_workers + below
+        below = self._below()
+        return self.nb_workers + (0 if below is None else below._total_workers())
 
     def _task(self) -> Task:
         source, functions = self._chain()
@@ -176,8 +183,9 @@ class SequenceMap(SequenceDerived):
     def _start(self) -> None:
         """Start the workers, unless they are the next SequenceMap's in a chain."""
         nb_workers = self._total_workers()
-        if isinstance(self.source_split, SequenceMap) and self.source_split.collate_fn is None:
-            self.source_split._stop()
+        below = self._below()
+        if below is not None:
+            below._stop()
         task = self._task()
         if nb_workers == 0:
             self._engine = SerialEngine(task)
@@ -285,7 +293,7 @@ class SequenceMap(SequenceDerived):
     def state_dict(self) -> dict[str, Any]:
         reading, place = self._reading, self._progress.place
         partial = reading.partial if reading is not None and reading.place is place else place.partial
-        if partial and isinstance(self.source_split, SequenceShard):
+        if partial and partial[1] and isinstance(self.source_split, SequenceShard):
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
         return resume.state_of(self, partial)
 
@@ -425,7 +433,7 @@ class SequenceMap(SequenceDerived):
         finally:
             reading.is_deciding = False
         if what not in ("raise", "skip", "retry"):
-            text = f"on_error must return 'raise', 'skip' or 'retry', not {what!r:.100}"
+            text = f"on_error must return 'raise', 'skip' or 'retry', not {short(what)}"
             raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
         is_left = self._reading is not reading or reading.place.loads != reading.progress.loads
         return "" if is_left and not self._closed else str(what)
@@ -538,6 +546,8 @@ def _explained(error: OSError, nb_workers: int) -> OSError:
 
 
 def _is_indexed(source: Any) -> bool:
+    if isinstance(source, SequenceMap):
+        return source._is_indexed or source.is_stream
     return hasattr(source, "__getitem__") and hasattr(source, "__len__")
 
 
@@ -545,5 +555,5 @@ def _check_source(source: Any) -> None:
     if isinstance(source, type) or not (_is_indexed(source) or hasattr(source, "__iter__")):
         raise TypeError(
             "source_split must have __len__ and __getitem__, or __iter__; "
-            f"{source!r:.200} ({type(source).__name__}) has neither"
+            f"{short(source)} ({type(source).__name__}) has neither"
         )

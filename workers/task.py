@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from .errors import short
+
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
     """Apply the functions of the list ``function_to_run`` to ``batch``, one after the other. Source: trw."""
@@ -37,4 +39,4 @@ def one_function(function_to_run: Any) -> Any:
         return function_to_run
     if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):
         return functools.partial(single_function_to_run, function_to_run=list(function_to_run))
-    raise TypeError(f"function_to_run must be a function, a list of functions or None, not {function_to_run!r}")
+    raise TypeError(f"function_to_run must be a function, a list of functions or None, not {short(function_to_run)}")

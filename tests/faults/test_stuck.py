@@ -97,7 +97,10 @@ def test_bound(tmp_path: Path, executor: str, max_queue_size: int) -> None:
                 taken += 1
                 assert len(source.begun()) <= taken + max_queue_size
                 if taken % 8 == 0:  # so far they get if one waits
-                    wait_for(lambda most=taken + max_queue_size: len(source.begun()) >= most)
+                    most = taken + max_queue_size
+                    if executor == "thread":  # on the user's own objects nothing is done for the next epoch
+                        most = min(most, -(-taken // LENGTH) * LENGTH)
+                    wait_for(lambda most=most: len(source.begun()) >= most)
                     assert len(source.begun()) <= taken + max_queue_size
     assert taken == 2 * LENGTH
 
