@@ -15,10 +15,14 @@
 
 In the order data flows, a module each:
 
-- ``sequence``: what a user writes, a function of the index. ``sequence_map``: the loop's end of it.
-  ``sequence_array``: arrays as one. ``task``: what a worker does for an index.
+- ``sequence``: what a user writes, a function of the index; ``loop`` is a plain loop over it. ``sequence_array``:
+  arrays as one. ``sequence_shard``: the part of one rank. ``task``: what a worker does for an index.
+- ``sequence_map``: the front-end, and ``reading``: one pass of it. ``starting`` starts its pool.
+  ``prefetching``: the function ``prefetch``.
+- ``resume``: where a sequence stands, and its states. ``resume_sequence``: the same for ``model.fit``.
 - ``keras_dataset``: the same as ``model.fit`` sees it; ``keras_front``: its pool, where it has none of its own.
-- ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``.
+- ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``. ``serial``
+  is in its place where there are no workers.
 - ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
   reaped by a small ``server``, never from the user's process.
 - ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once.
@@ -26,7 +30,7 @@ In the order data flows, a module each:
   is where it says which job it is in; ``twister`` keeps the user's generators; ``failure`` brings home what a job
   raises.
 - ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
-  apart into arrays and puts them together again.
+  apart into arrays and puts them together again. ``memory_limit``: whether there is room for one.
 - ``report``: what the log says. ``errors``: what is raised.
 """
 

@@ -287,10 +287,12 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         return run_seeded(lambda: enter_job(stream, job, seed_globals), function)
     finally:
         _context.job, _context.stream = before
-        if saved is not None:
-            _restore_globals(saved)
-        if is_alone:
-            _globals_lock.release()
+        try:
+            if saved is not None:
+                _restore_globals(saved)
+        finally:
+            if is_alone:
+                _globals_lock.release()
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import time
@@ -11,8 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import pool, resume, seeding
-from .errors import ClosedError, PlatformError, PrefetchError, StateError, check_choice, check_int, check_seconds, short
-from .executors import Executor, ThreadExecutor
+from .errors import ClosedError, PrefetchError, StateError, check_choice, check_int, check_seconds, short
 from .failure import presentable
 from .pool import Engine, Options, Outcome
 from .reading import Items, IteratorItems, PassOver, Reading, StreamItems
@@ -23,6 +21,7 @@ from .schedule import Failure, Schedule
 from .sequence import Sequence, SequenceDerived
 from .sequence_shard import SequenceShard, check_not_sharded
 from .serial import SerialEngine
+from .starting import start
 from .task import Task, one_function
 
 logger = logging.getLogger("workers")
@@ -190,18 +189,6 @@ class SequenceMap(SequenceDerived):
         if nb_workers == 0:
             self._engine = SerialEngine(task)
             return
-        executor: Executor
-        if self.executor == "thread":
-            executor = ThreadExecutor(task, nb_workers)
-        else:
-            from .processes import ProcessExecutor
-
-            pickled = Pickled(task, "the sequence")
-            try:
-                executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
-            except OSError as error:
-                raise _explained(error, nb_workers) from error
-            self._parcel = executor.parcel
         schedule = Schedule(
             nb_workers,
             self.max_queue_size,
@@ -211,11 +198,7 @@ class SequenceMap(SequenceDerived):
             keeps_failed=callable(self.on_error),
         )
         options = Options(self.debug_job_report_timeout, self.job_timeout)
-        try:
-            self._engine = Engine(executor, schedule, options)
-        except OSError as error:
-            executor.close()
-            raise _explained(error, nb_workers) from error
+        self._engine, self._parcel = start(task, nb_workers, self.executor, schedule, options)
         self._finalizer = weakref.finalize(self, self._engine.close)
         pool.watch_for_exit()
         logger.debug("%s started with %d workers", type(self).__name__, nb_workers)
@@ -530,19 +513,6 @@ def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queu
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     return per_worker * max(nb_workers, 1) if per_worker else 2**62
-
-
-def _explained(error: OSError, nb_workers: int) -> OSError:
-    if error.errno not in (errno.EMFILE, errno.ENFILE):
-        return error
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return PlatformError(
-        error.errno,
-        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limit} (ulimit -n); each worker "
-        "needs two, and the pool a few more",
-    )
 
 
 def _is_indexed(source: Any) -> bool:

@@ -94,6 +94,50 @@ def test_collate_fn(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", EXECUTORS)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_ctrl_c_in_collate_fn(options: dict[str, Any], in_order: bool) -> None:
+    """The batch, or the item of a list, was not delivered; a state says so."""
+    options = dict(options)
+    for function in (lambda batch: batch, lambda batch: [batch, -batch]):
+        options["function_to_run"] = function
+        count = 0
+
+        def collate(batch: Any, source: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count in (3, 6):
+                raise KeyboardInterrupt
+            return batch
+
+        def made() -> SequenceMap:
+            return SequenceMap(Fails(None), collate_fn=collate, in_order=in_order, **options)
+
+        with made() as batches, made() as others:
+            got: list[Any] = []
+            count = 100
+            whole = list(others)
+            count = 0
+            iter(batches)
+            for _ in range(2):
+                while True:
+                    try:
+                        got.append(next(batches))
+                    except KeyboardInterrupt:
+                        break
+                others.load_state_dict(batches.state_dict())
+                before, count = count, 100
+                assert sorted([*got, *others]) == sorted(whole)
+                count = before
+            got += rest_of(batches)
+            assert sorted(got) == sorted(whole)
+            assert not in_order or got == whole
+
+
+def rest_of(batches: SequenceMap) -> list[Any]:
+    return list(iter(lambda: next(batches, None), None))
+
+
+@pytest.mark.parametrize("options", EXECUTORS)
 @pytest.mark.parametrize("answer", ["skip", "raise", "retry"])
 def test_on_error_reads(options: dict[str, Any], answer: str) -> None:
     """From the same front-end it may not; from a new loop of it, that takes the place of the one before."""
