@@ -67,7 +67,7 @@ class IteratorItems:
 
     def __init__(self, iterator: Iterator[Any], place: Place) -> None:
         self._iterator = iterator
-        self._batch, self._apart, self._partial = place.where
+        self._batch, self._apart, self._partial = place.batch, place.apart, place.partial
         self._index = 0  # of the next one
         self._read: deque[Any] = deque()  # that one, if it was read
 

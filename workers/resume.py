@@ -23,53 +23,74 @@ _MAX_EPOCH = 10_000_000  # hooks are called for each: a state that was damaged m
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
+Where = tuple[int, tuple[int, int] | None, int | None]
+
+
 class Place:
     """Where a loop stands in its epoch: which batches it has delivered."""
 
     def __init__(
         self, batch: int = 0, apart: Any = (), partial: tuple[int, int] | None = None, unit: tuple[Any, ...] = ()
     ) -> None:
-        #: All before ``batch`` were delivered, and those of ``apart`` behind it; partial: (one of these, how many of
-        #: its items were). Replaced as a whole, so that no Ctrl-C finds it half changed.
-        self.where = batch, frozenset(apart), partial
+        #: (all before this batch were delivered, (one of those that were, how many of its items) if not all, another
+        #: one that was). Replaced as a whole, so that no Ctrl-C finds it half changed.
+        self.where: Where = batch, partial, None
+        self._apart = set(apart)  # delivered too, behind those; what is before them is taken out late
+        self._first = batch  # the first that may still have to be
         self.unit = unit  # how these batches are numbered
         self.step = 1  # how many of them each one that is delivered stands for
         # Of the loop that stands here:
         self.epoch = self.version = self.loads = -1
 
-    def behind(self, index: int) -> tuple[tuple[int, frozenset[int], tuple[int, int] | None], int]:
+    def behind(self, index: int) -> tuple[Where, int]:
         """(what ``where`` is when batch ``index`` was delivered, how many of its items were before)."""
-        batch, apart, partial = self.where
+        batch, partial, newest = self.where
+        apart = self._apart
+        if newest is not None:
+            apart.add(newest)
+        if not apart:
+            self._first = batch
+        while self._first < batch:
+            apart.discard(self._first)
+            self._first += 1
         if partial and partial[0] == index:
-            return (batch, apart, None), partial[1]
+            return (batch, None, None), partial[1]
+        newest = None
         if self.step > 1:
             batch += self.step
         elif index > batch:
-            apart |= {index}
+            newest = index
         elif index == batch:
             batch += 1
             while batch in apart:
-                apart -= {batch}
                 batch += 1
-        return (batch, apart, partial), 0
+        return (batch, partial, newest), 0
+
+    @property
+    def batch(self) -> int:
+        """All before it were delivered."""
+        return self.where[0]
+
+    @property
+    def apart(self) -> set[int]:
+        """Those that were delivered behind it."""
+        batch, _, newest = self.where
+        return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
     def partial(self) -> tuple[int, int] | None:
         """(a batch, how many of its items were delivered), if not all of them were."""
-        return self.where[2]
+        return self.where[1]
 
     @property
     def is_at_start(self) -> bool:
-        return self.where == _START
+        return self.where == (0, None, None) and not self._apart
 
     def left(self, length: int) -> list[int]:
         """The batches of the epoch still to be delivered."""
-        batch, apart, partial = self.where
-        first = [partial[0]] if partial else []
-        return first + [index for index in range(batch, length) if index not in apart]
-
-
-_START = (0, frozenset[int](), None)
+        apart = self.apart
+        first = [self.partial[0]] if self.partial else []
+        return first + [index for index in range(self.batch, length) if index not in apart]
 
 
 class Progress:
@@ -102,7 +123,7 @@ class Progress:
         start = self.start
         if unit != start.unit and not start.is_at_start:
             raise StateError("the state that was loaded counts other batches than these, such as before a batch()")
-        place = Place(*start.where, unit)
+        place = Place(start.batch, start.apart, start.partial, unit)
         place.step = step
         place.epoch, place.loads = self.epoch, self.loads
         if is_counted:
@@ -128,8 +149,7 @@ def state_of(sequence: Sequence, partial: tuple[int, int] | None) -> dict[str, A
     place = progress.place
     if place.unit != sequence._unit() and not place.is_at_start:
         raise StateError("what is read counts other batches than these, such as behind a batch(): take its state")
-    batch, behind, _ = place.where
-    epoch, apart = progress.epoch, sorted(behind)
+    epoch, batch, apart = progress.epoch, place.batch, sorted(place.apart)
     if partial is not None and not partial[1]:  # counted, and then kept back by a Ctrl-C
         index, partial = partial[0], None
         if index < batch:

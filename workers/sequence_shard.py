@@ -48,10 +48,9 @@ class SequenceShard(SequenceDerived):
         return self.world
 
     def _left(self, place: Place) -> list[int]:
-        batch, apart, partial = place.where
-        if apart or partial:
+        if place.apart or place.partial:
             raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
-        length = len(self.source_split)
+        batch, length = place.batch, len(self.source_split)
         return [(batch + step * self.world + self.rank) % length for step in range(self._steps(batch))]
 
     def _computed(self, epoch: int, index: int) -> Any:
