@@ -50,7 +50,7 @@ from .errors import (
 from .prefetching import prefetch
 from .report import Metadata
 from .resume_sequence import ResumeSequence
-from .seeding import Job, current_job, current_rng
+from .seeding import Job, current_job, current_rng, current_seed
 from .sequence import Sequence
 from .sequence_array import SequenceArray
 from .sequence_map import SequenceMap, logger
@@ -77,6 +77,7 @@ __all__ = [
     "WorkerStartError",
     "current_job",
     "current_rng",
+    "current_seed",
     "empty",
     "logger",
     "prefetch",

@@ -186,8 +186,8 @@ class KerasDataset:
         function, arguments, *rest = reduced
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
             function = _new
-        if rest and isinstance(rest[0], dict):  # not copied: where it stands, and its workers
-            rest[0] = {name: value for name, value in rest[0].items() if name not in ("_position", "_keras")}
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {name: value for name, value in rest[0].items() if name not in ("_position", "_keras", "_held")}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
     @property

@@ -23,6 +23,7 @@ from . import shared_memory
 from .errors import NotPicklableError
 from .keras_dataset import is_keras_dataset, plain_dataset
 from .layout import ALIGNMENT
+from .traced import is_concrete, is_traced, reduced
 
 SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
 
@@ -45,6 +46,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return obj.__reduce_ex__(5)
         if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
+        if is_traced(obj):
+            return reduced(obj)
+        if is_concrete(obj):
+            raise TypeError(
+                f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
+                "trace anew, and call get_concrete_function() where it is used"
+            )
         return super().reducer_override(obj)
 
 
@@ -220,6 +228,8 @@ def _is_picklable(value: Any) -> bool:
 
 
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if is_concrete(value):
+        return
     if isinstance(value, dict):
         yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):

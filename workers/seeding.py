@@ -5,18 +5,23 @@ runs, every generator it may draw from is set from these three numbers alone:
 
 - ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different
   jobs never overlap.
-- ``random``, ``numpy.random``, and TensorFlow's and torch's global generators where they are loaded. Within
-  an epoch no two jobs share a ``numpy.random`` seed.
+- ``current_seed()``: pairs of integers, for operations that keep no state (``tf.random.stateless_uniform``,
+  ``jax.random``).
+- ``random``, ``numpy.random``, and torch's global generator where it is loaded. Within an epoch no two jobs share a
+  ``numpy.random`` seed.
+- What TensorFlow draws eagerly: see ``tensorflow_draws``.
+- The generators that the Sequence holds: see ``generators``.
 - Those that each object of albumentations has: in a job they are the job's.
 
 In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
-afterwards, and of TensorFlow's draws only the eager ones are seeded, not those inside a ``tf.function``. Threads
-share the global generators, so the ``thread`` executor seeds only ``current_rng()``.
+afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
+TensorFlow's eager draws and albumentations.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import logging
 import random
 import secrets
 import sys
@@ -26,11 +31,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import twister
+from . import tensorflow_draws, twister
 from .errors import short
+from .generators import Generators
+
+logger = logging.getLogger("workers")
 
 MAX_SEED = 2**63 - 1
 _MASK = 2**64 - 1
+_MASK31 = 2**31 - 1
+# What the numbers of a job are used for: any that differ.
+_OF_FIRST_SEED, _OF_NEXT_SEED, _OF_HELD = 0x3C3C3C3C3C3C3C3C, 0xC3C3C3C3C3C3C3C3, 0x6969696969696969
 
 #: The "index" of what runs between two epochs (``on_epoch_end``), of what runs before a whole epoch, and of
 #: ``on_epoch_begin``.
@@ -66,6 +77,11 @@ _consumer = _ThreadContext()
 _context: _Context = _consumer
 
 
+def is_in_worker_process() -> bool:
+    """Whether this process computes jobs and does nothing else."""
+    return _context is not _consumer
+
+
 def enter_worker_process() -> None:
     """From here on all threads of this process are in the same job, for a job may use threads of its own."""
     global _context
@@ -86,6 +102,23 @@ def current_rng() -> np.random.Generator:
     if stream is None:
         return np.random.default_rng()
     return stream.generator()
+
+
+def current_seed() -> np.ndarray[Any, Any]:
+    """The next seed of the job that runs now, for random operations that keep no state.
+
+    Each call returns another one, and the n-th of a job is a function of (seed, epoch, index, n) alone. Outside of a
+    job: a random one.
+
+    Returns:
+        Two integers, 0 to 2**31 - 1: an array of shape (2,), dtype int32. That is what ``tf.random.stateless_*``,
+        ``tf.image.stateless_random_*`` and Keras take as ``seed``; a ``tf.function`` takes it as an argument like any
+        tensor. For JAX: ``jax.random.wrap_key_data(current_seed().astype("uint32"))``. For torch:
+        ``generator.manual_seed(int(current_seed()[0]))``.
+    """
+    stream = _context.stream
+    seed = (secrets.randbits(31), secrets.randbits(31)) if stream is None else stream.next_seed()
+    return np.array(seed, np.int32)
 
 
 def draw_seed() -> int:
@@ -121,10 +154,19 @@ def _mix32(number: int) -> int:
 
 
 class Stream:
-    """The random streams of one seed. One object serves one thread, a job at a time."""
+    """The random streams of one seed. One object serves one thread, a job at a time.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        held: the generators that what runs in the jobs holds.
+    """
+
+    def __init__(self, seed: int, held: Generators | None = None) -> None:
         self.seed = seed
+        self.held = held
+        self.tensorflow_seeds: Any = None  # see tensorflow_draws
+        self.last_tensorflow_seeds: Any = None
+        self.num_repeats: dict[tuple[int, int], int] = {}
+        self._num_seeds = 0  # how many the job has taken
         self._place = (0, 0)
         self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
         self._generator: np.random.Generator | None = None
@@ -135,6 +177,11 @@ class Stream:
         """Set the job's place. Costs nothing until a generator is asked for."""
         self._place = (index, epoch)
         self._stale = True
+        self._num_seeds = 0
+        if self.num_repeats:
+            self.num_repeats = {}
+        if tensorflow_draws.is_ready():
+            self.tensorflow_seeds = self.last_tensorflow_seeds = tensorflow_draws.source_of_seeds()[1]
         if self._generator is not None:
             # Once used, set for every job: the user's code may have kept the generator from an earlier one.
             self.generator()
@@ -142,8 +189,28 @@ class Stream:
             self._python.seed(self._python_seed())
 
     def _python_seed(self) -> int:
+        return self._number(0x5A5A5A5A5A5A5A5A)
+
+    def _number(self, use: int) -> int:
+        """64 bits of the job's, for one use."""
         index, epoch = self._place
-        return mix(index ^ mix(epoch ^ mix(self.seed ^ 0x5A5A5A5A5A5A5A5A)))
+        return mix(index ^ mix(epoch ^ mix(self.seed ^ use)))
+
+    def first_seed(self) -> int:
+        """31 bits of the job's, always the same."""
+        return self._number(_OF_FIRST_SEED) & _MASK31
+
+    def next_seed(self) -> tuple[int, int]:
+        """Twice 31 bits of the job's, others at each call."""
+        number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
+        self._num_seeds += 1
+        return number & _MASK31, number >> 33
+
+    def seed_held(self) -> None:
+        """Seed the generators that the Sequence holds."""
+        if self.held:
+            of_job = self._number(_OF_HELD)
+            self.held.seed(lambda path: mix(path ^ of_job) >> 2)
 
     def python(self) -> random.Random:
         """The same for who wants Python's kind of generator."""
@@ -181,43 +248,13 @@ class Stream:
         _python_random.gauss_next = None
         # A bijection of the index: no two jobs of an epoch draw the same numbers.
         np.random.seed(_mix32(index + at))
-        modules = sys.modules
-        if "tensorflow" in modules:
-            _seed_tensorflow(seed & 0x7FFFFFFF, lazily=_context is _consumer)
-        if "torch" in modules:
-            with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
-                modules["torch"].manual_seed(seed & MAX_SEED)
+        for generator in _torch_generators():
+            generator.manual_seed(seed & MAX_SEED)
 
 
 # random.seed without its Python-level dispatch on the type of the seed: 5 us instead of 8, for every job.
 _python_random: Any = random.seed.__self__  # type: ignore[attr-defined]
 _python_seed = super(random.Random, _python_random).seed
-
-
-class _SeedAtFirstDraw:
-    """Stands in for TensorFlow's source of operation seeds until one is asked for.
-
-    ``tf.random.set_seed`` throws away all of TensorFlow's compiled kernels; between two steps of a training loop in
-    the same process that costs a hundred times what a batch does. So there it is put off until a job draws.
-    """
-
-    def __init__(self, context: Any, seed: int) -> None:
-        self._context = context
-        self._seed = seed
-
-    def randint(self, low: int, high: int) -> int:
-        sys.modules["tensorflow"].random.set_seed(self._seed)  # puts a generator in our place
-        drawn: int = self._context._rng.randint(low, high)
-        return drawn
-
-
-def _seed_tensorflow(seed: int, lazily: bool) -> None:
-    context = _tensorflow_context() if lazily else None
-    if context is not None:
-        context._seed, context._rng = seed, _SeedAtFirstDraw(context, seed)
-        return
-    with contextlib.suppress(AttributeError):  # half imported: nothing to seed yet
-        sys.modules["tensorflow"].random.set_seed(seed)
 
 
 _globals_lock = threading.RLock()
@@ -226,6 +263,8 @@ _MAX_WAIT_S = 5.0
 
 class _OfJob:
     """An attribute that holds a generator; in a job it is the job's."""
+
+    of_job = True
 
     def __init__(self, name: str, of: Callable[[Stream], Any]) -> None:
         self._name = name
@@ -259,17 +298,23 @@ def _give_to_albumentations() -> None:
 _FRAMEWORKS = "tensorflow", "torch", "albumentations"
 
 
-def run_seeded(begin: Callable[[], None], function: Callable[[], Any]) -> Any:
+def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
     """``function()`` in the job that ``begin()`` begins.
 
-    If one of ``_FRAMEWORKS`` is loaded by it, its draws until then were not seeded: then it is done over.
+    If it loads one of ``_FRAMEWORKS``, or makes generators that are reached from its Sequence, its draws until then
+    were not seeded: then it is done over.
     """
     while True:
         loaded = [name in sys.modules for name in _FRAMEWORKS]
         begin()
         result = function()
-        if loaded == [name in sys.modules for name in _FRAMEWORKS]:
+        if loaded != [name in sys.modules for name in _FRAMEWORKS]:
+            new = "imported " + ", ".join(_FRAMEWORKS[at] for at, was in enumerate(loaded) if not was)
+        elif stream.held is not None and stream.held.has_grown():
+            new = "made random generators of its own"
+        else:
             return result
+        logger.info("a job has %s; it is run again, for its draws to be seeded", new)
 
 
 def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool = True) -> Any:
@@ -281,15 +326,20 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
     before = _context.job, _context.stream
     # One thread at a time; but a job may wait for threads that want to run jobs too, and these must not wait for ever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
-    saved = None
+    restore: list[Callable[[], None]] = []
     try:
-        saved = _save_globals() if seed_globals else None
-        return run_seeded(lambda: enter_job(stream, job, seed_globals), function)
+        if seed_globals:
+            _look_after_frameworks()
+            restore = _save_globals()
+            if stream.held is not None:
+                stream.held.begin(job.epoch)
+                restore += stream.held.save()
+        return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
         _context.job, _context.stream = before
         try:
-            if saved is not None:
-                _restore_globals(saved)
+            for each in restore:
+                each()
         finally:
             if is_alone:
                 _globals_lock.release()
@@ -297,12 +347,22 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     """Begin a job. Without more in a worker process, whose generators are nobody else's."""
+    _look_after_frameworks()
     _context.job, _context.stream = job, stream
     stream.begin(job.epoch, job.index)
+    if seed_globals:
+        if stream.held is not None:
+            stream.held.begin(job.epoch)
+            stream.seed_held()
+        stream.seed_globals(job.epoch, job.index)
+
+
+def _look_after_frameworks() -> None:
+    """Whatever of them has been loaded in the meantime."""
+    if "tensorflow" in sys.modules:
+        tensorflow_draws.install(_current_stream, is_in_worker_process)
     if "albumentations" in sys.modules:
         _give_to_albumentations()
-    if seed_globals:
-        stream.seed_globals(job.epoch, job.index)
 
 
 def leave_job() -> None:
@@ -310,36 +370,27 @@ def leave_job() -> None:
     _context.job = _context.stream = None
 
 
-def _save_globals() -> tuple[Any, ...]:
-    torch = sys.modules.get("torch")
-    torch_state = torch.get_rng_state() if torch is not None and hasattr(torch, "get_rng_state") else None
-    return twister.save_python(), twister.save_numpy(), torch_state, _tensorflow_state()
+def _current_stream() -> Stream | None:
+    return _context.stream
 
 
-def _restore_globals(saved: tuple[Any, ...]) -> None:
-    restore_python, restore_numpy, torch_state, tensorflow_state = saved
-    restore_python()
-    restore_numpy()
-    if torch_state is not None:
-        sys.modules["torch"].set_rng_state(torch_state)
-    if tensorflow_state is not None:
-        context, seed, generator = tensorflow_state
-        context._seed = seed
-        if generator is not None:
-            context._rng = generator
-        elif hasattr(context, "_rng"):
-            del context._rng
+def _save_globals() -> list[Callable[[], None]]:
+    """Returns: what restores the generators that are not the job's to change."""
+    restore = [twister.save_python(), twister.save_numpy()]
+    restore += [functools.partial(each.set_state, each.get_state()) for each in _torch_generators()]
+    if tensorflow_draws.is_ready():
+        restore.append(functools.partial(tensorflow_draws.restore_source, tensorflow_draws.source_of_seeds()))
+    return restore
 
 
-def _tensorflow_state() -> tuple[Any, Any, Any] | None:
-    context = _tensorflow_context()
-    return None if context is None else (context, context._seed, getattr(context, "_rng", None))
+def _torch_generators() -> list[Any]:
+    """Those of the whole process, as far as torch is loaded and its accelerators are in use.
 
-
-def _tensorflow_context() -> Any:
-    """Where TensorFlow keeps its eager seed, for which it has no public way to read it; None: not there."""
-    get = getattr(sys.modules.get("tensorflow.python.eager.context"), "context", None)
-    if get is None:
-        return None
-    context = get()
-    return context if hasattr(context, "_seed") else None
+    ``torch.manual_seed`` takes 150 us: where there is no accelerator in use it writes a stack down for later.
+    """
+    generators = [getattr(sys.modules.get("torch"), "default_generator", None)]
+    for name in ("torch.cuda", "torch.xpu"):
+        accelerator = sys.modules.get(name)
+        if accelerator is not None and getattr(accelerator, "is_initialized", bool)():
+            generators += accelerator.default_generators
+    return [generator for generator in generators if generator is not None]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import resume, seeding
 from .errors import ClosedError, NotPicklableError, PlatformError, StateError, check_index, check_int
+from .generators import Generators
 from .keras_dataset import KerasDataset, is_called_by_keras, is_keras_dataset
 from .layout import own
 from .loop import Loop
@@ -182,8 +183,20 @@ class Sequence(KerasDataset):
         return self._run_job(epoch, index, lambda: self[index])
 
     def _run_job(self, epoch: int, index: int, compute: Callable[[], Any]) -> Any:
-        job, stream = seeding.Job(epoch, index), seeding.Stream(self.seed)
+        job, stream = seeding.Job(epoch, index), seeding.Stream(self.seed, self._generators)
         return seeding.run_job(stream, job, lambda: own(compute()), self._may_draw())
+
+    @property
+    def _generators(self) -> Generators:
+        """The random generators that it holds."""
+        generators: Generators | None = self.__dict__.get("_held")
+        if generators is None:
+            generators = self.__dict__["_held"] = Generators(self._task_parts())
+        return generators
+
+    def _task_parts(self) -> list[tuple[str, Any]]:
+        """What its jobs are made of, by the names that it has in a :class:`workers.task.Task`."""
+        return [("source", self)]
 
     def _has_hooks(self, *names: str) -> bool:
         """Whether these hooks, or any, are defined for its epochs."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import seeding
 from .errors import check_int
+from .generators import Generators
 from .sequence import Sequence, SequenceDerived
 
 
@@ -119,7 +120,8 @@ class SequenceArray(Sequence):
         known, positions = self._order
         if known != epoch:
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
-            drawn = seeding.run_job(seeding.Stream(self.seed), job, lambda: sampler(self.nb_samples))
+            stream = seeding.Stream(self.seed, Generators([("sampler", sampler)]))
+            drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
             self._order = (epoch, positions)
         return positions

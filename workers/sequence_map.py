@@ -175,7 +175,12 @@ class SequenceMap(SequenceDerived):
         if place == index:
             return self._one(task.run(index, None))
         job = seeding.Job(self.epoch, place)  # of a shard: the draws are those of its place in the epoch
-        return self._one(seeding.run_job(seeding.Stream(self.seed), job, lambda: task.run(place, None)))
+        stream = seeding.Stream(self.seed, self._generators)
+        return self._one(seeding.run_job(stream, job, lambda: task.run(place, None)))
+
+    def _task_parts(self) -> list[tuple[str, Any]]:
+        source, functions = self._chain()
+        return [("source", source), ("functions", functions)]
 
     # -- the engine
 

@@ -20,7 +20,7 @@ class SerialEngine:
 
     def __init__(self, task: Any) -> None:
         self._task = task
-        self._stream = seeding.Stream(task.seed)
+        self._stream = seeding.Stream(task.seed, task.generators())
         self._pid = os.getpid()
         self._epoch = 0
         self._order: Any = ()  # the indices of the pass, as far as they are known

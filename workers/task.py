@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from .errors import short
+from .generators import Generators
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
@@ -22,6 +23,10 @@ class Task:
         self.source = source
         self.functions = functions  # one for each SequenceMap of the chain; none: the batches as they are
         self.seed = seed
+
+    def generators(self) -> Generators:
+        """The random generators that its source and functions hold."""
+        return Generators([("source", self.source), ("functions", self.functions)])
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         items = [self.source[index] if payload is None else payload[0]]

@@ -78,7 +78,7 @@ class Worker:
         failure = None
         try:
             self._task = replica.load(parcel, files)
-            self._stream = seeding.Stream(self._task.seed)
+            self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
             failure = pack(error)
         self._channel.send((READY, failure))
@@ -107,7 +107,7 @@ class Worker:
                 seeding.enter_job(self._stream, job)
                 payload = (_unpack(payload),)
             result = seeding.run_seeded(
-                lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload)
+                self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload)
             )
             self._end_if_forked()
             written = writer.write(result)

@@ -92,7 +92,7 @@ def torch(collate_fn: Callable[[Any], Any] | None) -> Open:
     def open_torch(job: Job, num_workers: int) -> Iterator[Epoch]:
         from torch.utils.data import DataLoader
 
-        loader = DataLoader(
+        loader: Any = DataLoader(
             job,  # type: ignore[arg-type,unused-ignore]  # torch asks for a subclass, but needs none
             batch_size=None,
             num_workers=num_workers,

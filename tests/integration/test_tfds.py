@@ -158,3 +158,10 @@ def test_train_multishot(tmp_path: Path) -> None:
     raw, embedded = (float(each) for each in done.stdout.split("seen in training")[1].split("%")[:2])
     assert embedded > raw
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_of_the_catalogue() -> None:
+    """Its downloads are known: what is read of them lies in the package, and needs what setup.cfg asks for."""
+    import tensorflow_datasets as tfds
+
+    assert len(tfds.builder("mnist").url_infos) == 4

@@ -1,0 +1,220 @@
+"""What a batch of TensorFlow's, Keras's, torch's or JAX's random functions costs in a worker, beside a plain loop.
+
+Each function computes the same batch, over and over: in a plain loop without any of this project, with nb_workers=0,
+and in 1 and 2 workers. One row a function, milliseconds a batch; all ways in turn, round after round, in one process;
+in brackets the least and the most. The functions:
+
+- SimCLR: TensorFlow Similarity's augmenter, 32 images of 32 x 32 x 3, a view (``--similarity``: the folder that
+  ``pip download --no-deps tensorflow-similarity`` and ``unzip`` give; without it the row is left out).
+- the same augmentations, stateless, with ``current_seed()``, so the same numbers on any number of workers.
+- a traced function that draws nothing.
+- 32 eager draws of TensorFlow.
+- layers of Keras, in a traced function.
+- torch: crops and noise. JAX: a compiled function with a key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import statistics
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import cloudpickle  # noqa: E402
+import numpy as np  # noqa: E402
+
+from workers import Sequence, current_seed  # noqa: E402
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (32, 32, 32, 3), np.uint8)
+
+
+def simclr(folder: str) -> Callable[[], Any]:
+    """Only the augmenter's own modules: the package asks for an older Keras."""
+    import tensorflow as tf
+
+    for name in ("", ".augmenters", ".augmenters.augmentation_utils", ".types"):
+        module: Any = types.ModuleType(f"tensorflow_similarity{name}")
+        module.__path__ = [str(Path(folder, *module.__name__.split(".")))]
+        module.Augmenter, module.Tensor = object, tf.Tensor
+        sys.modules[module.__name__] = module
+    from tensorflow_similarity.augmenters.simclr import SimCLRAugmenter
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tensorflow_similarity"):
+            cloudpickle.register_pickle_by_value(module)  # workers could not import it either
+    augmenter = SimCLRAugmenter(32, 32)
+    return lambda: augmenter.augment(IMAGES, None, 1, False)
+
+
+def stateless() -> Callable[[], Any]:
+    """The augmentations of SimCLR, by operations that take their seed from the job."""
+    import tensorflow as tf
+
+    def view(arguments: Any) -> Any:
+        image, seed = arguments
+        seeds = tf.unstack(tf.random.split(seed, 6))
+        image = tf.image.stateless_random_crop(image, [24, 24, 3], seeds[0])
+        image = tf.image.resize(image, [32, 32])
+        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+        image = tf.image.stateless_random_brightness(image, 0.4, seeds[2])
+        image = tf.image.stateless_random_contrast(image, 0.6, 1.4, seeds[3])
+        image = tf.image.stateless_random_saturation(image, 0.6, 1.4, seeds[4])
+        return tf.clip_by_value(tf.image.stateless_random_hue(image, 0.1, seeds[5]), 0.0, 1.0)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def views(images: Any, seed: Any) -> Any:
+        images = tf.cast(images, tf.float32) / 255.0
+        seeds = tf.random.split(seed, tf.shape(images)[0])
+        return tf.map_fn(view, (images, seeds), fn_output_signature=tf.float32, parallel_iterations=os.cpu_count())
+
+    return lambda: views(IMAGES, current_seed())
+
+
+def no_draws() -> Callable[[], Any]:
+    import tensorflow as tf
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def resized(images: Any) -> Any:
+        return tf.image.adjust_contrast(tf.image.resize(images, [48, 48]), 1.2)
+
+    return lambda: resized(IMAGES)
+
+
+def eager() -> Callable[[], Any]:
+    import tensorflow as tf
+
+    return lambda: [tf.random.uniform([4]) for _ in range(32)]
+
+
+def layers() -> Callable[[], Any]:
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomContrast(0.3)])
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def augmented(images: Any) -> Any:
+        return model(tf.cast(images, tf.float32), training=True)
+
+    return lambda: augmented(IMAGES)
+
+
+def torch() -> Callable[[], Any]:
+    import torch
+
+    torch.set_num_threads(1)
+
+    def augmented() -> Any:
+        x = torch.tensor(IMAGES, dtype=torch.float32)
+        crops = [x[i, a : a + 24, b : b + 24] for i, (a, b) in enumerate(torch.randint(0, 8, (32, 2)).tolist())]
+        crop = torch.stack(crops)
+        return crop + torch.randn_like(crop)
+
+    return augmented
+
+
+def jax() -> Callable[[], Any]:
+    import jax
+
+    @jax.jit
+    def augmented(images: Any, key: Any) -> Any:
+        return images / 255 + jax.random.normal(key, images.shape)
+
+    return lambda: augmented(IMAGES, jax.random.key(current_seed()[0]))
+
+
+class Batches(Sequence):
+    """Its batches are what ``make()`` computes. Each worker makes it for itself, and keeps it."""
+
+    def __init__(self, make: Callable[[], Callable[[], Any]], length: int) -> None:
+        super().__init__(seed=1)
+        self.make = make
+        self.length = length
+        self.compute: Callable[[], Any] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        self.compute = self.compute or self.make()
+        return self.compute()
+
+
+def ms_a_batch(make: Callable[[], Callable[[], Any]], seconds: float, rounds: int) -> dict[str, list[float]]:
+    compute = make()
+    compute()
+    start = time.perf_counter()
+    for _ in range(5):
+        compute()
+    length = max(20, int(seconds * 5 / (time.perf_counter() - start)))
+
+    def plain() -> None:
+        for _ in range(length):
+            for each in [compute()]:
+                np.asarray(each[0])  # until it is done
+
+    fronts = [Batches(make, length).prefetch(nb_workers) for nb_workers in (0, 1, 2)]
+
+    def loop(front: Any) -> None:
+        for _ in front:
+            pass
+
+    ways = {"plain loop": plain}
+    ways |= {f"nb_workers={n}": functools.partial(loop, front) for n, front in enumerate(fronts)}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number:  # the first one starts the workers and traces
+                found[name].append(1e3 * (time.perf_counter() - start) / length)
+    for front in fronts:
+        front.close()
+    return found
+
+
+def cell(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--similarity", metavar="FOLDER", help="where tensorflow-similarity was unpacked")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each timed loop (1)")
+    options = parser.parse_args()
+    rows: dict[str, Callable[[], Callable[[], Any]]] = {
+        "SimCLR, stateless, by current_seed()": stateless,
+        "tf.function that draws nothing": no_draws,
+        "32 eager draws of TensorFlow": eager,
+        "Keras layers in a tf.function": layers,
+        "torch": torch,
+        "JAX": jax,
+    }
+    if options.similarity:
+        rows = {"SimCLR of TensorFlow Similarity": functools.partial(simclr, options.similarity), **rows}
+    table: list[list[str]] = []
+    for label, make in rows.items():
+        found = ms_a_batch(make, options.seconds, options.rounds)
+        ratio = [one / plain for one, plain in zip(found["nb_workers=1"], found["plain loop"], strict=True)]
+        table.append([label, *map(cell, found.values()), cell(ratio)])
+        print(*table[-1], sep="  ", file=sys.stderr, flush=True)
+    table.insert(0, ["ms a batch", "plain loop", "nb_workers=0", "1 worker", "2 workers", "1 worker / plain loop"])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    print("\n".join([rule, lines[0], rule, *lines[1:], rule]))
+
+
+if __name__ == "__main__":
+    main()
