@@ -25,10 +25,12 @@ In the order data flows, a module each:
   is in its place where there are no workers.
 - ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
   reaped by a small ``server``, never from the user's process.
-- ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once.
-- ``worker``: a worker's life. ``seeding`` makes its random numbers a function of (seed, epoch, index); ``board``
-  is where it says which job it is in; ``twister`` keeps the user's generators; ``failure`` brings home what a job
-  raises.
+- ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once;
+  ``traced``: a ``tf.function`` in it.
+- ``worker``: a worker's life. ``board`` is where it says which job it is in; ``failure`` brings home what a job raises.
+- ``seeding`` makes the random numbers of a job a function of (seed, epoch, index): ``generators`` finds the random
+  generators that a sequence holds, ``tensorflow_draws`` sees to what TensorFlow draws, ``twister`` keeps the user's
+  generators.
 - ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
   apart into arrays and puts them together again. ``memory_limit``: whether there is room for one.
 - ``report``: what the log says. ``errors``: what is raised.

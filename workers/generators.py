@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import operator
 import pickle
 import random
 import site
@@ -57,40 +58,37 @@ class _Found(NamedTuple):
 
 
 class Generators:
-    """The generators that can be reached from ``roots``: [(path, object)]."""
+    """The generators that can be reached from what ``roots()`` returns: [(path, object)]."""
 
-    def __init__(self, roots: Paths) -> None:
+    def __init__(self, roots: Callable[[], Paths]) -> None:
         self._roots = roots
         self._found: dict[str, _Found] = {}  # {path: what is there}
-        self._looked: tuple[Any, ...] | None = None  # when: (epoch, the frameworks' global generators)
+        self._epoch = -1  # when was looked for them
+        self._of_process: tuple[Any, ...] = ()  # see _of_process(), at that time
         self._is_first_job = False  # since then
-
-    def __reduce__(self) -> Any:
-        return Generators, ([],)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def begin(self, epoch: int) -> None:
         """A job of ``epoch`` begins: look for them, if there may be others than before."""
-        now = (epoch, *(generator for _, generator in _of_frameworks()))
-        if self._looked is None or any(a is not b and a != b for a, b in zip(self._looked, now, strict=False)):
+        if self._epoch != epoch or self._has_process_more():
             self._look()
+            self._epoch = epoch
             self._is_first_job = True
-            self._looked = now
 
     def has_grown(self) -> bool:
         """Whether the job that has just run has made some, whose draws were not seeded."""
-        if self._looked is None:  # a job that seeds none of them
-            return False
-        are_new = any(a is not b for a, (_, b) in zip(self._looked[1:], _of_frameworks(), strict=False))
-        if not self._is_first_job and not are_new:
-            return False
+        if self._epoch < 0 or not (self._is_first_job or self._has_process_more()):
+            return False  # also after a job that seeds none of them
         self._is_first_job = False
         before = set(self._found)
         self._look()
-        self._looked = (self._looked[0], *(generator for _, generator in _of_frameworks()))
         return not before.issuperset(self._found)
+
+    def _has_process_more(self) -> bool:
+        now = _of_process()
+        return any(map(operator.is_not, self._of_process, now)) or len(now) != len(self._of_process)
 
     def seed(self, number: Callable[[int], int]) -> None:
         """Seed each of them with ``number`` of where it was found."""
@@ -105,8 +103,9 @@ class Generators:
         found: dict[str, _Found] = {}
         numbers: dict[Any, int] = {}  # {origin: number}
         kinds = _kinds()
-        generators = _walk(self._roots, tuple(kinds))
-        for path, generator in [*generators, *((p, g) for p, g in _of_frameworks() if g is not None)]:
+        self._of_process = _of_process()
+        of_process = [each for each in zip(_PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
+        for path, generator in [*_walk(self._roots(), tuple(kinds)), *of_process]:
             kind = next(kinds[cls] for cls in type(generator).__mro__ if cls in kinds)
             known = self._found.get(path)
             # Once it is used in a job, its state tells no more what it was made of.
@@ -224,19 +223,24 @@ def _kinds() -> dict[type, _Kind]:
 
 
 _TENSORFLOW = "tensorflow.python.ops.stateful_random_ops"
+_KERAS = "keras.src.backend.common.global_state"
+_PATHS_OF_PROCESS = "tf.random.get_global_generator()", "tf.function(jit_compile=True)", "keras.random"
 
 
-def _of_frameworks() -> Paths:
+def _of_process() -> tuple[Any, ...]:
     """The generators of the whole process that are made when they are first asked for; None: not yet.
 
     Neither TensorFlow nor Keras has a public way to ask without making one.
     """
-    keras = getattr(sys.modules.get("keras.src.backend.common.global_state"), "get_global_attribute", None)
-    return [
-        ("tf.random.get_global_generator()", getattr(sys.modules.get(_TENSORFLOW), "global_generator", None)),
-        ("keras.random", keras("global_seed_generator") if keras else None),
-        ("tf.function(jit_compile=True)", tensorflow_draws.generator_for_xla),
-    ]
+    modules = sys.modules
+    if _TENSORFLOW not in modules and _KERAS not in modules:
+        return ()
+    keras = getattr(modules.get(_KERAS), "get_global_attribute", None)
+    return (
+        getattr(modules.get(_TENSORFLOW), "global_generator", None),
+        tensorflow_draws.generator_for_xla,
+        keras("global_seed_generator") if keras else None,
+    )
 
 
 # -- how they are found

@@ -304,12 +304,14 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
     If it loads one of ``_FRAMEWORKS``, or makes generators that are reached from its Sequence, its draws until then
     were not seeded: then it is done over.
     """
+    modules = sys.modules
     while True:
-        loaded = [name in sys.modules for name in _FRAMEWORKS]
+        loaded = tuple(map(modules.__contains__, _FRAMEWORKS))
         begin()
         result = function()
-        if loaded != [name in sys.modules for name in _FRAMEWORKS]:
-            new = "imported " + ", ".join(_FRAMEWORKS[at] for at, was in enumerate(loaded) if not was)
+        if tuple(map(modules.__contains__, _FRAMEWORKS)) != loaded:
+            are_new = zip(_FRAMEWORKS, loaded, strict=True)
+            new = "imported " + ", ".join(name for name, was in are_new if name in modules and not was)
         elif stream.held is not None and stream.held.has_grown():
             new = "made random generators of its own"
         else:

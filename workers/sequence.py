@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -191,7 +192,8 @@ class Sequence(KerasDataset):
         """The random generators that it holds."""
         generators: Generators | None = self.__dict__.get("_held")
         if generators is None:
-            generators = self.__dict__["_held"] = Generators(self._task_parts())
+            of = weakref.ref(self)  # no cycle: it goes, with its workers, with the last reference
+            generators = self.__dict__["_held"] = Generators(lambda: of()._task_parts())  # type: ignore[union-attr]
         return generators
 
     def _task_parts(self) -> list[tuple[str, Any]]:

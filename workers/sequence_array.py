@@ -120,7 +120,7 @@ class SequenceArray(Sequence):
         known, positions = self._order
         if known != epoch:
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
-            stream = seeding.Stream(self.seed, Generators([("sampler", sampler)]))
+            stream = seeding.Stream(self.seed, Generators(lambda: [("sampler", sampler)]))
             drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
             self._order = (epoch, positions)

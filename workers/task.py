@@ -26,7 +26,7 @@ class Task:
 
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
-        return Generators([("source", self.source), ("functions", self.functions)])
+        return Generators(lambda: [("source", self.source), ("functions", self.functions)])
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         items = [self.source[index] if payload is None else payload[0]]

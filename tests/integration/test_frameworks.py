@@ -368,7 +368,7 @@ def test_where_generators_are_found() -> None:
             self.many = list(range(100_000))
             self.drawn = np.random.default_rng
 
-    found = Generators([("source", Holder())])
+    found = Generators(lambda: [("source", Holder())])
     found.begin(0)
     assert [path for path in found._found if path.startswith("source")] == [
         "source.method.__self__",
