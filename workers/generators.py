@@ -67,6 +67,9 @@ class Generators:
         self._of_process: tuple[Any, ...] = ()  # see _of_process(), at that time
         self._is_first_job = False  # since then
 
+    def __reduce__(self) -> Any:
+        return type(None), ()  # whoever gets a copy of the Sequence looks for its own
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

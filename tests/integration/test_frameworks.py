@@ -6,6 +6,7 @@ Alive: they differ from batch to batch, from epoch to epoch and from worker to w
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import operator
@@ -375,6 +376,31 @@ def test_where_generators_are_found() -> None:
         "source.__class__.of_class",
         "source.slots.inner['key'][1]",
     ]
+
+
+def test_a_copy_looks_for_its_own() -> None:
+    """Also of a class with slots, whose state is more than its attributes."""
+
+    class Slotted(Sequence):
+        __slots__ = ("rng",)
+
+        def __init__(self) -> None:
+            super().__init__(seed=1)
+            self.rng = np.random.default_rng(2)
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            return self.rng.random()
+
+    sequence = Slotted()
+    expected = [sequence[index] for index in range(3)]
+    copied = copy.deepcopy(sequence)
+    assert copied.rng is not sequence.rng
+    assert list(copied) == expected
+    with sequence.prefetch(2) as batches:
+        assert list(batches) == expected
 
 
 def test_generators_that_are_made_again_and_again() -> None:
