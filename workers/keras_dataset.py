@@ -186,7 +186,7 @@ class KerasDataset:
         function, arguments, *rest = reduced
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
             function = _new
-        if rest and isinstance(rest[0], dict):
+        if rest and isinstance(rest[0], dict):  # not copied: where it stands, its workers, what was found in it
             rest[0] = {name: value for name, value in rest[0].items() if name not in ("_position", "_keras", "_held")}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
