@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from workers.errors import check_int
+from workers.checks import check_int
 
 
 class Augmenter(ABC):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.errors import check_int
+from workers.checks import check_int
 
 
 def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from workers import seeding
-from workers.errors import check_int
+from workers.checks import check_int
+from workers.job import seeding
 
 from .augmenter import AugmenterFunction
 from .class_index import ClassDraws, ClassIndex

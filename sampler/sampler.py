@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from workers import Sequence, current_job
-from workers.errors import check_index, check_int
+from workers.checks import check_index, check_int
 
 from .augmenter import AugmenterFunction, check_augmenter
 

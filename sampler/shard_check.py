@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.errors import check_choice, check_int
+from workers.checks import check_choice, check_int
 
 from .shards import COMPRESSIONS, find_paths, read_index
 

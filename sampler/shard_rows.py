@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.errors import check_int
+from workers.checks import check_int
 
 from .shards import Shard
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.errors import check_choice, check_int
+from workers.checks import check_choice, check_int
 
 from .shards import COMPRESSIONS, INDEX
 

@@ -17,7 +17,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from workers.errors import check_choice, check_int
+from workers.checks import check_choice, check_int
 
 logger = logging.getLogger("sampler")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.errors import check_choice
+from workers.checks import check_choice
 
 from .augmenter import AugmenterFunction
 from .memory import MultiShotMemorySampler

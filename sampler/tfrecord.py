@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from workers import Sequence
-from workers.errors import check_choice, check_int
-from workers.layout import as_numpy
+from workers.batch.layout import as_numpy
+from workers.checks import check_choice, check_int
 
 from .shard_reader import Reader, check_deserialiser
 from .shard_rows import Rows

@@ -49,15 +49,15 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
-from .prefetching import prefetch
-from .report import Metadata
-from .resume_sequence import ResumeSequence
-from .seeding import Job, current_job, current_rng, current_seed
-from .sequence import Sequence
-from .sequence_array import SequenceArray
-from .sequence_map import SequenceMap, logger
-from .task import single_function_to_run
-from .worker import empty
+from .for_keras.resume import ResumeSequence
+from .job.seeding import Job, current_job, current_rng, current_seed
+from .job.task import single_function_to_run
+from .loader.metadata import Metadata
+from .loader.prefetching import prefetch
+from .loader.sequence_map import SequenceMap, logger
+from .process.worker import empty
+from .sequence.array import SequenceArray
+from .sequence.base import Sequence
 
 __all__ = [
     "ClosedError",

@@ -20,8 +20,9 @@ import psutil
 import pytest
 
 from sampler import Augmenter, SingleShotMemorySampler
-from workers import NotPicklableError, Sequence, SequenceArray, current_seed, prefetch, seeding
-from workers.generators import Generators
+from workers import NotPicklableError, Sequence, SequenceArray, current_seed, prefetch
+from workers.job import seeding
+from workers.job.generators import Generators
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = {"Numpy": "drawing", **{name: f"drawing_{name.lower()}" for name in ("TensorFlow", "Keras", "Torch", "Jax")}}

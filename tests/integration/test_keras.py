@@ -28,7 +28,7 @@ from telling import LENGTH, Telling, Unsendable, as_it_is, keep
 
 from sampler import SingleShotMemorySampler, load_image
 from workers import Sequence, current_job, prefetch
-from workers.keras_front import KerasFront
+from workers.for_keras.front import KerasFront
 
 keras: Any = pytest.importorskip("keras")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workers import memory_limit
+from workers.batch import memory_limit
 
 STAT = "anon 5\ninactive_file 100\ntotal_inactive_file 200\n"
 

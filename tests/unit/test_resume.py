@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.resume import Place
+from workers.sequence.state import Place
 
 
 @given(st.permutations(range(12)), st.integers(0, 2**32), st.integers(0, 6))

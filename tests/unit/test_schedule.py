@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.schedule import STUCK_NS, Failure, Schedule
+from workers.engine.schedule import STUCK_NS, Failure, Schedule
 
 
 class Bench:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers import current_job, current_rng, seeding, twister
+from workers import current_job, current_rng
+from workers.job import seeding, twister
 
 GOLDEN = (0.9592997259539284, 0.5835454247050715, -0.008224415965563362, 0.5403065287357184, -1.0008399362271208)
 

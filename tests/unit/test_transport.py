@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import workers
-from workers import layout, seeding, slots, worker
+from workers.batch import layout, slots
+from workers.job import seeding
+from workers.process import worker
 
 
 class Pair(NamedTuple):

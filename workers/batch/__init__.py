@@ -1,0 +1,1 @@
+"""A batch as bytes in shared memory, and back."""

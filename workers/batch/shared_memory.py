@@ -1,0 +1,133 @@
+"""Anonymous shared memory: a mapping and, while it travels, a descriptor. Nothing ever has a name.
+
+The maker creates it, maps it and sends the descriptor over a socket; both ends close the descriptor after
+mapping. The kernel frees the memory with the last mapping, whoever died and however.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+from workers.errors import PlatformError
+
+from .memory_limit import check_available
+
+PAGE = mmap.PAGESIZE
+_LARGE_NBYTES = 16 << 20  # what is worth asking for first: that takes 0.1 ms
+
+# mmap.mmap would keep a descriptor open for as long as it lives (before Python 3.13), one for each slot.
+_libc: Any = None
+if os.name == "posix":
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.mmap.restype = ctypes.c_void_p
+    _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def create(nbytes: int) -> int:
+    """A descriptor of ``nbytes`` of new, zeroed shared memory.
+
+    Raises:
+        MemoryError: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
+        of.
+    """
+    if nbytes >= _LARGE_NBYTES:
+        check_available(nbytes)
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("prefetch", os.MFD_CLOEXEC)
+    elif sys.platform == "darwin":
+        descriptor = _create_unlinked()
+    else:
+        raise PlatformError(
+            f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
+        )
+    try:
+        os.ftruncate(descriptor, nbytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _create_unlinked() -> int:
+    import secrets
+    from _posixshmem import shm_open, shm_unlink  # type: ignore[import-not-found,unused-ignore]
+
+    name = f"/prefetch-{secrets.token_hex(8)}"
+    descriptor: int = shm_open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
+    shm_unlink(name)
+    return descriptor
+
+
+class _Mapped(weakref.ref):  # type: ignore[type-arg]
+    """Knows what to unmap when the last view of a mapping has gone."""
+
+    __slots__ = ("address", "nbytes")
+    address: int
+    nbytes: int
+
+
+_mapped: dict[int, _Mapped] = {}  # {address: what is there}; keeps the weak references alive until they fire
+
+
+def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) -> None:
+    del known[mapped.address]  # before the address can be given out again
+    libc.munmap(mapped.address, mapped.nbytes)
+
+
+def attach(descriptor: int, nbytes: int, writable: bool = True, private: bool = False) -> Any:
+    """Map ``descriptor``, which the caller still has to close. ``private``: what is written shows nowhere else.
+
+    Returns:
+        A buffer of ``nbytes``, unmapped when its last view has gone. Views of a read-only mapping have to
+        be made by ``view(buffer).toreadonly()``.
+
+    Raises:
+        MemoryError: the address space or the number of mappings is used up.
+    """
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
+    address = _libc.mmap(None, nbytes, access, sharing, descriptor, 0)
+    if address is None or address == _MAP_FAILED:
+        code = ctypes.get_errno()
+        if code == errno.ENOMEM:
+            raise MemoryError(f"cannot map {nbytes:,} bytes of shared memory (out of memory or of mappings)")
+        raise OSError(code, f"cannot map {nbytes:,} bytes of shared memory: {os.strerror(code)}")
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # a wish: many kernels have huge pages off for shared memory
+        _libc.madvise(address, nbytes, mmap.MADV_HUGEPAGE)
+    buffer = (ctypes.c_ubyte * nbytes).from_address(address)
+    mapped = _Mapped(buffer, _unmap)
+    mapped.address, mapped.nbytes = address, nbytes
+    _mapped[address] = mapped
+    return buffer
+
+
+def view(buffer: Any) -> memoryview:
+    """The bytes of a buffer of :func:`attach`."""
+    return np.frombuffer(buffer, np.uint8).data
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two dense arrays of bytes of the same length are the same. At the speed of memory."""
+    addresses = [array.__array_interface__["data"][0] for array in (one, other)]
+    return bool(_libc.memcmp(*addresses, one.nbytes) == 0)
+
+
+#: Linux allows a process 65,530 mappings; past this many of ours, batches are copied out instead.
+MAX_MAPPED = 20_000
+
+
+def num_mapped() -> int:
+    """How many mappings of this process are ours."""
+    return len(_mapped)

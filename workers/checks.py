@@ -1,0 +1,67 @@
+"""Checks of arguments: a clear error that names the argument, its value, and what is allowed."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Sized
+from typing import Any
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+_repr.maxdict = 10
+
+
+def short(value: Any) -> str:
+    """``repr(value)``, of a length fit for a message."""
+    try:
+        return _repr.repr(value)
+    except Exception:  # such as an integer of too many digits
+        return f"a {type(value).__name__}"
+
+
+def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: it is no integer (a bool is none). ValueError: it is less than ``at_least``.
+    """
+    allowed = allowed or f"an integer >= {at_least}"
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be {allowed}, not {short(value)} ({type(value).__name__})")
+    number = int(value.__index__())
+    if number < at_least:
+        raise ValueError(f"{name} must be {allowed}, not {short(number)}")
+    return number
+
+
+def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
+    """``value`` as seconds > 0, or None where that is allowed."""
+    allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
+    if value is None and allow_none:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be {allowed}, not {short(value)} ({type(value).__name__})")
+    if not value > 0:
+        raise ValueError(f"{name} must be {allowed}, not {short(value)}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """``value``, which must be one of ``choices``."""
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {short(value)}")
+    return value
+
+
+def check_index(index: Any, of: Sized) -> int:
+    """``index`` as a position in ``of``; a negative one counts from the end, as in a list."""
+    length = len(of)
+    if isinstance(index, bool) or not hasattr(type(index), "__index__"):
+        raise TypeError(f"index must be an integer, not {short(index)} ({type(index).__name__})")
+    position = int(index.__index__())
+    if not -length <= position < length:
+        raise IndexError(
+            f"index {short(position)} is out of range: {type(of).__name__} has {length} batches "
+            f"(0 to {length - 1}, or -{length} to -1 from the end)"
+        )
+    return position % length

@@ -1,0 +1,1 @@
+"""Jobs in, batches out; knows no Sequence."""

@@ -1,0 +1,99 @@
+"""Exceptions of a job on their way to the consumer: same type where it can be rebuilt, with the job's traceback.
+
+An exception is rebuilt as its class has itself pickled. Where that fails or changes its text (its constructor may want
+other arguments than ``args``): from its class, ``args`` and attributes, without calling the constructor.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from typing import Any, NamedTuple
+
+from workers.batch.layout import dumps
+from workers.errors import JobError, RemoteTraceback, add_note, presentable
+
+_MAX_TEXT = 1 << 20
+
+
+class RemoteFailure(NamedTuple):
+    """An exception as it travels."""
+
+    pickled: bytes | None  # the exception, or its (class, args, attributes); None: neither can be pickled
+    name: str  # of the class
+    message: str
+    traceback: str
+    pid: int
+
+
+def exit_code(error: BaseException | None) -> int:
+    """With what a process ends that ``error`` ends, as Python has it."""
+    error = error.__cause__ if isinstance(error, JobError) else error
+    code = error.code if isinstance(error, SystemExit) else error is not None
+    return int(code) if isinstance(code, int) else int(code is not None)
+
+
+def pack(error: BaseException) -> RemoteFailure:
+    """Runs in: worker."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    text = "".join(lines)[-_MAX_TEXT:]
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    return RemoteFailure(_pickle(error), name, _text(error)[:_MAX_TEXT], text, os.getpid())
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a __str__ of the user's that fails
+        return "(its __str__ failed)"
+
+
+def _pickle(error: BaseException) -> bytes | None:
+    """``error``, as its own class has it pickled; or, where that loses something, by its parts; or None."""
+    attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
+    arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
+    for what in (error, (type(error), arguments, attributes)):
+        try:
+            pickled = dumps(what)
+            if _text(rebuild(pickled)) == _text(error):
+                return pickled
+        except Exception:  # whatever the class does
+            continue
+    return None
+
+
+def _survives(value: Any) -> bool:
+    try:
+        pickle.loads(dumps(value))
+    except Exception:  # whatever a reducer raises
+        return False
+    return True
+
+
+def rebuild(pickled: bytes) -> BaseException:
+    """The exception of :attr:`RemoteFailure.pickled`, without its traceback."""
+    loaded = pickle.loads(pickled)
+    if isinstance(loaded, BaseException):
+        return loaded
+    of, arguments, attributes = loaded
+    error: BaseException = of.__new__(of, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
+
+
+def unpack(failure: RemoteFailure, where: str) -> BaseException:
+    """The exception to raise in the consumer. Runs in: consumer."""
+    error: BaseException | None = None
+    if failure.pickled is not None:
+        try:
+            error = rebuild(failure.pickled)
+        except Exception:  # its class is known to the worker only
+            error = None
+    if error is None:
+        error = JobError(f"{failure.name}: {failure.message}")
+    error = presentable(error)
+    error.__cause__ = RemoteTraceback(failure.traceback)
+    add_note(error, f"raised in {where}, process {failure.pid}")
+    return error

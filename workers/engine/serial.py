@@ -1,0 +1,77 @@
+"""No workers: a batch is computed in the consumer's thread, when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from workers.errors import ClosedError
+from workers.job import seeding
+
+from .engine import Outcome
+from .executors import run_here
+from .remote_errors import exit_code
+from .schedule import Failure, Row
+
+
+class SerialEngine:
+    """In the place of an :class:`workers.engine.engine.Engine`.
+
+    Nothing is done ahead, so a Ctrl-C finds nothing half done."""
+
+    has_background_jobs = False
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._stream = seeding.Stream(task.seed, task.generators())
+        self._pid = os.getpid()
+        self._epoch = 0
+        self._order: Any = ()  # the indices of the pass, as far as they are known
+        self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open
+        self.outcomes: dict[int, Outcome] = {}  # none
+        self.has_ended = False
+
+    def begin(
+        self, epoch: int, length: int, is_open: bool, ahead: Any, parcel: Any, order: list[int] | None = None
+    ) -> None:
+        self._check()
+        self._epoch = epoch
+        self._order = range(length) if order is None else order
+        self._order = [] if is_open else self._order
+        self._items = {}
+
+    def add(self, number: int, index: int, item: Any) -> None:
+        if number == len(self._order):
+            self._items[index] = (item,)
+            self._order.append(index)
+
+    def bound(self) -> int:
+        return 1
+
+    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+        return self.repeat(self._order[number], 0)
+
+    def repeat(self, index: int, runs: int) -> Outcome:
+        self._check()
+        row = Row(0, self._epoch, index, runs, self._items.get(index))
+        succeeded, value, ns = run_here(self._task, row, self._stream, None, True)
+        try:
+            if os.getpid() != self._pid:  # a child that the job has forked: it is no second consumer
+                os._exit(exit_code(None if succeeded else value))
+            self._check()
+            return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)
+        finally:
+            del value
+
+    def drop(self, number: int) -> None:
+        self._items.pop(self._order[number], None)
+
+    def forget(self, index: int) -> None:
+        pass
+
+    def _check(self) -> None:
+        if self.has_ended:
+            raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
+
+    def close(self) -> None:
+        self.has_ended = True

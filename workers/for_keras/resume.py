@@ -1,0 +1,62 @@
+"""A Keras callback that keeps the place of a Sequence beside the weights."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workers.sequence.base import Sequence
+
+
+@functools.cache
+def _class() -> Any:
+    import keras
+
+    class ResumeSequence(keras.callbacks.Callback):  # type: ignore[misc]
+        def __init__(self, sequence: Sequence, path: str | os.PathLike[str], delete_at_end: bool = True) -> None:
+            super().__init__()
+            if not hasattr(sequence, "load_state_dict"):
+                raise TypeError(f"sequence must have state_dict and load_state_dict, not {type(sequence).__name__}")
+            self.sequence = sequence
+            self.path = os.fspath(path)
+            self.delete_at_end = delete_at_end
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            if os.path.exists(self.path):
+                with open(self.path) as file:
+                    self.sequence.load_state_dict(json.load(file))
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            with open(self.path + ".new", "w") as file:
+                json.dump(self.sequence.state_dict(), file)
+            os.replace(self.path + ".new", self.path)
+
+        def on_train_end(self, logs: Any = None) -> None:
+            if self.delete_at_end and os.path.exists(self.path):
+                os.remove(self.path)
+
+    return ResumeSequence
+
+
+def ResumeSequence(  # a class to its users, made when Keras is there
+    sequence: Sequence, path: str | os.PathLike[str], delete_at_end: bool = True
+) -> Any:
+    """A ``keras.callbacks.Callback`` that has ``fit`` go on with the epoch at which it was stopped.
+
+    Give it to ``fit`` with ``keras.callbacks.BackupAndRestore``, which does the same for the weights and the number
+    of the epoch. The state is written after each epoch, and read when ``fit`` begins. In which order ``fit`` asks for
+    the batches of an epoch is drawn by Keras from Python's ``random``: ``shuffle=False`` where that has to be the same.
+
+    Args:
+        sequence: what ``fit`` is given.
+        path: the file of the state, made at the first epoch's end.
+        delete_at_end: remove the file when ``fit`` has ended as it should, so that a next one begins anew.
+
+    Raises:
+        StateError: when ``fit`` begins: the file is of another sequence.
+    """
+    return _class()(sequence, path, delete_at_end)

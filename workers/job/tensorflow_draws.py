@@ -1,0 +1,285 @@
+"""TensorFlow's random operations in a job: alive, and the same wherever they can be.
+
+TensorFlow seeds an operation when its kernel is made. ``tf.random.set_seed`` before each job would therefore throw all
+kernels away: every traced function is made anew (a third of a second for SimCLR's augmenter) and begins again with the
+numbers it has drawn before; and every eager draw makes a kernel of its own (1 ms, and 36 KB that stay). So no seed is
+set and no kernel made:
+
+- An eager draw in a job is computed by the stateless operation of the same distribution, whose seed is the job's next
+  one (:meth:`Stream.next_seed`). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep
+  their meaning: equal ones draw equal sequences, within the job.
+- A draw in a traced function keeps its kernel, whose state goes on from job to job. It cannot be the same in another
+  run. Where it was given no seed, the system's entropy seeds it. Where it was given one, each worker adds its own to
+  it; so two workers never draw the same, and equal seeds still draw equal sequences.
+- XLA (``jit_compile=True``) knows no kernels: there each process begins with the same numbers, whatever the seed. So
+  these draws are those of a ``tf.random.Generator`` that is set for each job.
+
+Tried: the last way for all traced functions. SimCLR's augmenter took 1.2 to 1.4 times as long (a lock and two more
+operations for each of 42 draws an image), and was not the same again, as its loop runs images side by side.
+
+Outside of jobs nothing is changed. Runs in: consumer, worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+logger = logging.getLogger("workers")
+
+_PYTHON = "tensorflow.python."
+_MAX = 2**31 - 1
+
+
+class _Stream(Protocol):
+    """What is asked of a job's :class:`workers.job.seeding.Stream`."""
+
+    tensorflow_seeds: Any  # TensorFlow's own source of seeds when the job began; another one: the job has set a seed
+    last_tensorflow_seeds: Any  # the same when it has drawn last
+    num_repeats: dict[tuple[int, int], int]  # {(seed, seed2): how often the job has drawn with them since then}
+
+    def first_seed(self) -> int: ...
+    def next_seed(self) -> tuple[int, int]: ...
+
+
+class _Modules:
+    """The parts of TensorFlow that are needed, of which none is loaded for it."""
+
+    def __init__(self) -> None:
+        self.context = sys.modules[_PYTHON + "eager.context"]
+        self.framework_ops = sys.modules[_PYTHON + "framework.ops"]
+        self.random_seed: Any = sys.modules[_PYTHON + "framework.random_seed"]
+        self.random = sys.modules[_PYTHON + "ops.gen_random_ops"]
+        self.image = sys.modules[_PYTHON + "ops.gen_image_ops"]
+        self.stateless = sys.modules[_PYTHON + "ops.gen_stateless_random_ops"]
+        self.stateful = sys.modules[_PYTHON + "ops.gen_stateful_random_ops"]
+        self.generator = sys.modules[_PYTHON + "ops.stateful_random_ops"]
+        self.array = sys.modules[_PYTHON + "ops.array_ops"]
+        self.constant = sys.modules[_PYTHON + "framework.constant_op"].constant
+        self.control_flow = sys.modules[_PYTHON + "ops.control_flow_util"]
+
+
+def _no_stream() -> _Stream | None:
+    return None
+
+
+_modules: _Modules | None = None
+_current = _no_stream  # the stream of the job that this thread is in
+_is_worker: Callable[[], bool] = bool
+_of_worker = 0  # what this worker adds to the seeds of traced functions
+generator_for_xla: Any = None  # a tf.random.Generator, once a function that XLA compiles draws
+
+
+def is_ready() -> bool:
+    """Whether TensorFlow is loaded, whole, and its draws are looked after."""
+    return _modules is not None
+
+
+def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
+    """Look after TensorFlow's draws from here on, if it is loaded."""
+    global _modules, _current, _is_worker, _of_worker
+    if _modules is not None or not hasattr(sys.modules.get("tensorflow"), "function"):
+        return
+    modules = _Modules()
+    _current, _is_worker, _of_worker = current, is_worker, 1 + secrets.randbelow(_MAX)
+    _modules = modules
+    original_get_seed = modules.random_seed.get_seed
+    modules.random_seed.get_seed = functools.wraps(original_get_seed)(functools.partial(_get_seed, original_get_seed))
+    for name, compute in _STATELESS.items():
+        _replace(modules.random, name, compute)
+    _replace(modules.image, "sample_distorted_bounding_box_v2", _distorted_box)
+
+
+def source_of_seeds() -> tuple[int | None, Any]:
+    """TensorFlow's global seed, and the object that it draws the seeds of eager operations from."""
+    assert _modules is not None
+    context = _modules.context.context()
+    return context._seed, getattr(context, "_rng", None)
+
+
+def restore_source(saved: tuple[int | None, Any]) -> None:
+    """Undo what a job has done by ``tf.random.set_seed``."""
+    assert _modules is not None
+    if saved[1] is source_of_seeds()[1]:
+        return
+    context = _modules.context.context()
+    context._seed = saved[0]
+    if saved[1] is not None:
+        context._rng = saved[1]
+    elif hasattr(context, "_rng"):
+        del context._rng
+
+
+def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any:
+    """In the place of ``random_seed.get_seed``, which every random operation asks for its two seeds."""
+    assert _modules is not None
+    stream = _current()
+    if _modules.context.executing_eagerly():
+        if stream is None or stream.tensorflow_seeds is not source_of_seeds()[1]:
+            return original(op_seed)
+        if op_seed is None:
+            return stream.next_seed()
+        return stream.first_seed(), op_seed % _MAX
+    if (stream is not None or _is_worker()) and not _is_for_xla():
+        _tell(_modules.framework_ops.get_default_graph())
+    seeds = original(op_seed)
+    return (seeds[0] ^ _of_worker, seeds[1]) if _is_worker() and seeds[0] is not None else seeds
+
+
+@functools.cache
+def _tell_once() -> None:
+    """Nothing, but once."""
+
+
+def _tell(graph: Any) -> None:
+    if _tell_once.cache_info().currsize:
+        return
+    _tell_once()
+    while getattr(graph, "outer_graph", None) is not None and hasattr(graph.outer_graph, "outer_graph"):
+        graph = graph.outer_graph  # of a condition or loop: the function that it is in
+    logger.warning(
+        "The tf.function %s draws random numbers by operations that keep a state (such as tf.random.uniform or "
+        "tf.image.random_flip_left_right). They differ from batch to batch, but in another run, or on another number "
+        "of workers, they are others. To have the same ones always, hand workers.current_seed() to it as an argument "
+        "and use tf.random.stateless_* and tf.image.stateless_random_*.",
+        getattr(graph, "name", "?"),
+    )
+
+
+# -- the stateless operations: the arguments are those of the stateful one, less seed, seed2 and name
+
+
+def _uniform(seed: Any, shape: Any, dtype: Any) -> Any:
+    return _stateless().stateless_random_uniform(shape, seed, dtype)
+
+
+def _uniform_int(seed: Any, shape: Any, minval: Any, maxval: Any) -> Any:
+    return _stateless().stateless_random_uniform_int(shape, seed, minval, maxval)
+
+
+def _normal(seed: Any, shape: Any, dtype: Any) -> Any:
+    return _stateless().stateless_random_normal(shape, seed, dtype)
+
+
+def _truncated_normal(seed: Any, shape: Any, dtype: Any) -> Any:
+    return _stateless().stateless_truncated_normal(shape, seed, dtype)
+
+
+def _multinomial(seed: Any, logits: Any, num_samples: Any, output_dtype: Any) -> Any:
+    return _stateless().stateless_multinomial(logits, num_samples, seed, output_dtype)
+
+
+def _gamma(seed: Any, shape: Any, alpha: Any) -> Any:
+    return _stateless().stateless_random_gamma_v2(_outer(shape, alpha), seed, alpha)
+
+
+def _poisson(seed: Any, shape: Any, rate: Any, dtype: Any) -> Any:
+    return _stateless().stateless_random_poisson(_outer(shape, rate), seed, rate, dtype)
+
+
+def _shuffle(seed: Any, value: Any) -> Any:
+    assert _modules is not None
+    order = np.random.Generator(np.random.Philox(key=seed.numpy().astype(np.uint64))).permutation(np.shape(value)[0])
+    return _modules.array.gather(value, order)
+
+
+def _distorted_box(seed: Any, image_size: Any, bounding_boxes: Any, min_object_covered: Any, **options: Any) -> Any:
+    assert _modules is not None
+    return _modules.image.stateless_sample_distorted_bounding_box(
+        image_size, bounding_boxes, min_object_covered, seed, **options
+    )
+
+
+def _is_for_xla() -> bool:
+    """Whether a function is traced that XLA is to compile."""
+    assert _modules is not None
+    return bool(_modules.control_flow.GraphOrParentsInXlaContext(_modules.framework_ops.get_default_graph()))
+
+
+def _next_eager_seed(stream: _Stream, seeds: tuple[int, int]) -> Any:
+    """The seed of the next draw with ``seeds``. As a kernel goes on where it was: each time another one."""
+    assert _modules is not None
+    if seeds == (0, 0):  # where TensorFlow itself would take any
+        seeds = stream.next_seed()
+    source = source_of_seeds()[1]
+    if source is not stream.last_tensorflow_seeds:  # tf.random.set_seed has all begin again
+        stream.last_tensorflow_seeds = source
+        stream.num_repeats = {}
+    num_before = stream.num_repeats.get(seeds, 0)
+    stream.num_repeats[seeds] = num_before + 1
+    # A list of small integers: a tensor is made of it in half the time that an array takes.
+    return _modules.constant([(seeds[0] + num_before * 0x9E3779B1) & _MAX, seeds[1]])
+
+
+def _generator_for_xla() -> Any:
+    global generator_for_xla
+    assert _modules is not None
+    if generator_for_xla is None:
+        with _modules.framework_ops.init_scope():
+            generator_for_xla = _modules.generator.Generator.from_seed(0, alg="philox")
+    return generator_for_xla
+
+
+def _stateless() -> Any:
+    assert _modules is not None
+    return _modules.stateless
+
+
+def _outer(shape: Any, parameter: Any) -> Any:
+    """``shape`` numbers for each of ``parameter``."""
+    return np.concatenate([np.asarray(shape, np.int32).reshape(-1), np.asarray(np.shape(parameter), np.int32)])
+
+
+_STATELESS: dict[str, Callable[..., Any]] = {
+    "random_uniform": _uniform,
+    "random_uniform_int": _uniform_int,
+    "random_standard_normal": _normal,
+    "truncated_normal": _truncated_normal,
+    "multinomial": _multinomial,
+    "random_gamma": _gamma,
+    "random_poisson_v2": _poisson,
+    "random_shuffle": _shuffle,
+}
+
+
+_WITHIN_XLA: dict[str, Callable[..., Any]] = {
+    "random_uniform": lambda shape, dtype: _generator_for_xla().uniform(shape, dtype=dtype),
+    "random_uniform_int": lambda shape, minval, maxval: _generator_for_xla().uniform(
+        shape, minval, maxval, minval.dtype
+    ),
+    "random_standard_normal": lambda shape, dtype: _generator_for_xla().normal(shape, dtype=dtype),
+    "truncated_normal": lambda shape, dtype: _generator_for_xla().truncated_normal(shape, dtype=dtype),
+}
+
+
+def _replace(module: Any, name: str, compute: Callable[..., Any]) -> None:
+    """Have the operation ``name`` computed by ``compute`` where it is drawn from eagerly in a job, or within XLA."""
+    original = getattr(module, name)
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        stream = _current()
+        assert _modules is not None
+        is_eager = _modules.context.executing_eagerly()
+        if is_eager and stream is None:
+            return original(*args, **kwargs)
+        if not is_eager and not (name in _WITHIN_XLA and (stream is not None or _is_worker()) and _is_for_xla()):
+            return original(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        del arguments["name"]
+        seeds = arguments.pop("seed") or 0, arguments.pop("seed2") or 0
+        if stream is None or not is_eager:
+            return _WITHIN_XLA[name](**arguments)
+        return compute(_next_eager_seed(stream, seeds), **arguments)
+
+    setattr(module, name, operation)

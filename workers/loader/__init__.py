@@ -1,0 +1,1 @@
+"""A pool behind a for loop."""

@@ -1,0 +1,26 @@
+"""How a pass went."""
+
+from __future__ import annotations
+
+import time
+
+
+class Metadata:
+    """Statistics of the pass that is being read. Source: ``trw.train.sequence_map.Metadata``.
+
+    Attributes:
+        nb_batches: batches delivered.
+        time_to_get_next_batch: seconds the consumer waited for them.
+        time_processing: seconds the jobs took, in all workers together.
+        time_pinning: seconds from when a batch was received until the consumer took it.
+        time_start: when the pass began (``time.perf_counter()``).
+        pin_queue_size: sum, over the batches, of how many others were ready when the consumer asked.
+    """
+
+    def __init__(self) -> None:
+        self.time_to_get_next_batch = 0.0
+        self.nb_batches = 0
+        self.time_processing = 0.0
+        self.time_pinning = 0.0
+        self.time_start = time.perf_counter()
+        self.pin_queue_size = 0

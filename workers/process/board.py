@@ -1,0 +1,90 @@
+"""A worker's board: one page of shared memory from which the consumer reads what the worker is in.
+
+The worker writes it before and after every job (40 ns a word), without a message; so the consumer knows which
+job a worker died in, or is stuck in, and how long. What Python's faulthandler has to say goes into the same
+memory, behind the page: the stack of a stuck worker, when asked for by a signal, or of a crashing one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from workers.batch import shared_memory
+
+_RUNNING, _SINCE, _CANCEL = range(3)
+
+#: What asks a worker for its stack: a signal that nothing else is likely to use.
+STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
+
+
+class Board:
+    """The board, at either end. ``descriptor`` stays open for the text behind the page."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            descriptor = shared_memory.create(shared_memory.PAGE)
+        self.descriptor = descriptor
+        self._words = shared_memory.view(shared_memory.attach(descriptor, shared_memory.PAGE)).cast("q")
+        self._read_to = shared_memory.PAGE
+
+    # -- worker
+
+    def begin(self, serial: int) -> bool:
+        """A job begins, unless the consumer has said meanwhile that nobody waits for it."""
+        words = self._words
+        if serial <= words[_CANCEL]:
+            return False
+        words[_SINCE] = time.monotonic_ns()
+        words[_RUNNING] = serial
+        return True
+
+    def rest(self) -> None:
+        """No job runs."""
+        self._words[_RUNNING] = 0
+
+    def catch_crashes(self) -> None:
+        """Have faulthandler write the stack here, on a crash and on :data:`STACK_SIGNAL`."""
+        import faulthandler
+
+        os.lseek(self.descriptor, shared_memory.PAGE, os.SEEK_SET)
+        faulthandler.enable(self.descriptor, all_threads=True)
+        if sys.platform != "win32":
+            faulthandler.register(STACK_SIGNAL, self.descriptor, all_threads=True)
+
+    # -- consumer
+
+    def look(self) -> tuple[int, int]:
+        """(serial of the job that runs, since when in monotonic nanoseconds); (0, 0) for none."""
+        words = self._words
+        serial = words[_RUNNING]
+        return (serial, words[_SINCE]) if serial else (0, 0)
+
+    def cancel(self, serial: int) -> None:
+        """The worker need not begin jobs up to this serial."""
+        self._words[_CANCEL] = serial
+
+    def take_text(self) -> str:
+        """What faulthandler has written since the last call."""
+        size = os.fstat(self.descriptor).st_size
+        text = os.pread(self.descriptor, max(0, size - self._read_to), self._read_to)
+        self._read_to = max(size, self._read_to)
+        return text.decode("utf-8", "replace").strip("\0\n")
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def describe_status(status: int) -> str:
+    """How a process ended, from its wait status: ``killed by SIGKILL`` or ``exited with code 3``."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name: Any = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}"

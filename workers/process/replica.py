@@ -1,0 +1,255 @@
+"""The user's Sequence on its way to the workers: pickled once, its large arrays in shared memory once.
+
+:func:`pack` pickles by cloudpickle (what ``__main__`` or a notebook defines goes by value) with the buffers of large
+arrays left out; these go, aligned, into one piece of shared memory behind the pickle. Every worker maps it
+read-only, so that any number of workers share one copy. A ``np.memmap`` is opened again by its file instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from workers.batch import shared_memory
+from workers.batch.layout import ALIGNMENT
+from workers.errors import NotPicklableError
+from workers.job.traced import is_concrete, is_traced, reduced
+
+#: Functions of a class: what a worker calls to get a lighter one in its place, or None.
+stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
+
+SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
+            reopened = _memmap_reducer(obj)
+            if reopened is not None:
+                return reopened
+            if isinstance(obj, np.memmap):  # private changes: they are in no file
+                obj = np.array(obj)
+            if type(obj) is np.ndarray and not (obj.flags.c_contiguous or obj.flags.f_contiguous):
+                return np.ascontiguousarray(obj).__reduce_ex__(5)
+            if type(obj) is np.recarray:
+                return _as_recarray, (np.ascontiguousarray(obj.view(np.ndarray)), obj.dtype)
+            if type(obj) is np.ma.MaskedArray:
+                return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
+            if type(obj) is np.ndarray:
+                return obj.__reduce_ex__(5)
+        if isinstance(obj, type):
+            for find in stand_ins:
+                if (stand_in := find(obj)) is not None:
+                    return stand_in, ()
+        if is_traced(obj):
+            return reduced(obj)
+        if is_concrete(obj):
+            raise TypeError(
+                f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
+                "trace anew, and call get_concrete_function() where it is used"
+            )
+        return super().reducer_override(obj)
+
+
+def _as_recarray(array: Any, dtype: Any) -> Any:
+    return array.view(np.recarray).view(dtype)
+
+
+def _memmap_reducer(array: Any) -> Any:
+    """How to open the file of a memmap, or of an array that is a view of one, again; None for other arrays."""
+    base = array
+    while base is not None and not isinstance(base, np.memmap):
+        base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
+    if base is None or base.filename is None or base.mode == "c":
+        return None
+    # A view remembers the offset of the whole file's mapping, whatever part of it the view is.
+    while isinstance(base.base, np.memmap):
+        base = base.base
+    if type(array) not in (np.ndarray, np.memmap) or not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return None
+    offset = base.offset + array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    order = "C" if array.flags.c_contiguous else "F"
+    return _open_memmap, (os.fspath(str(base.filename)), array.dtype, offset, array.shape, order)
+
+
+def _open_memmap(filename: Any, dtype: Any, offset: int, shape: Any, order: Any) -> Any:
+    return np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
+
+
+class Pickled:
+    """A pickled object whose large buffers are still those of the object itself."""
+
+    def __init__(self, value: Any, name: str = "the Sequence") -> None:
+        """Pickle ``value``.
+
+        Raises:
+            NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
+        """
+        self.buffers: list[memoryview] = []
+
+        def keep_out(buffer: pickle.PickleBuffer) -> bool:
+            view = buffer.raw()
+            if view.nbytes < SHARED_NBYTES:
+                return True
+            self.buffers.append(view)
+            return False
+
+        file = io.BytesIO()
+        try:
+            _Pickler(file, protocol=5, buffer_callback=keep_out).dump(value)
+        except Exception as error:  # reducers raise what they like
+            path, of = find_unpicklable(value, name)
+            raise NotPicklableError(
+                f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
+                f"It is a {of}. Make it where it is used (in get_examples or the augmenter), leave it out in "
+                '__getstate__, or use executor="thread" or nb_workers=0.'
+            ) from error
+        self.pickle = file.getvalue()
+
+
+class Piece:
+    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes, to be compared."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = max(nbytes, 1)
+        self.descriptor = shared_memory.create(self.nbytes)
+        self.close = weakref.finalize(self, os.close, self.descriptor)
+        self.bytes = shared_memory.view(shared_memory.attach(self.descriptor, self.nbytes))
+
+
+class Parcel:
+    """A pickled object in shared memory. Where a buffer is what ``before`` has placed already, it stays there.
+
+    Attributes:
+        table: [(piece, start, nbytes)] of the pickle and of each buffer; ``piece`` counts from 0 in ``pieces``.
+        pieces: the memory it lies in.
+    """
+
+    def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
+        same = same or [False] * len(pickled.buffers)
+        old = {}  # {buffer: where it is}
+        if before is not None:
+            for at, is_same in enumerate(same):
+                if is_same:
+                    number, start, nbytes = before.table[at + 1]
+                    old[at] = before.pieces[number], start, nbytes
+        end = len(pickled.pickle)
+        starts = {}
+        for at, buffer in enumerate(pickled.buffers):
+            if at not in old:
+                starts[at] = -(-end // ALIGNMENT) * ALIGNMENT
+                end = starts[at] + buffer.nbytes
+        piece = Piece(end)
+        piece.bytes[: len(pickled.pickle)] = pickled.pickle
+        self.pickle = pickled.pickle
+        self.pieces: list[Piece] = [piece]
+        self.table: list[tuple[int, int, int]] = [(0, 0, len(pickled.pickle))]
+        for at, buffer in enumerate(pickled.buffers):
+            if at in old:
+                kept, start, nbytes = old[at]
+                if kept not in self.pieces:
+                    self.pieces.append(kept)
+                self.table.append((self.pieces.index(kept), start, nbytes))
+            else:
+                start, nbytes = starts[at], buffer.nbytes
+                np.frombuffer(piece.bytes, np.uint8, nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
+                self.table.append((0, start, nbytes))
+
+    def compare(self, pickled: Pickled, content: bool) -> tuple[bool, list[bool]]:
+        """(whether ``pickled`` is what lies here, for each of its buffers whether that is).
+
+        ``content``: compare byte by byte. If not, a buffer of the same length is taken to be the same.
+        """
+        same = []
+        for at, buffer in enumerate(pickled.buffers):
+            if at + 1 < len(self.table) and self.table[at + 1][2] == buffer.nbytes:
+                piece, start, nbytes = self.table[at + 1]
+                there = np.frombuffer(self.pieces[piece].bytes, np.uint8, nbytes, start)
+                same.append(not content or shared_memory.is_equal(np.frombuffer(buffer, np.uint8), there))
+            else:
+                same.append(False)
+        is_same = self.pickle == pickled.pickle and len(same) + 1 == len(self.table) and all(same)
+        return is_same, same
+
+    def message(self) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """(table, lengths of the pieces), to be sent along with their descriptors."""
+        return self.table, [piece.nbytes for piece in self.pieces]
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [piece.descriptor for piece in self.pieces]
+
+
+def load(message: tuple[list[tuple[int, int, int]], list[int]], descriptors: list[int], writable: bool = False) -> Any:
+    """The object of a parcel. Its large arrays are read-only views of the shared memory, or, if ``writable``, views
+    that are copied where they are written to. Closes ``descriptors``."""
+    table, lengths = message
+    memories = []
+    try:
+        for descriptor, nbytes in zip(descriptors, lengths, strict=True):
+            view = shared_memory.view(shared_memory.attach(descriptor, nbytes, writable, private=writable))
+            memories.append(view if writable else view.toreadonly())
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
+    return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, str]:
+    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
+    deadline = time.monotonic() + seconds
+    seen: set[int] = set()
+    while True:
+        seen.add(id(value))
+        for name, part in _parts(value, path):
+            if time.monotonic() > deadline:
+                return path, type(value).__name__
+            if id(part) not in seen and not _is_picklable(part):
+                path, value = name, part
+                break
+        else:
+            return path, type(value).__name__
+
+
+def _is_picklable(value: Any) -> bool:
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return True
+    try:
+        _Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
+    except Exception:  # reducers raise what they like
+        return False
+    return True
+
+
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if is_concrete(value):
+        return
+    if isinstance(value, dict):
+        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
+    with contextlib.suppress(TypeError):
+        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
+    function = getattr(value, "__func__", value)
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        yield f"{path}.__self__", value.__self__
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+            with contextlib.suppress(ValueError):  # not yet filled
+                yield f"{path}'s variable {name!r}", cell.cell_contents
+        known = function.__globals__
+        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
+    for name in ("func", "args", "keywords"):  # functools.partial
+        if hasattr(value, "func") and hasattr(value, "keywords"):
+            yield f"{path}.{name}", getattr(value, name)

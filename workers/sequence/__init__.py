@@ -1,0 +1,1 @@
+"""What a user writes, and where it stands; no workers."""
