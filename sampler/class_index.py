@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.job.permutation import SORTED_UP_TO
+
 from .examples import without_framework
-from .permutation import KEPT_UP_TO, SORTED_UP_TO, Draws, num_kept
+from .permutation import KEPT_UP_TO, Draws, num_kept
 
 logger = logging.getLogger("sampler")
 

@@ -1,15 +1,6 @@
 """Shuffled draws as a pure function of their number, whatever was drawn before, in memory that has a bound.
 
-``Permutation(n)`` is a family of permutations of 0 .. n-1, one a key, evaluated only where asked. Up to
-``sorted_up_to`` elements it sorts random numbers, a uniform shuffle. Above, it is a Feistel network::
-
-    position = L * 2**m + R        L in 0 .. a-1, R in 0 .. 2**m - 1, both about sqrt(n) values
-    six rounds, in turn:           L = (L + f(R)) mod a        R = R xor f(L)
-
-Each round can be undone, so the whole is a bijection of the a * 2**m >= n positions, whatever f is. A result
-of n or more is put in again until it is less ("cycle walking"); the longer, the rarer, as a * 2**m - n < 2**m.
-
-``Draws(n, k)`` are batches of k out of an endless series of such permutations: *cycle* c, the draws c*n to
+``Draws(n, k)`` are batches of k out of an endless series of permutations: *cycle* c, the draws c*n to
 (c+1)*n - 1, has the key (key, c). A batch that begins in one cycle and ends in the next could hold an element
 twice. So the first k elements of the next cycle are reordered: those that the batch has already go behind
 the others. Nothing else ever moves::
@@ -17,134 +8,20 @@ the others. Nothing else ever moves::
     cycle c      ... . . . . . x y z |                     the batch takes x y z and then 4 more
     cycle c + 1                      | p y q r z s t ...   the permutation
                                      | p q r s t y z ...   after reordering; here k = 7
-
-Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (generalised Feistel, cycle walking).
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Up to here sorting n random numbers is as quick as the network's rounds on one batch (about 30 us).
-SORTED_UP_TO = 1024
+from workers.job.permutation import Permutation
 
 #: Up to here too, if the cycle is kept for the batches to come: 5 ms for 2**17 elements, 2.5 us for each 64 of them.
 KEPT_UP_TO = 2**17
-
-# With four or five, positions that differ in L alone keep their distance twice as often as by chance; with
-# six that is gone.
-_NUM_ROUNDS = 6
-
-
-def _constant(value: int) -> NDArray[np.uint64]:
-    """A 0-d array: the operand that numpy takes up fastest (0.5 us; a scalar 0.9, an int 1.2)."""
-    return np.array(value, np.uint64)
-
-
-_WEYL = _constant(0x9E3779B97F4A7C15)  # 2**64 / golden ratio: spreads neighbouring numbers
-_MIX_1 = _constant(0xFF51AFD7ED558CCD)  # murmur3's finaliser
-_MIX_2 = _constant(0xC4CEB9FE1A85EC53)
-_32 = _constant(32)
-
-
-def _round_keys(key: tuple[int, ...]) -> NDArray[np.uint64]:
-    """64 bits for each round; any two keys, of any integers, give unrelated ones."""
-    return np.frombuffer(blake2b(repr(key).encode(), digest_size=8 * _NUM_ROUNDS).digest(), "<u8")
-
-
-def _mixed(half: NDArray[np.uint64], round_key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The round function: 64 bits each, the upper 32 of them well mixed."""
-    mixed = half * _WEYL
-    mixed += round_key
-    mixed *= mixed >> _32  # a number times its own upper half: as good here as a finaliser, in fewer calls
-    return mixed
-
-
-class Permutation:
-    """The permutations of 0 .. n-1: a function of (positions, key), in O(len(positions)).
-
-    Args:
-        n: 1 to 2**63 - 1.
-        sorted_up_to: up to this n it is a uniform shuffle, in O(n log n).
-
-    Example:
-        >>> Permutation(5)(np.arange(5, dtype=np.uint64), (1, 0)).tolist()
-        [0, 2, 4, 3, 1]
-    """
-
-    def __init__(self, n: int, sorted_up_to: int = SORTED_UP_TO) -> None:
-        if not 1 <= n <= sys.maxsize:
-            raise ValueError(f"n must be 1 to {sys.maxsize}, not {n}")
-        self.n = n
-        self.sorted_up_to = sorted_up_to
-        self.is_sorted = n <= sorted_up_to
-        if self.is_sorted:
-            self._numbers = np.arange(n, dtype=np.uint64) * _WEYL
-            return
-        right_bits = (n - 1).bit_length() // 2
-        left = -(-n >> right_bits)  # n / 2**right_bits, rounded up
-        self._n = _constant(n)
-        self._left = _constant(left)
-        self._right_bits = _constant(right_bits)
-        self._right_mask = _constant((1 << right_bits) - 1)
-        self._to_right = _constant(64 - right_bits)
-        self._exact = left << right_bits == n
-
-    def __reduce__(self) -> tuple[type[Permutation], tuple[int, int]]:
-        return type(self), (self.n, self.sorted_up_to)
-
-    def __call__(self, positions: NDArray[np.uint64], key: tuple[int, ...]) -> NDArray[np.int64]:
-        """What the permutation of ``key`` holds at ``positions``.
-
-        Args:
-            positions: uint64, each below n.
-            key: Python ints. Each key has a permutation of its own.
-
-        Returns:
-            int64, of the shape of ``positions``.
-        """
-        if self.is_sorted:
-            return self.shuffled(key)[positions]
-        round_keys = _round_keys(key)
-        values = self._network(positions, round_keys)
-        if not self._exact:
-            outside = values >= self._n
-            while np.count_nonzero(outside):
-                values[outside] = self._network(values[outside], round_keys)
-                outside = values >= self._n
-        return values.view(np.int64)
-
-    def shuffled(self, key: tuple[int, ...]) -> NDArray[np.int64]:
-        """The whole permutation, where n <= ``sorted_up_to``: the order of n random numbers. They differ, as mixing is
-        a bijection."""
-        numbers = self._numbers + _round_keys(key)[0, ...]
-        numbers ^= numbers >> _32
-        numbers *= _MIX_1
-        numbers ^= numbers >> _32
-        numbers *= _MIX_2
-        return numbers.argsort()
-
-    def _network(self, positions: NDArray[np.uint64], round_keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left = positions >> self._right_bits
-        right = positions & self._right_mask
-        for i in range(0, _NUM_ROUNDS, 2):
-            mixed = _mixed(right, round_keys[i, ...])
-            mixed >>= _32  # so that the sum stays below 2**64
-            mixed += left
-            mixed %= self._left
-            left = mixed
-            mixed = _mixed(left, round_keys[i + 1, ...])
-            mixed >>= self._to_right
-            right ^= mixed
-        left <<= self._right_bits
-        left |= right
-        return left
 
 
 class Draws:

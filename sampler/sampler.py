@@ -86,9 +86,9 @@ class Sampler(Sequence, ABC):
             raise TypeError(f"augmenter must return (x, y), not a {type(batch).__name__}{got}")
         return batch[0], batch[1]
 
-    def _described(self) -> list[Any]:
+    def _identity(self) -> list[Any]:
         arguments = self.class_per_batch, self.examples_per_class_per_batch, self.num_augmentations_per_example
-        return [*super()._described(), *arguments, self.warmup, self.num_examples, list(self.example_shape)]
+        return [*super()._identity(), *arguments, self.warmup, self.num_examples, list(self.example_shape)]
 
     def _may_draw(self) -> bool:
         is_ours = type(self).__module__.partition(".")[0] == __name__.partition(".")[0]

@@ -200,8 +200,8 @@ class TFRecordSequence(Sequence):
         self._place = (epoch, index + 1) if index + 1 < self._reader.rows.num_batches else (epoch + 1, 0)
         return batch
 
-    def _described(self) -> list[Any]:
-        return [*super()._described(), self._reader.rows.digest, self._reader.shuffle]
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), self._reader.rows.digest, self._reader.shuffle]
 
     def _from(self, epoch: int, index: int) -> Iterator[Any]:
         import tensorflow as tf

@@ -2,38 +2,28 @@
 
 ::
 
-    |=================== consumer process ====================|======== worker process 1..n ========|
+    |=================== consumer process =====================|======== worker process 1..n ========|
 
-     +-----------+  (epoch, index)  +------------+   Job    +---------+      +------------------------+
-     | SequenceMap| ==============> |  schedule  | =======> | channel | ===> | replica of the Sequence |
-     | (for loop) |                 | (pure)     |          |   #i    |      |  get_examples           |
-     +-----------+                  | order,     | <======= |         | <=== |  augmenter              |
-       |   ^  batch (views)         | credits,   |  Done /  +---------+      |  function_to_run        |
-       |   +----------------------- | retries    |  Failed                   +-----------|------------+
-       |  lease ends = slot is free +------------+                                       | written once
-       +------------------------------> slots of worker i: anonymous shared memory <-----+
+     +------------+  (epoch, index)  +------------+   Job    +---------+      +------------------------+
+     | SequenceMap| ===============> |  schedule  | =======> | channel | ===> | replica of the Sequence |
+     | (for loop) |                  | (pure)     |          |   #i    |      |  get_examples           |
+     +------------+                  | order,     | <======= |         | <=== |  augmenter              |
+       |   ^  batch (views)          | credits,   |  Done /  +---------+      |  function_to_run        |
+       |   +------------------------ | retries    |  Failed                   +-----------|------------+
+       |  lease ends = slot is free  +------------+                                       | written once
+       +------------------------------> slots of worker i: anonymous shared memory <------+
 
-In the order data flows, a module each:
+The rooms, each of which knows only those before it:
 
-- ``sequence``: what a user writes, a function of the index; ``loop`` is a plain loop over it. ``sequence_array``:
-  arrays as one. ``sequence_shard``: the part of one rank. ``task``: what a worker does for an index.
-- ``sequence_map``: the front-end, and ``reading``: one pass of it. ``starting`` starts its pool.
-  ``prefetching``: the function ``prefetch``.
-- ``resume``: where a sequence stands, and its states. ``resume_sequence``: the same for ``model.fit``.
-- ``keras_dataset``: the same as ``model.fit`` sees it; ``keras_front``: its pool, where it has none of its own.
-- ``pool``: the engine, one thread that drives a ``schedule`` (pure decisions) and one of the ``executors``. ``serial``
-  is in its place where there are no workers.
-- ``processes``: the executor of worker processes, each behind a private ``channel`` of ``messages``; forked and
-  reaped by a small ``server``, never from the user's process.
-- ``replica``: the Sequence on its way to the workers, pickled once, its large arrays in ``shared_memory`` once;
-  ``traced``: a ``tf.function`` in it.
-- ``worker``: a worker's life. ``board`` is where it says which job it is in; ``failure`` brings home what a job raises.
-- ``seeding`` makes the random numbers of a job a function of (seed, epoch, index): ``generators`` finds the random
-  generators that a sequence holds, ``tensorflow_draws`` sees to what TensorFlow draws, ``twister`` keeps the user's
-  generators.
-- ``slots``: the memory of batches, written by the worker and leased to the consumer; ``layout`` takes batches
-  apart into arrays and puts them together again. ``memory_limit``: whether there is room for one.
-- ``report``: what the log says. ``errors``: what is raised.
+- ``checks``, ``errors``: bad arguments, and what is raised.
+- ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
+- ``batch``: a batch as bytes in shared memory, and back.
+- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no
+  workers.
+- ``process``: all that crosses a process boundary: messages, the replica, the server, the worker.
+- ``for_keras``: what Keras is given, and how it reads it.
+- ``sequence``: what a user writes and where it stands: clock, position, pass, state, and what is made of it.
+- ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
 """
 
 from .errors import (
@@ -44,6 +34,7 @@ from .errors import (
     PlatformError,
     PrefetchError,
     RemoteTraceback,
+    StalePassError,
     StateError,
     WorkerDiedError,
     WorkerError,
@@ -52,10 +43,12 @@ from .errors import (
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
+from .loader import fit as _fit  # noqa: F401
 from .loader.metadata import Metadata
-from .loader.prefetching import prefetch
+from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
 from .process.worker import empty
+from .sequence import batched, shard, shuffle  # noqa: F401  # what the methods of the chain make
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 
@@ -73,6 +66,7 @@ __all__ = [
     "Sequence",
     "SequenceArray",
     "SequenceMap",
+    "StalePassError",
     "StateError",
     "WorkerDiedError",
     "WorkerError",

@@ -6,6 +6,7 @@
     +-- ClosedError                  (ValueError)    something was used after its close()
     +-- NotPicklableError            (TypeError)     the Sequence cannot be sent to worker processes
     +-- StateError                   (ValueError)    load_state_dict was given what cannot be gone on with
+    +-- StalePassError               (RuntimeError)  an iterator was read on after a newer one had taken its place
     +-- PlatformError                (OSError)       this system lacks what the engine needs
     +-- WorkerError                  (RuntimeError)  the world did it
         +-- WorkerStartError         workers die before they can take a job
@@ -38,6 +39,10 @@ class NotPicklableError(PrefetchError, TypeError):
 
 class StateError(PrefetchError, ValueError):
     """``load_state_dict`` was given a state that this sequence cannot go on with."""
+
+
+class StalePassError(PrefetchError, RuntimeError):
+    """An iterator was read on after a newer pass had begun, the epoch was set, or a state was loaded."""
 
 
 class PlatformError(PrefetchError, OSError):

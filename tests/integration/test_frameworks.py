@@ -318,13 +318,15 @@ def test_a_script_with_a_seed_of_its_own() -> None:
     says that they are not reproducible, once a worker."""
     printed = run(
         """
-import os, time
+import os, tempfile, time
 import tensorflow as tf
 from workers import prefetch
 
 @tf.function
 def draw():
     return tf.random.uniform([])
+
+folder = tempfile.mkdtemp()
 
 class Draws:
     def __setstate__(self, state):
@@ -334,7 +336,9 @@ class Draws:
     def __len__(self):
         return 6
     def __getitem__(self, index):
-        time.sleep(0.05)
+        open(f"{folder}/{os.getpid()}", "w").close()
+        while len(os.listdir(folder)) < 2:  # the other worker takes part, however long it loads
+            time.sleep(0.01)
         return os.getpid(), float(draw())
 
 with prefetch(Draws(), 2, seed=1) as batches:

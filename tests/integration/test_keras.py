@@ -22,13 +22,11 @@ from typing import Any, ClassVar
 import numpy as np
 import psutil
 import pytest
-from faulty import wait_for
 from PIL import Image
 from telling import LENGTH, Telling, Unsendable, as_it_is, keep
 
 from sampler import SingleShotMemorySampler, load_image
 from workers import Sequence, current_job, prefetch
-from workers.for_keras.front import KerasFront
 
 keras: Any = pytest.importorskip("keras")
 
@@ -336,21 +334,6 @@ def test_nobody_holds_it_any_more() -> None:
     keras.backend.clear_session()  # TensorFlow holds what it has generated from
     gc.collect()
     assert not psutil.Process().children()
-
-
-def test_nobody_asks_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the pool ends, also in the middle of an epoch, and comes back when it is needed."""
-    monkeypatch.setattr(KerasFront, "idle_s", 0.2)
-    model = Recorder()
-    with Telling(30) as sequence:
-
-        def act(step: int) -> None:
-            if step == 20:
-                wait_for(lambda: not psutil.Process().children())
-
-        model.fit(sequence, epochs=2, verbose=0, callbacks=[Meddling(act)])
-        wait_for(lambda: not psutil.Process().children())
-    assert sorted(model.column(0)) == sorted([*range(30), *range(30)])
 
 
 class Ported(Telling):

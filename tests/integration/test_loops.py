@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers import Sequence, SequenceArray, SequenceMap, StateError, prefetch
+from workers import Sequence, SequenceArray, SequenceMap, StalePassError, StateError, prefetch
 
 PER_EPOCH = 7
 
@@ -48,42 +48,86 @@ def make(request: pytest.FixtureRequest) -> Any:
         yield lambda sequence: opened.enter_context(MAKERS[request.param](sequence))
 
 
-def test_two_loops_of_one_sequence() -> None:
-    """Begun together they read the same epoch; one that begins later, the next."""
-    sequence = Told()
-    assert list(zip(sequence, sequence, strict=True)) == [(each, each) for each in epoch(0)]
-    first = iter(sequence)
-    assert [next(first) for _ in range(3)] == epoch(1)[:3]
-    assert list(sequence) == epoch(2)
-    assert list(first) == epoch(1)[3:]
-    assert list(sequence) == epoch(3)
+def test_an_iterator_goes_on(make: Any) -> None:
+    """Where it stands: iter() of it is without effect."""
+    loop = iter(make(Told()))
+    assert iter(loop) is loop
+    assert next(loop) == (0, 0)
+    assert list(loop) == epoch(0)[1:]
+    assert list(loop) == []
+    loop = iter(make(Told()))
+    assert [list(itertools.islice(loop, 3)) for _ in range(4)] == [epoch(0)[:3], epoch(0)[3:6], epoch(0)[6:], []]
 
 
-def test_two_fronts_of_one_sequence() -> None:
+def test_a_newer_loop_takes_the_place_of_an_older_one(make: Any) -> None:
+    """Of one sequence or front-end. The older one says so, and skips no batch silently."""
+    batches = make(Told())
+    older = iter(batches)
+    assert [next(older) for _ in range(3)] == epoch(0)[:3]
+    newer = iter(batches)
+    for _ in range(2):
+        with pytest.raises(StalePassError, match="is over: a newer pass over it has begun"):
+            next(older)
+    assert list(newer) == epoch(1)
+    with pytest.raises(StalePassError):
+        list(zip(batches, batches, strict=True))
+    assert list(batches) == epoch(2)
+    outer = ((each, list(batches)) for each in batches)
+    assert next(outer) == ((3, 0), epoch(4))
+    with pytest.raises(StalePassError):
+        next(outer)
+    assert list(batches) == epoch(5)
+
+
+def test_each_loop_counts_its_own_epochs() -> None:
+    """A sequence, and all that is made of it."""
     sequence = Told()
     with sequence.prefetch(1) as one, sequence.prefetch(0) as other:
-        iter(one)
-        assert [next(one) for _ in range(3)] == epoch(0)[:3]
-        iter(other)
-        assert [next(each) for each in (other, one, other)] == [(1, 0), (0, 3), (1, 1)]
-        state = other.state_dict()
-        assert state == one.state_dict() == sequence.state_dict()
-        assert (state["epoch"], state["batch"]) == (1, 2)
-        assert [next(one) for _ in range(3)] == epoch(0)[4:]
-        assert next(one, None) is None
-        assert [next(other) for _ in range(5)] == epoch(1)[2:]
-        assert list(one) == epoch(2)
+        loops = [iter(each) for each in (one, other, sequence)]
+        assert [[next(loop) for _ in range(3)] for loop in loops] == [epoch(0)[:3]] * 3
+        states = [each.state_dict() for each in (one, other, sequence)]
+        assert states == [states[0]] * 3
+        assert (states[0]["epoch"], states[0]["batch"]) == (0, 3)
+        assert [list(loop) for loop in loops] == [epoch(0)[3:]] * 3
+        for number in (1, 2):
+            assert list(one) == list(sequence) == epoch(number)
+        assert list(other) == epoch(1)
+        assert (one.epoch, other.epoch, sequence.epoch) == (3, 2, 3)
 
 
-def test_the_epoch_is_set_within_a_loop(make: Any) -> None:
-    """The loop goes on as it began, and the next one is of that epoch, whole: also if it is the same."""
+def test_what_is_made_of_a_sequence_begins_where_that_stands() -> None:
+    sequence = Told()
+    list(sequence)
+    loop = iter(sequence)
+    next(loop)  # a look
+    with sequence.prefetch(1) as batches:
+        assert list(batches) == epoch(1)
+    state = sequence.state_dict()
+    assert list(loop) == epoch(1)[1:]
+    sequence.load_state_dict(state)
+    for made in (sequence.prefetch(0), sequence.map(None), sequence.shard(0, 1)):
+        with made:
+            assert list(made) == epoch(1)[1:]
+            assert list(made) == epoch(2)
+    for make in (lambda: sequence.batch(2), sequence.shuffle):
+        with pytest.raises(StateError, match="within an epoch, and counts other batches"):
+            make()
+    assert list(sequence) == epoch(1)[1:]
+
+
+@pytest.mark.parametrize("how", ["epoch", "state"])
+def test_the_epoch_is_set_within_a_loop(make: Any, how: str) -> None:
+    """The loop is over, and says so; the next one is of that epoch, whole: also if it is the same."""
     for number in (0, 5):
         batches = make(Told())
         loop = iter(batches)
         assert [next(loop) for _ in range(3)] == epoch(0)[:3]
-        batches.epoch = number
-        assert [next(loop) for _ in range(4)] == epoch(0)[3:]
-        assert next(loop, None) is None
+        if how == "epoch":
+            batches.epoch = number
+        else:
+            batches.load_state_dict({**batches.state_dict(), "epoch": number, "batch": 0})
+        with pytest.raises(StalePassError, match="the epoch was set" if how == "epoch" else "a state was loaded"):
+            next(loop)
         assert list(batches) == epoch(number)
 
 
@@ -125,17 +169,21 @@ def test_a_batch_fails(make: Any) -> None:
 
 
 def test_other_batches() -> None:
-    """A place among batches of three samples is none among samples."""
+    """A place among samples is none among batches of three samples, and the other way round."""
     samples = SequenceArray({"x": np.arange(20)}, seed=1)
     batches = samples.batch(3)
     loop = iter(batches)
     next(loop)
-    with pytest.raises(StateError, match="what is read counts other batches than these"):
-        samples.state_dict()
-    batches.load_state_dict(batches.state_dict())
-    with pytest.raises(StateError, match="the state that was loaded counts other batches than these"):
-        next(iter(samples))
+    assert samples.state_dict()["batch"] == 0
+    state = batches.state_dict()
+    with pytest.raises(StateError, match="state is of sampler 'SequenceBatch', not 'SequenceArray'"):
+        samples.load_state_dict(state)
+    batches.load_state_dict(state)
     assert [batch["x"][0] for batch in batches] == list(range(3, 20, 3))
+    next(iter(samples))
+    samples.load_state_dict(samples.state_dict())
+    with pytest.raises(StateError, match="the state that was loaded into the SequenceArray is within an epoch"):
+        samples.batch(3)
 
 
 class Grows(Sequence):
@@ -226,8 +274,13 @@ def test_a_state_is_loaded_by_on_error() -> None:
         assert next(batches, None) is None
 
 
-def test_two_loops_of_a_front() -> None:
-    """A front-end is its own iterator."""
+def test_a_front_is_read_by_next() -> None:
+    """It is not its own iterator; next() of it reads the pass that was begun last."""
     with SequenceMap(Told(), 2) as batches:
-        assert list(zip(batches, batches, strict=False)) == [((0, index), (0, index + 1)) for index in (0, 2, 4)]
-        assert list(batches) == epoch(1)
+        iter(batches)
+        assert [next(batches) for _ in range(PER_EPOCH)] == epoch(0)
+        for _ in range(2):
+            with pytest.raises(StopIteration):
+                next(batches)
+        batches.epoch = 4
+        assert next(batches) == (4, 0)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sampler import MultiShotMemorySampler, SingleShotMemorySampler
-from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
+from workers import Sequence, SequenceArray, SequenceMap, StalePassError, StateError, current_rng, prefetch
 
 PER_EPOCH = 7
 
@@ -138,13 +138,16 @@ def test_what_follows(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sequence", "prefetch", "map of lists", "stream"])
 def test_loading_within_a_loop(name: str) -> None:
-    """Takes effect at once."""
+    """The loop is over, and the next one goes on from there."""
     sequence = MAKERS[name](2)
     loop = iter(sequence)
     some = [told(next(loop)) for _ in range(3)]
     state = sequence.state_dict()
     rest = [told(next(loop)) for _ in range(3)]
     sequence.load_state_dict(state)
+    with pytest.raises(StalePassError, match="a state was loaded"):
+        next(loop)
+    loop = iter(sequence)
     assert [told(next(loop)) for _ in range(3)] == rest
     sequence.epoch = 0
     assert passes(sequence, 1)[:6] == some + rest
@@ -200,10 +203,19 @@ def test_ranks(remainder: str) -> None:
 def test_what_is_made_of_a_shard() -> None:
     """Its own batches, or an error."""
     with Drawn(seed=1).shard(1, 2).map(noisy, 0) as part, Drawn(seed=1).map(noisy, 0) as whole:
-        assert [told(part[index]) for index in range(3)] == [told(whole[index]) for index in (1, 3, 5)]
-        for make in (lambda: part.map(noisy, 0), lambda: part.batch(2), lambda: part.prefetch(0)):
-            with pytest.raises(TypeError, match="a shard can be mapped or prefetched once"):
-                make()
+        mine = [told(whole[index]) for index in (1, 3, 5)]
+        assert [told(part[index]) for index in range(3)] == mine
+        for made in (part.prefetch(0), part.prefetch(1), part.map(lambda batch: batch)):
+            with made:
+                assert [told(made[index]) for index in range(3)] == mine
+                assert passes(made, 1) == mine
+                assert made.state_dict()["epoch"] == 1
+        with pytest.raises(TypeError, match="shard batches, not samples"):
+            part.batch(2)
+        with pytest.raises(TypeError, match="shuffle before sharding"):
+            part.shuffle()
+        with pytest.raises(TypeError, match="only a Sequence that is not sharded yet"):
+            part.shard(0, 2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -214,7 +226,6 @@ def test_the_epoch_is_set_in_between(workers: int) -> None:
         for _ in range(3):
             next(batches)
         batches.epoch = 5
-        next(batches)
         assert [batch[:2].tolist() for batch in batches] == [[5, index] for index in range(PER_EPOCH)]
 
 

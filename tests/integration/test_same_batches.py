@@ -299,7 +299,7 @@ def test_views_of_albumentations() -> None:
     )
     expected = [[view.tobytes() for view in views] for views, _ in sampler]
     with sampler.prefetch(nb_workers=2) as batches:
-        sampler.epoch = 0
+        batches.epoch = 0
         got = [[view.tobytes() for view in views] for views, _ in batches]
     assert got == expected
     assert all(one != other for one, other in got)

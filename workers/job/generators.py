@@ -34,7 +34,7 @@ from . import tensorflow_draws
 from .traced import is_traced, python_function_of
 
 #: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
-NOT_SENT = frozenset(("_position", "_keras", "_held", "_engine", "_reading", "_parcel", "_finalizer", "_kept"))
+NOT_SENT = frozenset(("_own_clock", "_fit", "_held", "_consumer", "_pool", "_pass", "_iterator", "_lock"))
 
 _MAX_ITEMS = 64  # of a container
 _MAX_OBJECTS = 4_000  # of a walk; nearer ones come first

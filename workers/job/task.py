@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import functools
+from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from workers.checks import short
@@ -17,30 +20,84 @@ def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
     return batch
 
 
-class Task:
-    """What a worker does: the items of job ``index``. This is what its replica is."""
+class Loose(enum.Enum):
+    """The first item of a job whose others are samples, which the consumer puts together to batches."""
 
-    def __init__(self, source: Any, functions: tuple[Any, ...], seed: int) -> None:
+    SAMPLES = enum.auto()
+
+
+class JobSource:
+    """A source that knows the items of a job: not always one, as of what has only ``__getitem__``."""
+
+    @abstractmethod
+    def items_of_job(self, index: int) -> list[Any]:
+        """The items of job ``index``. To be called within a job."""
+
+
+def items_of_job(source: Any, index: int) -> list[Any]:
+    """The items that job ``index`` of any ``source`` has. To be called within a job."""
+    return source.items_of_job(index) if isinstance(source, JobSource) else [source[index]]
+
+
+def one_of(items: list[Any]) -> Any:
+    """What an index stands for: the item, or the list of them."""
+    if items and items[0] is Loose.SAMPLES:
+        raise TypeError(
+            "a function before .batch() returns lists, or samples were skipped, so which ones are in a batch is known "
+            "only in a loop over all of them: use for batch in ..."
+        )
+    return items[0] if len(items) == 1 else items
+
+
+class Task:
+    """What a worker does: the items of job ``index``. This is what its replica is.
+
+    Args:
+        source: what is asked for each index; None: the jobs are sent what they work on.
+        functions: one for each SequenceMap of the chain; none: the batches as they are.
+        seed: what all random draws depend on.
+        as_items: for each function, whether the items of a list that it returns are delivered one by one. None: of all.
+    """
+
+    def __init__(
+        self, source: Any, functions: tuple[Callable[[Any], Any], ...], seed: int, as_items: Any = None
+    ) -> None:
         self.source = source
-        self.functions = functions  # one for each SequenceMap of the chain; none: the batches as they are
+        self.functions = functions
+        self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
+        self._knows_items = isinstance(source, JobSource)
 
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
         return Generators(lambda: [("source", self.source), ("functions", self.functions)])
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        items = [self.source[index] if payload is None else payload[0]]
-        for function in self.functions:
+        """The items of job ``index``, which works on ``payload``; None: on what the source has at ``index``."""
+        if payload is not None:
+            items = [payload[0]]
+        elif self._knows_items:
+            items = self.source.items_of_job(index)
+            if self.functions and items and items[0] is Loose.SAMPLES:
+                raise TypeError(
+                    "a function before .batch() returns lists, so its batches are put together where they are read: "
+                    "apply what works on batches in the loop, or have the function return one sample each"
+                )
+        else:
+            items = [self.source[index]]
+        for function, as_items in zip(self.functions, self.as_items, strict=True):
             results = [function(item) for item in items]
             items = []
             for result in results:
-                # Only a list: a tuple is a batch.
-                items.extend(result) if type(result) is list else items.append(result)
+                if type(result) is list and as_items:  # only a list: a tuple is a batch
+                    items.extend(result)
+                else:
+                    items.append(result)
         return items
 
 
 def one_function(function_to_run: Any) -> Any:
+    """``function_to_run`` as one function, or None."""
     if function_to_run is None or callable(function_to_run):
         return function_to_run
     if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):

@@ -24,3 +24,7 @@ class Metadata:
         self.time_pinning = 0.0
         self.time_start = time.perf_counter()
         self.pin_queue_size = 0
+
+    def note_job(self, job_ns: int) -> None:
+        """A job was run for ``job_ns``."""
+        self.time_processing += job_ns / 1e9

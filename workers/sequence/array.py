@@ -1,4 +1,4 @@
-"""Arrays as a sequence of samples, and samples as a sequence of batches."""
+"""Arrays as a sequence of samples."""
 
 from __future__ import annotations
 
@@ -7,63 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from workers.checks import check_int
+from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
 
-from .base import Sequence, SequenceDerived
-
-
-class SequenceBatch(SequenceDerived):
-    """Batches of consecutive samples of another sequence."""
-
-    def __init__(self, source_split: Sequence, batch_size: int, discard_batch_not_full: bool = False) -> None:
-        self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = discard_batch_not_full
-        super().__init__(source_split)
-        if isinstance(source_split, SequenceDerived):
-            from .shard import check_not_sharded
-
-            check_not_sharded(source_split)
-
-    def _unit(self) -> tuple[Any, ...]:
-        return (*super()._unit(), (self.batch_size, self.discard_batch_not_full))
-
-    def _described(self) -> list[Any]:
-        return [*super()._described(), self.batch_size, self.discard_batch_not_full]
-
-    def __len__(self) -> int:
-        samples = len(self.source_split)
-        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
-
-    def __getitem__(self, index: int) -> Any:
-        start = index * self.batch_size
-        stop = min(start + self.batch_size, len(self.source_split))
-        if isinstance(self.source_split, SequenceArray):
-            return self.source_split.take(slice(start, stop))
-        return stack([self.source_split[at] for at in range(start, stop)])
-
-    def subsample(self, nb_samples: int) -> Sequence:
-        return SequenceBatch(self.source_split.subsample(nb_samples), self.batch_size, self.discard_batch_not_full)
-
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
-        source = self.source_split.subsample_uids(uids, uids_name, new_sampler)
-        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full)
-
-
-def stack(samples: list[Any]) -> Any:
-    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists."""
-    first = samples[0]
-    if isinstance(first, Mapping):
-        return {key: stack([sample[key] for sample in samples]) for key in first}
-    if isinstance(first, tuple):
-        parts = [stack(list(part)) for part in zip(*samples, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    if isinstance(first, list):
-        return [stack(list(part)) for part in zip(*samples, strict=True)]
-    if first is None or isinstance(first, (str, bytes)):
-        return samples
-    return np.stack([np.asarray(sample) for sample in samples])
+from .base import Sequence
 
 
 class SequenceArray(Sequence):
@@ -88,10 +36,10 @@ class SequenceArray(Sequence):
         super().__init__(seed=seed)
         if not isinstance(arrays, Mapping) or not arrays:
             raise TypeError(f"arrays must be a dict of at least one array, not {arrays!r:.200}")
-        lengths = {name: len(array) for name, array in arrays.items()}
+        self.arrays = {name: _as_array(name, array) for name, array in arrays.items()}
+        lengths = {name: len(array) for name, array in self.arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays must be of equal lengths, not {lengths}")
-        self.arrays = {name: _as_array(array) for name, array in arrays.items()}
         self.nb_samples = next(iter(lengths.values()))
         if sampler is not None and not callable(sampler):
             sampler = self._check_positions(sampler)
@@ -111,8 +59,8 @@ class SequenceArray(Sequence):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_order": (-1, None)}
 
-    def _described(self) -> list[Any]:
-        return [*super()._described(), self.nb_samples, sorted(map(str, self.arrays))]
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), self.nb_samples, sorted(map(str, self.arrays))]
 
     def _positions(self) -> Any:
         if not callable(self.sampler):
@@ -134,21 +82,40 @@ class SequenceArray(Sequence):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
-    def take(self, where: slice) -> dict[str, Any]:
-        """The samples of a slice of the order, as a dict of arrays."""
+    def take(self, where: Any) -> dict[str, Any]:
+        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays."""
         positions = self._positions()
         return {
             name: array[where] if positions is None else array[positions[where]] for name, array in self.arrays.items()
         }
 
+    def _samples_at(self, places: Any) -> Any:
+        if type(self).__getitem__ is not SequenceArray.__getitem__:
+            return None  # a subclass has samples of its own
+        first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
+        is_run = number < 2 or bool((np.diff(places) == 1).all())
+        return self.take(slice(first, first + number) if is_run else places)
+
     def subsample(self, nb_samples: int) -> SequenceArray:
+        """A sequence of ``nb_samples`` of the samples that ``sampler`` draws, chosen at random (by ``seed``) and fixed.
+
+        Where ``sampler`` is a function, their order is that of what it returns for each epoch. If it draws a sample
+        more than once, what is fixed is not the samples but their places in what it returns.
+        """
         nb_samples = check_int("nb_samples", nb_samples, 1)
-        if nb_samples > self.nb_samples:
-            raise ValueError(f"nb_samples must be at most the {self.nb_samples} samples there are, not {nb_samples}")
-        rng = np.random.default_rng(self.seed)
-        return self._at(np.sort(rng.choice(self.nb_samples, nb_samples, replace=False)), None)
+        positions = self._positions()
+        drawn = np.arange(self.nb_samples) if positions is None else positions
+        if nb_samples > len(drawn):
+            raise ValueError(f"nb_samples must be at most the {len(drawn)} samples there are, not {nb_samples}")
+        chosen = np.sort(np.random.default_rng(self.seed).choice(len(drawn), nb_samples, replace=False))
+        if not callable(self.sampler):
+            return self._at(drawn[chosen], None)
+        is_fixed = len(np.unique(drawn)) == len(drawn)
+        sampler = _Chosen(self.sampler, drawn[chosen] if is_fixed else chosen, is_fixed)
+        return SequenceArray(self.arrays, sampler, seed=self.seed)
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceArray:
+        """See :meth:`Sequence.subsample_uids`; ``new_sampler``: the order of these samples, as ``sampler``."""
         if uids_name not in self.arrays:
             raise ValueError(f"uids_name must be one of {sorted(self.arrays)}, not {uids_name!r}")
         where: dict[Any, list[int]] = {}
@@ -162,9 +129,26 @@ class SequenceArray(Sequence):
         return SequenceArray({name: a[positions] for name, a in self.arrays.items()}, sampler, seed=self.seed)
 
 
-def _as_array(values: Any) -> Any:
-    if isinstance(values, np.ndarray):
+class _Chosen:
+    """A sampler: those of what another one draws that are ``chosen``, or that stand at these places."""
+
+    def __init__(self, sampler: Any, chosen: Any, is_of_samples: bool) -> None:
+        self.sampler = sampler
+        self.chosen = chosen
+        self.is_of_samples = is_of_samples
+
+    def __call__(self, nb_samples: int) -> Any:
+        drawn = np.asarray(self.sampler(nb_samples))
+        if self.is_of_samples:
+            return drawn[np.isin(drawn % nb_samples, self.chosen % nb_samples)]
+        return drawn[self.chosen[self.chosen < len(drawn)]]
+
+
+def _as_array(name: str, values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.ndim:
         return values
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
+        raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:
         return np.asarray(values)
     except ValueError:  # items of different shapes: an array of objects

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as OrderOf
 from typing import Any
 
-from workers.checks import check_choice, check_index, check_int
+from workers.checks import check_choice, check_int
 from workers.errors import StateError
-from workers.for_keras.dataset import is_called_by_keras
 
-from .base import Sequence, SequenceDerived, _mark
-from .state import Place
-
-
-def check_not_sharded(source: Any) -> None:
-    """Raise TypeError for what is made of a shard in between: its batches would be numbered anew."""
-    while isinstance(source, SequenceDerived):
-        source = source.source_split
-        if isinstance(source, SequenceShard):
-            raise TypeError(
-                "a shard can be mapped or prefetched once: sequence.map(f).batch(n).shard(rank, world) first"
-            )
+from .base import Sequence
+from .chain import makes
+from .derived import SequenceDerived, job_of, jobs_of
+from .position import Position
 
 
+@makes("shard")
 class SequenceShard(SequenceDerived):
     """Of each ``world`` consecutive batches, the one of number ``rank``. Made by :meth:`Sequence.shard`."""
 
@@ -31,7 +24,7 @@ class SequenceShard(SequenceDerived):
         if self.rank >= self.world:
             raise ValueError(f"rank must be 0 to {self.world - 1}, not {self.rank}")
         self.remainder = check_choice("remainder", remainder, ("drop", "pad"))
-        if not isinstance(source_split, Sequence) or isinstance(source_split, SequenceShard):
+        if not isinstance(source_split, Sequence) or source_split._stride > 1:
             raise TypeError(f"only a Sequence that is not sharded yet can be, not {type(source_split).__name__}")
         if source_split.is_stream:
             raise TypeError(f"{type(source_split).__name__} is sharded by files: give it shard=(rank, world)")
@@ -39,47 +32,45 @@ class SequenceShard(SequenceDerived):
 
     def __len__(self) -> int:
         """Steps in an epoch: the same for all ranks."""
-        return self._steps(0)
+        return self._num_steps(0)
 
-    def _steps(self, batch: int) -> int:
-        left = len(self.source_split) - batch
+    def __getitem__(self, index: int) -> Any:
+        return self.source_split[self._place(index)]
+
+    def _num_steps(self, batch: int) -> int:
+        left = self._source_length() - batch
         return left // self.world if self.remainder == "drop" else -(-left // self.world)
 
+    def _place(self, index: int) -> int:
+        return (index * self.world + self.rank) % self._source_length()
+
+    def _identity(self) -> list[Any]:
+        return self.source_split._identity()  # type: ignore[no-any-return]  # all ranks are at the same place
+
+    def _jobs(self) -> Any:
+        return jobs_of(self.source_split)
+
+    def _job_of(self, index: int, epoch: int) -> int:
+        return job_of(self.source_split, self._place(index), epoch)  # so no two ranks draw the same
+
+    def _groups(self) -> Any:
+        return self.source_split._groups()
+
     @property
-    def _step(self) -> int:  # type: ignore[override]
+    def _stride(self) -> int:  # type: ignore[override]
         return self.world
 
-    def _left(self, place: Place) -> list[int]:
-        if place.apart or place.partial:
+    def _places(self, position: Position) -> OrderOf[int]:
+        if position.apart or position.delivered.partial:
             raise StateError("the state was taken with in_order=False, or within a list: ranks cannot go on there")
-        batch, length = place.batch, len(self.source_split)
-        return [(batch + step * self.world + self.rank) % length for step in range(self._steps(batch))]
-
-    def _computed(self, epoch: int, index: int) -> Any:
-        return self.source_split._computed(epoch, index)  # so no two ranks draw the same
-
-    @_mark  # not a job of its own: the source's, so that no two ranks draw the same
-    def __getitem__(self, index: int) -> Any:
-        index = check_index(index, self)
-
-        def compute(index: int) -> Any:
-            return self.source_split[(index * self.world + self.rank) % len(self.source_split)]
-
-        return self._keras_batch(index, compute) if is_called_by_keras() else compute(index)
-
-    # -- its state is that of the source: all ranks are at the same place
-
-    def _described(self) -> list[Any]:
-        found: list[Any] = self.source_split._described()
-        return found
+        batch, length, steps = position.delivered.batch, self._source_length(), self._num_steps(position.delivered[0])
+        mine = range(batch + self.rank, batch + steps * self.world, self.world)
+        if steps and mine[-1] >= length:
+            return [place % length for place in mine]
+        return mine
 
     def _length_of_epoch(self) -> int | None:
-        length: int | None = self.source_split._length_of_epoch()
-        return length
+        return self.source_split._length_of_epoch()  # type: ignore[no-any-return]
 
     def _is_at_end(self, batch: int) -> bool:
-        return self._steps(min(batch, len(self.source_split))) == 0
-
-    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence:
-        """Not of a shard: ``sequence.batch(n).shard(rank, world)``."""
-        raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
+        return self._num_steps(min(batch, self._source_length())) == 0

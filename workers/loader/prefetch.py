@@ -7,6 +7,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from workers.checks import check_choice
+from workers.sequence.chain import makes
+from workers.sequence.shuffle import SequenceShuffle
+
 from .sequence_map import SequenceMap
 
 
@@ -23,6 +27,7 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
+@makes("prefetch")
 def prefetch(
     sequence: Any,
     nb_workers: int | None = None,
@@ -30,9 +35,10 @@ def prefetch(
     executor: str = "process",
     seed: int | None = None,
     in_order: bool = True,
-    on_error: str | Callable[[BaseException], str] = "raise",
+    on_error: str | Callable[[BaseException], str] | None = None,
     job_timeout: float | None = None,
     max_retries: int = 2,
+    shuffle: bool = False,
 ) -> SequenceMap:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
@@ -40,6 +46,7 @@ def prefetch(
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
         nb_workers: None: the cores this process may use less one, at least 1.
         max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries: see :class:`SequenceMap`.
+        shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -48,6 +55,8 @@ def prefetch(
     ...     print(list(batches))
     [1, 2, 3]
     """
+    if check_choice("shuffle", shuffle, (True, False)):
+        sequence = SequenceShuffle(sequence, seed=seed)
     return SequenceMap(
         sequence,
         max(1, usable_cores() - 1) if nb_workers is None else nb_workers,

@@ -1,0 +1,395 @@
+"""What is made of a sequence, and of that again: whose workers compute it, what closing closes, what lists become."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
+from workers.sequence.batched import stack, unstack
+
+LENGTH = 23
+
+
+class Numbers(Sequence):
+    """Sample i is (i, its process, a draw, its epoch)."""
+
+    def __init__(self, length: int = LENGTH) -> None:
+        super().__init__(seed=1)
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return index, os.getpid(), float(current_rng().random()), self.epoch
+
+
+def same(sample: Any) -> Any:
+    return sample
+
+
+def num_processes() -> int:
+    """Worker processes of this one's pools, of which each has a server besides."""
+    process = psutil.Process()
+    return len(process.children(recursive=True)) - len(process.children())
+
+
+def numbers_of(batches: Any) -> list[int]:
+    return [int(number) for batch in batches for number in np.atleast_1d(batch[0])]
+
+
+# -- whose workers
+
+
+CHAINS: dict[str, Any] = {
+    "map, batch": lambda: Numbers().map(same, nb_workers=2).batch(4),
+    "prefetch, batch": lambda: Numbers().prefetch(2).batch(4),
+    "a list, batch": lambda: prefetch([(i, os.getpid) for i in range(LENGTH)], 2).batch(4),
+    "map, shard": lambda: Numbers().map(same, nb_workers=2).shard(1, 3),
+    "map, shuffle": lambda: Numbers().map(same, nb_workers=2).shuffle(),
+    "map, shuffle, batch, shard": lambda: Numbers().map(same, nb_workers=2).shuffle().batch(2).shard(0, 2),
+    "map, batch, map": lambda: Numbers().map(same, nb_workers=1).batch(4).map(same, nb_workers=1),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_workers_work_for_the_end_of_the_chain(name: str) -> None:
+    """All of it is computed in them, by one pool, and they are gone with it."""
+    with CHAINS[name]() as made:
+        assert isinstance(made, SequenceMap)
+        batches = list(made)
+        assert num_processes() == 2
+        if name != "a list, batch":
+            assert os.getpid() not in {int(pid) for batch in batches for pid in np.atleast_1d(batch[1])}
+        assert made.metadata.time_processing > 0
+    assert num_processes() == 0
+
+
+def test_the_same_batches_with_and_without_workers() -> None:
+    for make in (
+        lambda workers: Numbers().map(same, workers).batch(4),
+        lambda workers: Numbers().map(same, workers).shuffle(),
+        lambda workers: Numbers().map(same, workers).batch(4).shuffle().shard(1, 2),
+        lambda workers: Numbers().shuffle().map(same, workers).batch(3),
+    ):
+        found = []
+        for workers in (0, 1, 2):
+            with make(workers) as made:
+                found.append([np.array([*map(np.array, (b[0], b[2], b[3]))]).tolist() for _ in range(2) for b in made])
+                by_index = made[1]
+                assert np.array_equal(by_index[0], list(itertools.islice(made, 2))[1][0])
+        assert found[0] == found[1] == found[2]
+
+
+def test_closing_closes_nothing_that_it_was_made_from() -> None:
+    numbers = Numbers()
+    mapped = numbers.map(same, nb_workers=1)
+    for make in (lambda s: s.batch(4), lambda s: s.shuffle(), lambda s: s.shard(0, 2), lambda s: s.map(same, 1)):
+        for source in (numbers, mapped):
+            with make(source) as made:
+                next(iter(made))
+            assert numbers_of(source) == list(range(LENGTH))
+    mapped.close()
+    assert numbers_of(numbers) == list(range(LENGTH))
+    assert num_processes() == 0
+
+
+def test_a_loop_under_way_keeps_its_workers() -> None:
+    with Numbers().prefetch(1) as batches:
+        loop = iter(batches)
+        assert next(loop)[0] == 0
+        with batches.batch(4) as made:
+            assert numbers_of(made) == list(range(LENGTH))
+        assert numbers_of(loop) == list(range(1, LENGTH))
+
+
+# -- shuffled
+
+
+def test_shuffle() -> None:
+    """The same batches in another order in each epoch: with workers, by index, from a state on."""
+    plain = Numbers()
+    expected = {batch[0]: batch[2:] for batch in plain}
+    shuffled = Numbers().shuffle()
+    by_hand = [shuffled[index] for index in range(LENGTH)]
+    epochs = [list(shuffled) for _ in range(2)]
+    assert [batch[0] for batch in by_hand] == numbers_of(epochs[0])
+    assert {batch[0]: batch[2:] for batch in epochs[0]} == expected
+    orders = [numbers_of(each) for each in epochs]
+    assert [sorted(order) for order in orders] == [list(range(LENGTH))] * 2
+    assert len({tuple(order) for order in [*orders, list(range(LENGTH))]}) == 3
+    for workers in (0, 2):
+        with Numbers().shuffle().prefetch(workers) as batches:
+            loop = iter(batches)
+            assert numbers_of(itertools.islice(loop, 5)) == orders[0][:5]
+            state = batches.state_dict()
+        with Numbers().shuffle().prefetch(2 - workers) as batches:
+            batches.load_state_dict(state)
+            assert [numbers_of(batches), numbers_of(batches)] == [orders[0][5:], orders[1]]
+    with pytest.raises(StateError, match="not 'SequenceShuffle'"):
+        Numbers().shuffle().load_state_dict(plain.state_dict())
+
+
+def test_shuffle_of_ranks() -> None:
+    whole = numbers_of(Numbers(24).shuffle())
+    ranks = [numbers_of(Numbers(24).shuffle().shard(rank, 3)) for rank in range(3)]
+    assert [number for step in zip(*ranks, strict=True) for number in step] == whole
+
+
+def test_shuffled_samples() -> None:
+    """Before a batch: the samples are shuffled; of arrays, at the speed of a slice."""
+    arrays = SequenceArray({"x": np.arange(1000)}, seed=1).shuffle()
+    batches = arrays.batch(64)
+    for _ in range(2):
+        order = np.concatenate([batch["x"] for batch in batches])
+        assert sorted(order) == list(range(1000))
+        assert [int(sample["x"]) for sample in arrays] == order.tolist()
+    assert arrays._samples_at(np.arange(3)) is not None
+
+
+def test_prefetch_shuffled() -> None:
+    with prefetch(list(range(100)), 1, shuffle=True, seed=3) as batches:
+        epochs = [list(batches) for _ in range(2)]
+    assert [sorted(each) for each in epochs] == [list(range(100))] * 2
+    assert epochs[0] != epochs[1]
+    with prefetch(list(range(100)), 0, shuffle=True, seed=3) as batches:
+        assert list(batches) == epochs[0]
+
+
+def test_shuffle_takes_no_memory() -> None:
+    with Numbers(10**12).shuffle().prefetch(1) as batches:
+        loop = iter(batches)
+        first = [batch[0] for batch in itertools.islice(loop, 50)]
+        assert len(set(first)) == 50
+        state = batches.state_dict()
+    others = Numbers(10**12).shuffle()
+    others.load_state_dict({**state, "batch": 7})
+    assert [batch[0] for batch in itertools.islice(others, 43)] == first[7:]
+
+
+def test_what_cannot_be_shuffled() -> None:
+    class Stream(Numbers):
+        is_stream = True
+
+    with pytest.raises(TypeError, match="Stream is read in an order of its own"):
+        Stream().shuffle()
+    with pytest.raises(TypeError, match="generator has no indices"):
+        prefetch((i for i in range(3)), 0, shuffle=True)
+    with pytest.raises(ValueError, match="shuffle must be one of True, False, not 7"):
+        prefetch([1], 0, shuffle=7)  # type: ignore[arg-type]
+
+
+# -- lists
+
+
+def positive_and_negative(number: int) -> list[int]:
+    """Number, and its negative; nothing for multiples of 5."""
+    return [number, -number] if number % 5 else []
+
+
+def expected_items(length: int) -> list[int]:
+    return [item for number in range(length) for item in positive_and_negative(number)]
+
+
+def in_groups(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+@pytest.fixture(params=[0, 2])
+def nb_workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    return request.param
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 50])
+@pytest.mark.parametrize("discard", [False, True])
+def test_batches_of_lists(nb_workers: int, size: int, discard: bool) -> None:
+    """Of the items; from any state on, byte for byte."""
+    length = 22
+
+    def made() -> SequenceMap:
+        return prefetch(list(range(length)), 0, seed=1).map(positive_and_negative, nb_workers).batch(size, discard)
+
+    expected = in_groups(expected_items(length // size * size if discard else length), size)
+    expected = [group for group in expected if len(group) == size or not discard]
+    with made() as batches:
+        states, found = [batches.state_dict()], []
+        for batch in batches:
+            found.append(batch.tolist())
+            states.append(batches.state_dict())
+        assert found == expected
+        assert [batch.tolist() for batch in batches] == expected
+    with made() as others:
+        for step, state in enumerate(states[:-1]):
+            others.load_state_dict(state)
+            assert [batch.tolist() for batch in others] == found[step:], state
+        if len(others):
+            with pytest.raises(TypeError, match="use for batch in"):
+                others[0]
+
+
+def test_some_lists_and_some_not(nb_workers: int) -> None:
+    """A batch that a worker has made whole is taken apart again where samples are left over before it."""
+
+    def sometimes(number: int) -> Any:
+        sample = {"x": np.array([number, number + 0.5]), "name": f"n{number}", "pair": (number, None)}
+        return [sample] * 3 if number == 5 else sample
+
+    order = [*range(5), 5, 5, 5, *range(6, 20)]
+    with prefetch(list(range(20)), 0, seed=1).map(sometimes, nb_workers).batch(4) as batches:
+        found = list(batches)
+    assert [batch["x"][:, 0].tolist() for batch in found] == in_groups(order, 4)
+    assert [batch["name"] for batch in found] == [[f"n{i}" for i in group] for group in in_groups(order, 4)]
+    assert [batch["pair"][0].tolist() for batch in found] == in_groups(order, 4)
+
+
+def test_unstack() -> None:
+    samples = [
+        {"a": (np.full((2, 3), at), at), "b": ["x", [float(at), None]], "c": np.float32(at), "d": b"y"}
+        for at in range(3)
+    ]
+    batch = stack(samples)
+    again = stack(unstack(batch))
+    assert [unstack(batch)[1][key] for key in "bd"] == [["x", [1.0, None]], b"y"]
+    assert repr(again) == repr(batch)
+
+
+def test_lists_as_they_are(nb_workers: int) -> None:
+    with prefetch(list(range(1, 4)), 0, seed=1).map(positive_and_negative, nb_workers, as_items=False) as batches:
+        assert list(batches) == [[1, -1], [2, -2], [3, -3]]
+        for x, y in batches:
+            assert x == -y
+
+
+def test_columns_are_warned_of(nb_workers: int, caplog: Any) -> None:
+    """A list of x and y, such as torch's default_collate returns, is two batches: the log says so, once."""
+    with prefetch(list(range(6)), 0, seed=1).map(lambda i: [np.zeros((8, 3)), np.zeros(8)], nb_workers) as batches:
+        assert [batch.shape for batch in batches] == [(8, 3), (8,)] * 6
+    assert len([each for each in caplog.records if "as_items=False" in each.message]) == 1
+    caplog.clear()
+    with prefetch(list(range(6)), 0, seed=1).map(lambda i: [np.zeros((8, 3))] * 2, nb_workers) as batches:
+        list(batches)
+    assert not caplog.records
+
+
+def test_what_works_on_batches_of_lists() -> None:
+    """It cannot know them in a worker."""
+    with (
+        prefetch(list(range(8)), 0, seed=1).map(positive_and_negative, 0).batch(3).map(same, 1) as batches,
+        pytest.raises(TypeError, match=r"a function before .* returns lists"),
+    ):
+        list(batches)
+
+
+# -- errors
+
+
+def fails_at_three(sample: Any) -> Any:
+    if sample == 3:
+        raise OSError("of sample 3")
+    return sample
+
+
+def test_skipping_is_inherited(nb_workers: int, caplog: Any) -> None:
+    """By batches, parts, and further maps: the sample is left out, and the batches are whole."""
+    arrays = SequenceArray({"x": np.arange(10), "uid": np.arange(10)}, seed=1)
+
+    def value(sample: Any) -> Any:
+        return fails_at_three(int(sample["x"]))
+
+    def made() -> SequenceMap:
+        return arrays.map(value, nb_workers, on_error="skip")
+
+    with made().batch(4) as batches:
+        assert [batch.tolist() for batch in batches] == [[0, 1, 2, 4], [5, 6, 7, 8], [9]]
+    with made().map(lambda x: x + 1) as batches:
+        assert list(batches) == [1, 2, 3, 5, 6, 7, 8, 9, 10]
+    with made().subsample_uids([2, 3, 4], "uid") as part:
+        assert list(part) == [2, 4]
+    with made().subsample(10) as part:
+        assert list(part) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    with arrays.map(value, nb_workers).batch(4) as batches, pytest.raises(OSError, match="of sample 3"):
+        list(batches)
+    assert nb_workers or "is skipped" in caplog.text
+
+
+# -- arrays
+
+
+def test_a_subclass_with_samples_of_its_own() -> None:
+    class Doubled(SequenceArray):
+        def __getitem__(self, index: int) -> Any:
+            return {"x": super().__getitem__(index)["x"] * 2}
+
+    doubled = Doubled({"x": np.arange(5)}, seed=1)
+    assert [int(sample["x"]) for sample in doubled] == [0, 2, 4, 6, 8]
+    assert [batch["x"].tolist() for batch in doubled.batch(4)] == [[0, 2, 4, 6], [8]]
+    assert sorted(np.concatenate([batch["x"] for batch in doubled.shuffle().batch(4)])) == [0, 2, 4, 6, 8]
+
+
+def test_a_part_of_what_the_sampler_draws() -> None:
+    arrays = {"x": np.arange(20)}
+    part = SequenceArray(arrays, sampler=[0, 1, 2, 3, 4], seed=1).subsample(4)
+    assert len({int(sample["x"]) for sample in part} & {0, 1, 2, 3, 4}) == 4
+    with pytest.raises(ValueError, match="nb_samples must be at most the 5 samples"):
+        SequenceArray(arrays, sampler=[0, 1, 2, 3, 4], seed=1).subsample(6)
+
+    def held_in(nb_samples: int) -> Any:
+        return np.random.permutation(10)
+
+    part = SequenceArray(arrays, sampler=held_in, seed=1).subsample(8)
+    epochs = [[int(sample["x"]) for sample in part] for _ in range(4)]
+    assert len(epochs[0]) == 8
+    assert {*epochs[0]} <= set(range(10))
+    assert len({frozenset(each) for each in epochs}) == 1
+    assert len({tuple(each) for each in epochs}) == 4
+    part = SequenceArray(arrays, sampler=lambda n: np.random.choice(n, 10), seed=1).subsample(4)
+    assert [len(list(part)) for _ in range(3)] == [4] * 3
+
+
+# -- arguments
+
+
+def test_the_seed_may_be_set() -> None:
+    class Seeded(Numbers):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.seed = seed
+
+    assert Seeded(5).seed == 5
+    assert [each[2] for each in Seeded(5)] == [each[2] for each in Seeded(5).prefetch(0)]
+    assert [each[2] for each in Seeded(5)] != [each[2] for each in Seeded(6)]
+    with pytest.raises(ValueError, match="seed must be None or 0 to"):
+        Seeded(-1)
+    batches = Numbers().batch(2)
+    with pytest.raises(AttributeError, match="the seed of a SequenceBatch is that of its source"):
+        batches.seed = 5
+
+
+def test_the_order_of_arguments_of_trw() -> None:
+    with Numbers().map(same, 1, 4, 0.01, lambda batch, source: batch[0], 7) as batches:
+        assert (batches.nb_workers, batches.max_queue_size, batches.queue_timeout) == (1, 7, 0.01)
+        assert list(batches) == list(range(LENGTH))
+    with Numbers().map(same, 2, 4) as batches:
+        assert batches.max_queue_size == 8
+
+
+def test_arrays_that_are_none() -> None:
+    with pytest.raises(TypeError, match=r"arrays\['y'\] must be an array or a list, not 5 \(int\)"):
+        SequenceArray({"x": np.arange(3), "y": 5})
+    with pytest.raises(TypeError, match=r"arrays\['name'\] must be an array or a list, not 'abc'"):
+        SequenceArray({"x": np.arange(3), "name": "abc"})
+    with pytest.raises(TypeError, match=r"arrays\['y'\] must be"):
+        SequenceArray({"y": np.array(5)})
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: Any) -> None:
+    caplog.set_level(logging.WARNING, "workers")

@@ -1,0 +1,152 @@
+"""What comes between an outcome of the engine and the loop: errors, ``collate_fn``, statistics."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workers.engine.engine import Outcome
+from workers.engine.schedule import Failure
+from workers.errors import StalePassError, presentable
+from workers.sequence.passes import Pass
+
+from .metadata import Metadata
+from .on_error import OnError
+
+if TYPE_CHECKING:
+    from .sequence_map import SequenceMap
+
+logger = logging.getLogger("workers")
+
+
+class Consumer:
+    """Reads the passes of a front-end."""
+
+    def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None) -> None:
+        self.metadata = Metadata()
+        self._on_error = on_error
+        self._collate_fn = collate_fn
+        self._has_warned = False
+
+    def next(self, of: SequenceMap, begun: Pass, timeout_s: float | None = None) -> Any:
+        """The next batch.
+
+        Raises:
+            StopIteration: the pass is over, or ``timeout_s``. StalePassError: another pass has taken its place. What
+                the job has raised.
+        """
+        of._check(begun)
+        metadata, start = self.metadata, time.perf_counter()
+        while not begun.ready:
+            metadata.pin_queue_size += len(begun.engine.outcomes)
+            try:
+                outcome = begun.outcome(timeout_s)
+            except queue.Empty:
+                raise StopIteration from None
+            if outcome is None:
+                if begun.has_rest():
+                    break
+                begun.end(of)
+                raise StopIteration
+            try:
+                self._take(of, begun, outcome)
+            finally:
+                del outcome  # no cycle with an error that it may hold
+        metadata.time_to_get_next_batch += time.perf_counter() - start
+        metadata.nb_batches += 1
+        return begun.deliver() if self._collate_fn is None else self._collated(of, begun)
+
+    def next_items(self, of: SequenceMap, begun: Pass, timeout_s: float) -> list[Any]:
+        """All items of the next job of a pass that states do not count; none, if it is skipped.
+
+        Raises:
+            queue.Empty: ``timeout_s`` is over. StalePassError. What the job has raised.
+        """
+        of._check(begun)
+        metadata, start = self.metadata, time.perf_counter()
+        try:
+            outcome = begun.outcome(timeout_s)
+        finally:
+            metadata.time_to_get_next_batch += time.perf_counter() - start
+        assert outcome is not None
+        try:
+            self._take(of, begun, outcome)
+        finally:
+            del outcome  # no cycle with an error that it may hold
+        metadata.nb_batches += 1
+        items = []
+        while begun.ready:
+            items.append(begun.deliver() if self._collate_fn is None else self._collated(of, begun))
+        return items
+
+    def _take(self, of: SequenceMap, begun: Pass, outcome: Outcome) -> None:
+        """Have the items of ``outcome`` ready, or raise what has become of its job."""
+        metadata, items = self.metadata, outcome.value
+        metadata.time_processing += outcome.job_ns / 1e9
+        error = None
+        if type(items) is Failure:
+            items = []
+            try:
+                items = self._on_error.items(begun, outcome, lambda: _check_still(of, begun), metadata.note_job)
+            except StalePassError:
+                raise
+            except Exception as raised:
+                error = raised
+        else:
+            metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
+            if len(items) > 1 and not self._has_warned:
+                self._has_warned = _warn_of_columns(items)
+        if not begun.engine.has_ended:
+            with of._lock:
+                of._check(begun)
+                begun.take(outcome, items)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, outcome  # no cycle with the error
+
+    def _collated(self, of: SequenceMap, begun: Pass) -> Any:
+        """As :meth:`Pass.deliver`; ``collate_fn`` is called in between, and a state that it takes counts the batch."""
+        assert self._collate_fn is not None
+        ready, position = begun.ready, begun.position
+        batch, marks = ready[-1]
+        before, after = position.delivered, position.after(marks)
+        position.delivered = after
+        try:
+            batch = self._collate_fn(batch, source=of)
+        except Exception as error:
+            del ready[-1]
+            if presentable(error) is error:
+                raise
+            raise presentable(error) from error
+        except BaseException:
+            position.delivered = before
+            raise
+        del ready[-1]  # no call comes behind it
+        return batch
+
+
+def _check_still(of: SequenceMap, begun: Pass) -> None:
+    """Raise StalePassError if ``on_error`` has begun another pass. It may have closed the front-end."""
+    if not begun.engine.has_ended:
+        of._check(begun)
+
+
+def _warn_of_columns(items: list[Any]) -> bool:
+    """Say it if the items of a list look like the arrays of one batch, as torch's ``default_collate`` has them."""
+    shapes = [np.shape(item) for item in items] if all(hasattr(item, "shape") for item in items[:4]) else []
+    if len(shapes) > 4 or len({shape[:1] for shape in shapes}) != 1 or len({len(shape) for shape in shapes}) == 1:
+        return False
+    logger.warning(
+        "function_to_run returns a list of %d arrays, which are delivered one by one, as %d batches. If they are one "
+        "batch, return a tuple, or map with as_items=False",
+        len(items),
+        len(items),
+    )
+    return True

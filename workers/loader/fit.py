@@ -1,0 +1,35 @@
+"""The front-end of a Sequence that is given to ``model.fit`` as it is."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from workers.for_keras import adapter
+from workers.sequence.base import Sequence
+from workers.sequence.clock import Clock
+
+from .prefetch import usable_cores
+from .sequence_map import SequenceMap
+
+
+class FitFront(SequenceMap):
+    """The workers of a Sequence, which owns them: so it is held weakly. Their epochs are its own."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        super().__init__(sequence, max(1, usable_cores() - 1))
+
+    @property
+    def source_split(self) -> Any:
+        return self._source()
+
+    @source_split.setter
+    def source_split(self, source: Sequence) -> None:
+        self._source = weakref.ref(source)
+
+    @property
+    def _clock(self) -> Clock:
+        return self.source_split._clock  # type: ignore[no-any-return]
+
+
+adapter.make_front.append(FitFront)

@@ -1,0 +1,119 @@
+"""What a front-end maps: its jobs, and where it stands, as its source answers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from collections.abc import Sequence as OrderOf
+from typing import Any
+
+from workers.errors import StateError
+from workers.job.task import JobSource, Task, one_of
+from workers.sequence.base import Sequence
+from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.order import Permuted
+from workers.sequence.passes import Groups
+from workers.sequence.position import Position
+
+logger = logging.getLogger("workers")
+
+
+class Mapped(SequenceDerived, JobSource):
+    """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
+
+    nb_workers: int
+    function_to_run: Any
+    as_items: bool
+    collate_fn: Callable[..., Any] | None
+    on_error: Any
+    _is_indexed: bool
+
+    def _jobs(self) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:
+        source, functions, as_items = jobs_of(self.source_split)
+        if self.function_to_run is None:
+            return source, functions, as_items
+        return source, (*functions, self.function_to_run), (*as_items, self.as_items)
+
+    @property
+    def _is_opaque(self) -> bool:  # type: ignore[override]
+        return self.collate_fn is not None
+
+    def _task(self) -> Task:
+        task = super()._task()
+        if not self._is_indexed:  # it is read here
+            task.source = None
+        return task
+
+    def items_of_job(self, index: int) -> list[Any]:
+        """Its items at ``index``, none if they are to be skipped. For jobs that work on them, as of a batch."""
+        try:
+            return self._items(index)
+        except Exception as error:
+            if self.on_error != "skip":
+                raise
+            logger.error("item %d is skipped", index, exc_info=error)
+            return []
+
+    def __getitem__(self, index: int) -> Any:
+        return one_of(self._items(index))
+
+    def _items(self, index: int) -> list[Any]:
+        if not is_indexed(self.source_split):
+            name = type(self.source_split).__name__
+            raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
+        items = super()._task().run(job_of(self.source_split, index, self.epoch), None)
+        return items if self.collate_fn is None else [self.collate_fn(item, source=self) for item in items]
+
+    def __len__(self) -> int:
+        if not hasattr(self.source_split, "__len__"):
+            raise TypeError(f"{type(self.source_split).__name__} has no length, so a map of it has none")
+        return self._source_length()
+
+    def _num_workers(self) -> int:
+        return self.nb_workers + super()._num_workers()
+
+    # -- where it stands: as its source, whatever is made of the batches
+
+    def _identity(self) -> list[Any]:
+        return super()._identity()[1]  # type: ignore[no-any-return]
+
+    def _job_of(self, index: int, epoch: int) -> int:
+        return job_of(self.source_split, index, epoch)
+
+    def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
+        return permutations_of(self.source_split, epoch)
+
+    def _groups(self) -> Groups | None:
+        source = self.source_split
+        return source._groups() if isinstance(source, Sequence) and self.function_to_run is None else None
+
+    @property
+    def _stride(self) -> int:  # type: ignore[override]
+        return self.source_split._stride if isinstance(self.source_split, Sequence) else 1
+
+    def _places(self, position: Position) -> OrderOf[int] | None:
+        if self._stride > 1:
+            return self.source_split._places(position)  # type: ignore[no-any-return]
+        return position.left(len(self)) if self._is_indexed or self.is_stream else None
+
+    def _length_of_epoch(self) -> int | None:
+        source = self.source_split
+        if isinstance(source, Sequence):
+            return source._length_of_epoch()
+        return len(source) if hasattr(source, "__len__") else None
+
+    def _is_at_end(self, batch: int) -> bool:
+        source = self.source_split
+        return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._stride > 1 and self._clock.position.delivered.partial:
+            raise StateError("other ranks are not within this list of a function: take the state behind its last item")
+        return super().state_dict()
+
+
+def is_indexed(source: Any) -> bool:
+    """Whether the batches of ``source`` can be asked for by index."""
+    if isinstance(source, Mapped):
+        return source._is_indexed or source.is_stream
+    return hasattr(source, "__getitem__") and hasattr(source, "__len__")

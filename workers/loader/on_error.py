@@ -1,0 +1,75 @@
+"""What becomes of a job that failed: its error is raised, it is skipped, or it is run again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from workers.checks import short
+from workers.engine.engine import Outcome
+from workers.engine.schedule import Failure
+from workers.errors import presentable
+from workers.sequence.passes import Pass
+
+logger = logging.getLogger("workers")
+
+Policy = str | Callable[[BaseException], str]
+
+
+class OnError:
+    """The policy ``on_error`` of a front-end. It calls the user's function in the consumer's thread."""
+
+    def __init__(self, policy: Policy, max_retries: int) -> None:
+        self.policy = policy
+        self._max_retries = max_retries
+        self._is_deciding = False
+
+    def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
+        """The items of an outcome whose job has failed; none, if it is skipped.
+
+        Args:
+            check: raises StalePassError if the user's function has begun another pass, or loaded a state.
+            told: told how many ns each further run of the job took.
+
+        Raises:
+            The job's error, or that of the user's function.
+        """
+        index, value, _, _ = outcome
+        what = "raise"
+        try:
+            while (what := self._what_of(value.error, check)) == "retry" and value.runs <= self._max_retries:
+                logger.warning("batch %d of epoch %d is tried again", index, of.epoch, exc_info=value.error)
+                _, value, ns, _ = of.engine.repeat(index, value.runs)
+                told(ns)
+                if type(value) is not Failure:
+                    return list(value)
+            if what != "skip":
+                raise value.error
+            logger.error("batch %d of epoch %d is skipped", index, of.epoch, exc_info=value.error)
+            return []
+        except Exception:
+            what = "raise"
+            raise
+        finally:
+            if callable(self.policy) and what in ("skip", "raise") and type(value) is Failure:
+                of.engine.forget(index)
+            del value, outcome  # no cycle with the error
+
+    def _what_of(self, error: BaseException, check: Callable[[], None]) -> str:
+        if not callable(self.policy):
+            return self.policy
+        if self._is_deciding:
+            raise RuntimeError("on_error must not ask for the batches of the loop it was called for")
+        self._is_deciding = True
+        try:
+            what = self.policy(error)
+        except StopIteration as raised:
+            raise presentable(raised) from raised
+        finally:
+            self._is_deciding = False
+        if what not in ("raise", "skip", "retry"):
+            text = f"on_error must return 'raise', 'skip' or 'retry', not {short(what)}"
+            raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
+        check()
+        return what

@@ -1,0 +1,152 @@
+"""The workers of a front-end, and what they work on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import weakref
+from collections.abc import Sequence as OrderOf
+from typing import Any, NamedTuple
+
+from workers.engine import engine as engines
+from workers.engine.engine import Ahead, Engine, Options
+from workers.engine.executors import Executor, ThreadExecutor
+from workers.engine.report import given_up
+from workers.engine.schedule import Schedule
+from workers.engine.serial import SerialEngine
+from workers.errors import PlatformError, StateError
+from workers.job.task import Task
+from workers.process.replica import Parcel, Pickled
+from workers.sequence.clock import on_behalf_of
+from workers.sequence.order import ordered
+from workers.sequence.passes import Groups, Pass
+from workers.sequence.position import Position
+
+from .mapped import Mapped
+from .sources import FedPass, IteratorSource, Source, StreamSource
+
+logger = logging.getLogger("workers")
+
+
+class Settings(NamedTuple):
+    """How the workers of a pool are to work: see :class:`workers.SequenceMap`."""
+
+    executor: str
+    max_queue_size: int | None
+    in_order: bool
+    max_retries: int
+    may_retry: bool  # what failed may be asked for again
+    debug_job_report_timeout: float | None
+    job_timeout: float | None
+
+
+class Pool:
+    """An engine with ``nb_workers`` workers, or with none, for the jobs of a task. It ends with ``owner``."""
+
+    def __init__(self, owner: Any, task: Task, nb_workers: int, settings: Settings) -> None:
+        self.engine: Engine | SerialEngine
+        self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
+        self._num_passes = 0
+        self._looks_ahead = True  # whether to begin the next epoch before this one's end
+        if nb_workers == 0:
+            self.engine = SerialEngine(task)
+            return
+        schedule = Schedule(
+            nb_workers,
+            settings.max_queue_size,
+            settings.in_order,
+            settings.max_retries + 1,
+            explain=given_up,
+            keeps_failed=settings.may_retry,
+        )
+        options = Options(settings.debug_job_report_timeout, settings.job_timeout)
+        try:
+            self._start(task, nb_workers, settings.executor, schedule, options)
+        except OSError as error:
+            raise _explained(error, nb_workers) from error
+        self._finalizer = weakref.finalize(owner, self.engine.close)
+        engines.watch_for_exit()
+        logger.debug("%s started with %d workers", type(owner).__name__, nb_workers)
+
+    def _start(self, task: Task, nb_workers: int, kind: str, schedule: Schedule, options: Options) -> None:
+        executor: Executor
+        if kind == "thread":
+            executor = ThreadExecutor(task, nb_workers)
+        else:
+            from workers.process.executor import ProcessExecutor
+
+            pickled = Pickled(task, "the sequence")
+            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
+            self._parcel = executor.parcel
+        try:
+            self.engine = Engine(executor, schedule, options)
+        except OSError:
+            executor.close()
+            raise
+
+    def _changes(self, task: Task, compares_content: bool) -> Parcel | None:
+        """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
+
+        Args:
+            compares_content: whether large arrays may have changed in place, as hooks do it.
+        """
+        self._num_passes += 1
+        if self._parcel is None:  # jobs run on the user's own objects, which may change between two epochs
+            self._looks_ahead = False
+            return None
+        pickled = Pickled(task, "the sequence")
+        is_same, same = self._parcel.compare(pickled, content=compares_content)
+        if is_same:
+            return None
+        # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
+        self._looks_ahead = self._num_passes <= 1
+        self._parcel = Parcel(pickled, self._parcel, same)
+        return self._parcel
+
+    def begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
+        """A pass of ``of`` over ``places``, whose jobs the workers have begun with."""
+        clock, engine = of._clock, self.engine
+        epoch, parcel = clock.epoch, self._changes(of._task(), of._has_hooks())
+        if not of._is_indexed:
+            source = self._source(of, position, places)
+            engine.begin(epoch, 0, True, None, parcel, [])
+            return FedPass(engine, clock, position, source)
+        with on_behalf_of(clock):
+            following = of._places(Position(stride=position.stride)) or ()
+        order: OrderOf[int] | None = ordered(places, of._permutations(epoch))
+        if groups is None and isinstance(order, range) and order == following and position.stride == 1:
+            order = None  # as they come, where that is wanted
+        ahead: Ahead | None = None
+        if self._looks_ahead and not (isinstance(places, list) and position.is_at_start):
+            next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
+            ahead = epoch + 1, len(following), next_order
+        engine.begin(epoch, len(places), False, ahead, parcel, order)
+        return Pass(engine, clock, position, places, order is not None, groups)
+
+    def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
+        source = of._jobs()[0]
+        if of.is_stream:
+            return StreamSource(source, of._clock.epoch, places)
+        iterator = iter(source)
+        if iterator is source and not position.is_at_start and self._num_passes > 1:
+            raise StateError(f"{type(source).__name__} is an iterator, which cannot begin again: give a new one")
+        return IteratorSource(iterator, position)
+
+    def close(self) -> None:
+        """End the workers. May be repeated."""
+        self.engine.close()
+        if isinstance(self.engine, Engine):
+            self._finalizer.detach()
+
+
+def _explained(error: OSError, nb_workers: int) -> OSError:
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return error
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return PlatformError(
+        error.errno,
+        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limit} (ulimit -n); each worker "
+        "needs two, and the pool a few more",
+    )

@@ -1,0 +1,163 @@
+"""Sources that are read in the consumer's process, an item at a time, and whose items are sent to the workers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Order
+from typing import Any, NamedTuple, Protocol
+
+from workers.batch.layout import as_numpy
+from workers.engine.engine import Engine, Outcome
+from workers.engine.schedule import Failure
+from workers.engine.serial import SerialEngine
+from workers.errors import PrefetchError, presentable
+from workers.sequence.clock import Clock
+from workers.sequence.passes import Pass
+from workers.sequence.position import Position
+
+_NEVER_AGAIN = 2**62  # runs: what was read from a stream cannot be repeated by a worker
+
+
+class Item(NamedTuple):
+    """What was read for batch ``index`` of a source that is read here."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    value: Any
+    error: BaseException | None = None
+
+
+class Source(Protocol):
+    """Reads a source, an item at a time."""
+
+    item: Item | None
+
+    def read(self) -> bool:
+        """Set ``item`` to the next one. False: there are no more."""
+
+
+class StreamSource:
+    """The batches of a stream that are left to a loop. What one of them raises is raised in its place."""
+
+    item: Item | None = None
+
+    def __init__(self, source: Any, epoch: int, left: Order[int]) -> None:
+        self._source, self._epoch, self._left = source, epoch, left
+        self._number = 0  # how many of these were read
+
+    def read(self) -> bool:
+        if self._number == len(self._left):
+            return False
+        index, source = self._left[self._number], self._source
+        try:
+            item = Item(index, as_numpy(source._run_job(index, lambda: source[index], self._epoch)))
+        except Exception as error:
+            item = Item(index, None, presentable(error))
+        self.item = item
+        self._number += 1
+        return True
+
+
+class IteratorSource:
+    """The items of a source that has only ``__iter__``, but for those that were delivered before."""
+
+    item: Item | None = None
+
+    def __init__(self, iterator: Iterator[Any], position: Position) -> None:
+        self._iterator = iterator
+        self._batch, self._partial, _ = position.delivered
+        self._apart = position.apart
+        self._index = 0  # of the next one
+        self._read: deque[Any] = deque()  # that one, if it was read
+
+    def read(self) -> bool:
+        while True:
+            if not self._read:
+                try:
+                    self._read.extend(map(next, [self._iterator]))  # in one step: a Ctrl-C loses nothing
+                except Exception:
+                    raise
+                except BaseException:
+                    if not self._read:
+                        self._end = "reading the source was interrupted, and it does not go on: begin a new loop"
+                    raise
+                if not self._read:
+                    if self._end:
+                        raise PrefetchError(self._end)
+                    return False
+                self._end = ""
+            index = self._index
+            is_left = index >= self._batch and index not in self._apart
+            if is_left or (self._partial and self._partial[0] == index):
+                item = Item(index, as_numpy(self._read[0]))
+                self.item, self._index = item, index + 1
+                del self._read[0]
+                return True
+            self._index = index + 1
+            del self._read[0]
+
+    _end = ""
+
+
+class FedPass(Pass):
+    """A pass whose jobs are not known before: what they work on is read from a source, as it is needed.
+
+    The index of a job is its place.
+    """
+
+    def __init__(self, engine: Engine | SerialEngine, clock: Clock, position: Position, source: Source) -> None:
+        super().__init__(engine, clock, position, is_in_order=False)
+        self._source: Source | None = source  # None: it is at its end
+        self._num_added = 0  # jobs that the engine was given
+        self._num_unread = 0  # items that could not be read, which are no jobs
+        self._unread: dict[int, Item] = {}  # {number of the outcome: what stands for it}, of these
+        self._error: Exception | None = None  # what has ended the source
+
+    def outcome(self, timeout_s: float | None = None) -> Outcome | None:
+        """See :meth:`Pass.outcome`. Raises also what reading the source has raised."""
+        if self._source is not None:
+            self.fill_queue()
+        item = self._unread.get(self.num_taken)
+        if item is not None and item.error is not None:
+            return Outcome(item.index, Failure(item.error, _NEVER_AGAIN), 0, 0)
+        if self.num_jobs_taken < self._num_added:
+            return self.engine.peek(self.num_jobs_taken, timeout_s)
+        error, self._error = self._error, None
+        if error is None:
+            return None
+        try:
+            raise error
+        finally:
+            del error  # no cycle with this frame
+
+    def fill_queue(self) -> None:
+        """Read as many items as may be in work."""
+        while (source := self._source) is not None and self._num_added - self.num_jobs_taken < self.engine.bound():
+            try:
+                if source.item is None and not source.read():
+                    self._source = None
+                    return
+                item = source.item
+                assert item is not None
+                if item.error is None:
+                    self.engine.add(self._num_added, item.index, item.value)
+            except Exception as error:  # raised in its place, behind the items that were read before it
+                self._source, self._error = None, error
+                return
+            if item.error is not None:
+                self._unread[self._num_added + self._num_unread] = item
+                self._num_unread += 1
+                source.item = None
+                return
+            self._num_added += 1
+            source.item = None
+
+    def take(self, outcome: Outcome, items: list[Any]) -> None:
+        """See :meth:`Pass.take`."""
+        number, job = self.num_taken, self.num_jobs_taken
+        is_job = number not in self._unread
+        self._commit(outcome, outcome.index, items, is_job)
+        if is_job:
+            self.engine.drop(job)
+        else:
+            self._unread.pop(number, None)

@@ -1,0 +1,133 @@
+"""Samples as a sequence of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workers.checks import check_int
+from workers.job.task import JobSource, Loose, items_of_job, one_of
+
+from .base import Sequence
+from .chain import makes
+from .derived import SequenceDerived
+from .passes import Ready
+
+
+@makes("batch")
+class SequenceBatch(SequenceDerived, JobSource):
+    """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`."""
+
+    _has_places_of_source = False
+
+    def __init__(self, source_split: Sequence, batch_size: int, discard_batch_not_full: bool = False) -> None:
+        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.discard_batch_not_full = discard_batch_not_full
+        super().__init__(source_split)
+        if source_split._stride > 1:
+            raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
+
+    def __len__(self) -> int:
+        samples = self._source_length()
+        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
+
+    def __getitem__(self, index: int) -> Any:
+        return one_of(self.items_of_job(index))
+
+    def items_of_job(self, index: int) -> list[Any]:
+        """The batch; or, where the source has not one item for each index, the samples that there are."""
+        source, start = self.source_split, index * self.batch_size
+        stop = min(start + self.batch_size, self._source_length())
+        batch = source._samples_at(np.arange(start, stop))
+        if batch is not None:
+            return [batch]
+        found = [items_of_job(source, at) for at in range(start, stop)]
+        samples = [item for items in found for item in items]
+        if any(item is Loose.SAMPLES for item in samples):
+            raise TypeError("batches of a function's lists cannot be batched again")
+        if all(len(items) == 1 for items in found):
+            return [stack(samples)]
+        return [Loose.SAMPLES, *samples]
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), self.batch_size, self.discard_batch_not_full]
+
+    def _permutations(self, epoch: int) -> tuple[Any, ...]:
+        return ()  # the source's are of its samples
+
+    def _groups(self) -> Regrouped | None:
+        has_lists = isinstance(self.source_split, JobSource)
+        return Regrouped(self.batch_size, self.discard_batch_not_full) if has_lists else None
+
+    def subsample(self, nb_samples: int) -> Sequence:
+        return SequenceBatch(self.source_split.subsample(nb_samples), self.batch_size, self.discard_batch_not_full)
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
+        source = self.source_split.subsample_uids(uids, uids_name, new_sampler)
+        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full)
+
+
+def stack(samples: list[Any]) -> Any:
+    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists."""
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {key: stack([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, tuple):
+        parts = [stack(list(part)) for part in zip(*samples, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    if isinstance(first, list):
+        return [stack(list(part)) for part in zip(*samples, strict=True)]
+    if first is None or isinstance(first, (str, bytes)):
+        return samples
+    return np.stack([np.asarray(sample) for sample in samples])
+
+
+def unstack(batch: Any) -> list[Any]:
+    """The samples that :func:`stack` has made ``batch`` of."""
+    if isinstance(batch, Mapping):
+        columns = [unstack(part) for part in batch.values()]
+        return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
+    if isinstance(batch, tuple):
+        rows = list(zip(*map(unstack, batch), strict=True))
+        return [type(batch)(*row) for row in rows] if hasattr(batch, "_fields") else rows
+    if isinstance(batch, list) and batch and not (batch[0] is None or isinstance(batch[0], (str, bytes))):
+        return [list(row) for row in zip(*map(unstack, batch), strict=True)]
+    return list(batch)
+
+
+class Regrouped(NamedTuple):
+    """Batches of ``batch_size`` samples from jobs that have any number of them each."""
+
+    batch_size: int
+    discard_batch_not_full: bool
+
+    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        """(the samples that are left over, the batches that are whole), now that the job at ``place`` has ``items``.
+
+        ``carry``: the samples that were left over before, each with what is delivered along with it.
+        """
+        is_loose = bool(items) and items[0] is Loose.SAMPLES
+        if items and not (is_loose or carry or passed_by):
+            return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
+        samples = items[1:] if is_loose else unstack(items[0]) if items else []
+        last = len(samples)
+        carry = carry + [
+            (sample, [(place, at if at < last else None)])
+            for at, sample in enumerate(samples[passed_by:], passed_by + 1)
+        ]
+        if passed_by >= last and carry:
+            carry[-1][1].append((place, None))
+        stop = len(carry) // self.batch_size * self.batch_size
+        ready = [self._batch(carry[at : at + self.batch_size]) for at in range(0, stop, self.batch_size)]
+        return carry[stop:], ready
+
+    def rest(self, carry: list[Ready]) -> list[Ready]:
+        """The last batch, of the samples that are left over."""
+        return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
+
+    @staticmethod
+    def _batch(samples: list[Ready]) -> Ready:
+        marks = dict(mark for _, marks in samples for mark in marks)  # of each place, the last one
+        return stack([sample for sample, _ in samples]), list(marks.items())

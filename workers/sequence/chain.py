@@ -1,0 +1,109 @@
+"""What can be made of a sequence, and made of that again: ``sequence.map(f).batch(8).shard(rank, world)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from workers.loader.sequence_map import SequenceMap
+
+    from .base import Sequence
+
+_Maker = TypeVar("_Maker", bound=Callable[..., Any])
+
+#: {"map": SequenceMap, ...}. The modules above this one enter what they make, so that it need not import them.
+_makers: dict[str, Callable[..., Any]] = {}
+
+
+def makes(name: str) -> Callable[[_Maker], _Maker]:
+    """Enter what the method ``name`` of the chain makes."""
+
+    def enter(maker: _Maker) -> _Maker:
+        _makers[name] = maker
+        return maker
+
+    return enter
+
+
+class Chain:
+    """The methods that make a sequence of another one, which stays as it is. What is made begins where that stands
+    now, and counts its own epochs from there. To close it closes nothing that it was made from."""
+
+    def map(
+        self,
+        function_to_run: Any,
+        nb_workers: int = 0,
+        max_jobs_at_once: int | None = None,
+        queue_timeout: float | None = None,
+        collate_fn: Callable[..., Any] | None = None,
+        max_queue_size_pin: int | None = None,
+        **kwargs: Any,
+    ) -> SequenceMap:
+        """The batches that ``function_to_run`` makes of this sequence's, in ``nb_workers`` worker processes.
+
+        Args:
+            function_to_run: a function of a batch, or a list of functions applied one after the other. One that
+                returns a *list* yields its items one by one; with ``as_items=False`` the list is one batch.
+            nb_workers: worker processes; 0: in this process, when asked.
+            max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin, **kwargs: as for
+                :class:`workers.SequenceMap`.
+
+        Source: ``trw.train.Sequence.map``, for the order of the arguments.
+        """
+        if queue_timeout is not None:
+            kwargs["queue_timeout"] = queue_timeout
+        options = {"max_jobs_at_once": max_jobs_at_once, "max_queue_size_pin": max_queue_size_pin, **kwargs}
+        made: SequenceMap = _makers["map"](self, nb_workers, function_to_run, collate_fn=collate_fn, **options)
+        return made
+
+    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **kwargs: Any) -> SequenceMap:
+        """This sequence, computed ahead in the background: see :func:`workers.prefetch`."""
+        made: SequenceMap = _makers["prefetch"](self, nb_workers, max_queue_size, **kwargs)
+        return made
+
+    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence:
+        """Batches of ``batch_size`` consecutive samples, stacked (dicts of arrays stay dicts of arrays).
+
+        The samples are the items of this sequence. Where a function before returns lists, these are the samples; the
+        length still counts what the function was given.
+
+        Args:
+            batch_size: how many samples are in a batch.
+            discard_batch_not_full: leave out the last batch where samples are missing for it.
+        """
+        return self._made("batch", batch_size, discard_batch_not_full)
+
+    def shuffle(self) -> Sequence:
+        """The same batches (before :meth:`batch`: samples) in an order that is drawn anew for each epoch.
+
+        The order is a function of (seed, epoch) and takes no memory. What the batches are does not change: each has
+        the draws that it has without this. In ``model.fit``, give ``shuffle=False`` along to have this order.
+        """
+        return self._made("shuffle")
+
+    def shard(self, rank: int, world: int, remainder: str = "drop") -> Sequence:
+        """The part of process ``rank`` of ``world`` in a data-parallel training: every ``world``-th batch.
+
+        Its state is that of all ranks together: it may be loaded by another number of them.
+
+        Args:
+            rank: 0 to ``world`` - 1.
+            world: how many processes there are.
+            remainder: what becomes of the last batches of an epoch that do not suffice for all: ``"drop"`` them, or
+                ``"pad"`` with the first ones. All ranks have the same number of steps.
+        """
+        return self._made("shard", rank, world, remainder)
+
+    def subsample(self, nb_samples: int) -> Sequence:
+        """A sequence of ``nb_samples`` samples, chosen at random (by ``seed``) and then fixed."""
+        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
+        """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
+        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def _made(self, name: str, *arguments: Any) -> Sequence:
+        """What the maker ``name`` makes of this. A front-end makes a front-end of it, whose workers work on it."""
+        made: Sequence = _makers[name](self, *arguments)
+        return made

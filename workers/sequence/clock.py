@@ -1,0 +1,134 @@
+"""Which epoch it is, and whose: each sequence and front-end that is iterated has a clock of its own."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import StalePassError, StateError
+from workers.job import seeding
+
+from .position import Position
+
+if TYPE_CHECKING:
+    from .base import Sequence
+
+
+class _Asking(threading.local):
+    clock: Clock | None = None
+
+
+_asking = _Asking()
+
+
+class Clock:
+    """The epoch, the hooks called for it, and the pass that counts.
+
+    A pass is the current one for as long as ``position`` is its own. Not part of what is pickled: a replica learns its
+    epoch from each job, and a copy of a sequence begins anew.
+    """
+
+    def __init__(self, of: Clock | None = None) -> None:
+        """``of``: the clock of what this one's sequence is made from; it begins where that one stands."""
+        self.epoch: int = 0 if of is None else of.epoch
+        self.start: Position = Position() if of is None else of.start.copy()  # where passes over this epoch begin
+        self.position = self.start  # of the current pass
+        self.version = 0  # how often the epoch was set, or a state loaded
+        self.is_closed = False
+        self.is_fitted = False  # model.fit has read of this epoch
+        self._announced = -1  # the last epoch for which on_epoch_begin was called
+        self._changed_by = ""  # what has ended the last pass
+
+    def __reduce__(self) -> Any:
+        return Clock, ()
+
+    @property
+    def is_begun(self) -> bool:
+        """Something of this epoch was delivered."""
+        return self.is_fitted or self.position.delivered != self.start.delivered
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stand at the beginning of ``epoch``, for which on_epoch_begin will be called. The current pass is over."""
+        start, version = Position(), self.version + 1
+        # Without a call in between, so that no Ctrl-C finds it half changed.
+        self.epoch, self.version, self._announced, self._changed_by = epoch, version, -1, "the epoch was set"
+        self.start, self.position, self.is_fitted = start, start, False
+
+    def load(self, start: Position) -> None:
+        """Stand at ``start`` of the current epoch. The current pass is over."""
+        version = self.version + 1
+        self.version, self._changed_by = version, "a state was loaded"
+        self.start, self.position, self.is_fitted = start, start, False
+
+    def go_to(self, sequence: Sequence, epoch: int) -> None:
+        """Make ``epoch`` the current one, calling the hooks of those in between."""
+        if sequence._has_hooks():
+            if epoch < self.epoch:
+                raise StateError(
+                    f"the state is of epoch {epoch}, and on_epoch_end was called for later ones: "
+                    f"load it into a new {type(sequence).__name__}"
+                )
+            while (here := self.epoch) < epoch:
+                self.begin_epoch(sequence)
+                self.end_epoch(sequence)
+                if self.epoch != here + 1:
+                    raise StateError("on_epoch_begin or on_epoch_end has set the epoch on the way to the state's")
+        self.epoch = epoch
+
+    def begin_pass(self, stride: int) -> Position:
+        """The position of a pass that begins now, and is the current one from here on."""
+        position = self.start.copy(stride)
+        self._changed_by = "a newer pass over it has begun"
+        self.position = position
+        return position
+
+    def begin_epoch(self, sequence: Sequence) -> None:
+        """Call ``on_epoch_begin``, unless it was for this epoch."""
+        if self._announced != self.epoch:
+            self._announced = self.epoch
+            if sequence._has_hooks("on_epoch_begin"):
+                self._call(sequence, seeding.EPOCH_BEGIN, sequence.on_epoch_begin)
+
+    def end_epoch(self, sequence: Sequence) -> None:
+        """Call ``on_epoch_end``, and go on to the next epoch, or where the hook says."""
+        version = self.version
+        if sequence._has_hooks("on_epoch_end"):
+            self._call(sequence, seeding.EPOCH_END, sequence.on_epoch_end)
+        if self.version == version:
+            epoch, start = self.epoch + 1, Position()
+            self.epoch, self.start, self.position, self.is_fitted = epoch, start, start, False
+
+    def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
+        with on_behalf_of(self):
+            seeding.run_job(seeding.Stream(sequence.seed), seeding.Job(self.epoch, index), hook)
+
+    def check_current(self, position: Position, name: str) -> None:
+        """Raise StalePassError unless ``position`` is that of the current pass."""
+        if self.position is not position:
+            raise StalePassError(
+                f"this iterator over a {name} is over: {self._changed_by}. Each loop needs a sequence or front-end of "
+                "its own, such as another sequence.prefetch()"
+            )
+
+
+class on_behalf_of:  # as contextlib names such
+    """In it, a sequence that is asked for its epoch in this thread names that of ``clock``, and not its own.
+
+    For what an iterated sequence asks of those that it is made from: their hooks, and their length.
+    """
+
+    __slots__ = ("_before", "_clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._before, _asking.clock = _asking.clock, self._clock
+
+    def __exit__(self, *_: object) -> None:
+        _asking.clock = self._before
+
+
+def asking() -> Clock | None:
+    """The clock on behalf of which this thread asks; None: nobody's."""
+    return _asking.clock

@@ -1,0 +1,115 @@
+"""What all sequences have in common that are made from another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from workers.errors import StateError
+
+from .answers import defines_hooks
+from .base import Sequence
+from .clock import Clock, asking, on_behalf_of
+from .order import Permuted
+
+
+class SequenceDerived(Sequence):
+    """A sequence made from another one, whose seed, hooks and jobs it has. Its epochs are its own.
+
+    It begins where the other one stands when it is made.
+    """
+
+    _own_seed: int | None = None
+
+    #: Whether its places are those of the source, so that a state of the one is a state of the other.
+    _has_places_of_source = True
+
+    def __init__(self, source_split: Any) -> None:
+        super().__init__()
+        self.source_split = source_split
+        if isinstance(source_split, Sequence):
+            source_split._check_open()
+            clock = Clock(source_split._clock)
+            if not (self._has_places_of_source or clock.start.is_at_start):
+                raise StateError(
+                    f"the state that was loaded into the {type(source_split).__name__} is within an epoch, and counts "
+                    f"other batches than a {type(self).__name__} of it: load it into what it was taken from"
+                )
+            self.__dict__["_own_clock"] = clock
+
+    @property
+    def seed(self) -> int:
+        """Its own, where it was given one, or the source's."""
+        if self._own_seed is not None:
+            return self._own_seed
+        source = self.source_split
+        return source.seed if isinstance(source, Sequence) else super().seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        raise AttributeError(f"the seed of a {type(self).__name__} is that of its source: set source_split.seed")
+
+    @property
+    def is_stream(self) -> bool:  # type: ignore[override]
+        """Whether the source is read in order in the consumer's process."""
+        return bool(getattr(self.source_split, "is_stream", False))
+
+    def on_epoch_begin(self) -> None:
+        """The source's."""
+        if hasattr(self.source_split, "on_epoch_begin"):
+            self.source_split.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """The source's."""
+        if hasattr(self.source_split, "on_epoch_end"):
+            self.source_split.on_epoch_end()
+
+    def _has_hooks(self, *names: str) -> bool:
+        source = self.source_split
+        return source._has_hooks(*names) if isinstance(source, Sequence) else defines_hooks(source, *names)
+
+    def _identity(self) -> list[Any]:
+        return [type(self).__qualname__, identity_of(self.source_split)]
+
+    def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
+        return permutations_of(self.source_split, epoch)
+
+    def _source_length(self) -> int:
+        with on_behalf_of(asking() or self._clock):
+            return len(self.source_split)
+
+    def _num_workers(self) -> int:
+        return self.source_split._num_workers() if isinstance(self.source_split, Sequence) else 0
+
+    def _stop_workers(self) -> None:
+        if isinstance(self.source_split, Sequence):
+            self.source_split._stop_workers()
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        if isinstance(self.source_split, Sequence):
+            self.source_split._check_open()
+
+
+def identity_of(source: Any) -> list[Any]:
+    """Of any source: its class, and arguments of it that can be written as JSON."""
+    return source._identity() if isinstance(source, Sequence) else [type(source).__qualname__]
+
+
+def jobs_of(source: Any) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:
+    """What the jobs of any source are made of: see ``Sequence._jobs``."""
+    return source._jobs() if _is_transparent(source) else (source, (), ())
+
+
+def job_of(source: Any, index: int, epoch: int) -> int:
+    """The job that makes batch ``index`` of any source."""
+    return source._job_of(index, epoch) if _is_transparent(source) else index
+
+
+def permutations_of(source: Any, epoch: int) -> tuple[Permuted, ...]:
+    """How the places of any source are shuffled: see ``Sequence._permutations``."""
+    return source._permutations(epoch) if _is_transparent(source) else ()
+
+
+def _is_transparent(source: Any) -> bool:
+    return isinstance(source, Sequence) and not source._is_opaque

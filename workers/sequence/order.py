@@ -1,0 +1,77 @@
+"""The order in which the batches of an epoch are delivered, computed where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workers.job.permutation import Permutation
+
+_OF_SHUFFLE = 1  # part of the key: samplers draw by (seed, cycle)
+_BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
+
+
+class Permuted(NamedTuple):
+    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7."""
+
+    length: int
+    seed: int
+    epoch: int
+
+    def __call__(self, places: Any) -> list[int]:
+        """What stands at ``places``, integers."""
+        key = self.seed, self.epoch, _OF_SHUFFLE
+        found: list[int] = _permutation(self.length)(np.array(places, np.uint64), key).tolist()
+        return found
+
+
+class Order(Sequence[int]):
+    """The jobs at ``places``, through ``permutations``, in O(1) memory. A pure function of these two."""
+
+    def __init__(self, places: Sequence[int], permutations: tuple[Permuted, ...]) -> None:
+        self.places = places
+        self.permutations = permutations
+        self._block: tuple[int, list[int]] = (-1, [])  # (its number, its jobs): replaced as a whole
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, at: Any) -> Any:
+        number, within = divmod(at if at >= 0 else at + len(self), _BLOCK)
+        known, block = self._block
+        if known != number:
+            block = self._jobs(number)
+            self._block = number, block
+        return block[within]
+
+    def _jobs(self, block: int) -> list[int]:
+        jobs: Any = self.places[block * _BLOCK : (block + 1) * _BLOCK]
+        for permuted in self.permutations:
+            jobs = permuted(jobs)
+        return list(jobs)
+
+    def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
+        """Where ``job`` comes."""
+        for block in range(start // _BLOCK, -(-len(self) // _BLOCK)):
+            jobs = self._jobs(block)
+            if job in jobs:
+                return block * _BLOCK + jobs.index(job)
+        raise ValueError(f"{job} is not in this order")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Order):
+            return NotImplemented
+        return (self.places, self.permutations) == (other.places, other.permutations)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def ordered(places: Sequence[int], permutations: tuple[Permuted, ...]) -> Sequence[int]:
+    """The jobs at ``places``."""
+    return Order(places, permutations) if permutations else places
+
+
+_permutation = lru_cache(16)(Permutation)

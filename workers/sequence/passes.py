@@ -1,0 +1,183 @@
+"""One pass over what is left of an epoch: the outcomes of an engine, delivered one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as OrderOf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from workers.engine.engine import Engine, Outcome
+from workers.engine.schedule import Failure
+from workers.engine.serial import SerialEngine
+from workers.errors import StateError
+
+from .clock import Clock
+from .position import Mark, Position
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .base import Sequence
+
+
+#: A batch, and what is delivered along with it.
+Ready = tuple[Any, list[Mark]]
+
+
+class Groups(Protocol):
+    """Puts the samples of several jobs together to batches: see ``batched``."""
+
+    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        """(the samples that are left over, the batches that are whole), now that the job at ``place`` has ``items``."""
+
+    def rest(self, carry: list[Ready]) -> list[Ready]:
+        """The last batch, of the samples that are left over."""
+
+
+class Pass:
+    """The consumer's end of a pass.
+
+    An outcome of the engine is *taken*, which leaves its batches here, and these are *delivered*. A state counts what
+    was delivered. Each of the two is committed in one place, without a call in between: so a Ctrl-C, which Python
+    raises where a function is called, finds it done or not done.
+
+    Args:
+        engine: what computes the jobs. It was begun.
+        places: where the batches stand that are left, in the order of delivery.
+        is_in_order: the outcomes come in this order. If not, the index of a job is its place.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | SerialEngine,
+        clock: Clock,
+        position: Position,
+        places: OrderOf[int] = (),
+        is_in_order: bool = True,
+        groups: Groups | None = None,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.position = position
+        self.epoch, self.version = clock.epoch, clock.version
+        self.is_over = False
+        self.is_counted = position is clock.position  # by states; if not, it is model.fit's
+        self.num_taken = 0  # outcomes
+        self.num_jobs_taken = 0  # those of jobs
+        self.ready: list[Ready] = []  # taken, not yet delivered: the next batch is the last of them
+        self._places = places
+        self._is_in_order = is_in_order
+        self._groups = groups
+        self._carry: list[Ready] = []  # samples that are left over for the next batch
+
+    def check(self, of: Sequence) -> None:
+        """Raise StopIteration if it is over, StalePassError if another pass of its clock has taken its place."""
+        if self.is_over:
+            raise StopIteration
+        if self.is_counted:
+            self.clock.check_current(self.position, type(of).__name__)
+
+    def outcome(self, timeout_s: float | None = None) -> Outcome | None:
+        """The next outcome; the same again, until it is taken. None: there are no more.
+
+        Raises:
+            queue.Empty: ``timeout_s`` is over. ClosedError, or what has ended the engine.
+        """
+        if self.num_taken < len(self._places):
+            return self.engine.peek(self.num_taken, timeout_s)
+        return None
+
+    def take(self, outcome: Outcome, items: list[Any]) -> None:
+        """Have ``items``, which came of ``outcome``, ready for delivery; if there are none, it is delivered."""
+        number = self.num_taken
+        self._commit(outcome, self._places[number] if self._is_in_order else outcome.index, items)
+        self.engine.drop(number)
+
+    def _commit(self, outcome: Outcome, place: int, items: list[Any], is_job: bool = True) -> None:
+        position, number, jobs = self.position, self.num_taken, self.num_jobs_taken
+        passed_by = position.num_passed_by(place)
+        delivered, error = position.delivered, None
+        if items and passed_by >= len(items) and self._groups is None:
+            text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
+            error, items = StateError(text), []
+        carry: list[Ready] = self._carry
+        ready: list[Ready] = []
+        if self._groups is not None:
+            carry, ready = self._groups.add(carry, place, items, passed_by)
+            if not carry and not ready:
+                delivered = position.behind(place)
+        elif not items:
+            delivered = position.behind(place)
+        else:
+            last = len(items)
+            for at, item in enumerate(items[passed_by:], passed_by + 1):
+                ready.append((item, [(place, at if at < last else None)]))
+        ready.reverse()
+        # Without a call in between: what a Ctrl-C has kept back is still to come.
+        position.delivered, self.ready, self._carry = delivered, ready, carry
+        self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job
+        if error is not None:
+            raise error
+
+    def deliver(self) -> Any:
+        """The next batch of those that are ready, and note that it was delivered."""
+        ready = self.ready
+        batch, marks = ready[-1]
+        delivered = self.position.after(marks)
+        # Without a call in between, here and where this returns to.
+        self.position.delivered = delivered
+        del ready[-1]
+        return batch
+
+    def next(self, of: Sequence) -> Any:
+        """The next batch of ``of``, which is iterated.
+
+        Raises:
+            StopIteration: the pass is over. StalePassError. What the job has raised.
+        """
+        self.check(of)
+        while not self.ready:
+            outcome = self.outcome()
+            if outcome is None:
+                if self.has_rest():
+                    break
+                self.end(of)
+                raise StopIteration
+            value = outcome.value
+            if type(value) is Failure:
+                self.take(outcome, [])
+                try:
+                    raise value.error
+                finally:
+                    del outcome, value  # no cycle with this frame
+            self.take(outcome, value)
+        return self.deliver()
+
+    def has_rest(self) -> bool:
+        """Whether samples were left over at the end, which are ready for delivery now."""
+        if self._groups is None:
+            return False
+        rest = self._groups.rest(self._carry)
+        self.ready, self._groups = rest, None
+        return bool(rest)
+
+    def end(self, of: Sequence) -> None:
+        """All was delivered: the epoch is over."""
+        if self.clock.position is self.position:
+            self.clock.end_epoch(of)
+        self.is_over = True
+
+
+class PassIterator:
+    """What ``iter()`` of a sequence returns. It holds the sequence, whose workers live as long as somebody does."""
+
+    __slots__ = "__weakref__", "_of", "_pass"
+
+    def __init__(self, of: Sequence, begun: Pass) -> None:
+        self._of = of
+        self._pass = begun
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self._of._next_of(self._pass)

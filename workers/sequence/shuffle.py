@@ -1,0 +1,68 @@
+"""The batches of a sequence in an order of their own in each epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workers.job import seeding
+
+from .base import Sequence
+from .chain import makes
+from .derived import SequenceDerived, job_of, jobs_of
+from .order import Permuted
+
+
+@makes("shuffle")
+class SequenceShuffle(SequenceDerived):
+    """The batches of another sequence, permuted by (seed, epoch). Made by :meth:`Sequence.shuffle`.
+
+    Args:
+        source_split: anything with ``__len__`` and ``__getitem__``.
+        seed: what the order depends on; None: the seed of ``source_split``, or one drawn once.
+    """
+
+    _has_places_of_source = False
+
+    def __init__(self, source_split: Any, *, seed: int | None = None) -> None:
+        if not (hasattr(source_split, "__getitem__") and hasattr(source_split, "__len__")):
+            raise TypeError(f"{type(source_split).__name__} has no indices, so its items cannot be shuffled")
+        if isinstance(source_split, Sequence) and source_split._stride > 1:
+            raise TypeError("shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)")
+        super().__init__(source_split)
+        if self.is_stream:
+            raise TypeError(f"{type(source_split).__name__} is read in an order of its own, which is shuffled already")
+        self._own_seed = seeding.check_seed(seed)
+
+    def __len__(self) -> int:
+        return self._source_length()
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source_split[self._permuted(self.epoch)([index])[0]]
+
+    def _permuted(self, epoch: int) -> Permuted:
+        return Permuted(self._source_length(), self.seed, epoch)
+
+    def _jobs(self) -> Any:
+        return jobs_of(self.source_split)
+
+    def _job_of(self, index: int, epoch: int) -> int:
+        return job_of(self.source_split, self._permuted(epoch)([index])[0], epoch)
+
+    def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
+        return self._permuted(epoch), *super()._permutations(epoch)
+
+    def _groups(self) -> Any:
+        return self.source_split._groups() if isinstance(self.source_split, Sequence) else None
+
+    def _samples_at(self, places: Any) -> Any:
+        if not isinstance(self.source_split, Sequence):
+            return None
+        return self.source_split._samples_at(np.array(self._permuted(self.epoch)(places)))
+
+    def subsample(self, nb_samples: int) -> Sequence:
+        return SequenceShuffle(self.source_split.subsample(nb_samples), seed=self._own_seed)
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
+        return SequenceShuffle(self.source_split.subsample_uids(uids, uids_name, new_sampler), seed=self._own_seed)
