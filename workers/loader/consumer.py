@@ -103,7 +103,8 @@ class Consumer:
                 self._has_warned = _warn_of_columns(items)
         if not begun.engine.has_ended:
             with of._lock:
-                of._check(begun)
+                if of._pass is not begun:
+                    of._check(begun)
                 begun.take(outcome, items)
         if error is not None:
             try:

@@ -251,11 +251,9 @@ class SequenceMap(Mapped):
             return self.next_item(blocking)  # on_error has begun another
 
     def _next_of(self, begun: Pass, timeout_s: float | None = None) -> Any:
-        self._check_open()
         return self._consumer.next(self, begun, timeout_s)
 
     def _next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
-        self._check_open()
         return self._consumer.next_items(self, begun, timeout_s)
 
     def _check(self, begun: Pass) -> None:

@@ -57,6 +57,9 @@ class Answers:
         """What its jobs are made of: a source, functions, and which of them return lists of items. See ``Task``."""
         return self, (), ()
 
+    #: Whether :meth:`_job_of` is to be asked.
+    _has_jobs_of_others = False
+
     def _job_of(self, index: int, epoch: int) -> int:
         """The job that makes its batch ``index`` of ``epoch``: its draws are those of that job."""
         return index

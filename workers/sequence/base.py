@@ -143,7 +143,6 @@ class Sequence(Chain, Answers, KerasDataset):
 
     def _next_of(self, begun: Pass) -> Any:
         """The next batch of a pass over this."""
-        self._check_open()
         return begun.next(self)
 
     # -- jobs
@@ -234,7 +233,8 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return getitem(self, index)
         self._check_open()
         index = check_index(index, self)
-        return self._run_job(self._job_of(index, self.epoch), lambda: getitem(self, index))
+        job = self._job_of(index, self.epoch) if self._has_jobs_of_others else index
+        return self._run_job(job, lambda: getitem(self, index))
 
     __getitem__._is_job = True  # type: ignore[attr-defined]
     return __getitem__

@@ -104,7 +104,8 @@ class Regrouped(NamedTuple):
     discard_batch_not_full: bool
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """(the samples that are left over, the batches that are whole), now that the job at ``place`` has ``items``.
+        """(the samples that are left over, the batches that are whole, the last one first), now that the job at
+        ``place`` has ``items``.
 
         ``carry``: the samples that were left over before, each with what is delivered along with it.
         """
@@ -121,7 +122,7 @@ class Regrouped(NamedTuple):
             carry[-1][1].append((place, None))
         stop = len(carry) // self.batch_size * self.batch_size
         ready = [self._batch(carry[at : at + self.batch_size]) for at in range(0, stop, self.batch_size)]
-        return carry[stop:], ready
+        return carry[stop:], ready[::-1]
 
     def rest(self, carry: list[Ready]) -> list[Ready]:
         """The last batch, of the samples that are left over."""

@@ -102,13 +102,12 @@ class Clock:
         with on_behalf_of(self):
             seeding.run_job(seeding.Stream(sequence.seed), seeding.Job(self.epoch, index), hook)
 
-    def check_current(self, position: Position, name: str) -> None:
-        """Raise StalePassError unless ``position`` is that of the current pass."""
-        if self.position is not position:
-            raise StalePassError(
-                f"this iterator over a {name} is over: {self._changed_by}. Each loop needs a sequence or front-end of "
-                "its own, such as another sequence.prefetch()"
-            )
+    def stale(self, name: str) -> StalePassError:
+        """The error of who reads on in a pass over a ``name`` that is not the current one."""
+        return StalePassError(
+            f"this iterator over a {name} is over: {self._changed_by}. Each loop needs a sequence or front-end of "
+            "its own, such as another sequence.prefetch()"
+        )
 
 
 class on_behalf_of:  # as contextlib names such

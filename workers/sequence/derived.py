@@ -20,6 +20,7 @@ class SequenceDerived(Sequence):
     """
 
     _own_seed: int | None = None
+    _has_jobs_of_others = True
 
     #: Whether its places are those of the source, so that a state of the one is a state of the other.
     _has_places_of_source = True

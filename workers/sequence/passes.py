@@ -27,7 +27,8 @@ class Groups(Protocol):
     """Puts the samples of several jobs together to batches: see ``batched``."""
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """(the samples that are left over, the batches that are whole), now that the job at ``place`` has ``items``."""
+        """(the samples that are left over, the batches that are whole, the last one first), now that the job at
+        ``place`` has ``items``."""
 
     def rest(self, carry: list[Ready]) -> list[Ready]:
         """The last batch, of the samples that are left over."""
@@ -70,11 +71,14 @@ class Pass:
         self._carry: list[Ready] = []  # samples that are left over for the next batch
 
     def check(self, of: Sequence) -> None:
-        """Raise StopIteration if it is over, StalePassError if another pass of its clock has taken its place."""
+        """Raise StopIteration if it is over, ClosedError or StalePassError if there is no more to be had of it."""
+        clock = self.clock
+        if clock.is_closed:
+            of._check_open()
         if self.is_over:
             raise StopIteration
-        if self.is_counted:
-            self.clock.check_current(self.position, type(of).__name__)
+        if clock.position is not self.position and self.is_counted:
+            raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
         """The next outcome; the same again, until it is taken. None: there are no more.
@@ -100,18 +104,18 @@ class Pass:
             text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
             error, items = StateError(text), []
         carry: list[Ready] = self._carry
-        ready: list[Ready] = []
         if self._groups is not None:
             carry, ready = self._groups.add(carry, place, items, passed_by)
-            if not carry and not ready:
-                delivered = position.behind(place)
-        elif not items:
-            delivered = position.behind(place)
+        elif len(items) == 1:
+            ready = [(items[0], [(place, None)])]
         else:
             last = len(items)
-            for at, item in enumerate(items[passed_by:], passed_by + 1):
-                ready.append((item, [(place, at if at < last else None)]))
-        ready.reverse()
+            ready = [
+                (item, [(place, at if at < last else None)]) for at, item in enumerate(items[passed_by:], passed_by + 1)
+            ]
+            ready.reverse()
+        if not ready and not carry:
+            delivered = position.behind(place)
         # Without a call in between: what a Ctrl-C has kept back is still to come.
         position.delivered, self.ready, self._carry = delivered, ready, carry
         self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job
@@ -122,9 +126,10 @@ class Pass:
         """The next batch of those that are ready, and note that it was delivered."""
         ready = self.ready
         batch, marks = ready[-1]
-        delivered = self.position.after(marks)
+        position = self.position
+        delivered = position.behind(*marks[0]) if len(marks) == 1 else position.after(marks)
         # Without a call in between, here and where this returns to.
-        self.position.delivered = delivered
+        position.delivered = delivered
         del ready[-1]
         return batch
 
