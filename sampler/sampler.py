@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from workers import Sequence, current_job
 from workers.checks import check_index, check_int
 
 from .augmenter import AugmenterFunction, check_augmenter
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def draws_nothing(get_examples: _Method) -> _Method:
+    """Mark a ``get_examples`` that draws from no generator, so that none need be seeded for it."""
+    get_examples._draws_nothing = True  # type: ignore[attr-defined]
+    return get_examples
 
 
 class Sampler(Sequence, ABC):
@@ -91,7 +100,12 @@ class Sampler(Sequence, ABC):
         return [*super()._identity(), *arguments, self.warmup, self.num_examples, list(self.example_shape)]
 
     def _may_draw(self) -> bool:
-        is_ours = type(self).__module__.partition(".")[0] == __name__.partition(".")[0]
+        cls = type(self)
+        is_ours = (
+            cls.__getitem__ is Sampler.__getitem__
+            and cls.generate_batch is Sampler.generate_batch
+            and hasattr(cls.get_examples, "_draws_nothing")
+        )
         return self.augmenter is not None or not is_ours or self._runs_functions()
 
     def _runs_functions(self) -> bool:

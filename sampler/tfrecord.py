@@ -217,7 +217,7 @@ class TFRecordSequence(Sequence):
         return batches
 
     def _may_draw(self) -> bool:
-        return False
+        return type(self).__getitem__ is not TFRecordSequence.__getitem__
 
     def close(self) -> None:
         """Let go of the files."""

@@ -483,3 +483,18 @@ def test_numpy_integers_are_integers(kind: Any) -> None:
     seq = SingleShotMemorySampler(IMAGES, identity, **arguments)
     plain = SingleShotMemorySampler(IMAGES, identity, 4, 3, 1, seed=5)
     assert as_lists(itertools.chain(seq, seq)) == as_lists(itertools.chain(plain, plain))
+
+
+@pytest.mark.parametrize("name", ["get_examples", "generate_batch", "__getitem__"])
+def test_draws_of_a_subclass(name: str) -> None:
+    """Whichever method it overrides, its draws from numpy.random are those of the batch."""
+
+    def drawing(self: Any, *arguments: Any) -> Any:
+        x, y = getattr(SingleShotMemorySampler, name)(self, *arguments)
+        return x + np.random.random(), y
+
+    kind = type("Drawing", (SingleShotMemorySampler,), {name: drawing})
+    sampler = kind(np.zeros(10), None, class_per_batch=2, steps_per_epoch=3, seed=1)
+    found = [[sampler[index][0].tolist() for index in range(3)] for _ in range(2)]
+    assert found[0] == found[1]
+    assert len({str(each) for each in found[0]}) == 3

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 import workers
 from workers.batch import layout, slots
-from workers.job import seeding
+from workers.job import context, seeding
 from workers.process import worker
 
 
@@ -222,10 +222,10 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     """A link whose writer ``workers.empty`` uses, inside a job."""
     link = Link()
     monkeypatch.setattr(worker, "_writer", link.writer)
-    before = seeding._context.job, seeding._context.stream
-    seeding._context.job = seeding.Job(0, 0)
+    before = context.here.job, context.here.stream
+    context.here.job = seeding.Job(0, 0)
     yield link
-    seeding._context.job, seeding._context.stream = before
+    context.here.job, context.here.stream = before
 
 
 def test_empty_is_where_the_batch_is_delivered_from(link: Link) -> None:

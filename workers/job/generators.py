@@ -17,7 +17,6 @@ import contextlib
 import functools
 import hashlib
 import operator
-import pickle
 import random
 import site
 import sys
@@ -30,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import tensorflow_draws
+from .kinds import PATHS_OF_PROCESS, Kind, kinds_loaded, of_process
 from .traced import is_traced, python_function_of
 
 #: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
@@ -42,17 +41,9 @@ _MAX_OBJECTS = 4_000  # of a walk; nearer ones come first
 Paths = list[tuple[str, Any]]  # [(path, what is there)]
 
 
-class _Kind(NamedTuple):
-    """What is done with the generators of a class."""
-
-    seed: Callable[[Any, int], None]  # to a 62-bit number
-    save: Callable[[Any], Callable[[], None]]  # returns what restores its state
-    origin: Callable[[Any], Any]  # two with an equal one draw the same numbers; None: unlike all others
-
-
 class _Found(NamedTuple):
     generator: Any
-    kind: _Kind
+    kind: Kind
     origin: Any
     number: int  # stands for where it was found
 
@@ -64,7 +55,7 @@ class Generators:
         self._roots = roots
         self._found: dict[str, _Found] = {}  # {path: what is there}
         self._epoch = -1  # when was looked for them
-        self._of_process: tuple[Any, ...] = ()  # see _of_process(), at that time
+        self._of_process: tuple[Any, ...] = ()  # see of_process(), at that time
         self._is_first_job = False  # since then
 
     def __reduce__(self) -> Any:
@@ -90,7 +81,7 @@ class Generators:
         return not before.issuperset(self._found)
 
     def _has_process_more(self) -> bool:
-        now = _of_process()
+        now = of_process()
         return any(map(operator.is_not, self._of_process, now)) or len(now) != len(self._of_process)
 
     def seed(self, number: Callable[[int], int]) -> None:
@@ -105,10 +96,10 @@ class Generators:
     def _look(self) -> None:
         found: dict[str, _Found] = {}
         numbers: dict[Any, int] = {}  # {origin: number}
-        kinds = _kinds()
-        self._of_process = _of_process()
-        of_process = [each for each in zip(_PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
-        for path, generator in [*_walk(self._roots(), tuple(kinds)), *of_process]:
+        kinds = kinds_loaded()
+        self._of_process = of_process()
+        known_ones = [each for each in zip(PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
+        for path, generator in [*_walk(self._roots(), tuple(kinds)), *known_ones]:
             kind = next(kinds[cls] for cls in type(generator).__mro__ if cls in kinds)
             known = self._found.get(path)
             # Once it is used in a job, its state tells no more what it was made of.
@@ -118,132 +109,6 @@ class Generators:
                 number = numbers.setdefault((kind, origin), number)
             found[path] = _Found(generator, kind, origin, number)
         self._found = found
-
-
-# -- the kinds there are
-
-
-def _seed_numpy(generator: Any, number: int) -> None:
-    bits = generator.bit_generator
-    bits.state = type(bits)(number).state
-
-
-def _save_numpy(generator: Any) -> Callable[[], None]:
-    return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-
-
-def _numpy_origin(generator: Any) -> bytes:
-    return pickle.dumps(generator.bit_generator.state)
-
-
-def _seed_legacy_numpy(generator: Any, number: int) -> None:
-    generator.seed([number & 0xFFFFFFFF, number >> 32])
-
-
-def _save_legacy_numpy(generator: Any) -> Callable[[], None]:
-    return functools.partial(generator.set_state, generator.get_state(legacy=False))
-
-
-def _legacy_numpy_origin(generator: Any) -> bytes:
-    return pickle.dumps(generator.get_state(legacy=False))
-
-
-def _seed_python(generator: Any, number: int) -> None:
-    generator.seed(number)
-
-
-def _save_python(generator: Any) -> Callable[[], None]:
-    return functools.partial(generator.setstate, generator.getstate())
-
-
-def _python_origin(generator: Any) -> Any:
-    return generator.getstate()
-
-
-def _seed_torch(generator: Any, number: int) -> None:
-    generator.manual_seed(number)
-
-
-def _save_torch(generator: Any) -> Callable[[], None]:
-    return functools.partial(generator.set_state, generator.get_state())
-
-
-def _torch_origin(generator: Any) -> bytes:
-    state: bytes = generator.get_state().numpy().tobytes()
-    return state
-
-
-def _seed_tensorflow(generator: Any, number: int) -> None:
-    state = np.zeros(generator.state.shape[0], np.int64)
-    state[-1] = number  # the key; the counter before it begins at 0
-    generator.state.assign(state)
-
-
-def _save_tensorflow(generator: Any) -> Callable[[], None]:
-    return functools.partial(generator.state.assign, generator.state.numpy())
-
-
-def _tensorflow_origin(generator: Any) -> bytes:
-    state: bytes = generator.state.numpy().tobytes()
-    return state
-
-
-def _seed_keras(generator: Any, number: int) -> None:
-    # 30 bits each: it counts upwards, and for some backends they are signed
-    state = np.array([number & 0x3FFFFFFF, (number >> 30) & 0x3FFFFFFF], np.int64)
-    variable = generator.state
-    # On TensorFlow the variable within: Keras's own checks of what is assigned take 90 of 150 us.
-    getattr(variable.value, "assign", variable.assign)(state.astype(str(variable.dtype)))
-
-
-def _save_keras(generator: Any) -> Callable[[], None]:
-    return functools.partial(
-        generator.state.assign, np.array(sys.modules["keras"].ops.convert_to_numpy(generator.state))
-    )
-
-
-def _keras_origin(generator: Any) -> Any:
-    return generator._initial_seed  # None: it was not given one
-
-
-def _kinds() -> dict[type, _Kind]:
-    """{class: what is done with its objects}, of what is loaded."""
-    kinds: dict[type, _Kind] = {
-        np.random.Generator: _Kind(_seed_numpy, _save_numpy, _numpy_origin),
-        np.random.RandomState: _Kind(_seed_legacy_numpy, _save_legacy_numpy, _legacy_numpy_origin),
-        random.Random: _Kind(_seed_python, _save_python, _python_origin),
-    }
-    for path, kind in (
-        ("torch:Generator", _Kind(_seed_torch, _save_torch, _torch_origin)),
-        (f"{_TENSORFLOW}:Generator", _Kind(_seed_tensorflow, _save_tensorflow, _tensorflow_origin)),
-        ("keras.src.random.seed_generator:SeedGenerator", _Kind(_seed_keras, _save_keras, _keras_origin)),
-    ):
-        module, name = path.split(":")
-        cls = getattr(sys.modules.get(module), name, None)
-        if cls is not None:
-            kinds[cls] = kind
-    return kinds
-
-
-_TENSORFLOW = "tensorflow.python.ops.stateful_random_ops"
-_KERAS = "keras.src.backend.common.global_state"
-_PATHS_OF_PROCESS = "tf.random.get_global_generator()", "tf.function(jit_compile=True)", "keras.random"
-
-
-def _of_process() -> tuple[Any, ...]:
-    """The generators of the whole process that are made when they are first asked for; None: not yet.
-
-    Neither TensorFlow nor Keras has a public way to ask without making one.
-    """
-    modules = sys.modules
-    if _TENSORFLOW not in modules and _KERAS not in modules:
-        return ()
-    keras = getattr(modules.get(_KERAS), "get_global_attribute", None)
-    return (
-        getattr(modules.get(_TENSORFLOW), "global_generator", None),
-        tensorflow_draws.generator_for_xla,
-        keras("global_seed_generator") if keras else None,
-    )
 
 
 # -- how they are found

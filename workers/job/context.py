@@ -1,0 +1,63 @@
+"""The job that runs now: what it is, and whose random stream it draws from."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+#: The "index" of what runs between two epochs (``on_epoch_end``), of what runs before a whole epoch, and of
+#: ``on_epoch_begin``.
+EPOCH_END = 2**64 - 1
+EPOCH_START = 2**64 - 2
+EPOCH_BEGIN = 2**64 - 3
+
+
+class Job(NamedTuple):
+    """What runs now: batch ``index`` of ``epoch``, for the ``attempt``-th time (from 0), on ``worker``.
+
+    ``worker`` is the number of the worker, or None in the consumer's own thread.
+    """
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    attempt: int = 0
+    worker: int | None = None
+
+
+class _Context:
+    """The job that a thread (in a worker: the process) is in."""
+
+    job: Job | None = None
+    stream: Stream | None = None
+
+
+class _ThreadContext(_Context, threading.local):
+    pass
+
+
+_consumer = _ThreadContext()
+here: _Context = _consumer
+
+
+def is_in_worker_process() -> bool:
+    """Whether this process computes jobs and does nothing else."""
+    return here is not _consumer
+
+
+def enter_worker_process() -> None:
+    """From here on all threads of this process are in the same job, for a job may use threads of its own."""
+    global here
+    here = _Context()
+
+
+def current_job() -> Job | None:
+    """The job that runs now, or None outside of one."""
+    return here.job
+
+
+def current_stream() -> Stream | None:
+    """The random stream of the job that runs now, or None outside of one."""
+    return here.stream

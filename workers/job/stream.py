@@ -1,0 +1,174 @@
+"""The random streams of a job: what it draws depends on (seed, epoch, index) alone."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import Any
+
+import numpy as np
+
+from workers.checks import short
+
+from . import context, tensorflow_draws
+from .generators import Generators
+
+MAX_SEED = 2**63 - 1
+_MASK = 2**64 - 1
+_MASK31 = 2**31 - 1
+# What the numbers of a job are used for: any that differ.
+_OF_FIRST_SEED, _OF_NEXT_SEED, _OF_HELD = 0x3C3C3C3C3C3C3C3C, 0xC3C3C3C3C3C3C3C3, 0x6969696969696969
+
+
+def current_rng() -> np.random.Generator:
+    """The random generator of the job that runs now: a function of (seed, epoch, index) alone.
+
+    Outside of a job: a fresh, randomly seeded one, so that an augmenter can be tried by hand.
+    """
+    stream = context.here.stream
+    if stream is None:
+        return np.random.default_rng()
+    return stream.generator()
+
+
+def current_seed() -> np.ndarray[Any, Any]:
+    """The next seed of the job that runs now, for random operations that keep no state.
+
+    Each call returns another one, and the n-th of a job is a function of (seed, epoch, index, n) alone. Outside of a
+    job: a random one.
+
+    Returns:
+        Two integers, 0 to 2**31 - 1: an array of shape (2,), dtype int32. That is what ``tf.random.stateless_*``,
+        ``tf.image.stateless_random_*`` and Keras take as ``seed``; a ``tf.function`` takes it as an argument like any
+        tensor. For JAX: ``jax.random.wrap_key_data(current_seed().astype("uint32"))``. For torch:
+        ``generator.manual_seed(int(current_seed()[0]))``.
+    """
+    stream = context.here.stream
+    seed = (secrets.randbits(31), secrets.randbits(31)) if stream is None else stream.next_seed()
+    return np.array(seed, np.int32)
+
+
+def draw_seed() -> int:
+    """A fresh seed from the system's entropy."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def check_seed(seed: Any) -> int | None:
+    """``seed`` as an int, or None."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
+        raise TypeError(f"seed must be an integer or None, not {short(seed)} ({type(seed).__name__})")
+    if not 0 <= int(seed) <= MAX_SEED:
+        raise ValueError(f"seed must be None or 0 to 2**63 - 1, not {short(int(seed))}")
+    return int(seed)
+
+
+def mix(number: int) -> int:
+    """A bijection of 64-bit integers that spreads every input bit (the splitmix64 finaliser)."""
+    number = (number + 0x9E3779B97F4A7C15) & _MASK
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
+    return number ^ (number >> 31)
+
+
+def mix32(number: int) -> int:
+    """A bijection of 32-bit integers (the murmur3 finaliser)."""
+    number &= 0xFFFFFFFF
+    number = ((number ^ (number >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    number = ((number ^ (number >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return number ^ (number >> 16)
+
+
+class Stream:
+    """The random streams of one seed. One object serves one thread, a job at a time.
+
+    Args:
+        held: the generators that what runs in the jobs holds.
+    """
+
+    def __init__(self, seed: int, held: Generators | None = None) -> None:
+        self.seed = seed
+        self.held = held
+        self.tensorflow_seeds: Any = None  # see tensorflow_draws
+        self.last_tensorflow_seeds: Any = None
+        self.num_repeats: dict[tuple[int, int], int] = {}
+        self._num_seeds = 0  # how many the job has taken
+        self._place = (0, 0)
+        self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
+        self._generator: np.random.Generator | None = None
+        self._stale = False  # the generator still stands at an earlier job
+        self._python: random.Random | None = None
+
+    def begin(self, epoch: int, index: int) -> None:
+        """Set the job's place. Costs nothing until a generator is asked for."""
+        self._place = (index, epoch)
+        self._stale = True
+        self._num_seeds = 0
+        if self.num_repeats:
+            self.num_repeats = {}
+        if tensorflow_draws.is_ready():
+            self.tensorflow_seeds = self.last_tensorflow_seeds = tensorflow_draws.source_of_seeds()[1]
+        if self._generator is not None:
+            # Once used, set for every job: the user's code may have kept the generator from an earlier one.
+            self.generator()
+        if self._python is not None:
+            self._python.seed(self._python_seed())
+
+    def _python_seed(self) -> int:
+        return self._number(0x5A5A5A5A5A5A5A5A)
+
+    def _number(self, use: int) -> int:
+        """64 bits of the job's, for one use."""
+        index, epoch = self._place
+        return mix(index ^ mix(epoch ^ mix(self.seed ^ use)))
+
+    def first_seed(self) -> int:
+        """31 bits of the job's, always the same."""
+        return self._number(_OF_FIRST_SEED) & _MASK31
+
+    def next_seed(self) -> tuple[int, int]:
+        """Twice 31 bits of the job's, others at each call."""
+        number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
+        self._num_seeds += 1
+        return number & _MASK31, number >> 33
+
+    def seed_held(self) -> None:
+        """Seed the generators that the Sequence holds."""
+        if self.held:
+            of_job = self._number(_OF_HELD)
+            self.held.seed(lambda path: mix(path ^ of_job) >> 2)
+
+    def python(self) -> random.Random:
+        """The same for who wants Python's kind of generator."""
+        if self._python is None:
+            self._python = random.Random(self._python_seed())
+        return self._python
+
+    def generator(self) -> np.random.Generator:
+        if self._generator is None:
+            self._generator = np.random.Generator(np.random.Philox(0))
+        if self._stale:
+            self._stale = False
+            self._generator.bit_generator.state = {
+                "bit_generator": "Philox",
+                # The low words count the numbers drawn, the high ones are the job.
+                "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": self._key()},
+                "buffer": np.zeros(4, np.uint64),
+                "buffer_pos": 4,
+                "has_uint32": 0,
+                "uinteger": 0,
+            }
+        return self._generator
+
+    def _key(self) -> Any:
+        return np.array([mix(self.seed), mix(self.seed ^ 0xA5A5A5A5A5A5A5A5)], np.uint64)
+
+    def seeds_of_globals(self, epoch: int, index: int) -> tuple[int, int]:
+        """What to seed the global generators with: (64 bits, 32 bits for numpy)."""
+        known, at = self._epoch_mix
+        if known != epoch:
+            at = mix(self.seed ^ mix(epoch))
+            self._epoch_mix = (epoch, at)
+        # A bijection of the index: no two jobs of an epoch draw the same numbers.
+        return mix(at ^ index), mix32(index + at)
