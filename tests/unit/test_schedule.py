@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.engine.schedule import STUCK_NS, Failure, Schedule
+from workers.engine.serial import SerialEngine
+from workers.job.task import Task
 
 
 class Bench:
@@ -64,6 +67,12 @@ class Bench:
                 return
         raise AssertionError("no end")
 
+    def finish_sent(self) -> None:
+        """All that is with a worker is answered, and what then is sent."""
+        while busy := [worker for worker, rows in self.sent.items() if rows]:
+            self.answer(busy[0])
+            self.turn()
+
     def indices(self) -> list[int]:
         return [index for index, _ in self.taken]
 
@@ -100,6 +109,92 @@ def test_an_order_of_its_own(in_order: bool) -> None:
     bench.schedule.begin(1, 6)
     bench.finish()
     assert sorted(bench.indices()) == list(range(6))
+
+
+class Backwards(Sequence[int]):
+    """The indices below ``length``, the last one first. Never to be gone through."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, at: Any) -> Any:
+        if not 0 <= at < self.length:
+            raise IndexError(at)
+        return self.length - 1 - at
+
+    def index(self, value: int, *_: int) -> int:
+        return self.length - 1 - value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Backwards) and other.length == self.length
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[int]:
+        raise AssertionError("it was gone through")
+
+    __reversed__ = __contains__ = count = __iter__  # type: ignore[assignment]
+
+
+def _read_some(bench: Bench, count: int) -> None:
+    while len(bench.taken) < count:
+        bench.turn()
+        bench.answer(max(worker for worker, rows in bench.sent.items() if rows))
+        bench.turn()
+        while bench.untaken:
+            bench.take()
+
+
+@pytest.mark.parametrize("order", [range(7, 10**12 + 7), Backwards(10**12)], ids=["range", "lazy"])
+def test_an_order_without_an_end(order: Sequence[int]) -> None:
+    """A lazy sequence is as good as a list: it is asked for what is sent, and otherwise left alone."""
+    length = 10**12
+    bench = Bench(keeps_failed=True)
+    bench.schedule.begin(3, length, order=order)
+    bench.turn()
+    bench.die(0)
+    _read_some(bench, 50)
+    assert bench.taken[:50] == [(order[at], (3, order[at])) for at in range(50)]
+    bench.schedule.repeat(order[4], 1)
+    bench.schedule.forget(order[5])
+    _read_some(bench, 100)
+    assert bench.schedule.take_repeated() == [(order[4], (3, order[4]))]
+
+
+@pytest.mark.parametrize("order", [range(7, 10**12 + 7), Backwards(10**12)], ids=["range", "lazy"])
+def test_an_order_without_an_end_is_known_again(order: Sequence[int]) -> None:
+    """What was computed ahead stays if the pass that begins has an equal order."""
+    like = range(7, 10**12 + 7) if isinstance(order, range) else Backwards(10**12)
+    bench = Bench(max_queue_size=8)
+    for begun, kept in ((like, 8), (Backwards(10**12 - 1), 0)):
+        bench.schedule.revoke()
+        bench.sent = {worker: [] for worker in bench.sent}
+        bench.schedule.begin(0, 1)
+        bench.turn()
+        bench.schedule.ahead(1, 10**12, order)
+        bench.finish_sent()
+        bench.take()
+        bench.turn()
+        bench.finish_sent()
+        assert bench.taken.pop() == (0, (0, 0))
+        assert len(bench.schedule._finished) == 8
+        bench.schedule.begin(1, len(begun), order=begun)
+        assert len(bench.schedule._finished) == kept
+
+
+def test_the_order_of_an_open_pass_is_its_own() -> None:
+    """It grows with what is added; the one that was given does not."""
+    bench = Bench()
+    given: list[int] = []
+    bench.schedule.begin(0, 0, is_open=True, order=given)
+    for number, index in enumerate([4, 2, 9]):
+        bench.schedule.add(number, index, "item")
+    bench.finish()
+    assert bench.indices() == [4, 2, 9]
+    assert given == []
 
 
 def test_as_they_come() -> None:
@@ -389,3 +484,11 @@ def test_whatever_happens_each_index_comes_once(
             if in_order:
                 assert bench.indices() == list(range(length))
         assert all(outcome == (epoch, index) for index, outcome in bench.taken)
+
+
+def test_an_order_without_an_end_and_no_workers() -> None:
+    engine = SerialEngine(Task(range(10**13), (), 0))
+    engine.begin(0, 10**12, False, None, None, Backwards(10**12))
+    assert [engine.peek(number).value for number in (0, 10**11)] == [[10**12 - 1], [9 * 10**11 - 1]]
+    engine.begin(0, 10**12, False, None, None)
+    assert engine.peek(10**12 - 1).value == [10**12 - 1]

@@ -21,7 +21,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from workers.errors import ClosedError, WorkerError
@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
 
 
 Outcomes = dict[int, Outcome]
+Ahead = tuple[int, int, Sequence[int] | None]  # a pass that will come next: (epoch, length, order)
 
 
 class Options(NamedTuple):
@@ -83,7 +84,7 @@ class Engine:
         self._repeated: Outcomes = {}  # by index
         self._hint: queue.SimpleQueue[None] = queue.SimpleQueue()  # something may be there that is waited for
         self._is_waiting = False  # the consumer wants a hint
-        self._ahead: tuple[int, int, list[int] | None] | None = None  # (epoch, length, order) that will come next
+        self._ahead: Ahead | None = None
         self._wake_at = (-1,)  # the consumer wakes the engine when no more than this many batches are left to take
         self._woken_at = self._wake_at  # the consumer has done so
         self._loading: dict[int, float] = {}  # {worker: since when it loads the sequence}
@@ -106,9 +107,9 @@ class Engine:
         epoch: int,
         length: int,
         is_open: bool,
-        ahead: tuple[int, int, list[int] | None] | None,
+        ahead: Ahead | None,
         parcel: Any,
-        order: list[int] | None = None,
+        order: Sequence[int] | None = None,
     ) -> None:
         """The consumer starts to read a pass.
 
@@ -116,9 +117,9 @@ class Engine:
             epoch: the pass is this epoch.
             length: in batches; 0 with ``is_open``.
             is_open: its jobs are handed in by :meth:`add`.
-            ahead: (epoch, length, order) of the pass that will most likely come next, to be worked on early.
+            ahead: the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
-            order: the indices of its batches; None: 0 to ``length`` - 1.
+            order: the indices of its batches, any sequence that does not change; None: 0 to ``length`` - 1.
         """
         self._check()
         outcomes: Outcomes = {}

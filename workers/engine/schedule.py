@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
@@ -64,13 +64,15 @@ class Pass:
     __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
 
     def __init__(
-        self, epoch: int, length: int, first: int, is_open: bool = False, order: list[int] | None = None
+        self, epoch: int, length: int, first: int, is_open: bool = False, order: Sequence[int] | None = None
     ) -> None:
         self.epoch = epoch
         self.length = length  # in batches; grows while is_open
         self.first = first  # its first ticket
         self.is_open = is_open  # its jobs are handed in one by one
-        self.order = order  # the indices of its batches; None: 0, 1, 2, ...
+        # The indices of its batches, e.g. [3, 0, 7] or range(5, 9); None: 0, 1, 2, ... It may be a lazy sequence of
+        # any length, so it is never gone through. That of an open pass is our own and grows.
+        self.order: Sequence[int] | None = [] if is_open and order is not None else order
         self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
         self.delivered = 0
 
@@ -158,10 +160,11 @@ class Schedule:
         """No worker has anything to do, and nothing is left to send."""
         return not self._num_out and not self._again
 
-    def begin(self, epoch: int, length: int, is_open: bool = False, order: list[int] | None = None) -> None:
+    def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
         """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
 
-        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says.
+        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says. Any
+        sequence that does not change; of an open pass, an empty one: the jobs that are added bring their indices.
         """
         if self._repeats:  # a Ctrl-C came while one was waited for
             self.revoke()
@@ -185,7 +188,7 @@ class Schedule:
         """All jobs of the pass being read are sent, and none of a later one."""
         return self._is_reading and len(self._passes) == 1 and self._next >= self._passes[0].end
 
-    def ahead(self, epoch: int, length: int, order: list[int] | None = None) -> None:
+    def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
         """This pass comes next; its jobs may start when all of the one being read are sent."""
         first = self._passes[-1].end if self._passes else self._next
         self._passes.append(Pass(epoch, length, first, order=order))
@@ -194,7 +197,7 @@ class Schedule:
         """Job ``number`` of the pass being read, which is open; unless it was added before."""
         current = self._passes[0]
         if number == current.length:
-            if current.order is not None:
+            if isinstance(current.order, list):
                 current.order.append(index)
             current.payloads[current.end] = payload
             current.length += 1

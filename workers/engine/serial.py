@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from workers.errors import ClosedError
 from workers.job import seeding
 
-from .engine import Outcome
+from .engine import Ahead, Outcome
 from .executors import run_here
 from .remote_errors import exit_code
 from .schedule import Failure, Row
@@ -26,22 +27,27 @@ class SerialEngine:
         self._stream = seeding.Stream(task.seed, task.generators())
         self._pid = os.getpid()
         self._epoch = 0
-        self._order: Any = ()  # the indices of the pass, as far as they are known
+        self._order: Sequence[int] = ()  # the indices of the pass; a list of our own, which grows, where it is open
         self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open
         self.outcomes: dict[int, Outcome] = {}  # none
         self.has_ended = False
 
     def begin(
-        self, epoch: int, length: int, is_open: bool, ahead: Any, parcel: Any, order: list[int] | None = None
+        self,
+        epoch: int,
+        length: int,
+        is_open: bool,
+        ahead: Ahead | None,
+        parcel: Any,
+        order: Sequence[int] | None = None,
     ) -> None:
         self._check()
         self._epoch = epoch
-        self._order = range(length) if order is None else order
-        self._order = [] if is_open else self._order
+        self._order = [] if is_open else range(length) if order is None else order
         self._items = {}
 
     def add(self, number: int, index: int, item: Any) -> None:
-        if number == len(self._order):
+        if isinstance(self._order, list) and number == len(self._order):
             self._items[index] = (item,)
             self._order.append(index)
 
