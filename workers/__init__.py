@@ -36,6 +36,7 @@ In the order data flows, a module each:
 - ``report``: what the log says. ``errors``: what is raised.
 """
 
+from .batch.empty import empty
 from .errors import (
     ClosedError,
     JobError,
@@ -55,7 +56,6 @@ from .job.task import single_function_to_run
 from .loader.metadata import Metadata
 from .loader.prefetching import prefetch
 from .loader.sequence_map import SequenceMap, logger
-from .process.worker import empty
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 
