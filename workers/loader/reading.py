@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from workers.batch.layout import as_numpy
-from workers.engine.engine import Engine, Outcome
-from workers.engine.schedule import Failure
+from workers.engine.delivery import Failure
+from workers.engine.engine import Engine
+from workers.engine.handover import Outcome
 from workers.engine.serial import SerialEngine
 from workers.errors import PrefetchError, StateError, presentable
 from workers.sequence.state import Place, Progress

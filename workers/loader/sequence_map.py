@@ -11,10 +11,13 @@ from typing import Any
 
 from workers.checks import check_choice, check_int, check_seconds, short
 from workers.engine import engine as pool
-from workers.engine.engine import Engine, Options, Outcome
+from workers.engine.delivery import Failure
+from workers.engine.engine import Engine
+from workers.engine.handover import Outcome
 from workers.engine.report import given_up
-from workers.engine.schedule import Failure, Schedule
+from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
+from workers.engine.watchdog import Options
 from workers.errors import ClosedError, PrefetchError, StateError, presentable
 from workers.job import seeding
 from workers.job.task import Task, one_function

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from workers.engine.engine import Engine, Options
+from workers.engine.engine import Engine
 from workers.engine.executors import Executor, ThreadExecutor
 from workers.engine.schedule import Schedule
+from workers.engine.watchdog import Options
 from workers.errors import PlatformError
 from workers.process.replica import Parcel, Pickled
 
