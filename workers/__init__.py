@@ -26,6 +26,7 @@ The rooms, each of which knows only those before it:
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
 """
 
+from .batch.empty import empty
 from .errors import (
     ClosedError,
     JobError,
@@ -47,7 +48,6 @@ from .loader import fit as _fit  # noqa: F401
 from .loader.metadata import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
-from .process.worker import empty
 from .sequence import batched, shard, shuffle  # noqa: F401  # what the methods of the chain make
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence

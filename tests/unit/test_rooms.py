@@ -68,3 +68,12 @@ def test_no_module_imports_itself() -> None:
         first = {module for module in left if needs[module] <= done | {module}}
         assert first, f"in a circle: {sorted(left)}"
         done |= first
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_is_too_long(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert (node.end_lineno or 0) - node.lineno < 250, node.name

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.schedule import STUCK_NS, Failure, Schedule
+from workers.engine.crew import STUCK_NS
+from workers.engine.delivery import Failure, Result
+from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
 from workers.job.task import Task
 
@@ -44,11 +46,11 @@ class Bench:
 
     def answer(self, worker: int, ns: int = 0) -> None:
         row = self.sent[worker].pop(0)
-        self.schedule.done(worker, row.serial, (row.epoch, row.index), ns)
+        self.schedule.done(worker, row.sending, (row.epoch, row.index), ns)
 
     def die(self, worker: int, running: bool = True) -> None:
         rows = self.sent.pop(worker)
-        self.schedule.died(worker, rows[0].serial if running and rows else 0, "cause")
+        self.schedule.died(worker, rows[0].sending if running and rows else 0, "cause")
         self.start()
 
     def take(self) -> None:
@@ -180,9 +182,9 @@ def test_an_order_without_an_end_is_known_again(order: Sequence[int]) -> None:
         bench.turn()
         bench.finish_sent()
         assert bench.taken.pop() == (0, (0, 0))
-        assert len(bench.schedule._finished) == 8
+        assert len(bench.schedule._delivery.finished) == 8
         bench.schedule.begin(1, len(begun), order=begun)
-        assert len(bench.schedule._finished) == kept
+        assert len(bench.schedule._delivery.finished) == kept
 
 
 def test_the_order_of_an_open_pass_is_its_own() -> None:
@@ -220,7 +222,7 @@ def test_the_bound(bound: int) -> None:
     while len(bench.taken) < 30:
         bench.turn()
         busy = [worker for worker, rows in bench.sent.items() if rows]
-        ahead = sum(map(len, bench.sent.values())) + len(bench.untaken) + len(bench.schedule._finished)
+        ahead = sum(map(len, bench.sent.values())) + len(bench.untaken) + len(bench.schedule._delivery.finished)
         assert ahead <= bound
         started = max(started, ahead)
         if busy:
@@ -244,7 +246,7 @@ def test_short_jobs_are_bundled_and_long_ones_are_not() -> None:
         for _ in range(50):
             bench.turn()
             busy = [worker for worker, rows in bench.sent.items() if rows]
-            bench.answer(min(busy, key=lambda worker: bench.sent[worker][0].serial), ns)
+            bench.answer(min(busy, key=lambda worker: bench.sent[worker][0].sending), ns)
             bench.untaken.clear()
         assert (bench.schedule.bundle() > 50) is bundled
         if not bundled:
@@ -270,7 +272,7 @@ def test_the_third_death_in_a_job_is_its_end() -> None:
         bench.die(max(bench.sent))
     bench.finish()
     assert bench.indices() == list(range(5))
-    failure = bench.taken[0][1][0]
+    failure = bench.taken[0][1].value
     assert isinstance(failure, Failure)
     assert failure.error.args == ((0, 0, 3, ["cause"] * 3),)
     assert [outcome for _, outcome in bench.taken[1:]] == [(0, index) for index in range(1, 5)]
@@ -288,8 +290,8 @@ def test_an_abandoned_pass_leaves_nothing_behind() -> None:
     assert set(bench.schedule.cancelled) == {0, 1}
     for worker, rows in old.items():
         for row in rows:
-            assert not bench.schedule.wants(worker, row.serial)
-            assert not bench.schedule.done(worker, row.serial, "old")
+            assert not bench.schedule.wants(worker, row.sending)
+            assert not bench.schedule.done(worker, row.sending, "old")
     bench.finish()
     assert bench.taken == [(index, (1, index)) for index in range(4)]
 
@@ -304,10 +306,10 @@ def test_the_pass_ahead(come_as_planned: bool) -> None:
     bench.schedule.ahead(1, 3)
     bench.finish()
     assert [outcome for _, outcome in bench.taken] == [(0, index) for index in range(3)]
-    assert len(bench.schedule._finished) == 3
+    assert len(bench.schedule._delivery.finished) == 3
     bench.taken.clear()
     bench.schedule.begin(1 if come_as_planned else 2, 3)
-    assert len(bench.schedule._finished) == (3 if come_as_planned else 0)
+    assert len(bench.schedule._delivery.finished) == (3 if come_as_planned else 0)
     bench.finish()
     assert [outcome for _, outcome in bench.taken] == [(1 if come_as_planned else 2, index) for index in range(3)]
 
@@ -335,15 +337,15 @@ def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
         bench.answer(1)
     bench.turn()
     assert bench.schedule.may_relieve()
-    bench.schedule.saw(0, stuck.serial, 1)
+    bench.schedule.saw(0, stuck.sending, 1)
     bench.turn(now_ns=STUCK_NS // 2)
     assert not bench.sent[1]
     bench.untaken += bench.schedule.take_outcomes()
     plan = bench.schedule.relieve(STUCK_NS + 2)
     assert [(worker, [row.index for row in rows]) for worker, rows in plan] == [(1, [waiting.index])]
-    assert bench.schedule.cancelled == {0: waiting.serial}
-    assert not bench.schedule.wants(0, waiting.serial)
-    assert bench.schedule.wants(0, stuck.serial)
+    assert bench.schedule.cancelled == {0: waiting.sending}
+    assert not bench.schedule.wants(0, waiting.sending)
+    assert bench.schedule.wants(0, stuck.sending)
 
 
 def test_wanted_room() -> None:
@@ -412,7 +414,7 @@ def test_what_a_failed_job_works_on(keeps: bool) -> None:
         bench.turn()
         row = bench.sent[0].pop(0)
         assert row.payload == f"item {number}"
-        bench.schedule.done(0, row.serial, (Failure(OSError()), 0, 0))
+        bench.schedule.done(0, row.sending, Result(Failure(OSError())))
     bench.turn()
     assert list(payloads.values()) == (["item 0", "item 1", "item 2"] if keeps else [])
     if keeps:
@@ -453,7 +455,7 @@ def test_whatever_happens_each_index_comes_once(
                 planned = True
             bench.turn(now)
             wanted = {
-                worker: [row for row in rows if bench.schedule.wants(worker, row.serial)]
+                worker: [row for row in rows if bench.schedule.wants(worker, row.sending)]
                 for worker, rows in bench.sent.items()
             }
             bench.sent = wanted
@@ -465,7 +467,7 @@ def test_whatever_happens_each_index_comes_once(
             elif what < 0.2:
                 bench.schedule.ready(worker)
             elif what < 0.3 and rows:
-                bench.schedule.saw(worker, rows[0].serial, now - 2 * STUCK_NS)
+                bench.schedule.saw(worker, rows[0].sending, now - 2 * STUCK_NS)
             elif rows and what < 0.8:
                 bench.answer(worker, ns=draw.choice([0, 1000, 10**8]))
             elif bench.untaken:
@@ -475,7 +477,7 @@ def test_whatever_happens_each_index_comes_once(
                     bench.schedule.repeat(asked[-1], 1)
             else:
                 busy = [name for name, rows in bench.sent.items() if rows]
-                waits = bench.schedule._finished or bench.schedule._again or bench.schedule._repeated
+                waits = bench.schedule._delivery.finished or bench.schedule._again or bench.schedule._repeated
                 assert busy or bench.untaken or waits, "nothing left to do"
             repeated += bench.schedule.take_repeated()
         if leaves_at == length:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import workers
-from workers.batch import layout, slots
+from workers.batch import empty, layout
+from workers.batch.slot_reader import SlotReader
+from workers.batch.slot_writer import SlotWriter
 from workers.job import context, seeding
-from workers.process import worker
 
 
 class Pair(NamedTuple):
@@ -35,8 +36,8 @@ class Link:
     """A worker's end and a consumer's end, without the processes between."""
 
     def __init__(self) -> None:
-        self.writer = slots.SlotWriter()
-        self.reader = slots.SlotReader()
+        self.writer = SlotWriter()
+        self.reader = SlotReader()
 
     def send(self, *results: Any) -> list[Any]:
         rows = []
@@ -44,11 +45,11 @@ class Link:
             row = self.writer.write(result() if callable(result) else result)
             if self.writer.used_empty:
                 del result
-                self.writer.end_job(row[1])
+                self.writer.end_job(row.slots)
             rows.append(row)
-        new_slots, gone, files, layouts = self.writer.take_news()
-        self.reader.learn(new_slots, gone, layouts, files)
-        batches = [self.reader.read(*row) for row in rows]
+        news = self.writer.take_news()
+        self.reader.learn(news.slots, news.gone, news.layouts, news.descriptors)
+        batches = [self.reader.read(row) for row in rows]
         self.writer.release(self.reader.take_freed(), keep=4)
         return batches
 
@@ -221,7 +222,7 @@ def test_ever_new_shapes() -> None:
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     """A link whose writer ``workers.empty`` uses, inside a job."""
     link = Link()
-    monkeypatch.setattr(worker, "_writer", link.writer)
+    monkeypatch.setattr(empty, "writer", link.writer)
     before = context.here.job, context.here.stream
     context.here.job = seeding.Job(0, 0)
     yield link

@@ -31,7 +31,7 @@ _SCALARS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
 
 
-class Place(NamedTuple):
+class ArrayPlace(NamedTuple):
     """Where an array lies: in the ``slot``-th slot of its batch, ``offset`` bytes behind the batch's start."""
 
     dtype: np.dtype[Any]
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     """How a batch is put together: the shape of its tree, and the place of each of its arrays."""
 
     spec: tuple[Any, ...]
-    places: tuple[Place, ...]
+    places: tuple[ArrayPlace, ...]
 
 
 def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """The executor that needs no process: jobs run in threads of the consumer's.
 
-An executor runs what the engine sends it and tells what became of it, as events (tuples, see the words below).
+An executor runs what the engine sends it and tells what became of it, as events.
 :class:`workers.process.executor.ProcessExecutor` is the other one; without any workers, ``serial`` takes the engine's
 place.
 """
@@ -9,24 +9,84 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
-from typing import Any, Protocol
+import traceback
+from typing import Any, NamedTuple, Protocol
 
 from workers.batch.layout import own
 from workers.errors import add_note, presentable
 from workers.job import seeding
 
-from .remote_errors import exit_code
-from .schedule import Row
+from .remote_errors import RemoteFailure, exit_code
+from .schedule import JobRow
 
-# The events of an executor:
-STARTED = "started"  # (STARTED, worker)
-READY = "ready"  # (READY, worker)
-DONE = "done"  # (DONE, worker, serial, value, ns, nbytes)
-FAILED = "failed"  # (FAILED, worker, serial, error, ns)
-DIED = "died"  # (DIED, worker, serial of the job it was in or 0, how)
-FATAL = "fatal"  # (FATAL, error): there is no point in going on
+
+class Stuck(NamedTuple):
+    """Why the engine ends a worker: its job took longer than job_timeout, or it began none of its jobs."""
+
+    job_timeout_s: float | None = None
+    unbegun_s: float | None = None
+    stack: str = ""
+
+
+class Death(NamedTuple):
+    """How a worker ended: Death(4711, -9, None, 11_800_000_000, "")."""
+
+    pid: int | None
+    exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server
+    stuck: Stuck | None = None  # the engine has killed it, for this
+    max_rss: int = 0  # in bytes; 0: not known
+    stack: str = ""  # where it was, as faulthandler says
+
+
+class Started(NamedTuple):
+    """A worker exists."""
+
+    worker: int
+
+
+class Ready(NamedTuple):
+    """A worker has loaded what it works on."""
+
+    worker: int
+
+
+class Done(NamedTuple):
+    """A worker has finished a job."""
+
+    worker: int
+    sending: int
+    value: Any  # for Executor.read
+    job_ns: int
+    nbytes: int
+
+
+class Failed(NamedTuple):
+    """A job has raised an exception."""
+
+    worker: int
+    sending: int
+    error: BaseException | RemoteFailure
+    job_ns: int
+
+
+class Died(NamedTuple):
+    """A worker is no more."""
+
+    worker: int
+    running: int  # the sending of the job it was in, 0 for none
+    death: Death
+
+
+class Fatal(NamedTuple):
+    """There is no point in going on."""
+
+    error: BaseException
+
+
+Event = Started | Ready | Done | Failed | Died | Fatal
 
 
 class Executor(Protocol):
@@ -35,7 +95,7 @@ class Executor(Protocol):
     def start(self) -> None:
         """Start the workers."""
 
-    def poll(self, timeout_s: float | None) -> list[tuple[Any, ...]]:
+    def poll(self, timeout_s: float | None) -> list[Event]:
         """The events there are. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
 
     def wake(self) -> None:
@@ -44,25 +104,25 @@ class Executor(Protocol):
     def ship(self, item: Any) -> Any:
         """``item`` as the payload of a job. Runs in: the consumer's thread."""
 
-    def send(self, worker: int, rows: list[Row]) -> None:
+    def send(self, worker: int, rows: list[JobRow]) -> None:
         """Have a worker do these jobs."""
 
     def read(self, value: Any) -> Any:
-        """The batch of a DONE event."""
+        """The batch of a Done event."""
 
     def skip(self, value: Any) -> None:
-        """Nobody wants the batch of a DONE event."""
+        """Nobody wants the batch of a Done event."""
 
-    def cancel(self, worker: int, serial: int) -> None:
-        """A worker need not begin jobs up to ``serial``."""
+    def cancel(self, worker: int, sending: int) -> None:
+        """A worker need not begin jobs up to ``sending``."""
 
     def update(self, parcel: Any) -> None:
         """All later jobs are to be done on this replica."""
 
     def look(self, worker: int) -> tuple[int, int]:
-        """(serial of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
+        """(sending of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
 
-    def kill(self, worker: int, why: str, stack: str) -> bool:
+    def kill(self, worker: int, why: Stuck) -> bool:
         """End a worker that is stuck. False: cannot be done here."""
 
     def ask_stack(self, worker: int) -> None:
@@ -76,7 +136,7 @@ class Executor(Protocol):
 
 
 def run_here(
-    task: Any, row: Row, stream: seeding.Stream, worker: int | None, seed_globals: bool
+    task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
 ) -> tuple[bool, Any, int]:
     """Run a job in this process: (whether it succeeded, its value or its error, ns)."""
     start = time.monotonic_ns()
@@ -98,7 +158,7 @@ def run_here(
 class _Thread(threading.Thread):
     def __init__(self, task: Any, number: int, events: queue.SimpleQueue[Any]) -> None:
         super().__init__(name=f"prefetch-worker-{number}", daemon=True)
-        self.inbox: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[JobRow | None] = queue.SimpleQueue()
         self.cancelled = 0
         self.is_closing = False
         self.running: tuple[int, int] = (0, 0)
@@ -110,17 +170,19 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         stream = seeding.Stream(self._task.seed)
         while (row := self.inbox.get()) is not None and not self.is_closing:
-            if row.serial <= self.cancelled:
+            if row.sending <= self.cancelled:
                 del row
                 continue
-            self.running = (row.serial, time.monotonic_ns())
+            self.running = (row.sending, time.monotonic_ns())
             succeeded, value, ns = run_here(self._task, row, stream, self._number, False)
             if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
-            result = (value, ns, 0) if succeeded else (value, ns)
-            self._events.put((DONE if succeeded else FAILED, self._number, row.serial, *result))
-            del value, result, row
+            if succeeded:
+                self._events.put(Done(self._number, row.sending, value, ns, 0))
+            else:
+                self._events.put(Failed(self._number, row.sending, value, ns))
+            del value, row
 
 
 class ThreadExecutor:
@@ -133,10 +195,10 @@ class ThreadExecutor:
     def start(self) -> None:
         for number, thread in enumerate(self._threads):
             thread.start()
-            self._queue.put((STARTED, number))
-            self._queue.put((READY, number))
+            self._queue.put(Started(number))
+            self._queue.put(Ready(number))
 
-    def poll(self, timeout_s: float | None) -> list[tuple[Any, ...]]:
+    def poll(self, timeout_s: float | None) -> list[Event]:
         events = []
         try:
             events.append(self._queue.get(timeout=timeout_s))
@@ -146,12 +208,12 @@ class ThreadExecutor:
             pass
         return [event for event in events if event is not None]
 
-    def send(self, worker: int, rows: list[Row]) -> None:
+    def send(self, worker: int, rows: list[JobRow]) -> None:
         for row in rows:
             self._threads[worker].inbox.put(row)
 
-    def cancel(self, worker: int, serial: int) -> None:
-        self._threads[worker].cancelled = serial
+    def cancel(self, worker: int, sending: int) -> None:
+        self._threads[worker].cancelled = sending
 
     def wake(self) -> None:
         self._queue.put(None)
@@ -171,16 +233,13 @@ class ThreadExecutor:
     def look(self, worker: int) -> tuple[int, int]:
         return self._threads[worker].running
 
-    def kill(self, worker: int, why: str, stack: str) -> bool:
+    def kill(self, worker: int, why: Stuck) -> bool:
         return False
 
     def ask_stack(self, worker: int) -> None:
         pass
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
-        import sys
-        import traceback
-
         frame = sys._current_frames().get(self._threads[worker].ident or 0)
         return ("".join(traceback.format_stack(frame)) if frame else ""), None
 

@@ -9,10 +9,12 @@ from typing import Any
 from workers.errors import ClosedError
 from workers.job import seeding
 
-from .engine import Ahead, Outcome
+from .delivery import Failure
 from .executors import run_here
+from .handover import Outcome
+from .passes import Ahead
 from .remote_errors import exit_code
-from .schedule import Failure, Row
+from .schedule import JobRow
 
 
 class SerialEngine:
@@ -59,7 +61,7 @@ class SerialEngine:
 
     def repeat(self, index: int, runs: int) -> Outcome:
         self._check()
-        row = Row(0, self._epoch, index, runs, self._items.get(index))
+        row = JobRow(0, self._epoch, index, runs, self._items.get(index))
         succeeded, value, ns = run_here(self._task, row, self._stream, None, True)
         try:
             if os.getpid() != self._pid:  # a child that the job has forked: it is no second consumer

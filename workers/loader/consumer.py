@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workers.engine.engine import Outcome
-from workers.engine.schedule import Failure
+from workers.engine.delivery import Failure
+from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
 from workers.sequence.passes import Pass
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.checks import short
-from workers.engine.engine import Outcome
-from workers.engine.schedule import Failure
+from workers.engine.delivery import Failure
+from workers.engine.handover import Outcome
 from workers.errors import presentable
 from workers.sequence.passes import Pass
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence as Order
 from typing import Any, NamedTuple, Protocol
 
 from workers.batch.layout import as_numpy
-from workers.engine.engine import Engine, Outcome
-from workers.engine.schedule import Failure
+from workers.engine.delivery import Failure
+from workers.engine.engine import Engine
+from workers.engine.handover import Outcome
 from workers.engine.serial import SerialEngine
 from workers.errors import PrefetchError, presentable
 from workers.sequence.clock import Clock

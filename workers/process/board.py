@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from typing import Any
 
 from workers.batch import shared_memory
 
@@ -33,13 +32,13 @@ class Board:
 
     # -- worker
 
-    def begin(self, serial: int) -> bool:
+    def begin(self, sending: int) -> bool:
         """A job begins, unless the consumer has said meanwhile that nobody waits for it."""
         words = self._words
-        if serial <= words[_CANCEL]:
+        if sending <= words[_CANCEL]:
             return False
         words[_SINCE] = time.monotonic_ns()
-        words[_RUNNING] = serial
+        words[_RUNNING] = sending
         return True
 
     def rest(self) -> None:
@@ -58,14 +57,14 @@ class Board:
     # -- consumer
 
     def look(self) -> tuple[int, int]:
-        """(serial of the job that runs, since when in monotonic nanoseconds); (0, 0) for none."""
+        """(sending of the job that runs, since when in monotonic nanoseconds); (0, 0) for none."""
         words = self._words
-        serial = words[_RUNNING]
-        return (serial, words[_SINCE]) if serial else (0, 0)
+        sending = words[_RUNNING]
+        return (sending, words[_SINCE]) if sending else (0, 0)
 
-    def cancel(self, serial: int) -> None:
-        """The worker need not begin jobs up to this serial."""
-        self._words[_CANCEL] = serial
+    def cancel(self, sending: int) -> None:
+        """The worker need not begin jobs up to this sending."""
+        self._words[_CANCEL] = sending
 
     def take_text(self) -> str:
         """What faulthandler has written since the last call."""
@@ -76,15 +75,3 @@ class Board:
 
     def close(self) -> None:
         os.close(self.descriptor)
-
-
-def describe_status(status: int) -> str:
-    """How a process ended, from its wait status: ``killed by SIGKILL`` or ``exited with code 3``."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        name: Any = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}"

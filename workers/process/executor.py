@@ -1,8 +1,8 @@
-"""The process executor: worker processes, their sockets, boards and slots, as the consumer has them.
+"""The process executor: worker processes, and the server that forks and reaps them, as the consumer has them.
 
-Each worker has a private socket pair and a board; the server, which forks and reaps them, has a socket of its own.
-Everything is waited for in one place, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the
-server): what the worker had sent before is read to the end, then it is replaced.
+Each worker has a private socket pair and a board; the server has a socket of its own. Everything is waited for in one
+place, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): what the worker had sent
+before is read to the end, then it is replaced.
 """
 
 from __future__ import annotations
@@ -11,64 +11,23 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from workers.batch.slots import SMALL_NBYTES, SlotReader
-from workers.engine import executors
+from workers.batch.slots import SMALL_NBYTES
+from workers.engine import executors, report
+from workers.engine.executors import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
-from workers.engine.schedule import Row
-from workers.errors import PlatformError, WorkerStartError, add_note
+from workers.engine.schedule import JobRow
 
-from . import channel as channels
 from . import messages, replica
-from .board import STACK_SIGNAL, Board, describe_status
-from .channel import Channel
+from .board import STACK_SIGNAL
+from .server_handle import ServerHandle
+from .worker_handle import Unread, WorkerHandle
 
 _GRACE_S = 0.25  # for workers to end by themselves
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
-_SERVER = """\
-import sys
-sys.path[:] = {path!r}
-from workers.process.server import main
-main({descriptor}, {consumer})
-"""
-
-
-class Death(NamedTuple):
-    """How a worker ended."""
-
-    how: str  # e.g. "killed by SIGKILL"
-    pid: int | None
-    max_rss: int  # in bytes, 0: not known
-    text: str  # what faulthandler said
-
-
-class _Worker:
-    """One worker process, as the consumer has it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number  # 0 to nb_workers - 1; its successor has the same
-        mine, self.theirs = channels.pair()
-        mine.setblocking(False)
-        self.channel = Channel(mine)
-        self.board = Board()
-        self.reader = SlotReader()
-        self.pid: int | None = None
-        self.is_ready = False
-        self.is_watched = False
-        self.killed_for = ""
-        self.stack = ""
-
-    def close(self) -> None:
-        self.channel.close()
-        self.theirs.close()
-        self.board.close()
 
 
 class ProcessExecutor:
@@ -76,7 +35,7 @@ class ProcessExecutor:
 
     def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel]) -> None:
         self._nb_workers = nb_workers
-        self._workers: dict[int, _Worker] = {}  # {worker: its process}; numbers are never used again
+        self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
         self._next_worker = 0
         self._failed_starts = 0  # in a row
         self._selector = selectors.DefaultSelector()
@@ -84,7 +43,7 @@ class ProcessExecutor:
         os.set_blocking(self._wake_out, False)
         os.set_blocking(self._wake_in, False)
         self._selector.register(self._wake_out, selectors.EVENT_READ, "wake")
-        self._events: list[tuple[Any, ...]] = []
+        self._events: list[Event] = []
         self._start_server()
         try:
             self.parcel = make_parcel()  # may take a while, in which the server starts
@@ -95,17 +54,8 @@ class ProcessExecutor:
     # -- starting
 
     def _start_server(self) -> None:
-        mine, theirs = channels.pair()
-        try:
-            self._process = _launch(theirs)
-        except BaseException:
-            mine.close()
-            raise
-        finally:
-            theirs.close()
-        mine.setblocking(False)
-        self._server = Channel(mine)
-        self._selector.register(mine, selectors.EVENT_READ, "server")
+        self._server = ServerHandle()
+        self._selector.register(self._server.channel, selectors.EVENT_READ, "server")
 
     def start(self) -> None:
         for number in range(self._nb_workers):
@@ -114,50 +64,36 @@ class ProcessExecutor:
     def _start_worker(self, number: int) -> None:
         name = self._next_worker
         self._next_worker += 1
-        worker = self._workers[name] = _Worker(number)
-        files = [worker.theirs.fileno(), worker.board.descriptor]
-        with contextlib.suppress(OSError):  # the server has died: we shall be told
-            self._server.send((messages.FORK, name, number), files)
-        if not self._server.has_unsent:
+        worker = self._workers[name] = WorkerHandle(name, number)
+        self._tell_server(messages.Fork(name, number), [worker.theirs.fileno(), worker.board.descriptor])
+        if not self._server.channel.has_unsent:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
-        self._load(worker)
-        self._events.append((executors.STARTED, name))
+        worker.load(self.parcel)
+        self._events.append(executors.Started(name))
 
-    def _load(self, worker: _Worker) -> None:
-        self._transmit(worker, (messages.LOAD, self.parcel.message()), self.parcel.descriptors)
-
-    def _transmit(self, worker: _Worker, message: tuple[Any, ...], files: list[int]) -> None:
+    def _tell_server(self, message: tuple[Any, ...], files: list[int]) -> None:
         with contextlib.suppress(OSError):  # it has died: we shall be told
-            worker.channel.send(message, files)
+            self._server.channel.send(message, files)
 
     # -- the engine's orders
 
     def update(self, parcel: Any) -> None:
         self.parcel = parcel
         for worker in self._workers.values():
-            self._load(worker)
+            worker.load(parcel)
 
     def ship(self, item: Any) -> Any:
         pickled = replica.Pickled(item, "the item")
         return replica.Parcel(pickled) if len(pickled.pickle) > SMALL_NBYTES or pickled.buffers else pickled.pickle
 
-    def send(self, worker: int, rows: list[Row]) -> None:
-        process = self._workers[worker]
-        files: list[int] = []
-        plain: list[tuple[Any, ...]] = []
-        for row in rows:
-            if isinstance(row.payload, replica.Parcel):
-                files += row.payload.descriptors  # one: nothing of it was placed before
-                plain.append((*row[:4], row.payload.message()))
-            else:
-                plain.append(tuple(row))
-        self._transmit(process, (messages.JOBS, plain, process.reader.take_freed()), files)
+    def send(self, worker: int, rows: list[JobRow]) -> None:
+        self._workers[worker].send(rows)
 
-    def cancel(self, worker: int, serial: int) -> None:
+    def cancel(self, worker: int, sending: int) -> None:
         if worker in self._workers:
-            self._workers[worker].board.cancel(serial)
+            self._workers[worker].board.cancel(sending)
 
     def look(self, worker: int) -> tuple[int, int]:
         return self._workers[worker].board.look()
@@ -166,10 +102,9 @@ class ProcessExecutor:
         with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
             os.write(self._wake_in, b"x")
 
-    def kill(self, worker: int, why: str, stack: str) -> bool:
+    def kill(self, worker: int, why: Stuck) -> bool:
         if worker in self._workers:
-            self._workers[worker].killed_for = why
-            self._workers[worker].stack = stack
+            self._workers[worker].stuck = why
             self._signal(worker, signal.SIGKILL)
         return True
 
@@ -181,20 +116,17 @@ class ProcessExecutor:
         return process.board.take_text(), process.pid
 
     def _signal(self, worker: int, number: int) -> None:
-        with contextlib.suppress(OSError):
-            self._server.send((messages.SIGNAL, worker, int(number)))
+        self._tell_server(messages.Signal(worker, int(number)), [])
 
-    def read(self, value: tuple[SlotReader, tuple[Any, ...]]) -> Any:
-        reader, row = value
-        return reader.read(*row[2:7])
+    def read(self, value: Unread) -> Any:
+        return value.reader.read(value.placed)
 
-    def skip(self, value: tuple[SlotReader, tuple[Any, ...]]) -> None:
-        reader, row = value
-        reader.skip(row[3])
+    def skip(self, value: Unread) -> None:
+        value.reader.skip(value.placed)
 
     # -- what comes back
 
-    def poll(self, timeout_s: float | None) -> list[tuple[Any, ...]]:
+    def poll(self, timeout_s: float | None) -> list[Event]:
         if not self._events:
             self._watch_unsent()
             for key, ready in self._selector.select(timeout_s):
@@ -207,7 +139,7 @@ class ProcessExecutor:
                     if ready & selectors.EVENT_WRITE:
                         with contextlib.suppress(OSError):
                             self._workers[key.data].channel.flush()
-                    self._from_worker(key.data)
+                    self._from_worker(self._workers[key.data])
         events, self._events = self._events, []
         return events
 
@@ -218,26 +150,25 @@ class ProcessExecutor:
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
                 if self._selector.get_key(worker.channel).events != wanted:
                     self._selector.modify(worker.channel, wanted, name)
-        if self._server.has_unsent:
+        if self._server.channel.has_unsent:
             with contextlib.suppress(OSError):
-                self._server.flush()
+                self._server.channel.flush()
 
     def _from_server(self) -> None:
         try:
-            received = self._server.receive()
+            received = self._server.channel.receive()
         except EOFError:
             self._server_died()
             return
         for message, _ in received:
-            if message[0] == messages.FORKED and message[1] in self._workers:
-                self._workers[message[1]].pid = message[2]
-                self._workers[message[1]].theirs.close()
-            elif message[0] == messages.EXITED:
-                self._exited(message[1], describe_status(message[2]), message[3])
+            if isinstance(message, messages.Exited):
+                self._exited(message.worker, message.exit_code, message.max_rss)
+            elif isinstance(message, messages.Forked) and message.worker in self._workers:
+                self._workers[message.worker].pid = message.pid
+                self._workers[message.worker].theirs.close()
 
-    def _from_worker(self, name: int) -> bool:
+    def _from_worker(self, worker: WorkerHandle) -> bool:
         """Read what is there. False: there will be no more."""
-        worker = self._workers[name]
         try:
             received = worker.channel.receive()
         except EOFError:
@@ -245,79 +176,64 @@ class ProcessExecutor:
                 self._selector.unregister(worker.channel)
                 worker.is_watched = False
                 # It is of no use any more, even if it is only its socket that is gone.
-                self._signal(name, signal.SIGKILL)
+                self._signal(worker.name, signal.SIGKILL)
             return False
         for message, files in received:
-            if message[0] == messages.RESULTS:
-                self._results(name, worker, message, files)
-            elif message[0] == messages.READY:
-                self._ready(name, worker, message[1])
+            if isinstance(message, messages.Results):
+                self._events += worker.events_of(message, files)
+            elif isinstance(message, messages.Ready):
+                self._ready(worker, message.failure)
         return bool(received)
 
-    def _results(self, name: int, worker: _Worker, message: tuple[Any, ...], files: list[int]) -> None:
-        _, slots, gone, layouts, rows = message
-        reader = worker.reader
-        reader.learn(slots, gone, layouts, files)
-        for row in rows:
-            if row[1] == messages.DONE:
-                self._events.append((executors.DONE, name, row[0], (reader, row), row[7], row[5]))
-            else:
-                self._events.append((executors.FAILED, name, row[0], row[2], row[3]))
-
-    def _ready(self, name: int, worker: _Worker, failure: RemoteFailure | None) -> None:
+    def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
         if failure is not None:
             error = unpack(failure, "a worker, while it loaded the Sequence")
-            self._events.append((executors.FATAL, error))
+            self._events.append(executors.Fatal(error))
             return
         self._failed_starts = 0
         worker.is_ready = True
-        self._events.append((executors.READY, name))
+        self._events.append(executors.Ready(worker.name))
 
-    def _exited(self, name: int, how: str, max_rss: int) -> None:
+    def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
         worker = self._workers.get(name)
         if worker is None:
             return
-        while self._from_worker(name):  # what it had sent before it died
+        while self._from_worker(worker):  # what it had sent before it died
             pass
-        serial, _ = worker.board.look()
-        death = Death(worker.killed_for or how, worker.pid, max_rss, worker.stack or worker.board.take_text())
+        running, _ = worker.board.look()
+        death = worker.death(exit_code, max_rss)
         if worker.is_watched:
             self._selector.unregister(worker.channel)
         worker.close()
         del self._workers[name]
-        self._events.append((executors.DIED, name, serial, death))
+        self._events.append(executors.Died(name, running, death))
         if not worker.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
-                self._events.append((executors.FATAL, _start_error(self._failed_starts, death)))
+                error = report.not_started(self._failed_starts, report.how(death), death.stack)
+                self._events.append(executors.Fatal(error))
                 return
         self._start_worker(worker.number)
 
     def _server_died(self) -> None:
         """All workers die with the server. Start anew."""
-        self._selector.unregister(self._server.socket)
-        self._server.close()
-        status = self._process.wait()
+        self._selector.unregister(self._server.channel)
+        status = self._server.wait()
         self._failed_starts += not any(worker.is_ready for worker in self._workers.values())
         if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
-            how = f"its server ended with status {status}"
-            self._events.append((executors.FATAL, _start_error(self._failed_starts, Death(how, None, 0, ""))))
+            error = report.not_started(self._failed_starts, f"its server ended with status {status}", "")
+            self._events.append(executors.Fatal(error))
             return
         self._start_server()
         for name in list(self._workers):
             self._workers[name].is_ready = True  # not counted as a failed start of its own
-            self._exited(name, "killed with its server", 0)
+            self._exited(name, None, 0)
+
+    # -- the end
 
     def close(self) -> None:
         self._stop_workers()
-        with contextlib.suppress(OSError):  # gone already; else it is told, though forks of ours hold the socket too
-            self._server.socket.shutdown(socket.SHUT_RDWR)
-        self._server.close()  # it kills what is left
-        try:
-            self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._server.close()
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
@@ -333,8 +249,7 @@ class ProcessExecutor:
         """Let workers that are in no job end by themselves."""
         waiting = set()
         for name, worker in self._workers.items():
-            worker.board.cancel(2**62)
-            self._transmit(worker, (messages.STOP,), [])
+            worker.stop()
             if worker.is_ready:
                 waiting.add(name)
         deadline = time.monotonic() + _GRACE_S
@@ -342,48 +257,15 @@ class ProcessExecutor:
             for key, _ in self._selector.select(left):
                 try:
                     if key.data == "server":
-                        for message, _ in self._server.receive():
-                            if message[0] == messages.EXITED:
-                                waiting.discard(message[1])
+                        ended = [message for message, _ in self._server.channel.receive()]
+                        waiting -= {each.worker for each in ended if isinstance(each, messages.Exited)}
                     elif key.data == "wake":
                         os.read(self._wake_out, 4096)
                     else:
-                        for _, files in self._workers[key.data].channel.receive():
-                            for file in files:
-                                os.close(file)
+                        self._workers[key.data].drain()
                 except BlockingIOError:
                     pass
                 except EOFError:
                     if key.data == "server":
                         return
                     self._selector.unregister(key.fileobj)
-
-
-def _start_error(times: int, death: Death) -> WorkerStartError:
-    error = WorkerStartError(
-        f"{times} workers in a row ended before they could take a job, the last one {death.how}. The likely causes: "
-        "memory is short, or an import of the Sequence's module ends or crashes the process."
-    )
-    if death.text:
-        add_note(error, death.text)
-    return error
-
-
-def _launch(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    if not sys.executable:
-        raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
-    here = str(Path(__file__).resolve().parents[2])  # where the package workers lies
-    path = sys.path if here in sys.path else [*sys.path, here]
-    environment = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
-    # The order of a set of strings is then the same in every run.
-    environment.setdefault("PYTHONHASHSEED", "0")
-    code = _SERVER.format(path=path, descriptor=theirs.fileno(), consumer=os.getpid())
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[theirs.fileno()],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is the consumer's to handle
-    )

@@ -1,40 +1,77 @@
 """What travels between the consumer, its workers and the server that forks them.
 
-Every message is a tuple whose first item is one of the words below; a frame on a socket is one message. Rows of
-jobs and of results are plain tuples, for there may be tens of thousands a second.
+A frame on a socket is one message, with descriptors beside it. Rows of jobs and of results are plain tuples on the
+wire, for there may be tens of thousands a second; they get their names where they are received.
 
 ::
 
-    consumer -> worker                                                       descriptors
-      LOAD     (LOAD, parcel)                     a new replica              its memory
-      JOBS     (JOBS, rows, free)                                            one for each parcel in rows
-                                                  row: (serial, epoch, index, attempt, payload)
-                                                  payload: None, a pickle, or a parcel
-                                                  free: numbers of slots that the consumer has let go
-      STOP     (STOP,)                            finish and exit
-
-    worker -> consumer
-      READY    (READY, None | failure)            the replica is loaded, or could not be
-      RESULTS  (RESULTS, slots, gone, layouts, rows)                         one for each new slot
-                                                  slots: [(number, nbytes)] made since the last message
-                                                  gone: numbers of slots that were given up
-                                                  layouts: [(number, pickled Layout)] new ones
-                                                  row: (serial, DONE, layout, slots, offset, nbytes, rest, ns)
-                                                    or (serial, FAILED, failure, ns)
-
-    consumer -> server
-      FORK     (FORK, worker, number)             start a worker             its socket, its board
-      SIGNAL   (SIGNAL, worker, number)           send it a signal
-      (end of file)                               kill all workers, exit
-
-    server -> consumer
-      FORKED   (FORKED, worker, pid)
-      EXITED   (EXITED, worker, status, max_rss)  status as waitpid gives it; max_rss in bytes
-
-``serial`` numbers the sendings of jobs: a job that is sent again, to whomever, has a new one.
+    consumer -> worker     Load, Jobs, Stop
+    worker -> consumer     Ready, Results
+    consumer -> server     Fork, Signal; end of file: kill all workers, exit
+    server -> consumer     Forked, Exited
 """
 
 from __future__ import annotations
 
-LOAD, JOBS, STOP, READY, RESULTS, FORK, SIGNAL, FORKED, EXITED = range(9)
-DONE, FAILED = range(2)
+from typing import Any, NamedTuple
+
+
+class Load(NamedTuple):
+    """A new replica. Descriptors: its memory."""
+
+    parcel: Any  # a workers.process.replica.ParcelMessage
+
+
+class Jobs(NamedTuple):
+    """Work. Descriptors: one for each parcel among the payloads."""
+
+    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or a ParcelMessage
+    free: list[int]  # slots that the consumer has let go, e.g. [0, 2]
+
+
+class Stop(NamedTuple):
+    """Finish and exit."""
+
+
+class Ready(NamedTuple):
+    """The replica is loaded, or could not be."""
+
+    failure: Any  # None, or a RemoteFailure
+
+
+class Results(NamedTuple):
+    """What came of jobs. Descriptors: one for each new slot."""
+
+    slots: list[tuple[int, int]]  # made since the last message, as (number, nbytes), e.g. [(3, 1048576)]
+    gone: list[int]  # slots that were given up
+    layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
+    rows: list[tuple[int, int, Any]]  # (sending, job_ns, a RemoteFailure or the plain tuple of a Placed)
+
+
+class Fork(NamedTuple):
+    """Start a worker. Descriptors: its socket, its board."""
+
+    worker: int
+    number: int  # which of the nb_workers it is, e.g. 0; its successor has the same
+
+
+class Signal(NamedTuple):
+    """Send a worker a signal."""
+
+    worker: int
+    signal: int
+
+
+class Forked(NamedTuple):
+    """A worker runs."""
+
+    worker: int
+    pid: int
+
+
+class Exited(NamedTuple):
+    """A worker has ended."""
+
+    worker: int
+    exit_code: int  # negative: the signal that killed it
+    max_rss: int  # in bytes

@@ -14,7 +14,7 @@ import pickle
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -126,12 +126,34 @@ class Piece:
         self.bytes = shared_memory.view(shared_memory.attach(self.descriptor, self.nbytes))
 
 
+class Part(NamedTuple):
+    """Where a pickle or a buffer lies: Part(0, 4096, 65536)."""
+
+    piece: int  # which of the pieces of memory
+    start: int
+    nbytes: int
+
+
+class ParcelMessage(NamedTuple):
+    """A parcel as it is sent, beside the descriptors of its pieces."""
+
+    table: list[Part]  # of the pickle, then of each buffer
+    lengths: list[int]  # of the pieces, in bytes
+
+
+class Comparison(NamedTuple):
+    """What :meth:`Parcel.compare` finds."""
+
+    is_same: bool
+    same: list[bool]  # for each of the buffers whether that is
+
+
 class Parcel:
     """A pickled object in shared memory. Where a buffer is what ``before`` has placed already, it stays there.
 
     Attributes:
-        table: [(piece, start, nbytes)] of the pickle and of each buffer; ``piece`` counts from 0 in ``pieces``.
-        pieces: the memory it lies in.
+        table: where the pickle and each buffer lie.
+        pieces: the memory they lie in.
     """
 
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
@@ -152,44 +174,44 @@ class Parcel:
         piece.bytes[: len(pickled.pickle)] = pickled.pickle
         self.pickle = pickled.pickle
         self.pieces: list[Piece] = [piece]
-        self.table: list[tuple[int, int, int]] = [(0, 0, len(pickled.pickle))]
+        self.table: list[Part] = [Part(0, 0, len(pickled.pickle))]
         for at, buffer in enumerate(pickled.buffers):
             if at in old:
                 kept, start, nbytes = old[at]
                 if kept not in self.pieces:
                     self.pieces.append(kept)
-                self.table.append((self.pieces.index(kept), start, nbytes))
+                self.table.append(Part(self.pieces.index(kept), start, nbytes))
             else:
                 start, nbytes = starts[at], buffer.nbytes
                 np.frombuffer(piece.bytes, np.uint8, nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
-                self.table.append((0, start, nbytes))
+                self.table.append(Part(0, start, nbytes))
 
-    def compare(self, pickled: Pickled, content: bool) -> tuple[bool, list[bool]]:
-        """(whether ``pickled`` is what lies here, for each of its buffers whether that is).
+    def compare(self, pickled: Pickled, content: bool) -> Comparison:
+        """Whether ``pickled`` is what lies here.
 
         ``content``: compare byte by byte. If not, a buffer of the same length is taken to be the same.
         """
         same = []
         for at, buffer in enumerate(pickled.buffers):
-            if at + 1 < len(self.table) and self.table[at + 1][2] == buffer.nbytes:
+            if at + 1 < len(self.table) and self.table[at + 1].nbytes == buffer.nbytes:
                 piece, start, nbytes = self.table[at + 1]
                 there = np.frombuffer(self.pieces[piece].bytes, np.uint8, nbytes, start)
                 same.append(not content or shared_memory.is_equal(np.frombuffer(buffer, np.uint8), there))
             else:
                 same.append(False)
         is_same = self.pickle == pickled.pickle and len(same) + 1 == len(self.table) and all(same)
-        return is_same, same
+        return Comparison(is_same, same)
 
-    def message(self) -> tuple[list[tuple[int, int, int]], list[int]]:
-        """(table, lengths of the pieces), to be sent along with their descriptors."""
-        return self.table, [piece.nbytes for piece in self.pieces]
+    def message(self) -> ParcelMessage:
+        """What is sent along with the descriptors."""
+        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces])
 
     @property
     def descriptors(self) -> list[int]:
         return [piece.descriptor for piece in self.pieces]
 
 
-def load(message: tuple[list[tuple[int, int, int]], list[int]], descriptors: list[int], writable: bool = False) -> Any:
+def load(message: ParcelMessage, descriptors: list[int], writable: bool = False) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory, or, if ``writable``, views
     that are copied where they are written to. Closes ``descriptors``."""
     table, lengths = message

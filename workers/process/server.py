@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from .channel import Channel
-from .messages import EXITED, FORK, FORKED, SIGNAL
+from .messages import Exited, Fork, Forked, Signal
 
 
 class _ConsumerGone(Exception):
@@ -63,12 +63,12 @@ class Server:
         self._end()
 
     def _obey(self, message: tuple[Any, ...], files: list[int]) -> None:
-        if message[0] == FORK:
-            self._fork(message[1], message[2], *files)
-        elif message[0] == SIGNAL:
+        if isinstance(message, Fork):
+            self._fork(message.worker, message.number, *files)
+        elif isinstance(message, Signal):
             for pid, worker in self._workers.items():
-                if worker == message[1]:
-                    os.kill(pid, message[2])  # not reaped yet, so the number is still its own
+                if worker == message.worker:
+                    os.kill(pid, message.signal)  # not reaped yet, so the number is still its own
 
     def _fork(self, worker: int, number: int, sock: int, board: int) -> None:
         pid = os.fork()
@@ -88,7 +88,7 @@ class Server:
         os.close(sock)
         os.close(board)
         self._workers[pid] = worker
-        self._channel.send((FORKED, worker, pid))
+        self._channel.send(Forked(worker, pid))
 
     def _reap(self) -> None:
         while True:
@@ -101,7 +101,8 @@ class Server:
             worker = self._workers.pop(pid, None)
             if worker is not None:  # else: what a job had started, and left to us
                 scale = 1 if sys.platform == "darwin" else 1024
-                self._channel.send((EXITED, worker, status, usage.ru_maxrss * scale))
+                exit_code = os.waitstatus_to_exitcode(status)
+                self._channel.send(Exited(worker, exit_code, usage.ru_maxrss * scale))
 
     def _end(self) -> None:
         """Kill all that is left, and what the workers' jobs may have started."""

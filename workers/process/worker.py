@@ -1,6 +1,6 @@
 """A worker process: takes jobs from its socket, computes them on its replica of the Sequence, sends what came out.
 
-Its life: ``LOAD`` (the replica), then ``JOBS`` again and again, until ``STOP`` or the end of file. Results of short
+Its life: ``Load`` (the replica), then ``Jobs`` again and again, until ``Stop`` or the end of file. Results of short
 jobs are sent together, at the latest ``_FLUSH_NS`` after the first of them or when nothing is left to do.
 """
 
@@ -17,37 +17,18 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
-
-from workers.batch import slots
+from workers.batch import empty
+from workers.batch.slot_writer import SlotWriter
 from workers.engine.remote_errors import exit_code, pack
+from workers.engine.schedule import JobRow
 from workers.job import seeding
 
 from . import replica
 from .board import Board
 from .channel import Channel
-from .messages import DONE, FAILED, JOBS, LOAD, READY, RESULTS, STOP
+from .messages import Jobs, Load, Ready, Results, Stop
 
 _FLUSH_NS = 2_000_000
-_writer: slots.SlotWriter | None = None
-
-
-def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray[Any, Any]:
-    """An uninitialised array that already lies where the batch will be delivered from.
-
-    Inside a job in a worker process, an array that is made so, filled and returned (as it is, or as part of a
-    batch) reaches the consumer without being copied. Anywhere else this is ``numpy.empty``.
-
-    Args:
-        shape: lengths of its axes.
-        dtype: as for ``numpy.empty``.
-
-    Returns:
-        An array in C order.
-    """
-    if _writer is None or seeding.current_job() is None:
-        return np.empty(shape, dtype)
-    return _writer.empty(shape, dtype)
 
 
 class Worker:
@@ -60,60 +41,64 @@ class Worker:
         self._pid = os.getpid()
         self._task: Any = None  # the replica
         self._stream = seeding.Stream(0)
-        self._writer = slots.SlotWriter()
-        self._rows: list[tuple[Any, ...]] = []  # results not yet sent
+        self._writer = SlotWriter()
+        self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._flushed_ns = 0
 
     def run(self) -> None:
-        """Blocks: until the consumer says STOP or is gone."""
-        global _writer
-        _writer = self._writer
+        """Blocks: until the consumer says Stop or is gone."""
+        empty.writer = self._writer
         while True:
             for message, files in self._channel.receive():
-                if message[0] == JOBS:
-                    self._jobs(message[1], message[2], files)
-                elif message[0] == LOAD:
-                    self._load(message[1], files)
-                elif message[0] == STOP:
+                if isinstance(message, Jobs):
+                    self._jobs(message, files)
+                elif isinstance(message, Load):
+                    self._load(message.parcel, files)
+                elif isinstance(message, Stop):
                     return
 
-    def _load(self, parcel: Any, files: list[int]) -> None:
+    def _load(self, parcel: replica.ParcelMessage, files: list[int]) -> None:
         failure = None
         try:
             self._task = replica.load(parcel, files)
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
             failure = pack(error)
-        self._channel.send((READY, failure))
+        self._channel.send(Ready(failure))
 
-    def _jobs(self, rows: list[tuple[Any, ...]], free: list[int], files: list[int]) -> None:
-        self._writer.release(free, keep=len(rows) + 2)
+    def _jobs(self, message: Jobs, files: list[int]) -> None:
+        self._writer.release(message.free, keep=len(message.rows) + 2)
         self._flushed_ns = time.monotonic_ns()
-        if rows[0][4] is not None:  # all jobs of a pass bring what they work on, or none
-            rows = _with_files(rows, files)
-        for row in rows:
-            if self._board.begin(row[0]):
-                self._rows.append(self._job(*row))
+        left = iter(files)
+        for plain in message.rows:
+            row = JobRow._make(plain)
+            file = next(left) if isinstance(row.payload, replica.ParcelMessage) else None
+            if self._board.begin(row.sending):
+                self._rows.append(self._job(row, file))
                 if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
                     self._flush()
+            elif file is not None:
+                os.close(file)
         if self._rows:
             self._flush()
         self._board.rest()
 
-    def _job(self, serial: int, epoch: int, index: int, attempt: int, payload: Any) -> tuple[Any, ...]:
+    def _job(self, row: JobRow, file: int | None) -> tuple[int, int, Any]:
+        """Do a job: its row of the Results. ``file``: of the parcel that it works on."""
         start = time.monotonic_ns()
         writer = self._writer
-        written = None
+        placed = None
         try:
-            job = seeding.Job(epoch, index, attempt, self._number)
-            if payload is not None:
+            job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
+            payload = None
+            if row.payload is not None:
                 seeding.enter_job(self._stream, job)
-                payload = (_unpack(payload),)
+                payload = (_unpack(row.payload, file),)
             result = seeding.run_seeded(
-                self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(index, payload)
+                self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(row.index, payload)
             )
             self._end_if_forked()
-            written = writer.write(result)
+            placed = writer.write(result)
             del result
         except BaseException as error:  # also what would end this process: it is the consumer's to know
             self._end_if_forked(error)
@@ -121,11 +106,9 @@ class Worker:
         finally:
             seeding.leave_job()
         if writer.used_empty:
-            writer.end_job(written[1] if written else [])
-        ns = time.monotonic_ns() - start
-        if written is None:
-            return serial, FAILED, failure, ns
-        return serial, DONE, *written, ns
+            writer.end_job(placed.slots if placed else [])
+        job_ns = time.monotonic_ns() - start
+        return row.sending, job_ns, failure if placed is None else tuple(placed)
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """The user's code has forked, and its child has come back here: it must not write where this worker does."""
@@ -133,24 +116,19 @@ class Worker:
             os._exit(exit_code(error))
 
     def _flush(self) -> None:
-        new_slots, gone, files, layouts = self._writer.take_news()
+        news = self._writer.take_news()
         rows, self._rows = self._rows, []
-        self._channel.send((RESULTS, new_slots, gone, layouts, rows), files)
-        for file in files:
+        self._channel.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
+        for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
 
 
-def _with_files(rows: list[tuple[Any, ...]], files: list[int]) -> list[tuple[Any, ...]]:
-    left = iter(files)
-    return [(*row[:4], row[4] if isinstance(row[4], bytes) else (row[4], [next(left)])) for row in rows]
-
-
-def _unpack(payload: Any) -> Any:
+def _unpack(payload: bytes | replica.ParcelMessage, file: int | None) -> Any:
     if isinstance(payload, bytes):
         return pickle.loads(payload)
-    parcel, files = payload
-    return replica.load(parcel, files, writable=True)
+    assert file is not None
+    return replica.load(payload, [file], writable=True)
 
 
 def main(sock: socket.socket, board_descriptor: int, number: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workers.engine.engine import Engine, Outcome
-from workers.engine.schedule import Failure
+from workers.engine.delivery import Failure
+from workers.engine.engine import Engine
+from workers.engine.handover import Outcome
 from workers.engine.serial import SerialEngine
 from workers.errors import StateError
 

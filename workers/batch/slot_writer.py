@@ -1,0 +1,251 @@
+"""The worker's end of the slots: puts what jobs return into shared memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import shared_memory
+from .layout import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, flatten
+from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
+
+_BLOCK_NBYTES = 1 << 20  # of a slot for small batches
+_MAX_LAYOUTS = 256
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
+class News(NamedTuple):
+    """What the next message has to tell."""
+
+    slots: list[tuple[int, int]]  # new ones, as (number, nbytes), e.g. [(3, 1048576)]
+    gone: list[int]  # slots that were given up
+    descriptors: list[int]  # of the new slots
+    layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
+
+
+class Planned(NamedTuple):
+    """A layout that was seen before."""
+
+    number: int
+    places: tuple[ArrayPlace, ...]
+    nbytes: int
+
+
+_NOTHING = Planned(0, (), 0)
+
+
+def _round_up(nbytes: int, step: int = ALIGNMENT) -> int:
+    return -(-nbytes // step) * step
+
+
+class SlotWriter:
+    """Puts the results of a worker's jobs into slots. Runs in: worker. Blocks: never."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Slot] = {}
+        self._free: list[Slot] = []  # the last one was used last: its pages are warm
+        self._kept: list[Slot] = []  # whose empty() arrays the user's code still holds
+        self._next_number = 0
+        self._block: Slot | None = None  # collects small batches until the next message
+        self._job_slots: list[Slot] = []  # what empty() has handed out in this job
+        self._expected_nbytes = 0  # of a whole batch, as the last one was
+        self._layouts: dict[Any, Planned] = {}  # {(spec, its arrays' dtypes, shapes, strides): its layout}
+        self._layout_numbers: dict[Layout, int] = {}
+        self._last: tuple[Any, Planned] = (None, _NOTHING)  # (spec, its layout)
+        self._news = News([], [], [], [])
+
+    # -- slots
+
+    def _take(self, nbytes: int) -> Slot:
+        if self._kept:
+            self._look_at_kept()
+        free = self._free
+        for at in range(len(free) - 1, -1, -1):
+            if free[at].nbytes >= nbytes:
+                slot = free.pop(at)
+                slot.used = 0
+                return slot
+        if free:  # too small: the batches have grown
+            self._give_up(free.pop(0))
+        # Sizes in steps of an eighth, so that batches of similar sizes can use each other's slots. Pages that
+        # are never touched cost nothing.
+        nbytes = _round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
+        descriptor = shared_memory.create(nbytes)
+        try:
+            slot = Slot(self._next_number, nbytes, shared_memory.attach(descriptor, nbytes))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._next_number += 1
+        self._slots[slot.number] = slot
+        self._news.slots.append((slot.number, nbytes))
+        self._news.descriptors.append(descriptor)
+        return slot
+
+    def _give_up(self, slot: Slot) -> None:
+        del self._slots[slot.number]
+        self._news.gone.append(slot.number)
+
+    def release(self, numbers: list[int], keep: int) -> None:
+        """The consumer has let go of these; at most ``keep`` slots stay free."""
+        self._free.extend(self._slots[number] for number in numbers)
+        while len(self._free) > keep:
+            self._give_up(self._free.pop(0))
+
+    def _look_at_kept(self) -> None:
+        for slot in [slot for slot in self._kept if slot.lease is None or slot.lease() is None]:
+            self._kept.remove(slot)
+            self._free.append(slot)
+
+    # -- a job
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """See :func:`workers.empty`."""
+        dtype = np.dtype(dtype)
+        shape = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes <= SMALL_NBYTES or dtype.hasobject or min(shape) < 0:
+            return np.empty(shape, dtype)
+        for slot in self._job_slots:
+            if slot.used + nbytes <= slot.nbytes:
+                break
+        else:
+            slot = self._take(max(nbytes, self._expected_nbytes))
+            self._job_slots.append(slot)
+        lease = slot.lease() if slot.lease is not None else None
+        if lease is None:
+            lease = Lease((slot.nbytes,), BYTE, slot.buffer)
+            slot.lease = weakref.ref(lease)
+        array: Array = np.ndarray(shape, dtype, lease, slot.used)
+        slot.used = _round_up(slot.used + nbytes)
+        return array
+
+    def write(self, result: Any) -> Placed:
+        """Put a job's result into slots."""
+        arrays: list[Array] = []
+        others: list[Any] = []
+        spec = flatten(result, arrays, others)
+        del result
+        rest: Rest = others or None
+        if others and not all(type(each) in _PLAIN and (type(each) is not str or len(each) < 256) for each in others):
+            rest = dumps(others)
+            if len(rest) > SMALL_NBYTES:
+                arrays.append(np.frombuffer(rest, BYTE))
+                rest = True
+        if self._job_slots:
+            return self._write_around(spec, arrays, rest)
+        if not self._is_as_last(spec, arrays):
+            key = (spec, tuple([(a.dtype, a.shape, dense_strides(a)) for a in arrays]))
+            self._last = spec, self._layouts.get(key) or self._plan(key, spec, arrays)
+        number, places, nbytes = self._last[1]
+        if nbytes <= SMALL_NBYTES:
+            slot = self._block
+            if slot is None or slot.used + nbytes > slot.nbytes:
+                slot = self._block = self._take(_BLOCK_NBYTES)
+            offset = slot.used
+            slot.used += nbytes
+        else:
+            slot = self._take(nbytes)
+            offset = 0
+            self._expected_nbytes = nbytes
+        buffer = slot.buffer
+        for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
+            np.ndarray(shape, dtype, buffer, offset + start, strides)[...] = array
+        return Placed(number, [slot.number], offset, nbytes, rest)
+
+    def _is_as_last(self, spec: Any, arrays: list[Array]) -> bool:
+        """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
+        last_spec, (_, places, _) = self._last
+        if spec != last_spec or len(arrays) != len(places):
+            return False
+        for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
+            if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
+                return False
+        return True
+
+    def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
+        places, end = [], 0
+        for array in arrays:
+            places.append(ArrayPlace(array.dtype, array.shape, dense_strides(array), 0, end))
+            end += _round_up(array.nbytes)
+        number = self._layout_number(Layout(spec, tuple(places)))
+        planned = self._layouts[key] = Planned(number, tuple(places), end)
+        return planned
+
+    def _layout_number(self, layout: Layout) -> int:
+        number = self._layout_numbers.get(layout)
+        if number is None:
+            number = len(self._layout_numbers)
+            self._layout_numbers[layout] = number
+            self._news.layouts.append((number, dumps(layout)))
+        return number
+
+    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest) -> Placed:
+        """The same where some arrays already lie in slots of this job."""
+        slots = self._job_slots
+        places = []
+        for array in arrays:
+            start = int(array.__array_interface__["data"][0])
+            for at, slot in enumerate(slots):
+                offset = start - slot.address
+                # Dense arrays only: a strided one may begin inside a slot and reach back out of it.
+                if 0 <= offset < slot.nbytes and (array.flags.c_contiguous or array.flags.f_contiguous):
+                    strides = None if array.flags.c_contiguous else array.strides
+                    places.append(ArrayPlace(array.dtype, array.shape, strides, at, offset))
+                    break
+            else:
+                places.append(self._place(array, slots))
+        nbytes = sum(slot.used for slot in slots)
+        self._expected_nbytes = nbytes
+        number = self._layout_number(Layout(spec, tuple(places)))
+        return Placed(number, [slot.number for slot in slots], 0, nbytes, rest)
+
+    def _place(self, array: Array, slots: list[Slot]) -> ArrayPlace:
+        """Copy ``array`` behind what lies in the job's slots."""
+        for at, slot in enumerate(slots):  # noqa: B007
+            if slot.used + array.nbytes <= slot.nbytes:
+                break
+        else:
+            at, slot = len(slots), self._take(array.nbytes)
+            slots.append(slot)
+        place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
+        np.ndarray(place.shape, place.dtype, slot.buffer, place.offset, place.strides)[...] = array
+        slot.used = _round_up(slot.used + array.nbytes)
+        return place
+
+    def end_job(self, numbers: list[int]) -> None:
+        """A job that used :func:`empty` is over, and its result (in ``numbers``, changed in place) is dropped.
+
+        Where the user's code still holds an array of it (``self.buffer = empty(...)``), the consumer gets a copy:
+        what the job writes later must not show in a batch that is delivered.
+        """
+        for slot in self._job_slots:
+            held = slot.lease is not None and slot.lease() is not None
+            slot.lease = slot.lease if held else None
+            if slot.number in numbers:
+                if held:
+                    copy = self._take(slot.nbytes)
+                    copy.bytes[: slot.used] = slot.bytes[: slot.used]
+                    numbers[numbers.index(slot.number)] = copy.number
+                    self._kept.append(slot)
+            else:
+                (self._kept if held else self._free).append(slot)
+        self._job_slots = []
+
+    @property
+    def used_empty(self) -> bool:
+        return bool(self._job_slots)
+
+    def take_news(self) -> News:
+        """What is new since the last message; ends the open block."""
+        news, self._news = self._news, News([], [], [], [])
+        self._block = None
+        if len(self._layout_numbers) > _MAX_LAYOUTS:  # batches of ever new shapes: start anew
+            self._layouts.clear()
+            self._layout_numbers.clear()
+            self._last = (None, _NOTHING)
+        return news

@@ -1,0 +1,51 @@
+"""How far ahead of the consumer the workers may be, and how many jobs travel together."""
+
+from __future__ import annotations
+
+#: Results of jobs that take less than this travel together: a message then costs little against its jobs.
+BUNDLE_NS = 4_000_000
+MAX_BUNDLE = 128
+
+# Where max_queue_size is left to us: enough for this much work and this much memory, up to so many batches.
+_AHEAD_NS = 50_000_000
+_AHEAD_NBYTES = 64 << 20
+_MAX_AHEAD = 1024
+
+_WEIGHT = 0.1  # of the last job in the moving averages
+
+
+class Bounds:
+    """Knows from the jobs that have ended how long one takes and how large its batch is.
+
+    Args:
+        num_workers: how many workers share the work.
+        max_queue_size: the bound that the user wants; None: chosen here.
+    """
+
+    def __init__(self, num_workers: int, max_queue_size: int | None = None) -> None:
+        self._num_workers = max(1, num_workers)
+        self._max_queue_size = max_queue_size
+        self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
+        self._job_nbytes = 0.0
+
+    def learn(self, job_ns: int, nbytes: int) -> None:
+        """A job has taken ``job_ns``, and its batch has ``nbytes``."""
+        self._job_ns += (job_ns - self._job_ns) * (_WEIGHT if self._job_ns else 1.0)
+        self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
+
+    def bound(self) -> int:
+        """How many batches may be finished or in work ahead of the consumer."""
+        if self._max_queue_size is not None:
+            return self._max_queue_size
+        least = 2 * self._num_workers + 2
+        if not self._job_ns:
+            return least
+        enough = self._num_workers * _AHEAD_NS / self._job_ns
+        fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
+        return int(max(least, min(enough, fits, _MAX_AHEAD)))
+
+    def bundle(self) -> int:
+        """How many jobs to send together."""
+        if not self._job_ns:
+            return 1
+        return int(max(1, min(MAX_BUNDLE, BUNDLE_NS / self._job_ns, self.bound() // (2 * self._num_workers))))

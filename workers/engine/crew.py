@@ -1,0 +1,123 @@
+"""What each worker was sent, and what it was last seen in: the part of the schedule that knows of workers."""
+
+from __future__ import annotations
+
+#: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
+STUCK_NS = 20_000_000
+#: One that begins none of its jobs for this long is stopped, or still starting: others take them.
+UNBEGUN_NS = 1_000_000_000
+
+
+class Member:
+    """One worker."""
+
+    __slots__ = ("is_ready", "is_wasted", "jobs", "running", "since_ns", "unbegun_since_ns")
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, int] = {}  # {sending: ticket}, in the order sent, e.g. {17: 4, 18: 5}
+        self.is_ready = False
+        self.running = 0  # the sending it was last seen in, 0 for none
+        self.since_ns = 0
+        self.unbegun_since_ns = 0  # since then it was seen to begin none of its jobs; 0: it does
+        self.is_wasted = False  # it may still be in a job that nobody waits for
+
+    def is_blocked(self, now_ns: int) -> bool:
+        """Whether it begins none of the jobs that wait with it: it is stuck in another one, or stopped."""
+        is_stuck = self.running and now_ns - self.since_ns >= STUCK_NS
+        is_stopped = self.unbegun_since_ns and now_ns - self.unbegun_since_ns >= UNBEGUN_NS
+        return bool(is_stuck or is_stopped)
+
+
+class Crew:
+    """All workers. The sum of what they have is ``num_out``."""
+
+    def __init__(self) -> None:
+        self.members: dict[int, Member] = {}  # {worker: what it has}; numbers are never used again
+        self.num_out = 0  # tickets that are with a worker
+        #: {worker: sending}: it need not begin jobs up to this sending any more. The engine clears it.
+        self.cancelled: dict[int, int] = {}
+        self._sending = 0  # the last one
+
+    def send(self, member: Member, ticket: int) -> int:
+        """A ticket goes to a worker: under which number."""
+        self._sending += 1
+        self.num_out += 1
+        member.jobs[self._sending] = ticket
+        return self._sending
+
+    def take_back(self, worker: int, sending: int) -> int | None:
+        """A worker has finished what it was sent as ``sending``: the ticket; None: nobody waits for it any more."""
+        member = self.members[worker]
+        member.is_wasted = False
+        member.unbegun_since_ns = 0
+        ticket = member.jobs.pop(sending, None)
+        self.num_out -= ticket is not None
+        return ticket
+
+    def lose(self, worker: int) -> dict[int, int]:
+        """A worker is no more: {sending: ticket} of what was with it."""
+        jobs = self.members.pop(worker).jobs
+        self.num_out -= len(jobs)
+        return jobs
+
+    def ticket(self, worker: int, sending: int) -> int | None:
+        """What a worker was sent as ``sending``; None: nobody waits for it any more."""
+        return self.members[worker].jobs.get(sending)
+
+    def revoke(self) -> None:
+        """Nobody waits any more for anything that was sent."""
+        for worker, member in self.members.items():
+            if member.jobs:
+                member.is_wasted = True
+                self.cancelled[worker] = max(member.jobs)
+            member.jobs.clear()
+        self.num_out = 0
+
+    def saw(self, worker: int, running: int, since_ns: int, now_ns: int = 0) -> None:
+        """A worker is in the job of sending ``running`` since ``since_ns`` (0, 0: in none)."""
+        member = self.members[worker]
+        member.running, member.since_ns = running, since_ns
+        if running:
+            member.unbegun_since_ns = 0
+        elif member.jobs and not member.unbegun_since_ns:
+            member.unbegun_since_ns = now_ns
+
+    def unbegun_ns(self, worker: int, now_ns: int) -> int:
+        """For how long a worker that is ready was seen to begin none of its jobs."""
+        member = self.members[worker]
+        return now_ns - member.unbegun_since_ns if member.unbegun_since_ns and member.is_ready else 0
+
+    def by_load(self) -> list[tuple[int, Member]]:
+        """The workers, those first that have least to do."""
+        return sorted(self.members.items(), key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
+
+    def any_idle(self) -> bool:
+        return any(not member.jobs for member in self.members.values())
+
+    def any_ready(self) -> bool:
+        return any(member.is_ready for member in self.members.values())
+
+    def may_relieve(self) -> bool:
+        """Whether it is worth looking soon at what the workers are in."""
+        members = self.members.values()
+        return any(not each.jobs and each.is_ready for each in members) and any(
+            len(each.jobs) > (0 if each.is_wasted else 1) or (each.jobs and each.unbegun_since_ns) for each in members
+        )
+
+    def relieve(self, now_ns: int) -> list[tuple[int, list[int]]]:
+        """Take from blocked workers what waits with them: [(an idle worker, tickets for it)]."""
+        idle = [worker for worker, member in self.members.items() if not member.jobs and member.is_ready]
+        relieved: list[tuple[int, list[int]]] = []
+        for worker, member in self.members.items():
+            if not idle:
+                break
+            if not member.jobs or not member.is_blocked(now_ns):
+                continue
+            waiting = {sending: ticket for sending, ticket in member.jobs.items() if sending != member.running}
+            if waiting:
+                for sending in waiting:
+                    del member.jobs[sending]
+                self.num_out -= len(waiting)
+                self.cancelled[worker] = max(waiting)
+                relieved.append((idle.pop(), list(waiting.values())))
+        return relieved

@@ -1,0 +1,71 @@
+"""What has come of the tickets, until it is handed over to the consumer in the order that it wants."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .passes import Pass
+
+
+class Failure(NamedTuple):
+    """The outcome of a ticket that has no batch."""
+
+    error: BaseException
+    runs: int = 1  # how often its job was begun
+
+
+class Result(NamedTuple):
+    """What became of a ticket: Result([batch], 1_250_000, 98_765_432_100)."""
+
+    value: Any  # the items of the job, or a Failure
+    job_ns: int = 0  # how long the job took
+    received_ns: int = 0  # monotonic, when it came
+
+
+class Delivery:
+    """The tickets of a schedule that are finished and not yet delivered.
+
+    Args:
+        in_order: deliver in the order of tickets, not as they come.
+        keeps_failed: what failed may be repeated, so what its job works on is kept.
+    """
+
+    def __init__(self, in_order: bool, keeps_failed: bool) -> None:
+        self.in_order = in_order
+        self._keeps_failed = keeps_failed
+        self.head = 0  # in order: the first ticket not yet delivered
+        self.finished: dict[int, Any] = {}  # {ticket: result}
+        self._delivered: list[tuple[int, Any]] = []  # [(index, result)] since the last take()
+
+    def clear(self, head: int) -> None:
+        """Nobody waits for anything before ticket ``head`` any more."""
+        self.head = head
+        self.finished.clear()
+        self._delivered.clear()
+
+    def deliver(self, current: Pass) -> None:
+        """Hand over what may be: all that is finished of the pass being read, or its next ones in order."""
+        finished = self.finished
+        if self.in_order or current.order is not None:
+            while self.head in finished and self.head < current.end:
+                self._hand_over(current, self.head)
+                self.head += 1
+        else:
+            for ticket in [ticket for ticket in finished if ticket < current.end]:
+                self._hand_over(current, ticket)
+
+    def _hand_over(self, current: Pass, ticket: int) -> None:
+        result = self.finished.pop(ticket)
+        self._delivered.append((current.index(ticket), result))
+        self.release(current, ticket, result)
+        current.delivered += 1
+
+    def release(self, current: Pass, ticket: int, result: Any) -> None:
+        """What the job of ``ticket`` works on is not needed any more, unless it may be repeated."""
+        if not (self._keeps_failed and isinstance(result, Result) and isinstance(result.value, Failure)):
+            current.payloads.pop(ticket, None)
+
+    def take(self) -> list[tuple[int, Any]]:
+        """[(index, result)] of what was delivered since the last call."""
+        delivered, self._delivered = self._delivered, []
+        return delivered

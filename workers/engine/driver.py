@@ -1,0 +1,153 @@
+"""The driver: turns events of the executor into what the schedule decides, and that into orders to the executor."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from . import report
+from .delivery import Failure, Result
+from .executors import Died, Done, Event, Executor, Failed, Ready, Started
+from .handover import Handover, Outcome, Outcomes
+from .passes import Ahead
+from .remote_errors import RemoteFailure, unpack
+from .schedule import Schedule
+from .watchdog import Options, Watchdog
+
+logger = logging.getLogger("workers")
+
+
+class Driver:
+    """Runs in: the engine's thread. The schedule and the executor's events belong to it alone."""
+
+    def __init__(self, executor: Executor, schedule: Schedule, options: Options, handover: Handover) -> None:
+        self._executor = executor
+        self._schedule = schedule
+        self._handover = handover
+        self._watchdog = Watchdog(executor, schedule, options)
+        self._ahead: Ahead | None = None  # the pass that will come next
+        self.fatal: BaseException | None = None  # why there is no point in going on
+
+    # -- commands of the consumer's
+
+    def begin(
+        self, outcomes: Outcomes, epoch: int, length: int, is_open: bool, order: Any, ahead: Ahead | None, parcel: Any
+    ) -> None:
+        """Begin a pass: see :meth:`workers.engine.engine.Engine.begin`."""
+        if parcel is not None:
+            self._schedule.revoke()  # what was computed ahead is out of date
+            self._executor.update(parcel)
+            for worker in self._schedule.workers():
+                self._watchdog.loading(worker)
+        self._handover.begin(outcomes)
+        self._ahead = ahead
+        self._schedule.begin(epoch, length, is_open, order)
+
+    # -- a turn
+
+    def turn(self, timeout_s: float | None) -> float | None:
+        """Turn the crank once. Returns: how long the next poll may take."""
+        for event in self._executor.poll(timeout_s):
+            self._handle(event)
+        if self.fatal is not None:
+            return None  # what else has come may be of a worker that has nothing to work on
+        self._obey()
+        self._watchdog.tick()
+        if self._schedule.may_relieve():
+            self._watchdog.look()  # at what they are in now: who is stuck must not be guessed
+            for worker, rows in self._schedule.relieve(time.monotonic_ns()):
+                self._executor.send(worker, rows)
+        while not self._send_all():
+            pass
+        return self._patience()
+
+    def _send_all(self) -> bool:
+        """Hand over what is there and send what there is room for. False: meanwhile there is room for more."""
+        schedule = self._schedule
+        self._look_ahead()
+        self._deliver()
+        num_untaken = self._handover.num_untaken
+        for worker, rows in schedule.plan(num_untaken):
+            self._executor.send(worker, rows)
+        self._cancel()
+        if self._look_ahead():
+            return False
+        wanted = schedule.wanted_room()
+        missing = 0 if wanted is None else wanted - schedule.room(num_untaken)
+        if missing <= 0:  # nothing is left to send, or it is not room that is wanting
+            self._handover.sleep()
+            return True
+        return self._handover.sleep_without(missing, num_untaken)
+
+    def _look_ahead(self) -> bool:
+        """Begin with the pass that comes next, if all jobs of the one being read are sent."""
+        if self._ahead is None or not self._schedule.may_look_ahead:
+            return False
+        self._schedule.ahead(*self._ahead)
+        self._ahead = None
+        return True
+
+    def _obey(self) -> None:
+        while self._handover.commands:
+            self._handover.commands.popleft()()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        for worker, sending in self._schedule.cancelled.items():
+            self._executor.cancel(worker, sending)
+        self._schedule.cancelled.clear()
+
+    def _patience(self) -> float | None:
+        if self._handover.commands:
+            return 0.0
+        schedule = self._schedule
+        if schedule.may_relieve():
+            return 0.02
+        is_idle = schedule.is_idle and not any(self._executor.look(worker)[0] for worker in schedule.workers())
+        return None if is_idle and not self._watchdog.waits_for_stacks else self._watchdog.longest_sleep_s()
+
+    def _deliver(self) -> None:
+        outcomes = [Outcome(index, *result) for index, result in self._schedule.take_outcomes()]
+        repeated = [Outcome(index, *result) for index, result in self._schedule.take_repeated()]
+        self._handover.hand_over(outcomes, repeated)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Done):
+            self._done(event)
+        elif isinstance(event, Failed):
+            self._failed(event)
+        elif isinstance(event, Started):
+            self._schedule.started(event.worker)
+            self._watchdog.loading(event.worker)
+        elif isinstance(event, Ready):
+            self._schedule.ready(event.worker)
+            self._watchdog.loaded(event.worker)
+        elif isinstance(event, Died):
+            pid, how = event.death.pid, report.how(event.death)
+            logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)
+            self._watchdog.died(event.worker)
+            self._schedule.died(event.worker, event.running, event.death)
+        else:
+            self.fatal = event.error
+
+    def _done(self, event: Done) -> None:
+        worker, sending, value, job_ns, nbytes = event
+        schedule = self._schedule
+        if not schedule.wants(worker, sending):
+            schedule.done(worker, sending, None)
+            self._executor.skip(value)
+            return
+        try:
+            batch = self._executor.read(value)
+        except Exception as raised:  # unpickling runs the user's code; mapping may want too much
+            batch = Failure(raised, schedule.runs_before(worker, sending) + 1)
+        schedule.done(worker, sending, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
+
+    def _failed(self, event: Failed) -> None:
+        worker, sending, error, job_ns = event
+        if isinstance(error, RemoteFailure):
+            epoch, index = self._schedule.place_of(worker, sending)
+            error = unpack(error, f"batch {index} of epoch {epoch}")
+        failure = Failure(error, self._schedule.runs_before(worker, sending) + 1)
+        self._schedule.done(worker, sending, Result(failure, job_ns, time.monotonic_ns()))

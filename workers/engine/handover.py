@@ -1,0 +1,106 @@
+"""What passes between the consumer's thread and the engine's: commands one way, outcomes the other.
+
+The outcomes of a pass are numbered as they are handed over. The consumer looks at one, notes that it has it, and only
+then drops it: so a Ctrl-C in between costs nothing. There is no lock: a dict, a deque and a number are changed by one
+step of the interpreter each, and each has one thread that writes it.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+NEVER = 2**62  # outcomes
+
+
+class Outcome(NamedTuple):
+    """What the consumer gets: Outcome(3, [batch], 1_250_000, 98_765_432_100)."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    value: Any  # the items of the job, or a Failure
+    job_ns: int  # how long the job took
+    received_ns: int  # monotonic, when it came
+
+
+Outcomes = dict[int, Outcome]
+
+
+class Handover:
+    """Shared by the two threads.
+
+    The engine sleeps, with work to send and no room for it, until the consumer has taken ``wake_at`` outcomes. It sets
+    that number and only then looks how many were taken; the consumer takes and only then looks at the number. So what
+    is taken in between is seen by one of them, or by both. The consumer wakes it once for each number: a second time
+    is not needed, as the engine never sleeps on a number that was reached before.
+    """
+
+    def __init__(self) -> None:
+        self.commands: deque[Callable[[], None]] = deque()  # for the engine to run
+        self.hint: queue.SimpleQueue[None] = queue.SimpleQueue()  # something may be there that is waited for
+        self.is_waiting = False  # the consumer wants a hint
+        # The consumer's:
+        self.outcomes: Outcomes = {}  # {number: outcome} of the pass that it has asked for
+        self.num_taken = 0  # of the same pass
+        self._woken_at = -1  # the number that it last woke the engine for
+        # The engine's:
+        self._handed = self.outcomes  # of the pass being read
+        self._num_handed = 0
+        self._wake_at = NEVER
+        self._repeated: Outcomes = {}  # {index: outcome}, the one that was asked for again
+
+    # -- the consumer
+
+    def ask(self, outcomes: Outcomes) -> None:
+        """The consumer wants another pass, whose outcomes will come here. The engine is to be woken after this."""
+        self.outcomes = outcomes
+        self.num_taken, self._woken_at = 0, -1
+
+    def drop(self, number: int) -> None:
+        """The consumer has outcome ``number``."""
+        self.outcomes.pop(number, None)
+        self.num_taken = number + 1
+
+    def wake_if_wanted(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` if the engine waits for what was taken."""
+        wake_at = self._wake_at
+        if self.num_taken >= wake_at and wake_at != self._woken_at:
+            wake()
+            self._woken_at = wake_at  # afterwards: a Ctrl-C may come in between
+
+    # -- the engine
+
+    def begin(self, outcomes: Outcomes) -> None:
+        """The pass of :meth:`ask` begins."""
+        self._handed, self._num_handed = outcomes, 0
+
+    def repeat(self, outcomes: Outcomes) -> None:
+        """What is repeated goes here."""
+        self._repeated = outcomes
+
+    def hand_over(self, outcomes: list[Outcome], repeated: list[Outcome]) -> None:
+        """Give these to the consumer, and a hint if it waits."""
+        for outcome in outcomes:
+            self._handed[self._num_handed] = outcome
+            self._num_handed += 1
+        for outcome in repeated:
+            self._repeated[outcome.index] = outcome
+        if self.is_waiting:
+            self.is_waiting = False
+            self.hint.put(None)
+
+    @property
+    def num_untaken(self) -> int:
+        """How many outcomes the consumer has not taken."""
+        return len(self._handed)
+
+    def sleep_without(self, room: int, num_untaken: int) -> bool:
+        """The engine wants to sleep until the consumer has taken ``room`` of the ``num_untaken`` outcomes that there
+        were. False: it has done so."""
+        self._wake_at = wake_at = self._num_handed - num_untaken + room  # first set, then compared
+        return self._num_handed - len(self._handed) < wake_at
+
+    def sleep(self) -> None:
+        """The engine wants to sleep, whatever the consumer takes."""
+        self._wake_at = NEVER

@@ -1,0 +1,120 @@
+"""Watches the workers for jobs that do not end: reports where they hang, and replaces workers that are overdue."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+from . import report
+from .executors import Executor, Stuck
+from .schedule import Schedule
+
+logger = logging.getLogger("workers")
+
+TICK_S = 0.5  # how often to look at what the workers are in, while jobs run
+STACK_S = 0.3  # for a stuck worker to write down its stack
+_BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to begin a job: a new replica takes its time
+
+
+class Options(NamedTuple):
+    """What the engine does about jobs that do not end."""
+
+    debug_job_report_timeout: float | None = 30.0
+    job_timeout: float | None = None
+
+
+class Asked(NamedTuple):
+    """A worker was asked for its stack."""
+
+    due: float  # when it has had the time to write it
+    sending: int  # of the job it was in; 0: it loaded the sequence
+
+
+class Watchdog:
+    """Runs in: the engine's thread. Blocks: never."""
+
+    def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
+        self._executor = executor
+        self._schedule = schedule
+        self._timeout = options.job_timeout
+        self._patience = options.debug_job_report_timeout
+        self._loading: dict[int, float] = {}  # {worker: since when it loads the sequence}
+        self._reported: dict[int, float] = {}  # {worker: when to report its job again}
+        self._asked: dict[int, Asked] = {}
+        self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
+        self._looked = 0.0
+
+    # -- what the engine tells
+
+    def loading(self, worker: int) -> None:
+        self._loading[worker] = time.monotonic()
+
+    def loaded(self, worker: int) -> None:
+        self._loading.pop(worker, None)
+
+    def died(self, worker: int) -> None:
+        self._loading.pop(worker, None)
+        self._reported.pop(worker, None)
+        self._asked.pop(worker, None)
+
+    # -- what it does
+
+    @property
+    def waits_for_stacks(self) -> bool:
+        return bool(self._asked)
+
+    def longest_sleep_s(self) -> float:
+        """How long it may be left alone while jobs run."""
+        return STACK_S / 2 if self._asked else min(TICK_S, (self._timeout or 60.0) / 4)
+
+    def tick(self) -> None:
+        """Look from time to time, and report the stacks that were asked for."""
+        now = time.monotonic()
+        if now - self._looked > TICK_S:
+            self.look()
+        if self._asked:
+            self._report_stacks(now)
+
+    def look(self) -> None:
+        """Tell the schedule what each worker is in now, and ask those for their stacks that are in it for too long."""
+        now = self._looked = time.monotonic()
+        for worker in self._schedule.workers():
+            sending, since_ns = self._executor.look(worker)
+            now_ns = time.monotonic_ns()
+            self._schedule.saw(worker, sending, since_ns, now_ns)
+            if self._timeout is not None and worker not in self._hopeless:
+                unbegun_s = self._schedule.unbegun_ns(worker, now_ns) / 1e9
+                if unbegun_s > self._timeout + _BEGIN_S:
+                    self._kill(worker, Stuck(unbegun_s=unbegun_s))
+                    continue
+            seconds = now - (since_ns / 1e9 if sending else self._loading.get(worker, now))
+            is_due = self._patience is not None and seconds > self._patience and now > self._reported.get(worker, 0.0)
+            if worker not in self._asked and (is_due or (sending and self._is_late(worker, seconds))):
+                # If it is late: its stack first, and when that is written it is killed.
+                self._reported[worker] = now + (self._patience or 0.0)
+                self._executor.ask_stack(worker)
+                self._asked[worker] = Asked(now + STACK_S, sending)
+
+    def _is_late(self, worker: int, seconds: float) -> bool:
+        return self._timeout is not None and seconds > self._timeout and worker not in self._hopeless
+
+    def _report_stacks(self, now: float) -> None:
+        for worker in [worker for worker, asked in self._asked.items() if now >= asked.due]:
+            asked = self._asked.pop(worker)
+            sending, since_ns = self._executor.look(worker)
+            if sending != asked.sending or not (sending or worker in self._loading):
+                continue  # the job has ended after all
+            stack, pid = self._executor.take_stack(worker)
+            seconds = now - (since_ns / 1e9 if sending else self._loading[worker])
+            if sending and self._is_late(worker, seconds):
+                self._kill(worker, Stuck(job_timeout_s=self._timeout, stack=stack))
+            else:
+                place = self._schedule.place_of(worker, sending) if sending else None
+                logger.warning("%s", report.stalled(worker, pid, place, seconds, stack, self._timeout))
+
+    def _kill(self, worker: int, why: Stuck) -> None:
+        if not self._executor.kill(worker, why):
+            self._hopeless.add(worker)
+            if why.stack:
+                logger.warning("%s is over, but a thread cannot be ended:\n%s", report.overdue(why), why.stack)

@@ -1,0 +1,106 @@
+"""One worker process, as the consumer has it: its socket, its board, and the slots it writes into."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, NamedTuple
+
+from workers.batch.slot_reader import SlotReader
+from workers.batch.slots import Placed
+from workers.engine import executors
+from workers.engine.executors import Death, Stuck
+from workers.engine.remote_errors import RemoteFailure
+from workers.engine.schedule import JobRow
+
+from . import channel as channels
+from . import messages, replica
+from .board import Board
+from .channel import Channel
+
+
+class Unread(NamedTuple):
+    """A batch that lies in a worker's slots."""
+
+    reader: SlotReader
+    placed: Placed
+
+
+class WorkerHandle:
+    """A worker, from before it is forked until it is reaped.
+
+    Args:
+        name: what the engine calls it; never used again.
+        number: 0 to nb_workers - 1; the worker that replaces it has the same.
+    """
+
+    def __init__(self, name: int, number: int) -> None:
+        self.name = name
+        self.number = number
+        mine, self.theirs = channels.pair()
+        mine.setblocking(False)
+        self.channel = Channel(mine)
+        self.board = Board()
+        self.pid: int | None = None
+        self.is_ready = False
+        self.is_watched = False  # its socket is in the executor's selector
+        self.stuck: Stuck | None = None  # it is killed for this
+        self._reader = SlotReader()
+
+    def load(self, parcel: replica.Parcel) -> None:
+        """Send it a replica."""
+        self._transmit(messages.Load(parcel.message()), parcel.descriptors)
+
+    def send(self, rows: list[JobRow]) -> None:
+        """Send it jobs, and the slots that are free again."""
+        files: list[int] = []
+        plain: list[tuple[Any, ...]] = []
+        for row in rows:
+            payload = row.payload
+            if isinstance(payload, replica.Parcel):
+                files += payload.descriptors  # one: nothing of it was placed before
+                plain.append((*row[:4], payload.message()))
+            else:
+                plain.append(tuple(row))
+        self._transmit(messages.Jobs(plain, self._reader.take_freed()), files)
+
+    def stop(self) -> None:
+        """Ask it to end, and to begin nothing more."""
+        self.board.cancel(2**62)
+        self._transmit(messages.Stop(), [])
+
+    def _transmit(self, message: tuple[Any, ...], files: list[int]) -> None:
+        with contextlib.suppress(OSError):  # it has died: we shall be told
+            self.channel.send(message, files)
+
+    def events_of(self, results: messages.Results, files: list[int]) -> list[executors.Event]:
+        """What a message of results tells. Closes ``files``."""
+        self._reader.learn(results.slots, results.gone, results.layouts, files)
+        events: list[executors.Event] = []
+        for sending, job_ns, what in results.rows:
+            if isinstance(what, RemoteFailure):
+                events.append(executors.Failed(self.name, sending, what, job_ns))
+            else:
+                placed = Placed._make(what)
+                events.append(executors.Done(self.name, sending, Unread(self._reader, placed), job_ns, placed.nbytes))
+        return events
+
+    def drain(self) -> None:
+        """Drop what it has sent.
+
+        Raises:
+            EOFError: it has ended.
+        """
+        for _, files in self.channel.receive():
+            for file in files:
+                os.close(file)
+
+    def death(self, exit_code: int | None, max_rss: int) -> Death:
+        """How it ended; it was in the job that its board tells."""
+        stack = (self.stuck.stack if self.stuck is not None else "") or self.board.take_text()
+        return Death(self.pid, exit_code, self.stuck, max_rss, stack)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.theirs.close()
+        self.board.close()
