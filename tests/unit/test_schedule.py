@@ -409,7 +409,7 @@ def test_what_a_failed_job_works_on(keeps: bool) -> None:
     bench.schedule.begin(0, 0, is_open=True)
     for number in range(3):
         bench.schedule.add(number, number, f"item {number}")
-    payloads = bench.schedule._passes[0].payloads
+    payloads = bench.schedule._passes.current.payloads
     for number in range(3):
         bench.turn()
         row = bench.sent[0].pop(0)

@@ -1,7 +1,8 @@
-"""A pass: one epoch's worth of batches, in the order in which they are delivered."""
+"""Passes: each one epoch's worth of batches, in the order in which they are delivered."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,3 +60,73 @@ class Pass:
                 self.order.append(index)
             self.payloads[self.end] = payload
             self.length += 1
+
+
+class Passes:
+    """The pass that the consumer reads, and behind it the one that is worked on ahead."""
+
+    def __init__(self) -> None:
+        self._passes: deque[Pass] = deque()
+        self.is_reading = False  # the consumer reads the first pass; else it is only worked on
+        self.next = 0  # the first ticket never sent
+
+    @property
+    def current(self) -> Pass:
+        """The first one."""
+        return self._passes[0]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._passes
+
+    @property
+    def is_delivered(self) -> bool:
+        """The pass being read was handed over whole."""
+        return self.is_reading and self.current.delivered == self.current.length
+
+    @property
+    def may_look_ahead(self) -> bool:
+        """All jobs of the pass being read are sent, and none of a later one."""
+        return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
+
+    @property
+    def is_all_sent(self) -> bool:
+        return not any(each.end > self.next for each in self._passes)
+
+    def end_current(self) -> None:
+        """The pass being read was read to its end."""
+        self._passes.popleft()
+        self.is_reading = False
+
+    def begins_with(self, begun: Pass) -> bool:
+        """Whether ``begun`` is the pass that was worked on ahead."""
+        return not self.is_reading and not self.is_empty and self.current.is_like(begun)
+
+    def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
+        """This pass comes next; its jobs may start when all of the one being read are sent."""
+        first = self._passes[-1].end if self._passes else self.next
+        self._passes.append(Pass(epoch, length, first, order=order))
+
+    def append(self, begun: Pass) -> None:
+        begun.first = self.next
+        self._passes.append(begun)
+
+    def clear(self) -> None:
+        """Forget all. Their tickets are not used again."""
+        self.next = max([self.next, *[each.end for each in self._passes]])
+        self._passes.clear()
+        self.is_reading = False
+
+    def of(self, ticket: int) -> Pass:
+        """The pass that a ticket belongs to."""
+        return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
+
+    def fresh(self, count: int) -> list[int]:
+        """Up to ``count`` tickets that were never sent, which now are."""
+        tickets: list[int] = []
+        for each in self._passes:
+            some = min(count - len(tickets), each.end - self.next)
+            if some > 0:
+                tickets.extend(range(self.next, self.next + some))
+                self.next += some
+        return tickets

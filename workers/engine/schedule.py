@@ -14,7 +14,7 @@ Words:
 
 Invariants (asserted by :meth:`Schedule.check`):
 
-- each ticket below ``_next`` and not yet delivered is in exactly one place: finished, to be sent again, or with
+- each ticket below ``Passes.next`` and not yet delivered is in exactly one place: finished, to be sent again, or with
   one worker;
 - finished + with workers + to be sent again + delivered but not taken <= the bound, when something new is sent;
 - a pass is delivered once, whole, and in order (or as it comes, if not ``in_order``).
@@ -23,14 +23,13 @@ Invariants (asserted by :meth:`Schedule.check`):
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .bounds import Bounds
 from .crew import Crew, Member
 from .delivery import Delivery, Failure, Result
-from .passes import Pass
+from .passes import Pass, Passes
 
 
 class JobRow(NamedTuple):
@@ -76,9 +75,8 @@ class Schedule:
         self.bound, self.bundle = self._bounds.bound, self._bounds.bundle
         self._crew = crew = Crew()
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
-        self._passes: deque[Pass] = deque()  # the one the consumer reads, then the one ahead
-        self._is_reading = False  # the consumer reads the first pass; else it is only worked on
-        self._next = 0  # the first ticket never sent
+        self._passes = passes = Passes()
+        self.ahead = passes.ahead
         self._again: list[int] = []  # heap of tickets to be sent again
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
         self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
@@ -99,63 +97,49 @@ class Schedule:
         """
         if self._repeats:  # a Ctrl-C came while one was waited for
             self.revoke()
-        if self._is_reading and self.is_delivered:
-            self._passes.popleft()
-            self._is_reading = False
-        begun = Pass(epoch, length, self._next, is_open, order)
-        if self._is_reading or not self._passes or not self._passes[0].is_like(begun):
+        if self._passes.is_delivered:
+            self._passes.end_current()
+        begun = Pass(epoch, length, 0, is_open, order)
+        if not self._passes.begins_with(begun):
             self.revoke()
-            begun.first = self._next
             self._passes.append(begun)
-        self._is_reading = True
-
-    @property
-    def is_delivered(self) -> bool:
-        """The pass being read was handed over whole."""
-        return self._is_reading and self._passes[0].delivered == self._passes[0].length
+        self._passes.is_reading = True
 
     @property
     def may_look_ahead(self) -> bool:
         """All jobs of the pass being read are sent, and none of a later one."""
-        return self._is_reading and len(self._passes) == 1 and self._next >= self._passes[0].end
-
-    def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
-        """This pass comes next; its jobs may start when all of the one being read are sent."""
-        first = self._passes[-1].end if self._passes else self._next
-        self._passes.append(Pass(epoch, length, first, order=order))
+        return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
         """Job ``number`` of the pass being read, which is open; unless it was added before."""
-        self._passes[0].add(number, index, payload)
+        self._passes.current.add(number, index, payload)
 
     def revoke(self) -> None:
         """Forget all passes: the consumer left one in the middle, or what the workers know is out of date."""
         self._crew.revoke()
-        self._next = max([self._next, *[each.end for each in self._passes]])
-        self._delivery.clear(head=self._next)
         self._passes.clear()
+        self._delivery.clear(head=self._passes.next)
         self._again.clear()
         self._deaths.clear()
         self._repeats.clear()
         self._repeated.clear()
-        self._is_reading = False
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
         """[(index, result)] that are the consumer's now, in the order of delivery."""
-        if self._is_reading and self._delivery.finished:
-            self._delivery.deliver(self._passes[0])
+        if self._passes.is_reading and self._delivery.finished:
+            self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
     def repeat(self, index: int, runs: int) -> None:
         """Batch ``index`` of the pass being read was delivered as a failure: try it again, beside the others."""
-        ticket = self._passes[0].ticket(index)
+        ticket = self._passes.current.ticket(index)
         if ticket not in self._repeats:  # else a Ctrl-C came while it was waited for
             self._repeats[ticket] = runs
             heapq.heappush(self._again, ticket)
 
     def forget(self, index: int) -> None:
         """Batch ``index`` of the pass being read, which has failed, will not be repeated."""
-        self._passes[0].payloads.pop(self._passes[0].ticket(index), None)
+        self._passes.current.payloads.pop(self._passes.current.ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
         """[(index, result)] of what was repeated."""
@@ -191,7 +175,7 @@ class Schedule:
         ticket = self._crew.ticket(worker, sending)
         if ticket is None:
             return -1, -1
-        at = self._pass_of(ticket)
+        at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
 
     def runs_before(self, worker: int, sending: int) -> int:
@@ -218,7 +202,7 @@ class Schedule:
                 causes = self._deaths.setdefault(ticket, [])
                 causes.append(cause)
                 if self._runs(ticket) >= self._max_runs:
-                    at = self._pass_of(ticket)
+                    at = self._passes.of(ticket)
                     error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
                     self._finish(ticket, Result(Failure(error, self._runs(ticket))))
                     continue
@@ -232,7 +216,7 @@ class Schedule:
 
     def wanted_room(self) -> int | None:
         """How much room it takes until something can be sent; None: nothing is left to send."""
-        if not any(each.end > self._next for each in self._passes):
+        if self._passes.is_all_sent:
             return None
         return 1 if self._crew.any_idle() else max(1, self.bundle() // 2)
 
@@ -250,7 +234,7 @@ class Schedule:
                     continue
                 if has and room < bundle // 2:
                     continue  # not worth a message: it has something to do
-                tickets = self._fresh(min(share * bundle - has, room))
+                tickets = self._passes.fresh(min(share * bundle - has, room))
                 if tickets:
                     sends.append((worker, [self._send(member, ticket) for ticket in tickets]))
         return sends
@@ -266,18 +250,8 @@ class Schedule:
                     sends.append((worker, [self._send(member, heapq.heappop(self._again))]))
         return sends
 
-    def _fresh(self, count: int) -> list[int]:
-        """Up to ``count`` tickets that were never sent."""
-        tickets: list[int] = []
-        for each in self._passes:
-            some = min(count - len(tickets), each.end - self._next)
-            if some > 0:
-                tickets.extend(range(self._next, self._next + some))
-                self._next += some
-        return tickets
-
     def _send(self, member: Member, ticket: int) -> JobRow:
-        at = self._pass_of(ticket)
+        at = self._passes.of(ticket)
         payload = at.payloads[ticket] if at.is_open else None
         return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self._runs(ticket), payload)
 
@@ -291,15 +265,11 @@ class Schedule:
 
     # -- tickets
 
-    def _pass_of(self, ticket: int) -> Pass:
-        first = self._passes[0]
-        return first if ticket < first.end else self._passes[1]
-
     def _finish(self, ticket: int, result: Any) -> None:
         self._deaths.pop(ticket, None)
         if ticket in self._repeats:
             del self._repeats[ticket]
-            current = self._pass_of(ticket)
+            current = self._passes.of(ticket)
             self._repeated.append((current.index(ticket), result))
             self._delivery.release(current, ticket, result)
         else:
@@ -313,6 +283,6 @@ class Schedule:
             ticket for ticket in [*self._delivery.finished, *self._again, *out] if ticket not in self._repeats
         ]
         assert len(everywhere) == len(set(everywhere)), everywhere
-        if self._passes and self._delivery.in_order:
-            first = max(self._delivery.head, self._passes[0].first)
-            assert set(everywhere) == set(range(first, self._next)), (everywhere, first, self._next)
+        if not self._passes.is_empty and self._delivery.in_order:
+            first = max(self._delivery.head, self._passes.current.first)
+            assert set(everywhere) == set(range(first, self._passes.next)), (everywhere, first, self._passes.next)
