@@ -164,6 +164,17 @@ def test_prefetch_shuffled() -> None:
         assert list(batches) == epochs[0]
 
 
+def test_workers_agree_on_the_order_without_a_seed() -> None:
+    """Also where only the front-end is given one."""
+    for make in (
+        lambda: prefetch(list(range(60)), 0, shuffle=True).batch(3),
+        lambda: SequenceArray({"x": np.arange(60)}, sampler=np.random.permutation).map(lambda s: s["x"], 0, seed=5),
+        lambda: SequenceArray({"x": np.arange(60)}).shuffle().map(lambda s: s["x"], 0, seed=5).batch(3),
+    ):
+        with make().prefetch(3) as batches:
+            assert sorted(int(x) for batch in batches for x in np.atleast_1d(batch)) == list(range(60))
+
+
 def test_shuffle_takes_no_memory() -> None:
     with Numbers(10**12).shuffle().prefetch(1) as batches:
         loop = iter(batches)

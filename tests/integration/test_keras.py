@@ -148,6 +148,38 @@ def test_a_shard(nb_workers: int | None) -> None:
         assert sequence.epoch == 2
 
 
+@pytest.mark.parametrize("kind", ["sequence", "prefetch", "map"])
+def test_an_order_of_its_own(kind: str) -> None:
+    """shuffle() is the order of fit(shuffle=False), and that of the loop."""
+    model = Recorder()
+    with Telling().shuffle() as shuffled:
+        expected = [int(x[0, 0]) for _ in range(2) for x, _ in shuffled]
+    with KINDS[kind]().shuffle() as sequence:
+        model.fit(sequence, epochs=2, shuffle=False, verbose=0)
+        assert model.column(0) == expected
+        assert model.column(1) == [0] * LENGTH + [1] * LENGTH
+
+
+def test_what_keras_does_not_take() -> None:
+    """The arguments that it refuses for a PyDataset, it refuses."""
+    for arguments in ({"y": np.zeros(3)}, {"sample_weight": np.zeros(3)}):
+        with Telling() as sequence, pytest.raises(ValueError, match="should not be passed"):
+            Recorder().fit(sequence, verbose=0, **arguments)
+
+
+def test_a_keras_that_is_not_known(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """It reads the sequence by itself, in its own process, and the log says so."""
+    from keras.src.trainers import data_adapters
+
+    own = data_adapters.PyDatasetAdapter.__wrapped__
+    monkeypatch.setattr(data_adapters, "PyDatasetAdapter", own)
+    monkeypatch.delattr(own, "_get_iterator")
+    with Telling() as sequence:
+        assert isinstance(sequence, keras.utils.PyDataset)
+        assert data_adapters.PyDatasetAdapter is own
+    assert "model.fit computes the batches in its own process: Keras" in caplog.text
+
+
 def test_warmup() -> None:
     """is_warmup is true for the first epochs of the fit, though Keras probes and ends an epoch before them."""
     model = Recorder()
@@ -208,9 +240,20 @@ def test_an_exception_in_the_probe() -> None:
         model.fit(sequence, verbose=0)
 
 
+class Weighted(Recorder):
+    """Keeps the weights that come with each batch."""
+
+    def train_step(self, data: Any) -> Any:
+        self.seen["test"].append(data[2].numpy())
+        return super().train_step(data)
+
+
 def test_with_class_weights(recwarn: Any) -> None:
     """Keras computes weights from y before TensorFlow sees the batch."""
-    model = Recorder()
+    model = Weighted()
+    with Telling().prefetch(nb_workers=1) as batches:
+        model.fit(batches, class_weight={0: 3.5}, verbose=0)
+    assert [weights.tolist() for weights in model.seen["test"]] == [[3.5, 3.5]] * LENGTH
     with Telling(bad=7).prefetch(nb_workers=1) as batches, pytest.raises(KeyError, match="batch 7"):
         model.fit(batches, class_weight={0: 1.0}, verbose=0)
 

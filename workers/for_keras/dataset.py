@@ -67,6 +67,11 @@ class KerasDataset:
             rest[0] = {name: value for name, value in rest[0].items() if name not in _NOT_COPIED}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
+    # For a Keras that is not known, which reads a sequence by itself.
+    workers = 1
+    use_multiprocessing = False
+    max_queue_size: Any = 10
+
     @property
     def num_batches(self) -> int:
         """Its length, by the name that Keras has for it."""

@@ -44,6 +44,8 @@ class SequenceArray(Sequence):
         if sampler is not None and not callable(sampler):
             sampler = self._check_positions(sampler)
         self.sampler = sampler
+        if callable(sampler):
+            self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
         self._order: tuple[int, Any] = (-1, None)  # (epoch, positions) of the last epoch asked for
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:

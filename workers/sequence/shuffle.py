@@ -34,6 +34,7 @@ class SequenceShuffle(SequenceDerived):
         if self.is_stream:
             raise TypeError(f"{type(source_split).__name__} is read in an order of its own, which is shuffled already")
         self._own_seed = seeding.check_seed(seed)
+        self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
 
     def __len__(self) -> int:
         return self._source_length()
