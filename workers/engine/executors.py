@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any, NamedTuple, Protocol
 
-from workers.batch.layout import own
+from workers.batch.layout import makes_fresh_batches, own
 from workers.errors import add_note, presentable
 from workers.job import seeding
 
@@ -142,7 +142,9 @@ def run_here(
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        value = seeding.run_job(stream, job, lambda: own(task.run(row.index, row.payload)), seed_globals)
+        value = seeding.run_job(
+            stream, job, lambda: own(task.run(row.index, row.payload), _is_fresh(task, row)), seed_globals
+        )
     except BaseException as raised:  # also what would end this program: it is the loop's to know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
@@ -153,6 +155,11 @@ def run_here(
         finally:
             del value
     return True, value, time.monotonic_ns() - start
+
+
+def _is_fresh(task: Any, row: JobRow) -> bool:
+    """Whether nobody but the consumer will have the arrays of a job's batch."""
+    return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class _Thread(threading.Thread):
