@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from workers.engine.executors import Death, Stuck
+from workers.engine.executor import Death, Stuck
 from workers.engine.report import given_up, how, not_started
 from workers.errors import JobTimeoutError, WorkerDiedError
 

@@ -6,8 +6,9 @@ import errno
 from typing import Any
 
 from workers.engine.engine import Engine
-from workers.engine.executors import Executor, ThreadExecutor
+from workers.engine.executor import Executor
 from workers.engine.schedule import Schedule
+from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
 from workers.errors import PlatformError
 from workers.process.replica import Parcel, Pickled

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from workers.batch.layout import own
+from workers.batch.tree import own
 from workers.checks import check_index, check_int
 from workers.errors import ClosedError, NotPicklableError, PlatformError, StateError
 from workers.for_keras.dataset import KerasDataset, is_called_by_keras, is_keras_dataset
