@@ -14,7 +14,7 @@ from .augmenter import AugmenterFunction
 from .class_index import ClassDraws, ClassIndex
 from .examples import Examples
 from .permutation import Draws, num_kept
-from .sampler import Sampler, draws_nothing
+from .sampler import Sampler, plain
 
 
 class SingleShotMemorySampler(Sampler):
@@ -71,7 +71,7 @@ class SingleShotMemorySampler(Sampler):
         self._examples = Examples(x, load_example_fn)
         self._draws = self._draws_of(self.class_per_batch)
 
-    @draws_nothing
+    @plain
     def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
         """The elements that batch ``batch_id`` of the current epoch is made of, before augmentation.
 
@@ -181,7 +181,7 @@ class MultiShotMemorySampler(Sampler):
             "examples_per_class_per_batch", examples_per_class_per_batch, "these come more than once"
         )
 
-    @draws_nothing
+    @plain
     def get_examples(self, batch_id: int, num_classes: int, examples_per_class: int) -> tuple[Any, Any]:
         """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.
 

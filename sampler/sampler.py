@@ -14,9 +14,9 @@ from .augmenter import AugmenterFunction, check_augmenter
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def draws_nothing(get_examples: _Method) -> _Method:
-    """Mark a ``get_examples`` that draws from no generator, so that none need be seeded for it."""
-    get_examples._draws_nothing = True  # type: ignore[attr-defined]
+def plain(get_examples: _Method) -> _Method:
+    """Mark a ``get_examples`` that draws from no global generator, and returns arrays that it has made and not kept."""
+    get_examples._is_plain = True  # type: ignore[attr-defined]
     return get_examples
 
 
@@ -100,13 +100,21 @@ class Sampler(Sequence, ABC):
         return [*super()._identity(), *arguments, self.warmup, self.num_examples, list(self.example_shape)]
 
     def _may_draw(self) -> bool:
+        return not self._is_plain() or self._runs_functions()
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        return self._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Whether a batch is what a ``get_examples`` of ours returns."""
         cls = type(self)
-        is_ours = (
-            cls.__getitem__ is Sampler.__getitem__
+        return (
+            self.augmenter is None
+            and cls.__getitem__ is Sampler.__getitem__
             and cls.generate_batch is Sampler.generate_batch
-            and hasattr(cls.get_examples, "_draws_nothing")
+            and hasattr(cls.get_examples, "_is_plain")
         )
-        return self.augmenter is not None or not is_ours or self._runs_functions()
 
     def _runs_functions(self) -> bool:
         """Whether ``get_examples`` runs functions of the user's."""

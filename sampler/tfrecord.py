@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from workers import Sequence
-from workers.batch.layout import as_numpy
+from workers.batch.tree import as_numpy
 from workers.checks import check_choice, check_int
 
 from .shard_reader import Reader, check_deserialiser

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import workers
-from workers.batch import empty, layout
+from workers.batch import empty, tree
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slot_writer import SlotWriter
 from workers.job import context, seeding
@@ -138,7 +138,7 @@ def test_any_tree_arrives_byte_equal(batches: list[Any]) -> None:
         for batch, arrived in zip(batches, got, strict=True):
             assert same(batch, arrived)
     numbers: list[Any] = []
-    layout.flatten(got, numbers, [])
+    tree.flatten(got, numbers, [])
     assert all(array.flags.writeable for array in numbers)
 
 
@@ -297,13 +297,21 @@ def test_empty_outside_of_a_job() -> None:
 
 
 def test_own() -> None:
-    """Without shared memory between: the data set's arrays are copied, what only the batch holds is not."""
+    """Without shared memory between: whatever else refers to an array of the batch, the consumer's is another one."""
     data = np.arange(10)
-    mine = layout.own([data, data[2:5], np.arange(10), np.arange(10).reshape(2, 5)])
-    mine[0][:] = mine[1][:] = -1
-    assert data.tolist() == list(range(10))
     fresh = np.arange(10)
-    address = fresh.__array_interface__["data"][0]
-    batch = [fresh]
-    del fresh
-    assert layout.own([batch.pop()])[0].__array_interface__["data"][0] == address
+    mine = tree.own([data, data[2:5], fresh, (np.broadcast_to(np.arange(3), (2, 3)), {"kept": data})])
+    for array in [*mine[:3], mine[3][0], mine[3][1]["kept"]]:
+        assert array.flags.writeable
+        array[...] = -1
+    assert data.tolist() == fresh.tolist() == list(range(10))
+
+
+def test_own_of_what_is_fresh() -> None:
+    """It is not copied, unless it cannot be written to."""
+    fresh = np.arange(10)
+    still = np.broadcast_to(np.arange(3), (2, 3))
+    one, other = tree.own((fresh, still), is_fresh=True)
+    assert one is fresh
+    assert other.flags.writeable
+    assert not np.shares_memory(other, still)

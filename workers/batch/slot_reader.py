@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import shared_memory
-from .layout import ArrayPlace, Layout, unflattener
 from .slots import BYTE, SMALL_NBYTES, Lease, Placed
+from .tree import ArrayPlace, Layout, unflattener
 
 
 class _LeaseReference(weakref.ref):  # type: ignore[type-arg]

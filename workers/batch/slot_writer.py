@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import shared_memory
-from .layout import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, flatten
 from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
+from .tree import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, flatten
 
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
 _MAX_LAYOUTS = 256

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import report
 from .delivery import Failure, Result
-from .executors import Died, Done, Event, Executor, Failed, Ready, Started
+from .executor import Died, Done, Event, Executor, Failed, Ready, Started
 from .handover import Handover, Outcome, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack

@@ -25,7 +25,7 @@ from typing import Any
 from workers.errors import ClosedError, WorkerError
 
 from .driver import Driver
-from .executors import Executor
+from .executor import Executor
 from .handover import Handover, Outcome, Outcomes
 from .passes import Ahead
 from .schedule import Schedule

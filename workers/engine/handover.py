@@ -1,8 +1,8 @@
 """What passes between the consumer's thread and the engine's: commands one way, outcomes the other.
 
 The outcomes of a pass are numbered as they are handed over. The consumer looks at one, notes that it has it, and only
-then drops it: so a Ctrl-C in between costs nothing. There is no lock: a dict, a deque and a number are changed by one
-step of the interpreter each, and each has one thread that writes it.
+then drops it: so a Ctrl-C in between costs nothing. There is no lock: what both threads change is a dict, a deque or a
+flag, each changed by a single step of the interpreter.
 """
 
 from __future__ import annotations

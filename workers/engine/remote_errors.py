@@ -11,7 +11,7 @@ import pickle
 import traceback
 from typing import Any, NamedTuple
 
-from workers.batch.layout import dumps
+from workers.batch.tree import dumps
 from workers.errors import JobError, RemoteTraceback, add_note, presentable
 
 _MAX_TEXT = 1 << 20

@@ -6,7 +6,7 @@ import signal
 
 from workers.errors import JobTimeoutError, WorkerDiedError, WorkerError, WorkerStartError, add_note
 
-from .executors import Death, Stuck
+from .executor import Death, Stuck
 
 
 def overdue(stuck: Stuck) -> str:

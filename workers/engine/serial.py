@@ -1,20 +1,49 @@
-"""No workers: a batch is computed in the consumer's thread, when it is asked for."""
+"""Jobs in this process, and the engine without workers: a batch is computed when it is asked for."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from workers.errors import ClosedError
+from workers.batch.tree import makes_fresh_batches, own
+from workers.errors import ClosedError, add_note, presentable
 from workers.job import seeding
 
 from .delivery import Failure
-from .executors import run_here
 from .handover import Outcome
 from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
+
+
+def run_here(
+    task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
+) -> tuple[bool, Any, int]:
+    """Run a job in this process: (whether it succeeded, its value or its error, ns)."""
+    start = time.monotonic_ns()
+    job = seeding.Job(row.epoch, row.index, row.attempt, worker)
+    try:
+        value = seeding.run_job(
+            stream, job, lambda: own(task.run(row.index, row.payload), _is_fresh(task, row)), seed_globals
+        )
+    except BaseException as raised:  # also what would end this program: it is the loop's to know
+        if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # the user's Ctrl-C, not the job's
+        value = presentable(raised)
+        add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
+        try:  # without a cycle: what this frame holds would live until the garbage is collected
+            return False, value, time.monotonic_ns() - start
+        finally:
+            del value
+    return True, value, time.monotonic_ns() - start
+
+
+def _is_fresh(task: Any, row: JobRow) -> bool:
+    """Whether nobody but the consumer will have the arrays of a job's batch."""
+    return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class SerialEngine:

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from . import report
-from .executors import Executor, Stuck
+from .executor import Executor, Stuck
 from .schedule import Schedule
 
 logger = logging.getLogger("workers")

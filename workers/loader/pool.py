@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from workers.engine import engine as engines
 from workers.engine.engine import Engine
-from workers.engine.executors import Executor, ThreadExecutor
+from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
 from workers.engine.report import given_up
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
+from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
 from workers.errors import PlatformError, StateError
 from workers.job.task import Task

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Order
 from typing import Any, NamedTuple, Protocol
 
-from workers.batch.layout import as_numpy
+from workers.batch.tree import as_numpy
 from workers.engine.delivery import Failure
 from workers.engine.engine import Engine
 from workers.engine.handover import Outcome

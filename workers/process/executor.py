@@ -1,8 +1,8 @@
 """The process executor: worker processes, and the server that forks and reaps them, as the consumer has them.
 
-Each worker has a private socket pair and a board; the server has a socket of its own. Everything is waited for in one
-place, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): what the worker had sent
-before is read to the end, then it is replaced.
+Each worker has a private socket pair and a status page; the server has a socket of its own. Everything is waited for
+in one place, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): what the worker had
+sent before is read to the end, then it is replaced.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.batch.slots import SMALL_NBYTES
-from workers.engine import executors, report
-from workers.engine.executors import Event, Stuck
+from workers.engine import executor as events
+from workers.engine import report
+from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
 from . import messages, replica
-from .board import STACK_SIGNAL
 from .server_handle import ServerHandle
+from .status import STACK_SIGNAL
 from .worker_handle import Unread, WorkerHandle
 
 _GRACE_S = 0.25  # for workers to end by themselves
@@ -65,13 +66,13 @@ class ProcessExecutor:
         name = self._next_worker
         self._next_worker += 1
         worker = self._workers[name] = WorkerHandle(name, number)
-        self._tell_server(messages.Fork(name, number), [worker.theirs.fileno(), worker.board.descriptor])
+        self._tell_server(messages.Fork(name, number), [worker.theirs.fileno(), worker.page.descriptor])
         if not self._server.channel.has_unsent:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
         worker.load(self.parcel)
-        self._events.append(executors.Started(name))
+        self._events.append(events.Started(name))
 
     def _tell_server(self, message: tuple[Any, ...], files: list[int]) -> None:
         with contextlib.suppress(OSError):  # it has died: we shall be told
@@ -93,10 +94,10 @@ class ProcessExecutor:
 
     def cancel(self, worker: int, sending: int) -> None:
         if worker in self._workers:
-            self._workers[worker].board.cancel(sending)
+            self._workers[worker].page.cancel(sending)
 
     def look(self, worker: int) -> tuple[int, int]:
-        return self._workers[worker].board.look()
+        return self._workers[worker].page.look()
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
@@ -113,7 +114,7 @@ class ProcessExecutor:
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         process = self._workers[worker]
-        return process.board.take_text(), process.pid
+        return process.page.take_text(), process.pid
 
     def _signal(self, worker: int, number: int) -> None:
         self._tell_server(messages.Signal(worker, int(number)), [])
@@ -188,11 +189,11 @@ class ProcessExecutor:
     def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
         if failure is not None:
             error = unpack(failure, "a worker, while it loaded the Sequence")
-            self._events.append(executors.Fatal(error))
+            self._events.append(events.Fatal(error))
             return
         self._failed_starts = 0
         worker.is_ready = True
-        self._events.append(executors.Ready(worker.name))
+        self._events.append(events.Ready(worker.name))
 
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
         worker = self._workers.get(name)
@@ -200,18 +201,18 @@ class ProcessExecutor:
             return
         while self._from_worker(worker):  # what it had sent before it died
             pass
-        running, _ = worker.board.look()
+        running, _ = worker.page.look()
         death = worker.death(exit_code, max_rss)
         if worker.is_watched:
             self._selector.unregister(worker.channel)
         worker.close()
         del self._workers[name]
-        self._events.append(executors.Died(name, running, death))
+        self._events.append(events.Died(name, running, death))
         if not worker.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
                 error = report.not_started(self._failed_starts, report.how(death), death.stack)
-                self._events.append(executors.Fatal(error))
+                self._events.append(events.Fatal(error))
                 return
         self._start_worker(worker.number)
 
@@ -222,7 +223,7 @@ class ProcessExecutor:
         self._failed_starts += not any(worker.is_ready for worker in self._workers.values())
         if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
             error = report.not_started(self._failed_starts, f"its server ended with status {status}", "")
-            self._events.append(executors.Fatal(error))
+            self._events.append(events.Fatal(error))
             return
         self._start_server()
         for name in list(self._workers):

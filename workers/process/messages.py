@@ -49,7 +49,7 @@ class Results(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """Start a worker. Descriptors: its socket, its board."""
+    """Start a worker. Descriptors: its socket, its status page."""
 
     worker: int
     number: int  # which of the nb_workers it is, e.g. 0; its successor has the same

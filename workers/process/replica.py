@@ -20,7 +20,7 @@ import cloudpickle
 import numpy as np
 
 from workers.batch import shared_memory
-from workers.batch.layout import ALIGNMENT
+from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 

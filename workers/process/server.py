@@ -70,7 +70,7 @@ class Server:
                 if worker == message.worker:
                     os.kill(pid, message.signal)  # not reaped yet, so the number is still its own
 
-    def _fork(self, worker: int, number: int, sock: int, board: int) -> None:
+    def _fork(self, worker: int, number: int, sock: int, page: int) -> None:
         pid = os.fork()
         if pid == 0:
             try:
@@ -82,11 +82,11 @@ class Server:
                 self._channel.close()
                 for file in self._files:
                     os.close(file)
-                program.main(socket.socket(fileno=sock), board, number)
+                program.main(socket.socket(fileno=sock), page, number)
             finally:
                 os._exit(1)
         os.close(sock)
-        os.close(board)
+        os.close(page)
         self._workers[pid] = worker
         self._channel.send(Forked(worker, pid))
 

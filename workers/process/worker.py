@@ -24,9 +24,9 @@ from workers.engine.schedule import JobRow
 from workers.job import seeding
 
 from . import replica
-from .board import Board
 from .channel import Channel
 from .messages import Jobs, Load, Ready, Results, Stop
+from .status import StatusPage
 
 _FLUSH_NS = 2_000_000
 
@@ -34,9 +34,9 @@ _FLUSH_NS = 2_000_000
 class Worker:
     """Runs in: worker. ``number`` names it to the user's code (:func:`workers.current_job`)."""
 
-    def __init__(self, channel: Channel, board: Board, number: int) -> None:
+    def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
-        self._board = board
+        self._page = page
         self._number = number
         self._pid = os.getpid()
         self._task: Any = None  # the replica
@@ -73,7 +73,7 @@ class Worker:
         for plain in message.rows:
             row = JobRow._make(plain)
             file = next(left) if isinstance(row.payload, replica.ParcelMessage) else None
-            if self._board.begin(row.sending):
+            if self._page.begin(row.sending):
                 self._rows.append(self._job(row, file))
                 if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
                     self._flush()
@@ -81,7 +81,7 @@ class Worker:
                 os.close(file)
         if self._rows:
             self._flush()
-        self._board.rest()
+        self._page.rest()
 
     def _job(self, row: JobRow, file: int | None) -> tuple[int, int, Any]:
         """Do a job: its row of the Results. ``file``: of the parcel that it works on."""
@@ -131,16 +131,16 @@ def _unpack(payload: bytes | replica.ParcelMessage, file: int | None) -> Any:
     return replica.load(payload, [file], writable=True)
 
 
-def main(sock: socket.socket, board_descriptor: int, number: int) -> None:
+def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
     """Be a worker until the consumer is done with it; then end this process. Runs in: a fork of the server."""
     code, pid = 0, os.getpid()
     try:
         seeding.enter_worker_process()
-        board = Board(board_descriptor)
-        board.catch_crashes()
+        page = StatusPage(page_descriptor)
+        page.catch_crashes()
         channel = Channel(sock)
         os.register_at_fork(after_in_child=channel.close)  # nobody else may take our messages, or answer
-        Worker(channel, board, number).run()
+        Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the consumer is gone, or has no use for this worker any more
     except BaseException:

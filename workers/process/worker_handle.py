@@ -1,4 +1,4 @@
-"""One worker process, as the consumer has it: its socket, its board, and the slots it writes into."""
+"""One worker process, as the consumer has it: its socket, its status page, and the slots it writes into."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slots import Placed
-from workers.engine import executors
-from workers.engine.executors import Death, Stuck
+from workers.engine.executor import Death, Done, Event, Failed, Stuck
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
 from . import channel as channels
 from . import messages, replica
-from .board import Board
 from .channel import Channel
+from .status import StatusPage
 
 
 class Unread(NamedTuple):
@@ -40,7 +39,7 @@ class WorkerHandle:
         mine, self.theirs = channels.pair()
         mine.setblocking(False)
         self.channel = Channel(mine)
-        self.board = Board()
+        self.page = StatusPage()
         self.pid: int | None = None
         self.is_ready = False
         self.is_watched = False  # its socket is in the executor's selector
@@ -66,23 +65,23 @@ class WorkerHandle:
 
     def stop(self) -> None:
         """Ask it to end, and to begin nothing more."""
-        self.board.cancel(2**62)
+        self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
     def _transmit(self, message: tuple[Any, ...], files: list[int]) -> None:
         with contextlib.suppress(OSError):  # it has died: we shall be told
             self.channel.send(message, files)
 
-    def events_of(self, results: messages.Results, files: list[int]) -> list[executors.Event]:
+    def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """What a message of results tells. Closes ``files``."""
         self._reader.learn(results.slots, results.gone, results.layouts, files)
-        events: list[executors.Event] = []
+        events: list[Event] = []
         for sending, job_ns, what in results.rows:
             if isinstance(what, RemoteFailure):
-                events.append(executors.Failed(self.name, sending, what, job_ns))
+                events.append(Failed(self.name, sending, what, job_ns))
             else:
                 placed = Placed._make(what)
-                events.append(executors.Done(self.name, sending, Unread(self._reader, placed), job_ns, placed.nbytes))
+                events.append(Done(self.name, sending, Unread(self._reader, placed), job_ns, placed.nbytes))
         return events
 
     def drain(self) -> None:
@@ -96,11 +95,11 @@ class WorkerHandle:
                 os.close(file)
 
     def death(self, exit_code: int | None, max_rss: int) -> Death:
-        """How it ended; it was in the job that its board tells."""
-        stack = (self.stuck.stack if self.stuck is not None else "") or self.board.take_text()
+        """How it ended; it was in the job that its status page tells."""
+        stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         return Death(self.pid, exit_code, self.stuck, max_rss, stack)
 
     def close(self) -> None:
         self.channel.close()
         self.theirs.close()
-        self.board.close()
+        self.page.close()

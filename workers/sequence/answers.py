@@ -96,6 +96,9 @@ class Answers:
         """Whether its batches may depend on ``random`` or ``numpy.random``, which then are seeded."""
         return True
 
+    #: Whether the arrays of its batches are made for them, and kept by nobody: so they need not be copied.
+    _makes_fresh_batches = False
+
     def _samples_at(self, places: Any) -> Any:
         """Its items at ``places``, an array of integers, as one batch; None: they have to be asked for one by one."""
         return None

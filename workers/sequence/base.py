@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
-from workers.batch.layout import own
+from workers.batch.tree import own
 from workers.checks import check_index, check_int
 from workers.engine.serial import SerialEngine
 from workers.errors import ClosedError, StateError
@@ -170,7 +170,7 @@ class Sequence(Chain, Answers, KerasDataset):
         """``compute()``, as job ``index`` of ``epoch``; None: of the current one."""
         job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
         stream = seeding.Stream(self.seed, self._generators)
-        return seeding.run_job(stream, job, lambda: own(compute()), self._may_draw())
+        return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
 
     # -- states
 

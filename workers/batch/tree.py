@@ -172,43 +172,33 @@ def as_numpy(tree: Any) -> Any:
     return unflattener(flatten(tree, arrays, rest))(iter(arrays), iter(rest))
 
 
-def own(tree: Any) -> Any:
+def own(tree: Any, is_fresh: bool = False) -> Any:
     """``tree`` as the consumer may have it where no shared memory lies between.
 
-    Tensors are numpy arrays, and every array is writable and nobody else's, so that writing into a batch never
-    writes into the data set. An array that only ``tree`` refers to is not copied.
+    Tensors are numpy arrays, and every array is writable and nobody else's: so writing into a batch never writes into
+    the data set, and what the user's code does with arrays that it keeps never shows in a batch.
+
+    Args:
+        tree: a batch, or a list of batches.
+        is_fresh: its arrays were made for it by code of ours that keeps none of them, see :func:`makes_fresh_batches`.
+            Only those that cannot be written to are copied then.
     """
+    if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
+        return tuple([_owned(array, is_fresh) for array in tree])  # (x, y), most often: without a spec
     arrays: list[Array] = []
     rest: list[Any] = []
-    if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
-        arrays += tree  # (x, y), most often: without the way through a layout
-        del tree
-        return tuple([array if _is_mine(array) else array.copy(order="K") for array in arrays])
     spec = flatten(tree, arrays, rest)
-    del tree  # so that the counts below are of others' references
-    mine = [array if _is_mine(array) else array.copy(order="K") for array in arrays]
-    return unflattener(spec)(iter(mine), iter(rest))
+    return unflattener(spec)(iter([_owned(array, is_fresh) for array in arrays]), iter(rest))
 
 
-def _is_mine(array: Array) -> bool:
-    if not array.flags.writeable or sys.getrefcount(array) > _references[0]:
-        return False
-    base = array.base
-    if base is None:
-        return True
-    return type(base) is np.ndarray and base.flags.owndata and sys.getrefcount(base) <= _references[1]
+def _owned(array: Array, is_fresh: bool) -> Array:
+    return array if is_fresh and array.flags.writeable else array.copy(order="K")
 
 
-def _count_references() -> tuple[int, int]:
-    """What the interpreter counts, in the place where :func:`_is_mine` asks, for an array that is ours alone
-    and for the base of one."""
+def makes_fresh_batches(source: Any) -> bool:
+    """Whether a sequence says of its batches that their arrays are made for them, and kept by nobody.
 
-    def asked(array: Array) -> tuple[int, int]:
-        base = array.base
-        return sys.getrefcount(array), sys.getrefcount(base)
-
-    arrays = [np.zeros(4).reshape(2, 2)]
-    return next(iter([asked(array) for array in arrays]))
-
-
-_references = _count_references()
+    A sequence says so by ``_makes_fresh_batches``; it must be true of what a subclass makes of them as well, so it is
+    for code that knows which of its methods run.
+    """
+    return bool(getattr(source, "_makes_fresh_batches", False))

@@ -1,4 +1,4 @@
-"""A worker's board: one page of shared memory from which the consumer reads what the worker is in.
+"""A worker's status page: shared memory from which the consumer reads what the worker is in.
 
 The worker writes it before and after every job (40 ns a word), without a message; so the consumer knows which
 job a worker died in, or is stuck in, and how long. What Python's faulthandler has to say goes into the same
@@ -20,8 +20,8 @@ _RUNNING, _SINCE, _CANCEL = range(3)
 STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
 
 
-class Board:
-    """The board, at either end. ``descriptor`` stays open for the text behind the page."""
+class StatusPage:
+    """The page, at either end. ``descriptor`` stays open for the text behind the page."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:

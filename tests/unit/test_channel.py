@@ -1,0 +1,131 @@
+"""Messages and descriptors over a socket pair: whole, in order, and never a descriptor left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from workers.process import channel as channels
+from workers.process.channel import Channel
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel]]:
+    one, other = (Channel(sock) for sock in channels.pair())
+    for end in (one, other):
+        end.socket.setblocking(False)
+    yield one, other
+    one.close()
+    other.close()
+
+
+def told(end: Channel) -> list[Any]:
+    return [message for message, _ in end.receive()]
+
+
+def test_messages_come_whole_and_in_order(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    assert other.receive() == []
+    for message in [("a", 1), (None, [b"x" * 1000]), ()]:
+        one.send(message)
+    assert told(other) == [("a", 1), (None, [b"x" * 1000]), ()]
+
+
+def test_a_frame_that_comes_in_pieces(ends: tuple[Channel, Channel]) -> None:
+    """Nothing is handed out before all of it is there."""
+    one, other = ends
+    one.send(("first",))
+    length_of_first = len(other.socket.recv(1 << 16, socket.MSG_PEEK))
+    one.send(("second", b"y" * 100))
+    sent = other.socket.recv(1 << 16)
+    pieces = Channel(one.socket)
+    arrived: list[Any] = []
+    for at in range(0, len(sent), 7):
+        other.socket.send(sent[at : at + 7])
+        arrived += told(pieces)
+        assert bool(arrived) is (at + 7 >= length_of_first)
+    assert arrived == [("first",), ("second", b"y" * 100)]
+
+
+def test_more_than_the_kernel_takes_at_once(ends: tuple[Channel, Channel]) -> None:
+    """What is left is kept, with copies of the descriptors, and goes by flush()."""
+    one, other = ends
+    large = os.urandom(3 << 20)
+    out, into = os.pipe()
+    one.send((large,))
+    assert one.has_unsent
+    one.send(("behind", 7), [into])
+    os.close(into)  # the caller may
+    got: list[Any] = []
+    while len(got) < 2:
+        one.flush()
+        got += other.receive()
+    assert not one.has_unsent
+    assert [message for message, _ in got] == [(large,), ("behind", 7)]
+    ((), (copy,)) = (files for _, files in got)
+    os.write(copy, b"through")
+    os.close(copy)
+    assert os.read(out, 99) == b"through"
+    assert os.read(out, 99) == b""  # nobody else has it open
+    os.close(out)
+
+
+def test_descriptors_go_with_their_message(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    pipes = [os.pipe() for _ in range(3)]
+    one.send(("none",))
+    one.send(("two",), [pipes[0][0], pipes[1][0]])
+    one.send(("one",), [pipes[2][0]])
+    received = []
+    while len(received) < 3:
+        received += other.receive()
+    assert [(message[0], len(files)) for message, files in received] == [("none", 0), ("two", 2), ("one", 1)]
+    files = [file for _, some in received for file in some]
+    assert not any(map(os.get_inheritable, files))
+    for number, (file, (_, into)) in enumerate(zip(files, pipes, strict=True)):
+        os.write(into, b"%d" % number)
+        assert os.read(file, 9) == b"%d" % number
+    for file in [*files, *sum(pipes, ())]:
+        os.close(file)
+
+
+def test_a_closed_peer(ends: tuple[Channel, Channel]) -> None:
+    """All that it sent is received first; a frame it had half sent is not."""
+    one, other = ends
+    one.send(("last",))
+    one.socket.send(b"\x10\x00\x00\x00\x00half")
+    one.close()
+    assert told(other) == [("last",)]
+    with pytest.raises(EOFError):
+        other.receive()
+    with pytest.raises(BrokenPipeError):
+        other.send(("nobody hears",))
+
+
+def test_close_closes_what_is_on_its_way() -> None:
+    """Descriptors that wait to be sent, and such that came without the rest of their frame."""
+    before = sorted(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else []
+    one, other = (Channel(sock) for sock in channels.pair())
+    one.socket.setblocking(False)
+    out, into = os.pipe()
+    one.send((b"x" * (3 << 20),), [out])  # its first piece takes the descriptor along
+    one.send(("waits",), [into])
+    other.receive()
+    assert other._descriptors
+    for end in (one, other):
+        end.close()
+    os.close(out)
+    os.close(into)
+    if before:
+        assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_pair_is_not_inherited() -> None:
+    for sock in channels.pair():
+        assert isinstance(sock, socket.socket)
+        assert not sock.get_inheritable()
+        sock.close()

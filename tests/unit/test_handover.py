@@ -1,0 +1,133 @@
+"""What passes between the consumer's thread and the engine's: no wake-up is lost, and few are for nothing."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from workers.engine.handover import NEVER, Handover, Outcome
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns every microsecond, so that all that can come in between does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize(("bound", "wanted"), [(1, 1), (3, 1), (3, 3), (16, 8)])
+def test_no_wake_up_is_lost(bound: int, wanted: int, hasty_threads: None) -> None:
+    """An engine that sleeps whenever it lacks room, and a consumer that wakes it only by what it takes."""
+    handover = Handover()
+    awake: queue.SimpleQueue[None] = queue.SimpleQueue()
+    length, is_lost = 4_000, threading.Event()
+
+    def engine() -> None:
+        for _ in range(3):
+            outcomes = passes.get()
+            handover.begin(outcomes)
+            handed = 0
+            while handed < length:
+                untaken = handover.num_untaken
+                room = bound - untaken
+                if room >= wanted:
+                    new = range(handed, min(length, handed + room))
+                    handover.hand_over([Outcome(index, None, 0, 0) for index in new], [])
+                    handed = new.stop
+                elif handover.sleep_without(wanted - room, untaken):
+                    try:
+                        awake.get(timeout=20.0)
+                    except queue.Empty:
+                        is_lost.set()
+                        return
+            handover.sleep()
+
+    passes: queue.SimpleQueue[dict[int, Outcome]] = queue.SimpleQueue()
+    thread = threading.Thread(target=engine)
+    thread.start()
+    for _ in range(3):
+        outcomes: dict[int, Outcome] = {}
+        handover.ask(outcomes)
+        passes.put(outcomes)
+        for number in range(length):
+            while number not in outcomes and not is_lost.is_set():
+                time.sleep(0)
+            handover.drop(number)
+            handover.wake_if_wanted(lambda: awake.put(None))
+    thread.join()
+    assert not is_lost.is_set()
+
+
+def test_the_engine_is_woken_once_for_what_it_waits_for() -> None:
+    handover = Handover()
+    handover.ask(outcomes := {})
+    handover.begin(outcomes)
+    handover.hand_over([Outcome(index, None, 0, 0) for index in range(6)], [])
+    woken: list[int] = []
+    assert handover.sleep_without(3, handover.num_untaken)
+    for number in range(6):
+        handover.drop(number)
+        handover.wake_if_wanted(lambda number=number: woken.append(number))
+    assert woken == [2]
+    assert not handover.sleep_without(0, handover.num_untaken)
+
+
+def test_a_new_pass_begins_to_count_anew() -> None:
+    """Though the number is the one that the engine was woken for last."""
+    handover = Handover()
+    woken: list[None] = []
+    for number in range(2):
+        handover.ask(outcomes := {})
+        handover.begin(outcomes)
+        handover.hand_over([Outcome(index, None, 0, 0) for index in range(2)], [])
+        assert handover.sleep_without(1, 2)
+        handover.drop(0)
+        handover.wake_if_wanted(lambda: woken.append(None))
+        assert len(woken) == number + 1
+
+
+def test_taken_meanwhile() -> None:
+    """What the consumer takes after the engine has counted keeps it from sleeping."""
+    handover = Handover()
+    handover.ask(outcomes := {})
+    handover.begin(outcomes)
+    handover.hand_over([Outcome(index, None, 0, 0) for index in range(2)], [])
+    untaken = handover.num_untaken
+    handover.drop(0)
+    assert not handover.sleep_without(1, untaken)
+    handover.sleep()
+    woken: list[None] = []
+    handover.wake_if_wanted(lambda: woken.append(None))
+    assert woken == []
+    assert handover._wake_at == NEVER
+
+
+def test_taken_right_after_the_engine_has_looked() -> None:
+    """It has set the number by then: so it is woken, though it goes to sleep."""
+    woken: list[None] = []
+
+    class Outcomes(dict[int, Outcome]):
+        is_looked_at = False
+
+        def __len__(self) -> int:
+            length = super().__len__()
+            if self.is_looked_at:
+                self.is_looked_at = False
+                handover.drop(0)
+                handover.wake_if_wanted(lambda: woken.append(None))
+            return length
+
+    handover = Handover()
+    handover.ask(outcomes := Outcomes())
+    handover.begin(outcomes)
+    handover.hand_over([Outcome(0, None, 0, 0)], [])
+    outcomes.is_looked_at = True
+    assert handover.sleep_without(1, 1)
+    assert woken == [None]

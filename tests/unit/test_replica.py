@@ -1,0 +1,120 @@
+"""Parcels: what is in them, and what of the next one is the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers.process import replica
+from workers.process.replica import SHARED_NBYTES, Parcel, Pickled
+
+LARGE = SHARED_NBYTES // 8  # entries
+
+
+class Source:
+    def __init__(self, *arrays: Any, **others: Any) -> None:
+        self.arrays = list(arrays)
+        self.__dict__.update(others)
+
+
+@pytest.fixture
+def parcels() -> Iterator[list[Parcel]]:
+    """All that are appended are closed."""
+    made: list[Parcel] = []
+    yield made
+    for parcel in made:
+        for piece in parcel.pieces:
+            piece.close()
+
+
+def loaded(parcel: Parcel, writable: bool = False) -> Any:
+    return replica.load(parcel.message(), [os.dup(file) for file in parcel.descriptors], writable)
+
+
+def test_there_and_back(parcels: list[Parcel]) -> None:
+    """Large arrays are read-only views of shared memory; with ``writable`` what is written shows nowhere else."""
+    source = Source(np.arange(LARGE), np.arange(5), np.asfortranarray(np.ones((300, 300))), name="x")
+    parcels.append(Parcel(Pickled(source)))
+    assert len(parcels[0].table) == 3  # the pickle, and two large arrays
+    for writable in (False, True):
+        got = loaded(parcels[0], writable)
+        for one, other in zip(got.arrays, source.arrays, strict=True):
+            assert np.array_equal(one, other)
+        assert got.name == "x"
+        assert got.arrays[0].flags.writeable is writable
+    got.arrays[0][:] = -1
+    assert loaded(parcels[0]).arrays[0][1] == 1
+
+
+@pytest.mark.parametrize("content", [True, False])
+@pytest.mark.parametrize(
+    ("change", "is_same", "same", "is_same_unseen"),
+    [
+        ("nothing", True, [True, True], True),
+        ("a byte of an array", False, [True, False], True),  # is seen only where contents are compared
+        ("a longer array", False, [True, False], False),
+        ("one array more", False, [True, True, False], False),
+        ("one array less", False, [True], False),
+        ("a number", False, [True, True], False),
+    ],
+)
+def test_compare(
+    parcels: list[Parcel], content: bool, change: str, is_same: bool, same: list[bool], is_same_unseen: bool
+) -> None:
+    source = Source(np.arange(LARGE), np.arange(2 * LARGE), number=1)
+    parcels.append(Parcel(Pickled(source)))
+    if change == "a byte of an array":
+        source.arrays[1].view(np.uint8)[-1] ^= 1
+    elif change == "a longer array":
+        source.arrays[1] = np.arange(2 * LARGE + 1)
+    elif change == "one array more":
+        source.arrays.append(np.zeros(3 * LARGE))
+    elif change == "one array less":
+        del source.arrays[1]
+    elif change == "a number":
+        source.number = 2
+    found = parcels[0].compare(Pickled(source), content)
+    if not content and change == "a byte of an array":
+        same = [True, True]
+    assert found.same == same
+    assert found.is_same is (is_same if content else is_same_unseen)
+
+
+def test_what_is_the_same_stays_where_it_is(parcels: list[Parcel]) -> None:
+    """Over several changes: the memory of an array that does not change is shared by all parcels."""
+    source = Source(np.arange(LARGE), np.zeros(LARGE))
+    parcels.append(Parcel(Pickled(source)))
+    for change in range(3):
+        source.arrays[1] = np.full(LARGE, change + 1.0)
+        pickled = Pickled(source)
+        found = parcels[-1].compare(pickled, content=True)
+        assert found.same == [True, False]
+        parcels.append(Parcel(pickled, parcels[-1], found.same))
+        first = parcels[-1].table[1]
+        assert parcels[-1].pieces[first.piece] is parcels[0].pieces[0]
+        assert len(parcels[-1].pieces) == 2
+        got = loaded(parcels[-1])
+        assert np.array_equal(got.arrays[0], source.arrays[0])
+        assert np.array_equal(got.arrays[1], source.arrays[1])
+    source.arrays[0] = np.ones(LARGE)
+    pickled = Pickled(source)
+    found = parcels[-1].compare(pickled, content=True)
+    assert found.same == [False, True]
+    parcels.append(Parcel(pickled, parcels[-1], found.same))
+    assert parcels[0].pieces[0] not in parcels[-1].pieces
+    assert np.array_equal(loaded(parcels[-1]).arrays[0], source.arrays[0])
+
+
+def test_load_closes_the_descriptors_whatever_happens(parcels: list[Parcel]) -> None:
+    parcels.append(Parcel(Pickled(Source(np.arange(LARGE)))))
+    files = [os.dup(file) for file in parcels[0].descriptors]
+    message = parcels[0].message()
+    with pytest.raises(ValueError, match="zip"):
+        replica.load(message._replace(lengths=[*message.lengths, 7]), files)
+    for file in files:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(file)

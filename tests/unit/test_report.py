@@ -1,0 +1,64 @@
+"""What a death is told as, and which exception it becomes."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from workers.engine.executor import Death, Stuck
+from workers.engine.report import given_up, how, not_started
+from workers.errors import JobTimeoutError, WorkerDiedError
+
+TIMED_OUT = Death(9, -signal.SIGKILL, Stuck(job_timeout_s=2.5, stack="in sleep"), stack="in sleep")
+UNBEGUN = Death(9, -signal.SIGKILL, Stuck(unbegun_s=33.4))
+KILLED = Death(9, -signal.SIGKILL, max_rss=5 << 30)
+
+
+@pytest.mark.parametrize(
+    ("death", "text"),
+    [
+        (KILLED, "killed by SIGKILL"),
+        (Death(9, -signal.SIGSEGV), "killed by SIGSEGV"),
+        (Death(9, -63), "killed by signal 63"),
+        (Death(9, 3), "exited with code 3"),
+        (Death(9), "killed with its server"),
+        (TIMED_OUT, "job_timeout = 2.5 s"),
+        (UNBEGUN, "did not begin its jobs for 33 s"),
+    ],
+)
+def test_how(death: Death, text: str) -> None:
+    assert how(death) == text
+
+
+def test_a_job_that_timed_out_each_time() -> None:
+    error = given_up(2, 7, 3, [TIMED_OUT] * 3)
+    assert type(error) is JobTimeoutError
+    assert "batch 7 of epoch 2 took longer than job_timeout = 2.5 s in each of 3 attempts" in str(error)
+    assert str(error).endswith("in sleep")
+
+
+@pytest.mark.parametrize(
+    ("deaths", "parts"),
+    [
+        ([KILLED], ["Worker process 9 was killed by SIGKILL in batch", "first time", "5,120 MB", "out-of-memory"]),
+        ([TIMED_OUT, KILLED], ["second time", "out-of-memory"]),
+        ([KILLED, TIMED_OUT], ["process 9 job_timeout = 2.5 s in batch", "Where it was:\nin sleep"]),
+        ([UNBEGUN], ["process 9 did not begin its jobs for 33 s in batch", "Something in the job"]),
+        ([Death(9)], ["was killed with its server", "Something in the job"]),
+        ([Death(9, -signal.SIGSEGV, stack="in f")], ["was killed by SIGSEGV", "Where it was:\nin f"]),
+        ([Death(9, 3)] * 4, ["process 9 exited with code 3 in batch", "4th time", "Something in the job"]),
+    ],
+)
+def test_a_job_that_ended_its_worker(deaths: list[Death], parts: list[str]) -> None:
+    error = given_up(0, 1, len(deaths), deaths)
+    assert type(error) is WorkerDiedError
+    for part in parts:
+        assert part in str(error)
+    is_memory = deaths[-1] is KILLED
+    assert ("out-of-memory" in str(error)) is is_memory
+
+
+def test_workers_that_do_not_start() -> None:
+    error = not_started(6, how(Death(9, 1)), "where it crashed")
+    assert "6 workers in a row ended before they could take a job, the last one exited with code 1" in str(error)

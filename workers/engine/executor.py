@@ -1,0 +1,124 @@
+"""What runs the engine's jobs, as the engine sees it: an executor, and the events it tells of.
+
+There are two: :class:`workers.engine.threads.ThreadExecutor` and :class:`workers.process.executor.ProcessExecutor`.
+Without any workers, ``serial`` takes the engine's place.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from .remote_errors import RemoteFailure
+from .schedule import JobRow
+
+
+class Stuck(NamedTuple):
+    """Why the engine ends a worker: its job took longer than job_timeout, or it began none of its jobs."""
+
+    job_timeout_s: float | None = None
+    unbegun_s: float | None = None
+    stack: str = ""
+
+
+class Death(NamedTuple):
+    """How a worker ended: Death(4711, -9, None, 11_800_000_000, "")."""
+
+    pid: int | None
+    exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server
+    stuck: Stuck | None = None  # the engine has killed it, for this
+    max_rss: int = 0  # in bytes; 0: not known
+    stack: str = ""  # where it was, as faulthandler says
+
+
+class Started(NamedTuple):
+    """A worker exists."""
+
+    worker: int
+
+
+class Ready(NamedTuple):
+    """A worker has loaded what it works on."""
+
+    worker: int
+
+
+class Done(NamedTuple):
+    """A worker has finished a job."""
+
+    worker: int
+    sending: int
+    value: Any  # for Executor.read
+    job_ns: int
+    nbytes: int
+
+
+class Failed(NamedTuple):
+    """A job has raised an exception."""
+
+    worker: int
+    sending: int
+    error: BaseException | RemoteFailure
+    job_ns: int
+
+
+class Died(NamedTuple):
+    """A worker is no more."""
+
+    worker: int
+    running: int  # the sending of the job it was in, 0 for none
+    death: Death
+
+
+class Fatal(NamedTuple):
+    """There is no point in going on."""
+
+    error: BaseException
+
+
+Event = Started | Ready | Done | Failed | Died | Fatal
+
+
+class Executor(Protocol):
+    """What the engine asks of an executor. Runs in: the engine's thread, unless said otherwise."""
+
+    def start(self) -> None:
+        """Start the workers."""
+
+    def poll(self, timeout_s: float | None) -> list[Event]:
+        """The events there are. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
+
+    def wake(self) -> None:
+        """End a :meth:`poll`. Runs in: any thread."""
+
+    def ship(self, item: Any) -> Any:
+        """``item`` as the payload of a job. Runs in: the consumer's thread."""
+
+    def send(self, worker: int, rows: list[JobRow]) -> None:
+        """Have a worker do these jobs."""
+
+    def read(self, value: Any) -> Any:
+        """The batch of a Done event."""
+
+    def skip(self, value: Any) -> None:
+        """Nobody wants the batch of a Done event."""
+
+    def cancel(self, worker: int, sending: int) -> None:
+        """A worker need not begin jobs up to ``sending``."""
+
+    def update(self, parcel: Any) -> None:
+        """All later jobs are to be done on this replica."""
+
+    def look(self, worker: int) -> tuple[int, int]:
+        """(sending of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
+
+    def kill(self, worker: int, why: Stuck) -> bool:
+        """End a worker that is stuck. False: cannot be done here."""
+
+    def ask_stack(self, worker: int) -> None:
+        """Have a stuck worker write down its stack."""
+
+    def take_stack(self, worker: int) -> tuple[str, int | None]:
+        """(what it has written, its process id)."""
+
+    def close(self) -> None:
+        """End all workers, whatever they are in."""
