@@ -113,3 +113,16 @@ def test_outside_of_a_job() -> None:
 def test_bad_seeds(seed: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="seed"):
         seeding.check_seed(seed)
+
+
+def test_a_job_within_a_job() -> None:
+    """Such as a loop in on_epoch_end: the outer one goes on with its own draws."""
+
+    def outer(has_inner: bool) -> Any:
+        before = np.random.normal(), random.random()
+        if has_inner:
+            seeding.run_job(seeding.Stream(2), seeding.Job(3, 4), lambda: (np.random.normal(), random.random()))
+        return before, np.random.normal(), np.random.random(), random.random()
+
+    found = [seeding.run_job(seeding.Stream(1), seeding.Job(0, 0), lambda has=has: outer(has)) for has in (False, True)]
+    assert found[0] == found[1]
