@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from workers.engine.delivery import Result
 from workers.engine.handover import NEVER, Handover, Outcome
 
 
@@ -25,8 +26,8 @@ def hasty_threads() -> Iterator[None]:
 @pytest.mark.parametrize(("bound", "wanted"), [(1, 1), (3, 1), (3, 3), (16, 8)])
 def test_no_wake_up_is_lost(bound: int, wanted: int, hasty_threads: None) -> None:
     """An engine that sleeps whenever it lacks room, and a consumer that wakes it only by what it takes."""
-    handover = Handover()
     awake: queue.SimpleQueue[None] = queue.SimpleQueue()
+    handover = Handover(lambda: awake.put(None))
     length, is_lost = 4_000, threading.Event()
 
     def engine() -> None:
@@ -39,7 +40,7 @@ def test_no_wake_up_is_lost(bound: int, wanted: int, hasty_threads: None) -> Non
                 room = bound - untaken
                 if room >= wanted:
                     new = range(handed, min(length, handed + room))
-                    handover.hand_over([Outcome(index, None, 0, 0) for index in new], [])
+                    handover.hand_over([(index, Result(None)) for index in new], [])
                     handed = new.stop
                 elif handover.sleep_without(wanted - room, untaken):
                     try:
@@ -60,51 +61,49 @@ def test_no_wake_up_is_lost(bound: int, wanted: int, hasty_threads: None) -> Non
             while number not in outcomes and not is_lost.is_set():
                 time.sleep(0)
             handover.drop(number)
-            handover.wake_if_wanted(lambda: awake.put(None))
     thread.join()
     assert not is_lost.is_set()
 
 
 def test_the_engine_is_woken_once_for_what_it_waits_for() -> None:
-    handover = Handover()
+    woken: list[int] = []
+    handover = Handover(lambda: woken.append(handover.num_taken))
     handover.ask(outcomes := {})
     handover.begin(outcomes)
-    handover.hand_over([Outcome(index, None, 0, 0) for index in range(6)], [])
-    woken: list[int] = []
+    handover.hand_over([(index, Result(None)) for index in range(6)], [])
     assert handover.sleep_without(3, handover.num_untaken)
     for number in range(6):
         handover.drop(number)
-        handover.wake_if_wanted(lambda number=number: woken.append(number))
-    assert woken == [2]
+    assert woken == [3]
     assert not handover.sleep_without(0, handover.num_untaken)
 
 
 def test_a_new_pass_begins_to_count_anew() -> None:
     """Though the number is the one that the engine was woken for last."""
-    handover = Handover()
     woken: list[None] = []
+    handover = Handover(lambda: woken.append(None))
     for number in range(2):
         handover.ask(outcomes := {})
         handover.begin(outcomes)
-        handover.hand_over([Outcome(index, None, 0, 0) for index in range(2)], [])
+        handover.hand_over([(index, Result(None)) for index in range(2)], [])
         assert handover.sleep_without(1, 2)
         handover.drop(0)
-        handover.wake_if_wanted(lambda: woken.append(None))
         assert len(woken) == number + 1
 
 
 def test_taken_meanwhile() -> None:
     """What the consumer takes after the engine has counted keeps it from sleeping."""
-    handover = Handover()
+    woken: list[None] = []
+    handover = Handover(lambda: woken.append(None))
     handover.ask(outcomes := {})
     handover.begin(outcomes)
-    handover.hand_over([Outcome(index, None, 0, 0) for index in range(2)], [])
+    handover.hand_over([(index, Result(None)) for index in range(2)], [])
     untaken = handover.num_untaken
     handover.drop(0)
     assert not handover.sleep_without(1, untaken)
     handover.sleep()
-    woken: list[None] = []
-    handover.wake_if_wanted(lambda: woken.append(None))
+    woken.clear()
+    handover.wake_if_wanted()
     assert woken == []
     assert handover._wake_at == NEVER
 
@@ -121,13 +120,12 @@ def test_taken_right_after_the_engine_has_looked() -> None:
             if self.is_looked_at:
                 self.is_looked_at = False
                 handover.drop(0)
-                handover.wake_if_wanted(lambda: woken.append(None))
             return length
 
-    handover = Handover()
+    handover = Handover(lambda: woken.append(None))
     handover.ask(outcomes := Outcomes())
     handover.begin(outcomes)
-    handover.hand_over([Outcome(0, None, 0, 0)], [])
+    handover.hand_over([(0, Result(None))], [])
     outcomes.is_looked_at = True
     assert handover.sleep_without(1, 1)
     assert woken == [None]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import shared_memory
-from .slots import BYTE, SMALL_NBYTES, Lease, Placed
+from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced
 from .tree import ArrayPlace, Layout, unflattener
 
 
@@ -45,7 +45,7 @@ class SlotReader:
             layout: Layout = pickle.loads(pickled)
             self._layouts[number] = layout.places, unflattener(layout.spec)
 
-    def read(self, placed: Placed) -> Any:
+    def read(self, placed: PlainPlaced) -> Any:
         """The batch itself."""
         layout, slots, offset, nbytes, rest = placed
         places, build = self._layouts[layout]
@@ -67,9 +67,10 @@ class SlotReader:
         others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
         return build(iter(arrays), iter(others))
 
-    def skip(self, placed: Placed) -> None:
+    def skip(self, placed: PlainPlaced) -> None:
         """Nobody wants the batch any more."""
-        self._copied.update(placed.slots)
+        _, slots, *_ = placed
+        self._copied.update(slots)
 
     def _lease(self, number: int) -> Lease:
         buffer = self._buffers[number]

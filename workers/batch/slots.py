@@ -37,6 +37,9 @@ class Placed(NamedTuple):
     rest: Rest
 
 
+PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it travels: a Placed, or the plain tuple of one
+
+
 class Slot:
     """A piece of shared memory, as its worker has it."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from . import report
 from .delivery import Failure, Result
 from .executor import Died, Done, Event, Executor, Failed, Ready, Started
-from .handover import Handover, Outcome, Outcomes
+from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
 from .schedule import Schedule
@@ -108,9 +108,7 @@ class Driver:
         return None if is_idle and not self._watchdog.waits_for_stacks else self._watchdog.longest_sleep_s()
 
     def _deliver(self) -> None:
-        outcomes = [Outcome(index, *result) for index, result in self._schedule.take_outcomes()]
-        repeated = [Outcome(index, *result) for index, result in self._schedule.take_repeated()]
-        self._handover.hand_over(outcomes, repeated)
+        self._handover.hand_over(self._schedule.take_outcomes(), self._schedule.take_repeated())
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Done):

@@ -53,7 +53,7 @@ class Engine:
     def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
         self._executor = executor
         self._schedule = schedule
-        self._handover = Handover()
+        self._handover = Handover(executor.wake)
         self._driver = Driver(executor, schedule, options, self._handover)
         self._pid = os.getpid()
         self._is_closing = False
@@ -116,14 +116,14 @@ class Engine:
         Raises:
             queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
         """
-        if number - 1 in self.outcomes:  # a Ctrl-C has kept us from it
+        outcomes = self._handover.outcomes
+        if number - 1 in outcomes:  # a Ctrl-C has kept us from it
             self.drop(number - 1)
-        return self._wait(self.outcomes, number, timeout_s)
+        return self._wait(outcomes, number, timeout_s)
 
     def drop(self, number: int) -> None:
         """The consumer has outcome ``number``."""
         self._handover.drop(number)
-        self._handover.wake_if_wanted(self._executor.wake)
 
     def repeat(self, index: int, runs: int) -> Outcome:
         """Batch ``index`` of the pass, whose job has failed in ``runs`` runs, once more. Blocks: until it is there."""
@@ -154,7 +154,7 @@ class Engine:
             self._check()
             if self._handover.commands:  # a Ctrl-C may have kept us from waking it
                 self._executor.wake()
-            self._handover.wake_if_wanted(self._executor.wake)
+            self._handover.wake_if_wanted()
             left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
             try:
                 self._handover.hint.get(timeout=max(left, 0.0))

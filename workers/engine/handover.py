@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .delivery import Result
+
 NEVER = 2**62  # outcomes
 
 
@@ -36,7 +38,8 @@ class Handover:
     is not needed, as the engine never sleeps on a number that was reached before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake  # the engine
         self.commands: deque[Callable[[], None]] = deque()  # for the engine to run
         self.hint: queue.SimpleQueue[None] = queue.SimpleQueue()  # something may be there that is waited for
         self.is_waiting = False  # the consumer wants a hint
@@ -61,12 +64,14 @@ class Handover:
         """The consumer has outcome ``number``."""
         self.outcomes.pop(number, None)
         self.num_taken = number + 1
+        if self.num_taken >= self._wake_at:
+            self.wake_if_wanted()
 
-    def wake_if_wanted(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` if the engine waits for what was taken."""
+    def wake_if_wanted(self) -> None:
+        """Wake the engine if it waits for what was taken."""
         wake_at = self._wake_at
         if self.num_taken >= wake_at and wake_at != self._woken_at:
-            wake()
+            self._wake()
             self._woken_at = wake_at  # afterwards: a Ctrl-C may come in between
 
     # -- the engine
@@ -79,13 +84,13 @@ class Handover:
         """What is repeated goes here."""
         self._repeated = outcomes
 
-    def hand_over(self, outcomes: list[Outcome], repeated: list[Outcome]) -> None:
-        """Give these to the consumer, and a hint if it waits."""
-        for outcome in outcomes:
-            self._handed[self._num_handed] = outcome
+    def hand_over(self, outcomes: list[tuple[int, Result]], repeated: list[tuple[int, Result]]) -> None:
+        """Give these to the consumer, each as (index, result), and a hint if it waits."""
+        for index, result in outcomes:
+            self._handed[self._num_handed] = Outcome(index, *result)
             self._num_handed += 1
-        for outcome in repeated:
-            self._repeated[outcome.index] = outcome
+        for index, result in repeated:
+            self._repeated[index] = Outcome(index, *result)
         if self.is_waiting:
             self.is_waiting = False
             self.hint.put(None)

@@ -168,7 +168,7 @@ class Schedule:
 
     def wants(self, worker: int, sending: int) -> bool:
         """Whether somebody waits for the result of this sending."""
-        return self._crew.ticket(worker, sending) is not None
+        return sending in self._crew.members[worker].jobs
 
     def place_of(self, worker: int, sending: int) -> tuple[int, int]:
         """(epoch, index) of what a worker was sent as ``sending``; (-1, -1) for what nobody waits for."""

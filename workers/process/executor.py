@@ -120,10 +120,12 @@ class ProcessExecutor:
         self._tell_server(messages.Signal(worker, int(number)), [])
 
     def read(self, value: Unread) -> Any:
-        return value.reader.read(value.placed)
+        reader, placed = value
+        return reader.read(placed)
 
     def skip(self, value: Unread) -> None:
-        value.reader.skip(value.placed)
+        reader, placed = value
+        reader.skip(placed)
 
     # -- what comes back
 

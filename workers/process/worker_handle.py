@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from workers.batch.slot_reader import SlotReader
-from workers.batch.slots import Placed
+from workers.batch.slots import PlainPlaced
 from workers.engine.executor import Death, Done, Event, Failed, Stuck
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
@@ -17,12 +17,7 @@ from . import messages, replica
 from .channel import Channel
 from .status import StatusPage
 
-
-class Unread(NamedTuple):
-    """A batch that lies in a worker's slots."""
-
-    reader: SlotReader
-    placed: Placed
+Unread = tuple[SlotReader, PlainPlaced]  # who reads a batch that lies in a worker's slots, and where it lies
 
 
 class WorkerHandle:
@@ -80,8 +75,8 @@ class WorkerHandle:
             if isinstance(what, RemoteFailure):
                 events.append(Failed(self.name, sending, what, job_ns))
             else:
-                placed = Placed._make(what)
-                events.append(Done(self.name, sending, Unread(self._reader, placed), job_ns, placed.nbytes))
+                _, _, _, nbytes, _ = what
+                events.append(Done(self.name, sending, (self._reader, what), job_ns, nbytes))
         return events
 
     def drain(self) -> None:
