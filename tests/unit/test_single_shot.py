@@ -498,3 +498,22 @@ def test_draws_of_a_subclass(name: str) -> None:
     found = [[sampler[index][0].tolist() for index in range(3)] for _ in range(2)]
     assert found[0] == found[1]
     assert len({str(each) for each in found[0]}) == 3
+
+
+@pytest.mark.parametrize("how", ["get_examples", "augmenter", "load_example_fn"])
+def test_a_batch_is_nobody_elses(how: str) -> None:
+    """Also where the user's code keeps what it returns: by hand, in the loop's process, and in threads."""
+    kept = np.zeros((2, 3))
+
+    class Keeping(SingleShotMemorySampler):
+        def get_examples(self, batch_id: int, *_: Any) -> Any:
+            return kept, np.arange(2)
+
+    kind = Keeping if how == "get_examples" else SingleShotMemorySampler
+    augmenter = (lambda x, y, *_: (kept, y)) if how == "augmenter" else None
+    load = (lambda item: kept[0]) if how == "load_example_fn" else None
+    sampler = kind(kept, augmenter, class_per_batch=2, steps_per_epoch=3, load_example_fn=load, seed=1)
+    with sampler.prefetch(0) as serial, sampler.prefetch(1, executor="thread") as threads:
+        for x, _ in (sampler[0], next(iter(sampler)), next(iter(serial)), next(iter(threads))):
+            x += 1
+    assert not kept.any()
