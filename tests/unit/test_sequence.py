@@ -194,3 +194,25 @@ def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str
 
 def test_public_names() -> None:
     assert all(getattr(workers, name).__doc__ for name in workers.__all__ if name != "logger")
+
+
+def test_a_batch_is_nobody_elses() -> None:
+    """Also where the sequence keeps what it returns, or gives a part of its data."""
+
+    class Kept(Sequence):
+        def __init__(self) -> None:
+            super().__init__(seed=1)
+            self.kept = np.zeros((4, 3))
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return self.kept[index], {"whole": self.kept}
+
+    sequence = Kept()
+    with sequence.prefetch(0) as serial, sequence.prefetch(1, executor="thread") as threads:
+        for row, about in (sequence[0], *sequence, *serial, *threads):
+            row[:] = 1
+            about["whole"] += 1
+    assert not sequence.kept.any()
