@@ -402,15 +402,17 @@ class Walker:
         self._is_begun, self._is_in_pass = False, True
 
     def _close(self) -> None:
-        """And go on: with a new front-end of the same Sequence, or with a new Sequence and the state."""
+        """And go on: with a new front-end of the same Sequence, which begins where that stands, or with the state."""
         state = self._state()
         self._batches.close()
-        if self._random.random() < 0.5:
-            self._open()
-            return
-        self._sequence = Batches(self.LENGTH, self._seed, doze_s=0.002)
+        how = self._random.random()
+        if how < 0.5:
+            self._sequence = Batches(self.LENGTH, self._seed, doze_s=0.002)
         self._open()
-        self._load_one(state)
+        if how < 0.8:
+            self._load_one(state)
+        else:
+            self._epoch, self._index, self._is_begun = 0, 0, False
 
     def _kill(self) -> None:
         if self._random.random() < 0.1:
