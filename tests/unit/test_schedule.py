@@ -490,7 +490,7 @@ def test_whatever_happens_each_index_comes_once(
 
 def test_an_order_without_an_end_and_no_workers() -> None:
     engine = SerialEngine(Task(range(10**13), (), 0))
-    engine.begin(0, 10**12, False, None, None, Backwards(10**12))
-    assert [engine.peek(number).value for number in (0, 10**11)] == [[10**12 - 1], [9 * 10**11 - 1]]
-    engine.begin(0, 10**12, False, None, None)
-    assert engine.peek(10**12 - 1).value == [10**12 - 1]
+    reading = engine.begin(0, 10**12, False, None, None, Backwards(10**12))
+    assert [reading.peek(number).value for number in (0, 10**11)] == [[10**12 - 1], [9 * 10**11 - 1]]
+    reading = engine.begin(0, 10**12, False, None, None)
+    assert reading.peek(10**12 - 1).value == [10**12 - 1]

@@ -1,10 +1,10 @@
-"""The engine, as the consumer has it: begins passes, waits for outcomes, closes.
+"""The engine, as the consumer has it: begins passes, closes.
 
 ::
 
-    consumer's thread: Engine       Handover         engine's thread: Driver
-      begin, add, close    -- commands -->             executor.poll -> events -> schedule
-      peek, drop           <-- {number: outcome}       schedule -> outcomes, and what to send -> executor.send
+    consumer's thread:         Handover             engine's thread: Driver
+      Engine: begin, close       -- commands -->           executor.poll -> events -> schedule
+      Reading: peek, drop        <-- {number: outcome}     schedule -> outcomes, and what to send -> executor.send
 
 The schedule and the executor belong to the engine's thread alone, so Ctrl-C, which Python raises in the main thread,
 never finds them half changed.
@@ -16,7 +16,6 @@ import atexit
 import functools
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,17 +25,15 @@ from workers.errors import ClosedError, WorkerError
 
 from .driver import Driver
 from .executor import Executor
-from .handover import Handover, Outcome, Outcomes
+from .handover import Handover, Outcomes
 from .passes import Ahead
+from .reading import Reading
 from .schedule import Schedule
 from .watchdog import Options
 
 logger = logging.getLogger("workers")
 
 _MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
-_ALIVE_S = 1.0  # how often a waiting consumer looks whether the engine still runs
-
-
 _is_exiting = threading.Event()
 
 
@@ -51,10 +48,10 @@ class Engine:
     """One pool of workers, for as long as its front-end lives."""
 
     def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
-        self._executor = executor
-        self._schedule = schedule
-        self._handover = Handover(executor.wake)
-        self._driver = Driver(executor, schedule, options, self._handover)
+        self.executor = executor
+        self.schedule = schedule
+        self.handover = Handover(executor.wake)
+        self._driver = Driver(executor, schedule, options, self.handover)
         self._pid = os.getpid()
         self._is_closing = False
         self._is_closed = False
@@ -72,101 +69,39 @@ class Engine:
         ahead: Ahead | None,
         parcel: Any,
         order: Sequence[int] | None = None,
-    ) -> None:
-        """The consumer starts to read a pass.
+    ) -> Reading:
+        """The consumer starts to read a pass, which ends the one before.
 
         Args:
             epoch: the pass is this epoch.
             length: in batches; 0 with ``is_open``.
-            is_open: its jobs are handed in by :meth:`add`.
+            is_open: its jobs are handed in by :meth:`Reading.add`.
             ahead: the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
             order: the indices of its batches, any sequence that does not change; None: 0 to ``length`` - 1.
         """
-        self._check()
+        self.check()
         outcomes: Outcomes = {}
-
-        self._handover.ask(outcomes)
-        self._order(lambda: self._driver.begin(outcomes, epoch, length, is_open, order, ahead, parcel))
-
-    def add(self, number: int, index: int, item: Any) -> None:
-        """Job ``number`` of the open pass, for batch ``index``. Nothing happens where it is there already."""
-        shipped = self._executor.ship(item)
-        self._order(lambda: self._schedule.add(number, index, shipped))
+        self.handover.ask(outcomes)
+        self.order(lambda: self._driver.begin(outcomes, epoch, length, is_open, order, ahead, parcel))
+        return Reading(self, outcomes)
 
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
-        return min(self._schedule.bound(), _MAX_ADDED)
-
-    @property
-    def outcomes(self) -> Outcomes:
-        """{number: outcome} of the pass, as far as they are there and not dropped."""
-        return self._handover.outcomes
+        return min(self.schedule.bound(), _MAX_ADDED)
 
     @property
     def has_background_jobs(self) -> bool:
         """Whether a worker has something to do."""
-        return not self._is_closed and not self._schedule.is_idle
+        return not self._is_closed and not self.schedule.is_idle
 
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        """Outcome ``number`` of the pass, which stays there until :meth:`drop`.
+    def order(self, command: Callable[[], None]) -> None:
+        """Have the engine's thread do this."""
+        self.handover.commands.append(command)
+        self.executor.wake()
 
-        Blocks: until it is there; at most ``timeout_s``.
-
-        Raises:
-            queue.Empty: ``timeout_s`` is over. ClosedError, or what ended the engine.
-        """
-        outcomes = self._handover.outcomes
-        if number - 1 in outcomes:  # a Ctrl-C has kept us from it
-            self.drop(number - 1)
-        return self._wait(outcomes, number, timeout_s)
-
-    def drop(self, number: int) -> None:
-        """The consumer has outcome ``number``."""
-        self._handover.drop(number)
-
-    def repeat(self, index: int, runs: int) -> Outcome:
-        """Batch ``index`` of the pass, whose job has failed in ``runs`` runs, once more. Blocks: until it is there."""
-        outcomes: Outcomes = {}
-
-        def command() -> None:
-            self._handover.repeat(outcomes)
-            self._schedule.repeat(index, runs)
-
-        self._order(command)
-        return self._wait(outcomes, index, None)
-
-    def forget(self, index: int) -> None:
-        """Batch ``index`` of the pass, which has failed, will not be repeated."""
-        self._order(lambda: self._schedule.forget(index))
-
-    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
-        self._check_process()
-        outcome = outcomes.get(key)
-        if outcome is not None:
-            return outcome
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            self._handover.is_waiting = True  # before looking: else it might come in between
-            outcome = outcomes.get(key)
-            if outcome is not None:
-                return outcome
-            self._check()
-            if self._handover.commands:  # a Ctrl-C may have kept us from waking it
-                self._executor.wake()
-            self._handover.wake_if_wanted()
-            left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
-            try:
-                self._handover.hint.get(timeout=max(left, 0.0))
-            except queue.Empty:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
-
-    def _order(self, command: Callable[[], None]) -> None:
-        self._handover.commands.append(command)
-        self._executor.wake()
-
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raise WorkerError in a fork, which has no workers."""
         if os.getpid() != self._pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
 
@@ -175,8 +110,9 @@ class Engine:
         """There will be no more outcomes."""
         return self._is_closing or self._driver.fatal is not None
 
-    def _check(self) -> None:
-        self._check_process()
+    def check(self) -> None:
+        """Raise what has ended the engine, if it has ended."""
+        self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
         if self._is_closing:
@@ -189,7 +125,7 @@ class Engine:
         if os.getpid() != self._pid or self._is_closed:
             return  # a fork has copies of our descriptors, and no business with the workers
         self._is_closing = True
-        self._executor.wake()
+        self.executor.wake()
         if threading.current_thread() is not self._thread:  # else the garbage collector runs in it
             self._thread.join()
 
@@ -204,7 +140,7 @@ class Engine:
             logger.exception("the engine failed")
             self._driver.fatal = error
         finally:
-            self._handover.hint.put(None)
+            self.handover.hint.put(None)
             self._is_closed = True
-            self._handover.commands.clear()
-            self._executor.close()
+            self.handover.commands.clear()
+            self.executor.close()

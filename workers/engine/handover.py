@@ -59,6 +59,8 @@ class Handover:
         """The consumer wants another pass, whose outcomes will come here. The engine is to be woken after this."""
         self.outcomes = outcomes
         self.num_taken, self._woken_at = 0, -1
+        if self.is_waiting:  # another thread, for the pass before
+            self.hint.put(None)
 
     def drop(self, number: int) -> None:
         """The consumer has outcome ``number``."""
@@ -79,6 +81,10 @@ class Handover:
     def begin(self, outcomes: Outcomes) -> None:
         """The pass of :meth:`ask` begins."""
         self._handed, self._num_handed = outcomes, 0
+
+    def is_handed_to(self, outcomes: Outcomes) -> bool:
+        """Whether these are the outcomes of the pass being read."""
+        return self._handed is outcomes
 
     def repeat(self, outcomes: Outcomes) -> None:
         """What is repeated goes here."""

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from workers.batch.tree import makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, presentable
@@ -47,20 +47,14 @@ def _is_fresh(task: Any, row: JobRow) -> bool:
 
 
 class SerialEngine:
-    """In the place of an :class:`workers.engine.engine.Engine`.
-
-    Nothing is done ahead, so a Ctrl-C finds nothing half done."""
+    """In the place of an :class:`workers.engine.engine.Engine`."""
 
     has_background_jobs = False
 
     def __init__(self, task: Any) -> None:
-        self._task = task
-        self._stream = seeding.Stream(task.seed, task.generators())
-        self._pid = os.getpid()
-        self._epoch = 0
-        self._order: Sequence[int] = ()  # the indices of the pass; a list of our own, which grows, where it is open
-        self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open
-        self.outcomes: dict[int, Outcome] = {}  # none
+        self.task = task
+        self.stream = seeding.Stream(task.seed, task.generators())
+        self.pid = os.getpid()
         self.has_ended = False
 
     def begin(
@@ -71,31 +65,51 @@ class SerialEngine:
         ahead: Ahead | None,
         parcel: Any,
         order: Sequence[int] | None = None,
-    ) -> None:
-        self._check()
+    ) -> SerialReading:
+        self.check()
+        return SerialReading(self, epoch, [] if is_open else range(length) if order is None else order)
+
+    def bound(self) -> int:
+        return 1
+
+    def check(self) -> None:
+        if self.has_ended:
+            raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
+
+    def close(self) -> None:
+        self.has_ended = True
+
+
+class SerialReading:
+    """In the place of a :class:`workers.engine.reading.Reading`.
+
+    Nothing is done ahead, so a Ctrl-C finds nothing half done."""
+
+    outcomes: ClassVar[dict[int, Outcome]] = {}  # none waits
+
+    def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
+        self.engine = engine
         self._epoch = epoch
-        self._order = [] if is_open else range(length) if order is None else order
-        self._items = {}
+        self._order = order  # the indices of the pass; a list of our own, which grows, where it is open
+        self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open
 
     def add(self, number: int, index: int, item: Any) -> None:
         if isinstance(self._order, list) and number == len(self._order):
             self._items[index] = (item,)
             self._order.append(index)
 
-    def bound(self) -> int:
-        return 1
-
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
         return self.repeat(self._order[number], 0)
 
     def repeat(self, index: int, runs: int) -> Outcome:
-        self._check()
+        engine = self.engine
+        engine.check()
         row = JobRow(0, self._epoch, index, runs, self._items.get(index))
-        succeeded, value, ns = run_here(self._task, row, self._stream, None, True)
+        succeeded, value, ns = run_here(engine.task, row, engine.stream, None, True)
         try:
-            if os.getpid() != self._pid:  # a child that the job has forked: it is no second consumer
+            if os.getpid() != engine.pid:  # a child that the job has forked: it is no second consumer
                 os._exit(exit_code(None if succeeded else value))
-            self._check()
+            engine.check()
             return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)
         finally:
             del value
@@ -105,10 +119,3 @@ class SerialEngine:
 
     def forget(self, index: int) -> None:
         pass
-
-    def _check(self) -> None:
-        if self.has_ended:
-            raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
-
-    def close(self) -> None:
-        self.has_ended = True

@@ -43,7 +43,7 @@ class Consumer:
         of._check(begun)
         metadata, start = self.metadata, time.perf_counter()
         while not begun.ready:
-            metadata.pin_queue_size += len(begun.engine.outcomes)
+            metadata.pin_queue_size += len(begun.reading.outcomes)
             try:
                 outcome = begun.outcome(timeout_s)
             except queue.Empty:
@@ -101,11 +101,10 @@ class Consumer:
             metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
             if len(items) > 1 and not self._has_warned:
                 self._has_warned = _warn_of_columns(items)
-        if not begun.engine.has_ended:
-            with of._lock:
-                if of._pass is not begun:
-                    of._check(begun)
-                begun.take(outcome, items)
+        with of._lock:
+            if of._pass is not begun:
+                _check_still(of, begun)
+            begun.take(outcome, items)
         if error is not None:
             try:
                 raise error
@@ -135,7 +134,7 @@ class Consumer:
 
 def _check_still(of: SequenceMap, begun: Pass) -> None:
     """Raise StalePassError if ``on_error`` has begun another pass. It may have closed the front-end."""
-    if not begun.engine.has_ended:
+    if not begun.reading.engine.has_ended:
         of._check(begun)
 
 

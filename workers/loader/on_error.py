@@ -9,7 +9,7 @@ from typing import Any
 from workers.checks import short
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import presentable
+from workers.errors import StalePassError, presentable
 from workers.sequence.passes import Pass
 
 logger = logging.getLogger("workers")
@@ -40,7 +40,7 @@ class OnError:
         try:
             while (what := self._what_of(value.error, check)) == "retry" and value.runs <= self._max_retries:
                 logger.warning("batch %d of epoch %d is tried again", index, of.epoch, exc_info=value.error)
-                _, value, ns, _ = of.engine.repeat(index, value.runs)
+                _, value, ns, _ = of.reading.repeat(index, value.runs)
                 told(ns)
                 if type(value) is not Failure:
                     return list(value)
@@ -48,12 +48,15 @@ class OnError:
                 raise value.error
             logger.error("batch %d of epoch %d is skipped", index, of.epoch, exc_info=value.error)
             return []
+        except StalePassError:
+            what = "stale"
+            raise
         except Exception:
             what = "raise"
             raise
         finally:
             if callable(self.policy) and what in ("skip", "raise") and type(value) is Failure:
-                of.engine.forget(index)
+                of.reading.forget(index)
             del value, outcome  # no cycle with the error
 
     def _what_of(self, error: BaseException, check: Callable[[], None]) -> str:

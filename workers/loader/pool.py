@@ -112,8 +112,8 @@ class Pool:
         epoch, parcel = clock.epoch, self._changes(of._task(), of._has_hooks())
         if not of._is_indexed:
             source = self._source(of, position, places)
-            engine.begin(epoch, 0, True, None, parcel, [])
-            return FedPass(engine, clock, position, source)
+            reading = engine.begin(epoch, 0, True, None, parcel, [])
+            return FedPass(reading, clock, position, source)
         with on_behalf_of(clock):
             following = of._places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = ordered(places, of._permutations(epoch))
@@ -123,8 +123,8 @@ class Pool:
         if self._looks_ahead and not (isinstance(places, list) and position.is_at_start):
             next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
             ahead = epoch + 1, len(following), next_order
-        engine.begin(epoch, len(places), False, ahead, parcel, order)
-        return Pass(engine, clock, position, places, order is not None, groups)
+        reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
+        return Pass(reading, clock, position, places, order is not None, groups)
 
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
         source = of._jobs()[0]

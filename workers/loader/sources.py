@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from workers.batch.tree import as_numpy
 from workers.engine.delivery import Failure
-from workers.engine.engine import Engine
 from workers.engine.handover import Outcome
-from workers.engine.serial import SerialEngine
+from workers.engine.reading import Reading
+from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
 from workers.sequence.clock import Clock
 from workers.sequence.passes import Pass
@@ -106,8 +106,8 @@ class FedPass(Pass):
     The index of a job is its place.
     """
 
-    def __init__(self, engine: Engine | SerialEngine, clock: Clock, position: Position, source: Source) -> None:
-        super().__init__(engine, clock, position, is_in_order=False)
+    def __init__(self, reading: Reading | SerialReading, clock: Clock, position: Position, source: Source) -> None:
+        super().__init__(reading, clock, position, is_in_order=False)
         self._source: Source | None = source  # None: it is at its end
         self._num_added = 0  # jobs that the engine was given
         self._num_unread = 0  # items that could not be read, which are no jobs
@@ -122,7 +122,7 @@ class FedPass(Pass):
         if item is not None and item.error is not None:
             return Outcome(item.index, Failure(item.error, _NEVER_AGAIN), 0, 0)
         if self.num_jobs_taken < self._num_added:
-            return self.engine.peek(self.num_jobs_taken, timeout_s)
+            return self.reading.peek(self.num_jobs_taken, timeout_s)
         error, self._error = self._error, None
         if error is None:
             return None
@@ -133,7 +133,9 @@ class FedPass(Pass):
 
     def fill_queue(self) -> None:
         """Read as many items as may be in work."""
-        while (source := self._source) is not None and self._num_added - self.num_jobs_taken < self.engine.bound():
+        while (
+            source := self._source
+        ) is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
             try:
                 if source.item is None and not source.read():
                     self._source = None
@@ -141,7 +143,7 @@ class FedPass(Pass):
                 item = source.item
                 assert item is not None
                 if item.error is None:
-                    self.engine.add(self._num_added, item.index, item.value)
+                    self.reading.add(self._num_added, item.index, item.value)
             except Exception as error:  # raised in its place, behind the items that were read before it
                 self._source, self._error = None, error
                 return
@@ -159,6 +161,6 @@ class FedPass(Pass):
         is_job = number not in self._unread
         self._commit(outcome, outcome.index, items, is_job)
         if is_job:
-            self.engine.drop(job)
+            self.reading.drop(job)
         else:
             self._unread.pop(number, None)

@@ -123,8 +123,8 @@ class Sequence(Chain, Answers, KerasDataset):
         position, places = self._begin_epoch()
         engine = SerialEngine(self._task())
         order = ordered(places, self._permutations(clock.epoch))
-        engine.begin(clock.epoch, len(order), False, None, None, order)
-        return Pass(engine, clock, position, places, groups=self._groups())
+        reading = engine.begin(clock.epoch, len(order), False, None, None, order)
+        return Pass(reading, clock, position, places, groups=self._groups())
 
     def _begin_epoch(self) -> tuple[Position, OrderOf[int]]:
         """(the position of a pass that begins now, the places that are left to it)."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workers.engine.delivery import Failure
-from workers.engine.engine import Engine
 from workers.engine.handover import Outcome
-from workers.engine.serial import SerialEngine
+from workers.engine.reading import Reading
+from workers.engine.serial import SerialReading
 from workers.errors import StateError
 
 from .clock import Clock
@@ -43,21 +43,21 @@ class Pass:
     raises where a function is called, finds it done or not done.
 
     Args:
-        engine: what computes the jobs. It was begun.
+        reading: where the outcomes of its jobs come from.
         places: where the batches stand that are left, in the order of delivery.
         is_in_order: the outcomes come in this order. If not, the index of a job is its place.
     """
 
     def __init__(
         self,
-        engine: Engine | SerialEngine,
+        reading: Reading | SerialReading,
         clock: Clock,
         position: Position,
         places: OrderOf[int] = (),
         is_in_order: bool = True,
         groups: Groups | None = None,
     ) -> None:
-        self.engine = engine
+        self.reading = reading
         self.clock = clock
         self.position = position
         self.epoch, self.version = clock.epoch, clock.version
@@ -88,14 +88,14 @@ class Pass:
             queue.Empty: ``timeout_s`` is over. ClosedError, or what has ended the engine.
         """
         if self.num_taken < len(self._places):
-            return self.engine.peek(self.num_taken, timeout_s)
+            return self.reading.peek(self.num_taken, timeout_s)
         return None
 
     def take(self, outcome: Outcome, items: list[Any]) -> None:
         """Have ``items``, which came of ``outcome``, ready for delivery; if there are none, it is delivered."""
         number = self.num_taken
         self._commit(outcome, self._places[number] if self._is_in_order else outcome.index, items)
-        self.engine.drop(number)
+        self.reading.drop(number)
 
     def _commit(self, outcome: Outcome, place: int, items: list[Any], is_job: bool = True) -> None:
         position, number, jobs = self.position, self.num_taken, self.num_jobs_taken

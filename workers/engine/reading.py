@@ -1,0 +1,105 @@
+"""What the consumer reads a pass with: it waits for outcomes, and has failed jobs run again.
+
+A pass is over when the next one begins, wherever that happens: in ``on_error``, or in another thread. Whoever still
+reads it is told so, and nothing that it asks for touches the new one.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workers.errors import StalePassError
+
+from .handover import Outcome, Outcomes
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_ALIVE_S = 1.0  # how often who waits looks whether the engine still runs, and whether another pass has begun
+
+
+class Reading:
+    """The outcomes of a pass, numbered as they come. Used by: the consumer's thread.
+
+    Attributes:
+        outcomes: {number: outcome}, as far as they are there and not dropped.
+    """
+
+    def __init__(self, engine: Engine, outcomes: Outcomes) -> None:
+        self.engine = engine
+        self.outcomes = outcomes
+        self._handover = engine.handover
+
+    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+        """Outcome ``number``, which stays there until :meth:`drop`.
+
+        Blocks: until it is there; at most ``timeout_s``.
+
+        Raises:
+            queue.Empty: ``timeout_s`` is over. StalePassError: another pass has begun. ClosedError, or what ended the
+                engine.
+        """
+        if number - 1 in self.outcomes:  # a Ctrl-C has kept us from it
+            self.drop(number - 1)
+        return self._wait(self.outcomes, number, timeout_s)
+
+    def drop(self, number: int) -> None:
+        """The consumer has outcome ``number``."""
+        if self._handover.outcomes is self.outcomes:
+            self._handover.drop(number)
+
+    def add(self, number: int, index: int, item: Any) -> None:
+        """Job ``number`` of an open pass, for batch ``index``. Nothing happens where it is there already."""
+        shipped = self.engine.executor.ship(item)
+        self._order(lambda: self.engine.schedule.add(number, index, shipped))
+
+    def repeat(self, index: int, runs: int) -> Outcome:
+        """Batch ``index``, whose job has failed in ``runs`` runs, once more. Blocks and raises: as :meth:`peek`."""
+        outcomes: Outcomes = {}
+
+        def command() -> None:
+            self._handover.repeat(outcomes)
+            self.engine.schedule.repeat(index, runs)
+
+        self._order(command)
+        return self._wait(outcomes, index, None)
+
+    def forget(self, index: int) -> None:
+        """Batch ``index``, which has failed, will not be repeated."""
+        self._order(lambda: self.engine.schedule.forget(index))
+
+    def _order(self, command: Callable[[], None]) -> None:
+        def order() -> None:
+            if self._handover.is_handed_to(self.outcomes):
+                command()
+
+        self.engine.order(order)
+
+    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
+        handover, engine = self._handover, self.engine
+        engine.check_process()
+        outcome = outcomes.get(key)
+        if outcome is not None:
+            return outcome
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            handover.is_waiting = True  # before looking: else it might come in between
+            outcome = outcomes.get(key)
+            if outcome is not None:
+                return outcome
+            engine.check()
+            if handover.outcomes is not self.outcomes:
+                handover.hint.put(None)  # it may have been meant for who reads the other one
+                raise StalePassError("this iterator is over: another pass was begun while it waited for a batch")
+            if handover.commands:  # a Ctrl-C may have kept us from waking it
+                engine.executor.wake()
+            handover.wake_if_wanted()
+            left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
+            try:
+                handover.hint.get(timeout=max(left, 0.0))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
