@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Trains an encoder of handwritten digits on batches that worker processes augment in the background.
 
 The 1,797 digits come with scikit-learn: nothing is downloaded. Contrastive learning (SimCLR) needs no labels: two

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Learns which digits are alike from seven of them, and tells apart the three that it has never seen.
 
 The digits are made a data set of TensorFlow Datasets and loaded by its name. Each batch holds 7 classes, 16 examples of

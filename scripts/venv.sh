@@ -1,6 +1,7 @@
 # Sourced by the scripts beside it: makes .venv and installs this project there, once.
 #
-#   need_venv EXTRAS    e.g. need_venv test,quickstart; returns at once where nothing has changed
+#   need_venv EXTRAS                   e.g. need_venv test,quickstart; returns at once where nothing has changed
+#   run_script EXTRAS FILE ARGUMENT... goes on as scripts/FILE there
 #
 # Sets root (the checkout) and python (the interpreter of .venv). PYTHON=... names the Python to make .venv from.
 
@@ -78,4 +79,13 @@ need_venv() {
         set -e
         install "$1"
     ) 9<"$root"
+}
+
+# run_script EXTRAS FILE ARGUMENT...: goes on as scripts/FILE in that environment.
+run_script() {
+    local extras=$1 file=$root/scripts/$2
+    shift 2
+    need_venv "$extras" >&2
+    export PYTHONPATH=$root/scripts${PYTHONPATH:+:$PYTHONPATH}
+    exec "$python" "$file" "$@"
 }

@@ -1,4 +1,4 @@
-"""What scripts/benchmark is made of; each module imports only what stands to its left::
+"""What the benchmarks measure; each module imports only what stands to its left::
 
-jobs · peers · memory · measure · rounds · targets · report
+core · memory · jobs · peers · loaders, samplers, tfrecords, frameworks
 """

@@ -7,7 +7,6 @@ All deliver in order. Their packages are imported before any clock starts.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -29,14 +28,6 @@ class Loader:
     label: str
     open: Open
     packages: tuple[str, ...] = ()  # modules that it is made of, e.g. ("torch", "torch.utils.data")
-    is_ours: bool = False
-    has_processes: bool = True
-
-    def why_not(self) -> str | None:
-        """Why it cannot run here, if it cannot."""
-        tops = [name.split(".")[0] for name in self.packages]
-        absent = [top for top in tops if importlib.util.find_spec(top) is None]
-        return f"{absent[0]} is not installed" if absent else None
 
     def load(self) -> None:
         for name in self.packages:
@@ -154,10 +145,10 @@ CHUNK = 64
 LOADERS = {
     loader.key: loader
     for loader in (
-        Loader("serial", "serial loop", serial, has_processes=False),
-        Loader("process", "workers.prefetch, processes", ours("process"), ("workers",), True),
-        Loader("thread", "workers.prefetch, threads", ours("thread"), ("workers",), True, False),
-        Loader("zero", "workers.prefetch, 0 workers", ours("process", 0), ("workers",), True, False),
+        Loader("serial", "serial loop", serial),
+        Loader("process", "workers.prefetch, processes", ours("process"), ("workers",)),
+        Loader("thread", "workers.prefetch, threads", ours("thread"), ("workers",)),
+        Loader("zero", "workers.prefetch, 0 workers", ours("process", 0), ("workers",)),
         Loader("pool", "multiprocessing.Pool.imap", pool(1)),
         Loader("pool_chunks", f"multiprocessing.Pool.imap, chunksize {CHUNK}", pool(CHUNK)),
         Loader("torch", "PyTorch DataLoader, numpy", torch(_as_it_is), ("torch.utils.data",)),

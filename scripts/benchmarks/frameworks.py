@@ -1,8 +1,8 @@
 """What a batch of TensorFlow's, Keras's, torch's or JAX's random functions costs in a worker, beside a plain loop.
 
 Each function computes the same batch, over and over: in a plain loop without any of this project, with nb_workers=0,
-and in 1 and 2 workers. One row a function, milliseconds a batch; all ways in turn, round after round, in one process;
-in brackets the least and the most. The functions:
+and in 1 and 2 workers. One row a function, milliseconds a batch; all ways in turn, in one process a round. The
+functions:
 
 - SimCLR: TensorFlow Similarity's augmenter, 32 images of 32 x 32 x 3, a view (``--similarity``: the folder that
   ``pip download --no-deps tensorflow-similarity`` and ``unzip`` give; without it the row is left out).
@@ -15,10 +15,8 @@ in brackets the least and the most. The functions:
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
-import statistics
 import sys
 import time
 import types
@@ -26,14 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]
+import cloudpickle
+import numpy as np
 
-import cloudpickle  # noqa: E402
-import numpy as np  # noqa: E402
-
-from workers import Sequence, current_seed  # noqa: E402
+from benchmarks import core
+from benchmarks.core import Numbers, Settings, Way
+from workers import Sequence, current_seed
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (32, 32, 32, 3), np.uint8)
 
@@ -150,71 +146,73 @@ class Batches(Sequence):
         return self.compute()
 
 
-def ms_a_batch(make: Callable[[], Callable[[], Any]], seconds: float, rounds: int) -> dict[str, list[float]]:
-    compute = make()
+def measure(make: Callable[..., Callable[[], Any]], settings: Settings, *options: str) -> Numbers:
+    """Milliseconds a batch, of each way in turn."""
+    made = functools.partial(make, *[settings.given[name] for name in options])
+    compute = made()
     compute()
     start = time.perf_counter()
     for _ in range(5):
         compute()
-    length = max(20, int(seconds * 5 / (time.perf_counter() - start)))
+    length = max(20, int(settings.seconds * 5 / (time.perf_counter() - start)))
 
     def plain() -> None:
         for _ in range(length):
             for each in [compute()]:
                 np.asarray(each[0])  # until it is done
 
-    fronts = [Batches(make, length).prefetch(nb_workers) for nb_workers in (0, 1, 2)]
-
     def loop(front: Any) -> None:
         for _ in front:
             pass
 
-    ways = {"plain loop": plain}
-    ways |= {f"nb_workers={n}": functools.partial(loop, front) for n, front in enumerate(fronts)}
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if number:  # the first one starts the workers and traces
-                found[name].append(1e3 * (time.perf_counter() - start) / length)
+    fronts = [Batches(made, length).prefetch(nb_workers) for nb_workers in (0, 1, 2)]
+    ways = {"plain_ms": plain}
+    ways |= {f"workers{n}_ms": functools.partial(loop, front) for n, front in enumerate(fronts)}
+    for way in ways.values():  # starts the workers, and traces
+        way()
+    found = {}
+    for name, way in ways.items():
+        start = time.perf_counter()
+        way()
+        found[name] = 1e3 * (time.perf_counter() - start) / length
     for front in fronts:
         front.close()
-    return found
+    return {**found, "of_plain": found["workers1_ms"] / found["plain_ms"]}
 
 
-def cell(values: list[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+def _similarity(settings: Settings) -> Numbers:
+    if not settings.given["similarity"]:
+        raise ValueError("--similarity was not given")
+    return measure(simclr, settings, "similarity")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--similarity", metavar="FOLDER", help="where tensorflow-similarity was unpacked")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each timed loop (1)")
-    options = parser.parse_args()
-    rows: dict[str, Callable[[], Callable[[], Any]]] = {
-        "SimCLR, stateless, by current_seed()": stateless,
-        "tf.function that draws nothing": no_draws,
-        "32 eager draws of TensorFlow": eager,
-        "Keras layers in a tf.function": layers,
-        "torch": torch,
-        "JAX": jax,
-    }
-    if options.similarity:
-        rows = {"SimCLR of TensorFlow Similarity": functools.partial(simclr, options.similarity), **rows}
-    table: list[list[str]] = []
-    for label, make in rows.items():
-        found = ms_a_batch(make, options.seconds, options.rounds)
-        ratio = [one / plain for one, plain in zip(found["nb_workers=1"], found["plain loop"], strict=True)]
-        table.append([label, *map(cell, found.values()), cell(ratio)])
-        print(*table[-1], sep="  ", file=sys.stderr, flush=True)
-    table.insert(0, ["ms a batch", "plain loop", "nb_workers=0", "1 worker", "2 workers", "1 worker / plain loop"])
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    print("\n".join([rule, lines[0], rule, *lines[1:], rule]))
-
+JOBS = {
+    "frameworks": core.Job(
+        "ms a batch",
+        {
+            "simclr": Way("SimCLR of TensorFlow Similarity", _similarity, ("tensorflow",)),
+            **{
+                make.__name__: Way(label, functools.partial(measure, make), (package,))
+                for make, label, package in (
+                    (stateless, "SimCLR, stateless, by current_seed()", "tensorflow"),
+                    (no_draws, "tf.function that draws nothing", "tensorflow"),
+                    (eager, "32 eager draws of TensorFlow", "tensorflow"),
+                    (layers, "Keras layers in a tf.function", "keras"),
+                    (torch, "torch", "torch"),
+                    (jax, "JAX", "jax"),
+                )
+            },
+        },
+    )
+}
+NAMES = {
+    "plain_ms": "plain loop",
+    **{f"workers{n}_ms": f"nb_workers={n}" for n in (0, 1, 2)},
+    "of_plain": "1 worker / plain loop",
+}
+SUITE = core.Suite(__file__, JOBS, NAMES)
 
 if __name__ == "__main__":
-    main()
+    parser = core.parser_of(SUITE, __doc__, seconds=1.0, deadline_s=300.0)
+    parser.add_argument("--similarity", metavar="FOLDER", help="where tensorflow-similarity was unpacked")
+    core.main(SUITE, parser, given=["similarity"])

@@ -1,31 +1,25 @@
-"""One measurement of one loader on one job, in a process of its own: name in, numbers out.
+"""How fast a plain ``for`` loop gets its batches from ``workers.prefetch``, and from the loaders there are beside it.
 
-Each looks at every batch it receives, so that a loader which loses, repeats or swaps batches fails and has no score.
+Isolated: what it costs to have a batch computed in another process and to get it from there. The jobs need no data,
+and the consumer does nothing but look which batch it got: a loader which loses, repeats or swaps batches has no score.
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from benchmarks import jobs
-from benchmarks.memory import megabytes_of_processes
+from benchmarks import core, jobs
+from benchmarks.core import Numbers, Round, Settings, Target, Way
 from benchmarks.peers import LOADERS, Epoch, Loader, serial
 
-Numbers = dict[str, float]
 ENDLESS = 1_000_000  # batches: more than any loader delivers while it is measured
 MANY_WORKERS = 4  # in the job "memory"
-
-
-@dataclass(frozen=True)
-class Settings:
-    num_workers: int
-    seconds: float  # of one timed loop
 
 
 def check(job: jobs.Job, batch: Any, index: int) -> None:
@@ -142,23 +136,14 @@ def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Set
 
 def memory(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
     """What the processes hold once each of ``MANY_WORKERS`` has read its share of a large array."""
+    from benchmarks.memory import megabytes_of_processes
+
     job = make(256)
     with loader.open(job, MANY_WORKERS) as epoch:
         batches = epoch()
         for index in range(200):  # not all, for some loaders end their processes with the epoch
             check(job, next(batches), index)
         return megabytes_of_processes(os.getpid(), jobs.HELD_NBYTES)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One job as the tables show it."""
-
-    key: str
-    label: str
-    make: Callable[[int], jobs.Job]
-    take: Callable[[Callable[[int], jobs.Job], Loader, Settings], Numbers]
-    loaders: tuple[str, ...]
 
 
 CEILING = Loader("separate", "as many separate loops, nothing delivered", serial)
@@ -168,25 +153,100 @@ _OURS = ("process", "thread", "zero")
 _PEERS = ("pool", "torch", "torch_tensors", "grain", "keras")
 _PROCESSES = ("process", *_PEERS)
 
-MEASUREMENTS = {
-    one.key: one
-    for one in (
-        Measurement(
-            "cpu_heavy", "CPU-heavy, 0.4 MB", jobs.CpuHeavy, throughput, ("serial", *_OURS, *_PEERS, "separate")
-        ),
-        Measurement("large", "38.5 MB, fresh array", jobs.Large, throughput, ("serial", *_OURS, *_PEERS, "separate")),
-        Measurement("large_empty", "38.5 MB, workers.empty", jobs.LargeEmpty, throughput, ("serial", *_OURS)),
-        Measurement("tiny", "4 KB", jobs.Tiny, throughput, ("serial", *_OURS, *_PEERS[:1], "pool_chunks", *_PEERS[1:])),
-        Measurement("first_batch", "CPU-heavy, from a standing start", jobs.CpuHeavy, first_batch, (*_OURS, *_PEERS)),
-        Measurement("first_batch_tiny", "4 KB, from a standing start", jobs.Tiny, first_batch, (*_OURS, *_PEERS)),
-        Measurement("consumer_cost", "38.5 MB", jobs.Large, consumer_cost, _PROCESSES),
-        Measurement("consumer_cost_quarter", "9.6 MB", jobs.Quarter, consumer_cost, _PROCESSES),
-        Measurement("memory", f"400 MB held, {MANY_WORKERS} workers", jobs.Holding, memory, _PROCESSES),
+Take = Callable[[Callable[[int], jobs.Job], Loader, Settings], Numbers]
+
+
+def _measure(take: Take, make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
+    loader.load()
+    return take(make, loader, settings)
+
+
+def _job(label: str, make: Callable[[int], jobs.Job], take: Take, keys: Iterable[str]) -> core.Job:
+    return core.Job(
+        label,
+        {
+            key: Way(ALL_LOADERS[key].label, functools.partial(_measure, take, make, ALL_LOADERS[key]), loader_packages)
+            for key in keys
+            for loader_packages in [tuple(name.split(".")[0] for name in ALL_LOADERS[key].packages)]
+        },
     )
+
+
+JOBS = {
+    "cpu_heavy": _job("CPU-heavy, 0.4 MB", jobs.CpuHeavy, throughput, ("serial", *_OURS, *_PEERS, "separate")),
+    "large": _job("38.5 MB, fresh array", jobs.Large, throughput, ("serial", *_OURS, *_PEERS, "separate")),
+    "large_empty": _job("38.5 MB, workers.empty", jobs.LargeEmpty, throughput, ("serial", *_OURS)),
+    "tiny": _job("4 KB", jobs.Tiny, throughput, ("serial", *_OURS, "pool", "pool_chunks", *_PEERS[1:])),
+    "first_batch": _job("CPU-heavy, from a standing start", jobs.CpuHeavy, first_batch, (*_OURS, *_PEERS)),
+    "first_batch_tiny": _job("4 KB, from a standing start", jobs.Tiny, first_batch, (*_OURS, *_PEERS)),
+    "consumer_cost": _job("38.5 MB", jobs.Large, consumer_cost, _PROCESSES),
+    "consumer_cost_quarter": _job("9.6 MB", jobs.Quarter, consumer_cost, _PROCESSES),
+    "memory": _job(f"400 MB held, {MANY_WORKERS} workers", jobs.Holding, memory, _PROCESSES),
+}
+
+NAMES = {
+    "batches_per_s": "batches/s",
+    "times_serial": "x serial",
+    "first_s": "first batch, s",
+    "later_first_ms": "first of a later epoch, ms",
+    "other_median_ms": "others: median, ms",
+    "other_longest_ms": "others: longest, ms",
+    "thread_us": "consumer's thread, us a batch",
+    "process_us": "consumer's process, us a batch",
+    "processes": "processes",
+    "workers_uss_mb": "private to them, MB",
+    "all_mb": "all, with the consumer, MB",
+    "arrays_in_shared_memory": "in shared memory, times",
 }
 
 
-def measure(measurement_key: str, loader_key: str, settings: Settings) -> Numbers:
-    loader, measurement = ALL_LOADERS[loader_key], MEASUREMENTS[measurement_key]
-    loader.load()
-    return measurement.take(measurement.make, loader, settings)
+def _times(job: str, way: str = "process") -> Callable[[Round], float]:
+    return lambda r: r(job, way, "times_serial")
+
+
+TARGETS = (
+    Target("CPU-heavy, of workers x serial", lambda r: _times("cpu_heavy")(r) / r.num_workers, ">=", 0.95),
+    Target(
+        "CPU-heavy, of as many separate loops",
+        lambda r: _times("cpu_heavy")(r) / _times("cpu_heavy", "separate")(r),
+        ">=",
+        0.95,
+    ),
+    Target("38.5 MB, fresh array, x serial", _times("large"), ">=", 1.15),
+    Target(
+        "38.5 MB, fresh array, x the best process-based peer",
+        lambda r: _times("large")(r) / r.best("large", _PEERS, "times_serial"),
+        ">=",
+        3,
+    ),
+    Target("38.5 MB, workers.empty, x serial", _times("large_empty"), ">=", 3.5),
+    Target("4 KB, x Pool.imap", lambda r: _times("tiny")(r) / _times("tiny", "pool")(r), ">=", 4),
+    Target("first batch of 4 KB, s", lambda r: r("first_batch_tiny", "process", "first_s"), "<=", 0.3),
+    Target(
+        "CPU-heavy, first batch of a later epoch, of the longest other wait",
+        lambda r: r("first_batch", "process", "later_first_ms") / r("first_batch", "process", "other_longest_ms"),
+        "<=",
+        1,
+    ),
+    Target("consumer's thread for 38.5 MB, us", lambda r: r("consumer_cost", "process", "thread_us"), "<=", 100),
+    Target(
+        "consumer's thread for 38.5 MB, of that for 9.6 MB",
+        lambda r: r("consumer_cost", "process", "thread_us") / r("consumer_cost_quarter", "process", "thread_us"),
+        "<=",
+        1.5,
+    ),
+    Target(
+        "private memory of all workers, 400 MB held, MB", lambda r: r("memory", "process", "workers_uss_mb"), "<=", 160
+    ),
+    Target(
+        "the 400 MB in shared memory, times",
+        lambda r: r("memory", "process", "arrays_in_shared_memory"),
+        "<=",
+        1.2,
+    ),
+)
+
+SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS, "times_serial", lambda way: way in _OURS)
+
+if __name__ == "__main__":
+    core.main(SUITE, core.parser_of(SUITE, __doc__, seconds=2.0, deadline_s=60.0))
