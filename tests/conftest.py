@@ -89,9 +89,22 @@ def everything() -> set[str]:
     return set().union(*(look() for look in WATCHED))
 
 
+_num_modules = 0  # that were imported when the garbage collector was last told to leave them alone
+
+
+def _leave_out_modules() -> None:
+    """With TensorFlow and its like imported, each look at all objects takes half a second."""
+    global _num_modules
+    if len(sys.modules) != _num_modules:
+        _num_modules = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def police() -> Iterator[None]:
     """Fails a test that leaves something behind; ends the run, with all stacks, if one hangs."""
+    _leave_out_modules()
     before = everything()
     faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=_terminal or 2)
     try:
