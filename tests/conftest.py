@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]  # for what tests share, also in the workers
+sys.path[:0] = [str(Path(__file__).resolve().parent / "support")]  # what tests share, also for the workers
 
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
 PATIENCE_S = 5.0  # for what ends by itself

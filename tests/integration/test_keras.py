@@ -600,7 +600,7 @@ def test_a_dataset_of_keras(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("backend", ["jax"])
 def test_another_backend(backend: str) -> None:
     """The same batches, once each, in order without shuffle; an exception as what it is."""
-    script = ROOT / "tests" / "keras_backend.py"
+    script = ROOT / "tests" / "support" / "keras_backend.py"
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     run = [sys.executable, str(script)]
     done = subprocess.run(run, check=False, env=environment, capture_output=True, text=True, timeout=100)

@@ -44,9 +44,19 @@ class Bench:
         self.schedule.cancelled.clear()
         self.schedule.check()
 
+    def wants(self, worker: int, sending: int) -> bool:
+        return self.schedule.ticket(worker, sending) is not None
+
+    def done(self, worker: int, sending: int, result: Any, ns: int = 0) -> bool:
+        ticket = self.schedule.take_back(worker, sending)
+        if ticket is None:
+            return False
+        self.schedule.finish(ticket, result, ns)
+        return True
+
     def answer(self, worker: int, ns: int = 0) -> None:
         row = self.sent[worker].pop(0)
-        self.schedule.done(worker, row.sending, (row.epoch, row.index), ns)
+        self.done(worker, row.sending, (row.epoch, row.index), ns)
 
     def die(self, worker: int, running: bool = True) -> None:
         rows = self.sent.pop(worker)
@@ -290,8 +300,8 @@ def test_an_abandoned_pass_leaves_nothing_behind() -> None:
     assert set(bench.schedule.cancelled) == {0, 1}
     for worker, rows in old.items():
         for row in rows:
-            assert not bench.schedule.wants(worker, row.sending)
-            assert not bench.schedule.done(worker, row.sending, "old")
+            assert not bench.wants(worker, row.sending)
+            assert not bench.done(worker, row.sending, "old")
     bench.finish()
     assert bench.taken == [(index, (1, index)) for index in range(4)]
 
@@ -344,8 +354,8 @@ def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
     plan = bench.schedule.relieve(STUCK_NS + 2)
     assert [(worker, [row.index for row in rows]) for worker, rows in plan] == [(1, [waiting.index])]
     assert bench.schedule.cancelled == {0: waiting.sending}
-    assert not bench.schedule.wants(0, waiting.sending)
-    assert bench.schedule.wants(0, stuck.sending)
+    assert not bench.wants(0, waiting.sending)
+    assert bench.wants(0, stuck.sending)
 
 
 def test_wanted_room() -> None:
@@ -414,7 +424,7 @@ def test_what_a_failed_job_works_on(keeps: bool) -> None:
         bench.turn()
         row = bench.sent[0].pop(0)
         assert row.payload == f"item {number}"
-        bench.schedule.done(0, row.sending, Result(Failure(OSError())))
+        bench.done(0, row.sending, Result(Failure(OSError())))
     bench.turn()
     assert list(payloads.values()) == (["item 0", "item 1", "item 2"] if keeps else [])
     if keeps:
@@ -455,8 +465,7 @@ def test_whatever_happens_each_index_comes_once(
                 planned = True
             bench.turn(now)
             wanted = {
-                worker: [row for row in rows if bench.schedule.wants(worker, row.sending)]
-                for worker, rows in bench.sent.items()
+                worker: [row for row in rows if bench.wants(worker, row.sending)] for worker, rows in bench.sent.items()
             }
             bench.sent = wanted
             worker = draw.choice(list(bench.sent))

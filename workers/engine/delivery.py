@@ -62,6 +62,8 @@ class Delivery:
 
     def release(self, current: Pass, ticket: int, result: Any) -> None:
         """What the job of ``ticket`` works on is not needed any more, unless it may be repeated."""
+        if not current.is_open:
+            return
         if not (self._keeps_failed and isinstance(result, Result) and isinstance(result.value, Failure)):
             current.payloads.pop(ticket, None)
 

@@ -132,20 +132,24 @@ class Driver:
     def _done(self, event: Done) -> None:
         worker, sending, value, job_ns, nbytes = event
         schedule = self._schedule
-        if not schedule.wants(worker, sending):
-            schedule.done(worker, sending, None)
+        ticket = schedule.take_back(worker, sending)
+        if ticket is None:
             self._executor.skip(value)
             return
         try:
             batch = self._executor.read(value)
         except Exception as raised:  # unpickling runs the user's code; mapping may want too much
-            batch = Failure(raised, schedule.runs_before(worker, sending) + 1)
-        schedule.done(worker, sending, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
+            batch = Failure(raised, schedule.runs_before(ticket) + 1)
+        schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 
     def _failed(self, event: Failed) -> None:
         worker, sending, error, job_ns = event
+        schedule = self._schedule
+        ticket = schedule.take_back(worker, sending)
+        if ticket is None:
+            return
         if isinstance(error, RemoteFailure):
-            epoch, index = self._schedule.place_of(worker, sending)
+            epoch, index = schedule.place_of(ticket)
             error = unpack(error, f"batch {index} of epoch {epoch}")
-        failure = Failure(error, self._schedule.runs_before(worker, sending) + 1)
-        self._schedule.done(worker, sending, Result(failure, job_ns, time.monotonic_ns()))
+        failure = Failure(error, schedule.runs_before(ticket) + 1)
+        schedule.finish(ticket, Result(failure, job_ns, time.monotonic_ns()))

@@ -52,7 +52,7 @@ class Engine:
         self.schedule = schedule
         self.handover = Handover(executor.wake)
         self._driver = Driver(executor, schedule, options, self.handover)
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._is_closing = False
         self._is_closed = False
         executor.start()
@@ -102,7 +102,7 @@ class Engine:
 
     def check_process(self) -> None:
         """Raise WorkerError in a fork, which has no workers."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self.pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
 
     @property
@@ -122,7 +122,7 @@ class Engine:
 
     def close(self) -> None:
         """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
-        if os.getpid() != self._pid or self._is_closed:
+        if os.getpid() != self.pid or self._is_closed:
             return  # a fork has copies of our descriptors, and no business with the workers
         self._is_closing = True
         self.executor.wake()

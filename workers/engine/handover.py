@@ -92,9 +92,10 @@ class Handover:
 
     def hand_over(self, outcomes: list[tuple[int, Result]], repeated: list[tuple[int, Result]]) -> None:
         """Give these to the consumer, each as (index, result), and a hint if it waits."""
-        for index, result in outcomes:
-            self._handed[self._num_handed] = Outcome(index, *result)
-            self._num_handed += 1
+        handed = self._handed
+        for number, (index, (value, job_ns, received_ns)) in enumerate(outcomes, self._num_handed):
+            handed[number] = Outcome(index, value, job_ns, received_ns)
+        self._num_handed += len(outcomes)
         for index, result in repeated:
             self._repeated[index] = Outcome(index, *result)
         if self.is_waiting:

@@ -6,6 +6,7 @@ reads it is told so, and nothing that it asks for touches the new one.
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -42,9 +43,13 @@ class Reading:
             queue.Empty: ``timeout_s`` is over. StalePassError: another pass has begun. ClosedError, or what ended the
                 engine.
         """
-        if number - 1 in self.outcomes:  # a Ctrl-C has kept us from it
+        outcomes = self.outcomes
+        if number - 1 in outcomes:  # a Ctrl-C has kept us from it
             self.drop(number - 1)
-        return self._wait(self.outcomes, number, timeout_s)
+        outcome = outcomes.get(number)
+        if outcome is not None and os.getpid() == self.engine.pid:
+            return outcome
+        return self._wait(outcomes, number, timeout_s)
 
     def drop(self, number: int) -> None:
         """The consumer has outcome ``number``."""
@@ -81,9 +86,6 @@ class Reading:
     def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
         handover, engine = self._handover, self.engine
         engine.check_process()
-        outcome = outcomes.get(key)
-        if outcome is not None:
-            return outcome
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             handover.is_waiting = True  # before looking: else it might come in between

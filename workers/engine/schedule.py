@@ -1,6 +1,6 @@
 """Who computes which batch, and when: the engine's decisions, as a pure state machine.
 
-Events go in as method calls (:meth:`Schedule.done`, :meth:`~Schedule.died`, ...), time comes as an argument, and
+Events go in as method calls (:meth:`Schedule.finish`, :meth:`~Schedule.died`, ...), time comes as an argument, and
 :meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or knows what a batch is.
 
 Words:
@@ -75,6 +75,7 @@ class Schedule:
         self.bound, self.bundle = self._bounds.bound, self._bounds.bundle
         self._crew = crew = Crew()
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
+        self.ticket, self.take_back = crew.ticket, crew.take_back
         self._passes = passes = Passes()
         self.ahead = passes.ahead
         self._again: list[int] = []  # heap of tickets to be sent again
@@ -156,34 +157,21 @@ class Schedule:
         """It has loaded what it works on."""
         self._crew.members[worker].is_ready = True
 
-    def done(self, worker: int, sending: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> bool:
-        """A worker has finished a job. False: nobody waits for it any more."""
-        ticket = self._crew.take_back(worker, sending)
-        if ticket is None:
-            return False
+    def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
+        """``result`` is what has become of a ticket that a worker had, and that was just taken back from it."""
         if job_ns:
             self._bounds.learn(job_ns, nbytes)
         self._finish(ticket, result)
-        return True
 
-    def wants(self, worker: int, sending: int) -> bool:
-        """Whether somebody waits for the result of this sending."""
-        return sending in self._crew.members[worker].jobs
-
-    def place_of(self, worker: int, sending: int) -> tuple[int, int]:
-        """(epoch, index) of what a worker was sent as ``sending``; (-1, -1) for what nobody waits for."""
-        ticket = self._crew.ticket(worker, sending)
+    def place_of(self, ticket: int | None) -> tuple[int, int]:
+        """(epoch, index) of the batch that a ticket stands for; (-1, -1) for None."""
         if ticket is None:
             return -1, -1
         at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
 
-    def runs_before(self, worker: int, sending: int) -> int:
-        """How often the job of what a worker was sent as ``sending`` was begun before."""
-        ticket = self._crew.ticket(worker, sending)
-        return 0 if ticket is None else self._runs(ticket)
-
-    def _runs(self, ticket: int) -> int:
+    def runs_before(self, ticket: int) -> int:
+        """How often its job was begun before."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
@@ -201,10 +189,10 @@ class Schedule:
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
                 causes.append(cause)
-                if self._runs(ticket) >= self._max_runs:
+                if self.runs_before(ticket) >= self._max_runs:
                     at = self._passes.of(ticket)
                     error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
-                    self._finish(ticket, Result(Failure(error, self._runs(ticket))))
+                    self._finish(ticket, Result(Failure(error, self.runs_before(ticket))))
                     continue
             heapq.heappush(self._again, ticket)
 
@@ -253,7 +241,7 @@ class Schedule:
     def _send(self, member: Member, ticket: int) -> JobRow:
         at = self._passes.of(ticket)
         payload = at.payloads[ticket] if at.is_open else None
-        return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self._runs(ticket), payload)
+        return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def relieve(self, now_ns: int) -> list[Send]:
         """Give idle workers what waits with one that is stuck in another job, as it was just :meth:`saw`."""
@@ -266,7 +254,8 @@ class Schedule:
     # -- tickets
 
     def _finish(self, ticket: int, result: Any) -> None:
-        self._deaths.pop(ticket, None)
+        if self._deaths:
+            self._deaths.pop(ticket, None)
         if ticket in self._repeats:
             del self._repeats[ticket]
             current = self._passes.of(ticket)

@@ -110,7 +110,7 @@ class Watchdog:
             if sending and self._is_late(worker, seconds):
                 self._kill(worker, Stuck(job_timeout_s=self._timeout, stack=stack))
             else:
-                place = self._schedule.place_of(worker, sending) if sending else None
+                place = self._schedule.place_of(self._schedule.ticket(worker, sending)) if sending else None
                 logger.warning("%s", report.stalled(worker, pid, place, seconds, stack, self._timeout))
 
     def _kill(self, worker: int, why: Stuck) -> None:

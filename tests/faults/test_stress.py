@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from stress import stress
+import stress
 
 SIZES: dict[Callable[..., Any], int] = {
     stress.kills: 15,
