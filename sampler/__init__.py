@@ -32,12 +32,12 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 
 from .augmenter import Augmenter, ContrastiveAugmenter
 from .image import load_image
-from .memory import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
+from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
-from .shard_check import Problem, verify_shards
-from .shard_writer import write_class_shards
 from .tfds import TFDatasetMultiShotMemorySampler
-from .tfrecord import TFRecordDatasetSampler, TFRecordSequence
+from .tfrecord.check import Problem, verify_shards
+from .tfrecord.samplers import TFRecordDatasetSampler, TFRecordSequence
+from .tfrecord.writer import write_class_shards
 
 __all__ = [
     "Augmenter",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from workers.checks import check_choice
 
 from .augmenter import AugmenterFunction
-from .memory import MultiShotMemorySampler
+from .memory.samplers import MultiShotMemorySampler
 
 PreprocessFunction = Callable[[Any, Any], tuple[Any, Any]]
 

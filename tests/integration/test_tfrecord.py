@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from shards import parse, parse_all, record, write
 from tqdm.auto import tqdm
 
 from sampler import TFRecordDatasetSampler, verify_shards, write_class_shards
-from sampler.shards import find_shards
-from tests.shards import parse, parse_all, record, write
+from sampler.tfrecord.shards import find_shards
 
 tf: Any = pytest.importorskip("tensorflow")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shards import parse_all, write
 
 from sampler import TFRecordDatasetSampler, TFRecordSequence
-from tests.shards import parse_all, write
 from workers import StateError, current_rng
 
 tf: Any = pytest.importorskip("tensorflow")
@@ -39,7 +39,7 @@ def told(batches: Any) -> list[bytes]:
 
 @pytest.mark.parametrize(("shards_per_cycle", "length"), [(None, 11), (5, 10)])
 def test_the_same_as_the_data_set(folder: Path, shards_per_cycle: int | None, length: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr("sampler.shard_rows._MAX_READ", 3)
+    monkeypatch.setattr("sampler.tfrecord.rows._MAX_READ", 3)
     options = {**OPTIONS, "shards_per_cycle": shards_per_cycle}
     expected = told(TFRecordDatasetSampler(folder, num_repeat=3, **options).as_numpy_iterator())
     with TFRecordSequence(folder, **options) as sequence:

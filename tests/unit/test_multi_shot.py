@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sampler import MultiShotMemorySampler, load_image, select_examples
-from sampler.class_index import ClassDraws, ClassIndex
+from sampler.memory.class_index import ClassDraws, ClassIndex
 from workers import current_rng
 
 SIZES = [7, 12, 30, 5, 9]
@@ -83,7 +83,7 @@ def test_any_order_of_asking(shuffle: Any, num_classes: int, seed: int) -> None:
 
 def test_the_same_where_there_are_too_many_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large data sets are drawn from by another permutation, with the same promises."""
-    monkeypatch.setattr("sampler.class_index._MAX_KEPT", 10)
+    monkeypatch.setattr("sampler.memory.class_index._MAX_KEPT", 10)
     y = np.repeat(np.arange(3), 3000)
     draws = ClassDraws(ClassIndex(y, len(y)), 2, 64, 50, 1)
     drawn: dict[int, list[int]] = {0: [], 1: [], 2: []}

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from sampler import permutation
-from sampler.permutation import Draws
+from sampler.memory import permutation
+from sampler.memory.permutation import Draws
 from workers.job.permutation import SORTED_UP_TO, Permutation
 
 AROUND = [value + step for value in (256, SORTED_UP_TO, 2048, 4096) for step in (-1, 0, 1)]

@@ -17,8 +17,8 @@ from workers import Sequence
 from workers.batch.tree import as_numpy
 from workers.checks import check_choice, check_int
 
-from .shard_reader import Reader, check_deserialiser
-from .shard_rows import Rows
+from .reader import Reader, check_deserialiser
+from .rows import Rows
 from .shards import Shard, find_shards, part_of
 
 

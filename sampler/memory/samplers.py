@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from sampler.augmenter import AugmenterFunction
+from sampler.sampler import Sampler, plain
 from workers.checks import check_int
 from workers.job import seeding
 
-from .augmenter import AugmenterFunction
 from .class_index import ClassDraws, ClassIndex
 from .examples import Examples
 from .permutation import Draws, num_kept
-from .sampler import Sampler, plain
 
 
 class SingleShotMemorySampler(Sampler):

@@ -6,7 +6,7 @@ Many columns of all rows are read, and mostly deserialised, at once: single reco
     row 1   shard -> chunk of records -+-> deserialise -> columns in random order -> batches
     row 2   shard -> chunk of records -+
 
-See :mod:`sampler.shard_rows` for what a row is.
+See :mod:`sampler.tfrecord.rows` for what a row is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .shard_rows import Pieces, Rows, mixed, pieces_of_pass
+from .rows import Pieces, Rows, mixed, pieces_of_pass
 
 _MAX_UNROLLED = 128  # records
 _MAX_GROWTH = 8  # times the bytes of a record: what is larger is deserialised batch by batch

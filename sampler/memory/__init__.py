@@ -1,0 +1,4 @@
+"""Samplers of data in memory: what a batch is drawn from, and in which order.
+
+permutation · examples · class_index · samplers
+"""
