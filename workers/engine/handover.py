@@ -57,7 +57,8 @@ class Handover:
 
     def ask(self, outcomes: Outcomes) -> None:
         """The consumer wants another pass, whose outcomes will come here. The engine is to be woken after this."""
-        self.outcomes = outcomes
+        before, self.outcomes = self.outcomes, outcomes
+        before.clear()  # else an old iterator, which somebody may keep, would hold the batches
         self.num_taken, self._woken_at = 0, -1
         if self.is_waiting:  # another thread, for the pass before
             self.hint.put(None)
@@ -80,7 +81,9 @@ class Handover:
 
     def begin(self, outcomes: Outcomes) -> None:
         """The pass of :meth:`ask` begins."""
-        self._handed, self._num_handed = outcomes, 0
+        before, self._handed, self._num_handed = self._handed, outcomes, 0
+        if before is not outcomes:
+            before.clear()  # of what has come since
 
     def is_handed_to(self, outcomes: Outcomes) -> bool:
         """Whether these are the outcomes of the pass being read."""
