@@ -162,14 +162,11 @@ def _measure(take: Take, make: Callable[[int], jobs.Job], loader: Loader, settin
 
 
 def _job(label: str, make: Callable[[int], jobs.Job], take: Take, keys: Iterable[str]) -> core.Job:
-    return core.Job(
-        label,
-        {
-            key: Way(ALL_LOADERS[key].label, functools.partial(_measure, take, make, ALL_LOADERS[key]), loader_packages)
-            for key in keys
-            for loader_packages in [tuple(name.split(".")[0] for name in ALL_LOADERS[key].packages)]
-        },
-    )
+    ways = {}
+    for loader in (ALL_LOADERS[key] for key in keys):
+        packages = tuple(name.split(".")[0] for name in loader.packages)
+        ways[loader.key] = Way(loader.label, functools.partial(_measure, take, make, loader), packages)
+    return core.Job(label, ways)
 
 
 JOBS = {

@@ -158,10 +158,18 @@ class Schedule:
         self._crew.members[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
-        """``result`` is what has become of a ticket that a worker had, and that was just taken back from it."""
+        """``result`` is what has become of a ticket that no worker has any more."""
         if job_ns:
             self._bounds.learn(job_ns, nbytes)
-        self._finish(ticket, result)
+        if self._deaths:
+            self._deaths.pop(ticket, None)
+        if ticket in self._repeats:
+            del self._repeats[ticket]
+            current = self._passes.of(ticket)
+            self._repeated.append((current.index(ticket), result))
+            self._delivery.release(current, ticket, result)
+        else:
+            self._delivery.finished[ticket] = result
 
     def place_of(self, ticket: int | None) -> tuple[int, int]:
         """(epoch, index) of the batch that a ticket stands for; (-1, -1) for None."""
@@ -192,7 +200,7 @@ class Schedule:
                 if self.runs_before(ticket) >= self._max_runs:
                     at = self._passes.of(ticket)
                     error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
-                    self._finish(ticket, Result(Failure(error, self.runs_before(ticket))))
+                    self.finish(ticket, Result(Failure(error, self.runs_before(ticket))))
                     continue
             heapq.heappush(self._again, ticket)
 
@@ -250,19 +258,6 @@ class Schedule:
             (helper, [self._send(members[helper], ticket) for ticket in tickets])
             for helper, tickets in self._crew.relieve(now_ns)
         ]
-
-    # -- tickets
-
-    def _finish(self, ticket: int, result: Any) -> None:
-        if self._deaths:
-            self._deaths.pop(ticket, None)
-        if ticket in self._repeats:
-            del self._repeats[ticket]
-            current = self._passes.of(ticket)
-            self._repeated.append((current.index(ticket), result))
-            self._delivery.release(current, ticket, result)
-        else:
-            self._delivery.finished[ticket] = result
 
     def check(self) -> None:
         """Assert the invariants. For tests."""

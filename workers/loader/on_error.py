@@ -9,7 +9,7 @@ from typing import Any
 from workers.checks import short
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import StalePassError, presentable
+from workers.errors import presentable
 from workers.sequence.passes import Pass
 
 logger = logging.getLogger("workers")
@@ -48,9 +48,6 @@ class OnError:
                 raise value.error
             logger.error("batch %d of epoch %d is skipped", index, of.epoch, exc_info=value.error)
             return []
-        except StalePassError:
-            what = "stale"
-            raise
         except Exception:
             what = "raise"
             raise
