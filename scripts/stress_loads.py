@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests" / "support")]
 
 import stress  # noqa: E402
-from benchmarks.core import rst_table  # noqa: E402
+from benchmarks.report import rst_table  # noqa: E402
 
 PATIENCE_S = 120.0  # detects a hang, nothing else
 

@@ -27,7 +27,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from benchmarks import core
+from benchmarks import command, core
 from benchmarks.core import Numbers, Settings, Way
 from workers import Sequence, current_seed
 
@@ -213,6 +213,6 @@ NAMES = {
 SUITE = core.Suite(__file__, JOBS, NAMES)
 
 if __name__ == "__main__":
-    parser = core.parser_of(SUITE, __doc__, seconds=1.0, deadline_s=300.0)
+    parser = command.parser_of(SUITE, __doc__, seconds=1.0, deadline_s=300.0)
     parser.add_argument("--similarity", metavar="FOLDER", help="where tensorflow-similarity was unpacked")
-    core.main(SUITE, parser, given=["similarity"])
+    command.main(SUITE, parser, given=["similarity"])

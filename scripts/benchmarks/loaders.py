@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from benchmarks import core, jobs
+from benchmarks import command, core, jobs
 from benchmarks.core import Numbers, Round, Settings, Target, Way
 from benchmarks.peers import LOADERS, Epoch, Loader, serial
 
@@ -246,4 +246,4 @@ TARGETS = (
 SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS, "times_serial", lambda way: way in _OURS)
 
 if __name__ == "__main__":
-    core.main(SUITE, core.parser_of(SUITE, __doc__, seconds=2.0, deadline_s=60.0))
+    command.main(SUITE, command.parser_of(SUITE, __doc__, seconds=2.0, deadline_s=60.0))

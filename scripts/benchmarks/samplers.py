@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import core
+from benchmarks import command, core
 from benchmarks.core import Numbers, Round, Settings, Target, Way
 
 STEPS_OF_FIT = 300
@@ -188,6 +188,6 @@ TARGETS = (
 SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS)
 
 if __name__ == "__main__":
-    parser = core.parser_of(SUITE, __doc__, seconds=1.0, deadline_s=600.0)
+    parser = command.parser_of(SUITE, __doc__, seconds=1.0, deadline_s=600.0)
     parser.add_argument("--theirs", metavar="PYTHON", default=sys.executable, help="one with tensorflow-similarity")
-    core.main(SUITE, parser, given=["theirs"])
+    command.main(SUITE, parser, given=["theirs"])

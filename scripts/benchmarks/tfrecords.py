@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import core
+from benchmarks import command, core
 from benchmarks.core import Numbers, Round, Settings, Target, Way
 
 NUM_SHARDS, RECORDS, BATCH, BLOCK = 40, 5000, 128, 4
@@ -184,9 +184,9 @@ TARGETS = tuple(
 SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS, prepare=write)
 
 if __name__ == "__main__":
-    parser = core.parser_of(SUITE, __doc__, seconds=3.0, deadline_s=120.0)
+    parser = command.parser_of(SUITE, __doc__, seconds=3.0, deadline_s=120.0)
     parser.add_argument("--limits", action="store_true")
     if parser.parse_args().limits:
         limits()
     else:
-        core.main(SUITE, parser)
+        command.main(SUITE, parser)

@@ -392,6 +392,15 @@ def test_the_order_of_arguments_of_trw() -> None:
         assert batches.max_queue_size == 8
 
 
+def test_the_number_of_workers() -> None:
+    """What is made of a front-end says how many workers it has from there."""
+    with Numbers().map(same, nb_workers=2) as mapped, mapped.batch(4) as batches:
+        assert (mapped.nb_workers, batches.nb_workers) == (2, 2)
+    with Numbers().map(same).map(same, nb_workers=1).map(same, nb_workers=1) as batches:
+        assert batches.nb_workers == 2
+    assert Numbers().map(same).batch(4).nb_workers == 0
+
+
 def test_arrays_that_are_none() -> None:
     with pytest.raises(TypeError, match=r"arrays\['y'\] must be an array or a list, not 5 \(int\)"):
         SequenceArray({"x": np.arange(3), "y": 5})

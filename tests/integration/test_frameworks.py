@@ -350,6 +350,33 @@ print(len(set(drawn)), "of", len(drawn), "by", len(set(workers)))
     assert printed.count("The tf.function draw draws") == 2
 
 
+def test_a_traced_function_of_a_script_that_was_tried_by_hand() -> None:
+    """It has graphs and locks by then; the workers get its Python function."""
+    printed = run(
+        """
+import numpy as np
+import tensorflow as tf
+from workers import Sequence
+
+@tf.function
+def twice(x):
+    return x * 2
+
+class Twice(Sequence):
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        return twice(np.full(3, index, np.float32))
+
+seq = Twice(seed=1)
+by_hand = [batch.tolist() for batch in map(seq.__getitem__, range(4))]
+with seq.prefetch(1) as batches:
+    print([batch.tolist() for batch in batches] == by_hand)
+"""
+    )
+    assert "True\n" in printed
+
+
 # -- the random generators that are found
 
 

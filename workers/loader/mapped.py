@@ -21,7 +21,7 @@ logger = logging.getLogger("workers")
 class Mapped(SequenceDerived, JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
-    nb_workers: int
+    _own_workers: int
     function_to_run: Any
     as_items: bool
     collate_fn: Callable[..., Any] | None
@@ -70,7 +70,7 @@ class Mapped(SequenceDerived, JobSource):
         return self._source_length()
 
     def _num_workers(self) -> int:
-        return self.nb_workers + super()._num_workers()
+        return self._own_workers + super()._num_workers()
 
     # -- where it stands: as its source, whatever is made of the batches
 

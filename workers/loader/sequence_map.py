@@ -107,7 +107,7 @@ class SequenceMap(Mapped):
         max_retries: int = 2,
         as_items: bool = True,
     ) -> None:
-        self.nb_workers = check_int("nb_workers", nb_workers, 0)
+        self._own_workers = check_int("nb_workers", nb_workers, 0)
         self.executor = check_choice("executor", executor, ("process", "thread"))
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
         if on_error is None:
@@ -122,7 +122,7 @@ class SequenceMap(Mapped):
         self.collate_fn = collate_fn
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
-        self.max_queue_size = _bound(self.nb_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
+        self.max_queue_size = _bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
         self._own_seed = seeding.check_seed(seed)
         _check_source(source_split)
         super().__init__(source_split)
@@ -142,6 +142,11 @@ class SequenceMap(Mapped):
         self._lock = threading.RLock()  # model.fit may read in a thread of its own
 
     # -- its workers
+
+    @property
+    def nb_workers(self) -> int:
+        """The workers of its pool: its own, and those of what it is made of."""
+        return self._num_workers()
 
     def _start(self) -> None:
         """Start the workers. Those of what this is made of are among them, and stop."""
