@@ -50,6 +50,16 @@ class ForgetsItsText(Exception):
         return ForgetsItsText, ()
 
 
+class OwnNew(Exception):
+    """Is made without arguments, and gets them later; and cannot be rebuilt by its constructor."""
+
+    def __new__(cls, *args: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
 class NoText(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")
@@ -74,7 +84,7 @@ def travelled(error: BaseException) -> BaseException:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("x", 2), OSError(2, "gone", "file"), KeyError("k"), TwoArguments("cats", 3), Held("h")],
+    [ValueError("x", 2), OSError(2, "gone", "file"), KeyError("k"), TwoArguments("cats", 3), Held("h"), OwnNew("a", "b")],
     ids=lambda error: type(error).__name__,
 )
 def test_the_type_and_the_text_stay(error: Exception) -> None:
@@ -127,6 +137,11 @@ def test_what_cannot_be_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_text_that_fails() -> None:
     assert "its __str__ failed" in pack(NoText()).message
+
+
+def test_a_text_without_end() -> None:
+    packed = pack(ValueError("x" * (5 << 20)))
+    assert len(packed.message) == len(packed.traceback) == 1 << 20
 
 
 @pytest.mark.parametrize(
