@@ -97,7 +97,7 @@ class Sampler(Sequence, ABC):
 
     def _identity(self) -> list[Any]:
         arguments = self.class_per_batch, self.examples_per_class_per_batch, self.num_augmentations_per_example
-        return [*super()._identity(), *arguments, self.warmup, self.num_examples, list(self.example_shape)]
+        return [*super()._identity(), *arguments, self.warmup, self.num_examples]
 
     def _may_draw(self) -> bool:
         return not self._is_plain() or self._runs_functions()

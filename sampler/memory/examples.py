@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.sequence.gather import gather
+
 
 class Examples:
     """The examples ``x`` of a sampler, by position.
@@ -40,7 +42,7 @@ class Examples:
             ValueError: the loaded examples differ in shape.
         """
         if self.load_example_fn is None:
-            return np.asarray(self.x.take(positions, axis=0))  # half the time of indexing
+            return np.asarray(gather(self.x, positions))
         at = positions.tolist()
         loaded = [np.asarray(self.load_example_fn(self.x[position])) for position in at]
         shape = loaded[0].shape
@@ -51,6 +53,10 @@ class Examples:
                     f"and {example.shape} for x[{position}]"
                 )
         return np.stack(loaded)
+
+    def identity(self) -> list[Any]:
+        """What tells them from others without looking at one, as JSON."""
+        return [len(self.x), list(self.x.shape[1:]) if self.load_example_fn is None else None]
 
     @property
     def example_shape(self) -> tuple[int, ...]:

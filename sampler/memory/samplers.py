@@ -11,6 +11,7 @@ from sampler.augmenter import AugmenterFunction
 from sampler.sampler import Sampler, plain
 from workers.checks import check_int
 from workers.job import seeding
+from workers.sequence.gather import gather
 
 from .class_index import ClassDraws, ClassIndex
 from .examples import Examples
@@ -97,6 +98,9 @@ class SingleShotMemorySampler(Sampler):
         if not 1 <= class_per_batch <= n:
             raise ValueError(f"class_per_batch must be 1 to {n}, the length of x, not {class_per_batch}")
         return Draws(n, class_per_batch, self.seed, kept=num_kept(n))
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), *self._examples.identity()]
 
     def _runs_functions(self) -> bool:
         return self._examples.load_example_fn is not None
@@ -204,7 +208,7 @@ class MultiShotMemorySampler(Sampler):
         if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
             draws = self._draws_of(num_classes, examples_per_class)
         positions = draws.batch(self.epoch, batch_id)
-        return self._examples.take(positions), self._index.y.take(positions, axis=0)
+        return self._examples.take(positions), gather(self._index.y, positions)
 
     def _draws_of(self, num_classes: int, examples_per_class: int) -> ClassDraws:
         return ClassDraws(self._index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
@@ -227,7 +231,10 @@ class MultiShotMemorySampler(Sampler):
         kept = np.sort(self._index.positions)[begin : None if size < 0 else begin + size]
         if not len(kept):
             raise ValueError(f"begin and size must leave at least one of {self.num_examples} examples")
-        return self._examples.take(kept), self._index.y.take(kept, axis=0)
+        return self._examples.take(kept), gather(self._index.y, kept)
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), *self._examples.identity()]
 
     def _runs_functions(self) -> bool:
         return self._examples.load_example_fn is not None
@@ -278,4 +285,4 @@ def select_examples(
     examples = Examples(x, None)
     index = ClassIndex(y, len(examples), class_list, num_examples_per_class, key)
     positions = index.positions[Draws(len(index.positions), len(index.positions), key).view(0)]
-    return examples.take(positions), index.y.take(positions, axis=0)
+    return examples.take(positions), gather(index.y, positions)

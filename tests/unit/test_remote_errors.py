@@ -84,7 +84,14 @@ def travelled(error: BaseException) -> BaseException:
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("x", 2), OSError(2, "gone", "file"), KeyError("k"), TwoArguments("cats", 3), Held("h"), OwnNew("a", "b")],
+    [
+        ValueError("x", 2),
+        OSError(2, "gone", "file"),
+        KeyError("k"),
+        TwoArguments("cats", 3),
+        Held("h"),
+        OwnNew("a", "b"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_the_type_and_the_text_stay(error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -50,12 +51,12 @@ class Link:
         news = self.writer.take_news()
         self.reader.learn(news.slots, news.gone, news.layouts, news.descriptors)
         batches = [self.reader.read(row) for row in rows]
-        self.writer.release(self.reader.take_freed(), keep=4)
+        self.writer.release(self.reader.take_freed())
         return batches
 
     def give_back(self) -> list[int]:
         freed = self.reader.take_freed()
-        self.writer.release(freed, keep=4)
+        self.writer.release(freed)
         return freed
 
 
@@ -207,6 +208,21 @@ def test_slots_are_used_again() -> None:
         link.send(np.full(20_000 + 5_000 * (number % 7), number))
     assert len(link.writer._slots) <= 3
     assert len(link.reader._buffers) <= 3
+
+
+def test_no_slot_is_made_anew() -> None:
+    """However many batches come in a message, and however many of them are held: what was made once is enough."""
+    for nbytes in (64 << 10, 1 << 20, 9 << 20):
+        link = Link()
+        held: deque[Any] = deque(maxlen=5)
+        news = []
+        for number in range(60):
+            batches = link.send(*[np.zeros(nbytes, np.uint8) for _ in range(1 + number % 3)])
+            held.extend(batches)
+            del batches
+            news.append(link.writer._next_number)
+        assert news[-1] == news[20] <= 12
+        held.clear()
 
 
 def test_ever_new_shapes() -> None:

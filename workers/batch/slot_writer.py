@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import weakref
 from typing import Any, NamedTuple
 
@@ -15,7 +16,32 @@ from .tree import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, fl
 
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
 _MAX_LAYOUTS = 256
+_WINDOW_S = 4.0
+_GIVE_UP_S = 0.05  # between two slots that are given up
 _PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
+class Peak:
+    """The most slots in use at once, lately: within the last one to two windows of ``_WINDOW_S``."""
+
+    def __init__(self) -> None:
+        self._now = self._before = 0
+        self._since_s = self._gave_up_s = time.monotonic()
+
+    def see(self, num_used: int) -> None:
+        """So many are in use now."""
+        if num_used > self._now:
+            self._now = num_used
+
+    def may_give_up(self, num_slots: int) -> bool:
+        """Whether one of ``num_slots`` is to go. To be asked often: it is what moves the window on."""
+        now_s = time.monotonic()
+        if now_s - self._since_s > _WINDOW_S:
+            self._since_s, self._before, self._now = now_s, self._now, 0
+        may = num_slots > max(self._now, self._before) and now_s - self._gave_up_s > _GIVE_UP_S
+        if may:
+            self._gave_up_s = now_s
+        return may
 
 
 class News(NamedTuple):
@@ -49,6 +75,7 @@ class SlotWriter:
         self._slots: dict[int, Slot] = {}
         self._free: list[Slot] = []  # the last one was used last: its pages are warm
         self._kept: list[Slot] = []  # whose empty() arrays the user's code still holds
+        self._peak = Peak()
         self._next_number = 0
         self._block: Slot | None = None  # collects small batches until the next message
         self._job_slots: list[Slot] = []  # what empty() has handed out in this job
@@ -68,6 +95,7 @@ class SlotWriter:
             if free[at].nbytes >= nbytes:
                 slot = free.pop(at)
                 slot.used = 0
+                self._peak.see(len(self._slots) - len(free))
                 return slot
         if free:  # too small: the batches have grown
             self._give_up(free.pop(0))
@@ -82,6 +110,7 @@ class SlotWriter:
             raise
         self._next_number += 1
         self._slots[slot.number] = slot
+        self._peak.see(len(self._slots) - len(free))
         self._news.slots.append((slot.number, nbytes))
         self._news.descriptors.append(descriptor)
         return slot
@@ -90,10 +119,14 @@ class SlotWriter:
         del self._slots[slot.number]
         self._news.gone.append(slot.number)
 
-    def release(self, numbers: list[int], keep: int) -> None:
-        """The consumer has let go of these; at most ``keep`` slots stay free."""
-        self._free.extend(self._slots[number] for number in numbers)
-        while len(self._free) > keep:
+    def release(self, numbers: list[int]) -> None:
+        """The consumer has let go of these.
+
+        As many slots stay as were in use at once lately: what one message gives up, a later one has to make again.
+        The others go slowly, those first that were used longest ago.
+        """
+        self._free.extend([self._slots[number] for number in numbers])
+        if self._free and self._peak.may_give_up(len(self._slots)):
             self._give_up(self._free.pop(0))
 
     def _look_at_kept(self) -> None:

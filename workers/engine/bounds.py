@@ -6,12 +6,14 @@ from __future__ import annotations
 BUNDLE_NS = 4_000_000
 MAX_BUNDLE = 128
 
-# Where max_queue_size is left to us: enough for this much work and this much memory, up to so many batches.
+# Where max_queue_size is left to us: enough for this much work, or for twice the slowest of the last jobs (so that the
+# other workers go on meanwhile), and for this much memory; up to so many batches.
 _AHEAD_NS = 50_000_000
 _AHEAD_NBYTES = 64 << 20
 _MAX_AHEAD = 1024
 
 _WEIGHT = 0.1  # of the last job in the moving averages
+_FADE = 0.99  # of the slowest job, with each one that follows
 
 
 class Bounds:
@@ -27,9 +29,11 @@ class Bounds:
         self._max_queue_size = max_queue_size
         self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
         self._job_nbytes = 0.0
+        self._slowest_ns = 0.0  # of the last jobs; fades
 
     def learn(self, job_ns: int, nbytes: int) -> None:
         """A job has taken ``job_ns``, and its batch has ``nbytes``."""
+        self._slowest_ns = max(job_ns, _FADE * self._slowest_ns)
         self._job_ns += (job_ns - self._job_ns) * (_WEIGHT if self._job_ns else 1.0)
         self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
 
@@ -40,7 +44,7 @@ class Bounds:
         least = 2 * self._num_workers + 2
         if not self._job_ns:
             return least
-        enough = self._num_workers * _AHEAD_NS / self._job_ns
+        enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns) / self._job_ns
         fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
         return int(max(least, min(enough, fits, _MAX_AHEAD)))
 

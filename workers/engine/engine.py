@@ -24,7 +24,7 @@ from typing import Any
 from workers.errors import ClosedError, WorkerError
 
 from .driver import Driver
-from .executor import Executor
+from .executor import Counts, Executor
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .reading import Reading
@@ -89,6 +89,11 @@ class Engine:
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
         return min(self.schedule.bound(), _MAX_ADDED)
+
+    @property
+    def counts(self) -> Counts:
+        """What the executor has done so far."""
+        return self.executor.counts
 
     @property
     def has_background_jobs(self) -> bool:

@@ -6,6 +6,7 @@ Without any workers, ``serial`` takes the engine's place.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 from .remote_errors import RemoteFailure
@@ -28,6 +29,14 @@ class Death(NamedTuple):
     stuck: Stuck | None = None  # the engine has killed it, for this
     max_rss: int = 0  # in bytes; 0: not known
     stack: str = ""  # where it was, as faulthandler says
+
+
+@dataclasses.dataclass
+class Counts:
+    """What an executor has done since it was made. Written by the engine's thread, read by any."""
+
+    segments_made: int = 0  # pieces of shared memory for batches
+    segments_given_up: int = 0
 
 
 class Started(NamedTuple):
@@ -80,6 +89,8 @@ Event = Started | Ready | Done | Failed | Died | Fatal
 
 class Executor(Protocol):
     """What the engine asks of an executor. Runs in: the engine's thread, unless said otherwise."""
+
+    counts: Counts
 
     def start(self) -> None:
         """Start the workers."""

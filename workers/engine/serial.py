@@ -13,6 +13,7 @@ from workers.errors import ClosedError, add_note, presentable
 from workers.job import seeding
 
 from .delivery import Failure
+from .executor import Counts
 from .handover import Outcome
 from .passes import Ahead
 from .remote_errors import exit_code
@@ -53,6 +54,7 @@ class SerialEngine:
 
     def __init__(self, task: Any) -> None:
         self.task = task
+        self.counts = Counts()
         self.stream = seeding.Stream(task.seed, task.generators())
         self.pid = os.getpid()
         self.has_ended = False

@@ -12,7 +12,7 @@ from typing import Any
 
 from workers.job import seeding
 
-from .executor import Done, Event, Failed, Ready, Started, Stuck
+from .executor import Counts, Done, Event, Failed, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -52,6 +52,7 @@ class ThreadExecutor:
     """Runs jobs in threads of this process: for functions that wait, or that let go of the interpreter's lock."""
 
     def __init__(self, task: Any, nb_workers: int) -> None:
+        self.counts = Counts()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = [_Thread(task, number, self._queue) for number in range(nb_workers)]
 

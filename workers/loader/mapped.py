@@ -69,6 +69,11 @@ class Mapped(SequenceDerived, JobSource):
             raise TypeError(f"{type(self.source_split).__name__} has no length, so a map of it has none")
         return self._source_length()
 
+    @property
+    def nb_workers(self) -> int:
+        """The workers of its pool: its own, and those of what it is made of."""
+        return self._num_workers()
+
     def _num_workers(self) -> int:
         return self._own_workers + super()._num_workers()
 

@@ -143,11 +143,6 @@ class SequenceMap(Mapped):
 
     # -- its workers
 
-    @property
-    def nb_workers(self) -> int:
-        """The workers of its pool: its own, and those of what it is made of."""
-        return self._num_workers()
-
     def _start(self) -> None:
         """Start the workers. Those of what this is made of are among them, and stop."""
         if isinstance(self.source_split, Sequence):

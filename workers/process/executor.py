@@ -35,6 +35,7 @@ class ProcessExecutor:
     """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds."""
 
     def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel]) -> None:
+        self.counts = events.Counts()
         self._nb_workers = nb_workers
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
         self._next_worker = 0
@@ -183,6 +184,8 @@ class ProcessExecutor:
             return False
         for message, files in received:
             if isinstance(message, messages.Results):
+                self.counts.segments_made += len(message.slots)
+                self.counts.segments_given_up += len(message.gone)
                 self._events += worker.events_of(message, files)
             elif isinstance(message, messages.Ready):
                 self._ready(worker, message.failure)

@@ -67,7 +67,7 @@ class Worker:
         self._channel.send(Ready(failure))
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
-        self._writer.release(message.free, keep=len(message.rows) + 2)
+        self._writer.release(message.free)
         self._flushed_ns = time.monotonic_ns()
         left = iter(files)
         for plain in message.rows:

@@ -12,6 +12,7 @@ from workers.job import seeding
 from workers.job.generators import Generators
 
 from .base import Sequence
+from .gather import gather
 
 
 class SequenceArray(Sequence):
@@ -88,7 +89,8 @@ class SequenceArray(Sequence):
         """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays."""
         positions = self._positions()
         return {
-            name: array[where] if positions is None else array[positions[where]] for name, array in self.arrays.items()
+            name: array[where] if positions is None else gather(array, positions[where])
+            for name, array in self.arrays.items()
         }
 
     def _samples_at(self, places: Any) -> Any:

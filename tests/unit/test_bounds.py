@@ -1,0 +1,56 @@
+"""How far ahead the workers are, and how many slots they keep for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers.batch import slot_writer
+from workers.batch.slot_writer import Peak
+from workers.engine.bounds import Bounds
+
+MS = 1_000_000
+
+
+def bound_after(jobs: list[tuple[float, int]], num_workers: int = 2) -> int:
+    """``jobs``: (ms, bytes)."""
+    bounds = Bounds(num_workers)
+    for ms, nbytes in jobs:
+        bounds.learn(int(ms * MS), nbytes)
+    return bounds.bound()
+
+
+def test_the_bound_left_to_us() -> None:
+    assert bound_after([]) == 6
+    assert bound_after([(5.0, 1000)] * 50) == 20  # 50 ms of work for each worker
+    assert bound_after([(0.001, 1000)] * 50) == 1024
+    assert bound_after([(0.1, 4 << 20)] * 50) == 16  # 64 MB
+    assert bound_after([(0.1, 40 << 20)] * 50) == 6
+    assert bound_after([(500.0, 1000)] * 50, 4) == 10
+
+
+def test_one_slow_job_among_many() -> None:
+    """The bound has room for what the other workers do meanwhile, and forgets it in time."""
+    slow_one = [(5.0, 1000)] * 50 + [(100.0, 1000)] + [(5.0, 1000)] * 19
+    assert 40 <= bound_after(slow_one) <= 80
+    assert bound_after(slow_one + [(5.0, 1000)] * 1000) in (19, 20)
+    assert bound_after([(ms, 40 << 20) for ms, _ in slow_one]) == 6  # but no more memory
+
+
+def test_as_many_slots_stay_as_were_in_use_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: now_s)
+    peak = Peak()
+    for used in (3, 9, 2):
+        peak.see(used)
+    assert not peak.may_give_up(9)
+    now_s += 1.0
+    assert peak.may_give_up(10)
+    assert not peak.may_give_up(10)  # slowly
+    now_s += 1.0
+    assert peak.may_give_up(10)
+    now_s += 3.0
+    assert not peak.may_give_up(9)  # a new window begins, but it is not long ago
+    peak.see(4)
+    now_s += 4.5
+    assert peak.may_give_up(5)
+    assert not peak.may_give_up(4)
