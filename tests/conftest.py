@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from workers.process import server_handle
+
 sys.path[:0] = [str(Path(__file__).resolve().parent / "support")]  # what tests share, also for the workers
 
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
@@ -110,6 +112,7 @@ def police() -> Iterator[None]:
     try:
         yield
         gc.collect()
+        server_handle.end_idle()  # what stays on purpose, for the next pool
         deadline = time.monotonic() + PATIENCE_S
         while (left := everything() - before) and time.monotonic() < deadline:
             gc.collect()

@@ -18,17 +18,15 @@ import functools
 import hashlib
 import operator
 import random
-import site
 import sys
-import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .installed import is_installed
 from .kinds import PATHS_OF_PROCESS, Kind, kinds_loaded, of_process
 from .traced import is_traced, python_function_of
 
@@ -178,7 +176,7 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 def _not_of_keras(layer: Any, names: dict[str, Any]) -> list[str]:
     """The attributes that a layer's own class has given it, as far as they are told apart by a leading underscore."""
-    return [name for name in names if not name.startswith("_") and not _is_installed(type(layer).__module__)]
+    return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 
 
 def _is_given(cls: type, name: str) -> bool:
@@ -188,7 +186,7 @@ def _is_given(cls: type, name: str) -> bool:
 
 def _of_class(path: str, here: type) -> Iterator[tuple[str, Any]]:
     for cls in here.__mro__:
-        if cls is not object and not _is_installed(cls.__module__):
+        if cls is not object and not is_installed(cls.__module__):
             for name, part in sorted(cls.__dict__.items()):
                 if not name.startswith("__") or name in ("__getitem__", "__call__"):
                     is_wrapped = isinstance(part, (staticmethod, classmethod))
@@ -201,13 +199,13 @@ def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any
         with contextlib.suppress(ValueError):  # not yet filled
             yield f"{path}:{name}", cell.cell_contents
     yield f"{path}.__defaults__", (here.__defaults__, here.__kwdefaults__)
-    if not _is_installed(here.__module__):
+    if not is_installed(here.__module__):
         known = here.__globals__
         names = dict.fromkeys(_names(code))
         for name in names:
             part = known.get(name)
             if isinstance(part, types.ModuleType):
-                if not _is_installed(part.__name__):  # a module of the user's: what is taken from it
+                if not is_installed(part.__name__):  # a module of the user's: what is taken from it
                     yield from ((f"{path}:{name}.{each}", part.__dict__.get(each)) for each in names)
             else:
                 yield f"{path}:{name}", part
@@ -222,26 +220,3 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 def _first(items: Any) -> list[Any]:
     return [item for item, _ in zip(items, range(_MAX_ITEMS), strict=False)]
-
-
-_OURS = Path(__file__).resolve().parents[2]  # where workers and sampler lie
-
-
-@functools.cache
-def _folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    named = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    own = [str(_OURS / name) for name in ("workers", "sampler")]
-    return tuple(f"{folder}/" for folder in (*named, *site.getsitepackages(), site.getusersitepackages(), *own))
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_installed(name: str | None) -> bool:
-    """Whether a module is part of Python, of an installed package, or of this one."""
-    if name is None or name == "__main__":
-        return False
-    module = sys.modules.get(name)
-    if module is None:  # the module of a function that was sent here
-        return False
-    file = getattr(module, "__file__", None)
-    return name in sys.builtin_module_names if file is None else file.startswith(_folders())

@@ -79,7 +79,7 @@ class Pool:
             from workers.process.executor import ProcessExecutor
 
             pickled = Pickled(task, "the sequence")
-            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled))
+            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
             self._parcel = executor.parcel
         try:
             self.engine = Engine(executor, schedule, options)

@@ -12,7 +12,7 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from workers.batch.slots import SMALL_NBYTES
@@ -22,8 +22,7 @@ from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
-from . import messages, replica
-from .server_handle import ServerHandle
+from . import messages, preload, replica, server_handle
 from .status import STACK_SIGNAL
 from .worker_handle import Unread, WorkerHandle
 
@@ -32,9 +31,12 @@ _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
 
 
 class ProcessExecutor:
-    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds."""
+    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds.
 
-    def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel]) -> None:
+    ``modules`` are those that it names, to be imported once for all of them.
+    """
+
+    def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], modules: Iterable[str]) -> None:
         self.counts = events.Counts()
         self._nb_workers = nb_workers
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
@@ -46,6 +48,7 @@ class ProcessExecutor:
         os.set_blocking(self._wake_in, False)
         self._selector.register(self._wake_out, selectors.EVENT_READ, "wake")
         self._events: list[Event] = []
+        self._modules = preload.worth_it(modules)
         self._start_server()
         try:
             self.parcel = make_parcel()  # may take a while, in which the server starts
@@ -56,7 +59,7 @@ class ProcessExecutor:
     # -- starting
 
     def _start_server(self) -> None:
-        self._server = ServerHandle()
+        self._server = server_handle.connect(self._modules)
         self._selector.register(self._server.channel, selectors.EVENT_READ, "server")
 
     def start(self) -> None:
@@ -67,17 +70,13 @@ class ProcessExecutor:
         name = self._next_worker
         self._next_worker += 1
         worker = self._workers[name] = WorkerHandle(name, number)
-        self._tell_server(messages.Fork(name, number), [worker.theirs.fileno(), worker.page.descriptor])
+        self._server.tell(*worker.order())
         if not self._server.channel.has_unsent:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
         worker.load(self.parcel)
         self._events.append(events.Started(name))
-
-    def _tell_server(self, message: tuple[Any, ...], files: list[int]) -> None:
-        with contextlib.suppress(OSError):  # it has died: we shall be told
-            self._server.channel.send(message, files)
 
     # -- the engine's orders
 
@@ -111,14 +110,18 @@ class ProcessExecutor:
         return True
 
     def ask_stack(self, worker: int) -> None:
+        if self._workers[worker].pid is None:
+            self._server.ask_stack()  # it is still at its imports
         self._signal(worker, STACK_SIGNAL)
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         process = self._workers[worker]
+        if process.pid is None:
+            return self._server.take_stack()
         return process.page.take_text(), process.pid
 
     def _signal(self, worker: int, number: int) -> None:
-        self._tell_server(messages.Signal(worker, int(number)), [])
+        self._server.tell(messages.Signal(worker, int(number)))
 
     def read(self, value: Unread) -> Any:
         reader, placed = value
@@ -167,6 +170,8 @@ class ProcessExecutor:
         for message, _ in received:
             if isinstance(message, messages.Exited):
                 self._exited(message.worker, message.exit_code, message.max_rss)
+            elif isinstance(message, messages.Preloaded):
+                self._server.note(message)
             elif isinstance(message, messages.Forked) and message.worker in self._workers:
                 self._workers[message.worker].pid = message.pid
                 self._workers[message.worker].theirs.close()

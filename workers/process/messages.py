@@ -7,8 +7,9 @@ wire, for there may be tens of thousands a second; they get their names where th
 
     consumer -> worker     Load, Jobs, Stop
     worker -> consumer     Ready, Results
-    consumer -> server     Fork, Signal; end of file: kill all workers, exit
-    server -> consumer     Forked, Exited
+    consumer -> server     Attach; end of file: kill all workers, exit
+    pool -> server         Fork, Signal, Detach; end of file: kill the pool's workers
+    server -> pool         Preloaded, Forked, Exited, Detached
 """
 
 from __future__ import annotations
@@ -48,11 +49,16 @@ class Results(NamedTuple):
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, a RemoteFailure or the plain tuple of a Placed)
 
 
+class Attach(NamedTuple):
+    """Another pool. Descriptors: the server's end of a channel of its own."""
+
+
 class Fork(NamedTuple):
-    """Start a worker. Descriptors: its socket, its status page."""
+    """Start a worker. Descriptors: its socket, its status page, and what it writes ``streams`` to."""
 
     worker: int
     number: int  # which of the nb_workers it is, e.g. 0; its successor has the same
+    streams: list[int]  # those of 1 and 2 (standard output, standard error) that the consumer has
 
 
 class Signal(NamedTuple):
@@ -60,6 +66,21 @@ class Signal(NamedTuple):
 
     worker: int
     signal: int
+
+
+class Detach(NamedTuple):
+    """The pool ends: kill what is left of its workers, and say when that is done."""
+
+
+class Preloaded(NamedTuple):
+    """The server has imported what it was to."""
+
+    seconds: float
+    skipped: list[tuple[str, str]]  # (module, why the workers import it for themselves)
+
+
+class Detached(NamedTuple):
+    """No worker of the pool is left, and nothing more will come."""
 
 
 class Forked(NamedTuple):

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -31,6 +32,10 @@ SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each wo
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.modules: set[str] = set()  # whose functions and classes go by name
+
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
             reopened = _memmap_reducer(obj)
@@ -57,7 +62,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
                 "trace anew, and call get_concrete_function() where it is used"
             )
-        return super().reducer_override(obj)
+        reduction = super().reducer_override(obj)
+        if isinstance(obj, types.ModuleType):
+            self.modules.add(obj.__name__)
+        elif reduction is NotImplemented and isinstance(getattr(obj, "__module__", None), str):
+            self.modules.add(obj.__module__)
+        return reduction
 
 
 def _as_recarray(array: Any, dtype: Any) -> Any:
@@ -105,7 +115,8 @@ class Pickled:
 
         file = io.BytesIO()
         try:
-            _Pickler(file, protocol=5, buffer_callback=keep_out).dump(value)
+            pickler = _Pickler(file, protocol=5, buffer_callback=keep_out)
+            pickler.dump(value)
         except Exception as error:  # reducers raise what they like
             path, of = find_unpicklable(value, name)
             raise NotPicklableError(
@@ -114,6 +125,7 @@ class Pickled:
                 '__getstate__, or use executor="thread" or nb_workers=0.'
             ) from error
         self.pickle = file.getvalue()
+        self.modules = pickler.modules
 
 
 class Piece:

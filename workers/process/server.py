@@ -1,34 +1,56 @@
-"""The server: a small clean process that forks the workers, reaps them, and ends with all of them.
+"""The server: a small clean process that forks the workers of all pools, reaps them, and ends with all of them.
 
 Workers are never forked from the user's process, which may run threads, TensorFlow or CUDA. The server runs one
-thread, has numpy loaded, and does nothing but wait: for orders on its socket, for the death of its children, and
-for the death of the consumer. A worker that died is replaced by one more fork, which takes milliseconds.
+thread. It imports, once, what the workers would each have to (see ``preload``), and then does nothing but wait: for
+orders of the pools, for the death of its children, and for the death of the consumer. A worker that died is replaced
+by one more fork, which takes milliseconds.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
 import signal
 import socket
 import sys
+import time
+import weakref
 from typing import Any
 
+from . import preload
 from .channel import Channel
-from .messages import Exited, Fork, Forked, Signal
+from .messages import Detach, Detached, Exited, Fork, Forked, Preloaded, Signal
+from .status import StatusPage
+
+_IDLE_MS = 300_000  # it ends when no pool has needed it for so long
 
 
-class _ConsumerGone(Exception):
-    pass
+class _NotNeeded(Exception):
+    """The consumer is gone, or has had no pool for long."""
+
+
+class _Pool:
+    """The workers of one front-end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.groups: set[int] = set()  # process groups: of each worker it ever had, and of what that has started
+
+    def tell(self, message: tuple[Any, ...]) -> None:
+        with contextlib.suppress(OSError):  # its front-end has just gone
+            self.channel.send(message)
 
 
 class Server:
     """Runs in: the server's process."""
 
-    def __init__(self, channel: Channel, consumer: int) -> None:
+    def __init__(self, channel: Channel, consumer: int, preloaded: Preloaded) -> None:
         self._channel = channel
-        self._workers: dict[int, int] = {}  # {process id: worker}
+        self._preloaded = preloaded
+        self._pools: dict[int, _Pool] = {}  # {descriptor of its channel: pool}
+        self._workers: dict[int, tuple[_Pool, int]] = {}  # {process id: (its pool, worker)}
         self._pid = os.getpid()
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -45,50 +67,85 @@ class Server:
             self._poll.register(self._consumer, select.POLLIN)
 
     def run(self) -> None:
-        """Blocks: until the consumer is gone or has closed its end."""
+        """Blocks: until the consumer is gone or needs it no more."""
         try:
             while True:
-                for file, _ in self._poll.poll():
-                    if file == self._consumer:
-                        raise _ConsumerGone
-                    if file == self._wakeup:
-                        with contextlib.suppress(BlockingIOError):
-                            os.read(self._wakeup, 4096)
-                    else:
-                        for message, files in self._channel.receive():
-                            self._obey(message, files)
+                ready = self._poll.poll(None if self._pools else _IDLE_MS)
+                if not ready:
+                    raise _NotNeeded
+                for file, _ in ready:
+                    self._look_at(file)
                 self._reap()
-        except (_ConsumerGone, EOFError, OSError):
+        except (_NotNeeded, EOFError, OSError):
             pass
-        self._end()
+        self._kill(list(self._workers), is_last=True)
 
-    def _obey(self, message: tuple[Any, ...], files: list[int]) -> None:
-        if isinstance(message, Fork):
-            self._fork(message.worker, message.number, *files)
-        elif isinstance(message, Signal):
-            for pid, worker in self._workers.items():
-                if worker == message.worker:
-                    os.kill(pid, message.signal)  # not reaped yet, so the number is still its own
+    def _look_at(self, file: int) -> None:
+        if file == self._consumer:
+            raise _NotNeeded
+        if file == self._wakeup:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakeup, 4096)
+        elif file == self._channel.fileno():
+            for _, files in self._channel.receive():  # Attach is all there is
+                self._attach(*files)
+        elif file in self._pools:  # else it was detached in this very round
+            self._obey_all(self._pools[file])
 
-    def _fork(self, worker: int, number: int, sock: int, page: int) -> None:
+    def _attach(self, descriptor: int) -> None:
+        pool = self._pools[descriptor] = _Pool(Channel(socket.socket(fileno=descriptor)))
+        self._poll.register(descriptor, select.POLLIN)
+        pool.tell(self._preloaded)
+
+    def _obey_all(self, pool: _Pool) -> None:
+        try:
+            received = pool.channel.receive()
+        except (EOFError, OSError):
+            self._detach(pool)
+            return
+        for message, files in received:
+            if isinstance(message, Fork):
+                self._fork(pool, message, files)
+            elif isinstance(message, Signal):
+                for pid, (of, worker) in self._workers.items():
+                    if of is pool and worker == message.worker:
+                        os.kill(pid, message.signal)  # not reaped yet, so the number is still its own
+            elif isinstance(message, Detach):
+                self._detach(pool)
+
+    def _detach(self, pool: _Pool) -> None:
+        self._poll.unregister(pool.channel)
+        del self._pools[pool.channel.fileno()]
+        self._kill([pid for pid, (of, _) in self._workers.items() if of is pool], pool.groups, not self._pools)
+        pool.tell(Detached())
+        pool.channel.close()
+
+    def _fork(self, pool: _Pool, order: Fork, files: list[int]) -> None:
+        sock, page, *streams = files
         pid = os.fork()
         if pid == 0:
             try:
                 from . import worker as program
 
                 program.die_with_parent(self._pid)
+                os.setpgid(0, 0)
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                self._channel.close()
-                for file in self._files:
+                for channel in [self._channel, *[each.channel for each in self._pools.values()]]:
+                    channel.close()
+                for stream, file in zip(order.streams, streams, strict=True):
+                    os.dup2(file, stream)
+                for file in [*self._files, *streams]:
                     os.close(file)
-                program.main(socket.socket(fileno=sock), page, number)
+                _forget_exit_functions()
+                program.main(socket.socket(fileno=sock), page, order.number)
             finally:
                 os._exit(1)
-        os.close(sock)
-        os.close(page)
-        self._workers[pid] = worker
-        self._channel.send(Forked(worker, pid))
+        for file in files:
+            os.close(file)
+        self._workers[pid] = pool, order.worker
+        pool.groups.add(pid)
+        pool.tell(Forked(order.worker, pid))
 
     def _reap(self) -> None:
         while True:
@@ -98,31 +155,51 @@ class Server:
                 return
             if pid == 0:
                 return
-            worker = self._workers.pop(pid, None)
-            if worker is not None:  # else: what a job had started, and left to us
+            if pid in self._workers:  # else: what a job had started, and left to us
+                pool, worker = self._workers.pop(pid)
                 scale = 1 if sys.platform == "darwin" else 1024
-                exit_code = os.waitstatus_to_exitcode(status)
-                self._channel.send(Exited(worker, exit_code, usage.ru_maxrss * scale))
+                pool.tell(Exited(worker, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale))
 
-    def _end(self) -> None:
-        """Kill all that is left, and what the workers' jobs may have started."""
-        while children := _children(self._pid, self._workers):
-            for pid in children:
+    def _kill(self, workers: list[int], groups: set[int] | None = None, is_last: bool = False) -> None:
+        """Kill ``workers``, and what their jobs have started: what is in ``groups``, or all that there is."""
+        while doomed := {*workers, *(pid for pid in _orphans(self._pid) if is_last or _group(pid) in (groups or ()))}:
+            for pid in doomed:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                while True:
-                    pid, _ = os.waitpid(-1, 0)
-                    self._workers.pop(pid, None)
+            for pid in doomed:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+                self._workers.pop(pid, None)
+            workers = []
 
 
-def _children(pid: int, workers: dict[int, int]) -> list[int]:
-    """Our children: the workers and, as we are their subreaper, orphans of theirs."""
+def _orphans(pid: int) -> list[int]:
+    """Our children: the workers and, as we are their subreaper, what these have left behind."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             return [int(child) for child in file.read().split()]
     except OSError:  # macOS, or a kernel without it
-        return list(workers)
+        return []
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return -1
+
+
+def _forget_exit_functions() -> None:
+    """What the imported modules do when a program ends, such as to remove a folder, the server does, once."""
+    atexit._clear()
+    if "logging" in sys.modules:
+        atexit.register(sys.modules["logging"].shutdown)
+    if "multiprocessing.util" in sys.modules:  # it looks whose the process is
+        atexit.register(sys.modules["multiprocessing.util"]._exit_function)
+    finalize: Any = weakref.finalize
+    for each in list(getattr(finalize, "_registry", ())):
+        each.atexit = False
+    finalize._registered_with_atexit = False  # so that one made in the worker has Python call it
 
 
 def _open_pid(pid: int) -> int | None:
@@ -132,8 +209,18 @@ def _open_pid(pid: int) -> int | None:
         return None
 
 
-def main(descriptor: int, consumer: int) -> None:
-    """Be the server of process ``consumer`` on the socket ``descriptor``."""
+def main(
+    path: list[str], descriptor: int, page: int, consumer: int, modules: list[str], skipped: list[tuple[str, str]]
+) -> None:
+    """Be the server of process ``consumer``.
+
+    Args:
+        path: ``sys.path`` as it is before anything is imported.
+        descriptor: of the socket on which pools are announced.
+        page: of the status page, for the stack of an import that does not end.
+        modules: what to import.
+        skipped: what is not to be imported, and why.
+    """
     import ctypes
 
     from .worker import keep_freed_memory
@@ -143,6 +230,18 @@ def main(descriptor: int, consumer: int) -> None:
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
     keep_freed_memory()
-    os.set_inheritable(descriptor, False)
+    for file in (descriptor, page):
+        os.set_inheritable(file, False)
+    StatusPage(page).catch_crashes()
+    start_s = time.monotonic()
+    found = preload.preload(modules)
+    if found is not None:
+        left = [name for name in modules if name != found.module]
+        request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": left}
+        preload.begin_anew(path, {**request, "skipped": [*skipped, tuple(found)]}, (descriptor, page))
+    preloaded = Preloaded(time.monotonic() - start_s, skipped)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(Channel(socket.socket(fileno=descriptor)), consumer).run()
+        Server(Channel(socket.socket(fileno=descriptor)), consumer, preloaded).run()
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    os._exit(0)  # an interpreter with a framework in it takes long to take down

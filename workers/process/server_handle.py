@@ -1,60 +1,261 @@
-"""The server, as the consumer has it: starts its process, and holds the other end of its socket."""
+"""The servers, as the consumer has them: one for all pools of the program that need the same imports.
+
+A server whose imports took long stays when the last pool has gone: the next pool then starts at once. It ends with the
+program, or when nobody has needed it for five minutes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from workers.errors import PlatformError
+from workers.job.installed import is_installed
 
 from . import channel as channels
+from . import messages, preload
 from .channel import Channel
+from .status import STACK_SIGNAL, StatusPage
 
-_PROGRAM = """\
-import sys
-sys.path[:] = {path!r}
-from workers.process.server import main
-main({descriptor}, {consumer})
-"""
+logger = logging.getLogger("workers")
+
+_LONG_S = 0.5  # imports that took longer than this are worth keeping
+_END_S = 5.0  # for a server to kill a pool's workers
 
 
 class ServerHandle:
-    """A running server."""
+    """A running server, for those that :func:`connect` to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: frozenset[str], surroundings: dict[str, Any]) -> None:
+        self.modules = modules
+        self.page = StatusPage()  # where its stack is written
+        self.surroundings = surroundings
+        self.files = _files_of_users()
+        self.pid = os.getpid()
+        self.num_pools = 0
+        self.import_s: float | None = None  # how long its imports took; None: they are not done
         mine, theirs = channels.pair()
         try:
-            self._process = _launch(theirs)
+            self.process = _launch(theirs, self.page.descriptor, modules)
         except BaseException:
             mine.close()
+            self.page.close()
             raise
+        finally:
+            theirs.close()
+        self.channel = Channel(mine)
+        self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
+
+    def serves(self, modules: frozenset[str], surroundings: dict[str, Any]) -> bool:
+        """Whether its workers are what a new server's would be."""
+        return (
+            self.pid == os.getpid()
+            and modules <= self.modules
+            and self.surroundings == surroundings
+            and self.process.poll() is None
+            and all(_changed(file) == when for file, when in self.files.items())
+        )
+
+
+class Connection:
+    """A pool's connection with its server."""
+
+    def __init__(self, server: ServerHandle) -> None:
+        self.server = server
+        mine, theirs = channels.pair()
+        try:
+            server.channel.send(messages.Attach(), [theirs.fileno()])
+        except OSError:  # it has just died: the pool will be told by the end of file
+            pass
         finally:
             theirs.close()
         mine.setblocking(False)
         self.channel = Channel(mine)
+        self._is_over = False
+
+    def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
+        """Send the server an order."""
+        with contextlib.suppress(OSError):  # it has died: we shall be told
+            self.channel.send(message, files)
+
+    def note(self, preloaded: messages.Preloaded) -> None:
+        """The server has done its imports."""
+        self.server.import_s = preloaded.seconds
+        for module, reason in preloaded.skipped:
+            _tell_skipped(module, reason)
+
+    def ask_stack(self) -> None:
+        """Have the server write down its stack."""
+        with contextlib.suppress(OSError):
+            self.server.process.send_signal(STACK_SIGNAL)
+
+    def take_stack(self) -> tuple[str, int]:
+        """(what it has written, its process id)."""
+        return self.server.page.take_text(), self.server.process.pid
 
     def wait(self) -> int:
-        """It has ended: its status."""
+        """The server has ended: its status."""
         self.channel.close()
-        return self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.server.process.wait(_END_S)
+        status = self.server.process.returncode
+        if self.server.import_s is None:
+            _failed.add(self.server.modules)
+        self._leave()
+        return -1 if status is None else status
 
     def close(self) -> None:
-        """End it; it kills what is left of the workers. Blocks: until it has ended."""
-        with contextlib.suppress(OSError):  # gone already; else it is told, though forks of ours hold the socket too
-            self.channel.socket.shutdown(socket.SHUT_RDWR)
+        """Have the server kill what is left of the pool's workers. Blocks: until it has. May be repeated."""
+        if self._is_over:
+            return
+        if self.server.import_s is not None or self._is_preloaded():
+            self.tell(messages.Detach())
+            if not self._receives(messages.Detached):
+                self.server.process.kill()
         self.channel.close()
-        try:
-            self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._leave()
+
+    def _is_preloaded(self) -> bool:
+        with contextlib.suppress(EOFError):
+            for message, _ in self.channel.receive():
+                if isinstance(message, messages.Preloaded):
+                    self.note(message)
+        return self.server.import_s is not None
+
+    def _receives(self, kind: type) -> bool:
+        """Whether a message of that kind comes, or the end, before the time is over."""
+        deadline_s = time.monotonic() + _END_S
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            poll.poll(1000 * left_s)
+            try:
+                self.channel.flush()
+                if any(isinstance(message, kind) for message, _ in self.channel.receive()):
+                    return True
+            except (EOFError, OSError):
+                return True
+            poll.modify(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
+        return False
+
+    def _leave(self) -> None:
+        self._is_over = True
+        with _lock:
+            self.server.num_pools -= 1
+            if self.server.num_pools == 0 and (self.server.import_s or 0.0) < _LONG_S:
+                _forget(self.server)
 
 
-def _launch(theirs: socket.socket) -> subprocess.Popen[bytes]:
+@functools.cache
+def _tell_skipped(module: str, reason: str) -> None:
+    """Once in a program."""
+    logger.info("%s is imported by each worker for itself, not once for all: %s", module, reason)
+
+
+_lock = threading.RLock()  # a finalizer may close a pool wherever the garbage is collected
+_servers: list[ServerHandle] = []  # the one that was started last at the end
+_failed: set[frozenset[str]] = set()  # imports that have ended a server: workers are to do them
+
+
+def _begin_anew() -> None:
+    """In a fork: the servers are its parent's, and another thread may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+    _servers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+def connect(modules: frozenset[str]) -> Connection:
+    """A connection with a server that has imported ``modules``, or does so now."""
+    modules = modules if modules not in _failed else frozenset()
+    with _lock:
+        surroundings = _surroundings()
+        server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
+        if server is None:
+            server = ServerHandle(modules, surroundings)
+            _servers.append(server)
+        server.num_pools += 1
+        end_idle(server)  # one that is kept is enough
+    return Connection(server)
+
+
+def end_idle(but: ServerHandle | None = None) -> None:
+    """End the servers that no pool needs now."""
+    with _lock:
+        for each in [each for each in _servers if each is not but]:
+            if each.num_pools == 0:
+                _forget(each)
+
+
+def _forget(server: ServerHandle) -> None:
+    if server in _servers:
+        _servers.remove(server)
+    server.end()
+
+
+def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, pid: int) -> None:
+    if pid != os.getpid():  # a fork has copies of our descriptors, and no business with the server
+        process.returncode = 0  # else it would be waited for
+        return
+    with contextlib.suppress(OSError):  # gone already; else it is told, though forks of ours hold the socket too
+        channel.socket.shutdown(socket.SHUT_RDWR)
+    channel.close()
+    page.close()
+    try:
+        process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _surroundings() -> dict[str, Any]:
+    """What a process inherits, or is given, when it starts."""
+    environment = dict(os.environ)
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return {"environ": environment, "path": list(sys.path), "folder": _folder(), "affinity": affinity}
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _files_of_users() -> dict[str, float]:
+    """{file: when it was changed} of the modules that are no part of an installed package."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__" and not is_installed(name):
+            found[file] = _changed(file)
+    return found
+
+
+def _changed(file: str) -> float:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
     here = str(Path(__file__).resolve().parents[2])  # where the package workers lies
@@ -64,10 +265,11 @@ def _launch(theirs: socket.socket) -> subprocess.Popen[bytes]:
         environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
     # The order of a set of strings is then the same in every run.
     environment.setdefault("PYTHONHASHSEED", "0")
-    code = _PROGRAM.format(path=path, descriptor=theirs.fileno(), consumer=os.getpid())
+    files = {"descriptor": theirs.fileno(), "page": page}
+    request = {**files, "consumer": os.getpid(), "modules": sorted(modules), "skipped": []}
     return subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[theirs.fileno()],
+        preload.program(path, request),
+        pass_fds=[*files.values()],
         env=environment,
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is the consumer's to handle

@@ -41,6 +41,11 @@ class WorkerHandle:
         self.stuck: Stuck | None = None  # it is killed for this
         self._reader = SlotReader()
 
+    def order(self) -> tuple[messages.Fork, list[int]]:
+        """What tells the server to start it, and the descriptors that go along."""
+        streams = [stream for stream in (1, 2) if _is_open(stream)]
+        return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
+
     def load(self, parcel: replica.Parcel) -> None:
         """Send it a replica."""
         self._transmit(messages.Load(parcel.message()), parcel.descriptors)
@@ -98,3 +103,11 @@ class WorkerHandle:
         self.channel.close()
         self.theirs.close()
         self.page.close()
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

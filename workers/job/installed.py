@@ -1,0 +1,31 @@
+"""Which modules are the user's own, and which part of Python or of an installed package."""
+
+from __future__ import annotations
+
+import functools
+import site
+import sys
+import sysconfig
+from pathlib import Path
+
+_OURS = Path(__file__).resolve().parents[2]  # where workers and sampler lie
+
+
+@functools.cache
+def _folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    named = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    own = [str(_OURS / name) for name in ("workers", "sampler")]
+    return tuple(f"{folder}/" for folder in (*named, *site.getsitepackages(), site.getusersitepackages(), *own))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_installed(name: str | None) -> bool:
+    """Whether a module is part of Python, of an installed package, or of this one."""
+    if name is None or name == "__main__":
+        return False
+    module = sys.modules.get(name)
+    if module is None:  # the module of a function that was sent here
+        return False
+    file = getattr(module, "__file__", None)
+    return name in sys.builtin_module_names if file is None else file.startswith(_folders())
