@@ -27,6 +27,7 @@ The rooms, each of which knows only those before it:
 """
 
 from .batch.empty import empty
+from .batch.share import share
 from .errors import (
     ClosedError,
     JobError,
@@ -77,5 +78,6 @@ __all__ = [
     "empty",
     "logger",
     "prefetch",
+    "share",
     "single_function_to_run",
 ]

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.strings import shared
 from workers.job.permutation import SORTED_UP_TO
 
 from .examples import without_framework
@@ -83,6 +84,10 @@ class ClassIndex:
         self.starts = [0, *np.cumsum([len(group) for group in groups]).tolist()]
         if total_examples_per_class is not None:
             self.warn_of_few("total_examples_per_class", total_examples_per_class, "all are kept")
+
+    def share(self) -> None:
+        """Hold the labels and positions in shared memory, where they are many."""
+        self.y, self.positions = shared(self.y), shared(self.positions)
 
     def __len__(self) -> int:
         """How many classes there are."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.strings import Strings, shared
 from workers.sequence.gather import gather
 
 
@@ -53,6 +54,15 @@ class Examples:
                     f"and {example.shape} for x[{position}]"
                 )
         return np.stack(loaded)
+
+    def share(self) -> None:
+        """Hold them in shared memory, and nowhere else."""
+        if Strings.suit(self.x):
+            self.x = Strings(list(self.x))
+        if isinstance(self.x, Strings):
+            self.x.share()
+        else:
+            self.x = shared(self.x)
 
     def identity(self) -> list[Any]:
         """What tells them from others without looking at one, as JSON."""

@@ -99,6 +99,9 @@ class SingleShotMemorySampler(Sampler):
             raise ValueError(f"class_per_batch must be 1 to {n}, the length of x, not {class_per_batch}")
         return Draws(n, class_per_batch, self.seed, kept=num_kept(n))
 
+    def _share(self) -> None:
+        self._examples.share()
+
     def _identity(self) -> list[Any]:
         return [*super()._identity(), *self._examples.identity()]
 
@@ -232,6 +235,10 @@ class MultiShotMemorySampler(Sampler):
         if not len(kept):
             raise ValueError(f"begin and size must leave at least one of {self.num_examples} examples")
         return self._examples.take(kept), gather(self._index.y, kept)
+
+    def _share(self) -> None:
+        self._examples.share()
+        self._index.share()
 
     def _identity(self) -> list[Any]:
         return [*super()._identity(), *self._examples.identity()]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import psutil
 import pytest
 
 import workers
-from sampler import SingleShotMemorySampler
-from workers import Sequence, SequenceMap, prefetch
+from sampler import MultiShotMemorySampler, SingleShotMemorySampler
+from workers import Sequence, SequenceArray, SequenceMap, prefetch
+from workers.batch import share
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +63,107 @@ def test_one_copy_of_the_data() -> None:
         assert max(private) < 40e6
         maps = {m.path: m.size for worker in server.children() for m in worker.memory_maps() if m.size > 9e7}
         assert len(maps) == 1
+
+
+def large_mappings() -> set[tuple[str, str]]:
+    """(inode, path) of what of over 90 MB the workers have mapped."""
+    found = set()
+    for worker in [worker for server in psutil.Process().children() for worker in server.children()]:
+        for line in Path(f"/proc/{worker.pid}/maps").read_text().splitlines():
+            span, _, _, _, inode, *path = line.split(maxsplit=5)
+            start, stop = (int(part, 16) for part in span.split("-"))
+            if stop - start > 90e6:
+                found.add((inode, *path))
+    return found
+
+
+def shared_nbytes() -> int:
+    gc.collect()
+    return sum(piece.nbytes for piece in {*share._shared.values(), *share._copies.values()})
+
+
+def numbers() -> Any:
+    return np.arange(25_000_000, dtype=np.float32).reshape(100_000, 250)
+
+
+MAKERS: dict[str, Any] = {
+    "SingleShot": lambda x: SingleShotMemorySampler(x, None, class_per_batch=4, steps_per_epoch=10, seed=1),
+    "MultiShot": lambda x: MultiShotMemorySampler(x, np.arange(len(x)) % 5, 2, steps_per_epoch=10, seed=1),
+    "SequenceArray": lambda x: SequenceArray({"x": x}, seed=1).batch(1000).subsample(50_000).shuffle(),
+    "a map of a map": lambda x: SingleShotMemorySampler(x, None, 4, 10, seed=1).map(lambda b: b).map(lambda b: b),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_sampler_holds_its_data_once(make: str) -> None:
+    """In shared memory, for all front-ends; the array that it was given is let go. It stays the sampler's, and goes
+    with that."""
+    x = numbers()
+    given = weakref.ref(x)
+    seq = MAKERS[make](x)
+    expected = [batch for batch, _ in zip(iter(MAKERS[make](x)), range(3), strict=False)]
+    before = shared_nbytes()
+    del x
+    with seq.prefetch(1) as one, seq.prefetch(2) as other:
+        assert make == "SequenceArray" or given() is None
+        for batches in (one, other):
+            for batch, first in zip(batches, expected, strict=False):
+                compared = zip(
+                    *(each.values() if isinstance(each, dict) else each for each in (batch, first)), strict=True
+                )
+                assert all(np.array_equal(mine, theirs) for mine, theirs in compared)
+        if make != "SequenceArray":  # of which there is a part
+            assert len(large_mappings()) == 1
+            assert shared_nbytes() - before < 102e6
+    del one, other, batches, seq, batch
+    assert shared_nbytes() == before
+
+
+def test_two_front_ends_share_what_a_sequence_holds() -> None:
+    """Though it is an array of the user's, not in shared memory itself. The copy goes with the last of them."""
+    before = shared_nbytes()
+    seq = Large(np.ones((100, 250_000), np.float32))
+    with seq.prefetch(1) as one, seq.prefetch(1) as other:
+        assert list(one) == list(other) == [(250_000.0, False)] * 40
+        assert len(large_mappings()) == 1
+        one.close()
+        assert shared_nbytes() - before == 100_000_000
+    assert shared_nbytes() == before
+
+
+def test_a_shared_array() -> None:
+    """Two sequences of one array: no copy is made, and the workers see what is written to it."""
+    data = workers.share(np.ones((100, 250_000), np.float32))
+    before = shared_nbytes()
+    with Large(data).prefetch(1) as one, Large(data[::-1, ::2]).prefetch(1) as other:
+        assert list(one) == [(250_000.0, False)] * 40
+        assert list(other) == [(125_000.0, False)] * 40
+        assert len(large_mappings()) == 1
+        assert shared_nbytes() == before
+        data[...] = 2
+        list(one), list(other)  # of which some was computed before
+        assert list(one) == [(500_000.0, False)] * 40
+        assert list(other) == [(250_000.0, False)] * 40
+
+
+def test_many_paths() -> None:
+    """A list of them is held as two arrays; the loader gets each as it was."""
+    paths = [f"/data/{number}.jpeg" for number in range(50_000)]
+    seq, other = (
+        SingleShotMemorySampler(paths, None, 4, 10, load_example_fn=lambda path: np.array([path]), seed=1)
+        for _ in range(2)
+    )
+    by_hand = list(other)
+    with seq.prefetch(2) as batches:
+        for (x, y), (of_hand, _) in zip(batches, by_hand, strict=True):
+            assert x.tolist() == of_hand.tolist() == [[paths[at]] for at in y]
+    samples = SequenceArray({"path": paths, "label": np.arange(len(paths))}, sampler=[7, 3, 49_999])
+    with samples.batch(2).prefetch(1) as batches:
+        for batch in batches:
+            assert batch["path"].tolist() == [paths[at] for at in batch["label"]]
+            assert batch["path"].dtype == np.array(paths).dtype
+    assert samples.subsample_uids(["/data/5.jpeg"], "path")[0]["label"] == 5
+    assert samples[1]["path"] == "/data/3.jpeg"
 
 
 def test_a_memmap_is_opened_again(tmp_path: Path) -> None:

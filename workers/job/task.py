@@ -57,15 +57,22 @@ class Task:
         functions: one for each SequenceMap of the chain; none: the batches as they are.
         seed: what all random draws depend on.
         as_items: for each function, whether the items of a list that it returns are delivered one by one. None: of all.
+        num_changes: how often was said that something in it had changed.
     """
 
     def __init__(
-        self, source: Any, functions: tuple[Callable[[Any], Any], ...], seed: int, as_items: Any = None
+        self,
+        source: Any,
+        functions: tuple[Callable[[Any], Any], ...],
+        seed: int,
+        as_items: Any = None,
+        num_changes: int = 0,
     ) -> None:
         self.source = source
         self.functions = functions
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
+        self.num_changes = num_changes
         self._knows_items = isinstance(source, JobSource)
 
     def generators(self) -> Generators:

@@ -20,6 +20,8 @@ from workers.engine.watchdog import Options
 from workers.errors import PlatformError, StateError
 from workers.job.task import Task
 from workers.process.replica import Parcel, Pickled
+from workers.process.watch import Watch
+from workers.sequence.base import Sequence
 from workers.sequence.clock import on_behalf_of
 from workers.sequence.order import ordered
 from workers.sequence.passes import Groups, Pass
@@ -49,6 +51,7 @@ class Pool:
     def __init__(self, owner: Any, task: Task, nb_workers: int, settings: Settings) -> None:
         self.engine: Engine | SerialEngine
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
+        self._watch = Watch()
         self._num_passes = 0
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         if nb_workers == 0:
@@ -78,6 +81,9 @@ class Pool:
         else:
             from workers.process.executor import ProcessExecutor
 
+            if isinstance(task.source, Sequence):
+                task.source._share()
+            self._watch.has_changed(task, False)
             pickled = Pickled(task, "the sequence")
             executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
             self._parcel = executor.parcel
@@ -87,18 +93,20 @@ class Pool:
             executor.close()
             raise
 
-    def _changes(self, task: Task, compares_content: bool) -> Parcel | None:
+    def _changes(self, task: Task, has_hooks: bool) -> Parcel | None:
         """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
 
         Args:
-            compares_content: whether large arrays may have changed in place, as hooks do it.
+            has_hooks: whether things may have changed in place, as hooks do it.
         """
         self._num_passes += 1
         if self._parcel is None:  # jobs run on the user's own objects, which may change between two epochs
             self._looks_ahead = False
             return None
+        if not self._watch.has_changed(task, has_hooks):
+            return None
         pickled = Pickled(task, "the sequence")
-        is_same, same = self._parcel.compare(pickled, content=compares_content)
+        is_same, same = self._parcel.compare(pickled)
         if is_same:
             return None
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
@@ -138,6 +146,7 @@ class Pool:
     def close(self) -> None:
         """End the workers. May be repeated."""
         self.engine.close()
+        self._parcel = None
         if isinstance(self.engine, Engine):
             self._finalizer.detach()
 

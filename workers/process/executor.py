@@ -51,7 +51,7 @@ class ProcessExecutor:
         self._modules = preload.worth_it(modules)
         self._start_server()
         try:
-            self.parcel = make_parcel()  # may take a while, in which the server starts
+            self.parcel: replica.Parcel | None = make_parcel()  # may take a while, in which the server starts
         except BaseException:
             self.close()
             raise
@@ -75,6 +75,7 @@ class ProcessExecutor:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
+        assert self.parcel is not None
         worker.load(self.parcel)
         self._events.append(events.Started(name))
 
@@ -253,8 +254,7 @@ class ProcessExecutor:
         wake_in, self._wake_in = self._wake_in, -1
         os.close(wake_in)
         os.close(self._wake_out)
-        for piece in self.parcel.pieces if hasattr(self, "parcel") else []:
-            piece.close()
+        self.parcel = None  # its memory is free, unless others have it too
 
     def _stop_workers(self) -> None:
         """Let workers that are in no job end by themselves."""

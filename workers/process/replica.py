@@ -13,14 +13,14 @@ import os
 import pickle
 import time
 import types
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
 
-from workers.batch import shared_memory
+from workers.batch import share, shared_memory
+from workers.batch.share import Found, Piece
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
@@ -29,9 +29,14 @@ from workers.job.traced import is_concrete, is_traced, reduced
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
 SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
+# From here on each has memory of its own, which all front-ends share; but a message takes no more than 250 descriptors.
+_OWN_PIECE_NBYTES = 8 << 20
+_MAX_OWN_PIECES = 100
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # whose functions and classes go by name
@@ -44,7 +49,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             if isinstance(obj, np.memmap):  # private changes: they are in no file
                 obj = np.array(obj)
             if type(obj) is np.ndarray and not (obj.flags.c_contiguous or obj.flags.f_contiguous):
-                return np.ascontiguousarray(obj).__reduce_ex__(5)
+                return _part_of_shared(obj) or np.ascontiguousarray(obj).__reduce_ex__(5)
             if type(obj) is np.recarray:
                 return _as_recarray, (np.ascontiguousarray(obj.view(np.ndarray)), obj.dtype)
             if type(obj) is np.ma.MaskedArray:
@@ -72,6 +77,20 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _as_recarray(array: Any, dtype: Any) -> Any:
     return array.view(np.recarray).view(dtype)
+
+
+def _part_of_shared(array: Any) -> Any:
+    """How to make an array that is not dense again of the shared memory it lies in; None for other arrays."""
+    found = share.find(array)
+    if found is None:
+        return None
+    start = array.__array_interface__["data"][0] - found.piece.address
+    whole = np.frombuffer(found.piece.bytes, np.uint8)
+    return _strided, (whole, array.dtype, array.shape, array.strides, start)
+
+
+def _strided(whole: Any, dtype: Any, shape: Any, strides: Any, start: int) -> Any:
+    return np.ndarray(shape, dtype, whole, start, strides)
 
 
 def _memmap_reducer(array: Any) -> Any:
@@ -115,7 +134,7 @@ class Pickled:
 
         file = io.BytesIO()
         try:
-            pickler = _Pickler(file, protocol=5, buffer_callback=keep_out)
+            pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
             pickler.dump(value)
         except Exception as error:  # reducers raise what they like
             path, of = find_unpicklable(value, name)
@@ -126,16 +145,6 @@ class Pickled:
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
-
-
-class Piece:
-    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes, to be compared."""
-
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = max(nbytes, 1)
-        self.descriptor = shared_memory.create(self.nbytes)
-        self.close = weakref.finalize(self, os.close, self.descriptor)
-        self.bytes = shared_memory.view(shared_memory.attach(self.descriptor, self.nbytes))
 
 
 class Part(NamedTuple):
@@ -151,6 +160,10 @@ class ParcelMessage(NamedTuple):
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
+
+
+def _address(buffer: memoryview) -> int:
+    return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
 
 
 class Comparison(NamedTuple):
@@ -169,48 +182,52 @@ class Parcel:
     """
 
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
-        same = same or [False] * len(pickled.buffers)
-        old = {}  # {buffer: where it is}
-        if before is not None:
-            for at, is_same in enumerate(same):
-                if is_same:
-                    number, start, nbytes = before.table[at + 1]
-                    old[at] = before.pieces[number], start, nbytes
-        end = len(pickled.pickle)
-        starts = {}
+        self.pickle = pickled.pickle
+        self.pieces: list[Piece] = []
+        places: dict[int, Found] = {}  # {buffer: where it lies already}
+        end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
-            if at not in old:
+            found = share.find_bytes(_address(buffer), buffer.nbytes)
+            if found is None and before is not None and same and same[at]:
+                number, start, _ = before.table[at + 1]
+                found = Found(before.pieces[number], start)
+            if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(places) < _MAX_OWN_PIECES:
+                found = Found(share.copy_of(buffer, _address(buffer)), 0)
+            if found is not None:
+                places[at] = found
+            else:
                 starts[at] = -(-end // ALIGNMENT) * ALIGNMENT
                 end = starts[at] + buffer.nbytes
         piece = Piece(end)
         piece.bytes[: len(pickled.pickle)] = pickled.pickle
-        self.pickle = pickled.pickle
-        self.pieces: list[Piece] = [piece]
-        self.table: list[Part] = [Part(0, 0, len(pickled.pickle))]
+        self.table: list[Part] = [self._part(Found(piece, 0), len(pickled.pickle))]
         for at, buffer in enumerate(pickled.buffers):
-            if at in old:
-                kept, start, nbytes = old[at]
-                if kept not in self.pieces:
-                    self.pieces.append(kept)
-                self.table.append(Part(self.pieces.index(kept), start, nbytes))
-            else:
-                start, nbytes = starts[at], buffer.nbytes
-                np.frombuffer(piece.bytes, np.uint8, nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
-                self.table.append(Part(0, start, nbytes))
+            if at in starts:
+                start = starts[at]
+                np.frombuffer(piece.bytes, np.uint8, buffer.nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
+                places[at] = Found(piece, start)
+            self.table.append(self._part(places[at], buffer.nbytes))
 
-    def compare(self, pickled: Pickled, content: bool) -> Comparison:
-        """Whether ``pickled`` is what lies here.
+    def _part(self, found: Found, nbytes: int) -> Part:
+        numbers = [number for number, piece in enumerate(self.pieces) if piece is found.piece]
+        if not numbers:
+            self.pieces.append(found.piece)
+        return Part(numbers[0] if numbers else len(self.pieces) - 1, found.start, nbytes)
 
-        ``content``: compare byte by byte. If not, a buffer of the same length is taken to be the same.
-        """
+    def compare(self, pickled: Pickled) -> Comparison:
+        """Whether ``pickled`` is what lies here, byte by byte; of what is in shared memory, whether it is there."""
         same = []
         for at, buffer in enumerate(pickled.buffers):
-            if at + 1 < len(self.table) and self.table[at + 1].nbytes == buffer.nbytes:
-                piece, start, nbytes = self.table[at + 1]
-                there = np.frombuffer(self.pieces[piece].bytes, np.uint8, nbytes, start)
-                same.append(not content or shared_memory.is_equal(np.frombuffer(buffer, np.uint8), there))
-            else:
+            if at + 1 >= len(self.table) or self.table[at + 1].nbytes != buffer.nbytes:
                 same.append(False)
+                continue
+            piece, start, nbytes = self.table[at + 1]
+            shared = share.find_bytes(_address(buffer), buffer.nbytes)
+            if shared is not None:
+                same.append(shared.piece is self.pieces[piece] and shared.start == start)
+            else:
+                there = np.frombuffer(self.pieces[piece].bytes, np.uint8, nbytes, start)
+                same.append(shared_memory.is_equal(np.frombuffer(buffer, np.uint8), there))
         is_same = self.pickle == pickled.pickle and len(same) + 1 == len(self.table) and all(same)
         return Comparison(is_same, same)
 
@@ -259,7 +276,7 @@ def _is_picklable(value: Any) -> bool:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return True
     try:
-        _Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
+        Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
     except Exception:  # reducers raise what they like
         return False
     return True

@@ -99,6 +99,9 @@ class Answers:
     #: Whether the arrays of its batches are made for them, and kept by nobody: so they need not be copied.
     _makes_fresh_batches = False
 
+    def _share(self) -> None:
+        """Put large data of its own into shared memory, in the place of what it has: it will be sent to workers."""
+
     def _samples_at(self, places: Any) -> Any:
         """Its items at ``places``, an array of integers, as one batch; None: they have to be asked for one by one."""
         return None

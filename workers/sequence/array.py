@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.batch.strings import Strings, shared
 from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
@@ -89,9 +90,17 @@ class SequenceArray(Sequence):
         """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays."""
         positions = self._positions()
         return {
-            name: array[where] if positions is None else gather(array, positions[where])
+            name: array[where]
+            if positions is None and not isinstance(array, Strings)
+            else gather(array, where if positions is None else positions[where])
             for name, array in self.arrays.items()
         }
+
+    def _share(self) -> None:
+        for array in self.arrays.values():
+            if isinstance(array, Strings):
+                array.share()
+        self.arrays = {name: shared(array) for name, array in self.arrays.items()}
 
     def _samples_at(self, places: Any) -> Any:
         if type(self).__getitem__ is not SequenceArray.__getitem__:
@@ -130,7 +139,7 @@ class SequenceArray(Sequence):
         return self._at(np.array(kept, np.int64), new_sampler)
 
     def _at(self, positions: Any, sampler: Any) -> SequenceArray:
-        return SequenceArray({name: a[positions] for name, a in self.arrays.items()}, sampler, seed=self.seed)
+        return SequenceArray({name: gather(a, positions) for name, a in self.arrays.items()}, sampler, seed=self.seed)
 
 
 class _Chosen:
@@ -149,8 +158,10 @@ class _Chosen:
 
 
 def _as_array(name: str, values: Any) -> Any:
-    if isinstance(values, np.ndarray) and values.ndim:
+    if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, Strings):
         return values
+    if Strings.suit(values):
+        return Strings(values)
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:

@@ -150,7 +150,7 @@ class Sequence(Chain, Answers, KerasDataset):
     def _task(self) -> Task:
         """What workers do for it."""
         source, functions, as_items = self._jobs()
-        return Task(source, functions, self.seed, as_items)
+        return Task(source, functions, self.seed, as_items, self._count_changes())
 
     @property
     def _generators(self) -> Generators:
@@ -206,6 +206,20 @@ class Sequence(Chain, Answers, KerasDataset):
             state.load(self, state.read(state_dict))
 
     # -- the end
+
+    def changed(self) -> None:
+        """Say that something in it has changed which is not seen by itself: the workers get it for the next epoch.
+
+        Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
+        containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
+        written into a large array, and what changes within the items of a large container.
+        """
+        self.__dict__["_num_changes"] = self.__dict__.get("_num_changes", 0) + 1
+
+    def _count_changes(self) -> int:
+        """How often :meth:`changed` was called in the chain up to here."""
+        count: int = self.__dict__.get("_num_changes", 0)
+        return count
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""

@@ -79,6 +79,14 @@ class SequenceDerived(Sequence):
         with on_behalf_of(asking() or self._clock):
             return len(self.source_split)
 
+    def _count_changes(self) -> int:
+        before = self.source_split._count_changes() if isinstance(self.source_split, Sequence) else 0
+        return before + super()._count_changes()
+
+    def _share(self) -> None:
+        if isinstance(self.source_split, Sequence):
+            self.source_split._share()
+
     def _num_workers(self) -> int:
         return self.source_split._num_workers() if isinstance(self.source_split, Sequence) else 0
 
