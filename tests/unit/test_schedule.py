@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.crew import STUCK_NS
+from workers.engine.crew import STUCK_NS, UNBEGUN_NS
 from workers.engine.delivery import Failure, Result
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
@@ -356,6 +356,50 @@ def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
     assert bench.schedule.cancelled == {0: waiting.sending}
     assert not bench.wants(0, waiting.sending)
     assert bench.wants(0, stuck.sending)
+
+
+def test_what_waits_behind_a_slow_job_comes_before_what_is_new() -> None:
+    """Though the other worker has never run dry; and the slow one gets no more until it has finished."""
+    bench = Bench(max_queue_size=100)
+    bench.schedule.begin(0, 30)
+    bench.turn()
+    slow, waiting = bench.sent[0]
+    begun: list[int] = []
+    while not bench.schedule.may_relieve():
+        assert len(begun) < 8
+        begun.append(bench.sent[1][0].index)
+        bench.answer(1, ns=STUCK_NS)
+        bench.turn()
+    bench.schedule.saw(0, slow.sending, 1)
+    before = [row.index for row in bench.sent[1]]
+    bench.answer(1, ns=STUCK_NS)
+    bench.turn(now_ns=STUCK_NS + 2)
+    assert [row.index for row in bench.sent[1]] == [*before[1:], waiting.index]
+    for _ in range(5):
+        bench.answer(1, ns=STUCK_NS)
+        bench.turn(now_ns=STUCK_NS + 2)
+    assert bench.sent[0] == [slow, waiting]
+    assert not bench.wants(0, waiting.sending)
+    bench.sent[0].pop()
+    bench.answer(0, ns=9 * STUCK_NS)
+    bench.schedule.saw(0, 0, 0)
+    bench.turn(now_ns=STUCK_NS + 3)
+    assert len(bench.sent[0]) == 2
+    bench.finish()
+    assert bench.indices() == list(range(30))
+
+
+def test_a_stopped_worker_gets_jobs_again() -> None:
+    """One that has begun none of its jobs has none to finish first."""
+    bench = Bench(max_queue_size=100)
+    bench.schedule.begin(0, 30)
+    bench.turn()
+    bench.schedule.saw(0, 0, 0, now_ns=1)
+    bench.answer(1)
+    bench.turn(now_ns=UNBEGUN_NS + 2)
+    assert [row.index for row in bench.sent[0]] == [0, 2, 4, 5]
+    assert [row.index for row in bench.sent[1]] == [3, 0, 2]
+    assert [bench.wants(0, row.sending) for row in bench.sent[0]] == [False, False, True, True]
 
 
 def test_wanted_room() -> None:

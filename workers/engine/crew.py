@@ -6,12 +6,14 @@ from __future__ import annotations
 STUCK_NS = 20_000_000
 #: One that begins none of its jobs for this long is stopped, or still starting: others take them.
 UNBEGUN_NS = 1_000_000_000
+#: So many jobs for each worker are finished by others before it is asked what one is in that has finished none.
+_PASSED_BY = 2
 
 
 class Member:
     """One worker."""
 
-    __slots__ = ("is_ready", "is_wasted", "jobs", "running", "since_ns", "unbegun_since_ns")
+    __slots__ = ("finished_at", "is_ready", "is_stuck", "is_wasted", "jobs", "running", "since_ns", "unbegun_since_ns")
 
     def __init__(self) -> None:
         self.jobs: dict[int, int] = {}  # {sending: ticket}, in the order sent, e.g. {17: 4, 18: 5}
@@ -20,6 +22,8 @@ class Member:
         self.since_ns = 0
         self.unbegun_since_ns = 0  # since then it was seen to begin none of its jobs; 0: it does
         self.is_wasted = False  # it may still be in a job that nobody waits for
+        self.is_stuck = False  # what waited with it was given to others; it gets no more until it has finished
+        self.finished_at = 0  # how many jobs had been finished in all when it last finished one, or had none
 
     def is_blocked(self, now_ns: int) -> bool:
         """Whether it begins none of the jobs that wait with it: it is stuck in another one, or stopped."""
@@ -34,6 +38,7 @@ class Crew:
     def __init__(self) -> None:
         self.members: dict[int, Member] = {}  # {worker: what it has}; numbers are never used again
         self.num_out = 0  # tickets that are with a worker
+        self.num_finished = 0  # jobs, by all
         #: {worker: sending}: it need not begin jobs up to this sending any more. The engine clears it.
         self.cancelled: dict[int, int] = {}
         self._sending = 0  # the last one
@@ -42,14 +47,18 @@ class Crew:
         """A ticket goes to a worker: under which number."""
         self._sending += 1
         self.num_out += 1
+        if not member.jobs:
+            member.finished_at = self.num_finished
         member.jobs[self._sending] = ticket
         return self._sending
 
     def take_back(self, worker: int, sending: int) -> int | None:
         """A worker has finished what it was sent as ``sending``: the ticket; None: nobody waits for it any more."""
         member = self.members[worker]
-        member.is_wasted = False
+        member.is_wasted = member.is_stuck = False
         member.unbegun_since_ns = 0
+        self.num_finished += 1
+        member.finished_at = self.num_finished
         ticket = member.jobs.pop(sending, None)
         self.num_out -= ticket is not None
         return ticket
@@ -98,26 +107,40 @@ class Crew:
         return any(member.is_ready for member in self.members.values())
 
     def may_relieve(self) -> bool:
-        """Whether it is worth looking soon at what the workers are in."""
+        """Whether it is worth looking soon at what the workers are in: one has nothing to do, or the others have
+        finished much while one has finished nothing."""
         members = self.members.values()
+        others = self.num_finished - _PASSED_BY * len(members)
+        if any(len(each.jobs) > 1 and each.finished_at < others for each in members):
+            return True
         return any(not each.jobs and each.is_ready for each in members) and any(
             len(each.jobs) > (0 if each.is_wasted else 1) or (each.jobs and each.unbegun_since_ns) for each in members
         )
 
-    def relieve(self, now_ns: int) -> list[tuple[int, list[int]]]:
-        """Take from blocked workers what waits with them: [(an idle worker, tickets for it)]."""
-        idle = [worker for worker, member in self.members.items() if not member.jobs and member.is_ready]
+    def relieve(self, now_ns: int, bundle: int) -> list[tuple[int, list[int]]]:
+        """Take from blocked workers what waits with them, before others begin with what is new.
+
+        Args:
+            bundle: a worker that has at most so many jobs may take more.
+
+        Returns:
+            [(a worker, tickets for it)].
+        """
+        blocked = [member for member in self.members.values() if member.jobs and member.is_blocked(now_ns)]
+        helpers = [
+            worker
+            for worker, member in self.by_load()
+            if member.is_ready and len(member.jobs) <= bundle and member not in blocked and not member.is_stuck
+        ]
         relieved: list[tuple[int, list[int]]] = []
         for worker, member in self.members.items():
-            if not idle:
-                break
-            if not member.jobs or not member.is_blocked(now_ns):
-                continue
             waiting = {sending: ticket for sending, ticket in member.jobs.items() if sending != member.running}
-            if waiting:
-                for sending in waiting:
-                    del member.jobs[sending]
-                self.num_out -= len(waiting)
-                self.cancelled[worker] = max(waiting)
-                relieved.append((idle.pop(), list(waiting.values())))
+            if not helpers or member not in blocked or not waiting:
+                continue
+            for sending in waiting:
+                del member.jobs[sending]
+            self.num_out -= len(waiting)
+            self.cancelled[worker] = max(waiting)
+            member.is_stuck = bool(member.running)  # one that is stopped has no job to finish first
+            relieved.append((helpers.pop(0), list(waiting.values())))
         return relieved

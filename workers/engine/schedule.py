@@ -226,7 +226,7 @@ class Schedule:
         for share in (1, 2):
             for worker, member in self._crew.by_load():
                 has, room = len(member.jobs), self.room(num_untaken)
-                if has > (share - 1) * bundle or (share == 2 and not member.is_ready):
+                if has > (share - 1) * bundle or (share == 2 and not member.is_ready) or member.is_stuck:
                     continue
                 if has and room < bundle // 2:
                     continue  # not worth a message: it has something to do
@@ -252,11 +252,11 @@ class Schedule:
         return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def relieve(self, now_ns: int) -> list[Send]:
-        """Give idle workers what waits with one that is stuck in another job, as it was just :meth:`saw`."""
+        """Give others what waits with a worker that is stuck in another job, as it was just :meth:`saw`."""
         members = self._crew.members
         return [
             (helper, [self._send(members[helper], ticket) for ticket in tickets])
-            for helper, tickets in self._crew.relieve(now_ns)
+            for helper, tickets in self._crew.relieve(now_ns, self.bundle())
         ]
 
     def check(self) -> None:
