@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,32 @@ def test_a_memmap_is_opened_again(tmp_path: Path) -> None:
             assert [total for total, _ in batches] == [float(row.sum()) for row in data]
             paths = {m.path for s in psutil.Process().children() for w in s.children() for m in w.memory_maps()}
             assert str(tmp_path / "data") in paths
+
+
+@pytest.mark.parametrize("options", [{}, {"in_order": False}, {"max_queue_size": 3}], ids=str)
+@pytest.mark.parametrize("nbytes", [4 << 10, 64 << 10, 1 << 20, 16 << 20])
+def test_no_segment_is_made_in_the_steady_state(nbytes: int, options: dict[str, Any]) -> None:
+    """Over 1,000 batches (fewer of large ones), with some of them held. How many are needed is known once each worker
+    has been ahead of the other as far as it may."""
+    made: list[int] = []
+    number = min(1000, (4 << 30) // nbytes)
+
+    def batch(index: int) -> Any:
+        array = workers.empty(nbytes // 8, np.int64) if index % 2 else np.empty(nbytes // 8, np.int64)
+        array[:: 1 + nbytes // 64] = index
+        return array
+
+    with SequenceMap(range(100 * number), 2, batch, **options) as batches:
+        loop, held = iter(batches), deque[Any](maxlen=5)
+        counts = batches._pool.engine.counts  # type: ignore[union-attr]
+        while len(made) < 4 or made[-1] != made[-2]:
+            assert len(made) < 100
+            for _ in range(number):
+                held.append(next(loop))
+            made.append(counts.segments_made)
+        assert made[-1] <= 2 * (1024 + 8)  # at most what one worker may be ahead, for each
+        if nbytes > 32 << 10:
+            assert counts.segments_made > 0
 
 
 def test_the_bound() -> None:

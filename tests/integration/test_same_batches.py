@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from faulty import Faulty, same
 
@@ -303,3 +306,57 @@ def test_views_of_albumentations() -> None:
         got = [[view.tobytes() for view in views] for views, _ in batches]
     assert got == expected
     assert all(one != other for one, other in got)
+
+
+class Streamed:
+    """Has only ``__iter__``; uses its memory again for each item."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+    def __iter__(self) -> Any:
+        buffer = np.zeros(self.nbytes // 8)
+        for number in range(60):
+            buffer[:] = number
+            yield buffer
+
+
+@pytest.mark.parametrize("nbytes", [800, 80_000, 4_000_000])
+@pytest.mark.parametrize("nb_workers", [0, 1, 3])
+def test_items_of_a_stream(nbytes: int, nb_workers: int) -> None:
+    """Whatever the source does with its memory, and the function with what it gets; also where a worker is killed."""
+
+    def function(item: Any) -> Any:
+        number = int(item[0])
+        assert (item == number).all()
+        item[:] = -1
+        job = workers.current_job()
+        assert job is not None
+        if number == 20 and job.attempt == 0 and job.worker is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number, item
+
+    with workers.SequenceMap(Streamed(nbytes), nb_workers, function) as batches:
+        for _ in range(3):
+            seen = []
+            for number, item in batches:
+                assert (item == -1).all()
+                seen.append(number)
+            assert seen == list(range(60))
+
+
+def test_items_that_nobody_wants_any_more() -> None:
+    """A loop that is left in the middle: neither side keeps descriptors, or memory, of what was on its way."""
+
+    with workers.SequenceMap(Streamed(200_000), 2, lambda item: item.sum()) as batches:
+        ring = batches._pool.engine.executor._ring  # type: ignore[union-attr]
+        for round_ in range(40):
+            for total, _ in zip(batches, range(3), strict=False):
+                assert total % 25_000 == 0
+            if round_ == 10:
+                both = [worker for server in psutil.Process().children() for worker in server.children()]
+                before = [worker.num_fds() for worker in both]
+                own = psutil.Process().num_fds() - len(ring.slots)
+        assert [worker.num_fds() for worker in both] == before
+        assert psutil.Process().num_fds() - len(ring.slots) == own
+        assert len(ring.slots) <= 2 * 64 + 2  # of the pass that was left, and of the new one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import workers
-from workers.batch import empty, tree
+from workers.batch import empty, slot_writer, tree
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slot_writer import SlotWriter
 from workers.job import context, seeding
@@ -210,8 +211,10 @@ def test_slots_are_used_again() -> None:
     assert len(link.reader._buffers) <= 3
 
 
-def test_no_slot_is_made_anew() -> None:
+def test_no_slot_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches come in a message, and however many of them are held: what was made once is enough."""
+    now_s = itertools.count()
+    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: next(now_s) / 4)
     for nbytes in (64 << 10, 1 << 20, 9 << 20):
         link = Link()
         held: deque[Any] = deque(maxlen=5)

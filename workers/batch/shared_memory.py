@@ -86,8 +86,8 @@ def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) 
     libc.munmap(mapped.address, mapped.nbytes)
 
 
-def attach(descriptor: int, nbytes: int, writable: bool = True, private: bool = False) -> Any:
-    """Map ``descriptor``, which the caller still has to close. ``private``: what is written shows nowhere else.
+def attach(descriptor: int, nbytes: int, writable: bool = True) -> Any:
+    """Map ``descriptor``, which the caller still has to close.
 
     Returns:
         A buffer of ``nbytes``, unmapped when its last view has gone. Views of a read-only mapping have to
@@ -97,8 +97,7 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, private: bool = 
         MemoryError: the address space or the number of mappings is used up.
     """
     access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-    sharing = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED
-    address = _libc.mmap(None, nbytes, access, sharing, descriptor, 0)
+    address = _libc.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, 0)
     if address is None or address == _MAP_FAILED:
         code = ctypes.get_errno()
         if code == errno.ENOMEM:

@@ -88,7 +88,7 @@ class Engine:
 
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
-        return min(self.schedule.bound(), _MAX_ADDED)
+        return min(self.schedule.bound(), _MAX_ADDED, self.executor.may_add)
 
     @property
     def counts(self) -> Counts:
@@ -100,10 +100,11 @@ class Engine:
         """Whether a worker has something to do."""
         return not self._is_closed and not self.schedule.is_idle
 
-    def order(self, command: Callable[[], None]) -> None:
-        """Have the engine's thread do this."""
+    def order(self, command: Callable[[], None], at_once: bool = True) -> None:
+        """Have the engine's thread do this; if not ``at_once``, when something else wakes it."""
         self.handover.commands.append(command)
-        self.executor.wake()
+        if at_once:
+            self.executor.wake()
 
     def check_process(self) -> None:
         """Raise WorkerError in a fork, which has no workers."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol
 from .remote_errors import RemoteFailure
 from .schedule import JobRow
 
+NO_LIMIT = 2**62
+
 
 class Stuck(NamedTuple):
     """Why the engine ends a worker: its job took longer than job_timeout, or it began none of its jobs."""
@@ -91,6 +93,10 @@ class Executor(Protocol):
     """What the engine asks of an executor. Runs in: the engine's thread, unless said otherwise."""
 
     counts: Counts
+
+    @property
+    def may_add(self) -> int:
+        """How many items of a stream may be on their way to the workers."""
 
     def start(self) -> None:
         """Start the workers."""

@@ -57,9 +57,13 @@ class Reading:
             self._handover.drop(number)
 
     def add(self, number: int, index: int, item: Any) -> None:
-        """Job ``number`` of an open pass, for batch ``index``. Nothing happens where it is there already."""
+        """Job ``number`` of an open pass, for batch ``index``, unless it is there. :meth:`added` must follow."""
         shipped = self.engine.executor.ship(item)
-        self._order(lambda: self.engine.schedule.add(number, index, shipped))
+        self._order(lambda: self.engine.schedule.add(number, index, shipped), at_once=False)
+
+    def added(self) -> None:
+        """Tell the engine of what was added, many a time."""
+        self.engine.executor.wake()
 
     def repeat(self, index: int, runs: int) -> Outcome:
         """Batch ``index``, whose job has failed in ``runs`` runs, once more. Blocks and raises: as :meth:`peek`."""
@@ -76,12 +80,12 @@ class Reading:
         """Batch ``index``, which has failed, will not be repeated."""
         self._order(lambda: self.engine.schedule.forget(index))
 
-    def _order(self, command: Callable[[], None]) -> None:
+    def _order(self, command: Callable[[], None], at_once: bool = True) -> None:
         def order() -> None:
             if self._handover.is_handed_to(self.outcomes):
                 command()
 
-        self.engine.order(order)
+        self.engine.order(order, at_once)
 
     def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
         handover, engine = self._handover, self.engine

@@ -100,6 +100,9 @@ class SerialReading:
             self._items[index] = (item,)
             self._order.append(index)
 
+    def added(self) -> None:
+        pass
+
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
         return self.repeat(self._order[number], 0)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from workers.job import seeding
 
-from .executor import Counts, Done, Event, Failed, Ready, Started, Stuck
+from .executor import NO_LIMIT, Counts, Done, Event, Failed, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -55,6 +55,10 @@ class ThreadExecutor:
         self.counts = Counts()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._threads = [_Thread(task, number, self._queue) for number in range(nb_workers)]
+
+    @property
+    def may_add(self) -> int:
+        return NO_LIMIT
 
     def start(self) -> None:
         for number, thread in enumerate(self._threads):

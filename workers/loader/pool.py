@@ -85,8 +85,8 @@ class Pool:
                 task.source._share()
             self._watch.has_changed(task, False)
             pickled = Pickled(task, "the sequence")
-            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
-            self._parcel = executor.parcel
+            executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
+            self._parcel = processes.parcel
         try:
             self.engine = Engine(executor, schedule, options)
         except OSError:

@@ -116,7 +116,7 @@ class FedPass(Pass):
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
         """See :meth:`Pass.outcome`. Raises also what reading the source has raised."""
-        if self._source is not None:
+        if self._source is not None and self._is_worth_filling():
             self.fill_queue()
         item = self._unread.get(self.num_taken)
         if item is not None and item.error is not None:
@@ -133,6 +133,18 @@ class FedPass(Pass):
 
     def fill_queue(self) -> None:
         """Read as many items as may be in work."""
+        try:
+            self._fill()
+        finally:
+            self.reading.added()
+
+    def _is_worth_filling(self) -> bool:
+        """Whether a quarter of what may be in work is missing: to wake the engine for each item takes longer than the
+        item. What is waited for is read in any case."""
+        num_ahead = self._num_added - self.num_jobs_taken
+        return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
+
+    def _fill(self) -> None:
         while (
             source := self._source
         ) is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():

@@ -8,14 +8,12 @@ sent before is read to the end, then it is replaced.
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from workers.batch.slots import SMALL_NBYTES
 from workers.engine import executor as events
 from workers.engine import report
 from workers.engine.executor import Event, Stuck
@@ -23,10 +21,13 @@ from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
 from . import messages, preload, replica, server_handle
+from .ring import Ring
 from .status import STACK_SIGNAL
+from .waker import Waker
 from .worker_handle import Unread, WorkerHandle
 
 _GRACE_S = 0.25  # for workers to end by themselves
+_MAX_IN_RING = 64
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
 
 
@@ -42,11 +43,11 @@ class ProcessExecutor:
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
         self._next_worker = 0
         self._failed_starts = 0  # in a row
+        self._ring = Ring()
         self._selector = selectors.DefaultSelector()
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_out, False)
-        os.set_blocking(self._wake_in, False)
-        self._selector.register(self._wake_out, selectors.EVENT_READ, "wake")
+        self._waker = Waker()
+        self.wake = self._waker.wake
+        self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         self._events: list[Event] = []
         self._modules = preload.worth_it(modules)
         self._start_server()
@@ -55,6 +56,11 @@ class ProcessExecutor:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def may_add(self) -> int:
+        """How many items may be on their way: each that lies in the ring costs a descriptor."""
+        return _MAX_IN_RING if self._ring.slots else events.NO_LIMIT
 
     # -- starting
 
@@ -69,7 +75,7 @@ class ProcessExecutor:
     def _start_worker(self, number: int) -> None:
         name = self._next_worker
         self._next_worker += 1
-        worker = self._workers[name] = WorkerHandle(name, number)
+        worker = self._workers[name] = WorkerHandle(name, number, self._ring)
         self._server.tell(*worker.order())
         if not self._server.channel.has_unsent:
             worker.theirs.close()
@@ -87,8 +93,7 @@ class ProcessExecutor:
             worker.load(parcel)
 
     def ship(self, item: Any) -> Any:
-        pickled = replica.Pickled(item, "the item")
-        return replica.Parcel(pickled) if len(pickled.pickle) > SMALL_NBYTES or pickled.buffers else pickled.pickle
+        return self._ring.ship(item)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         self._workers[worker].send(rows)
@@ -99,10 +104,6 @@ class ProcessExecutor:
 
     def look(self, worker: int) -> tuple[int, int]:
         return self._workers[worker].page.look()
-
-    def wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
-            os.write(self._wake_in, b"x")
 
     def kill(self, worker: int, why: Stuck) -> bool:
         if worker in self._workers:
@@ -139,8 +140,7 @@ class ProcessExecutor:
             self._watch_unsent()
             for key, ready in self._selector.select(timeout_s):
                 if key.data == "wake":
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake_out, 4096)
+                    self._waker.clear()
                 elif key.data == "server":
                     self._from_server()
                 elif key.data in self._workers:  # else it died in this very round
@@ -249,11 +249,9 @@ class ProcessExecutor:
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
+        self._ring.close()
         self._selector.close()
-        # First forgotten: the number may soon be that of a file of the user's.
-        wake_in, self._wake_in = self._wake_in, -1
-        os.close(wake_in)
-        os.close(self._wake_out)
+        self._waker.close()
         self.parcel = None  # its memory is free, unless others have it too
 
     def _stop_workers(self) -> None:
@@ -271,7 +269,7 @@ class ProcessExecutor:
                         ended = [message for message, _ in self._server.channel.receive()]
                         waiting -= {each.worker for each in ended if isinstance(each, messages.Exited)}
                     elif key.data == "wake":
-                        os.read(self._wake_out, 4096)
+                        self._waker.clear()
                     else:
                         self._workers[key.data].drain()
                 except BlockingIOError:

@@ -24,10 +24,12 @@ class Load(NamedTuple):
 
 
 class Jobs(NamedTuple):
-    """Work. Descriptors: one for each parcel among the payloads."""
+    """Work. Descriptors: one for each of ``slots``."""
 
-    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or a ParcelMessage
-    free: list[int]  # slots that the consumer has let go, e.g. [0, 2]
+    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of an InRing
+    free: list[int]  # the worker's own slots that the consumer has let go, e.g. [0, 2]
+    slots: list[tuple[int, int]]  # of the consumer's ring that the worker does not know yet, as (number, nbytes)
+    gone: list[int]  # and those that are no more
 
 
 class Stop(NamedTuple):

@@ -34,6 +34,9 @@ _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
 
+_BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
 
@@ -70,8 +73,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         reduction = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self.modules.add(obj.__name__)
-        elif reduction is NotImplemented and isinstance(getattr(obj, "__module__", None), str):
-            self.modules.add(obj.__module__)
+        elif reduction is NotImplemented and isinstance(obj, _BY_NAME):
+            self.modules.add(getattr(obj, "__module__", None) or "builtins")
         return reduction
 
 
@@ -240,15 +243,13 @@ class Parcel:
         return [piece.descriptor for piece in self.pieces]
 
 
-def load(message: ParcelMessage, descriptors: list[int], writable: bool = False) -> Any:
-    """The object of a parcel. Its large arrays are read-only views of the shared memory, or, if ``writable``, views
-    that are copied where they are written to. Closes ``descriptors``."""
+def load(message: ParcelMessage, descriptors: list[int]) -> Any:
+    """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
     table, lengths = message
     memories = []
     try:
         for descriptor, nbytes in zip(descriptors, lengths, strict=True):
-            view = shared_memory.view(shared_memory.attach(descriptor, nbytes, writable, private=writable))
-            memories.append(view if writable else view.toreadonly())
+            memories.append(shared_memory.view(shared_memory.attach(descriptor, nbytes, writable=False)).toreadonly())
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -26,6 +26,7 @@ from workers.job import seeding
 from . import replica
 from .channel import Channel
 from .messages import Jobs, Load, Ready, Results, Stop
+from .ring import InRing, RingReader
 from .status import StatusPage
 
 _FLUSH_NS = 2_000_000
@@ -42,6 +43,7 @@ class Worker:
         self._task: Any = None  # the replica
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
+        self._ring = RingReader()
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._flushed_ns = 0
 
@@ -69,22 +71,19 @@ class Worker:
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
         self._flushed_ns = time.monotonic_ns()
-        left = iter(files)
+        self._ring.learn(message.slots, message.gone, files)
         for plain in message.rows:
             row = JobRow._make(plain)
-            file = next(left) if isinstance(row.payload, replica.ParcelMessage) else None
             if self._page.begin(row.sending):
-                self._rows.append(self._job(row, file))
+                self._rows.append(self._job(row))
                 if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
                     self._flush()
-            elif file is not None:
-                os.close(file)
         if self._rows:
             self._flush()
         self._page.rest()
 
-    def _job(self, row: JobRow, file: int | None) -> tuple[int, int, Any]:
-        """Do a job: its row of the Results. ``file``: of the parcel that it works on."""
+    def _job(self, row: JobRow) -> tuple[int, int, Any]:
+        """Do a job: its row of the Results."""
         start = time.monotonic_ns()
         writer = self._writer
         placed = None
@@ -93,7 +92,7 @@ class Worker:
             payload = None
             if row.payload is not None:
                 seeding.enter_job(self._stream, job)
-                payload = (_unpack(row.payload, file),)
+                payload = (self._item(row.payload),)
             result = seeding.run_seeded(
                 self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(row.index, payload)
             )
@@ -110,6 +109,10 @@ class Worker:
         job_ns = time.monotonic_ns() - start
         return row.sending, job_ns, failure if placed is None else tuple(placed)
 
+    def _item(self, payload: Any) -> Any:
+        """What a job works on."""
+        return pickle.loads(payload) if type(payload) is bytes else self._ring.read(InRing._make(payload))
+
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """The user's code has forked, and its child has come back here: it must not write where this worker does."""
         if os.getpid() != self._pid:
@@ -122,13 +125,6 @@ class Worker:
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
-
-
-def _unpack(payload: bytes | replica.ParcelMessage, file: int | None) -> Any:
-    if isinstance(payload, bytes):
-        return pickle.loads(payload)
-    assert file is not None
-    return replica.load(payload, [file], writable=True)
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:

@@ -15,6 +15,7 @@ from workers.engine.schedule import JobRow
 from . import channel as channels
 from . import messages, replica
 from .channel import Channel
+from .ring import Known, Ring, Shipped
 from .status import StatusPage
 
 Unread = tuple[SlotReader, PlainPlaced]  # who reads a batch that lies in a worker's slots, and where it lies
@@ -26,9 +27,10 @@ class WorkerHandle:
     Args:
         name: what the engine calls it; never used again.
         number: 0 to nb_workers - 1; the worker that replaces it has the same.
+        ring: the items that jobs may work on.
     """
 
-    def __init__(self, name: int, number: int) -> None:
+    def __init__(self, name: int, number: int, ring: Ring) -> None:
         self.name = name
         self.number = number
         mine, self.theirs = channels.pair()
@@ -40,6 +42,7 @@ class WorkerHandle:
         self.is_watched = False  # its socket is in the executor's selector
         self.stuck: Stuck | None = None  # it is killed for this
         self._reader = SlotReader()
+        self._known = Known(ring)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
         """What tells the server to start it, and the descriptors that go along."""
@@ -53,15 +56,16 @@ class WorkerHandle:
     def send(self, rows: list[JobRow]) -> None:
         """Send it jobs, and the slots that are free again."""
         files: list[int] = []
+        slots: list[tuple[int, int]] = []
         plain: list[tuple[Any, ...]] = []
         for row in rows:
             payload = row.payload
-            if isinstance(payload, replica.Parcel):
-                files += payload.descriptors  # one: nothing of it was placed before
-                plain.append((*row[:4], payload.message()))
+            if isinstance(payload, Shipped):
+                self._known.learn(payload, slots, files)
+                plain.append((*row[:4], tuple(payload.message)))
             else:
                 plain.append(tuple(row))
-        self._transmit(messages.Jobs(plain, self._reader.take_freed()), files)
+        self._transmit(messages.Jobs(plain, self._reader.take_freed(), slots, self._known.take_gone()), files)
 
     def stop(self) -> None:
         """Ask it to end, and to begin nothing more."""

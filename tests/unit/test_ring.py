@@ -1,0 +1,139 @@
+"""Items of a stream through the ring, in one process: whole, unchanged, in memory that is used again."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers.errors import NotPicklableError
+from workers.process.ring import InRing, Known, Ring, RingReader, Shipped
+
+LARGE = 20_000  # float64
+
+
+@pytest.fixture
+def ring() -> Iterator[Ring]:
+    ring = Ring()
+    yield ring
+    ring.close()
+
+
+class Link:
+    """A worker that gets items, without the processes between."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.known = Known(ring)
+        self.reader = RingReader()
+        self.num_learned = 0
+
+    def read(self, shipped: Any) -> Any:
+        if isinstance(shipped, bytes):
+            return pickle.loads(shipped)
+        slots: list[tuple[int, int]] = []
+        files: list[int] = []
+        self.known.learn(shipped, slots, files)
+        self.num_learned += len(slots)
+        self.reader.learn(slots, self.known.take_gone(), [os.dup(file) for file in files])
+        return self.reader.read(InRing._make(tuple(shipped.message)))
+
+
+ITEMS = [
+    np.arange(float(LARGE)),
+    (np.asfortranarray(np.random.default_rng(0).random((200, 300))), {"y": 3, "name": "x" * 500}),
+    [np.zeros((0, 5)), np.arange(LARGE)[::-2], None],
+    {"text": "z" * 100_000, "blob": b"q" * 100_000},
+    np.array([{"a": number} for number in range(20_000)], object),
+    7,
+    np.arange(3),
+    (),
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=lambda item: type(item).__name__)
+def test_there_and_back(ring: Ring, item: Any) -> None:
+    """The same item may be read by several workers, and again."""
+    shipped = ring.ship(item)
+    for link in (Link(ring), Link(ring)):
+        for _ in range(2):
+            got = link.read(shipped)
+            assert type(got) is type(item)
+            assert pickle.dumps(_plain(got)) == pickle.dumps(_plain(item))
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, np.ndarray):
+        return tree.tolist(), str(tree.dtype)
+    if isinstance(tree, dict):
+        return {key: _plain(part) for key, part in tree.items()}
+    return type(tree)(map(_plain, tree)) if isinstance(tree, (list, tuple)) else tree
+
+
+def test_what_is_read_is_the_jobs_own(ring: Ring) -> None:
+    """It is written to without a trace: a second run of the job finds the item as it was."""
+    link, shipped = Link(ring), ring.ship(np.ones(LARGE))
+    first = link.read(shipped)
+    first[:] = -1
+    assert (link.read(shipped) == 1).all()
+
+
+def test_slots_are_used_again(ring: Ring) -> None:
+    link = Link(ring)
+    for number in range(200):
+        shipped = ring.ship(np.full(LARGE + 500 * (number % 3), number))
+        assert (link.read(shipped) == number).all()
+    assert link.num_learned <= 4
+    held = [ring.ship(np.full(LARGE, number)) for number in range(20)]
+    assert [int(link.read(shipped)[0]) for shipped in held] == list(range(20))
+
+
+def test_what_may_be_asked_for_is_not_overwritten(ring: Ring) -> None:
+    link, rng = Link(ring), np.random.default_rng(0)
+    held: dict[int, Shipped | bytes] = {}
+    for number in range(300):
+        held[number] = ring.ship(np.full(rng.choice([100, LARGE, 3 * LARGE]), number))
+        for old in rng.permutation(list(held))[: rng.integers(0, 3)].tolist():
+            del held[old]
+        for at, shipped in held.items():
+            assert (link.read(shipped) == at).all()
+        if len(held) > 10:
+            held.clear()
+
+
+def test_gone_slots_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the ring, with their descriptors, and by the workers."""
+    from workers.batch import slot_writer
+
+    now_s = 0.0
+    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: now_s)
+    ring = Ring()
+    link = Link(ring)
+    held = [ring.ship(np.full(LARGE, number)) for number in range(20)]
+    for shipped in held:
+        link.read(shipped)
+    held.clear()
+    del shipped
+    for _ in range(60):
+        now_s += 1.0
+        link.read(ring.ship(np.zeros(LARGE)))
+    assert len(ring.slots) == len(link.reader._buffers) <= 2
+    ring.close()
+
+
+def test_ever_new_shapes(ring: Ring) -> None:
+    link = Link(ring)
+    for number in range(600):
+        item = np.full(LARGE + number, number)
+        assert np.array_equal(link.read(ring.ship(item)), item)
+    assert len(link.reader._layouts) <= 256
+
+
+def test_what_cannot_be_sent(ring: Ring) -> None:
+    for item in ([threading.Lock()], [np.zeros(LARGE), {"key": threading.Lock()}]):
+        with pytest.raises(NotPicklableError, match=r"the item\[.* cannot be sent"):
+            ring.ship(item)

@@ -1,0 +1,180 @@
+"""Items of a stream on their way to the workers: in shared memory that is used again and again.
+
+An item is copied into a slot when it is read, for its source may use its memory again, and copied out when its job
+begins, so that the job may write into it and a second run of the job finds it as it was. Any worker may get it: each
+learns of a slot with the first item in it. A slot is free again when nobody can ask for its item any more. A worker
+may then still read it whose job was given to another one meanwhile; what comes of that is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import weakref
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workers.batch import shared_memory
+from workers.batch.slot_writer import SlotWriter
+from workers.batch.slots import SMALL_NBYTES, Placed, Rest
+from workers.batch.tree import Layout, dumps, flatten, unflattener
+
+from .replica import Pickled
+
+_MAX_LAYOUTS = 256
+
+
+class InRing(NamedTuple):
+    """Where an item lies, as it is sent: InRing(b"...", 5, 1000100, None)."""
+
+    layout: bytes  # a pickled Layout
+    slot: int
+    nbytes: int
+    rest: Rest
+
+
+class Shipped:
+    """An item in the ring, for as long as somebody may ask for it."""
+
+    __slots__ = ("__weakref__", "message")
+
+    def __init__(self, message: InRing) -> None:
+        self.message = message
+
+
+class _Reference(weakref.ref):  # type: ignore[type-arg]
+    __slots__ = ("slot",)
+    slot: int
+
+
+class Ring:
+    """The consumer's end. :meth:`ship` runs in its thread, all else in the engine's."""
+
+    def __init__(self) -> None:
+        self._writer = SlotWriter()
+        self._layouts: dict[int, bytes] = {}
+        self._shipped: set[_Reference] = set()
+        self._freed: deque[_Reference] = deque()  # appended to by the death of a Shipped, in any thread
+        self.slots: dict[int, tuple[int, int]] = {}  # {slot: (bytes, descriptor)}
+        self.num_gone = 0  # slots that were given up
+
+    def ship(self, item: Any) -> Shipped | bytes:
+        """``item`` in the ring, or pickled if it is small.
+
+        Raises:
+            NotPicklableError: something in it cannot be sent.
+        """
+        arrays: list[Any] = []
+        flatten(item, arrays, [])
+        try:
+            if sum([array.nbytes for array in arrays]) <= SMALL_NBYTES:
+                pickled = dumps(item)
+                if len(pickled) <= SMALL_NBYTES:
+                    return pickled
+            self._release()
+            placed = self._writer.write(item)
+        except MemoryError:
+            raise
+        except Exception:
+            Pickled(item, "the item")  # says what of it cannot be sent
+            raise
+        self._note_news()
+        return self._as_shipped(placed)
+
+    def _as_shipped(self, placed: Placed) -> Shipped:
+        (slot,) = placed.slots
+        shipped = Shipped(InRing(self._layouts[placed.layout], slot, placed.nbytes, placed.rest))
+        reference = _Reference(shipped, self._freed.append)
+        reference.slot = slot
+        self._shipped.add(reference)
+        return shipped
+
+    def _release(self) -> None:
+        free = []
+        while self._freed:
+            reference = self._freed.popleft()
+            self._shipped.discard(reference)
+            free.append(reference.slot)
+        self._writer.release(free)
+        self._note_news()
+
+    def _note_news(self) -> None:
+        news = self._writer.take_news()
+        for (slot, nbytes), descriptor in zip(news.slots, news.descriptors, strict=True):
+            self.slots[slot] = nbytes, descriptor
+        for slot in news.gone:
+            os.close(self.slots.pop(slot)[1])
+        self.num_gone += len(news.gone)
+        self._layouts.update(news.layouts)
+
+    def close(self) -> None:
+        """Let go of all slots."""
+        for _, descriptor in self.slots.values():
+            os.close(descriptor)
+        self.slots.clear()
+
+
+class Known:
+    """What of the ring one worker knows. Runs in: the engine's thread."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+        self._slots: set[int] = set()
+        self._num_gone = 0
+
+    def learn(self, shipped: Shipped, slots: list[tuple[int, int]], files: list[int]) -> None:
+        """Add to a message what the worker has to know in order to read an item."""
+        slot = shipped.message.slot
+        if slot not in self._slots:
+            self._slots.add(slot)
+            nbytes, descriptor = self._ring.slots[slot]
+            slots.append((slot, nbytes))
+            files.append(descriptor)
+
+    def take_gone(self) -> list[int]:
+        """The slots that it need not know any more."""
+        if self._num_gone == self._ring.num_gone:
+            return []
+        self._num_gone = self._ring.num_gone
+        gone = self._slots - self._ring.slots.keys()
+        self._slots -= gone
+        return list(gone)
+
+
+class RingReader:
+    """The worker's end."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, Any] = {}  # {slot: its memory}
+        self._layouts: dict[bytes, tuple[Layout, Any]] = {}  # {pickled layout: (itself, what builds its trees)}
+
+    def learn(self, slots: list[tuple[int, int]], gone: list[int], files: list[int]) -> None:
+        """Take note of new slots, and of slots that are no more. Closes ``files``."""
+        for slot in gone:
+            self._buffers.pop(slot, None)
+        for (slot, nbytes), file in zip(slots, files, strict=True):
+            try:
+                self._buffers[slot] = shared_memory.attach(file, nbytes, writable=False)
+            finally:
+                os.close(file)
+
+    def read(self, message: InRing) -> Any:
+        """A copy of the item."""
+        layout, slot, _, rest = message
+        found = self._layouts.get(layout)
+        if found is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            loaded: Layout = pickle.loads(layout)
+            found = self._layouts[layout] = loaded, unflattener(loaded.spec)
+        (_, places), build = found
+        buffer = self._buffers[slot]
+        arrays = [
+            np.ndarray(shape, dtype, buffer, start, strides).copy("K") for dtype, shape, strides, _, start in places
+        ]
+        others = rest if type(rest) is list else []
+        if rest is True or type(rest) is bytes:
+            others = pickle.loads(arrays.pop() if rest is True else rest)
+        return build(iter(arrays), iter(others))
