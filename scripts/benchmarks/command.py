@@ -41,7 +41,7 @@ def parser_of(suite: Suite, description: str | None, seconds: float, deadline_s:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--rst", type=Path, metavar="FILE", help="the same tables for README.rst")
     if suite.chart:
-        parser.add_argument("--png", type=Path, metavar="FILE", help="a bar chart of them")
+        parser.add_argument("--png", type=Path, metavar="FILE", help="a picture of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every single measurement")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
@@ -68,7 +68,9 @@ def main(suite: Suite, parser: argparse.ArgumentParser, given: Iterable[str] = (
         options.markdown.write_text(text)
     if options.rst:
         options.rst.write_text("\n\n".join([sentence(facts), *map(rst_table, found)]) + "\n")
-    if suite.chart and options.png:
+    if suite.draw is not None and options.png:
+        suite.draw(facts, records, options.png)
+    elif suite.chart and options.png:
         chart(suite, facts, records, options.png)
     if options.json:
         options.json.write_text(json.dumps({"environment": facts, "records": [asdict(r) for r in records]}, indent=1))

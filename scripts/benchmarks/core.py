@@ -115,6 +115,7 @@ class Suite:
     targets: tuple[Target, ...] = ()
     chart: str = ""  # the number to draw; "": none
     is_ours: Callable[[str], bool] = lambda way: True  # the ways that the chart shows in colour
+    draw: Callable[[dict[str, Any], list[Record], Path], None] | None = None  # another picture than the chart
     prepare: Callable[[str], None] = lambda folder: None  # what all children read, once, into settings.given["folder"]
 
 

@@ -91,6 +91,25 @@ class LargeEmpty(Large):
         return batch
 
 
+class Sized(Job):
+    """A float32 array of ``nbytes``, filled with the index; where ``workers.empty`` says, or fresh."""
+
+    def __init__(self, length: int, nbytes: int, is_empty: bool = False) -> None:
+        super().__init__(length)
+        self.nbytes = nbytes
+        self.is_empty = is_empty
+
+    def __getitem__(self, index: int) -> Float32:
+        if not self.is_empty:
+            return np.full(self.nbytes // 4, index, np.float32)
+        batch: Float32 = importlib.import_module("workers").empty(self.nbytes // 4, np.float32)
+        batch.fill(index)
+        return batch
+
+    def index_in(self, batch: Any) -> int:
+        return int(batch[0])
+
+
 class Tiny(Job):
     """4 KB of float32 and a label: nearly all of its time is the loader's."""
 

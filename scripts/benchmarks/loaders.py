@@ -136,7 +136,7 @@ def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Set
 
 def memory(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
     """What the processes hold once each of ``MANY_WORKERS`` has read its share of a large array."""
-    from benchmarks.memory import megabytes_of_processes
+    from benchmarks.processes import megabytes_of_processes
 
     job = make(256)
     with loader.open(job, MANY_WORKERS) as epoch:

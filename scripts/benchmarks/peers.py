@@ -98,7 +98,9 @@ def torch(collate_fn: Callable[[Any], Any] | None) -> Open:
 @contextmanager
 def grain(job: Job, num_workers: int) -> Iterator[Epoch]:
     import grain
+    from absl import flags
 
+    flags.FLAGS(["benchmark"])  # it asks for a flag of its own
     # No threads and no buffer of 500 elements in each worker: what its manual recommends for data in memory.
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(job).to_iter_dataset(reading)
