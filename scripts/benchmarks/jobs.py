@@ -7,6 +7,7 @@ common. Each batch carries its index, so that a loader which loses, repeats or s
 from __future__ import annotations
 
 import importlib
+import time
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,30 @@ class Sized(Job):
         batch: Float32 = importlib.import_module("workers").empty(self.nbytes // 4, np.float32)
         batch.fill(index)
         return batch
+
+    def index_in(self, batch: Any) -> int:
+        return int(batch[0])
+
+
+class Busy(Job):
+    """``ms`` of plain Python and an array of 4 KB; how many steps that is, is found out once."""
+
+    def __init__(self, length: int, ms: float) -> None:
+        super().__init__(length)
+        start, steps = time.perf_counter(), 20_000
+        self._work(steps)
+        self.steps = max(1, int(steps * ms / 1e3 / (time.perf_counter() - start)))
+
+    @staticmethod
+    def _work(steps: int) -> float:
+        total = 1.0
+        for _ in range(steps):
+            total = total * 1.0000001 + 1e-9
+        return total
+
+    def __getitem__(self, index: int) -> Float32:
+        self._work(self.steps)
+        return np.full(TINY, index, np.float32)
 
     def index_in(self, batch: Any) -> int:
         return int(batch[0])

@@ -169,11 +169,17 @@ def _job(label: str, make: Callable[[int], jobs.Job], take: Take, keys: Iterable
     return core.Job(label, ways)
 
 
+BUSY_MS = 0.2, 1.0, 5.0, 20.0, 100.0
+_BUSY_WAYS = "serial", "process", "pool", "torch", "separate"
 JOBS = {
     "cpu_heavy": _job("CPU-heavy, 0.4 MB", jobs.CpuHeavy, throughput, ("serial", *_OURS, *_PEERS, "separate")),
     "large": _job("38.5 MB, fresh array", jobs.Large, throughput, ("serial", *_OURS, *_PEERS, "separate")),
     "large_empty": _job("38.5 MB, workers.empty", jobs.LargeEmpty, throughput, ("serial", *_OURS)),
     "tiny": _job("4 KB", jobs.Tiny, throughput, ("serial", *_OURS, "pool", "pool_chunks", *_PEERS[1:])),
+    **{
+        f"busy_{ms:g}": _job(f"{ms:g} ms of Python", functools.partial(jobs.Busy, ms=ms), throughput, _BUSY_WAYS)
+        for ms in BUSY_MS
+    },
     "first_batch": _job("CPU-heavy, from a standing start", jobs.CpuHeavy, first_batch, (*_OURS, *_PEERS)),
     "first_batch_tiny": _job("4 KB, from a standing start", jobs.Tiny, first_batch, (*_OURS, *_PEERS)),
     "consumer_cost": _job("38.5 MB", jobs.Large, consumer_cost, _PROCESSES),
@@ -201,22 +207,31 @@ def _times(job: str, way: str = "process") -> Callable[[Round], float]:
     return lambda r: r(job, way, "times_serial")
 
 
+def _of_separate(job: str) -> Callable[[Round], float]:
+    return lambda r: _times(job)(r) / _times(job, "separate")(r)
+
+
 TARGETS = (
     Target("CPU-heavy, of workers x serial", lambda r: _times("cpu_heavy")(r) / r.num_workers, ">=", 0.95),
     Target(
         "CPU-heavy, of as many separate loops",
-        lambda r: _times("cpu_heavy")(r) / _times("cpu_heavy", "separate")(r),
+        _of_separate("cpu_heavy"),
         ">=",
-        0.95,
+        0.96,
     ),
-    Target("38.5 MB, fresh array, x serial", _times("large"), ">=", 1.15),
+    *[
+        Target(f"{ms:g} ms, of as many separate loops", _of_separate(f"busy_{ms:g}"), ">=", 0.96)
+        for ms in BUSY_MS
+        if ms >= 1
+    ],
+    Target("38.5 MB, fresh array, x serial", _times("large"), ">=", 1.5),
     Target(
         "38.5 MB, fresh array, x the best process-based peer",
         lambda r: _times("large")(r) / r.best("large", _PEERS, "times_serial"),
         ">=",
         3,
     ),
-    Target("38.5 MB, workers.empty, x serial", _times("large_empty"), ">=", 3.5),
+    Target("38.5 MB, workers.empty, x serial", _times("large_empty"), ">=", 4),
     Target("4 KB, x Pool.imap", lambda r: _times("tiny")(r) / _times("tiny", "pool")(r), ">=", 4),
     Target("first batch of 4 KB, s", lambda r: r("first_batch_tiny", "process", "first_s"), "<=", 0.3),
     Target(

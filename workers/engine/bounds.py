@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
-BUNDLE_NS = 4_000_000
+BUNDLE_NS = 10_000_000
 MAX_BUNDLE = 128
 
 # Where max_queue_size is left to us: enough for this much work, or for twice the slowest of the last jobs (so that the

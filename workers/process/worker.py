@@ -29,7 +29,7 @@ from .messages import Jobs, Load, Ready, Results, Stop
 from .ring import InRing, RingReader
 from .status import StatusPage
 
-_FLUSH_NS = 2_000_000
+_FLUSH_NS = 8_000_000
 
 
 class Worker:
