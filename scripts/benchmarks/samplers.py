@@ -7,6 +7,7 @@ The two have TensorFlow versions of their own: ``--theirs`` names a Python with 
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import time
@@ -150,7 +151,34 @@ def fit(settings: Settings) -> Numbers:
         return {f"{name}_per_s": batches_per_s(way) for name, way in ways.items()}
 
 
+ORDERS: dict[str, Callable[[Any], Any]] = {
+    "C": lambda x: x,
+    "channels last": lambda x: np.moveaxis(x.reshape(len(x), 4, 14, 14), 1, -1),
+    "slice": lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+    "Fortran": np.asfortranarray,
+}
+
+
+def of_order(order: str, settings: Settings) -> Numbers:
+    """A batch of 64 of an array of this memory order, and numpy's own indexing."""
+    from sampler import MultiShotMemorySampler, SingleShotMemorySampler
+
+    x, y = data()
+    x = ORDERS[order](x)
+    positions = np.random.default_rng(0).integers(0, len(x), (1000, 64))
+    single = SingleShotMemorySampler(x, None, class_per_batch=64, seed=1)
+    multi = MultiShotMemorySampler(x, y, 8, 8, seed=1)
+    return {
+        "indexing_us": per_call_us(lambda at: x[positions[at]], settings.seconds),
+        "single_us": per_call_us(single.generate_batch, settings.seconds),
+        "multi_us": per_call_us(multi.generate_batch, settings.seconds),
+    }
+
+
 JOBS = {
+    "orders": core.Job(
+        "64 of 60,000 images", {order: Way(order, functools.partial(of_order, order)) for order in ORDERS}
+    ),
     "samplers": core.Job(
         "60,000 images of 28 x 28",
         {"ours": Way("here", ours), "theirs": Way("TensorFlow Similarity", theirs, python="theirs")},
@@ -158,6 +186,7 @@ JOBS = {
     "fit": core.Job("model.fit, CPU-heavy augmenter", {"fit": Way("2 workers", fit, ("keras", "scipy"))}),
 }
 NAMES = {
+    "indexing_us": "numpy's indexing, us",
     "single_us": "SingleShot, 64: us a batch",
     "multi_us": "MultiShot, 10 classes x 8: us a batch",
     "build_s": "building MultiShot, s",
@@ -172,7 +201,16 @@ def _times(name: str) -> Callable[[Round], float]:
     return lambda r: r("samplers", "theirs", name) / r("samplers", "ours", name)
 
 
+def _beyond(order: str, name: str) -> Callable[[Round], float]:
+    return lambda r: r("orders", order, name) - 1.5 * r("orders", order, "indexing_us")
+
+
 TARGETS = (
+    *[
+        Target(f"{order}, {label}: us beyond 1.5 x indexing", _beyond(order, name), "<=", 60)
+        for order in ORDERS
+        for name, label in (("single_us", "SingleShot"), ("multi_us", "MultiShot"))
+    ],
     Target("SingleShot, times theirs", _times("single_us"), ">=", 300),
     Target("MultiShot, times theirs", _times("multi_us"), ">=", 5),
     Target("building MultiShot, times theirs", _times("build_s"), ">=", 10),

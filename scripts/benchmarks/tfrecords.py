@@ -9,6 +9,7 @@ With --limits instead: 5,000 shards of 20 records with default arguments, and th
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import tempfile
 import time
@@ -46,7 +47,7 @@ def dataset(way: str, folder: str) -> Any:
     """Batches, as ``way`` reads them."""
     import tensorflow as tf
 
-    from sampler import TFRecordDatasetSampler
+    from sampler import TFRecordDatasetSampler, TFRecordSequence
 
     spec = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
@@ -67,6 +68,7 @@ def dataset(way: str, folder: str) -> Any:
         "read": lambda: read.repeat().batch(BATCH).prefetch(10),
         "records": lambda: TFRecordDatasetSampler(folder, one, **options),
         "batches": lambda: TFRecordDatasetSampler(folder, batch_deserialization_fn=many, **options),
+        "sequence": lambda: TFRecordSequence(folder, batch_deserialization_fn=many, **options),
     }
     return make[way]()
 
@@ -151,6 +153,10 @@ def limits() -> None:
 
 def measure(way: str, settings: Settings) -> Numbers:
     batches = dataset(way, settings.given["folder"])
+    if way == "sequence":  # numpy arrays
+        return {
+            "python_loop": in_a_python_loop(itertools.chain.from_iterable(itertools.repeat(batches)), settings.seconds)
+        }
     return {
         "python_loop": in_a_python_loop(batches, settings.seconds),
         "tf_function": in_a_tf_function(batches, settings.seconds),
@@ -162,6 +168,7 @@ LABELS = {
     "read": "the read alone",
     "records": "deserialization_fn",
     "batches": "batch_deserialization_fn",
+    "sequence": "TFRecordSequence",
 }
 NAMES = {"python_loop": "Python loop, records/s", "tf_function": "tf.function, records/s"}
 JOBS = {
@@ -178,8 +185,12 @@ def _ratio(way: str, of: str, name: str) -> Callable[[Round], float]:
 
 TARGETS = tuple(
     Target(f"{NAMES[name].split(',')[0]}: {LABELS[way]}, of {LABELS[of]}", _ratio(way, of, name), ">=", bound)
-    for name in NAMES
-    for way, of, bound in (("records", "by_hand", 3), ("batches", "by_hand", 9), ("batches", "read", 0.9))
+    for name, way, of, bound in [
+        *[(name, "records", "by_hand", 3) for name in NAMES],
+        *[(name, "batches", "by_hand", 9) for name in NAMES],
+        *[(name, "batches", "read", 0.9) for name in NAMES],
+        ("python_loop", "sequence", "read", 0.9),
+    ]
 )
 SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS, prepare=write)
 

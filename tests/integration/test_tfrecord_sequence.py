@@ -132,6 +132,43 @@ def test_ranks_of_other_lengths(tmp_path: Path) -> None:
     assert found[0][0] == found[0][1] < len(data_set)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_an_error_comes_at_its_place(folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches are read at once: all before it are delivered first."""
+    monkeypatch.setattr("sampler.tfrecord.samplers._MAX_AT_ONCE", at_once)
+    monkeypatch.setattr("sampler.tfrecord.rows._MAX_READ", 3)
+    expected = told(TFRecordDatasetSampler(folder, num_repeat=1, **OPTIONS).as_numpy_iterator())
+    with TFRecordSequence(folder, **OPTIONS) as sequence:
+        assert told(sequence) == expected
+        sequence.epoch = 0
+        path = folder / "0003.tfrec"
+        good = path.read_bytes()
+        path.write_bytes(good[:-8] + b"?" + good[-7:])
+        got: list[bytes] = []
+        with pytest.raises(tf.errors.InvalidArgumentError, match="corrupt at record 11"):
+            got.extend(each for batch in sequence for each in told([batch]))
+        assert got
+        assert got == expected[: len(got)]
+        path.write_bytes(good)
+        sequence.epoch = 0
+        assert told(sequence) == expected
+    assert sequence._at_once == at_once
+
+
+def test_strings_are_read_one_batch_at_a_time(folder: Path) -> None:
+    """They are no arrays of bytes, so they cannot be read together."""
+
+    def parse(records: Any) -> Any:
+        return records, tf.strings.length(records)
+
+    options = {**OPTIONS, "batch_deserialization_fn": parse}
+    expected = list(TFRecordDatasetSampler(folder, num_repeat=1, **options).as_numpy_iterator())
+    with TFRecordSequence(folder, **options) as sequence:
+        for (x, y), (expected_x, expected_y) in zip(sequence, expected, strict=True):
+            assert x.tolist() == expected_x.tolist()
+            assert y.tolist() == expected_y.tolist()
+
+
 def test_a_corrupt_shard(folder: Path) -> None:
     """Stops the pass with its name; the batches before it are there."""
     path = folder / "0003.tfrec"

@@ -67,7 +67,8 @@ class SequenceMap(Mapped):
         collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
         max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
         max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
-            enough for 50 ms of work, if it fits 64 MB; at least 2 for each worker and 2 more.
+            enough for 50 ms of work, and for the other workers to go on during a slow job, if it fits 64 MB; at least
+            2 for each worker and 2 more.
         executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
             share the global generators, so there only ``current_rng()`` is reproducible.
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
