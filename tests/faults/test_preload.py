@@ -262,6 +262,17 @@ def test_a_server_that_stays_ends_with_the_program(write: Write, tmp_path: Path)
     assert not psutil.pid_exists(int(done.stdout))
 
 
+def test_a_pool_ends_while_another_begins() -> None:
+    """The garbage collector may end one in the very thread that starts another, and holds the lock on the servers."""
+    batches = workers.prefetch(range(5), 1)
+    list(batches)
+    with server_handle._lock:
+        batches.close()
+    assert not worker_processes()
+    server_handle._tidy()
+    assert not servers()
+
+
 def test_worth_it() -> None:
     """Not what every server has, and not what is known to this program alone."""
     from workers.process.preload import worth_it

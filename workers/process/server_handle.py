@@ -44,7 +44,7 @@ class ServerHandle:
         self.surroundings = surroundings
         self.files = _files_of_users()
         self.pid = os.getpid()
-        self.num_pools = 0
+        self.pools: set[Connection] = set()  # that need it
         self.import_s: float | None = None  # how long its imports took; None: they are not done
         mine, theirs = channels.pair()
         try:
@@ -152,10 +152,8 @@ class Connection:
 
     def _leave(self) -> None:
         self._is_over = True
-        with _lock:
-            self.server.num_pools -= 1
-            if self.server.num_pools == 0 and (self.server.import_s or 0.0) < _LONG_S:
-                _forget(self.server)
+        self.server.pools.discard(self)
+        _tidy()
 
 
 @functools.cache
@@ -164,7 +162,8 @@ def _tell_skipped(module: str, reason: str) -> None:
     logger.info("%s is imported by each worker for itself, not once for all: %s", module, reason)
 
 
-_lock = threading.RLock()  # a finalizer may close a pool wherever the garbage is collected
+# Never waited for when a pool ends: the garbage collector may end one in the thread that holds it.
+_lock = threading.RLock()
 _servers: list[ServerHandle] = []  # the one that was started last at the end
 _failed: set[frozenset[str]] = set()  # imports that have ended a server: workers are to do them
 
@@ -183,23 +182,37 @@ if hasattr(os, "register_at_fork"):
 def connect(modules: frozenset[str]) -> Connection:
     """A connection with a server that has imported ``modules``, or does so now."""
     modules = modules if modules not in _failed else frozenset()
-    with _lock:
-        surroundings = _surroundings()
-        server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
-        if server is None:
-            server = ServerHandle(modules, surroundings)
-            _servers.append(server)
-        server.num_pools += 1
-        end_idle(server)  # one that is kept is enough
-    return Connection(server)
+    try:
+        with _lock:
+            surroundings = _surroundings()
+            server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
+            if server is None:
+                server = ServerHandle(modules, surroundings)
+                _servers.append(server)
+            connection = Connection(server)
+            server.pools.add(connection)
+            end_idle(server)  # one that is kept is enough
+            return connection
+    finally:
+        _tidy()
 
 
 def end_idle(but: ServerHandle | None = None) -> None:
     """End the servers that no pool needs now."""
     with _lock:
         for each in [each for each in _servers if each is not but]:
-            if each.num_pools == 0:
+            if not each.pools:
                 _forget(each)
+
+
+def _tidy() -> None:
+    """End the servers that no pool needs and that are not worth keeping. Who holds the lock does it when he is done."""
+    if _lock.acquire(blocking=False):
+        try:
+            for each in [each for each in _servers if not each.pools and (each.import_s or 0.0) < _LONG_S]:
+                _forget(each)
+        finally:
+            _lock.release()
 
 
 def _forget(server: ServerHandle) -> None:
