@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -66,20 +67,33 @@ def test_what_is_seen(change: str, is_exact: bool) -> None:
     if is_exact and "array" not in change:  # whose bytes are always to be compared where there are hooks
         del task.array, task.sparse
     assert watch.has_changed(task, is_exact)
+    watch.commit()
     for _ in range(2):
         assert watch.has_changed(task, is_exact) is (is_exact and hasattr(task, "array"))
     apply(task)
     expected = is_seen[is_exact]
-    assert watch.has_changed(task, is_exact) is (expected or (is_exact and hasattr(task, "array")))
+    for _ in range(2):  # until it is committed
+        assert watch.has_changed(task, is_exact) is (expected or (is_exact and hasattr(task, "array")))
+    watch.commit()
+    assert watch.has_changed(task, is_exact) is (is_exact and hasattr(task, "array"))
 
 
 def test_a_look_pickles_no_large_container() -> None:
     task, watch = Task(), Watch()
     watch.has_changed(task, False)
-    assert len(watch._last[0]) < 1000
+    assert 0 < len(watch._now.pickle) < 1000
     del task.records, task.pairs  # whose items could be changed by hooks
     watch.has_changed(task, True)
-    assert len(watch._last[0]) < 1000
+    assert 0 < len(watch._now.pickle) < 1000
+
+
+def test_what_cannot_be_pickled_counts_as_changed() -> None:
+    """Each time: the error is to be raised each time."""
+    task, watch = Task(), Watch()
+    task.lock = threading.Lock()  # type: ignore[attr-defined]
+    for _ in range(3):
+        assert watch.has_changed(task, False)
+        watch.commit()
 
 
 def test_nothing_is_kept_alive() -> None:
@@ -87,6 +101,7 @@ def test_nothing_is_kept_alive() -> None:
     task, watch = Task(), Watch()
     for _ in range(2):
         watch.has_changed(task, False)
+        watch.commit()
     array, paths = task.array, task.paths
     before = sys.getrefcount(array), sys.getrefcount(paths)
     task.array = task.paths = None
@@ -103,6 +118,7 @@ def test_what_takes_long_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: p
     task, watch = Task(), Watch()
     for _ in range(3):
         watch.has_changed(task, True)
+        watch.commit()
     (message,) = caplog.messages
     assert "at the beginning of an epoch, most of it for Task.source" in message or "Task." in message
 
@@ -119,6 +135,23 @@ class Numbers(Sequence):
 
     def __getitem__(self, index: int) -> Any:
         return float(self.array[index]), self.records[index][0], self.scale
+
+
+def test_an_interrupt_before_the_workers_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has changed is still sent with the next pass."""
+    seq = Numbers()
+    with seq.prefetch(1) as batches:
+        assert [batch[2] for batch in batches] == [1, 1, 1]
+        seq.scale = 5
+        with monkeypatch.context() as patch:
+            patch.setattr(type(batches._pool.engine), "begin", _interrupt)  # type: ignore[union-attr]
+            with pytest.raises(KeyboardInterrupt):
+                list(batches)
+        assert [batch[2] for batch in batches] == [5, 5, 5]
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_changed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 import weakref
 from collections.abc import Sequence as OrderOf
 from typing import Any, NamedTuple
@@ -85,6 +86,7 @@ class Pool:
                 task.source._share()
             self._watch.has_changed(task, False)
             pickled = Pickled(task, "the sequence")
+            self._watch.commit()
             executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
             self._parcel = processes.parcel
         try:
@@ -103,16 +105,22 @@ class Pool:
         if self._parcel is None:  # jobs run on the user's own objects, which may change between two epochs
             self._looks_ahead = False
             return None
+        start_s = time.monotonic()
         if not self._watch.has_changed(task, has_hooks):
             return None
         pickled = Pickled(task, "the sequence")
         is_same, same = self._parcel.compare(pickled)
         if is_same:
+            self._watch.tell_if_long(task, time.monotonic() - start_s)
             return None
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
-        self._parcel = Parcel(pickled, self._parcel, same)
-        return self._parcel
+        return Parcel(pickled, self._parcel, same)
+
+    def _sent(self, parcel: Parcel | None) -> None:
+        """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
+        self._parcel = parcel or self._parcel
+        self._watch.commit()
 
     def begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
         """A pass of ``of`` over ``places``, whose jobs the workers have begun with."""
@@ -121,6 +129,7 @@ class Pool:
         if not of._is_indexed:
             source = self._source(of, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
+            self._sent(parcel)
             return FedPass(reading, clock, position, source)
         with on_behalf_of(clock):
             following = of._places(Position(stride=position.stride)) or ()
@@ -132,6 +141,7 @@ class Pool:
             next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
+        self._sent(parcel)
         return Pass(reading, clock, position, places, order is not None, groups)
 
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:

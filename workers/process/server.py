@@ -46,7 +46,7 @@ class _Pool:
 class Server:
     """Runs in: the server's process."""
 
-    def __init__(self, channel: Channel, consumer: int, preloaded: Preloaded) -> None:
+    def __init__(self, channel: Channel, page: int, consumer: int, preloaded: Preloaded) -> None:
         self._channel = channel
         self._preloaded = preloaded
         self._pools: dict[int, _Pool] = {}  # {descriptor of its channel: pool}
@@ -58,7 +58,7 @@ class Server:
         os.set_blocking(wakeup_in, False)
         signal.set_wakeup_fd(wakeup_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._files = [self._wakeup, wakeup_in]
+        self._files = [page, self._wakeup, wakeup_in]  # which are no business of a worker's
         self._poll.register(self._wakeup, select.POLLIN)
         # The end of file on our socket would tell too, unless the consumer's forks hold a copy of it.
         self._consumer = _open_pid(consumer)
@@ -232,16 +232,19 @@ def main(
     keep_freed_memory()
     for file in (descriptor, page):
         os.set_inheritable(file, False)
-    StatusPage(page).catch_crashes()
+    status = StatusPage(page)
+    status.catch_crashes()
+    status.begin(1)  # from here on it may be asked for its stack
     start_s = time.monotonic()
     found = preload.preload(modules)
     if found is not None:
         left = [name for name in modules if name != found.module]
         request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": left}
+        status.rest()
         preload.begin_anew(path, {**request, "skipped": [*skipped, tuple(found)]}, (descriptor, page))
     preloaded = Preloaded(time.monotonic() - start_s, skipped)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(Channel(socket.socket(fileno=descriptor)), consumer, preloaded).run()
+        Server(Channel(socket.socket(fileno=descriptor)), page, consumer, preloaded).run()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     os._exit(0)  # an interpreter with a framework in it takes long to take down

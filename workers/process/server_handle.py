@@ -46,7 +46,11 @@ class ServerHandle:
         self.pid = os.getpid()
         self.pools: set[Connection] = set()  # that need it
         self.import_s: float | None = None  # how long its imports took; None: they are not done
-        mine, theirs = channels.pair()
+        try:
+            mine, theirs = channels.pair()
+        except BaseException:
+            self.page.close()
+            raise
         try:
             self.process = _launch(theirs, self.page.descriptor, modules)
         except BaseException:
@@ -97,8 +101,9 @@ class Connection:
             _tell_skipped(module, reason)
 
     def ask_stack(self) -> None:
-        """Have the server write down its stack."""
-        with contextlib.suppress(OSError):
+        """Have the server write down its stack, if it has come so far that the signal does not end it."""
+        running, _ = self.server.page.look()
+        if running:
             self.server.process.send_signal(STACK_SIGNAL)
 
     def take_stack(self) -> tuple[str, int]:

@@ -73,34 +73,45 @@ class _Buffer(NamedTuple):
     nbytes: int
 
 
+class _Seen(NamedTuple):
+    """What a look has found."""
+
+    pickle: bytes  # without what is left out; empty: it cannot be pickled
+    buffers: list[_Buffer]
+
+
 class Watch:
     """Looks at a task before each epoch. Runs in: consumer."""
 
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}  # {id of a container: it}
         self._numbers = itertools.count()
-        self._last: tuple[bytes, list[_Buffer]] = (b"", [])
+        self._last = self._now = _Seen(b"", [])
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool) -> bool:
-        """Whether something may have.
+        """Whether something may have, since the last look that was followed by :meth:`commit`.
 
         Args:
             is_exact: also within what a large container holds, and within arrays: hooks may have changed it.
         """
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact)
-        self._last = now
-        # The bytes of arrays are left to Parcel.compare.
-        changed = last[0] != now[0] or not _are_equal(last[1], now[1]) or (is_exact and any(map(_is_ours, now[1])))
+        self._now = now
+        is_same = now.pickle and last.pickle == now.pickle and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
-        if last[0] and seconds > _LONG_S:
-            self.tell(task, seconds)
-        return changed
+        if last.pickle:
+            self.tell_if_long(task, seconds)
+        # The bytes of arrays are left to Parcel.compare.
+        return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
-    def tell(self, task: Any, seconds: float) -> None:
-        """Say once why an epoch's start takes so long."""
-        if self._has_told:
+    def commit(self) -> None:
+        """The workers have what was seen."""
+        self._last = self._now
+
+    def tell_if_long(self, task: Any, seconds: float) -> None:
+        """Say once why an epoch's start takes so long, if it does: because of looking, or of comparing arrays."""
+        if self._has_told or seconds <= _LONG_S:
             return
         self._has_told = True
         costs, source = [], getattr(task, "source", None)
@@ -124,15 +135,15 @@ class Watch:
             where,
         )
 
-    def _look(self, task: Any, is_exact: bool) -> tuple[bytes, list[_Buffer]]:
+    def _look(self, task: Any, is_exact: bool) -> _Seen:
         file = io.BytesIO()
         pickler = _Looking(file, self._kept, self._numbers, is_exact)
         try:
             pickler.dump(task)
         except Exception:  # Pickled says what it is
-            return b"", []
+            return _Seen(b"", [])
         self._kept = pickler.seen
-        return file.getvalue(), pickler.buffers
+        return _Seen(file.getvalue(), pickler.buffers)
 
 
 def _size_of(value: Any) -> str:
