@@ -10,6 +10,7 @@ import copy
 import functools
 import importlib
 import operator
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -375,6 +376,26 @@ with seq.prefetch(1) as batches:
 """
     )
     assert "True\n" in printed
+
+
+def test_a_fork_draws_seeds_of_its_own() -> None:
+    """The server may have run a job while it imported a module; its workers must not all draw alike."""
+    import tensorflow as tf
+
+    from workers.job import tensorflow_draws
+
+    assert tf.constant(1) == 1
+    OfFunction(lambda x: x)[0]  # a job, so that TensorFlow's draws are looked after
+    assert tensorflow_draws._of_worker
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(into, str(tensorflow_draws._of_worker).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(out, 99)) != tensorflow_draws._of_worker
+    os.close(out)
+    os.close(into)
 
 
 # -- the random generators that are found

@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -84,17 +85,25 @@ def is_ready() -> bool:
 
 def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
     """Look after TensorFlow's draws from here on, if it is loaded."""
-    global _modules, _current, _is_worker, _of_worker
+    global _modules, _current, _is_worker
     if _modules is not None or not hasattr(sys.modules.get("tensorflow"), "function"):
         return
     modules = _Modules()
-    _current, _is_worker, _of_worker = current, is_worker, 1 + secrets.randbelow(_MAX)
+    _current, _is_worker = current, is_worker
+    _draw_of_worker()
+    if hasattr(os, "register_at_fork"):  # a module may have run a job when the server imported it
+        os.register_at_fork(after_in_child=_draw_of_worker)
     _modules = modules
     original_get_seed = modules.random_seed.get_seed
     modules.random_seed.get_seed = functools.wraps(original_get_seed)(functools.partial(_get_seed, original_get_seed))
     for name, compute in _STATELESS.items():
         _replace(modules.random, name, compute)
     _replace(modules.image, "sample_distorted_bounding_box_v2", _distorted_box)
+
+
+def _draw_of_worker() -> None:
+    global _of_worker
+    _of_worker = 1 + secrets.randbelow(_MAX)
 
 
 def source_of_seeds() -> tuple[int | None, Any]:
