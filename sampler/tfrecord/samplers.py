@@ -220,8 +220,9 @@ class TFRecordSequence(Sequence):
                     arrays: list[Any] = []
                     others: list[Any] = []
                     build = unflattener(flatten(as_numpy(some), arrays, others))
-                    if others:
-                        raise TypeError("strings, which are no array of bytes")
+                    if others:  # strings, which are no array of bytes
+                        self._at_once = 1
+                        break
                     for at in range(len(arrays[0])):
                         yield build(iter([array[at] for array in arrays]), iter(()))
                         epoch, index = self._behind(epoch, index)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ class Piece:
         self.close = weakref.finalize(self, os.close, self.descriptor)
         self.buffer = shared_memory.attach(self.descriptor, self.nbytes)
         self.bytes = shared_memory.view(self.buffer)
-        self.address = int(np.frombuffer(self.buffer, BYTE).__array_interface__["data"][0])
+        self.address = shared_memory.address_of(self.buffer)
 
 
 class Found(NamedTuple):
@@ -83,7 +82,7 @@ def find(array: Array) -> Found | None:
     """Where ``array`` lies in shared memory; None: it does not."""
     if not _shared or not array.size:
         return None
-    address = array.__array_interface__["data"][0]
+    address = shared_memory.address_of(array)
     spans = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
     low, high = (sum(bound(span, 0) for span in spans) for bound in (min, max))
     return find_bytes(address + low, high - low + array.itemsize)
@@ -91,14 +90,10 @@ def find(array: Array) -> Found | None:
 
 def find_bytes(address: int, nbytes: int) -> Found | None:
     """The same of the ``nbytes`` at ``address``."""
-    for start, piece in _pieces():
+    for start, piece in list(_shared.items()):
         if start <= address and address + nbytes <= start + piece.nbytes:
             return Found(piece, address - start)
     return None
-
-
-def _pieces() -> Iterator[tuple[int, Piece]]:
-    yield from list(_shared.items())
 
 
 def copy_of(source: memoryview, address: int) -> Piece:

@@ -117,10 +117,15 @@ def view(buffer: Any) -> memoryview:
     return np.frombuffer(buffer, np.uint8).data
 
 
+def address_of(buffer: Any) -> int:
+    """Where the first byte of an array or of another buffer lies."""
+    array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
+    return int(array.__array_interface__["data"][0])
+
+
 def is_equal(one: Any, other: Any) -> bool:
     """Whether two dense arrays of bytes of the same length are the same. At the speed of memory."""
-    addresses = [array.__array_interface__["data"][0] for array in (one, other)]
-    return bool(_libc.memcmp(*addresses, one.nbytes) == 0)
+    return bool(_libc.memcmp(address_of(one), address_of(other), one.nbytes) == 0)
 
 
 #: Linux allows a process 65,530 mappings; past this many of ours, batches are copied out instead.

@@ -6,13 +6,22 @@ import os
 import pickle
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import shared_memory
-from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced
-from .tree import ArrayPlace, Layout, unflattener
+from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced, Rest
+from .tree import Array, ArrayPlace, Layout, unflattener
+
+
+def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
+    """The batch that ``build`` (see :func:`unflattener`) makes of its arrays and its rest."""
+    if rest is None or type(rest) is list:
+        return build(iter(arrays), iter(rest or ()))
+    others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
+    return build(iter(arrays), iter(others))
 
 
 class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
@@ -62,10 +71,7 @@ class SlotReader:
                 np.ndarray(shape, dtype, buffers[at], offset + start, strides)
                 for dtype, shape, strides, at, start in places
             ]
-        if rest is None or type(rest) is list:
-            return build(iter(arrays), iter(rest or ()))
-        others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
-        return build(iter(arrays), iter(others))
+        return put_together(build, arrays, rest)
 
     def skip(self, placed: PlainPlaced) -> None:
         """Nobody wants the batch any more."""

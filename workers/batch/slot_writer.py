@@ -222,7 +222,7 @@ class SlotWriter:
         slots = self._job_slots
         places = []
         for array in arrays:
-            start = int(array.__array_interface__["data"][0])
+            start = shared_memory.address_of(array)
             for at, slot in enumerate(slots):
                 offset = start - slot.address
                 # Dense arrays only: a strided one may begin inside a slot and reach back out of it.

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .shared_memory import address_of
+
 SMALL_NBYTES = 32 << 10  # up to here a batch is copied out
 BYTE = np.dtype(np.uint8)
 
@@ -50,7 +52,7 @@ class Slot:
         self.nbytes = nbytes
         self.buffer = buffer
         self.bytes = np.ndarray((nbytes,), BYTE, buffer)
-        self.address = int(self.bytes.__array_interface__["data"][0])
+        self.address = address_of(self.bytes)
         self.used = 0  # bytes from the start that are spoken for
         self.lease: weakref.ref[Lease] | None = None  # what a job's empty() arrays are views of
 

@@ -62,7 +62,7 @@ class Reading:
         self._order(lambda: self.engine.schedule.add(number, index, shipped), at_once=False)
 
     def added(self) -> None:
-        """Tell the engine of what was added, many a time."""
+        """Tell the engine of what was added."""
         self.engine.executor.wake()
 
     def repeat(self, index: int, runs: int) -> Outcome:

@@ -21,6 +21,7 @@ import numpy as np
 
 from workers.batch import share, shared_memory
 from workers.batch.share import Found, Piece
+from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
@@ -87,7 +88,7 @@ def _part_of_shared(array: Any) -> Any:
     found = share.find(array)
     if found is None:
         return None
-    start = array.__array_interface__["data"][0] - found.piece.address
+    start = address_of(array) - found.piece.address
     whole = np.frombuffer(found.piece.bytes, np.uint8)
     return _strided, (whole, array.dtype, array.shape, array.strides, start)
 
@@ -108,7 +109,7 @@ def _memmap_reducer(array: Any) -> Any:
         base = base.base
     if type(array) not in (np.ndarray, np.memmap) or not (array.flags.c_contiguous or array.flags.f_contiguous):
         return None
-    offset = base.offset + array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    offset = base.offset + address_of(array) - address_of(base)
     order = "C" if array.flags.c_contiguous else "F"
     return _open_memmap, (os.fspath(str(base.filename)), array.dtype, offset, array.shape, order)
 
@@ -165,10 +166,6 @@ class ParcelMessage(NamedTuple):
     lengths: list[int]  # of the pieces, in bytes
 
 
-def _address(buffer: memoryview) -> int:
-    return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0])
-
-
 class Comparison(NamedTuple):
     """What :meth:`Parcel.compare` finds."""
 
@@ -190,12 +187,12 @@ class Parcel:
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
-            found = share.find_bytes(_address(buffer), buffer.nbytes)
+            found = share.find_bytes(address_of(buffer), buffer.nbytes)
             if found is None and before is not None and same and same[at]:
                 number, start, _ = before.table[at + 1]
                 found = Found(before.pieces[number], start)
             if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(places) < _MAX_OWN_PIECES:
-                found = Found(share.copy_of(buffer, _address(buffer)), 0)
+                found = Found(share.copy_of(buffer, address_of(buffer)), 0)
             if found is not None:
                 places[at] = found
             else:
@@ -225,7 +222,7 @@ class Parcel:
                 same.append(False)
                 continue
             piece, start, nbytes = self.table[at + 1]
-            shared = share.find_bytes(_address(buffer), buffer.nbytes)
+            shared = share.find_bytes(address_of(buffer), buffer.nbytes)
             if shared is not None:
                 same.append(shared.piece is self.pieces[piece] and shared.start == start)
             else:

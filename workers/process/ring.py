@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch import shared_memory
+from workers.batch.slot_reader import put_together
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import SMALL_NBYTES, Placed, Rest
 from workers.batch.tree import Layout, dumps, flatten, unflattener
@@ -27,11 +28,10 @@ _MAX_LAYOUTS = 256
 
 
 class InRing(NamedTuple):
-    """Where an item lies, as it is sent: InRing(b"...", 5, 1000100, None)."""
+    """Where an item lies, as it is sent: InRing(b"...", 5, None)."""
 
     layout: bytes  # a pickled Layout
     slot: int
-    nbytes: int
     rest: Rest
 
 
@@ -85,7 +85,7 @@ class Ring:
 
     def _as_shipped(self, placed: Placed) -> Shipped:
         (slot,) = placed.slots
-        shipped = Shipped(InRing(self._layouts[placed.layout], slot, placed.nbytes, placed.rest))
+        shipped = Shipped(InRing(self._layouts[placed.layout], slot, placed.rest))
         reference = _Reference(shipped, self._freed.append)
         reference.slot = slot
         self._shipped.add(reference)
@@ -162,7 +162,7 @@ class RingReader:
 
     def read(self, message: InRing) -> Any:
         """A copy of the item."""
-        layout, slot, _, rest = message
+        layout, slot, rest = message
         found = self._layouts.get(layout)
         if found is None:
             if len(self._layouts) >= _MAX_LAYOUTS:
@@ -174,7 +174,4 @@ class RingReader:
         arrays = [
             np.ndarray(shape, dtype, buffer, start, strides).copy("K") for dtype, shape, strides, _, start in places
         ]
-        others = rest if type(rest) is list else []
-        if rest is True or type(rest) is bytes:
-            others = pickle.loads(arrays.pop() if rest is True else rest)
-        return build(iter(arrays), iter(others))
+        return put_together(build, arrays, rest)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch import share
+from workers.batch.shared_memory import address_of
 
 from .replica import SHARED_NBYTES, Pickler
 
@@ -186,8 +187,8 @@ class _Looking(Pickler):
         """What stands for a large array that is not dense: to pickle it would copy it."""
         if array.nbytes < SHARED_NBYTES or array.flags.c_contiguous or array.flags.f_contiguous:
             return None
-        self.buffers.append(_Buffer(weakref.ref(array), _address(array), array.nbytes))
-        return _address(array), array.shape, array.strides, array.dtype.str
+        self.buffers.append(_Buffer(weakref.ref(array), address_of(array), array.nbytes))
+        return address_of(array), array.shape, array.strides, array.dtype.str
 
 
 def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
@@ -197,12 +198,8 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
     owner: Any = view.obj
     while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
         owner = owner.base
-    buffers.append(_Buffer(weakref.ref(owner), _address(np.frombuffer(view, np.uint8)), view.nbytes))
+    buffers.append(_Buffer(weakref.ref(owner), address_of(view), view.nbytes))
     return False
-
-
-def _address(array: Any) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:

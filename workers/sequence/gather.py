@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.batch.shared_memory import address_of
 from workers.batch.strings import Strings
 
 _READ_AHEAD = getattr(mmap, "MADV_WILLNEED", None)
@@ -33,7 +34,7 @@ def _read_ahead(array: Any, positions: Any) -> None:
     row = array.strides[0] if array.ndim else 0
     if _READ_AHEAD is None or mapping is None or not array.flags.c_contiguous or row <= 0:
         return
-    start = array.__array_interface__["data"][0] - np.frombuffer(mapping, np.uint8).__array_interface__["data"][0]
+    start = address_of(array) - address_of(mapping)
     for position in (np.asarray(positions) % len(array)).tolist():
         first = start + position * row
         page = first - first % mmap.PAGESIZE
