@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def test_a_job_that_always_ends_its_worker_raises_at_its_place(stage: str, how: 
                 assert part in str(error)
             del got[AT], expected[AT]
             assert all(map(same, got, expected))
+
+
+def test_a_job_that_ends_the_server_is_the_only_one_to_be_blamed() -> None:
+    """Not a long one, which was running each time."""
+
+    def end_at_1(index: int) -> int:
+        time.sleep(0.2 if index == 0 else 0.05)
+        if index == 1:
+            end_process("kill the server")
+        return index
+
+    with SequenceMap(list(range(8)), 2, end_at_1) as batches:
+        for _ in range(2):
+            got = read(batches)
+            assert isinstance(got.pop(1), WorkerDiedError)
+            assert got == [0, *range(2, 8)]
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.0003, 0.001, 0.003])

@@ -58,10 +58,14 @@ class Bench:
         row = self.sent[worker].pop(0)
         self.done(worker, row.sending, (row.epoch, row.index), ns)
 
-    def die(self, worker: int, running: bool = True) -> None:
+    def die(self, worker: int, running: bool = True, with_others: bool = False) -> None:
         rows = self.sent.pop(worker)
-        self.schedule.died(worker, rows[0].sending if running and rows else 0, "cause")
+        self.schedule.died(worker, rows[0].sending if running and rows else 0, "cause", with_others)
         self.start()
+
+    def die_with_server(self) -> None:
+        for worker in list(self.sent):
+            self.die(worker, with_others=True)
 
     def take(self) -> None:
         self.taken.append(self.untaken.pop(0))
@@ -286,6 +290,27 @@ def test_the_third_death_in_a_job_is_its_end() -> None:
     assert isinstance(failure, Failure)
     assert failure.error.args == ((0, 0, 3, ["cause"] * 3),)
     assert [outcome for _, outcome in bench.taken[1:]] == [(0, index) for index in range(1, 5)]
+
+
+def test_who_died_with_others_runs_alone_before_it_is_blamed() -> None:
+    bench = Bench(num_workers=3, explain=lambda *about: ValueError(about))
+    bench.schedule.begin(0, 9)
+    deaths = 0
+    for _ in range(100):
+        bench.turn()
+        running = {rows[0].index: worker for worker, rows in bench.sent.items() if rows}
+        if deaths:
+            assert len(running) <= 1 or deaths == 3
+        if 1 in running:  # it ends the server, before the others are through
+            deaths += 1
+            bench.die_with_server()
+        elif running:
+            bench.answer(running[min(running)])
+    assert deaths == 3
+    bench.finish()
+    assert bench.indices() == list(range(9))
+    assert [index for index, outcome in bench.taken if outcome != (0, index)] == [1]
+    assert bench.taken[1][1].value.error.args == ((0, 1, 3, ["cause"] * 3),)
 
 
 def test_an_abandoned_pass_leaves_nothing_behind() -> None:
@@ -515,8 +540,10 @@ def test_whatever_happens_each_index_comes_once(
             worker = draw.choice(list(bench.sent))
             rows = bench.sent[worker]
             what = draw.random()
-            if what < 0.1:
+            if what < 0.08:
                 bench.die(worker, running=draw.random() < 0.7)
+            elif what < 0.1:
+                bench.die_with_server()
             elif what < 0.2:
                 bench.schedule.ready(worker)
             elif what < 0.3 and rows:

@@ -125,7 +125,7 @@ class Driver:
             pid, how = event.death.pid, report.how(event.death)
             logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)
             self._watchdog.died(event.worker)
-            self._schedule.died(event.worker, event.running, event.death)
+            self._schedule.died(event.worker, event.running, event.death, event.death.is_with_server)
         else:
             self.fatal = event.error
 

@@ -32,6 +32,11 @@ class Death(NamedTuple):
     max_rss: int = 0  # in bytes; 0: not known
     stack: str = ""  # where it was, as faulthandler says
 
+    @property
+    def is_with_server(self) -> bool:
+        """All workers ended at once, because their server did."""
+        return self.exit_code is None and self.stuck is None
+
 
 @dataclasses.dataclass
 class Counts:

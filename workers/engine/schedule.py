@@ -80,6 +80,7 @@ class Schedule:
         self.ahead = passes.ahead
         self._again: list[int] = []  # heap of tickets to be sent again
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
+        self._suspects: set[int] = set()  # tickets that were running when several workers died at once
         self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
         self._repeated: list[tuple[int, Any]] = []  # their (index, result)
 
@@ -122,6 +123,7 @@ class Schedule:
         self._delivery.clear(head=self._passes.next)
         self._again.clear()
         self._deaths.clear()
+        self._suspects.clear()
         self._repeats.clear()
         self._repeated.clear()
 
@@ -163,6 +165,7 @@ class Schedule:
             self._bounds.learn(job_ns, nbytes)
         if self._deaths:
             self._deaths.pop(ticket, None)
+            self._suspects.discard(ticket)
         if ticket in self._repeats:
             del self._repeats[ticket]
             current = self._passes.of(ticket)
@@ -191,13 +194,18 @@ class Schedule:
         """{worker: sending}: it need not begin jobs up to this sending any more. The caller clears it."""
         return self._crew.cancelled
 
-    def died(self, worker: int, running: int, cause: Any = None) -> None:
-        """A worker is no more. ``running`` is the sending of the job it was in, 0 for none."""
+    def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
+        """A worker is no more. ``running`` is the sending of the job it was in, 0 for none. ``with_others``: all
+        died at once, and the job of any may have done it; each is then run with nothing beside it before it is
+        given up."""
         for sending, ticket in self._crew.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
                 causes.append(cause)
-                if self.runs_before(ticket) >= self._max_runs:
+                is_certain = not with_others or ticket in self._suspects
+                if with_others:
+                    self._suspects.add(ticket)
+                if is_certain and self.runs_before(ticket) >= self._max_runs:
                     at = self._passes.of(ticket)
                     error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
                     self.finish(ticket, Result(Failure(error, self.runs_before(ticket))))
@@ -219,7 +227,7 @@ class Schedule:
     def plan(self, num_untaken: int) -> list[Send]:
         """What to send now."""
         sends = self._resend()
-        if self._again:
+        if self._again or self._suspects:
             return sends  # what the consumer waits for comes before what is new
         bundle = self.bundle()
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
@@ -237,13 +245,17 @@ class Schedule:
 
     def _resend(self) -> list[Send]:
         """Send again what was with workers that died: one at a time and alone, so that a job which ends its worker
-        is known for certain."""
+        is known for certain. While there are suspects, nothing else runs beside it."""
         sends: list[Send] = []
+        if self._suspects and self._crew.num_out:
+            return sends
         if self._again:
             is_any_ready = self._crew.any_ready()
             for worker, member in self._crew.by_load():
                 if self._again and not member.jobs and (member.is_ready or not is_any_ready):
                     sends.append((worker, [self._send(member, heapq.heappop(self._again))]))
+                    if self._suspects:
+                        break
         return sends
 
     def _send(self, member: Member, ticket: int) -> JobRow:
