@@ -27,7 +27,8 @@ class Augmenter(ABC):
         """The augmented batch.
 
         Args:
-            x: examples (n, ...). The augmenter may write into it.
+            x: examples (n, ...); where they differ in shape, such as photos, an object array (n,) of them. The
+                augmenter may write into it.
             y: their classes, int32 or int64 (n,). The augmenter may write into it.
             num_augmentations_per_example: how many augmented examples to return for each of x. Whether one of
                 them is the original is the augmenter's choice.
@@ -47,7 +48,7 @@ class ContrastiveAugmenter(Augmenter):
 
     Args:
         process: ``example -> array``; called for each example and view, and draws its random numbers as any augmenter
-            does. The arrays of a batch must be of one shape.
+            does. Examples may differ in shape; what it returns must not.
         num_views: how many views there are of each example.
 
     Example:
@@ -70,9 +71,21 @@ class ContrastiveAugmenter(Augmenter):
 
         Returns:
             ((view, view, ...), y): ``num_views`` arrays (n, ...), of which row i is made from ``x[i]``.
+
+        Raises:
+            ValueError: ``process`` returned arrays of different shapes.
         """
-        views = (np.stack([np.asarray(self.process(example)) for example in x]) for _ in range(self.num_views))
-        return tuple(views), y
+        return tuple(self._view(x) for _ in range(self.num_views)), y
+
+    def _view(self, x: Any) -> Any:
+        views = [np.asarray(self.process(example)) for example in x]
+        for example, view in zip(x, views, strict=True):
+            if view.shape != views[0].shape:
+                raise ValueError(
+                    f"process must return arrays of one shape, not {views[0].shape} of an example of {np.shape(x[0])} "
+                    f"and {view.shape} of one of {np.shape(example)}"
+                )
+        return np.stack(views)
 
 
 AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]

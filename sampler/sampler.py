@@ -10,6 +10,7 @@ from workers import Sequence, current_job
 from workers.checks import check_index, check_int
 
 from .augmenter import AugmenterFunction, check_augmenter
+from .memory.ragged import check_stacked
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -82,17 +83,20 @@ class Sampler(Sequence, ABC):
         Raises:
             IndexError: there is no such batch.
             TypeError: the augmenter returned something else than a pair.
+            ValueError: what it returned does not stack.
         """
         if current_job() is None:
             return self[batch_id]  # seeds the generators for it, and comes back
         batch_id = check_index(batch_id, self)
         x, y = self.get_examples(batch_id, self.class_per_batch, self.examples_per_class_per_batch)
         if self.augmenter is None:
+            check_stacked(x, "without an augmenter, get_examples")
             return x, y
         batch = self.augmenter(x, y, self.num_augmentations_per_example, self.is_warmup)
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             got = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
             raise TypeError(f"augmenter must return (x, y), not a {type(batch).__name__}{got}")
+        check_stacked(batch[0], "augmenter")
         return batch[0], batch[1]
 
     def _identity(self) -> list[Any]:
@@ -130,7 +134,8 @@ class Sampler(Sequence, ABC):
             example_per_class: how many examples of each.
 
         Returns:
-            x: examples (num_classes * example_per_class, ...), nobody else's.
+            x: examples (num_classes * example_per_class, ...), nobody else's. Where they differ in shape: an object
+                array of them, or a list.
             y: their classes, integers (num_classes * example_per_class,).
         """
 
@@ -146,5 +151,5 @@ class Sampler(Sequence, ABC):
 
     @property
     @abstractmethod
-    def example_shape(self) -> tuple[int, ...]:
-        """The shape of one example, before augmentation."""
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one example, before augmentation; None along the axes in which they differ."""

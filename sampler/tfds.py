@@ -178,7 +178,7 @@ class _Stacked:
         if some.shape[1:] != self._array.shape[1:]:
             raise ValueError(
                 f"the examples of feature {self._key!r} must be of one shape, not {self._array.shape[1:]} and "
-                f"{some.shape[1:]}; make them so in preprocess_fn"
+                f"{some.shape[1:]}; make them so in preprocess_fn, or read them when they are drawn by in_memory=False"
             )
         self._array[self._filled : self._filled + len(some)] = some
         self._filled += len(some)

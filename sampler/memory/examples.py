@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from workers.batch.strings import Strings, shared
 from workers.sequence.gather import gather
 
+from .ragged import Ragged, are_arrays, batch_of, common_shape
+
+_NUM_LOOKED_AT = 16  # examples that are loaded to see whether they are of one shape
+
 
 class Examples:
     """The examples ``x`` of a sampler, by position.
 
     Args:
         x: an array or a ``np.memmap`` (n, ...), used as it is; a tensor (TensorFlow, torch, JAX), a data frame or a
-            list, made an array once. With ``load_example_fn``: items to load, such as paths, in anything that has a
-            length and can be indexed by position.
+            list, made an array once; a list of arrays that differ in shape. With ``load_example_fn``: items to load,
+            such as paths, in anything that has a length and can be indexed by position.
         load_example_fn: ``item of x -> array``; None: the items are the examples.
 
     Raises:
@@ -29,51 +33,60 @@ class Examples:
         if load_example_fn is not None and not callable(load_example_fn):
             raise TypeError(f"load_example_fn must be None or callable, not {load_example_fn!r:.200}")
         self.load_example_fn = load_example_fn
-        self.x = as_array(x) if load_example_fn is None else as_items(x)
+        self.x: Any = as_array(x) if load_example_fn is None else as_items(x)
         if not len(self.x):
             raise ValueError("x must have at least one element, not 0")
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """The examples at ``positions``, stacked; nobody else's.
+    def take(self, positions: NDArray[np.int64], must_stack: bool = False) -> NDArray[Any]:
+        """The examples at ``positions``, nobody else's: stacked, or, where they differ in shape, an object array (n,).
 
         Raises:
-            ValueError: the loaded examples differ in shape.
+            ValueError: ``must_stack``, and they differ in shape.
         """
-        if self.load_example_fn is None:
-            return np.asarray(gather(self.x, positions))
         at = positions.tolist()
-        loaded = [np.asarray(self.load_example_fn(self.x[position])) for position in at]
-        shape = loaded[0].shape
-        for position, example in zip(at, loaded, strict=True):
-            if example.shape != shape:
-                raise ValueError(
-                    f"load_example_fn must return arrays of one shape, not {shape} for x[{at[0]}] "
-                    f"and {example.shape} for x[{position}]"
-                )
-        return np.stack(loaded)
+        if self.load_example_fn is not None:
+            found = [np.asarray(self.load_example_fn(self.x[position])) for position in at]
+        elif isinstance(self.x, Ragged):
+            found = [self.x[position].copy() for position in at]
+        else:
+            return np.asarray(gather(self.x, positions))
+        batch = batch_of(found)
+        if must_stack and batch.shape[1:] != found[0].shape:
+            other, shape = next((i, each.shape) for i, each in enumerate(found) if each.shape != found[0].shape)
+            raise ValueError(
+                f"without an augmenter, examples must be of one shape, not {found[0].shape} for x[{at[0]}] "
+                f"and {shape} for x[{at[other]}]: an augmenter gets them as they are and may crop them; "
+                "or have load_example_fn resize them"
+            )
+        return batch
 
     def share(self) -> None:
         """Hold them in shared memory, and nowhere else."""
         if Strings.suit(self.x):
             self.x = Strings(list(self.x))
-        if isinstance(self.x, Strings):
+        if isinstance(self.x, (Strings, Ragged)):
             self.x.share()
         else:
             self.x = shared(self.x)
 
     def identity(self) -> list[Any]:
         """What tells them from others without looking at one, as JSON."""
-        return [len(self.x), list(self.x.shape[1:]) if self.load_example_fn is None else None]
+        return [len(self.x), list(self.x.shape[1:]) if isinstance(self.x, np.ndarray) else None]
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
-        """The shape of one example; with ``load_example_fn`` the first one is loaded for it."""
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one example, None along the axes in which they differ. With ``load_example_fn``: of 16 of them,
+        which are loaded for it."""
+        if isinstance(self.x, Ragged):
+            return common_shape(self.x.shapes)
         if self.load_example_fn is None:
             return tuple(self.x.shape[1:])
-        return np.shape(self.load_example_fn(self.x[0]))
+        n = len(self.x)
+        at = sorted({n * i // _NUM_LOOKED_AT for i in range(_NUM_LOOKED_AT)})
+        return common_shape(np.shape(self.load_example_fn(self.x[position])) for position in at)
 
 
 def as_items(x: Any) -> Any:
@@ -89,14 +102,16 @@ def as_items(x: Any) -> Any:
     return x
 
 
-def as_array(x: Any) -> NDArray[Any]:
+def as_array(x: Any) -> NDArray[Any] | Ragged:
     """``x`` as an array of examples; an array, mapped or not, is not copied."""
     x = as_items(x)
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and not (x.dtype.hasobject and x.ndim == 1 and are_arrays(x)):
         return x
-    advice = "make them one shape, or give load_example_fn"
+    advice = "make them one shape, or arrays, or give load_example_fn"
+    if isinstance(x, (list, tuple, np.ndarray)) and are_arrays(x) and len({each.shape for each in x}) > 1:
+        return Ragged(x)
     try:
-        array = np.asarray(x)
+        array = np.asarray(list(x))
     except ValueError as error:
         raise ValueError(f"x must hold examples of one shape, but it is ragged ({error}); {advice}") from None
     if array.dtype.hasobject or array.ndim == 0:

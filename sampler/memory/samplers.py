@@ -26,14 +26,16 @@ class SingleShotMemorySampler(Sampler):
 
     Args:
         x: the examples, one a class. An array or a ``np.memmap`` (n, ...) is used as it is; a tensor
-            (TensorFlow, torch, JAX) or a list is made an array once. With ``load_example_fn``: items to load,
-            such as paths, in anything that has a length and can be indexed by position.
+            (TensorFlow, torch, JAX) or a list is made an array once. Arrays of different shapes reach the augmenter
+            as an object array of them, which it may loop over; what it returns must stack. With
+            ``load_example_fn``: items to load, such as paths, in anything that has a length and can be indexed by
+            position.
         augmenter: see :class:`Sampler`. It makes the examples of a class: without one there is a single one.
         class_per_batch: how many elements of x go to the augmenter for a batch, 1 to len(x).
         steps_per_epoch: batches in an epoch.
         warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
-        load_example_fn: ``item of x -> array``, called for each drawn item; a batch is their stack.
+        load_example_fn: ``item of x -> array``, called for each drawn item; their shapes may differ.
         seed: what all random draws depend on; None: drawn once and kept in ``seed``.
 
     Raises:
@@ -86,12 +88,12 @@ class SingleShotMemorySampler(Sampler):
             y: their positions in ``x``, (num_classes,), int32; int64 where len(x) exceeds 2**31 - 1.
 
         Raises:
-            ValueError: ``num_classes`` is not 1 to len(x), or the loaded examples differ in shape.
+            ValueError: ``num_classes`` is not 1 to len(x), or the examples differ in shape and there is no augmenter.
         """
         draws = self._draws if num_classes == self._draws.k else self._draws_of(num_classes)
         positions = draws.view(self.epoch * self.steps_per_epoch + batch_id)
         y = positions.astype(np.int32 if draws.n < 2**31 else np.int64)
-        return self._examples.take(positions), y
+        return self._examples.take(positions, self.augmenter is None), y
 
     def _draws_of(self, class_per_batch: int) -> Draws:
         n = len(self._examples)
@@ -114,8 +116,9 @@ class SingleShotMemorySampler(Sampler):
         return len(self._examples)
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
-        """The shape of one element of x; with ``load_example_fn`` the first one is loaded for it."""
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one element of x, None along the axes in which they differ; with ``load_example_fn`` 16 of
+        them are loaded for it."""
         return self._examples.example_shape
 
 
@@ -136,7 +139,7 @@ class MultiShotMemorySampler(Sampler):
         total_examples_per_class: how many different examples of each class to draw from, chosen by ``seed``; None: all.
         augmenter: see :class:`Sampler`.
         warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
-        load_example_fn: ``item of x -> array``, called for each drawn item; a batch is their stack.
+        load_example_fn: ``item of x -> array``, called for each drawn item; their shapes may differ.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
         seed: what all random draws depend on; None: drawn once and kept in ``seed``.
 
@@ -203,7 +206,8 @@ class MultiShotMemorySampler(Sampler):
             y: their labels, (num_classes * examples_per_class,) or one-hot rows; the dtype of ``y``.
 
         Raises:
-            ValueError: ``num_classes`` is not 1 to the number of classes, or the loaded examples differ in shape.
+            ValueError: ``num_classes`` is not 1 to the number of classes, or the examples differ in shape and there is
+                no augmenter.
         """
         draws = self._draws
         if draws.steps_per_epoch != self.steps_per_epoch:
@@ -211,7 +215,7 @@ class MultiShotMemorySampler(Sampler):
         if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
             draws = self._draws_of(num_classes, examples_per_class)
         positions = draws.batch(self.epoch, batch_id)
-        return self._examples.take(positions), gather(self._index.y, positions)
+        return self._examples.take(positions, self.augmenter is None), gather(self._index.y, positions)
 
     def _draws_of(self, num_classes: int, examples_per_class: int) -> ClassDraws:
         return ClassDraws(self._index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
@@ -252,8 +256,9 @@ class MultiShotMemorySampler(Sampler):
         return len(self._index.positions)
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
-        """The shape of one example, before augmentation; with ``load_example_fn`` the first one is loaded for it."""
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one example, before augmentation, None along the axes in which they differ; with
+        ``load_example_fn`` 16 of them are loaded for it."""
         return self._examples.example_shape
 
 

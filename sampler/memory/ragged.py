@@ -1,0 +1,78 @@
+"""Examples of different sizes, such as photos: in one piece of memory, and as a batch that does not stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.batch.strings import shared
+
+
+class Ragged:
+    """Arrays that differ in shape, one behind the other in a single array, so that workers share them.
+
+    Args:
+        arrays: of any shapes and dtypes; they become one dtype, as ``np.stack`` would have it.
+    """
+
+    def __init__(self, arrays: Iterable[NDArray[Any]]) -> None:
+        arrays = list(arrays)
+        self.shapes = [array.shape for array in arrays]
+        self.ends = np.cumsum([array.size for array in arrays])
+        self.values = np.empty(int(self.ends[-1]), np.result_type(*{array.dtype for array in arrays}))
+        for array, end in zip(arrays, self.ends.tolist(), strict=True):
+            self.values[end - array.size : end] = array.ravel()
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, position: int) -> NDArray[Any]:
+        """A view: (height, width, 3), say."""
+        shape, end = self.shapes[position], int(self.ends[position])
+        return self.values[end - int(np.prod(shape, dtype=np.int64)) : end].reshape(shape)
+
+    def share(self) -> None:
+        """Hold them in shared memory, and nowhere else."""
+        self.values = shared(self.values)
+
+
+def are_arrays(x: Any) -> bool:
+    """Whether ``x`` is a list, a tuple or an object array of nothing but arrays of numbers."""
+    return len(x) > 0 and all(isinstance(each, np.ndarray) and not each.dtype.hasobject for each in x)
+
+
+def batch_of(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """``arrays`` stacked; or, where they differ in shape, the object array (n,) that holds them."""
+    if len({array.shape for array in arrays}) == 1:
+        return np.stack(arrays)
+    batch = np.empty(len(arrays), object)
+    batch[:] = arrays
+    return batch
+
+
+def common_shape(shapes: Iterable[tuple[int, ...]]) -> tuple[int | None, ...]:
+    """``shapes`` as one: None along the axes in which they differ.
+
+    Raises:
+        ValueError: they have different numbers of axes.
+    """
+    known = sorted(set(shapes))
+    if len({len(shape) for shape in known}) > 1:
+        raise ValueError(f"examples must all have the same number of axes, not {known[0]} and {known[-1]}")
+    return tuple(along[0] if len(set(along)) == 1 else None for along in zip(*known, strict=True))
+
+
+def check_stacked(part: Any, what: str) -> None:
+    """Raise a ValueError if ``part`` of a batch, or something within, is an object array of arrays: named ``what``."""
+    if isinstance(part, (tuple, list)):
+        for each in part:
+            check_stacked(each, what)
+    elif isinstance(part, np.ndarray) and part.dtype.hasobject and part.ndim == 1 and are_arrays(part):
+        shapes = sorted({each.shape for each in part})
+        raise ValueError(
+            f"{what} must return arrays that stack to one batch, not of shapes {shapes[0]} and {shapes[-1]}: "
+            "crop or resize them, or return a list of arrays"
+        )
