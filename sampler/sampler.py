@@ -21,7 +21,7 @@ def plain(get_examples: _Method) -> _Method:
     return get_examples
 
 
-class Sampler(Sequence, ABC):
+class Sampler(Sequence[tuple[Any, Any]], ABC):
     """A Sequence of batches of ``class_per_batch`` classes, each a function of (seed, epoch, batch_id) alone.
 
     A subclass defines :meth:`get_examples`, ``num_examples`` and ``example_shape``.

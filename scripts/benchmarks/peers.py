@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.jobs import Job
 
@@ -39,7 +39,7 @@ def serial(job: Job, num_workers: int) -> Iterator[Epoch]:
     yield lambda: (job[i] for i in range(len(job)))
 
 
-def ours(executor: str, num_workers_always: int | None = None) -> Open:
+def ours(executor: Literal["process", "thread"], num_workers_always: int | None = None) -> Open:
     @contextmanager
     def open_prefetch(job: Job, num_workers: int) -> Iterator[Epoch]:
         import workers

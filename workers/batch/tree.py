@@ -5,12 +5,14 @@ travel as bytes in shared memory; everything else in it (scalars, None, str, arr
 and travels pickled. The shape of the tree with dtype, shape and place of each array is its :class:`Layout`:
 sent once, then named by a number, so that a structure seen before costs no pickling.
 
-Tensors of TensorFlow, torch and JAX become numpy arrays.
+Tensors of TensorFlow, torch and JAX become numpy arrays; those that are no plain arrays (sparse, ragged, nested)
+cannot travel.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ _ARRAY, _REST, _TUPLE, _LIST, _DICT, _NAMEDTUPLE, _DATACLASS = range(7)
 _IS_ARRAY, _IS_REST = (_ARRAY,), (_REST,)
 _SCALARS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
+_NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO", "BCSR", "COO", "CSR"})
 
 
 class ArrayPlace(NamedTuple):
@@ -48,12 +51,50 @@ class Layout(NamedTuple):
     places: tuple[ArrayPlace, ...]
 
 
+class _NoArrayError(Exception):
+    """A leaf is a tensor that cannot become an array."""
+
+    def __init__(self, leaf: Any, reason: str) -> None:
+        super().__init__(leaf, reason)
+        self.leaf, self.reason = leaf, reason
+
+
 def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     """Take ``tree`` apart into ``arrays`` and ``rest``, which are appended to.
 
     Returns:
         Its spec: what :func:`unflattener` needs to put it together again.
+
+    Raises:
+        TypeError: a tensor in it cannot become an array; says where it is.
     """
+    try:
+        return _flatten(tree, arrays, rest)
+    except _NoArrayError as error:
+        where = _path_to(error.leaf, tree) or ""
+        if type(tree) is list and len(tree) == 1:  # the items of a job: the only one is the batch
+            where = where.removeprefix("[0]")
+        raise TypeError(f"batch{where} is a {type(error.leaf).__name__}, which {error.reason}") from error.__cause__
+
+
+def _path_to(leaf: Any, tree: Any) -> str | None:
+    """Where ``leaf`` is within ``tree``: ``[0]['x'].mask``; None: it is not."""
+    if tree is leaf:
+        return ""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(tree, dict):
+        parts = [(f"[{key!r}]", part) for key, part in tree.items()]
+    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        parts = [(f".{name}", part) for name, part in zip(tree._fields, tree, strict=True)]
+    elif isinstance(tree, (tuple, list)):
+        parts = [(f"[{at}]", part) for at, part in enumerate(tree)]
+    elif dataclasses.is_dataclass(tree) and hasattr(tree, "__dict__"):
+        parts = [(f".{name}", part) for name, part in tree.__dict__.items()]
+    found = ((step, _path_to(leaf, part)) for step, part in parts)
+    return next((step + path for step, path in found if path is not None), None)
+
+
+def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     kind = type(tree)
     if kind is np.ndarray:
         if tree.dtype.hasobject:
@@ -62,31 +103,36 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
         arrays.append(tree)
         return _IS_ARRAY
     if kind is tuple:
-        return (_TUPLE, *[flatten(part, arrays, rest) for part in tree])
+        return (_TUPLE, *[_flatten(part, arrays, rest) for part in tree])
     if kind in _SCALARS:
         rest.append(tree)
         return _IS_REST
     if kind is list:
-        return (_LIST, *[flatten(part, arrays, rest) for part in tree])
+        return (_LIST, *[_flatten(part, arrays, rest) for part in tree])
     if kind is dict:
         try:
             hash(keys := tuple(tree))
         except TypeError:
             return _as_rest(tree, rest)
-        return (_DICT, keys, *[flatten(part, arrays, rest) for part in tree.values()])
+        return (_DICT, keys, *[_flatten(part, arrays, rest) for part in tree.values()])
     if isinstance(tree, np.ndarray):
         return _flatten_subclass(tree, arrays, rest)
     if isinstance(tree, tuple) and hasattr(kind, "_fields"):
-        return (_NAMEDTUPLE, kind, *[flatten(part, arrays, rest) for part in tree])
+        return (_NAMEDTUPLE, kind, *[_flatten(part, arrays, rest) for part in tree])
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
         state = tree.__dict__
-        return (_DATACLASS, kind, tuple(state), *[flatten(part, arrays, rest) for part in state.values()])
-    package = kind.__module__.partition(".")[0]
-    if package in _TENSOR_PACKAGES and package in sys.modules:
+        return (_DATACLASS, kind, tuple(state), *[_flatten(part, arrays, rest) for part in state.values()])
+    if _is_of_framework(kind):  # type: ignore[arg-type]  # classes are hashable
         converted = to_numpy(tree)
         if converted is not tree:
-            return flatten(converted, arrays, rest)
+            return _flatten(converted, arrays, rest)
     return _as_rest(tree, rest)
+
+
+@functools.lru_cache(256)
+def _is_of_framework(kind: type) -> bool:
+    """Whether it is a class of TensorFlow, torch or JAX, or made of one, as those of torchvision are."""
+    return any(each.__module__.partition(".")[0] in _TENSOR_PACKAGES for each in kind.__mro__)
 
 
 def _as_rest(part: Any, rest: list[Any]) -> tuple[Any, ...]:
@@ -104,13 +150,37 @@ def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[
 
 def to_numpy(tensor: Any) -> Any:
     """``tensor`` of TensorFlow, torch or JAX as a numpy array; anything else as it is."""
-    if hasattr(tensor, "detach"):  # torch
-        return np.asarray(tensor.detach().cpu())
-    if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
-        return np.asarray(tensor.numpy())
-    if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
-        return np.asarray(tensor)
+    if type(tensor).__name__ in _NO_ARRAYS:
+        raise _NoArrayError(tensor, "is no plain array: return its parts, or make it dense")
+    try:
+        if hasattr(tensor, "detach"):
+            return _of_torch(tensor)
+        if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
+            return np.asarray(tensor.numpy())
+        if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
+            return np.asarray(tensor)
+    except _NoArrayError:
+        raise
+    except Exception as error:
+        raise _NoArrayError(tensor, f"does not become a numpy array: {error}") from error
     return tensor
+
+
+def _of_torch(tensor: Any) -> Any:
+    torch = sys.modules["torch"]
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else "sparse"
+        raise _NoArrayError(tensor, f"is {kind}: return its parts, or make it dense")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    name = str(tensor.dtype).partition(".")[2]
+    if name != "bfloat16" and not name.startswith("float8"):
+        return np.asarray(tensor)
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise _NoArrayError(tensor, f"is of {name}, which numpy knows with ml_dtypes: pip install ml_dtypes") from error
+    bits = torch.uint16 if tensor.itemsize == 2 else torch.uint8
+    return np.asarray(tensor.view(bits)).view(getattr(ml_dtypes, name))
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:

@@ -17,6 +17,7 @@ from workers.sequence.passes import Pass
 
 from .metadata import Metadata
 from .on_error import OnError
+from .tensors import Moved, Tensors
 
 if TYPE_CHECKING:
     from .sequence_map import SequenceMap
@@ -59,7 +60,41 @@ class Consumer:
                 del outcome  # no cycle with an error that it may hold
         metadata.time_to_get_next_batch += time.perf_counter() - start
         metadata.nb_batches += 1
+        if of._output is not None:
+            return self._as_tensors(of, begun, of._output.tensors)
         return begun.deliver() if self._collate_fn is None else self._collated(of, begun)
+
+    def _as_tensors(self, of: SequenceMap, begun: Pass, tensors: Tensors) -> Any:
+        """The next batch; those behind it, as far as they are there, are on the way to the device."""
+        ready = begun.ready
+        batch, marks = ready[-1]
+        if type(batch) is not Moved:
+            if self._collate_fn is not None:
+                batch = self._collated(of, begun, then=tensors)
+            else:
+                ready[-1] = tensors(batch), marks
+                batch = begun.deliver()
+        else:
+            begun.deliver()
+        batch.hand_over()
+        with of._lock:
+            if of._pass is begun and tensors.depth:
+                self._move_ahead(of, begun, tensors)
+        return batch.batch
+
+    def _move_ahead(self, of: SequenceMap, begun: Pass, tensors: Tensors) -> None:
+        while len(begun.ready) < tensors.depth and begun.take_ahead():
+            pass
+        ready = begun.ready
+        for at in reversed(range(len(ready))):  # the next one is the last of them
+            batch, marks = ready[at]
+            if type(batch) is Moved:
+                continue
+            try:
+                collated = batch if self._collate_fn is None else self._collate_fn(batch, source=of)
+                ready[at] = tensors(collated), marks
+            except Exception:  # raised when it is due
+                break
 
     def next_items(self, of: SequenceMap, begun: Pass, timeout_s: float) -> list[Any]:
         """All items of the next job of a pass that states do not count; none, if it is skipped.
@@ -111,7 +146,7 @@ class Consumer:
             finally:
                 del error, outcome  # no cycle with the error
 
-    def _collated(self, of: SequenceMap, begun: Pass) -> Any:
+    def _collated(self, of: SequenceMap, begun: Pass, then: Callable[[Any], Any] | None = None) -> Any:
         """As :meth:`Pass.deliver`; ``collate_fn`` is called in between, and a state that it takes counts the batch."""
         assert self._collate_fn is not None
         ready, position = begun.ready, begun.position
@@ -120,6 +155,7 @@ class Consumer:
         position.delivered = after
         try:
             batch = self._collate_fn(batch, source=of)
+            batch = batch if then is None else then(batch)
         except Exception as error:
             del ready[-1]
             if presentable(error) is error:

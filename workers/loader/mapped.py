@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from workers.errors import StateError
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
+from workers.sequence.chain import Batch_co
+from workers.sequence.chunked import Chunks, SequenceChunks
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
 from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
@@ -18,7 +21,7 @@ from workers.sequence.position import Position
 logger = logging.getLogger("workers")
 
 
-class Mapped(SequenceDerived, JobSource):
+class Mapped(SequenceDerived[Batch_co], JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
     _own_workers: int
@@ -117,8 +120,16 @@ class Mapped(SequenceDerived, JobSource):
         return super().state_dict()
 
 
+def _is_iterable_dataset(source: Any) -> bool:
+    """Whether it is one of torch's, which have a ``__getitem__`` that only raises, and may have a length."""
+    data = getattr(getattr(sys.modules.get("torch"), "utils", None), "data", None)
+    return data is not None and isinstance(source, data.IterableDataset)
+
+
 def is_indexed(source: Any) -> bool:
     """Whether the batches of ``source`` can be asked for by index."""
     if isinstance(source, Mapped):
         return source._is_indexed or source.is_stream
+    if isinstance(source, (Chunks, SequenceChunks)) or _is_iterable_dataset(source):
+        return False
     return hasattr(source, "__getitem__") and hasattr(source, "__len__")

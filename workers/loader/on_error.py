@@ -12,9 +12,9 @@ from workers.engine.handover import Outcome
 from workers.errors import presentable
 from workers.sequence.passes import Pass
 
-logger = logging.getLogger("workers")
+from .options import Policy
 
-Policy = str | Callable[[BaseException], str]
+logger = logging.getLogger("workers")
 
 
 class OnError:

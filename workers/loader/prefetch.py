@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from workers.checks import check_choice
-from workers.sequence.chain import makes
+from workers.checks import check_choice, short
+from workers.sequence.base import Sequence
+from workers.sequence.chain import Batch_co, makes
+from workers.sequence.chunked import batches as batches_of
 from workers.sequence.shuffle import SequenceShuffle
 
+from .mapped import is_indexed
+from .options import Executor, Output, Policy, check_source
 from .sequence_map import SequenceMap
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .options import PrefetchOptions
 
 
 def usable_cores() -> int:
@@ -27,39 +36,96 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-@makes("prefetch")
+class _Indexed(Protocol[Batch_co]):
+    """A list, a torch Dataset, a Keras PyDataset, ..."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Batch_co: ...
+
+
+@overload
+def prefetch(
+    sequence: Sequence[Batch_co] | Iterable[Batch_co] | _Indexed[Batch_co],
+    nb_workers: int | None = None,
+    max_queue_size: int | None = None,
+    *,
+    shuffle: bool = False,
+    **options: Unpack[PrefetchOptions],
+) -> SequenceMap[Batch_co]: ...
+@overload
 def prefetch(
     sequence: Any,
     nb_workers: int | None = None,
     max_queue_size: int | None = None,
-    executor: str = "process",
+    *,
+    shuffle: bool = False,
+    batch_size: int | None = None,
+    drop_last: bool = False,
+    collate_fn: Callable[[Any], Any] | None = None,
+    output: Output | None = None,
+    **options: Unpack[PrefetchOptions],
+) -> SequenceMap[Any]: ...
+def prefetch(
+    sequence: Any,
+    nb_workers: int | None = None,
+    max_queue_size: int | None = None,
+    executor: Executor = "process",
     seed: int | None = None,
     in_order: bool = True,
-    on_error: str | Callable[[BaseException], str] | None = None,
+    on_error: Policy | None = None,
     job_timeout: float | None = None,
     max_retries: int = 2,
     shuffle: bool = False,
-) -> SequenceMap:
+    *,
+    batch_size: int | None = None,
+    drop_last: bool = False,
+    collate_fn: Callable[[Any], Any] | None = None,
+    output: Output | None = None,
+) -> SequenceMap[Any]:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
+            Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
         nb_workers: None: the cores this process may use less one, at least 1.
-        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries: see :class:`SequenceMap`.
-        shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`.
+        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries, output: see :class:`SequenceMap`.
+        shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
+        batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
+        drop_last: leave out the last batch where samples are missing for it.
+        collate_fn: called in the workers with the list of a batch's samples; None: arrays and numbers are stacked,
+            within tuples and dicts. Without ``batch_size``: called with each item.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
 
+    Raises:
+        TypeError, ValueError: an argument is wrong. NotPicklableError: see :class:`SequenceMap`.
+
+    Source: ``torch.utils.data.DataLoader`` for the last four.
+
     >>> with prefetch([1, 2, 3], nb_workers=0) as batches:
     ...     print(list(batches))
     [1, 2, 3]
+    >>> with prefetch([1, 2, 3], nb_workers=0, batch_size=2) as batches:
+    ...     print(list(batches))
+    [array([1, 2]), array([3])]
     """
+    if collate_fn is not None and not callable(collate_fn):
+        raise TypeError(f"collate_fn must be a function or None, not {short(collate_fn)}")
     if check_choice("shuffle", shuffle, (True, False)):
         sequence = SequenceShuffle(sequence, seed=seed)
+    if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
+        raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
+    function = collate_fn
+    if batch_size is not None:
+        check_source(sequence)
+        if not is_indexed(sequence):
+            sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
+        sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
     return SequenceMap(
         sequence,
         max(1, usable_cores() - 1) if nb_workers is None else nb_workers,
+        function,
         max_queue_size=max_queue_size,
         executor=executor,
         seed=seed,
@@ -67,4 +133,9 @@ def prefetch(
         on_error=on_error,
         job_timeout=job_timeout,
         max_retries=max_retries,
+        as_items=False,
+        output=output,
     )
+
+
+makes("prefetch")(prefetch)

@@ -6,24 +6,29 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workers.checks import check_choice, check_int, check_seconds, short
 from workers.errors import StalePassError
 from workers.job import seeding
 from workers.job.task import one_function
 from workers.sequence.base import Sequence
-from workers.sequence.chain import makes
+from workers.sequence.chain import Batch_co, makes
 from workers.sequence.clock import on_behalf_of
 from workers.sequence.passes import Pass, PassIterator
 from workers.sequence.position import Position
 
+from . import tensors
 from .consumer import Consumer
 from .mapped import Mapped, is_indexed
 from .metadata import Metadata
-from .on_error import OnError, Policy
+from .on_error import OnError
+from .options import INHERITED, Executor, Output, Policy, bound, check_source
 from .pool import Pool, Settings
 from .sources import FedPass
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger("workers")
 
@@ -32,21 +37,9 @@ default_queue_timeout = 0.001  # seconds, as in trw
 #: What a pickled or copied one makes anew.
 _NOT_COPIED = "_consumer", "_pool", "_pass", "_iterator", "_lock"
 
-#: The options that are also those of what is made of it.
-_INHERITED = (
-    "debug_job_report_timeout",
-    "executor",
-    "in_order",
-    "job_timeout",
-    "max_queue_size",
-    "max_retries",
-    "on_error",
-    "queue_timeout",
-)
-
 
 @makes("map")
-class SequenceMap(Mapped):
+class SequenceMap(Mapped[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
@@ -80,6 +73,9 @@ class SequenceMap(Mapped):
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None: never.
         as_items: False: a list that ``function_to_run`` returns is one batch.
         max_retries: how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
+        output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors of it in the place of arrays, over the same
+            memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: as the
+            SequenceMap that this one is made of, else numpy arrays.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -100,13 +96,14 @@ class SequenceMap(Mapped):
         max_queue_size_pin: int | None = None,
         *,
         max_queue_size: int | None = None,
-        executor: str = "process",
+        executor: Executor = "process",
         seed: int | None = None,
         in_order: bool = True,
         on_error: Policy | None = None,
         job_timeout: float | None = None,
         max_retries: int = 2,
         as_items: bool = True,
+        output: Output | None = None,
     ) -> None:
         self._own_workers = check_int("nb_workers", nb_workers, 0)
         self.executor = check_choice("executor", executor, ("process", "thread"))
@@ -123,9 +120,14 @@ class SequenceMap(Mapped):
         self.collate_fn = collate_fn
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
-        self.max_queue_size = _bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
+        self.max_queue_size = bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
+        if output is not None:
+            self._output = tensors.Output(check_choice("output", output, (None, *tensors.OUTPUTS)))
+            self._output.tensors  # noqa: B018  # imports the framework, or raises, here
+        elif isinstance(source_split, SequenceMap):
+            self._output = source_split._output
         self._own_seed = seeding.check_seed(seed)
-        _check_source(source_split)
+        check_source(source_split)
         super().__init__(source_split)
         self._make_own()
         source = self._jobs()[0]
@@ -133,6 +135,29 @@ class SequenceMap(Mapped):
         if isinstance(source, SequenceMap) and not self._is_indexed:
             raise TypeError("of a source without indices, only the last map can have a collate_fn")
         self._start()
+
+    _output: tensors.Output | None = None  # what the loop gets in the place of arrays
+
+    def to_device(self, device: Any, depth: int = 2) -> Self:
+        """Deliver batches on ``device``, where the next ones are already while the loop works on one.
+
+        To a CUDA device they are copied from pinned memory, without waiting. On the CPU nothing is copied.
+
+        Args:
+            device: as ``output`` names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or ``"gpu"``;
+                ``"/GPU:0"`` of TensorFlow.
+            depth: how many batches are on the device ahead of the loop; they are beside ``max_queue_size``.
+
+        Returns:
+            This front-end itself.
+
+        Raises:
+            TypeError: ``output`` was not given. What the framework raises if it has no such device.
+        """
+        if self._output is None:
+            raise TypeError("to_device wants tensors: give output='torch', 'jax' or 'tf' to prefetch")
+        self._output = self._output.on(device, check_int("depth", depth, 0))
+        return self
 
     def _make_own(self) -> None:
         """What a copy has of its own."""
@@ -196,7 +221,7 @@ class SequenceMap(Mapped):
 
     # -- loops
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
         iterator = PassIterator(self, self._begin_pass())
         self._iterator = weakref.ref(iterator)
@@ -228,8 +253,8 @@ class SequenceMap(Mapped):
             self._pass = pool.begin(self, position, places, None)
             return self._pass
 
-    def __next__(self) -> Any:
-        return self.next_item(blocking=True)
+    def __next__(self) -> Batch_co:
+        return self.next_item(blocking=True)  # type: ignore[no-any-return]
 
     def next_item(self, blocking: bool) -> Any:
         """The next batch of the pass that was begun last; if there is none, one begins.
@@ -273,44 +298,35 @@ class SequenceMap(Mapped):
 
     # -- what is made of it, and the end
 
-    def _made(self, name: str, *arguments: Any) -> SequenceMap:
-        return SequenceMap(super()._made(name, *arguments), 0, **self._options())
+    def _made(self, name: str, *arguments: Any) -> SequenceMap[Any]:
+        made = SequenceMap(super()._made(name, *arguments), 0, **self._options())
+        made._output = self._output
+        return made
 
     def _options(self) -> dict[str, Any]:
         """What is made of it has these as well."""
-        return {name: getattr(self, name) for name in _INHERITED} | {"seed": self._own_seed}
+        return {name: getattr(self, name) for name in INHERITED} | {"seed": self._own_seed}
 
-    def _with_source(self, source: Any) -> SequenceMap:
+    def _with_source(self, source: Any) -> SequenceMap[Any]:
         # In this process: a part is small most often, as trw has it.
         own: dict[str, Any] = {"collate_fn": self.collate_fn, "as_items": self.as_items}
-        return SequenceMap(source, 0, self.function_to_run, **self._options(), **own)
+        made = SequenceMap(source, 0, self.function_to_run, **self._options(), **own)
+        made._output = self._output
+        return made
 
-    def subsample(self, nb_samples: int) -> SequenceMap:
+    if TYPE_CHECKING:  # a front-end makes front-ends
+
+        def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]: ...
+        def shuffle(self) -> SequenceMap[Batch_co]: ...
+        def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> SequenceMap[Batch_co]: ...
+
+    def subsample(self, nb_samples: int) -> SequenceMap[Any]:
         return self._with_source(self.source_split.subsample(nb_samples))
 
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceMap:
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceMap[Any]:
         return self._with_source(self.source_split.subsample_uids(uids, uids_name, new_sampler))
 
     def close(self) -> None:
         """End the workers. May be repeated. Batches that were delivered stay valid."""
         super().close()
         self._stop()
-
-
-def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
-    if max_queue_size is not None:
-        return check_int("max_queue_size", max_queue_size, 1, "None or an integer >= 1")
-    if max_queue_size_pin is not None:
-        return check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")
-    if max_jobs_at_once is None:
-        return None
-    per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
-    return per_worker * max(nb_workers, 1) if per_worker else 2**62
-
-
-def _check_source(source: Any) -> None:
-    if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
-        raise TypeError(
-            "source_split must have __len__ and __getitem__, or __iter__; "
-            f"{short(source)} ({type(source).__name__}) has neither"
-        )

@@ -131,6 +131,11 @@ class FedPass(Pass):
         finally:
             del error  # no cycle with this frame
 
+    def _outcome_that_is_there(self) -> Outcome | None:
+        if self.num_taken in self._unread:
+            return None
+        return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
+
     def fill_queue(self) -> None:
         """Read as many items as may be in work."""
         try:

@@ -16,7 +16,7 @@ from .base import Sequence
 from .gather import gather
 
 
-class SequenceArray(Sequence):
+class SequenceArray(Sequence[dict[str, Any]]):
     """Equally long arrays as a sequence of samples: sample ``i`` is a dict of the ``i``-th item of each.
 
     Args:

@@ -20,7 +20,7 @@ from workers.job.task import Task
 
 from . import state
 from .answers import HOOKS, Answers, is_default
-from .chain import Chain
+from .chain import Batch_co, Chain
 from .clock import Clock, asking, on_behalf_of
 from .order import ordered
 from .passes import Pass, PassIterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
-class Sequence(Chain, Answers, KerasDataset):
+class Sequence(Chain[Batch_co], Answers, KerasDataset):
     """Base of all sequences of batches.
 
     A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Random draws in them come from
@@ -67,7 +67,7 @@ class Sequence(Chain, Answers, KerasDataset):
             if getattr(cls, name) is not method:
                 setattr(cls, name, method)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Batch_co:
         """Batch ``index`` of the current epoch."""
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
 
@@ -114,7 +114,7 @@ class Sequence(Chain, Answers, KerasDataset):
 
     # -- loops
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
         return PassIterator(self, self._begin_pass())
 

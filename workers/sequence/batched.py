@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.checks import check_int
+from workers.checks import check_choice, check_int
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
-from .chain import makes
 from .derived import SequenceDerived
 from .passes import Ready
 
 
-@makes("batch")
 class SequenceBatch(SequenceDerived, JobSource):
-    """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`."""
+    """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`.
+
+    Args:
+        source_split: anything with ``__len__`` and ``__getitem__``.
+        batch_size, discard_batch_not_full: see :meth:`Sequence.batch`.
+        collate_fn: what makes a batch of the list of its samples; None: they are stacked.
+    """
 
     _has_places_of_source = False
 
-    def __init__(self, source_split: Sequence, batch_size: int, discard_batch_not_full: bool = False) -> None:
+    def __init__(
+        self,
+        source_split: Any,
+        batch_size: int,
+        discard_batch_not_full: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = discard_batch_not_full
+        self.discard_batch_not_full = bool(
+            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
+        )
+        self.collate_fn = collate_fn
         super().__init__(source_split)
-        if source_split._stride > 1:
+        if isinstance(source_split, Sequence) and source_split._stride > 1:
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
 
     def __len__(self) -> int:
@@ -40,15 +53,21 @@ class SequenceBatch(SequenceDerived, JobSource):
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start = self.source_split, index * self.batch_size
         stop = min(start + self.batch_size, self._source_length())
-        batch = source._samples_at(np.arange(start, stop))
-        if batch is not None:
-            return [batch]
+        if self.collate_fn is None and isinstance(source, Sequence):
+            batch = source._samples_at(np.arange(start, stop))
+            if batch is not None:
+                return [batch]
         found = [items_of_job(source, at) for at in range(start, stop)]
         samples = [item for items in found for item in items]
         if any(item is Loose.SAMPLES for item in samples):
             raise TypeError("batches of a function's lists cannot be batched again")
         if all(len(items) == 1 for items in found):
-            return [stack(samples)]
+            return [(self.collate_fn or stack)(samples)]
+        if self.collate_fn is not None:
+            raise TypeError(
+                "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
+                "none: collate in a function behind .batch()"
+            )
         return [Loose.SAMPLES, *samples]
 
     def _identity(self) -> list[Any]:
@@ -58,15 +77,17 @@ class SequenceBatch(SequenceDerived, JobSource):
         return ()  # the source's are of its samples
 
     def _groups(self) -> Regrouped | None:
-        has_lists = isinstance(self.source_split, JobSource)
+        has_lists = isinstance(self.source_split, JobSource) and self.collate_fn is None
         return Regrouped(self.batch_size, self.discard_batch_not_full) if has_lists else None
 
     def subsample(self, nb_samples: int) -> Sequence:
-        return SequenceBatch(self.source_split.subsample(nb_samples), self.batch_size, self.discard_batch_not_full)
+        return self._of(self.source_split.subsample(nb_samples))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
-        source = self.source_split.subsample_uids(uids, uids_name, new_sampler)
-        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full)
+        return self._of(self.source_split.subsample_uids(uids, uids_name, new_sampler))
+
+    def _of(self, source: Any) -> Sequence:
+        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
 
 
 def stack(samples: list[Any]) -> Any:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar, Unpack
+
+    from workers.loader.options import MapOptions, Output, PrefetchOptions
     from workers.loader.sequence_map import SequenceMap
 
     from .base import Sequence
+
+    Batch_co = TypeVar("Batch_co", covariant=True, default=Any)
+    Made = TypeVar("Made")
+else:
+    from typing import TypeVar
+
+    Batch_co = TypeVar("Batch_co", covariant=True)
 
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
@@ -26,9 +36,47 @@ def makes(name: str) -> Callable[[_Maker], _Maker]:
     return enter
 
 
-class Chain:
+class Chain(Generic[Batch_co]):
     """The methods that make a sequence of another one, which stays as it is. What is made begins where that stands
     now, and counts its own epochs from there. To close it closes nothing that it was made from."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def map(
+            self,
+            function_to_run: Callable[[Batch_co], list[Made]],
+            nb_workers: int = 0,
+            max_jobs_at_once: int | None = None,
+            queue_timeout: float | None = None,
+            collate_fn: None = None,
+            max_queue_size_pin: int | None = None,
+            **options: Unpack[MapOptions],
+        ) -> SequenceMap[Made]: ...
+        @overload
+        def map(
+            self,
+            function_to_run: Callable[[Batch_co], Made],
+            nb_workers: int = 0,
+            max_jobs_at_once: int | None = None,
+            queue_timeout: float | None = None,
+            collate_fn: None = None,
+            max_queue_size_pin: int | None = None,
+            **options: Unpack[MapOptions],
+        ) -> SequenceMap[Made]: ...
+        @overload
+        def map(
+            self,
+            function_to_run: Callable[[Batch_co], Any] | list[Callable[[Any], Any]] | None,
+            nb_workers: int = 0,
+            max_jobs_at_once: int | None = None,
+            queue_timeout: float | None = None,
+            collate_fn: Callable[..., Any] | None = None,
+            max_queue_size_pin: int | None = None,
+            *,
+            output: Output | None = None,
+            **options: Unpack[MapOptions],
+        ) -> SequenceMap[Any]: ...
 
     def map(
         self,
@@ -38,31 +86,54 @@ class Chain:
         queue_timeout: float | None = None,
         collate_fn: Callable[..., Any] | None = None,
         max_queue_size_pin: int | None = None,
-        **kwargs: Any,
-    ) -> SequenceMap:
+        **options: Any,
+    ) -> Any:
         """The batches that ``function_to_run`` makes of this sequence's, in ``nb_workers`` worker processes.
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. One that
                 returns a *list* yields its items one by one; with ``as_items=False`` the list is one batch.
             nb_workers: worker processes; 0: in this process, when asked.
-            max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin, **kwargs: as for
+            max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin, **options: as for
                 :class:`workers.SequenceMap`.
 
         Source: ``trw.train.Sequence.map``, for the order of the arguments.
         """
+        others: dict[str, Any] = {"max_jobs_at_once": max_jobs_at_once, "max_queue_size_pin": max_queue_size_pin}
         if queue_timeout is not None:
-            kwargs["queue_timeout"] = queue_timeout
-        options = {"max_jobs_at_once": max_jobs_at_once, "max_queue_size_pin": max_queue_size_pin, **kwargs}
-        made: SequenceMap = _makers["map"](self, nb_workers, function_to_run, collate_fn=collate_fn, **options)
-        return made
+            others["queue_timeout"] = queue_timeout
+        return _makers["map"](self, nb_workers, function_to_run, collate_fn=collate_fn, **others, **options)
 
-    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **kwargs: Any) -> SequenceMap:
-        """This sequence, computed ahead in the background: see :func:`workers.prefetch`."""
-        made: SequenceMap = _makers["prefetch"](self, nb_workers, max_queue_size, **kwargs)
-        return made
+    if TYPE_CHECKING:
 
-    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence:
+        @overload
+        def prefetch(
+            self,
+            nb_workers: int | None = None,
+            max_queue_size: int | None = None,
+            *,
+            shuffle: bool = False,
+            **options: Unpack[PrefetchOptions],
+        ) -> SequenceMap[Batch_co]: ...
+        @overload
+        def prefetch(
+            self,
+            nb_workers: int | None = None,
+            max_queue_size: int | None = None,
+            *,
+            shuffle: bool = False,
+            batch_size: int | None = None,
+            drop_last: bool = False,
+            collate_fn: Callable[[Any], Any] | None = None,
+            output: Output | None = None,
+            **options: Unpack[PrefetchOptions],
+        ) -> SequenceMap[Any]: ...
+
+    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **options: Any) -> Any:
+        """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
+        return _makers["prefetch"](self, nb_workers, max_queue_size, **options)
+
+    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
         """Batches of ``batch_size`` consecutive samples, stacked (dicts of arrays stay dicts of arrays).
 
         The samples are the items of this sequence. Where a function before returns lists, these are the samples; the
@@ -74,7 +145,7 @@ class Chain:
         """
         return self._made("batch", batch_size, discard_batch_not_full)
 
-    def shuffle(self) -> Sequence:
+    def shuffle(self) -> Sequence[Batch_co]:
         """The same batches (before :meth:`batch`: samples) in an order that is drawn anew for each epoch.
 
         The order is a function of (seed, epoch) and takes no memory. What the batches are does not change: each has
@@ -82,7 +153,7 @@ class Chain:
         """
         return self._made("shuffle")
 
-    def shard(self, rank: int, world: int, remainder: str = "drop") -> Sequence:
+    def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
         """The part of process ``rank`` of ``world`` in a data-parallel training: every ``world``-th batch.
 
         Its state is that of all ranks together: it may be loaded by another number of them.
@@ -95,15 +166,15 @@ class Chain:
         """
         return self._made("shard", rank, world, remainder)
 
-    def subsample(self, nb_samples: int) -> Sequence:
+    def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
         """A sequence of ``nb_samples`` samples, chosen at random (by ``seed``) and then fixed."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence:
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
         """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
-    def _made(self, name: str, *arguments: Any) -> Sequence:
+    def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
         """What the maker ``name`` makes of this. A front-end makes a front-end of it, whose workers work on it."""
-        made: Sequence = _makers[name](self, *arguments)
+        made: Sequence[Any] = _makers[name](self, *arguments)
         return made

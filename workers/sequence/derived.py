@@ -9,11 +9,12 @@ from workers.errors import StateError
 
 from .answers import defines_hooks
 from .base import Sequence
+from .chain import Batch_co
 from .clock import Clock, asking, on_behalf_of
 from .order import Permuted
 
 
-class SequenceDerived(Sequence):
+class SequenceDerived(Sequence[Batch_co]):
     """A sequence made from another one, whose seed, hooks and jobs it has. Its epochs are its own.
 
     It begins where the other one stands when it is made.

@@ -91,6 +91,17 @@ class Pass:
             return self.reading.peek(self.num_taken, timeout_s)
         return None
 
+    def take_ahead(self) -> bool:
+        """Take one more outcome, if it is there and has batches. What raises, or has none, is taken when it is due."""
+        outcome = self._outcome_that_is_there()
+        if outcome is None or type(outcome.value) is Failure or not outcome.value:
+            return False
+        self.take(outcome, outcome.value)
+        return True
+
+    def _outcome_that_is_there(self) -> Outcome | None:
+        return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
+
     def take(self, outcome: Outcome, items: list[Any]) -> None:
         """Have ``items``, which came of ``outcome``, ready for delivery; if there are none, it is delivered."""
         number = self.num_taken
@@ -117,6 +128,8 @@ class Pass:
             ready.reverse()
         if not ready and not carry:
             delivered = position.behind(place)
+        if self.ready:  # it is taken ahead
+            ready = [*ready, *self.ready]
         # Without a call in between: what a Ctrl-C has kept back is still to come.
         position.delivered, self.ready, self._carry = delivered, ready, carry
         self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job

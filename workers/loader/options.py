@@ -1,0 +1,67 @@
+"""The options of a front-end: their names and types, and which of them what is made of it has too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+from workers.checks import check_int, short
+
+from .mapped import is_indexed
+
+Executor: TypeAlias = Literal["process", "thread"]
+Output: TypeAlias = Literal["torch", "jax", "tf"]
+Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
+
+if TYPE_CHECKING:
+
+    class PrefetchOptions(TypedDict, total=False):
+        """What :func:`workers.prefetch` takes by name."""
+
+        executor: Executor
+        seed: int | None
+        in_order: bool
+        on_error: Policy | None
+        job_timeout: float | None
+        max_retries: int
+
+    class MapOptions(PrefetchOptions, total=False):
+        """What :meth:`Sequence.map` takes by name: see :class:`workers.SequenceMap`."""
+
+        debug_job_report_timeout: float | None
+        max_queue_size: int | None
+        as_items: bool
+
+
+#: What is made of a front-end has these as well.
+INHERITED = (
+    "debug_job_report_timeout",
+    "executor",
+    "in_order",
+    "job_timeout",
+    "max_queue_size",
+    "max_retries",
+    "on_error",
+    "queue_timeout",
+)
+
+
+def bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
+    """The bound on batches ahead of the consumer that the three arguments say; None: it is chosen."""
+    if max_queue_size is not None:
+        return check_int("max_queue_size", max_queue_size, 1, "None or an integer >= 1")
+    if max_queue_size_pin is not None:
+        return check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")
+    if max_jobs_at_once is None:
+        return None
+    per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
+    return per_worker * max(nb_workers, 1) if per_worker else 2**62
+
+
+def check_source(source: Any) -> None:
+    """Raise a TypeError if ``source`` can be neither indexed nor iterated."""
+    if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
+        raise TypeError(
+            "source_split must have __len__ and __getitem__, or __iter__; "
+            f"{short(source)} ({type(source).__name__}) has neither"
+        )

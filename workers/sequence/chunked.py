@@ -1,0 +1,90 @@
+"""Samples of a source that can only be iterated, as a sequence of batches that workers put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from workers.checks import check_choice, check_int
+from workers.job.task import Task
+
+from .base import Sequence
+from .batched import SequenceBatch, stack
+from .chain import makes
+from .derived import SequenceDerived, jobs_of
+
+
+class Chunks:
+    """Lists of ``batch_size`` items of ``source``, which are read as they are asked for."""
+
+    def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
+        self.source, self.batch_size, self.discard_batch_not_full = source, batch_size, discard_batch_not_full
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        items = iter(self.source)
+        while chunk := list(islice(items, self.batch_size)):
+            if len(chunk) < self.batch_size and self.discard_batch_not_full:
+                return
+            yield chunk
+
+
+class _OfEach:
+    """The batch of a list of items, each of which goes through the functions before."""
+
+    def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any]) -> None:
+        self.functions, self.as_items, self.collate_fn = functions, as_items, collate_fn
+
+    def __call__(self, items: list[Any]) -> Any:
+        task = Task(None, self.functions, 0, self.as_items)
+        samples = [sample for item in items for sample in task.run(0, (item,))]
+        if len(samples) != len(items):
+            raise TypeError(
+                "batch() of a source that has only __iter__ wants one sample for each of its items, but a function "
+                f"returned lists: {len(samples)} samples of {len(items)} items"
+            )
+        return self.collate_fn(samples)
+
+
+class SequenceChunks(SequenceDerived):
+    """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
+
+    _has_places_of_source = False
+
+    def __init__(
+        self,
+        source_split: Any,
+        batch_size: int,
+        discard_batch_not_full: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.discard_batch_not_full = bool(
+            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
+        )
+        self.collate_fn = collate_fn
+        super().__init__(source_split)
+
+    def __len__(self) -> int:
+        if not hasattr(jobs_of(self.source_split)[0], "__len__"):
+            raise TypeError(f"{type(self.source_split).__name__} has no length, so batches of it have none")
+        samples = self._source_length()
+        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
+
+    def _jobs(self) -> Any:
+        source, functions, as_items = jobs_of(self.source_split)
+        chunks = Chunks(source, self.batch_size, self.discard_batch_not_full)
+        return chunks, (_OfEach(functions, as_items, self.collate_fn or stack),), (False,)
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), self.batch_size, self.discard_batch_not_full]
+
+    def _length_of_epoch(self) -> int | None:
+        return None
+
+
+@makes("batch")
+def batches(source: Any, *arguments: Any) -> Sequence:
+    """What :meth:`Sequence.batch` makes of any source."""
+    is_read_here = hasattr(source, "_is_indexed") and not (source._is_indexed or source.is_stream)
+    return SequenceChunks(source, *arguments) if is_read_here else SequenceBatch(source, *arguments)
