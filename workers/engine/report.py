@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from workers import limits
+from workers.batch.memory_limit import available_nbytes
 from workers.errors import JobTimeoutError, WorkerDiedError, WorkerError, WorkerStartError, add_note
+from workers.limits import Limit
 
+from .bounds import Load
 from .executor import Death, Stuck
 
 
@@ -30,7 +34,7 @@ def how(death: Death) -> str:
         return f"killed by signal {-death.exit_code}"
 
 
-def given_up(epoch: int, index: int, deaths: int, causes: list[Death]) -> WorkerError:
+def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Load) -> WorkerError:
     """The error of a job that ended its worker ``deaths`` times."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
@@ -39,22 +43,38 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death]) -> Worker
             f"{where} took longer than {how(last)} in each of {deaths} attempts. Raise job_timeout, or see why it "
             f"hangs; its stack at the last timeout:\n{last.stack or '(none)'}"
         )
-    import psutil  # here: it takes longer to import than the rest of this package
-
-    memory = psutil.virtual_memory()
-    gigabytes = 1 / (1 << 30)
     is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0)
     ended = f"was {how(last)}" if is_killed else how(last)
     text = f"Worker process {last.pid} {ended} in {where}, for the {_ordinal(deaths)} time. "
-    text += f"It held up to {last.max_rss >> 20:,} MB of {memory.total * gigabytes:.1f} GB"
-    text += f"; {memory.available * gigabytes:.1f} GB are available now. "
+    limit, available = limits.memory(), available_nbytes()
+    text += f"It held up to {_mb(last.max_rss)}"
+    text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
+    text += f"; {_mb(max(0, available))} are available now. " if available is not None else ". "
     if is_killed and last.exit_code == -signal.SIGKILL:
-        text += "Most likely it was the out-of-memory killer: lower nb_workers or max_queue_size."
+        text += f"Most likely it was the out-of-memory killer: {what_to_lower(last.max_rss, load, limit)}."
     elif last.stack:
         text += f"Where it was:\n{last.stack}"
     else:
         text += "Something in the job ended its process."
     return WorkerDiedError(text)
+
+
+def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
+    """Which setting takes most of the memory, by the numbers. ``max_rss``: of the worker that was killed, in bytes."""
+    num_workers, num_batches, batch_nbytes = load
+    queue = num_batches * batch_nbytes
+    own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
+    batches = f"{num_batches} batches of {_mb(batch_nbytes)}, {_mb(queue)} in all"
+    is_one_too_much = limit is not None and own + batch_nbytes > 3 * limit.most // 4
+    if queue > num_workers * own and num_batches > 1 and not is_one_too_much:
+        return f"lower max_queue_size, which lets {batches}, be ahead of the loop"
+    if num_workers > 1 and not is_one_too_much:
+        return f"lower nb_workers, of which there are {num_workers} that hold up to {_mb(own)} each"
+    return f"make the batches smaller, as one job alone took up to {_mb(max(own, batch_nbytes))}"
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes >> 20:,} MB"
 
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable
 from typing import Any
 
+from workers import limits
 from workers.checks import check_choice
 from workers.sequence.chain import makes
 from workers.sequence.shuffle import SequenceShuffle
 
 from .sequence_map import SequenceMap
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and the quota of its cgroup."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 @makes("prefetch")
@@ -59,7 +45,7 @@ def prefetch(
         sequence = SequenceShuffle(sequence, seed=seed)
     return SequenceMap(
         sequence,
-        max(1, usable_cores() - 1) if nb_workers is None else nb_workers,
+        max(1, limits.cores() - 1) if nb_workers is None else nb_workers,
         max_queue_size=max_queue_size,
         executor=executor,
         seed=seed,
