@@ -8,7 +8,7 @@ from typing import Any
 
 from . import report
 from .delivery import Failure, Result
-from .executor import Died, Done, Event, Executor, Failed, Ready, Started
+from .executor import Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
@@ -121,6 +121,9 @@ class Driver:
         elif isinstance(event, Ready):
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
+        elif isinstance(event, NotStarted):
+            self._watchdog.died(event.worker)
+            self._schedule.died(event.worker, 0)
         elif isinstance(event, Died):
             pid, how = event.death.pid, report.how(event.death)
             logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)

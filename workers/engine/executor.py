@@ -85,13 +85,19 @@ class Died(NamedTuple):
     death: Death
 
 
+class NotStarted(NamedTuple):
+    """A worker of which Started was told could not be made after all. It was in no job."""
+
+    worker: int
+
+
 class Fatal(NamedTuple):
     """There is no point in going on."""
 
     error: BaseException
 
 
-Event = Started | Ready | Done | Failed | Died | Fatal
+Event = Started | NotStarted | Ready | Done | Failed | Died | Fatal
 
 
 class Executor(Protocol):

@@ -88,6 +88,20 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
     return error
 
 
+def too_few_processes(what: str, reason: str) -> WorkerStartError:
+    """The error, or its text the warning, of what could not be started; ``reason`` is the system's."""
+    allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
+    return WorkerStartError(
+        f"{what}: {reason}. Allowed are {allowed or 'as many as there is memory for'}; threads count too, and all that "
+        "else runs there. Lower nb_workers, or raise the limit."
+    )
+
+
+def too_few_workers(asked: int, started: int, reason: str) -> WorkerStartError:
+    """The same of a pool's workers."""
+    return too_few_processes(f"{asked} workers were asked for, {started or 'none'} could be started", reason)
+
+
 def _ordinal(number: int) -> str:
     return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
 
