@@ -74,6 +74,22 @@ with prefetch(Numbers(seed=1), 8) as batches:
     assert number == str(workers)
 
 
+def test_a_second_pool(group: Path) -> None:
+    """Its workers do not take the last process that its own thread needs."""
+    program = """
+with prefetch(Numbers(seed=1), 1) as one:
+    show(one)
+    allow(6)
+    with prefetch(Numbers(seed=1), 30) as two:
+        show(two)
+        show(one)
+        print(len(workers()))
+"""
+    text, number = run(group, program)
+    assert text.startswith("30 workers were asked for, 1 could be started")
+    assert number == "2"
+
+
 @pytest.mark.parametrize(
     ("most", "text"),
     [
@@ -113,26 +129,32 @@ except WorkerStartError as error:
 def test_a_worker_that_cannot_be_replaced(group: Path) -> None:
     """The others go on, the log says it once; when there is room again, it is replaced after all."""
     program = """
+told = []
+logging.getLogger("workers").addFilter(lambda record: told.append(record.getMessage()) or True)
 with prefetch(Numbers(seed=1), 3) as batches:
-    for number in range(6):
-        if number == 1:
-            allow(1)
-            for process in workers()[:2]:
-                process.kill()
+    show(batches)
+    allow(1)
+    for process in workers()[:2]:
+        process.kill()
+        while not any("could be started" in text for text in told):
+            time.sleep(0.01)
         show(batches)
-    print(len(workers()))
+    while len(workers()) > 1:
+        time.sleep(0.01)
+    show(batches)
+    print("one")
     allow(100)
     while len(workers()) < 3:
         time.sleep(0.01)
     show(batches)
     print("all")
 """
-    *log, number, end = run(group, program)
+    *log, one, end = run(group, program)
     assert sum("was lost: killed by SIGKILL" in line for line in log) == 2
     (text,) = [line for line in log if "was lost" not in line]
     assert text.startswith("3 workers were asked for, ")
     assert "Allowed are 1 by" in text
-    assert (number, end) == ("1", "all")
+    assert (one, end) == ("one", "all")
 
 
 def test_the_last_worker_cannot_be_replaced(group: Path) -> None:
