@@ -25,6 +25,7 @@ LOAD = Load(2, 6, 10 * MB)
         (KILLED, "killed by SIGKILL"),
         (Death(9, -signal.SIGSEGV), "killed by SIGSEGV"),
         (Death(9, -63), "killed by signal 63"),
+        (Death(9, -signal.SIGBUS, shortened=("x has 2 bytes",)), "killed by SIGBUS (x has 2 bytes)"),
         (Death(9, 3), "exited with code 3"),
         (Death(9), "killed with its server"),
         (TIMED_OUT, "job_timeout = 2.5 s"),

@@ -28,6 +28,9 @@ def how(death: Death) -> str:
         return "killed with its server"
     if death.exit_code >= 0:
         return f"exited with code {death.exit_code}"
+    if death.exit_code == -signal.SIGBUS:
+        told = "; ".join(death.shortened) or "as by reading behind the end of a mapped file that was made shorter"
+        return f"killed by SIGBUS ({told})"
     try:
         return f"killed by {signal.Signals(-death.exit_code).name}"
     except ValueError:

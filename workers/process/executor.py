@@ -244,7 +244,7 @@ class ProcessExecutor:
         while self._from_worker(worker):  # what it had sent before it died
             pass
         running, _ = worker.page.look()
-        death = worker.death(exit_code, max_rss)
+        death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
         self._remove(name)
         self._events.append(events.Died(name, running, death))
         if not worker.is_ready:
