@@ -164,7 +164,7 @@ with prefetch(Numbers(seed=1), 1) as batches:
     allow(1)
     workers()[0].kill()
     try:
-        for _ in range(3):
+        while True:
             show(batches)
     except WorkerStartError as error:
         print(error)
@@ -180,7 +180,7 @@ with prefetch(Numbers(seed=1), 1) as batches:
     allow(1)
     psutil.Process().children()[0].kill()
     try:
-        for _ in range(3):
+        while True:
             show(batches)
     except WorkerStartError as error:
         print(error)

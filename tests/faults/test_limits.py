@@ -81,7 +81,7 @@ class Greedy(Arrays):
     def __getitem__(self, index):
         return len(np.ones(600 << 17)) if index == 1 else index
 
-with prefetch(Greedy(8), 2) as batches:
+with prefetch(Greedy(8), 1) as batches:
     batches = iter(batches)
     print(next(batches))
     try:
@@ -93,8 +93,8 @@ with prefetch(Greedy(8), 2) as batches:
     before, text, after = run(program, limit=enter(group))
     assert (before, after) == ("0", "2")
     assert "was killed by SIGKILL in batch 1 of epoch 0, for the third time" in text
-    assert re.search(rf"held up to 3\d\d MB of 400 MB \(memory.\w+ of the control group {group}\);", text)
-    assert "make the batches smaller, as one job alone took up to 3" in text
+    assert re.search(rf"held up to \d+ MB of 400 MB \(memory.\w+ of the control group {group}\);", text)
+    assert "make the batches smaller, as one job alone took up to" in text
 
 
 @pytest.mark.parametrize("files", [20, 40, 64])

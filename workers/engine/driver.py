@@ -50,8 +50,9 @@ class Driver:
         """Turn the crank once. Returns: how long the next poll may take."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
-        if self.fatal is not None:
-            return None  # what else has come may be of a worker that has nothing to work on
+            if self.fatal is not None:  # what has come behind it may be of a worker that has nothing to work on
+                self._deliver()
+                return None
         self._obey()
         self._watchdog.tick()
         if self._schedule.may_relieve():

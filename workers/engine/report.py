@@ -50,11 +50,12 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Loa
     ended = f"was {how(last)}" if is_killed else how(last)
     text = f"Worker process {last.pid} {ended} in {where}, for the {_ordinal(deaths)} time. "
     limit, available = limits.memory(), available_nbytes()
-    text += f"It held up to {_mb(last.max_rss)}"
+    max_rss = max(death.max_rss for death in causes)
+    text += f"It held up to {_mb(max_rss)}"
     text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
     text += f"; {_mb(max(0, available))} are available now. " if available is not None else ". "
     if is_killed and last.exit_code == -signal.SIGKILL:
-        text += f"Most likely it was the out-of-memory killer: {what_to_lower(last.max_rss, load, limit)}."
+        text += f"Most likely it was the out-of-memory killer: {what_to_lower(max_rss, load, limit)}."
     elif last.stack:
         text += f"Where it was:\n{last.stack}"
     else:
@@ -68,7 +69,7 @@ def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
     queue = num_batches * batch_nbytes
     own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
     batches = f"{num_batches} batches of {_mb(batch_nbytes)}, {_mb(queue)} in all"
-    is_one_too_much = limit is not None and own + batch_nbytes > 3 * limit.most // 4
+    is_one_too_much = limit is not None and own + batch_nbytes > limit.most // 2
     if queue > num_workers * own and num_batches > 1 and not is_one_too_much:
         return f"lower max_queue_size, which lets {batches}, be ahead of the loop"
     if num_workers > 1 and not is_one_too_much:
