@@ -29,6 +29,7 @@ class Rows(Sequence):
     def __getitem__(self, index: int) -> int:
         if index == self.at:
             os.truncate(self.path, NBYTES // 2)
+            return int(self.data[-1].sum())
         return int(self.data[index].sum())
 
 
@@ -70,16 +71,14 @@ def test_gone_while_it_is_read(path: Path) -> None:
 
 
 def test_shortened_while_it_is_read(path: Path) -> None:
-    with prefetch(Rows(path, at=12), 1, max_retries=0) as batches:
-        assert [next(batches) for _ in range(12)] == [0] * 12
-        with pytest.raises(WorkerDiedError) as raised:
-            next(batches)
-    told = f"was killed by SIGBUS ({path} has 524,288 bytes now, and 1,048,576 are mapped) in batch 12 of epoch 0"
+    with prefetch(Rows(path, at=0), 1, max_retries=0) as batches, pytest.raises(WorkerDiedError) as raised:
+        next(batches)
+    told = f"was killed by SIGBUS ({path} has 524,288 bytes now, and 1,048,576 are mapped) in batch 0 of epoch 0"
     assert told in str(raised.value)
     assert "in __getitem__" in str(raised.value)
 
 
 def test_shortened_and_tried_again(path: Path) -> None:
     """The worker that takes its place cannot open it."""
-    with prefetch(Rows(path, at=12), 1) as batches, pytest.raises(ValueError, match="too short"):
+    with prefetch(Rows(path, at=0), 1) as batches, pytest.raises(ValueError, match="too short"):
         list(batches)
