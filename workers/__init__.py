@@ -16,6 +16,7 @@
 The rooms, each of which knows only those before it:
 
 - ``checks``, ``errors``: bad arguments, and what is raised.
+- ``limits``: how much memory, how many processes and cores there are for us, in a container too.
 - ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from control_groups import enter, limited
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,45 +59,42 @@ def test_address_space() -> None:
     assert "1,073,741,824" in lines[3] or "1.00 GiB" in lines[3]
 
 
-def _group() -> Iterator[Path]:
-    """Control groups of this process in which others may be made."""
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            if controllers == "memory":
-                yield Path("/sys/fs/cgroup/memory" + path)
-            elif controllers == "":
-                yield Path("/sys/fs/cgroup" + path)
-
-
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A control group of 400 MB."""
-    for parent in _group():
-        made = parent / f"prefetch-test-{os.getpid()}"
-        try:
-            made.mkdir()
-        except OSError:
-            continue
-        try:
-            for name in ("memory.max", "memory.limit_in_bytes"):
-                if (made / name).exists():
-                    (made / name).write_text(str(400 << 20))
-                    yield made
-                    return
-        except OSError:
-            continue
-        finally:
-            made.rmdir()
-    pytest.skip("no control group of this machine may be limited by this user")
+    with limited("memory", 400 << 20, "memory.max", "memory.limit_in_bytes") as made:
+        yield made
 
 
 def test_control_group(group: Path) -> None:
     """What is over the limit is not touched: nobody is killed."""
-    enter = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
-    lines = run("with prefetch(Arrays(250 << 20), 1) as batches: tell(batches)", limit=enter)
+    lines = run("with prefetch(Arrays(250 << 20), 1) as batches: tell(batches)", limit=enter(group))
     assert lines[:3] + lines[4:] == ["0", "1", "2", "4", "5"]
     assert "262,144,000" in lines[3] or "bytes of shared memory do not fit" in lines[3]
+
+
+def test_out_of_memory_in_a_control_group(group: Path) -> None:
+    """The error names the limit of the group, and what takes most of it."""
+    program = """
+from workers import WorkerDiedError
+class Greedy(Arrays):
+    def __getitem__(self, index):
+        return len(np.ones(600 << 17)) if index == 1 else index
+
+with prefetch(Greedy(8), 1) as batches:
+    batches = iter(batches)
+    print(next(batches))
+    try:
+        next(batches)
+    except WorkerDiedError as error:
+        print(error)
+    print(next(batches))
+"""
+    before, text, after = run(program, limit=enter(group))
+    assert (before, after) == ("0", "2")
+    assert "was killed by SIGKILL in batch 1 of epoch 0, for the third time" in text
+    assert re.search(rf"held up to \d+ MB of 400 MB \(memory.\w+ of the control group {group}\);", text)
+    assert "make the batches smaller, as one job alone took up to" in text
 
 
 @pytest.mark.parametrize("files", [20, 40, 64])

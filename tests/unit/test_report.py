@@ -6,13 +6,17 @@ import signal
 
 import pytest
 
+from workers.engine.bounds import Load
 from workers.engine.executor import Death, Stuck
-from workers.engine.report import given_up, how, not_started
+from workers.engine.report import given_up, how, not_started, what_to_lower
 from workers.errors import JobTimeoutError, WorkerDiedError
+from workers.limits import Limit
 
 TIMED_OUT = Death(9, -signal.SIGKILL, Stuck(job_timeout_s=2.5, stack="in sleep"), stack="in sleep")
 UNBEGUN = Death(9, -signal.SIGKILL, Stuck(unbegun_s=33.4))
 KILLED = Death(9, -signal.SIGKILL, max_rss=5 << 30)
+MB = 1 << 20
+LOAD = Load(2, 6, 10 * MB)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,7 @@ KILLED = Death(9, -signal.SIGKILL, max_rss=5 << 30)
         (KILLED, "killed by SIGKILL"),
         (Death(9, -signal.SIGSEGV), "killed by SIGSEGV"),
         (Death(9, -63), "killed by signal 63"),
+        (Death(9, -signal.SIGBUS, shortened=("x has 2 bytes",)), "killed by SIGBUS (x has 2 bytes)"),
         (Death(9, 3), "exited with code 3"),
         (Death(9), "killed with its server"),
         (TIMED_OUT, "job_timeout = 2.5 s"),
@@ -32,7 +37,7 @@ def test_how(death: Death, text: str) -> None:
 
 
 def test_a_job_that_timed_out_each_time() -> None:
-    error = given_up(2, 7, 3, [TIMED_OUT] * 3)
+    error = given_up(2, 7, 3, [TIMED_OUT] * 3, LOAD)
     assert type(error) is JobTimeoutError
     assert "batch 7 of epoch 2 took longer than job_timeout = 2.5 s in each of 3 attempts" in str(error)
     assert str(error).endswith("in sleep")
@@ -51,7 +56,7 @@ def test_a_job_that_timed_out_each_time() -> None:
     ],
 )
 def test_a_job_that_ended_its_worker(deaths: list[Death], parts: list[str]) -> None:
-    error = given_up(0, 1, len(deaths), deaths)
+    error = given_up(0, 1, len(deaths), deaths, LOAD)
     assert type(error) is WorkerDiedError
     for part in parts:
         assert part in str(error)
@@ -62,3 +67,22 @@ def test_a_job_that_ended_its_worker(deaths: list[Death], parts: list[str]) -> N
 def test_workers_that_do_not_start() -> None:
     error = not_started(6, how(Death(9, 1)), "where it crashed")
     assert "6 workers in a row ended before they could take a job, the last one exited with code 1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("max_rss", "load", "text"),
+    [
+        (
+            70 * MB,
+            Load(4, 20, 10 * MB),
+            "lower max_queue_size, which lets 20 batches of 10 MB, 200 MB in all",
+        ),
+        (120 * MB, Load(4, 20, 10 * MB), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
+        (70 * MB, Load(4, 20, 0), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
+        (350 * MB, Load(4, 20, 10 * MB), "make the batches smaller, as one job alone took up to 300 MB"),
+        (350 * MB, Load(1, 1, 310 * MB), "make the batches smaller, as one job alone took up to 310 MB"),
+        (200 * MB, Load(1, 4, 10 * MB), "make the batches smaller, as one job alone took up to 160 MB"),
+    ],
+)
+def test_what_takes_most_of_the_memory(max_rss: int, load: Load, text: str) -> None:
+    assert text in what_to_lower(max_rss, load, Limit(400 * MB, "a group"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["checks", "errors", "job", "batch", "engine", "process", "for_keras", "sequence", "loader", "sampler"]
+FIRST = ["checks", "errors", "limits"]
+ROOMS = [*FIRST, "job", "batch", "engine", "process", "for_keras", "sequence", "loader", "sampler"]
 FILES = sorted([*(ROOT / "workers").rglob("*.py"), *(ROOT / "sampler").rglob("*.py")])
 
 

@@ -5,9 +5,8 @@ Shared memory is handed out on credit, and who touches what is not there is kill
 
 from __future__ import annotations
 
-import os
+from workers import limits
 
-_ROOT = "/sys/fs/cgroup"
 #: (limit, usage, in memory.stat what of that can be reclaimed) of control groups, version 2 and 1.
 _FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -15,10 +14,10 @@ _FILES = (
 )
 
 
-def available_nbytes(proc: str = "/proc", root: str = _ROOT) -> int | None:
+def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
     """Bytes that may still be taken; None: not known here."""
     found = [_of_machine(proc)]
-    for group in _groups(proc, root):
+    for group in limits.groups("memory", proc, root):
         found += [_of_group(group, *files) for files in _FILES]
     return min((each for each in found if each is not None), default=None)
 
@@ -42,26 +41,6 @@ def _of_machine(proc: str) -> int | None:
     except (OSError, ValueError):
         pass
     return None
-
-
-def _groups(proc: str, root: str) -> list[str]:
-    """The folders of the groups this process is in, and of those they are in."""
-    found = [root]  # in a container often the only one to be seen
-    try:
-        with open(f"{proc}/self/cgroup") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
-    except OSError:
-        return found
-    for _, controllers, path in lines:
-        if controllers not in ("", "memory"):
-            continue
-        base = f"{root}/memory" if controllers else root
-        inner = path
-        while inner.strip("/"):
-            found.append(base + inner)
-            inner = os.path.dirname(inner)
-        found.append(base)
-    return found
 
 
 def _of_group(folder: str, limit: str, usage: str, reclaimable: str) -> int | None:

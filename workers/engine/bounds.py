@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
 BUNDLE_NS = 10_000_000
 MAX_BUNDLE = 128
@@ -14,6 +16,14 @@ _MAX_AHEAD = 1024
 
 _WEIGHT = 0.1  # of the last job in the moving averages
 _FADE = 0.99  # of the slowest job, with each one that follows
+
+
+class Load(NamedTuple):
+    """What a pool holds in memory at most: Load(4, 10, 25_000_000)."""
+
+    num_workers: int
+    num_batches: int  # finished or in work ahead of the consumer
+    batch_nbytes: int  # of one, lately; 0: not known
 
 
 class Bounds:
@@ -47,6 +57,10 @@ class Bounds:
         enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns) / self._job_ns
         fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
         return int(max(least, min(enough, fits, _MAX_AHEAD)))
+
+    def load(self) -> Load:
+        """What the workers and the batches ahead of the consumer take."""
+        return Load(self._num_workers, self.bound(), int(self._job_nbytes))
 
     def bundle(self) -> int:
         """How many jobs to send together."""

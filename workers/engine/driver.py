@@ -8,7 +8,7 @@ from typing import Any
 
 from . import report
 from .delivery import Failure, Result
-from .executor import Died, Done, Event, Executor, Failed, Ready, Started
+from .executor import Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
@@ -50,8 +50,9 @@ class Driver:
         """Turn the crank once. Returns: how long the next poll may take."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
-        if self.fatal is not None:
-            return None  # what else has come may be of a worker that has nothing to work on
+            if self.fatal is not None:  # what has come behind it may be of a worker that has nothing to work on
+                self._deliver()
+                return None
         self._obey()
         self._watchdog.tick()
         if self._schedule.may_relieve():
@@ -121,6 +122,9 @@ class Driver:
         elif isinstance(event, Ready):
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
+        elif isinstance(event, NotStarted):
+            self._watchdog.died(event.worker)
+            self._schedule.died(event.worker, 0)
         elif isinstance(event, Died):
             pid, how = event.death.pid, report.how(event.death)
             logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)

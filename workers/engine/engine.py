@@ -23,6 +23,7 @@ from typing import Any
 
 from workers.errors import ClosedError, WorkerError
 
+from . import report
 from .driver import Driver
 from .executor import Counts, Executor
 from .handover import Handover, Outcomes
@@ -55,9 +56,27 @@ class Engine:
         self.pid = os.getpid()
         self._is_closing = False
         self._is_closed = False
-        executor.start()
+        self._is_started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prefetch-engine", daemon=True)
-        self._thread.start()
+        try:
+            self._start()
+        except BaseException:
+            self._is_closing = True
+            self._is_started.set()
+            if self._thread.ident is None:
+                executor.close()
+            else:
+                self._thread.join()
+            raise
+        self._is_started.set()
+
+    def _start(self) -> None:
+        """The thread first: the workers may take the last processes that are allowed."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise report.too_few_processes("the thread of the pool could not be started", str(error)) from error
+        self.executor.start()
 
     # -- the consumer's side
 
@@ -128,7 +147,7 @@ class Engine:
 
     def close(self) -> None:
         """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
-        if os.getpid() != self.pid or self._is_closed:
+        if os.getpid() != self.pid:
             return  # a fork has copies of our descriptors, and no business with the workers
         self._is_closing = True
         self.executor.wake()
@@ -139,6 +158,7 @@ class Engine:
 
     def _run(self) -> None:
         timeout_s: float | None = None
+        self._is_started.wait()
         try:
             while not self._is_closing and self._driver.fatal is None:
                 timeout_s = self._driver.turn(timeout_s)

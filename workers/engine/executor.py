@@ -31,6 +31,7 @@ class Death(NamedTuple):
     stuck: Stuck | None = None  # the engine has killed it, for this
     max_rss: int = 0  # in bytes; 0: not known
     stack: str = ""  # where it was, as faulthandler says
+    shortened: tuple[str, ...] = ()  # killed by SIGBUS: the files that it maps and that are shorter now, with sizes
 
     @property
     def is_with_server(self) -> bool:
@@ -85,13 +86,19 @@ class Died(NamedTuple):
     death: Death
 
 
+class NotStarted(NamedTuple):
+    """A worker of which Started was told could not be made after all. It was in no job."""
+
+    worker: int
+
+
 class Fatal(NamedTuple):
     """There is no point in going on."""
 
     error: BaseException
 
 
-Event = Started | Ready | Done | Failed | Died | Fatal
+Event = Started | NotStarted | Ready | Done | Failed | Died | Fatal
 
 
 class Executor(Protocol):

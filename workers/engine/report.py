@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from workers import limits
+from workers.batch.memory_limit import available_nbytes
 from workers.errors import JobTimeoutError, WorkerDiedError, WorkerError, WorkerStartError, add_note
+from workers.limits import Limit
 
+from .bounds import Load
 from .executor import Death, Stuck
 
 
@@ -24,13 +28,16 @@ def how(death: Death) -> str:
         return "killed with its server"
     if death.exit_code >= 0:
         return f"exited with code {death.exit_code}"
+    if death.exit_code == -signal.SIGBUS:
+        told = "; ".join(death.shortened) or "as by reading behind the end of a mapped file that was made shorter"
+        return f"killed by SIGBUS ({told})"
     try:
         return f"killed by {signal.Signals(-death.exit_code).name}"
     except ValueError:
         return f"killed by signal {-death.exit_code}"
 
 
-def given_up(epoch: int, index: int, deaths: int, causes: list[Death]) -> WorkerError:
+def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Load) -> WorkerError:
     """The error of a job that ended its worker ``deaths`` times."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
@@ -39,22 +46,39 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death]) -> Worker
             f"{where} took longer than {how(last)} in each of {deaths} attempts. Raise job_timeout, or see why it "
             f"hangs; its stack at the last timeout:\n{last.stack or '(none)'}"
         )
-    import psutil  # here: it takes longer to import than the rest of this package
-
-    memory = psutil.virtual_memory()
-    gigabytes = 1 / (1 << 30)
     is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0)
     ended = f"was {how(last)}" if is_killed else how(last)
     text = f"Worker process {last.pid} {ended} in {where}, for the {_ordinal(deaths)} time. "
-    text += f"It held up to {last.max_rss >> 20:,} MB of {memory.total * gigabytes:.1f} GB"
-    text += f"; {memory.available * gigabytes:.1f} GB are available now. "
+    limit, available = limits.memory(), available_nbytes()
+    max_rss = max(death.max_rss for death in causes)
+    text += f"It held up to {_mb(max_rss)}"
+    text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
+    text += f"; {_mb(max(0, available))} are available now. " if available is not None else ". "
     if is_killed and last.exit_code == -signal.SIGKILL:
-        text += "Most likely it was the out-of-memory killer: lower nb_workers or max_queue_size."
+        text += f"Most likely it was the out-of-memory killer: {what_to_lower(max_rss, load, limit)}."
     elif last.stack:
         text += f"Where it was:\n{last.stack}"
     else:
         text += "Something in the job ended its process."
     return WorkerDiedError(text)
+
+
+def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
+    """Which setting takes most of the memory, by the numbers. ``max_rss``: of the worker that was killed, in bytes."""
+    num_workers, num_batches, batch_nbytes = load
+    queue = num_batches * batch_nbytes
+    own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
+    batches = f"{num_batches} batches of {_mb(batch_nbytes)}, {_mb(queue)} in all"
+    is_one_too_much = limit is not None and own + batch_nbytes > limit.most // 2
+    if queue > num_workers * own and num_batches > 1 and not is_one_too_much:
+        return f"lower max_queue_size, which lets {batches}, be ahead of the loop"
+    if num_workers > 1 and not is_one_too_much:
+        return f"lower nb_workers, of which there are {num_workers} that hold up to {_mb(own)} each"
+    return f"make the batches smaller, as one job alone took up to {_mb(max(own, batch_nbytes))}"
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes >> 20:,} MB"
 
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:
@@ -66,6 +90,20 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
     if stack:
         add_note(error, stack)
     return error
+
+
+def too_few_processes(what: str, reason: str) -> WorkerStartError:
+    """The error, or its text the warning, of what could not be started; ``reason`` is the system's."""
+    allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
+    return WorkerStartError(
+        f"{what}: {reason}. Allowed are {allowed or 'as many as there is memory for'}; threads count too, and all that "
+        "else runs there. Lower nb_workers, or raise the limit."
+    )
+
+
+def too_few_workers(asked: int, started: int, reason: str) -> WorkerStartError:
+    """The same of a pool's workers."""
+    return too_few_processes(f"{asked} workers were asked for, {started or 'none'} could be started", reason)
 
 
 def _ordinal(number: int) -> str:

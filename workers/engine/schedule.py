@@ -26,7 +26,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .bounds import Bounds
+from .bounds import Bounds, Load
 from .crew import Crew, Member
 from .delivery import Delivery, Failure, Result
 from .passes import Pass, Passes
@@ -55,7 +55,7 @@ class Schedule:
         in_order: deliver in the order of indices, not as batches come.
         max_runs: a ticket whose worker died is given up when its job was begun this often.
         explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, how
-            often, causes of the deaths).
+            often, causes of the deaths, what the pool holds in memory).
         keeps_failed: what failed may be repeated, so what its job works on is kept until :meth:`forget`.
     """
 
@@ -65,11 +65,11 @@ class Schedule:
         max_queue_size: int | None = None,
         in_order: bool = True,
         max_runs: int = 3,
-        explain: Callable[[int, int, int, list[Any]], BaseException] | None = None,
+        explain: Callable[[int, int, int, list[Any], Load], BaseException] | None = None,
         keeps_failed: bool = False,
     ) -> None:
         self._max_runs = max_runs
-        self._explain = explain or (lambda epoch, index, deaths, causes: RuntimeError(f"{deaths} {causes}"))
+        self._explain = explain or (lambda epoch, index, deaths, causes, load: RuntimeError(f"{deaths} {causes}"))
         self._delivery = Delivery(in_order, keeps_failed)
         self._bounds = Bounds(num_workers, max_queue_size)
         self.bound, self.bundle = self._bounds.bound, self._bounds.bundle
@@ -207,7 +207,7 @@ class Schedule:
                     self._suspects.add(ticket)
                 if is_certain and self.runs_before(ticket) >= self._max_runs:
                     at = self._passes.of(ticket)
-                    error = self._explain(at.epoch, at.index(ticket), len(causes), causes)
+                    error = self._explain(at.epoch, at.index(ticket), len(causes), causes, self._bounds.load())
                     self.finish(ticket, Result(Failure(error, self.runs_before(ticket))))
                     continue
             heapq.heappush(self._again, ticket)

@@ -12,6 +12,7 @@ from typing import Any
 
 from workers.job import seeding
 
+from . import report
 from .executor import NO_LIMIT, Counts, Done, Event, Failed, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
@@ -62,7 +63,10 @@ class ThreadExecutor:
 
     def start(self) -> None:
         for number, thread in enumerate(self._threads):
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise report.too_few_workers(len(self._threads), number, str(error)) from error
             self._queue.put(Started(number))
             self._queue.put(Ready(number))
 

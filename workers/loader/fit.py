@@ -5,11 +5,11 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from workers import limits
 from workers.for_keras import adapter
 from workers.sequence.base import Sequence
 from workers.sequence.clock import Clock
 
-from .prefetch import usable_cores
 from .sequence_map import SequenceMap
 
 
@@ -17,7 +17,7 @@ class FitFront(SequenceMap):
     """The workers of a Sequence, which owns them: so it is held weakly. Their epochs are its own."""
 
     def __init__(self, sequence: Sequence) -> None:
-        super().__init__(sequence, max(1, usable_cores() - 1))
+        super().__init__(sequence, max(1, limits.cores() - 1))
 
     @property
     def source_split(self) -> Any:

@@ -13,7 +13,7 @@ from workers.engine import engine as engines
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
-from workers.engine.report import given_up
+from workers.engine.report import given_up, too_few_processes
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
 from workers.engine.threads import ThreadExecutor
@@ -89,11 +89,7 @@ class Pool:
             self._watch.commit()
             executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
             self._parcel = processes.parcel
-        try:
-            self.engine = Engine(executor, schedule, options)
-        except OSError:
-            executor.close()
-            raise
+        self.engine = Engine(executor, schedule, options)
 
     def _changes(self, task: Task, has_hooks: bool) -> Parcel | None:
         """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
@@ -161,7 +157,9 @@ class Pool:
             self._finalizer.detach()
 
 
-def _explained(error: OSError, nb_workers: int) -> OSError:
+def _explained(error: OSError, nb_workers: int) -> Exception:
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        return too_few_processes(f"{nb_workers} workers cannot be started", str(error))
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
     import resource

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from workers import limits
 from workers.checks import check_choice, short
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, makes
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import PrefetchOptions
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and the quota of its cgroup."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 class _Indexed(Protocol[Batch_co]):
@@ -124,7 +110,7 @@ def prefetch(
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
     return SequenceMap(
         sequence,
-        max(1, usable_cores() - 1) if nb_workers is None else nb_workers,
+        max(1, limits.cores() - 1) if nb_workers is None else nb_workers,
         function,
         max_queue_size=max_queue_size,
         executor=executor,

@@ -8,6 +8,7 @@ sent before is read to the end, then it is replaced.
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import signal
 import time
@@ -22,9 +23,12 @@ from workers.engine.schedule import JobRow
 
 from . import messages, preload, replica, server_handle
 from .ring import Ring
+from .shortage import Shortage
 from .status import STACK_SIGNAL
 from .waker import Waker
 from .worker_handle import Unread, WorkerHandle
+
+logger = logging.getLogger("workers")
 
 _GRACE_S = 0.25  # for workers to end by themselves
 _MAX_IN_RING = 64
@@ -43,6 +47,7 @@ class ProcessExecutor:
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
         self._next_worker = 0
         self._failed_starts = 0  # in a row
+        self._shortage = Shortage()
         self._ring = Ring()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
@@ -136,9 +141,11 @@ class ProcessExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
+        if (number := self._shortage.take()) is not None:
+            self._start_worker(number)
         if not self._events:
             self._watch_unsent()
-            for key, ready in self._selector.select(timeout_s):
+            for key, ready in self._selector.select(self._shortage.left_s(timeout_s)):
                 if key.data == "wake":
                     self._waker.clear()
                 elif key.data == "server":
@@ -176,6 +183,9 @@ class ProcessExecutor:
             elif isinstance(message, messages.Forked) and message.worker in self._workers:
                 self._workers[message.worker].pid = message.pid
                 self._workers[message.worker].theirs.close()
+                self._shortage.forked()
+            elif isinstance(message, messages.NotForked) and message.worker in self._workers:
+                self._not_forked(message)
 
     def _from_worker(self, worker: WorkerHandle) -> bool:
         """Read what is there. False: there will be no more."""
@@ -206,6 +216,27 @@ class ProcessExecutor:
         worker.is_ready = True
         self._events.append(events.Ready(worker.name))
 
+    def _not_forked(self, message: messages.NotForked) -> None:
+        """Go on with the workers that there are, and tell when it is known how many these are."""
+        name, reason = message
+        self._shortage.lost(self._remove(name).number)
+        self._events.append(events.NotStarted(name))
+        if any(worker.pid is None for worker in self._workers.values()):
+            return
+        self._shortage.answered(len(self._workers))
+        error = report.too_few_workers(self._nb_workers, len(self._workers), reason)
+        if self._shortage.is_hopeless:
+            self._events.append(events.Fatal(error))
+        elif self._workers and self._shortage.tell():
+            logger.warning("%s These go on; from time to time it is tried again", error)
+
+    def _remove(self, name: int) -> WorkerHandle:
+        worker = self._workers.pop(name)
+        if worker.is_watched:
+            self._selector.unregister(worker.channel)
+        worker.close()
+        return worker
+
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
         worker = self._workers.get(name)
         if worker is None:
@@ -213,11 +244,8 @@ class ProcessExecutor:
         while self._from_worker(worker):  # what it had sent before it died
             pass
         running, _ = worker.page.look()
-        death = worker.death(exit_code, max_rss)
-        if worker.is_watched:
-            self._selector.unregister(worker.channel)
-        worker.close()
-        del self._workers[name]
+        death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
+        self._remove(name)
         self._events.append(events.Died(name, running, death))
         if not worker.is_ready:
             self._failed_starts += 1
@@ -236,7 +264,11 @@ class ProcessExecutor:
             error = report.not_started(self._failed_starts, f"its server ended with status {status}", "")
             self._events.append(events.Fatal(error))
             return
-        self._start_server()
+        try:
+            self._start_server()
+        except OSError as error:
+            self._events.append(events.Fatal(report.too_few_workers(self._nb_workers, 0, str(error))))
+            return
         for name in list(self._workers):
             self._workers[name].is_ready = True  # not counted as a failed start of its own
             self._exited(name, None, 0)
@@ -244,7 +276,7 @@ class ProcessExecutor:
     # -- the end
 
     def close(self) -> None:
-        self._stop_workers()
+        _let_end(self._workers, self._server, self._selector, self._waker)
         self._server.close()
         for worker in self._workers.values():
             worker.close()
@@ -254,27 +286,30 @@ class ProcessExecutor:
         self._waker.close()
         self.parcel = None  # its memory is free, unless others have it too
 
-    def _stop_workers(self) -> None:
-        """Let workers that are in no job end by themselves."""
-        waiting = set()
-        for name, worker in self._workers.items():
-            worker.stop()
-            if worker.is_ready:
-                waiting.add(name)
-        deadline = time.monotonic() + _GRACE_S
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for key, _ in self._selector.select(left):
-                try:
-                    if key.data == "server":
-                        ended = [message for message, _ in self._server.channel.receive()]
-                        waiting -= {each.worker for each in ended if isinstance(each, messages.Exited)}
-                    elif key.data == "wake":
-                        self._waker.clear()
-                    else:
-                        self._workers[key.data].drain()
-                except BlockingIOError:
-                    pass
-                except EOFError:
-                    if key.data == "server":
-                        return
-                    self._selector.unregister(key.fileobj)
+
+def _let_end(
+    workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector, waker: Waker
+) -> None:
+    """Let workers that are in no job end by themselves."""
+    waiting = set()
+    for name, worker in workers.items():
+        worker.stop()
+        if worker.is_ready:
+            waiting.add(name)
+    deadline = time.monotonic() + _GRACE_S
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for key, _ in selector.select(left):
+            try:
+                if key.data == "server":
+                    ended = [message for message, _ in server.channel.receive()]
+                    waiting -= {each.worker for each in ended if isinstance(each, messages.Exited)}
+                elif key.data == "wake":
+                    waker.clear()
+                else:
+                    workers[key.data].drain()
+            except BlockingIOError:
+                pass
+            except EOFError:
+                if key.data == "server":
+                    return
+                selector.unregister(key.fileobj)

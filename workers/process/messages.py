@@ -9,7 +9,7 @@ wire, for there may be tens of thousands a second; they get their names where th
     worker -> consumer     Ready, Results
     consumer -> server     Attach; end of file: kill all workers, exit
     pool -> server         Fork, Signal, Detach; end of file: kill the pool's workers
-    server -> pool         Preloaded, Forked, Exited, Detached
+    server -> pool         Preloaded, Forked, NotForked, Exited, Detached
 """
 
 from __future__ import annotations
@@ -90,6 +90,13 @@ class Forked(NamedTuple):
 
     worker: int
     pid: int
+
+
+class NotForked(NamedTuple):
+    """A worker could not be started."""
+
+    worker: int
+    reason: str  # as the system says it, e.g. "Resource temporarily unavailable"
 
 
 class Exited(NamedTuple):

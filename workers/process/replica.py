@@ -26,6 +26,8 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 
+from . import memmap
+
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
@@ -44,12 +46,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # whose functions and classes go by name
+        self.files: set[memmap.MappedFile] = set()  # which the workers will map
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
-            reopened = _memmap_reducer(obj)
-            if reopened is not None:
-                return reopened
+            again = memmap.reopened(obj)
+            if again is not None:
+                self.files.add(again.file())
+                return memmap.open_memmap, tuple(again)
             if isinstance(obj, np.memmap):  # private changes: they are in no file
                 obj = np.array(obj)
             if type(obj) is np.ndarray and not (obj.flags.c_contiguous or obj.flags.f_contiguous):
@@ -97,27 +101,6 @@ def _strided(whole: Any, dtype: Any, shape: Any, strides: Any, start: int) -> An
     return np.ndarray(shape, dtype, whole, start, strides)
 
 
-def _memmap_reducer(array: Any) -> Any:
-    """How to open the file of a memmap, or of an array that is a view of one, again; None for other arrays."""
-    base = array
-    while base is not None and not isinstance(base, np.memmap):
-        base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
-    if base is None or base.filename is None or base.mode == "c":
-        return None
-    # A view remembers the offset of the whole file's mapping, whatever part of it the view is.
-    while isinstance(base.base, np.memmap):
-        base = base.base
-    if type(array) not in (np.ndarray, np.memmap) or not (array.flags.c_contiguous or array.flags.f_contiguous):
-        return None
-    offset = base.offset + address_of(array) - address_of(base)
-    order = "C" if array.flags.c_contiguous else "F"
-    return _open_memmap, (os.fspath(str(base.filename)), array.dtype, offset, array.shape, order)
-
-
-def _open_memmap(filename: Any, dtype: Any, offset: int, shape: Any, order: Any) -> Any:
-    return np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
-
-
 class Pickled:
     """A pickled object whose large buffers are still those of the object itself."""
 
@@ -149,6 +132,7 @@ class Pickled:
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
+        self.files = pickler.files
 
 
 class Part(NamedTuple):
@@ -179,10 +163,12 @@ class Parcel:
     Attributes:
         table: where the pickle and each buffer lie.
         pieces: the memory they lie in.
+        files: those that it has the workers map.
     """
 
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
         self.pickle = pickled.pickle
+        self.files = pickled.files
         self.pieces: list[Piece] = []
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         end, starts = len(pickled.pickle), {}

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import preload
 from .channel import Channel
-from .messages import Detach, Detached, Exited, Fork, Forked, Preloaded, Signal
+from .messages import Detach, Detached, Exited, Fork, Forked, NotForked, Preloaded, Signal
 from .status import StatusPage
 
 _IDLE_MS = 300_000  # it ends when no pool has needed it for so long
@@ -79,6 +79,8 @@ class Server:
         except (_NotNeeded, EOFError, OSError):
             pass
         self._kill(list(self._workers), is_last=True)
+        for channel in [self._channel, *(pool.channel for pool in self._pools.values())]:
+            channel.close()
 
     def _look_at(self, file: int) -> None:
         if file == self._consumer:
@@ -122,7 +124,13 @@ class Server:
 
     def _fork(self, pool: _Pool, order: Fork, files: list[int]) -> None:
         sock, page, *streams = files
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory: the other workers need not suffer for it
+            for file in files:
+                os.close(file)
+            pool.tell(NotForked(order.worker, os.strerror(error.errno or 0)))
+            return
         if pid == 0:
             try:
                 from . import worker as program

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 from workers.batch.slot_reader import SlotReader
@@ -13,7 +15,7 @@ from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
 from . import channel as channels
-from . import messages, replica
+from . import memmap, messages, replica
 from .channel import Channel
 from .ring import Known, Ring, Shipped
 from .status import StatusPage
@@ -98,10 +100,11 @@ class WorkerHandle:
             for file in files:
                 os.close(file)
 
-    def death(self, exit_code: int | None, max_rss: int) -> Death:
+    def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
         """How it ended; it was in the job that its status page tells."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
-        return Death(self.pid, exit_code, self.stuck, max_rss, stack)
+        shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
+        return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened)
 
     def close(self) -> None:
         self.channel.close()

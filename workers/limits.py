@@ -1,0 +1,117 @@
+"""What this process may use: memory, processes and cores, as the machine and its control groups have it.
+
+A container is a control group. Its limits are in files, whose names differ between version 1 and 2 of control groups;
+what is above a group binds it too, as far as it can be seen from inside.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import NamedTuple
+
+PROC = "/proc"
+ROOT = "/sys/fs/cgroup"
+
+_MEMORY = ("memory.max", "memory.limit_in_bytes")  # of version 2 and 1
+_NO_LIMIT = 1 << 60  # version 1 says so by a number from here on
+
+
+class Limit(NamedTuple):
+    """The most of something, and who says so: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
+
+    most: int
+    source: str
+
+
+def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
+    """The folders of the groups that this process is in for ``controller``, and of those they are in.
+
+    They need not exist: a container is told paths that only its host can see.
+    """
+    found = [root]  # in a container often the only one to be seen
+    try:
+        with open(f"{proc}/self/cgroup") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return found
+    for _, controllers, path in lines:
+        if controllers and controller not in controllers.split(","):
+            continue
+        for base in [f"{root}/{name}" for name in (controller, controllers)] if controllers else [root]:
+            inner = path
+            while inner.strip("/"):
+                found.append(base + inner)
+                inner = os.path.dirname(inner)
+            found.append(base)
+    return found
+
+
+def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
+    """Bytes of memory that all processes here may have together; None: not known here."""
+    found = [_of_file(folder, name) for folder in groups("memory", proc, root) for name in _MEMORY]
+    try:
+        with open(f"{proc}/meminfo") as file:
+            total = next(int(line.split()[1]) for line in file if line.startswith("MemTotal:"))
+        found.append(Limit(total * 1024, "this machine"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    return min((each for each in found if each is not None), default=None)
+
+
+def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
+    """How many processes and threads there may be: of this user, and in its control groups."""
+    found = [_of_file(folder, "pids.max") for folder in groups("pids", proc, root)]
+    least = min((each for each in found if each is not None), default=None)
+    limits = [] if least is None else [least]
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        if limit != resource.RLIM_INFINITY:
+            limits.append(Limit(limit, "RLIMIT_NPROC (ulimit -u)"))
+    except (ImportError, AttributeError):  # not of every platform
+        pass
+    return limits
+
+
+def cores(proc: str = PROC, root: str = ROOT) -> int:
+    """How many cores this process may use, by its affinity and by the quotas of its control groups. At least 1."""
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder in groups("cpu", proc, root):
+        for quota in (_quota(_read(folder, "cpu.max")), _quota_1(folder)):
+            if quota is not None:
+                most = min(most, math.ceil(quota))
+    return max(1, most)
+
+
+def _quota(words: list[str]) -> float | None:
+    """``["150000", "100000"]`` are 1.5 cores; None: no limit."""
+    try:
+        quota, period = map(int, words)
+    except ValueError:  # "max", or no such file
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _quota_1(folder: str) -> float | None:
+    """The same of version 1, where -1 is no limit."""
+    return _quota([*_read(folder, "cpu.cfs_quota_us"), *_read(folder, "cpu.cfs_period_us")])
+
+
+def _of_file(folder: str, name: str) -> Limit | None:
+    try:
+        (text,) = _read(folder, name)
+        most = int(text)
+    except ValueError:  # "max", or no such file
+        return None
+    return Limit(most, f"{name} of the control group {folder}") if most < _NO_LIMIT else None
+
+
+def _read(folder: str, name: str) -> list[str]:
+    """The words in a file, none if there is no such."""
+    try:
+        with open(f"{folder}/{name}") as file:
+            return file.read().split()
+    except OSError:
+        return []
