@@ -125,6 +125,7 @@ def police() -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE_S
         while (left := everything() - before) and time.monotonic() < deadline:
             gc.collect()
+            server_handle.end_idle()  # of a pool that has ended only now
             time.sleep(0.01)
         assert not left, f"left behind: {sorted(left)}"
     finally:
