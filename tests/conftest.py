@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import importlib.util
 import os
 import signal
 import sys
@@ -28,11 +29,19 @@ MARK = f"POLICED_BY={os.getpid()}".encode()
 _terminal: int | None = None  # standard error, past pytest's capturing
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     global _terminal
+    config.addinivalue_line("markers", "needs(*modules): is skipped where one of them is not installed")
     _terminal = os.dup(2)  # here pytest does not capture
     # A shell has what it runs in the background ignore Ctrl-C, and so what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            if importlib.util.find_spec(name) is None:
+                pytest.skip(f"{name} is not installed")
 
 
 def _is_marked(process: psutil.Process) -> bool:
@@ -116,6 +125,7 @@ def police() -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE_S
         while (left := everything() - before) and time.monotonic() < deadline:
             gc.collect()
+            server_handle.end_idle()  # of a pool that has ended only now
             time.sleep(0.01)
         assert not left, f"left behind: {sorted(left)}"
     finally:

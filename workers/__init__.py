@@ -26,6 +26,12 @@ The rooms, each of which knows only those before it:
 - ``for_keras``: what Keras is given, and how it reads it.
 - ``sequence``: what a user writes and where it stands: clock, position, pass, state, and what is made of it.
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
+
+Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and
+what they mean, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
+version of the same MAJOR loads. MINOR adds; PATCH mends. A fix that has to change the bytes of a batch is a new MAJOR
+too. Until 1.0.0 MINOR stands for MAJOR, and PATCH for the rest. The bytes are promised for one version of numpy and of
+whatever else the batch is drawn with.
 """
 
 from .batch.empty import empty
@@ -54,6 +60,8 @@ from .loader.sequence_map import SequenceMap, logger
 from .sequence import chunked, shard, shuffle  # noqa: F401  # what the methods of the chain make
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
+
+__version__ = "0.1.0"  # the one place: setup.cfg reads it from here
 
 __all__ = [
     "ClosedError",

@@ -36,6 +36,12 @@ class Images(Sequence):
         return np.full((64, 1024), index, np.float32)
 """
 
+# Of Python 3.12 and later: the fork is the program's own, and the consumer runs a thread.
+FORKS = """
+import warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning)
+"""
+
 LOOP = """
 batches = Images({job_s}).prefetch(nb_workers=2)
 for batch in batches:
@@ -300,7 +306,8 @@ tell()
 def test_the_end_of_a_fork_harms_nobody() -> None:
     """It runs its exit handlers, and the front-end's own is among them."""
     printed = run(
-        """
+        FORKS
+        + """
 batches = Images().prefetch(nb_workers=2)
 iterator = iter(batches)
 next(iterator)
@@ -317,7 +324,8 @@ print([int(next(iterator)[0, 0]) for _ in range(100)] == list(range(1, 101)))
 def test_close_while_a_fork_lives() -> None:
     """The fork has copies of all descriptors; the workers end all the same."""
     process, below = start(
-        """
+        FORKS
+        + """
 batches = Images().prefetch(nb_workers=2)
 next(batches)
 tell()

@@ -26,10 +26,13 @@ from workers.job import seeding
 from workers.job.generators import Generators
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = {"Numpy": "drawing", **{name: f"drawing_{name.lower()}" for name in ("TensorFlow", "Keras", "Torch", "Jax")}}
+NAMES = ["TensorFlow", "Keras", "Torch", "Jax"]
+MODULES = {"Numpy": "drawing", **{name: f"drawing_{name.lower()}" for name in NAMES}}
 
 
-@pytest.mark.parametrize("framework", MODULES)
+@pytest.mark.parametrize(
+    "framework", ["Numpy", *(pytest.param(name, marks=pytest.mark.needs(name.lower())) for name in NAMES)]
+)
 def test_draws(framework: str) -> None:
     make = getattr(importlib.import_module(MODULES[framework]), f"Of{framework}")
     by_hand = make()
@@ -54,6 +57,7 @@ def test_draws(framework: str) -> None:
 
 
 @pytest.mark.parametrize("executor", ["process", "thread"])
+@pytest.mark.needs("tensorflow")
 def test_a_job_that_is_run_again_draws_the_same(executor: str) -> None:
     """TensorFlow's kernels count what they have drawn; so do the generators that a sequence holds."""
     from drawing_tensorflow import OfTensorFlow
@@ -84,6 +88,7 @@ def test_a_job_that_is_run_again_draws_the_same(executor: str) -> None:
         assert [*batches, *batches] == expected
 
 
+@pytest.mark.needs("tensorflow")
 def test_by_hand() -> None:
     """``sequence[i]`` gives the same again, and leaves TensorFlow's and its own generators as they were."""
     import tensorflow as tf
@@ -108,6 +113,7 @@ def test_by_hand() -> None:
     assert [generator.state.numpy().tolist() for generator in generators] == before
 
 
+@pytest.mark.needs("tensorflow")
 def test_the_loops_own_functions_are_left_alone() -> None:
     """A batch that is computed in the loop's process clears none of TensorFlow's kernels: a training step that draws
     goes on as it would without."""
@@ -123,6 +129,7 @@ def test_the_loops_own_functions_are_left_alone() -> None:
     assert losses(lambda: sequence[1]) == losses(lambda: None)
 
 
+@pytest.mark.needs("tensorflow")
 def test_a_seed_that_a_job_sets_is_the_jobs() -> None:
     """By ``tf.random.set_seed``, to draw the same for an image and its mask. The next job draws as if it had not."""
     import tensorflow as tf
@@ -152,6 +159,7 @@ def test_a_seed_that_a_job_sets_is_the_jobs() -> None:
         assert list(batches) == serial
 
 
+@pytest.mark.needs("tensorflow")
 def test_memory_of_eager_draws_is_flat() -> None:
     """10,000 jobs, each with an eager draw: a kernel for each would be 360 MB."""
     import tensorflow as tf
@@ -225,6 +233,7 @@ def make_sampler(augmenter: Any) -> SingleShotMemorySampler:
 
 
 @pytest.mark.parametrize("augmenter", [SimCLR, Stateless])
+@pytest.mark.needs("keras", "tensorflow")
 def test_fit(augmenter: type[SimCLR]) -> None:
     """The batches that ``fit`` gets, of the sampler itself and of its front-ends."""
     import keras
@@ -263,6 +272,7 @@ class OfFunction(Sequence):
         return np.asarray(self.function(np.float32(index)))
 
 
+@pytest.mark.needs("tensorflow")
 def test_traced_functions_are_sent() -> None:
     """Also those that were called: by closure, of a module, bound, in a partial, recursive, with a signature."""
     import tensorflow as tf
@@ -297,6 +307,7 @@ def test_traced_functions_are_sent() -> None:
     assert got.T.tolist() == expected
 
 
+@pytest.mark.needs("tensorflow")
 def test_a_graph_cannot_be_sent() -> None:
     """The error names it, and the way out."""
     import tensorflow as tf
@@ -314,6 +325,7 @@ def run(code: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.needs("tensorflow")
 def test_a_script_with_a_seed_of_its_own() -> None:
     """``tf.random.set_seed`` in every worker: the draws of traced functions still differ from worker to worker. The log
     says that they are not reproducible, once a worker."""
@@ -351,6 +363,7 @@ print(len(set(drawn)), "of", len(drawn), "by", len(set(workers)))
     assert printed.count("The tf.function draw draws") == 2
 
 
+@pytest.mark.needs("tensorflow")
 def test_a_traced_function_of_a_script_that_was_tried_by_hand() -> None:
     """It has graphs and locks by then; the workers get its Python function."""
     printed = run(
@@ -378,6 +391,7 @@ with seq.prefetch(1) as batches:
     assert "True\n" in printed
 
 
+@pytest.mark.needs("tensorflow")
 def test_a_fork_draws_seeds_of_its_own() -> None:
     """The server may have run a job while it imported a module; its workers must not all draw alike."""
     import tensorflow as tf

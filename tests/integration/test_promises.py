@@ -249,6 +249,7 @@ def test_nothing_grows(nb_workers: int) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.needs("tensorflow")
 def test_workers_do_not_load_tensorflow() -> None:
     """Though the consumer has, and the sampler is one of ours."""
     import tensorflow as tf  # noqa: F401

@@ -374,9 +374,9 @@ FITTING = textwrap.dedent(
 )
 
 
+@pytest.mark.needs("keras")
 def test_fit_is_killed(tmp_path: Path) -> None:
     """With ResumeSequence and BackupAndRestore: the same weights as without."""
-    pytest.importorskip("keras")
 
     def fit(folder: Path, die_in: int) -> tuple[int, str]:
         folder.mkdir(exist_ok=True)

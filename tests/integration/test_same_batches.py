@@ -170,6 +170,7 @@ def test_an_attribute_that_the_loop_changes() -> None:
             assert list(batches) == [index * scale for index in range(10)]
 
 
+@pytest.mark.needs("keras")
 def test_other_peoples_sequences() -> None:
     """A list, a torch-like Dataset, a Keras PyDataset: __len__ and __getitem__ are enough."""
     import keras
@@ -189,6 +190,7 @@ def test_other_peoples_sequences() -> None:
         assert list(batches) == ["a", None, b"c", 4.5]
 
 
+@pytest.mark.needs("tensorflow")
 def test_tensors_arrive_as_numpy() -> None:
     """And TensorFlow's eager draws are the same on any number of workers, also in the job that loads it."""
 
@@ -226,6 +228,7 @@ def test_front_end_methods() -> None:
 
 
 @pytest.mark.parametrize("user_seed", [None, 5])
+@pytest.mark.needs("tensorflow")
 def test_tensorflows_seed_is_the_users_own(user_seed: int | None) -> None:
     """A batch computed in the consumer's process leaves it as it was, also where the user has set none."""
     code = f"""
@@ -275,6 +278,7 @@ class Flips(Augmenter):
 
 
 @pytest.mark.parametrize(("nb_workers", "executor"), POOLS)
+@pytest.mark.needs("albumentations")
 def test_albumentations(nb_workers: int, executor: str) -> None:
     """Its objects hold generators of their own: they draw by (seed, epoch, index), and no two batches alike."""
     x = np.random.default_rng(0).integers(0, 255, (40, 12, 12, 3), np.uint8)
@@ -290,6 +294,7 @@ def test_albumentations(nb_workers: int, executor: str) -> None:
     assert len(set(got)) == 12
 
 
+@pytest.mark.needs("albumentations")
 def test_views_of_albumentations() -> None:
     """Two views of each example, which differ."""
     pipeline = Flips().pipeline

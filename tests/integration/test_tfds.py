@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 from sampler import TFDatasetMultiShotMemorySampler
 from workers import current_rng
 
+pytestmark = pytest.mark.needs("tensorflow_datasets")
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "optical_digits"
 FORMATS = ["tfrecord", "array_record"]

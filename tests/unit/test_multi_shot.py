@@ -214,6 +214,7 @@ def test_image_files(tmp_path: Path, kind: str) -> None:
         assert len(list(batches)) == 4
 
 
+@pytest.mark.needs("tensorflow")
 def test_memmap_and_tensor(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     mapped = sampler(np.load(tmp_path / "x.npy", mmap_mode="r"))

@@ -308,6 +308,7 @@ assert (batch == y).all()
 """
 
 
+@pytest.mark.needs("tensorflow")
 def test_tensors_are_arrays_from_the_start_and_tensorflow_is_not_imported_for_it() -> None:
     done = subprocess.run([sys.executable, "-c", TENSORS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

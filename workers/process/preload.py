@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 #: Modules that must not be imported before a fork, and why.
@@ -114,12 +115,27 @@ def _is_hazardous(descriptor: int, path: str) -> bool:
     return not stat.S_ISDIR(mode)
 
 
+#: The folder that holds the package ``workers``.
+HERE = str(Path(__file__).resolve().parents[2])
+
+_PROGRAM = """\
+import sys
+sys.path[:] = {path!r}
+import importlib.machinery, importlib.util
+spec = importlib.machinery.PathFinder.find_spec("workers", [{here!r}])
+sys.modules["workers"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["workers"])
+from workers.process.server import main
+main(sys.path[:], **{request!r})
+"""
+
+
 def program(path: list[str], request: dict[str, object]) -> list[str]:
-    """The command line of a server that is to do what ``request`` says: see ``server.main``."""
-    code = (
-        f"import sys\nsys.path[:] = {path!r}\nfrom workers.process.server import main\nmain(sys.path[:], **{request!r})"
-    )
-    return [sys.executable, "-c", code]
+    """The command line of a server that is to do what ``request`` says: see ``server.main``.
+
+    It takes this very package, whatever else ``path`` and the folder have come to call "workers" since it was imported.
+    """
+    return [sys.executable, "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:

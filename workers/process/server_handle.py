@@ -18,7 +18,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from workers.errors import PlatformError
@@ -276,8 +275,7 @@ def _changed(file: str) -> float:
 def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
-    here = str(Path(__file__).resolve().parents[2])  # where the package workers lies
-    path = sys.path if here in sys.path else [*sys.path, here]
+    path = sys.path if preload.HERE in sys.path else [*sys.path, preload.HERE]  # sampler lies there too
     environment = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
