@@ -20,7 +20,7 @@ from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
-from . import messages, preload, replica, server_handle
+from . import messages, preload, replica, server_handle, surroundings
 from .ring import Ring
 from .status import STACK_SIGNAL
 from .waker import Waker
@@ -49,7 +49,8 @@ class ProcessExecutor:
         self.wake = self._waker.wake
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         self._events: list[Event] = []
-        self._modules = preload.worth_it(modules)
+        self._surroundings = surroundings.collect()
+        self._modules = preload.worth_it([*modules, *self._surroundings.modules])
         self._start_server()
         try:
             self.parcel: replica.Parcel | None = make_parcel()  # may take a while, in which the server starts
@@ -82,7 +83,7 @@ class ProcessExecutor:
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
         assert self.parcel is not None
-        worker.load(self.parcel)
+        worker.load(self.parcel, self._surroundings)
         self._events.append(events.Started(name))
 
     # -- the engine's orders
@@ -90,7 +91,7 @@ class ProcessExecutor:
     def update(self, parcel: Any) -> None:
         self.parcel = parcel
         for worker in self._workers.values():
-            worker.load(parcel)
+            worker.load(parcel, self._surroundings)
 
     def ship(self, item: Any) -> Any:
         return self._ring.ship(item)

@@ -21,6 +21,7 @@ class Load(NamedTuple):
     """A new replica. Descriptors: its memory."""
 
     parcel: Any  # a workers.process.replica.ParcelMessage
+    surroundings: Any  # a workers.process.surroundings.Surroundings
 
 
 class Jobs(NamedTuple):

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from .surroundings import flags
+
 #: Modules that must not be imported before a fork, and why.
 NEVER = {
     "mpi4py": "it starts MPI",
@@ -119,7 +121,7 @@ def program(path: list[str], request: dict[str, object]) -> list[str]:
     code = (
         f"import sys\nsys.path[:] = {path!r}\nfrom workers.process.server import main\nmain(sys.path[:], **{request!r})"
     )
-    return [sys.executable, "-c", code]
+    return [sys.executable, *flags(), "-c", code]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:

@@ -28,6 +28,7 @@ from . import channel as channels
 from . import messages, preload
 from .channel import Channel
 from .status import STACK_SIGNAL, StatusPage
+from .surroundings import flags, keras_backend
 
 logger = logging.getLogger("workers")
 
@@ -243,10 +244,25 @@ def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, p
 
 def _surroundings() -> dict[str, Any]:
     """What a process inherits, or is given, when it starts."""
-    environment = dict(os.environ)
+    environment = _environment()
     environment.pop("PYTEST_CURRENT_TEST", None)
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    return {"environ": environment, "path": list(sys.path), "folder": _folder(), "affinity": affinity}
+    return {
+        "flags": flags(),
+        "environ": environment,
+        "path": list(sys.path),
+        "folder": _folder(),
+        "affinity": affinity,
+    }
+
+
+def _environment() -> dict[str, str]:
+    """That of the program; with the backend of its Keras, if that is from elsewhere."""
+    environment = dict(os.environ)
+    backend = keras_backend()
+    if backend is not None and backend != environment.get("KERAS_BACKEND", "tensorflow"):
+        environment["KERAS_BACKEND"] = backend
+    return environment
 
 
 def _folder() -> str | None:
@@ -278,7 +294,7 @@ def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subpro
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
     here = str(Path(__file__).resolve().parents[2])  # where the package workers lies
     path = sys.path if here in sys.path else [*sys.path, here]
-    environment = dict(os.environ)
+    environment = _environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
     # The order of a set of strings is then the same in every run.

@@ -23,7 +23,7 @@ from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
 
-from . import replica
+from . import replica, surroundings
 from .channel import Channel
 from .messages import Jobs, Load, Ready, Results, Stop
 from .ring import InRing, RingReader
@@ -44,6 +44,7 @@ class Worker:
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._ring = RingReader()
+        self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._flushed_ns = 0
 
@@ -55,14 +56,18 @@ class Worker:
                 if isinstance(message, Jobs):
                     self._jobs(message, files)
                 elif isinstance(message, Load):
-                    self._load(message.parcel, files)
+                    self._load(message, files)
                 elif isinstance(message, Stop):
                     return
 
-    def _load(self, parcel: replica.ParcelMessage, files: list[int]) -> None:
+    def _load(self, message: Load, files: list[int]) -> None:
         failure = None
         try:
-            self._task = replica.load(parcel, files)
+            if self._task is None:
+                surroundings.before_imports(message.surroundings)
+            is_new, self._task = self._task is None, replica.load(message.parcel, files)
+            if is_new:
+                self._unsettled = surroundings.apply(message.surroundings)
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
             failure = pack(error)
@@ -91,10 +96,10 @@ class Worker:
             job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
             payload = None
             if row.payload is not None:
-                seeding.enter_job(self._stream, job)
+                self._enter(job)
                 payload = (self._item(row.payload),)
             result = seeding.run_seeded(
-                self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(row.index, payload)
+                self._stream, lambda: self._enter(job), lambda: self._task.run(row.index, payload)
             )
             self._end_if_forked()
             placed = writer.write(result)
@@ -108,6 +113,11 @@ class Worker:
             writer.end_job(placed.slots if placed else [])
         job_ns = time.monotonic_ns() - start
         return row.sending, job_ns, failure if placed is None else tuple(placed)
+
+    def _enter(self, job: seeding.Job) -> None:
+        if self._unsettled:
+            self._unsettled = surroundings.settle(self._unsettled)
+        seeding.enter_job(self._stream, job)
 
     def _item(self, payload: Any) -> Any:
         """What a job works on."""
