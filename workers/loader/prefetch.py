@@ -39,6 +39,8 @@ def prefetch(
     job_timeout: float | None = None,
     max_retries: int = 2,
     shuffle: bool = False,
+    *,
+    worker_init_fn: Callable[[int], object] | None = None,
 ) -> SequenceMap:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
@@ -47,6 +49,7 @@ def prefetch(
         nb_workers: None: the cores this process may use less one, at least 1.
         max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries: see :class:`SequenceMap`.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`.
+        worker_init_fn: see :class:`SequenceMap`.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -67,4 +70,5 @@ def prefetch(
         on_error=on_error,
         job_timeout=job_timeout,
         max_retries=max_retries,
+        worker_init_fn=worker_init_fn,
     )

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from workers.checks import check_choice, check_int, check_seconds, short
+from workers.checks import check_choice, check_function, check_int, check_seconds, short
 from workers.errors import StalePassError
 from workers.job import seeding
 from workers.job.task import one_function
@@ -42,6 +42,7 @@ _INHERITED = (
     "max_retries",
     "on_error",
     "queue_timeout",
+    "worker_init_fn",
 )
 
 
@@ -80,6 +81,8 @@ class SequenceMap(Mapped):
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None: never.
         as_items: False: a list that ``function_to_run`` returns is one batch.
         max_retries: how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
+        worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
+            another, and with ``nb_workers=0`` in this process (with 0). What it raises ends the loop. None: as ``on_error``.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -107,20 +110,19 @@ class SequenceMap(Mapped):
         job_timeout: float | None = None,
         max_retries: int = 2,
         as_items: bool = True,
+        worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._own_workers = check_int("nb_workers", nb_workers, 0)
         self.executor = check_choice("executor", executor, ("process", "thread"))
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
-        if on_error is None:
-            on_error = getattr(source_split, "on_error", "raise") if isinstance(source_split, SequenceMap) else "raise"
+        on_error = _or_of(source_split, "on_error", on_error) or "raise"
         self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))
         self.max_retries = check_int("max_retries", max_retries, 0)
         self.queue_timeout = check_seconds("queue_timeout", queue_timeout, allow_none=False)
         self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
         self.job_timeout = check_seconds("job_timeout", job_timeout)
-        if collate_fn is not None and not callable(collate_fn):
-            raise TypeError(f"collate_fn must be a function or None, not {short(collate_fn)}")
-        self.collate_fn = collate_fn
+        self.collate_fn = check_function("collate_fn", collate_fn)
+        self.worker_init_fn = check_function("worker_init_fn", _or_of(source_split, "worker_init_fn", worker_init_fn))
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
         self.max_queue_size = _bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
@@ -295,6 +297,11 @@ class SequenceMap(Mapped):
         """End the workers. May be repeated. Batches that were delivered stay valid."""
         super().close()
         self._stop()
+
+
+def _or_of(source: Any, name: str, value: Any) -> Any:
+    """``value``, or if that is None what a SequenceMap has that this one is made of."""
+    return getattr(source, name) if value is None and isinstance(source, SequenceMap) else value
 
 
 def _bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:

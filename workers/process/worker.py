@@ -68,8 +68,11 @@ class Worker:
             is_new, self._task = self._task is None, replica.load(message.parcel, files)
             if is_new:
                 self._unsettled = surroundings.apply(message.surroundings)
+                self._task.init_worker(self._number)
+                self._end_if_forked()
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
+            self._end_if_forked(error)
             failure = pack(error)
         self._channel.send(Ready(failure))
 
