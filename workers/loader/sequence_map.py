@@ -82,7 +82,7 @@ class SequenceMap(Mapped):
         as_items: False: a list that ``function_to_run`` returns is one batch.
         max_retries: how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
         worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
-            another, and with ``nb_workers=0`` in this process (with 0). What it raises ends the loop. None: as ``on_error``.
+            another; with ``nb_workers=0`` in this process. What it raises ends the loop. None: as ``on_error``.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``

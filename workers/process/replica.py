@@ -26,6 +26,8 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 
+from . import by_value
+
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
@@ -71,6 +73,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
                 "trace anew, and call get_concrete_function() where it is used"
             )
+        if isinstance(obj, types.ModuleType):
+            by_value.look_at(obj.__name__)
+        elif isinstance(obj, (type, types.FunctionType)):
+            by_value.look_at(obj.__module__)
         reduction = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self.modules.add(obj.__name__)

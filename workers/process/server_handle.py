@@ -26,6 +26,7 @@ from workers.job.installed import is_installed
 
 from . import channel as channels
 from . import messages, preload
+from .by_value import search_path
 from .channel import Channel
 from .status import STACK_SIGNAL, StatusPage
 from .surroundings import flags, keras_backend
@@ -250,7 +251,7 @@ def _surroundings() -> dict[str, Any]:
     return {
         "flags": flags(),
         "environ": environment,
-        "path": list(sys.path),
+        "path": search_path(),
         "folder": _folder(),
         "affinity": affinity,
     }
@@ -293,7 +294,8 @@ def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subpro
     if not sys.executable:
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
     here = str(Path(__file__).resolve().parents[2])  # where the package workers lies
-    path = sys.path if here in sys.path else [*sys.path, here]
+    path = [*search_path()]
+    path += [] if here in path else [here]
     environment = _environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
