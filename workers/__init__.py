@@ -20,7 +20,7 @@ The rooms, each of which knows only those before it:
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no
   workers.
-- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it (``watch``), what
+- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it (``watch``, ``kept_back``), what
   the program has set for itself (``surroundings``), items of streams (``ring``), the server with its imports
   (``preload``), the worker.
 - ``for_keras``: what Keras is given, and how it reads it.
