@@ -95,6 +95,19 @@ class Within(OfFile):
         return self.handle.read(index)
 
 
+class Late(OfFile):
+    """It is within an object that was not there before."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.handle = None
+
+    def read(self, index: int) -> Any:
+        if self.handle is None:
+            self.handle = Reader(self.path)
+        return self.handle.read(index)
+
+
 class Sqlite(OfFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -128,7 +141,7 @@ def make(tmp_path: Path) -> Any:
     return lambda kind: kind(tmp_path / ("x.sqlite" if issubclass(kind, Sqlite) else "x.h5"))
 
 
-KINDS = [Hdf5, Absent, Many, Within, Sqlite]
+KINDS = [Hdf5, Absent, Many, Within, Late, Sqlite]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,6 +153,9 @@ def test_a_batch_is_looked_at_between_two_epochs(make: Any, caplog: Any, kind: t
         assert int(seq[3]) == 3
         for scale in (1, 2, 3):
             seq.scale = scale
+            if kind is Hdf5:  # and opened again
+                seq.handle = None
+                assert int(seq[3]) == 3 * scale
             assert [int(batch) for batch in batches] == [scale * i for i in range(LENGTH)]
             assert int(seq[3]) == 3 * scale
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]

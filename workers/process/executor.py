@@ -8,6 +8,7 @@ sent before is read to the end, then it is replaced.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import selectors
 import signal
 import time
@@ -21,6 +22,7 @@ from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
 from . import messages, preload, replica, server_handle, surroundings
+from .logs import Inlet
 from .ring import Ring
 from .status import STACK_SIGNAL
 from .waker import Waker
@@ -41,9 +43,10 @@ class ProcessExecutor:
         self.counts = events.Counts()
         self._nb_workers = nb_workers
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
-        self._next_worker = 0
+        self._names = itertools.count()
         self._failed_starts = 0  # in a row
         self._ring = Ring()
+        self._inlet = Inlet()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self.wake = self._waker.wake
@@ -74,8 +77,7 @@ class ProcessExecutor:
             self._start_worker(number)
 
     def _start_worker(self, number: int) -> None:
-        name = self._next_worker
-        self._next_worker += 1
+        name = next(self._names)
         worker = self._workers[name] = WorkerHandle(name, number, self._ring)
         self._server.tell(*worker.order())
         if not self._server.channel.has_unsent:
@@ -196,6 +198,8 @@ class ProcessExecutor:
                 self._events += worker.events_of(message, files)
             elif isinstance(message, messages.Ready):
                 self._ready(worker, message.failure)
+            elif isinstance(message, messages.Logged):
+                self._inlet.put(message)
         return bool(received)
 
     def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
@@ -208,8 +212,7 @@ class ProcessExecutor:
         self._events.append(events.Ready(worker.name))
 
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        worker = self._workers.get(name)
-        if worker is None:
+        if (worker := self._workers.get(name)) is None:
             return
         while self._from_worker(worker):  # what it had sent before it died
             pass
@@ -253,6 +256,7 @@ class ProcessExecutor:
         self._ring.close()
         self._selector.close()
         self._waker.close()
+        self._inlet.close()
         self.parcel = None  # its memory is free, unless others have it too
 
     def _stop_workers(self) -> None:

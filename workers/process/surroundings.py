@@ -1,13 +1,14 @@
 """What the program has set for itself, on its way to the workers: they are forks of a clean server, not of the program.
 
 - The flags of its interpreter, and Keras's backend, a process has from its start on: they belong to the server.
-- All else is collected when a pool starts, and each worker of it takes it over: ``warnings.filters``, and settings of
-  Keras and Pillow where the program has loaded them.
+- All else is collected when a pool starts, and each worker of it takes it over: ``warnings.filters``, the levels of
+  loggers, and settings of Keras and Pillow where the program has loaded them.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Surroundings(NamedTuple):
 
     filters: list[Filter]
     settings: Settings
+    levels: dict[str, int]  # of all loggers that have one; "root": of the root
+    disabled: int  # the level of logging.disable
 
     @property
     def modules(self) -> list[str]:
@@ -72,7 +75,10 @@ def collect() -> Surroundings:
     config = getattr(sys.modules.get("keras"), "config", None)
     if config is not None:
         settings["keras"] = {key: getattr(config, key)() for key in _KERAS}
-    return Surroundings([found for each in warnings.filters if (found := _packed(each)) is not None], settings)
+    filters = [found for each in warnings.filters if (found := _packed(each)) is not None]
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    levels = {each.name: each.level for each in loggers if isinstance(each, logging.Logger) and each.level}
+    return Surroundings(filters, settings, levels, logging.root.manager.disable)
 
 
 def _packed(entry: Any) -> Filter | None:
@@ -89,11 +95,13 @@ def before_imports(surroundings: Surroundings) -> None:
     """What holds already while the replica is loaded. Not the filters that make errors: the program may have set these
     after its own imports. Runs in: worker."""
     _set_filters([each for each in surroundings.filters if each.action != "error"])
+    _set_levels(surroundings)
 
 
 def apply(surroundings: Surroundings) -> Settings:
     """Returns: the settings of what is not loaded yet, for :func:`settle`. Runs in: worker, with its replica loaded."""
     _set_filters(surroundings.filters)
+    _set_levels(surroundings)
     return settle(surroundings.settings)
 
 
@@ -102,6 +110,14 @@ def _set_filters(filters: list[Filter]) -> None:
     found = [pickle.loads(each.pickle) for each in filters if each.modules <= sys.modules.keys()]
     warnings.resetwarnings()  # which also has Python forget what it remembers of them
     warnings.filters[:] = found  # type: ignore[index]
+
+
+def _set_levels(surroundings: Surroundings) -> None:
+    logging.disable(surroundings.disabled)
+    logging.root.setLevel(surroundings.levels.get("root", logging.NOTSET))
+    for name, level in surroundings.levels.items():
+        if name != "root":  # which Python 3.10 takes for another one
+            logging.getLogger(name).setLevel(level)
 
 
 def settle(settings: Settings) -> Settings:

@@ -25,6 +25,7 @@ from workers.job import seeding
 
 from . import replica, surroundings
 from .channel import Channel
+from .logs import Outlet
 from .messages import Jobs, Load, Ready, Results, Stop
 from .ring import InRing, RingReader
 from .status import StatusPage
@@ -37,6 +38,7 @@ class Worker:
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
+        self._outlet = Outlet(channel, number)  # by which all is sent
         self._page = page
         self._number = number
         self._pid = os.getpid()
@@ -51,6 +53,7 @@ class Worker:
     def run(self) -> None:
         """Blocks: until the consumer says Stop or is gone."""
         empty.writer = self._writer
+        self._outlet.install()
         while True:
             for message, files in self._channel.receive():
                 if isinstance(message, Jobs):
@@ -74,7 +77,7 @@ class Worker:
         except BaseException as error:  # the user's own modules run here
             self._end_if_forked(error)
             failure = pack(error)
-        self._channel.send(Ready(failure))
+        self._outlet.send(Ready(failure))
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
@@ -134,7 +137,7 @@ class Worker:
     def _flush(self) -> None:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
-        self._channel.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
+        self._outlet.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
