@@ -153,8 +153,9 @@ def test_a_batch_is_looked_at_between_two_epochs(make: Any, caplog: Any, kind: t
         assert int(seq[3]) == 3
         for scale in (1, 2, 3):
             seq.scale = scale
-            if kind is Hdf5:  # and opened again
+            if kind is Hdf5:  # closed, and opened again
                 seq.handle = None
+                assert [int(batch) for batch in batches] == [scale * i for i in range(LENGTH)]
                 assert int(seq[3]) == 3 * scale
             assert [int(batch) for batch in batches] == [scale * i for i in range(LENGTH)]
             assert int(seq[3]) == 3 * scale

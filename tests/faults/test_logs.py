@@ -12,6 +12,7 @@ import pytest
 
 from workers import Sequence, WorkerDiedError, prefetch
 from workers.process import logs
+from workers.process.messages import Logged
 
 LENGTH = 20
 log = logging.getLogger("tests.of.logs")
@@ -49,6 +50,34 @@ def all_levels(caplog: Any) -> None:
 
 def of_workers(caplog: Any) -> list[Any]:
     return [record for record in caplog.records if record.name == log.name]
+
+
+class Slow(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time.sleep(0.02)
+        self.num += 1
+
+
+def test_the_end_waits_for_slow_handlers() -> None:
+    slow = Slow()
+    log.addHandler(slow)
+    try:
+        with Logs().prefetch(nb_workers=2) as batches:
+            assert list(batches) == list(range(LENGTH))
+        assert slow.num >= LENGTH
+    finally:
+        log.removeHandler(slow)
+
+
+def test_what_a_worker_has_dropped_is_said(caplog: Any) -> None:
+    inlet = logs.Inlet()
+    inlet.put(Logged(None, 7))
+    inlet.close()
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["7"]
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
@@ -90,19 +119,19 @@ def test_a_flood(caplog: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(logs, "_MAX_UNREAD", 50)
     may_go_on = threading.Event()
 
-    class Slow(logging.Handler):
+    class Stopped(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             may_go_on.wait()
 
-    slow = Slow()
-    log.addHandler(slow)
+    stopped = Stopped()
+    log.addHandler(stopped)
     try:
         with Logs(500).prefetch(nb_workers=2) as batches:
             assert list(batches) == list(range(LENGTH))
             may_go_on.set()
     finally:
         may_go_on.set()
-        log.removeHandler(slow)
+        log.removeHandler(stopped)
     told = [record for record in caplog.records if "were dropped" in record.msg]
     assert len(of_workers(caplog)) + sum(record.args[0] for record in told) >= 500 * LENGTH
     assert told
@@ -167,11 +196,9 @@ def test_a_fork_of_a_job_says_nothing(caplog: Any) -> None:
     def job(index: int) -> int:
         if (child := os.fork()) == 0:
             log.info("of a fork")
-            time.sleep(0)
-            os._exit(0)
-        os.waitpid(child, 0)
-        return index
+            os._exit(3)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     with prefetch([0, 1], 1).map(job) as batches:
-        assert list(batches) == [0, 1]
+        assert list(batches) == [3, 3]
     assert "of a fork" not in caplog.text

@@ -48,8 +48,6 @@ class Outlet(logging.Handler):
         logging.root.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if os.getpid() != self._pid:  # a fork, which has no channel
-            return
         if len(self._waiting) >= _MAX_WAITING:
             self._num_dropped += 1
             return
@@ -80,7 +78,7 @@ class Outlet(logging.Handler):
                         self._waiting.appendleft(record)
                     self._num_dropped += dropped
                     return
-        except OSError:  # the consumer is gone
+        except OSError:  # the consumer is gone; or this is a fork, whose copy of the channel is closed
             self._waiting.clear()
         finally:
             self._is_sending = False
