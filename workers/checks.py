@@ -53,6 +53,13 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
+def check_function(name: str, value: Any) -> Any:
+    """``value``, which must be a function or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function or None, not {short(value)}")
+    return value
+
+
 def check_index(index: Any, of: Sized) -> int:
     """``index`` as a position in ``of``; a negative one counts from the end, as in a list."""
     length = len(of)

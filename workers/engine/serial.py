@@ -58,6 +58,21 @@ class SerialEngine:
         self.stream = seeding.Stream(task.seed, task.generators())
         self.pid = os.getpid()
         self.has_ended = False
+        self._has_begun = False
+        self._fatal: BaseException | None = None  # what worker_init_fn has raised
+
+    def begin_jobs(self) -> None:
+        """Be the worker that this process is, before the first job."""
+        if self._has_begun:
+            return
+        try:
+            self.task.init_worker(0)
+        except BaseException as raised:
+            if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # the user's Ctrl-C
+            self._fatal = presentable(raised)
+            raise self._fatal from self._fatal.__cause__
+        self._has_begun = True
 
     def begin(
         self,
@@ -75,6 +90,8 @@ class SerialEngine:
         return 1
 
     def check(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
         if self.has_ended:
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
@@ -109,6 +126,7 @@ class SerialReading:
     def repeat(self, index: int, runs: int) -> Outcome:
         engine = self.engine
         engine.check()
+        engine.begin_jobs()
         row = JobRow(0, self._epoch, index, runs, self._items.get(index))
         succeeded, value, ns = run_here(engine.task, row, engine.stream, None, True)
         try:

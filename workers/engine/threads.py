@@ -10,10 +10,11 @@ import time
 import traceback
 from typing import Any
 
+from workers.errors import presentable
 from workers.job import seeding
 
 from . import report
-from .executor import NO_LIMIT, Counts, Done, Event, Failed, Ready, Started, Stuck
+from .executor import NO_LIMIT, Counts, Done, Event, Failed, Fatal, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -32,6 +33,11 @@ class _Thread(threading.Thread):
         self._pid = os.getpid()
 
     def run(self) -> None:
+        try:
+            self._task.init_worker(self._number)
+        except BaseException as raised:
+            self._events.put(Fatal(presentable(raised)))
+            return
         stream = seeding.Stream(self._task.seed)
         while (row := self.inbox.get()) is not None and not self.is_closing:
             if row.sending <= self.cancelled:

@@ -22,7 +22,7 @@ def _folders() -> tuple[str, ...]:
 @functools.lru_cache(maxsize=4096)
 def is_installed(name: str | None) -> bool:
     """Whether a module is part of Python, of an installed package, or of this one."""
-    if name is None or name == "__main__":
+    if name in (None, "__main__", "__mp_main__"):
         return False
     module = sys.modules.get(name)
     if module is None:  # the module of a function that was sent here

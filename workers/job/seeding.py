@@ -65,7 +65,7 @@ _globals_lock = threading.RLock()
 _MAX_WAIT_S = 5.0
 
 #: What has generators that are seeded only where it is loaded.
-_FRAMEWORKS = "tensorflow", "torch", "albumentations"
+_FRAMEWORKS = "tensorflow", "torch", "keras", "albumentations"
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.checks import short
+from workers.errors import add_note
 
 from .generators import Generators
 
@@ -58,6 +59,7 @@ class Task:
         seed: what all random draws depend on.
         as_items: for each function, whether the items of a list that it returns are delivered one by one. None: of all.
         num_changes: how often was said that something in it had changed.
+        worker_init_fn: called with the worker's number in each worker, before its first job.
     """
 
     def __init__(
@@ -67,17 +69,29 @@ class Task:
         seed: int,
         as_items: Any = None,
         num_changes: int = 0,
+        worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self.source = source
         self.functions = functions
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
         self.num_changes = num_changes
+        self.worker_init_fn = worker_init_fn
         self._knows_items = isinstance(source, JobSource)
 
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
         return Generators(lambda: [("source", self.source), ("functions", self.functions)])
+
+    def init_worker(self, worker: int) -> None:
+        """Call ``worker_init_fn``, if there is one. What it raises has a note that says so."""
+        if self.worker_init_fn is None:
+            return
+        try:
+            self.worker_init_fn(worker)
+        except BaseException as error:
+            add_note(error, f"raised in worker_init_fn({worker})")
+            raise
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         """The items of job ``index``, which works on ``payload``; None: on what the source has at ``index``."""

@@ -29,6 +29,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     as_items: bool
     collate_fn: Callable[..., Any] | None
     on_error: Any
+    worker_init_fn: Callable[[int], object] | None
     _is_indexed: bool
 
     def _jobs(self) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:
@@ -45,6 +46,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         task = super()._task()
         if not self._is_indexed:  # it is read here
             task.source = None
+        task.worker_init_fn = self.worker_init_fn
         return task
 
     def items_of_job(self, index: int) -> list[Any]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         on_error: Policy | None
         job_timeout: float | None
         max_retries: int
+        worker_init_fn: Callable[[int], object] | None
 
     class MapOptions(PrefetchOptions, total=False):
         """What :meth:`Sequence.map` takes by name: see :class:`workers.SequenceMap`."""
@@ -43,6 +44,7 @@ INHERITED = (
     "max_retries",
     "on_error",
     "queue_timeout",
+    "worker_init_fn",
 )
 
 

@@ -20,6 +20,7 @@ from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
 from workers.errors import PlatformError, StateError
 from workers.job.task import Task
+from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel, Pickled
 from workers.process.watch import Watch
 from workers.sequence.base import Sequence
@@ -53,6 +54,7 @@ class Pool:
         self.engine: Engine | SerialEngine
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
+        self._kept_back = KeptBack()
         self._num_passes = 0
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         if nb_workers == 0:
@@ -102,9 +104,9 @@ class Pool:
             self._looks_ahead = False
             return None
         start_s = time.monotonic()
-        if not self._watch.has_changed(task, has_hooks):
+        if not self._watch.has_changed(task, has_hooks, self._kept_back.states()):
             return None
-        pickled = Pickled(task, "the sequence")
+        pickled = self._kept_back.pickled(task, "the sequence", self._parcel)
         is_same, same = self._parcel.compare(pickled)
         if is_same:
             self._watch.tell_if_long(task, time.monotonic() - start_s)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from workers import limits
-from workers.checks import check_choice, short
+from workers.checks import check_choice, check_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, makes
 from workers.sequence.chunked import batches as batches_of
@@ -67,6 +67,7 @@ def prefetch(
     drop_last: bool = False,
     collate_fn: Callable[[Any], Any] | None = None,
     output: Output | None = None,
+    worker_init_fn: Callable[[int], object] | None = None,
 ) -> SequenceMap[Any]:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
@@ -74,7 +75,8 @@ def prefetch(
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
         nb_workers: None: the cores this process may use less one, at least 1.
-        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries, output: see :class:`SequenceMap`.
+        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries, output, worker_init_fn: see
+            :class:`SequenceMap`.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
         drop_last: leave out the last batch where samples are missing for it.
@@ -96,8 +98,7 @@ def prefetch(
     ...     print(list(batches))
     [array([1, 2]), array([3])]
     """
-    if collate_fn is not None and not callable(collate_fn):
-        raise TypeError(f"collate_fn must be a function or None, not {short(collate_fn)}")
+    check_function("collate_fn", collate_fn)
     if check_choice("shuffle", shuffle, (True, False)):
         sequence = SequenceShuffle(sequence, seed=seed)
     if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
@@ -121,6 +122,7 @@ def prefetch(
         max_retries=max_retries,
         as_items=False,
         output=output,
+        worker_init_fn=worker_init_fn,
     )
 
 

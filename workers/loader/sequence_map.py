@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from workers.checks import check_choice, check_int, check_seconds, short
+from workers.checks import check_choice, check_function, check_int, check_seconds
 from workers.errors import StalePassError
 from workers.job import seeding
 from workers.job.task import one_function
@@ -27,9 +27,6 @@ from .options import INHERITED, Executor, Output, Policy, bound, check_source
 from .pool import Pool, Settings
 from .sources import FedPass
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 logger = logging.getLogger("workers")
 
 default_queue_timeout = 0.001  # seconds, as in trw
@@ -39,7 +36,7 @@ _NOT_COPIED = "_consumer", "_pool", "_pass", "_iterator", "_lock"
 
 
 @makes("map")
-class SequenceMap(Mapped[Batch_co]):
+class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
@@ -76,6 +73,8 @@ class SequenceMap(Mapped[Batch_co]):
         output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors of it in the place of arrays, over the same
             memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: as the
             SequenceMap that this one is made of, else numpy arrays.
+        worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
+            another; with ``nb_workers=0`` in this process. What it raises ends the loop. None: as ``on_error``.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -104,28 +103,23 @@ class SequenceMap(Mapped[Batch_co]):
         max_retries: int = 2,
         as_items: bool = True,
         output: Output | None = None,
+        worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._own_workers = check_int("nb_workers", nb_workers, 0)
         self.executor = check_choice("executor", executor, ("process", "thread"))
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
-        if on_error is None:
-            on_error = getattr(source_split, "on_error", "raise") if isinstance(source_split, SequenceMap) else "raise"
+        on_error = _or_of(source_split, "on_error", on_error) or "raise"
         self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))
         self.max_retries = check_int("max_retries", max_retries, 0)
         self.queue_timeout = check_seconds("queue_timeout", queue_timeout, allow_none=False)
         self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
         self.job_timeout = check_seconds("job_timeout", job_timeout)
-        if collate_fn is not None and not callable(collate_fn):
-            raise TypeError(f"collate_fn must be a function or None, not {short(collate_fn)}")
-        self.collate_fn = collate_fn
+        self.collate_fn = check_function("collate_fn", collate_fn)
+        self.worker_init_fn = check_function("worker_init_fn", _or_of(source_split, "worker_init_fn", worker_init_fn))
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
         self.max_queue_size = bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
-        if output is not None:
-            self._output = tensors.Output(check_choice("output", output, (None, *tensors.OUTPUTS)))
-            self._output.tensors  # noqa: B018  # imports the framework, or raises, here
-        elif isinstance(source_split, SequenceMap):
-            self._output = source_split._output
+        self._set_output(output, source_split)
         self._own_seed = seeding.check_seed(seed)
         check_source(source_split)
         super().__init__(source_split)
@@ -135,29 +129,6 @@ class SequenceMap(Mapped[Batch_co]):
         if isinstance(source, SequenceMap) and not self._is_indexed:
             raise TypeError("of a source without indices, only the last map can have a collate_fn")
         self._start()
-
-    _output: tensors.Output | None = None  # what the loop gets in the place of arrays
-
-    def to_device(self, device: Any, depth: int = 2) -> Self:
-        """Deliver batches on ``device``, where the next ones are already while the loop works on one.
-
-        To a CUDA device they are copied from pinned memory, without waiting. On the CPU nothing is copied.
-
-        Args:
-            device: as ``output`` names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or ``"gpu"``;
-                ``"/GPU:0"`` of TensorFlow.
-            depth: how many batches are on the device ahead of the loop; they are beside ``max_queue_size``.
-
-        Returns:
-            This front-end itself.
-
-        Raises:
-            TypeError: ``output`` was not given. What the framework raises if it has no such device.
-        """
-        if self._output is None:
-            raise TypeError("to_device wants tensors: give output='torch', 'jax' or 'tf' to prefetch")
-        self._output = self._output.on(device, check_int("depth", depth, 0))
-        return self
 
     def _make_own(self) -> None:
         """What a copy has of its own."""
@@ -330,3 +301,8 @@ class SequenceMap(Mapped[Batch_co]):
         """End the workers. May be repeated. Batches that were delivered stay valid."""
         super().close()
         self._stop()
+
+
+def _or_of(source: Any, name: str, value: Any) -> Any:
+    """``value``, or if that is None what a SequenceMap has that this one is made of."""
+    return getattr(source, name) if value is None and isinstance(source, SequenceMap) else value

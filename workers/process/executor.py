@@ -8,6 +8,7 @@ sent before is read to the end, then it is replaced.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import selectors
 import signal
@@ -21,7 +22,8 @@ from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
-from . import messages, preload, replica, server_handle
+from . import messages, preload, replica, server_handle, surroundings
+from .logs import Inlet
 from .ring import Ring
 from .shortage import Shortage
 from .status import STACK_SIGNAL
@@ -45,16 +47,18 @@ class ProcessExecutor:
         self.counts = events.Counts()
         self._nb_workers = nb_workers
         self._workers: dict[int, WorkerHandle] = {}  # {worker: its process}; numbers are never used again
-        self._next_worker = 0
+        self._names = itertools.count()
         self._failed_starts = 0  # in a row
         self._shortage = Shortage()
         self._ring = Ring()
+        self._inlet = Inlet()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self.wake = self._waker.wake
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         self._events: list[Event] = []
-        self._modules = preload.worth_it(modules)
+        self._surroundings = surroundings.collect()
+        self._modules = preload.worth_it([*modules, *self._surroundings.modules])
         self._start_server()
         try:
             self.parcel: replica.Parcel | None = make_parcel()  # may take a while, in which the server starts
@@ -78,8 +82,7 @@ class ProcessExecutor:
             self._start_worker(number)
 
     def _start_worker(self, number: int) -> None:
-        name = self._next_worker
-        self._next_worker += 1
+        name = next(self._names)
         worker = self._workers[name] = WorkerHandle(name, number, self._ring)
         self._server.tell(*worker.order())
         if not self._server.channel.has_unsent:
@@ -87,7 +90,7 @@ class ProcessExecutor:
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
         assert self.parcel is not None
-        worker.load(self.parcel)
+        worker.load(self.parcel, self._surroundings)
         self._events.append(events.Started(name))
 
     # -- the engine's orders
@@ -95,7 +98,7 @@ class ProcessExecutor:
     def update(self, parcel: Any) -> None:
         self.parcel = parcel
         for worker in self._workers.values():
-            worker.load(parcel)
+            worker.load(parcel, self._surroundings)
 
     def ship(self, item: Any) -> Any:
         return self._ring.ship(item)
@@ -144,7 +147,7 @@ class ProcessExecutor:
         if (number := self._shortage.take()) is not None:
             self._start_worker(number)
         if not self._events:
-            self._watch_unsent()
+            _watch_unsent(self._workers, self._server, self._selector)
             for key, ready in self._selector.select(self._shortage.left_s(timeout_s)):
                 if key.data == "wake":
                     self._waker.clear()
@@ -157,17 +160,6 @@ class ProcessExecutor:
                     self._from_worker(self._workers[key.data])
         events, self._events = self._events, []
         return events
-
-    def _watch_unsent(self) -> None:
-        """Wait for sockets to take what they did not take at once; hardly ever anything."""
-        for name, worker in self._workers.items():
-            if worker.is_watched:
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
-                if self._selector.get_key(worker.channel).events != wanted:
-                    self._selector.modify(worker.channel, wanted, name)
-        if self._server.channel.has_unsent:
-            with contextlib.suppress(OSError):
-                self._server.channel.flush()
 
     def _from_server(self) -> None:
         try:
@@ -205,6 +197,8 @@ class ProcessExecutor:
                 self._events += worker.events_of(message, files)
             elif isinstance(message, messages.Ready):
                 self._ready(worker, message.failure)
+            elif isinstance(message, messages.Logged):
+                self._inlet.put(message)
         return bool(received)
 
     def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
@@ -238,8 +232,7 @@ class ProcessExecutor:
         return worker
 
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        worker = self._workers.get(name)
-        if worker is None:
+        if (worker := self._workers.get(name)) is None:
             return
         while self._from_worker(worker):  # what it had sent before it died
             pass
@@ -284,7 +277,22 @@ class ProcessExecutor:
         self._ring.close()
         self._selector.close()
         self._waker.close()
+        self._inlet.close()
         self.parcel = None  # its memory is free, unless others have it too
+
+
+def _watch_unsent(
+    workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
+) -> None:
+    """Wait for sockets to take what they did not take at once; hardly ever anything."""
+    for name, worker in workers.items():
+        if worker.is_watched:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
+            if selector.get_key(worker.channel).events != wanted:
+                selector.modify(worker.channel, wanted, name)
+    if server.channel.has_unsent:
+        with contextlib.suppress(OSError):
+            server.channel.flush()
 
 
 def _let_end(

@@ -6,7 +6,7 @@ wire, for there may be tens of thousands a second; they get their names where th
 ::
 
     consumer -> worker     Load, Jobs, Stop
-    worker -> consumer     Ready, Results
+    worker -> consumer     Ready, Results, Logged
     consumer -> server     Attach; end of file: kill all workers, exit
     pool -> server         Fork, Signal, Detach; end of file: kill the pool's workers
     server -> pool         Preloaded, Forked, NotForked, Exited, Detached
@@ -21,6 +21,7 @@ class Load(NamedTuple):
     """A new replica. Descriptors: its memory."""
 
     parcel: Any  # a workers.process.replica.ParcelMessage
+    surroundings: Any  # a workers.process.surroundings.Surroundings
 
 
 class Jobs(NamedTuple):
@@ -49,6 +50,13 @@ class Results(NamedTuple):
     gone: list[int]  # slots that were given up
     layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, a RemoteFailure or the plain tuple of a Placed)
+
+
+class Logged(NamedTuple):
+    """Something was logged."""
+
+    record: Any  # the attributes of a LogRecord, plain; or None
+    dropped: int  # how many were not sent since the last one
 
 
 class Attach(NamedTuple):

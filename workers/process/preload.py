@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from .surroundings import flags
+
 #: Modules that must not be imported before a fork, and why.
 NEVER = {
     "mpi4py": "it starts MPI",
@@ -135,7 +137,7 @@ def program(path: list[str], request: dict[str, object]) -> list[str]:
 
     It takes this very package, whatever else ``path`` and the folder have come to call "workers" since it was imported.
     """
-    return [sys.executable, "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
+    return [sys.executable, *flags(), "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:

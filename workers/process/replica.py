@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 
-from . import memmap
+from . import by_value, memmap
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -47,8 +48,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # whose functions and classes go by name
         self.files: set[memmap.MappedFile] = set()  # which the workers will map
+        self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
 
     def reducer_override(self, obj: Any) -> Any:
+        if self.states and id(obj) in self.states:
+            return _with_state(obj, self.states[id(obj)])
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
             again = memmap.reopened(obj)
             if again is not None:
@@ -75,12 +79,39 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
                 "trace anew, and call get_concrete_function() where it is used"
             )
+        if isinstance(obj, types.ModuleType):
+            by_value.look_at(obj.__name__)
+        elif isinstance(obj, (type, types.FunctionType)):
+            by_value.look_at(obj.__module__)
         reduction = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self.modules.add(obj.__name__)
         elif reduction is NotImplemented and isinstance(obj, _BY_NAME):
             self.modules.add(getattr(obj, "__module__", None) or "builtins")
         return reduction
+
+
+class _Absent:
+    """The type of ABSENT."""
+
+
+#: In the place of an attribute that does not go at all.
+ABSENT = _Absent()
+
+
+def state_of(obj: Any) -> dict[str, Any]:
+    """The attributes of ``obj`` that go along when it is pickled, if its class does that as usual; else none."""
+    try:
+        _, _, state, *_ = obj.__reduce_ex__(5)
+    except Exception:  # reducers raise what they like
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
+    make, arguments, state, *rest = obj.__reduce_ex__(5)
+    state = {name: changed.get(name, value) for name, value in state.items()}
+    return make, arguments, {name: value for name, value in state.items() if value is not ABSENT}, *rest
 
 
 def _as_recarray(array: Any, dtype: Any) -> Any:
@@ -104,8 +135,8 @@ def _strided(whole: Any, dtype: Any, shape: Any, strides: Any, start: int) -> An
 class Pickled:
     """A pickled object whose large buffers are still those of the object itself."""
 
-    def __init__(self, value: Any, name: str = "the Sequence") -> None:
-        """Pickle ``value``.
+    def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
+        """Pickle ``value``; attributes as ``states`` has them (see :class:`Pickler`).
 
         Raises:
             NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
@@ -122,17 +153,26 @@ class Pickled:
         file = io.BytesIO()
         try:
             pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
+            pickler.states = states or {}
             pickler.dump(value)
         except Exception as error:  # reducers raise what they like
             path, of = find_unpicklable(value, name)
             raise NotPicklableError(
                 f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f"It is a {of}. Make it where it is used (in get_examples or the augmenter), leave it out in "
-                '__getstate__, or use executor="thread" or nb_workers=0.'
+                f"It is a {of}. Make or open it at first use in the worker (in get_examples or the augmenter: if it is "
+                "None), and leave it out of what is sent: "
+                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}. "
+                'Or use executor="thread" or nb_workers=0.'
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
         self.files = pickler.files
+
+
+def _first_name(path: str, name: str) -> str:
+    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
+    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
+    return found[1] if found else "name"
 
 
 class Part(NamedTuple):

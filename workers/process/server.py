@@ -251,8 +251,9 @@ def main(
         status.rest()
         preload.begin_anew(path, {**request, "skipped": [*skipped, tuple(found)]}, (descriptor, page))
     preloaded = Preloaded(time.monotonic() - start_s, skipped)
+    server = Server(Channel(socket.socket(fileno=descriptor)), page, consumer, preloaded)
     with contextlib.suppress(KeyboardInterrupt):
-        Server(Channel(socket.socket(fileno=descriptor)), page, consumer, preloaded).run()
+        server.run()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
     os._exit(0)  # an interpreter with a framework in it takes long to take down

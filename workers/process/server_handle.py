@@ -25,8 +25,10 @@ from workers.job.installed import is_installed
 
 from . import channel as channels
 from . import messages, preload
+from .by_value import search_path
 from .channel import Channel
 from .status import STACK_SIGNAL, StatusPage
+from .surroundings import flags, keras_backend
 
 logger = logging.getLogger("workers")
 
@@ -242,10 +244,25 @@ def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, p
 
 def _surroundings() -> dict[str, Any]:
     """What a process inherits, or is given, when it starts."""
-    environment = dict(os.environ)
+    environment = _environment()
     environment.pop("PYTEST_CURRENT_TEST", None)
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    return {"environ": environment, "path": list(sys.path), "folder": _folder(), "affinity": affinity}
+    return {
+        "flags": flags(),
+        "environ": environment,
+        "path": search_path(),
+        "folder": _folder(),
+        "affinity": affinity,
+    }
+
+
+def _environment() -> dict[str, str]:
+    """That of the program; with the backend of its Keras, if that is from elsewhere."""
+    environment = dict(os.environ)
+    backend = keras_backend()
+    if backend is not None and backend != environment.get("KERAS_BACKEND", "tensorflow"):
+        environment["KERAS_BACKEND"] = backend
+    return environment
 
 
 def _folder() -> str | None:
@@ -275,8 +292,9 @@ def _changed(file: str) -> float:
 def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
-    path = sys.path if preload.HERE in sys.path else [*sys.path, preload.HERE]  # sampler lies there too
-    environment = dict(os.environ)
+    path = [*search_path()]
+    path += [] if preload.HERE in path else [preload.HERE]  # sampler lies there too
+    environment = _environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
     # The order of a set of strings is then the same in every run.

@@ -90,14 +90,15 @@ class Watch:
         self._last = self._now = _Seen(b"", [])
         self._has_told = False
 
-    def has_changed(self, task: Any, is_exact: bool) -> bool:
+    def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
         """Whether something may have, since the last look that was followed by :meth:`commit`.
 
         Args:
             is_exact: also within what a large container holds, and within arrays: hooks may have changed it.
+            states: attributes that count as these: see :class:`workers.process.replica.Pickler`.
         """
         start_s = time.monotonic()
-        last, now = self._last, self._look(task, is_exact)
+        last, now = self._last, self._look(task, is_exact, states or {})
         self._now = now
         is_same = now.pickle and last.pickle == now.pickle and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
@@ -136,9 +137,10 @@ class Watch:
             where,
         )
 
-    def _look(self, task: Any, is_exact: bool) -> _Seen:
+    def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> _Seen:
         file = io.BytesIO()
         pickler = _Looking(file, self._kept, self._numbers, is_exact)
+        pickler.states = states
         try:
             pickler.dump(task)
         except Exception:  # Pickled says what it is

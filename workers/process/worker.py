@@ -23,8 +23,9 @@ from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
 
-from . import replica
+from . import replica, surroundings
 from .channel import Channel
+from .logs import Outlet
 from .messages import Jobs, Load, Ready, Results, Stop
 from .ring import InRing, RingReader
 from .status import StatusPage
@@ -37,6 +38,7 @@ class Worker:
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
+        self._outlet = Outlet(channel, number)  # by which all is sent
         self._page = page
         self._number = number
         self._pid = os.getpid()
@@ -44,29 +46,38 @@ class Worker:
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._ring = RingReader()
+        self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._flushed_ns = 0
 
     def run(self) -> None:
         """Blocks: until the consumer says Stop or is gone."""
         empty.writer = self._writer
+        self._outlet.install()
         while True:
             for message, files in self._channel.receive():
                 if isinstance(message, Jobs):
                     self._jobs(message, files)
                 elif isinstance(message, Load):
-                    self._load(message.parcel, files)
+                    self._load(message, files)
                 elif isinstance(message, Stop):
                     return
 
-    def _load(self, parcel: replica.ParcelMessage, files: list[int]) -> None:
+    def _load(self, message: Load, files: list[int]) -> None:
         failure = None
         try:
-            self._task = replica.load(parcel, files)
+            if self._task is None:
+                surroundings.before_imports(message.surroundings)
+            is_new, self._task = self._task is None, replica.load(message.parcel, files)
+            if is_new:
+                self._unsettled = surroundings.apply(message.surroundings)
+                self._task.init_worker(self._number)
+                self._end_if_forked()
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
+            self._end_if_forked(error)
             failure = pack(error)
-        self._channel.send(Ready(failure))
+        self._outlet.send(Ready(failure))
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
@@ -91,10 +102,10 @@ class Worker:
             job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
             payload = None
             if row.payload is not None:
-                seeding.enter_job(self._stream, job)
+                self._enter(job)
                 payload = (self._item(row.payload),)
             result = seeding.run_seeded(
-                self._stream, lambda: seeding.enter_job(self._stream, job), lambda: self._task.run(row.index, payload)
+                self._stream, lambda: self._enter(job), lambda: self._task.run(row.index, payload)
             )
             self._end_if_forked()
             placed = writer.write(result)
@@ -109,6 +120,11 @@ class Worker:
         job_ns = time.monotonic_ns() - start
         return row.sending, job_ns, failure if placed is None else tuple(placed)
 
+    def _enter(self, job: seeding.Job) -> None:
+        if self._unsettled:
+            self._unsettled = surroundings.settle(self._unsettled)
+        seeding.enter_job(self._stream, job)
+
     def _item(self, payload: Any) -> Any:
         """What a job works on."""
         return pickle.loads(payload) if type(payload) is bytes else self._ring.read(InRing._make(payload))
@@ -121,7 +137,7 @@ class Worker:
     def _flush(self) -> None:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
-        self._channel.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
+        self._outlet.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()

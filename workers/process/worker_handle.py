@@ -19,6 +19,7 @@ from . import memmap, messages, replica
 from .channel import Channel
 from .ring import Known, Ring, Shipped
 from .status import StatusPage
+from .surroundings import Surroundings
 
 Unread = tuple[SlotReader, PlainPlaced]  # who reads a batch that lies in a worker's slots, and where it lies
 
@@ -51,9 +52,9 @@ class WorkerHandle:
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
-    def load(self, parcel: replica.Parcel) -> None:
-        """Send it a replica."""
-        self._transmit(messages.Load(parcel.message()), parcel.descriptors)
+    def load(self, parcel: replica.Parcel, surroundings: Surroundings) -> None:
+        """Send it a replica, and what the program has set for itself."""
+        self._transmit(messages.Load(parcel.message(), surroundings), parcel.descriptors)
 
     def send(self, rows: list[JobRow]) -> None:
         """Send it jobs, and the slots that are free again."""

@@ -1,0 +1,127 @@
+"""What cannot be sent any more, because it holds something new: a file that was opened when a batch was looked at.
+
+Workers began without it. So they go on with what the attribute was then, and with all else as it is now.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from workers.errors import NotPicklableError
+
+from . import replica
+from .replica import ABSENT, Parcel, Pickled, Pickler, state_of
+
+logger = logging.getLogger("workers")
+
+_SEARCH_S = 0.8
+
+
+class _Attribute(NamedTuple):
+    owner: Any
+    name: str
+    before: Any  # what it is in the workers
+
+
+class KeptBack:
+    """The attributes of a task that are kept back from its workers. Runs in: consumer."""
+
+    def __init__(self) -> None:
+        self._found: list[_Attribute] = []
+        self._told: set[str] = set()
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent; for Pickler."""
+        self._found = [each for each in self._found if not _is_picklable(state_of(each.owner).get(each.name), {})]
+        states: dict[int, dict[str, Any]] = {}
+        for owner, name, before in self._found:
+            states.setdefault(id(owner), {})[name] = before
+        return states
+
+    def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
+        """``task`` without what cannot be sent and was not so in ``parcel``, which the workers have.
+
+        Raises:
+            NotPicklableError: that is not all.
+        """
+        while True:
+            states = self.states()
+            try:
+                return Pickled(task, name, states)
+            except NotPicklableError as error:
+                try:
+                    now = replica.load(parcel.message(), [os.dup(file) for file in parcel.descriptors])
+                    found = _find(task, now, states)
+                except Exception:  # whatever the user's classes do when they are loaded here
+                    found = None
+                if found is None or found.name in states.get(id(found.owner), {}):
+                    raise
+                self._tell(found, error)
+                self._found.append(found)
+
+    def _tell(self, found: _Attribute, error: NotPicklableError) -> None:
+        what = f"{type(found.owner).__name__}.{found.name}"
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(
+                "%s has become something that cannot be sent to worker processes (%s): they go on with what it was "
+                "when they began. Where it is a file or a connection that is opened at first use, leave it out of what "
+                "is sent: def __getstate__(self): return {**self.__dict__, %r: None}",
+                what,
+                str(error.__cause__),  # not the error, whose traceback holds all of this
+                found.name,
+            )
+
+
+def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
+    """The attribute that ``task`` cannot be pickled for: the outermost one that is another thing than in ``before``."""
+    deadline_s = time.monotonic() + _SEARCH_S
+    last, value, seen = None, task, set()
+    while time.monotonic() < deadline_s:
+        seen.add(id(value))
+        parts = _parts(value, states.get(id(value), {}))
+        bad = next((each for each in parts if id(each[2]) not in seen and not _is_picklable(each[2], states)), None)
+        if bad is None:
+            return last
+        is_attribute, key, part = bad
+        if is_attribute:
+            before = state_of(before).get(key, ABSENT)
+            last = _Attribute(value, key, before)
+        else:
+            before = _item(before, key)
+        if type(before).__qualname__ != type(part).__qualname__:
+            return last
+        value = part
+    return None
+
+
+def _parts(value: Any, state: dict[str, Any]) -> Iterator[tuple[bool, Any, Any]]:
+    """(whether it is an attribute, its name or place, the part)."""
+    if isinstance(value, dict):
+        yield from ((False, key, part) for key, part in value.items())
+    elif isinstance(value, (list, tuple)):
+        yield from ((False, at, part) for at, part in enumerate(value))
+    else:
+        yield from ((True, name, part) for name, part in state_of(value).items() if name not in state)
+
+
+def _item(container: Any, key: Any) -> Any:
+    try:
+        return container[key]
+    except (LookupError, TypeError):
+        return ABSENT
+
+
+def _is_picklable(value: Any, states: dict[int, dict[str, Any]]) -> bool:
+    pickler = Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)
+    pickler.states = states
+    try:
+        pickler.dump(value)
+    except Exception:  # reducers raise what they like
+        return False
+    return True
