@@ -20,8 +20,8 @@ The rooms, each of which knows only those before it:
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no
   workers.
-- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it (``watch``), items
-  of streams (``ring``), the server with its imports (``preload``), the worker.
+- ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
+  changed in it (``watch``), items of streams (``ring``), the server with its imports (``preload``), the worker.
 - ``for_keras``: what Keras is given, and how it reads it.
 - ``sequence``: what a user writes and where it stands: clock, position, pass, state, and what is made of it.
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.

@@ -26,6 +26,8 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 
+from .cells import learn, of_file, texts_of
+
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
@@ -44,6 +46,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # whose functions and classes go by name
+        self.files: set[str] = set()  # from which the others were compiled, e.g. {"/tmp/ipykernel_123/456.py"}
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
@@ -64,6 +67,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             for find in stand_ins:
                 if (stand_in := find(obj)) is not None:
                     return stand_in, ()
+        if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
+            self.files.add(obj.co_filename)
+            return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
         if is_traced(obj):
             return reduced(obj)
         if is_concrete(obj):
@@ -149,6 +155,7 @@ class Pickled:
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
+        self.texts = texts_of(pickler.files)
 
 
 class Part(NamedTuple):
@@ -164,6 +171,7 @@ class ParcelMessage(NamedTuple):
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
+    texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``cells``
 
 
 class Comparison(NamedTuple):
@@ -183,6 +191,7 @@ class Parcel:
 
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
         self.pickle = pickled.pickle
+        self._texts = pickled.texts
         self.pieces: list[Piece] = []
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         end, starts = len(pickled.pickle), {}
@@ -233,7 +242,7 @@ class Parcel:
 
     def message(self) -> ParcelMessage:
         """What is sent along with the descriptors."""
-        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces])
+        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces], self._texts)
 
     @property
     def descriptors(self) -> list[int]:
@@ -242,7 +251,8 @@ class Parcel:
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
-    table, lengths = message
+    table, lengths, texts = message
+    learn(texts)
     memories = []
     try:
         for descriptor, nbytes in zip(descriptors, lengths, strict=True):
