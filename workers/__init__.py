@@ -23,7 +23,8 @@ The rooms, each of which knows only those before it:
 - ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
   changed in it (``watch``), items of streams (``ring``), the server with its imports (``preload``), the worker.
 - ``for_keras``: what Keras is given, and how it reads it.
-- ``sequence``: what a user writes and where it stands: clock, position, pass, state, and what is made of it.
+- ``sequence``: what a user writes and where it stands: clock, position, pass, state, how it shows itself (``looks``),
+  and what is made of it.
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
 """
 

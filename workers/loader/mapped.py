@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as OrderOf
 from typing import Any
 
@@ -11,6 +11,7 @@ from workers.errors import StateError
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.looks import Fact, count, state
 from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
 from workers.sequence.position import Position
@@ -22,6 +23,8 @@ class Mapped(SequenceDerived, JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
     _own_workers: int
+    _pool: Any  # None: its workers are not running
+    executor: str
     function_to_run: Any
     as_items: bool
     collate_fn: Callable[..., Any] | None
@@ -76,6 +79,13 @@ class Mapped(SequenceDerived, JobSource):
 
     def _num_workers(self) -> int:
         return self._own_workers + super()._num_workers()
+
+    def _working_facts(self) -> Iterable[Fact]:
+        number = self._num_workers()
+        kind = "thread" if number and self.executor == "thread" else "worker"
+        yield count(number, kind, f"{kind}s")
+        if number and self._pool is None:
+            yield state("not running")
 
     # -- where it stands: as its source, whatever is made of the batches
 

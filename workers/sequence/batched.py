@@ -21,6 +21,7 @@ class SequenceBatch(SequenceDerived, JobSource):
     """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`."""
 
     _has_places_of_source = False
+    _item_names = "batch", "batches"
 
     def __init__(self, source_split: Sequence, batch_size: int, discard_batch_not_full: bool = False) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)
