@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from workers.checks import check_int
+from workers.checks import check_int, short
+from workers.sequence.looks import Fact, Looks, named
 
 
-class Augmenter(ABC):
+class Augmenter(Looks, ABC):
     """Base of augmenters that are classes. A plain function of the same four arguments does as well.
 
     Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch
@@ -38,9 +39,20 @@ class Augmenter(ABC):
             (x, y) of the batch.
         """
 
+    def _shown_facts(self) -> Iterable[Fact]:
+        for name, value in vars(self).items():
+            yield named(name, _shown(value))
+
     def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
         """:meth:`augment`."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
+
+
+def _shown(setting: Any) -> str:
+    """A number or a text; the name of a function or of the kind of anything else, which may be large."""
+    if setting is None or isinstance(setting, (bool, int, float, str)):
+        return short(setting)
+    return str(getattr(setting, "__name__", type(setting).__name__))
 
 
 class ContrastiveAugmenter(Augmenter):

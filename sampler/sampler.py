@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from workers import Sequence, current_job
 from workers.checks import check_index, check_int
+from workers.sequence.looks import Fact, count, tried
 
 from .augmenter import AugmenterFunction, check_augmenter
 from .memory.ragged import check_stacked
@@ -102,6 +103,12 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
     def _identity(self) -> list[Any]:
         arguments = self.class_per_batch, self.examples_per_class_per_batch, self.num_augmentations_per_example
         return [*super()._identity(), *arguments, self.warmup, self.num_examples]
+
+    def _own_facts(self) -> Iterable[Fact | None]:
+        number = tried(lambda: self.num_examples)
+        yield None if number is None else count(number, "example", "examples")
+        drawn = f"{self.class_per_batch} x {self.examples_per_class_per_batch}"
+        yield Fact("a batch", drawn, f"{drawn} a batch")
 
     def _may_draw(self) -> bool:
         return not self._is_plain() or self._runs_functions()

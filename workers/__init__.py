@@ -21,11 +21,13 @@ The rooms, each of which knows only those before it:
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no
   workers.
-- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it (``watch``,
-  ``kept_back``), what the program has set for itself (``surroundings``), what goes ``by_value``, items of streams
-  (``ring``), log records (``logs``), the server with its imports (``preload``), the worker.
+- ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
+  changed in it (``watch``, ``kept_back``), what the program has set for itself (``surroundings``), what goes
+  ``by_value``, items of streams (``ring``), log records (``logs``), the server with its imports (``preload``), the
+  worker.
 - ``for_keras``: what Keras is given, and how it reads it.
-- ``sequence``: what a user writes and where it stands: clock, position, pass, state, and what is made of it.
+- ``sequence``: what a user writes and where it stands: clock, position, pass, state, how it shows itself (``looks``),
+  and what is made of it.
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and

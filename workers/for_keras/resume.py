@@ -24,6 +24,9 @@ def _class() -> Any:
             self.path = os.fspath(path)
             self.delete_at_end = delete_at_end
 
+        def __repr__(self) -> str:
+            return f"<ResumeSequence of {type(self.sequence).__name__}: {self.path}>"
+
         def on_train_begin(self, logs: Any = None) -> None:
             if os.path.exists(self.path):
                 with open(self.path) as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as OrderOf
 from typing import Any
 
@@ -14,6 +14,7 @@ from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co
 from workers.sequence.chunked import Chunks, SequenceChunks
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.looks import Fact, count, state
 from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
 from workers.sequence.position import Position
@@ -25,6 +26,8 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
     _own_workers: int
+    _pool: Any  # None: its workers are not running
+    executor: str
     function_to_run: Any
     as_items: bool
     collate_fn: Callable[..., Any] | None
@@ -81,6 +84,13 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def _num_workers(self) -> int:
         return self._own_workers + super()._num_workers()
+
+    def _working_facts(self) -> Iterable[Fact]:
+        number = self._num_workers()
+        kind = "thread" if number and self.executor == "thread" else "worker"
+        yield count(number, kind, f"{kind}s")
+        if number and self._pool is None:
+            yield state("not running")
 
     # -- where it stands: as its source, whatever is made of the batches
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+
+from workers.sequence.looks import Fact, Looks, count, named
 
 
-class Metadata:
+class Metadata(Looks):
     """Statistics of the pass that is being read. Source: ``trw.train.sequence_map.Metadata``.
 
     Attributes:
@@ -24,6 +27,11 @@ class Metadata:
         self.time_pinning = 0.0
         self.time_start = time.perf_counter()
         self.pin_queue_size = 0
+
+    def _shown_facts(self) -> Iterable[Fact]:
+        yield count(self.nb_batches, "batch", "batches")
+        yield named("waited", f"{self.time_to_get_next_batch:.3g} s")
+        yield named("in jobs", f"{self.time_processing:.3g} s")
 
     def note_job(self, job_ns: int) -> None:
         """A job was run for ``job_ns``."""

@@ -22,10 +22,10 @@ from . import tensors
 from .consumer import Consumer
 from .mapped import Mapped, is_indexed
 from .metadata import Metadata
+from .next_item import ReadByNext
 from .on_error import OnError
 from .options import INHERITED, Executor, Output, Policy, bound, check_source
 from .pool import Pool, Settings
-from .sources import FedPass
 
 logger = logging.getLogger("workers")
 
@@ -36,7 +36,7 @@ _NOT_COPIED = "_consumer", "_pool", "_pass", "_iterator", "_lock"
 
 
 @makes("map")
-class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
+class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
@@ -179,10 +179,6 @@ class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
         """How the pass went that was begun last."""
         return self._consumer.metadata
 
-    def has_background_jobs(self) -> bool:
-        """Whether a worker has something to do."""
-        return self._pool is not None and self._pool.engine.has_background_jobs
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _NOT_COPIED}
 
@@ -197,10 +193,6 @@ class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
         iterator = PassIterator(self, self._begin_pass())
         self._iterator = weakref.ref(iterator)
         return iterator
-
-    def initializer(self) -> None:
-        """Begin a pass, which ``next()`` of this then reads. Source: trw."""
-        self._begin_pass()
 
     def _begin_pass(self) -> Pass:
         self._pass = None  # whoever reads one in another thread lets go of it
@@ -224,29 +216,6 @@ class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
             self._pass = pool.begin(self, position, places, None)
             return self._pass
 
-    def __next__(self) -> Batch_co:
-        return self.next_item(blocking=True)  # type: ignore[no-any-return]
-
-    def next_item(self, blocking: bool) -> Any:
-        """The next batch of the pass that was begun last; if there is none, one begins.
-
-        Args:
-            blocking: wait for it. If not, at most ``queue_timeout`` seconds, and then raise StopIteration.
-
-        Raises:
-            StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
-        """
-        self._check_open()
-        begun, self._iterator = self._pass, None  # it is read without one
-        if begun is None or begun.version != self._clock.version:  # the epoch was set, or a state loaded
-            begun = self._begin_pass()
-        try:
-            return self._next_of(begun, None if blocking else self.queue_timeout)
-        except StalePassError:
-            if self._pass is begun and begun.version == self._clock.version:
-                raise
-            return self.next_item(blocking)  # on_error has begun another
-
     def _next_of(self, begun: Pass, timeout_s: float | None = None) -> Any:
         return self._consumer.next(self, begun, timeout_s)
 
@@ -261,11 +230,6 @@ class SequenceMap(Mapped[Batch_co], tensors.HasOutput):
                 f"this iterator over a {type(self).__name__} is over: its workers work for something else now, such as "
                 "model.fit, or what was made of it"
             )
-
-    def fill_queue(self) -> None:
-        """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
-        if isinstance(self._pass, FedPass):
-            self._pass.fill_queue()
 
     # -- what is made of it, and the end
 

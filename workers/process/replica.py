@@ -28,6 +28,7 @@ from workers.errors import NotPicklableError
 from workers.job.traced import is_concrete, is_traced, reduced
 
 from . import by_value, memmap
+from .cells import learn, of_file, texts_of
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -48,6 +49,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # whose functions and classes go by name
         self.files: set[memmap.MappedFile] = set()  # which the workers will map
+        self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
 
     def reducer_override(self, obj: Any) -> Any:
@@ -72,6 +74,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             for find in stand_ins:
                 if (stand_in := find(obj)) is not None:
                     return stand_in, ()
+        if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
+            self.compiled.add(obj.co_filename)
+            return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
         if is_traced(obj):
             return reduced(obj)
         if is_concrete(obj):
@@ -167,6 +172,7 @@ class Pickled:
         self.pickle = file.getvalue()
         self.modules = pickler.modules
         self.files = pickler.files
+        self.texts = texts_of(pickler.compiled)
 
 
 def _first_name(path: str, name: str) -> str:
@@ -188,6 +194,7 @@ class ParcelMessage(NamedTuple):
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
+    texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``cells``
 
 
 class Comparison(NamedTuple):
@@ -209,6 +216,7 @@ class Parcel:
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
         self.pickle = pickled.pickle
         self.files = pickled.files
+        self._texts = pickled.texts
         self.pieces: list[Piece] = []
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         end, starts = len(pickled.pickle), {}
@@ -259,7 +267,7 @@ class Parcel:
 
     def message(self) -> ParcelMessage:
         """What is sent along with the descriptors."""
-        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces])
+        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces], self._texts)
 
     @property
     def descriptors(self) -> list[int]:
@@ -268,7 +276,8 @@ class Parcel:
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
-    table, lengths = message
+    table, lengths, texts = message
+    learn(texts)
     memories = []
     try:
         for descriptor, nbytes in zip(descriptors, lengths, strict=True):

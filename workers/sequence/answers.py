@@ -83,6 +83,10 @@ class Answers:
         """How many places an epoch has; None: that is not known."""
         return len(self)
 
+    def _is_length_at_hand(self) -> bool:
+        """Whether ``len()`` of it runs no function of the user's but ``__len__``."""
+        return True
+
     def _is_at_end(self, batch: int) -> bool:
         """Whether an epoch is over when all before place ``batch`` were delivered."""
         length = self._length_of_epoch()

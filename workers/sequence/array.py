@@ -14,6 +14,7 @@ from workers.job.generators import Generators
 
 from .base import Sequence
 from .gather import gather
+from .looks import Fact, named
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
@@ -33,6 +34,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     Source: ``trw.train.SequenceArray``.
     """
+
+    _item_names = "sample", "samples"
 
     def __init__(self, arrays: Mapping[str, Any], sampler: Any = None, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
@@ -78,6 +81,12 @@ class SequenceArray(Sequence[dict[str, Any]]):
             positions = self._check_positions(drawn)
             self._order = (epoch, positions)
         return positions
+
+    def _is_length_at_hand(self) -> bool:
+        return not callable(self.sampler) or self._order[0] == self.epoch
+
+    def _own_facts(self) -> Iterable[Fact]:
+        yield named("of", short(list(self.arrays)))
 
     def __len__(self) -> int:
         positions = self._positions()

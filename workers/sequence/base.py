@@ -22,6 +22,7 @@ from . import state
 from .answers import HOOKS, Answers, is_default
 from .chain import Batch_co, Chain
 from .clock import Clock, asking, on_behalf_of
+from .looks import SequenceLooks
 from .order import ordered
 from .passes import Pass, PassIterator
 from .position import Position
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
-class Sequence(Chain[Batch_co], Answers, KerasDataset):
+class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     """Base of all sequences of batches.
 
     A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Random draws in them come from

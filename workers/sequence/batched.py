@@ -25,6 +25,7 @@ class SequenceBatch(SequenceDerived, JobSource):
     """
 
     _has_places_of_source = False
+    _item_names = "batch", "batches"
 
     def __init__(
         self,

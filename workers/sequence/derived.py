@@ -11,6 +11,7 @@ from .answers import defines_hooks
 from .base import Sequence
 from .chain import Batch_co
 from .clock import Clock, asking, on_behalf_of
+from .looks import Looks, SequenceLooks
 from .order import Permuted
 
 
@@ -79,6 +80,20 @@ class SequenceDerived(Sequence[Batch_co]):
     def _source_length(self) -> int:
         with on_behalf_of(asking() or self._clock):
             return len(self.source_split)
+
+    def _is_length_at_hand(self) -> bool:
+        source = self.source_split
+        return not isinstance(source, Sequence) or source._is_length_at_hand()
+
+    @property
+    def _item_names(self) -> tuple[str, str]:  # type: ignore[override]
+        source = self.source_split
+        return source._item_names if isinstance(source, Sequence) else SequenceLooks._item_names
+
+    def _shown_name(self) -> str:
+        source = self.source_split
+        name = source._shown_name() if isinstance(source, Looks) else type(source).__name__
+        return f"{super()._shown_name()} of {name}"
 
     def _count_changes(self) -> int:
         before = self.source_split._count_changes() if isinstance(self.source_split, Sequence) else 0
