@@ -38,7 +38,7 @@ class Bench:
 
     def turn(self, now_ns: int = 0) -> None:
         self.untaken += self.schedule.take_outcomes()
-        relieved = self.schedule.relieve(now_ns) if now_ns else []
+        relieved = self.schedule.relieve(self.schedule.to_relieve(now_ns)) if now_ns else []
         for worker, rows in [*relieved, *self.schedule.plan(len(self.untaken))]:
             self.sent[worker] += rows
         self.schedule.cancelled.clear()
@@ -376,11 +376,36 @@ def test_what_waits_behind_a_stuck_job_goes_to_an_idle_worker() -> None:
     bench.turn(now_ns=STUCK_NS // 2)
     assert not bench.sent[1]
     bench.untaken += bench.schedule.take_outcomes()
-    plan = bench.schedule.relieve(STUCK_NS + 2)
+    cancelled = bench.schedule.to_relieve(STUCK_NS + 2)
+    assert cancelled == {0: waiting.sending}
+    plan = bench.schedule.relieve(cancelled)
     assert [(worker, [row.index for row in rows]) for worker, rows in plan] == [(1, [waiting.index])]
-    assert bench.schedule.cancelled == {0: waiting.sending}
     assert not bench.wants(0, waiting.sending)
     assert bench.wants(0, stuck.sending)
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_what_a_worker_has_begun_meanwhile_it_keeps(has_run: bool) -> None:
+    """Between a look at it and its being told: else two would be in it, and none left for the others."""
+    bench = Bench(max_queue_size=4)
+    bench.schedule.begin(0, 4)
+    bench.turn()
+    first, begun = bench.sent[0]
+    while bench.sent[1]:
+        bench.answer(1)
+    bench.turn()
+    bench.schedule.saw(0, first.sending, 1)
+    cancelled = bench.schedule.to_relieve(STUCK_NS + 2)
+    bench.schedule.saw(0, begun.sending, STUCK_NS + 2)
+    sends = bench.schedule.relieve(cancelled)
+    assert bench.wants(0, begun.sending)
+    bench.sent[1] += [row for worker, rows in sends for row in rows]
+    bench.schedule.check()
+    if not has_run:  # it had said that it begins, and then found it cancelled
+        bench.sent[0].remove(begun)
+        bench.schedule.cancelled_by(0, begun.sending)
+    bench.finish()
+    assert bench.indices() == [0, 1, 2, 3]
 
 
 def test_what_waits_behind_a_slow_job_comes_before_what_is_new() -> None:

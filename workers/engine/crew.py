@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
 STUCK_NS = 20_000_000
 #: One that begins none of its jobs for this long is stopped, or still starting: others take them.
@@ -25,6 +27,10 @@ class Member:
         self.is_stuck = False  # what waited with it was given to others; it gets no more until it has finished
         self.finished_at = 0  # how many jobs had been finished in all when it last finished one, or had none
 
+    def waiting(self) -> dict[int, int]:
+        """{sending: ticket} of what it was not seen in."""
+        return {sending: ticket for sending, ticket in self.jobs.items() if sending != self.running}
+
     def is_blocked(self, now_ns: int) -> bool:
         """Whether it begins none of the jobs that wait with it: it is stuck in another one, or stopped."""
         is_stuck = self.running and now_ns - self.since_ns >= STUCK_NS
@@ -42,6 +48,7 @@ class Crew:
         #: {worker: sending}: it need not begin jobs up to this sending any more. The engine clears it.
         self.cancelled: dict[int, int] = {}
         self._sending = 0  # the last one
+        self._helpers: list[int] = []  # workers that may take what waits with others
 
     def send(self, member: Member, ticket: int) -> int:
         """A ticket goes to a worker: under which number."""
@@ -117,30 +124,38 @@ class Crew:
             len(each.jobs) > (0 if each.is_wasted else 1) or (each.jobs and each.unbegun_since_ns) for each in members
         )
 
-    def relieve(self, now_ns: int, bundle: int) -> list[tuple[int, list[int]]]:
-        """Take from blocked workers what waits with them, before others begin with what is new.
+    def to_relieve(self, now_ns: int, bundle: int) -> dict[int, int]:
+        """{worker: the last sending of what waits with it}, of blocked ones for which there is another one to help.
 
         Args:
             bundle: a worker that has at most so many jobs may take more.
+        """
+        self._helpers = [
+            worker
+            for worker, member in self.by_load()
+            if member.is_ready and len(member.jobs) <= bundle and not (member.is_blocked(now_ns) or member.is_stuck)
+        ]
+        found = {
+            worker: max(waiting)
+            for worker, member in self.members.items()
+            if member.is_blocked(now_ns) and (waiting := member.waiting())
+        }
+        return dict(list(found.items())[: len(self._helpers)])
+
+    def relieve(self, blocked: Iterable[int]) -> list[tuple[int, list[int]]]:
+        """Take from ``blocked`` workers what waits with them, before others begin with what is new.
 
         Returns:
             [(a worker, tickets for it)].
         """
-        blocked = [member for member in self.members.values() if member.jobs and member.is_blocked(now_ns)]
-        helpers = [
-            worker
-            for worker, member in self.by_load()
-            if member.is_ready and len(member.jobs) <= bundle and member not in blocked and not member.is_stuck
-        ]
         relieved: list[tuple[int, list[int]]] = []
-        for worker, member in self.members.items():
-            waiting = {sending: ticket for sending, ticket in member.jobs.items() if sending != member.running}
-            if not helpers or member not in blocked or not waiting:
-                continue
+        for worker, helper in zip(blocked, self._helpers, strict=False):
+            member = self.members[worker]
+            waiting = member.waiting()
             for sending in waiting:
                 del member.jobs[sending]
             self.num_out -= len(waiting)
-            self.cancelled[worker] = max(waiting)
             member.is_stuck = bool(member.running)  # one that is stopped has no job to finish first
-            relieved.append((helpers.pop(0), list(waiting.values())))
+            if waiting:
+                relieved.append((helper, list(waiting.values())))
         return relieved

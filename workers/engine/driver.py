@@ -8,7 +8,7 @@ from typing import Any
 
 from . import report
 from .delivery import Failure, Result
-from .executor import Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
+from .executor import Cancelled, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
@@ -56,12 +56,21 @@ class Driver:
         self._obey()
         self._watchdog.tick()
         if self._schedule.may_relieve():
-            self._watchdog.look()  # at what they are in now: who is stuck must not be guessed
-            for worker, rows in self._schedule.relieve(time.monotonic_ns()):
-                self._executor.send(worker, rows)
+            self._relieve()
         while not self._send_all():
             pass
         return self._patience()
+
+    def _relieve(self) -> None:
+        """Give others what waits with a worker that is stuck in another job. What it has begun meanwhile it keeps."""
+        schedule, executor = self._schedule, self._executor
+        self._watchdog.look()  # at what they are in now: who is stuck must not be guessed
+        stuck = schedule.to_relieve(time.monotonic_ns())
+        for worker, sending in stuck.items():
+            executor.cancel(worker, sending)
+            schedule.saw(worker, *executor.look(worker), time.monotonic_ns())
+        for worker, rows in schedule.relieve(stuck):
+            executor.send(worker, rows)
 
     def _send_all(self) -> bool:
         """Hand over what is there and send what there is room for. False: meanwhile there is room for more."""
@@ -116,6 +125,8 @@ class Driver:
             self._done(event)
         elif isinstance(event, Failed):
             self._failed(event)
+        elif isinstance(event, Cancelled):
+            self._schedule.cancelled_by(event.worker, event.sending)
         elif isinstance(event, Started):
             self._schedule.started(event.worker)
             self._watchdog.loading(event.worker)

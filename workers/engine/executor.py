@@ -86,6 +86,13 @@ class Died(NamedTuple):
     death: Death
 
 
+class Cancelled(NamedTuple):
+    """A worker has not run a job, because it was cancelled before."""
+
+    worker: int
+    sending: int
+
+
 class NotStarted(NamedTuple):
     """A worker of which Started was told could not be made after all. It was in no job."""
 
@@ -98,7 +105,7 @@ class Fatal(NamedTuple):
     error: BaseException
 
 
-Event = Started | NotStarted | Ready | Done | Failed | Died | Fatal
+Event = Started | NotStarted | Ready | Done | Failed | Cancelled | Died | Fatal
 
 
 class Executor(Protocol):

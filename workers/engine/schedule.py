@@ -23,7 +23,7 @@ Invariants (asserted by :meth:`Schedule.check`):
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .bounds import Bounds, Load
@@ -263,13 +263,25 @@ class Schedule:
         payload = at.payloads[ticket] if at.is_open else None
         return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
-    def relieve(self, now_ns: int) -> list[Send]:
-        """Give others what waits with a worker that is stuck in another job, as it was just :meth:`saw`."""
+    def to_relieve(self, now_ns: int) -> dict[int, int]:
+        """{worker: sending} of workers that are stuck in another job than that one, as they were just :meth:`saw`. Each
+        is to be told that it need not begin jobs up to that one, then looked at again."""
+        return self._crew.to_relieve(now_ns, self.bundle())
+
+    def relieve(self, stuck: Iterable[int]) -> list[Send]:
+        """Give others what waits with the workers of :meth:`to_relieve`. What they have begun meanwhile they keep."""
         members = self._crew.members
         return [
             (helper, [self._send(members[helper], ticket) for ticket in tickets])
-            for helper, tickets in self._crew.relieve(now_ns, self.bundle())
+            for helper, tickets in self._crew.relieve(stuck)
         ]
+
+    def cancelled_by(self, worker: int, sending: int) -> None:
+        """A worker has not run what was cancelled. If it was to keep that, because it seemed to have begun, it is sent
+        again."""
+        ticket = self._crew.take_back(worker, sending)
+        if ticket is not None:
+            heapq.heappush(self._again, ticket)
 
     def check(self) -> None:
         """Assert the invariants. For tests."""

@@ -14,7 +14,7 @@ from workers.errors import presentable
 from workers.job import seeding
 
 from . import report
-from .executor import NO_LIMIT, Counts, Done, Event, Failed, Fatal, Ready, Started, Stuck
+from .executor import NO_LIMIT, Cancelled, Counts, Done, Event, Failed, Fatal, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -40,10 +40,12 @@ class _Thread(threading.Thread):
             return
         stream = seeding.Stream(self._task.seed)
         while (row := self.inbox.get()) is not None and not self.is_closing:
-            if row.sending <= self.cancelled:
+            self.running = (row.sending, time.monotonic_ns())
+            if row.sending <= self.cancelled:  # looked at behind that: see StatusPage.begin
+                self.running = (0, 0)
+                self._events.put(Cancelled(self._number, row.sending))
                 del row
                 continue
-            self.running = (row.sending, time.monotonic_ns())
             succeeded, value, ns = run_here(self._task, row, stream, self._number, False)
             if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
                 os._exit(exit_code(None if succeeded else value))

@@ -49,7 +49,7 @@ class Results(NamedTuple):
     slots: list[tuple[int, int]]  # made since the last message, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots that were given up
     layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
-    rows: list[tuple[int, int, Any]]  # (sending, job_ns, a RemoteFailure or the plain tuple of a Placed)
+    rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
 
 
 class Logged(NamedTuple):

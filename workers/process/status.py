@@ -33,13 +33,18 @@ class StatusPage:
     # -- worker
 
     def begin(self, sending: int) -> bool:
-        """A job begins, unless the consumer has said meanwhile that nobody waits for it."""
+        """A job begins, unless the consumer has said meanwhile that nobody waits for it.
+
+        The worker says first what it begins, and then looks whether it may; the consumer cancels first, and then looks
+        what was begun. So it cannot be that a job runs of which neither knows.
+        """
         words = self._words
-        if sending <= words[_CANCEL]:
-            return False
         words[_SINCE] = time.monotonic_ns()
         words[_RUNNING] = sending
-        return True
+        if sending > words[_CANCEL]:
+            return True
+        words[_RUNNING] = 0
+        return False
 
     def rest(self) -> None:
         """No job runs."""

@@ -89,6 +89,8 @@ class Worker:
                 self._rows.append(self._job(row))
                 if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
                     self._flush()
+            else:
+                self._rows.append((row.sending, 0, None))
         if self._rows:
             self._flush()
         self._page.rest()

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slots import PlainPlaced
-from workers.engine.executor import Death, Done, Event, Failed, Stuck
+from workers.engine.executor import Cancelled, Death, Done, Event, Failed, Stuck
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
@@ -84,7 +84,9 @@ class WorkerHandle:
         self._reader.learn(results.slots, results.gone, results.layouts, files)
         events: list[Event] = []
         for sending, job_ns, what in results.rows:
-            if isinstance(what, RemoteFailure):
+            if what is None:
+                events.append(Cancelled(self.name, sending))
+            elif isinstance(what, RemoteFailure):
                 events.append(Failed(self.name, sending, what, job_ns))
             else:
                 _, _, _, nbytes, _ = what
