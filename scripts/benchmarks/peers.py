@@ -39,13 +39,15 @@ def serial(job: Job, num_workers: int) -> Iterator[Epoch]:
     yield lambda: (job[i] for i in range(len(job)))
 
 
-def ours(executor: Literal["process", "thread"], num_workers_always: int | None = None) -> Open:
+def ours(
+    executor: Literal["process", "thread"], num_workers_always: int | None = None, seed: int | None = None
+) -> Open:
     @contextmanager
     def open_prefetch(job: Job, num_workers: int) -> Iterator[Epoch]:
         import workers
 
         count = num_workers if num_workers_always is None else num_workers_always
-        with workers.prefetch(job, nb_workers=count, executor=executor) as batches:
+        with workers.prefetch(job, nb_workers=count, executor=executor, seed=seed) as batches:
             yield lambda: iter(batches)
 
     return open_prefetch
@@ -149,6 +151,7 @@ LOADERS = {
     for loader in (
         Loader("serial", "serial loop", serial),
         Loader("process", "workers.prefetch, processes", ours("process"), ("workers",)),
+        Loader("seeded", "workers.prefetch, processes", ours("process", seed=1), ("workers",)),
         Loader("thread", "workers.prefetch, threads", ours("thread"), ("workers",)),
         Loader("zero", "workers.prefetch, 0 workers", ours("process", 0), ("workers",)),
         Loader("pool", "multiprocessing.Pool.imap", pool(1)),
