@@ -21,6 +21,8 @@ from workers.sequence.position import Position
 
 logger = logging.getLogger("workers")
 
+NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
+
 
 class Mapped(SequenceDerived[Batch_co], JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
@@ -33,6 +35,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     collate_fn: Callable[..., Any] | None
     on_error: Any
     worker_init_fn: Callable[[int], object] | None
+    max_queue_size: int | None
     _is_indexed: bool
 
     def _jobs(self) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:
@@ -81,6 +84,18 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def nb_workers(self) -> int:
         """The workers of its pool: its own, and those of what it is made of."""
         return self._num_workers()
+
+    @property
+    def max_queue_size_pin(self) -> int | None:
+        """``max_queue_size``, of which it is another name."""
+        return self.max_queue_size
+
+    @property
+    def max_jobs_at_once(self) -> int | None:
+        """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+        if self.max_queue_size is None:
+            return None
+        return 0 if self.max_queue_size >= NO_LIMIT else max(1, self.max_queue_size // max(1, self.nb_workers))
 
     def _num_workers(self) -> int:
         return self._own_workers + super()._num_workers()
