@@ -14,6 +14,7 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
 from workers.sequence.passes import Pass
+from workers.sequence.pieces import Pieces
 
 from .metadata import Metadata
 from .on_error import OnError
@@ -154,7 +155,7 @@ class Consumer:
         before, after = position.delivered, position.after(marks)
         position.delivered = after
         try:
-            batch = self._collate_fn(batch, source=of)
+            batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=of)
             batch = batch if then is None else then(batch)
         except Exception as error:
             del ready[-1]

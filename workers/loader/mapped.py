@@ -48,6 +48,14 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def _is_opaque(self) -> bool:  # type: ignore[override]
         return self.collate_fn is not None
 
+    @property
+    def _is_put_together(self) -> bool:  # type: ignore[override]
+        return isinstance(self.source_split, Sequence) and self.source_split._is_put_together
+
+    @property
+    def _passes_on(self) -> bool:  # type: ignore[override]
+        return self.function_to_run is None
+
     def _task(self) -> Task:
         task = super()._task()
         if not self._is_indexed:  # it is read here
@@ -120,7 +128,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def _groups(self) -> Groups | None:
         source = self.source_split
-        return source._groups() if isinstance(source, Sequence) and self.function_to_run is None else None
+        return source._groups() if isinstance(source, Sequence) and self._passes_on else None
 
     @property
     def _stride(self) -> int:  # type: ignore[override]
@@ -129,7 +137,8 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def _places(self, position: Position) -> OrderOf[int] | None:
         if self._stride > 1:
             return self.source_split._places(position)  # type: ignore[no-any-return]
-        return position.left(len(self)) if self._is_indexed or self.is_stream else None
+        length = self._length_of_epoch() if self._is_indexed or self.is_stream else None
+        return None if length is None else position.left(length)
 
     def _length_of_epoch(self) -> int | None:
         source = self.source_split
@@ -142,7 +151,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        if self._stride > 1 and self._clock.position.delivered.partial:
+        if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
         return super().state_dict()
 
