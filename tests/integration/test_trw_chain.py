@@ -225,3 +225,16 @@ def test_workers_are_those_of_the_source() -> None:
                 front = made.source_split if "Max" in type(made).__name__ else made
                 assert (front.nb_workers, front.max_queue_size) == (2, 3)
             assert num_processes() == 0
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_tensors(nb_workers: int, depth: int) -> None:
+    """Where a front-end delivers tensors, these are put together and counted likewise."""
+    torch = pytest.importorskip("torch")
+    with Varying().prefetch(nb_workers, output="torch").to_device("cpu", depth) as source:
+        with source.rebatch(8) as batches:
+            found = list(batches)
+            assert all(isinstance(batch["x"], torch.Tensor) for batch in found)
+            assert numbers_of(found) == in_groups(range(TOTAL), 8)
+        with source.max_samples(6) as batches:
+            assert numbers_of(batches) == [part for part in pieces(100) if part][:2]

@@ -72,6 +72,8 @@ class Consumer:
         if type(batch) is not Moved:
             if self._collate_fn is not None:
                 batch = self._collated(of, begun, then=tensors)
+            elif type(batch) is Pieces:  # put together as it is delivered
+                batch = tensors(begun.deliver())
             else:
                 ready[-1] = tensors(batch), marks
                 batch = begun.deliver()
@@ -92,6 +94,7 @@ class Consumer:
             if type(batch) is Moved:
                 continue
             try:
+                batch = batch.whole() if type(batch) is Pieces else batch
                 collated = batch if self._collate_fn is None else self._collate_fn(batch, source=of)
                 ready[at] = tensors(collated), marks
             except Exception:  # raised when it is due

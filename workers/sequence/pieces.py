@@ -11,7 +11,7 @@ from workers.checks import short
 
 
 def _has_axes(part: Any) -> bool:
-    return isinstance(part, np.ndarray) and part.ndim > 0
+    return bool(getattr(part, "ndim", False))  # also a tensor's, which a front-end may deliver
 
 
 def _lengths(batch: Any) -> Iterator[int]:
