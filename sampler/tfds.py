@@ -82,6 +82,8 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
         read = _read if check_choice("in_memory", in_memory, (True, False)) else _open
         builder = _builder(dataset_name, data_dir, download, {"x_key": x_key, "y_key": y_key})
         x, y, load_example_fn = read(builder, names, x_key, y_key, preprocess_fn)
+        self.dataset_name, self.data_dir, self.download, self.in_memory = dataset_name, data_dir, download, in_memory
+        self.x_key, self.y_key, self.splits, self.preprocess_fn = x_key, y_key, names, preprocess_fn
         super().__init__(
             x,
             y,
@@ -96,6 +98,10 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
             num_augmentations_per_example=num_augmentations_per_example,
             seed=seed,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of data in memory, all that it had to do is done: so it need not be fit to be sent to workers.
+        return {**self.__dict__, "preprocess_fn": None} if self.in_memory else self.__dict__
 
 
 def _builder(name: str, data_dir: Any, download: bool, keys: dict[str, str]) -> Any:

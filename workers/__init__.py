@@ -60,7 +60,7 @@ from .loader import fit as _fit  # noqa: F401
 from .loader.metadata import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
-from .sequence import chunked, shard, shuffle  # noqa: F401  # what the methods of the chain make
+from .sequence import chunked, limited, rebatched, shard, shuffle  # noqa: F401  # what the methods of the chain make
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sampler.augmenter import AugmenterFunction
-from sampler.sampler import Sampler, plain
+from sampler.sampler import plain
 from workers.checks import check_int
 from workers.job import seeding
 from workers.sequence.gather import gather
 
 from .class_index import ClassDraws, ClassIndex
 from .examples import Examples
+from .held import HeldSampler
 from .permutation import Draws, num_kept
 
 
-class SingleShotMemorySampler(Sampler):
+class SingleShotMemorySampler(HeldSampler):
     """Batches of ``class_per_batch`` different elements of x, each of which is a class of its own.
 
     Elements are drawn without repetition: none comes again before all have come, across epochs too, and none
@@ -92,8 +94,7 @@ class SingleShotMemorySampler(Sampler):
         """
         draws = self._draws if num_classes == self._draws.k else self._draws_of(num_classes)
         positions = draws.view(self.epoch * self.steps_per_epoch + batch_id)
-        y = positions.astype(np.int32 if draws.n < 2**31 else np.int64)
-        return self._examples.take(positions, self.augmenter is None), y
+        return self._examples.take(positions, self.augmenter is None), self._labels_of(positions)
 
     def _draws_of(self, class_per_batch: int) -> Draws:
         n = len(self._examples)
@@ -101,28 +102,19 @@ class SingleShotMemorySampler(Sampler):
             raise ValueError(f"class_per_batch must be 1 to {n}, the length of x, not {class_per_batch}")
         return Draws(n, class_per_batch, self.seed, kept=num_kept(n))
 
-    def _share(self) -> None:
-        self._examples.share()
+    def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
+        return np.arange(start, min(stop, self.num_examples))
 
-    def _identity(self) -> list[Any]:
-        return [*super()._identity(), *self._examples.identity()]
-
-    def _runs_functions(self) -> bool:
-        return self._examples.load_example_fn is not None
+    def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        return positions.astype(np.int32 if self.num_examples < 2**31 else np.int64)
 
     @property
     def num_examples(self) -> int:
         """The length of x."""
         return len(self._examples)
 
-    @property
-    def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one element of x, None along the axes in which they differ; with ``load_example_fn`` 16 of
-        them are loaded for it."""
-        return self._examples.example_shape
 
-
-class MultiShotMemorySampler(Sampler):
+class MultiShotMemorySampler(HeldSampler):
     """Batches of ``classes_per_batch`` different classes, ``examples_per_class_per_batch`` examples of each.
 
     Exactly so, in every batch. Within a class no example comes twice in a batch, and none again before the class is
@@ -184,6 +176,7 @@ class MultiShotMemorySampler(Sampler):
             total_examples_per_class = check_int(
                 "total_examples_per_class", total_examples_per_class, 1, "None or an integer >= 1"
             )
+        self.total_examples_per_class = total_examples_per_class
         self._examples = Examples(x, load_example_fn)
         self._index = ClassIndex(y, len(self._examples), class_list, total_examples_per_class, self.seed)
         self._draws = self._draws_of(self.class_per_batch, self.examples_per_class_per_batch)
@@ -215,51 +208,40 @@ class MultiShotMemorySampler(Sampler):
         if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
             draws = self._draws_of(num_classes, examples_per_class)
         positions = draws.batch(self.epoch, batch_id)
-        return self._examples.take(positions, self.augmenter is None), gather(self._index.y, positions)
+        return self._examples.take(positions, self.augmenter is None), self._labels_of(positions)
 
     def _draws_of(self, num_classes: int, examples_per_class: int) -> ClassDraws:
         return ClassDraws(self._index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
 
-    def get_slice(self, begin: int = 0, size: int = -1) -> tuple[Any, Any]:
-        """Some of the examples that are drawn from, in the order of ``x``, such as for an index or a look at them.
+    def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
+        return np.sort(self._index.positions)[start:stop]
 
-        Args:
-            begin: the first of them, 0 to ``num_examples``.
-            size: how many; -1: all from there on.
-
-        Returns:
-            (x, y) of at most ``size`` examples.
-
-        Raises:
-            TypeError, ValueError: an argument is not of its kind or out of its range.
-        """
-        begin = check_int("begin", begin, 0)
-        size = check_int("size", size, -1)
-        kept = np.sort(self._index.positions)[begin : None if size < 0 else begin + size]
-        if not len(kept):
-            raise ValueError(f"begin and size must leave at least one of {self.num_examples} examples")
-        return self._examples.take(kept), gather(self._index.y, kept)
+    def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        return gather(self._index.y, positions)
 
     def _share(self) -> None:
-        self._examples.share()
+        super()._share()
         self._index.share()
 
-    def _identity(self) -> list[Any]:
-        return [*super()._identity(), *self._examples.identity()]
+    @property
+    def y(self) -> NDArray[Any]:
+        """The labels of ``x`` as they are held, not a copy."""
+        return self._index.y
 
-    def _runs_functions(self) -> bool:
-        return self._examples.load_example_fn is not None
+    @property
+    def classes_per_batch(self) -> int:
+        """How many classes are in a batch: ``class_per_batch``, by the name of the argument."""
+        return self.class_per_batch
+
+    @property
+    def class_list(self) -> list[Any]:
+        """The classes that are drawn from, ascending."""
+        return list(self._index.classes.tolist())
 
     @property
     def num_examples(self) -> int:
         """How many examples there are to draw from."""
         return len(self._index.positions)
-
-    @property
-    def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example, before augmentation, None along the axes in which they differ; with
-        ``load_example_fn`` 16 of them are loaded for it."""
-        return self._examples.example_shape
 
 
 def select_examples(

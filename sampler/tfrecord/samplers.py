@@ -104,7 +104,7 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
         on_error=on_error,
         shard=shard,
     )
-    reader, prefetch_size = sequence._reader, sequence._prefetch_size
+    reader, prefetch_size = sequence._reader, sequence.prefetch_size
     num_passes = None if num_repeat < 0 else num_repeat
     if service is not None:
         # A pass is what is given to a worker: so its batches stay balanced and every block comes once.
@@ -157,14 +157,14 @@ class TFRecordSequence(Sequence):
         import tensorflow as tf
 
         super().__init__(seed=seed)
-        self._prefetch_size = 10 if prefetch_size is None else check_int("prefetch_size", prefetch_size, 0)
-        example_per_class = check_int("example_per_class", example_per_class, 1)
-        batch_size = check_int("batch_size", batch_size, 1)
+        self.prefetch_size = 10 if prefetch_size is None else check_int("prefetch_size", prefetch_size, 0)
+        self.example_per_class = example_per_class = check_int("example_per_class", example_per_class, 1)
+        self.batch_size = batch_size = check_int("batch_size", batch_size, 1)
         if batch_size % example_per_class:
             raise ValueError(
                 f"batch_size must be a multiple of example_per_class ({example_per_class}), not {batch_size}"
             )
-        check_choice("on_error", on_error, ("raise", "skip"))
+        self.on_error = check_choice("on_error", on_error, ("raise", "skip"))
         deserialiser = check_deserialiser(deserialization_fn, batch_deserialization_fn, batch_size)
         shards = find_shards(shard_path, shard_suffix, compression, on_error)
 
@@ -178,6 +178,7 @@ class TFRecordSequence(Sequence):
             rows = rows_of(part_of(shards, shard))
             _, world = shard
             self._length = min(rows_of(part_of(shards, (rank, world))).num_batches for rank in range(world))
+        self.parallelism = tf.data.AUTOTUNE if parallelism is None else check_int("parallelism", parallelism, -1)
         self._reader = Reader(
             rows,
             deserialiser,
@@ -185,8 +186,12 @@ class TFRecordSequence(Sequence):
             compression=compression,
             shuffle=shuffle_blocks,
             calls=rows.num_rows if async_cycle else tf.data.AUTOTUNE,
-            parallelism=tf.data.AUTOTUNE if parallelism is None else check_int("parallelism", parallelism, -1),
+            parallelism=self.parallelism,
         )
+        self.shard_path, self.shard_suffix, self.compression = shard_path, shard_suffix, compression
+        self.deserialization_fn, self.batch_deserialization_fn = deserialization_fn, batch_deserialization_fn
+        self.shards_per_cycle, self.async_cycle = rows.num_rows, bool(async_cycle)
+        self.shuffle_blocks = self._reader.shuffle  # and shard, which is a method here
         self._start: Any = None  # a variable: (epoch, index) from which an iterator of a data set will begin
         self._datasets: dict[int, Any] = {}  # {how many batches it gives at a time: data set}
         nbytes = deserialiser.nbytes * batch_size
@@ -244,7 +249,7 @@ class TFRecordSequence(Sequence):
             place = tf.data.Dataset.from_tensors(0).map(lambda _: (start[0], start[1]))
             dataset = place.flat_map(lambda epoch, index: self._reader.batches(None, epoch, index))
             dataset = dataset.batch(at_once) if at_once > 1 else dataset
-            num_ahead = -(-self._prefetch_size // at_once)
+            num_ahead = -(-self.prefetch_size // at_once)
             self._datasets[at_once] = dataset.prefetch(num_ahead) if num_ahead else dataset
         self._start.assign([epoch, index])
         batches: Iterator[Any] = iter(self._datasets[at_once])

@@ -7,6 +7,7 @@ Each loader and fault runs in a process of its own, which is ended after ``--dea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -111,7 +112,7 @@ def of_draws(ask: Callable[..., Any]) -> str:
     if one is None or two is None:
         return "hangs"
     if one[1] or two[1]:
-        return (one[1] + two[1])[0]
+        return str((one[1] + two[1])[0])
     drawn = [[batch[1] for batch in found[0]] for found in (one, two)]
     repeated = LENGTH - len(set(drawn[1]))
     text = "the same on 1 and 2 workers" if drawn[0] == drawn[1] else "others on 2 workers than on 1"
@@ -137,8 +138,8 @@ def main() -> None:
         np.random.seed(1)
         if "torch" in sys.modules:
             sys.modules["torch"].manual_seed(1)
-        jobs = {"draws": Draws, "raises": Raises, "killed": lambda length: Killed(length, f"{folder}/killed")}
-        read(loader, jobs[kind](LENGTH), int(num_workers))
+        jobs = {"draws": Draws(LENGTH), "raises": Raises(LENGTH), "killed": Killed(LENGTH, f"{folder}/killed")}
+        read(loader, jobs[kind], int(num_workers))
     rows = []
     for loader in _ASKED:
 
@@ -165,10 +166,8 @@ def _in_child(loader: str, kind: str, num_workers: int, deadline_s: float) -> An
         except subprocess.TimeoutExpired:
             return None
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with the workers that it left
-            except ProcessLookupError:
-                pass
             process.wait()
     lines = said.strip().splitlines()
     return json.loads(lines[-1]) if lines else [[], [f"ended with status {process.returncode}"]]

@@ -14,6 +14,7 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
 from workers.sequence.passes import Pass
+from workers.sequence.pieces import Pieces
 
 from .metadata import Metadata
 from .on_error import OnError
@@ -71,6 +72,8 @@ class Consumer:
         if type(batch) is not Moved:
             if self._collate_fn is not None:
                 batch = self._collated(of, begun, then=tensors)
+            elif type(batch) is Pieces:  # put together as it is delivered
+                batch = tensors(begun.deliver())
             else:
                 ready[-1] = tensors(batch), marks
                 batch = begun.deliver()
@@ -91,6 +94,7 @@ class Consumer:
             if type(batch) is Moved:
                 continue
             try:
+                batch = batch.whole() if type(batch) is Pieces else batch
                 collated = batch if self._collate_fn is None else self._collate_fn(batch, source=of)
                 ready[at] = tensors(collated), marks
             except Exception:  # raised when it is due
@@ -154,7 +158,7 @@ class Consumer:
         before, after = position.delivered, position.after(marks)
         position.delivered = after
         try:
-            batch = self._collate_fn(batch, source=of)
+            batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=of)
             batch = batch if then is None else then(batch)
         except Exception as error:
             del ready[-1]

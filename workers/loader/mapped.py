@@ -21,6 +21,8 @@ from workers.sequence.position import Position
 
 logger = logging.getLogger("workers")
 
+NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
+
 
 class Mapped(SequenceDerived[Batch_co], JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
@@ -33,6 +35,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     collate_fn: Callable[..., Any] | None
     on_error: Any
     worker_init_fn: Callable[[int], object] | None
+    max_queue_size: int | None
     _is_indexed: bool
 
     def _jobs(self) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:
@@ -44,6 +47,14 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     @property
     def _is_opaque(self) -> bool:  # type: ignore[override]
         return self.collate_fn is not None
+
+    @property
+    def _is_put_together(self) -> bool:  # type: ignore[override]
+        return isinstance(self.source_split, Sequence) and self.source_split._is_put_together
+
+    @property
+    def _passes_on(self) -> bool:  # type: ignore[override]
+        return self.function_to_run is None
 
     def _task(self) -> Task:
         task = super()._task()
@@ -82,6 +93,18 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         """The workers of its pool: its own, and those of what it is made of."""
         return self._num_workers()
 
+    @property
+    def max_queue_size_pin(self) -> int | None:
+        """``max_queue_size``, of which it is another name."""
+        return self.max_queue_size
+
+    @property
+    def max_jobs_at_once(self) -> int | None:
+        """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+        if self.max_queue_size is None:
+            return None
+        return 0 if self.max_queue_size >= NO_LIMIT else max(1, self.max_queue_size // max(1, self.nb_workers))
+
     def _num_workers(self) -> int:
         return self._own_workers + super()._num_workers()
 
@@ -105,7 +128,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def _groups(self) -> Groups | None:
         source = self.source_split
-        return source._groups() if isinstance(source, Sequence) and self.function_to_run is None else None
+        return source._groups() if isinstance(source, Sequence) and self._passes_on else None
 
     @property
     def _stride(self) -> int:  # type: ignore[override]
@@ -114,7 +137,8 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def _places(self, position: Position) -> OrderOf[int] | None:
         if self._stride > 1:
             return self.source_split._places(position)  # type: ignore[no-any-return]
-        return position.left(len(self)) if self._is_indexed or self.is_stream else None
+        length = self._length_of_epoch() if self._is_indexed or self.is_stream else None
+        return None if length is None else position.left(length)
 
     def _length_of_epoch(self) -> int | None:
         source = self.source_split
@@ -127,7 +151,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        if self._stride > 1 and self._clock.position.delivered.partial:
+        if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
         return super().state_dict()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from workers.checks import check_int, short
 
-from .mapped import is_indexed
+from .mapped import NO_LIMIT, is_indexed
 
 Executor: TypeAlias = Literal["process", "thread"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]
@@ -57,7 +57,7 @@ def bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue
     if max_jobs_at_once is None:
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
-    return per_worker * max(nb_workers, 1) if per_worker else 2**62
+    return per_worker * max(nb_workers, 1) if per_worker else NO_LIMIT
 
 
 def check_source(source: Any) -> None:

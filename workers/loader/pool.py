@@ -128,7 +128,7 @@ class Pool:
             source = self._source(of, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self._sent(parcel)
-            return FedPass(reading, clock, position, source)
+            return FedPass(reading, clock, position, source, groups)
         with on_behalf_of(clock):
             following = of._places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = ordered(places, of._permutations(epoch))

@@ -14,7 +14,7 @@ from workers.engine.reading import Reading
 from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
 from workers.sequence.clock import Clock
-from workers.sequence.passes import Pass
+from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
 
 _NEVER_AGAIN = 2**62  # runs: what was read from a stream cannot be repeated by a worker
@@ -106,8 +106,15 @@ class FedPass(Pass):
     The index of a job is its place.
     """
 
-    def __init__(self, reading: Reading | SerialReading, clock: Clock, position: Position, source: Source) -> None:
-        super().__init__(reading, clock, position, is_in_order=False)
+    def __init__(
+        self,
+        reading: Reading | SerialReading,
+        clock: Clock,
+        position: Position,
+        source: Source,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(reading, clock, position, is_in_order=False, groups=groups)
         self._source: Source | None = source  # None: it is at its end
         self._num_added = 0  # jobs that the engine was given
         self._num_unread = 0  # items that could not be read, which are no jobs

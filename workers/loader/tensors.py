@@ -214,6 +214,11 @@ class HasOutput:
         elif isinstance(source, HasOutput):
             self._output = source._output
 
+    @property
+    def output(self) -> str | None:
+        """What the loop gets in the place of arrays; None: arrays."""
+        return None if self._output is None else self._output.name
+
     def to_device(self, device: Any, depth: int = 2) -> Self:
         """Deliver batches on ``device``, where the next ones are already while the loop works on one.
 

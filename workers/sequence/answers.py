@@ -67,6 +67,12 @@ class Answers:
     #: Whether there is more to its batches than its jobs: who works on them has to ask for its items.
     _is_opaque = False
 
+    #: Its batches are put together where they are read: no function of a worker can have them.
+    _is_put_together = False
+
+    #: Nothing can be made of it but loops.
+    _is_last = False
+
     def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
         """How the places of ``epoch`` are shuffled, from the end of the chain to its source."""
         return ()

@@ -11,6 +11,7 @@ from workers.checks import check_choice, check_int
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
+from .chain import makes
 from .derived import SequenceDerived
 from .passes import Ready
 
@@ -104,6 +105,12 @@ def stack(samples: list[Any]) -> Any:
     if first is None or isinstance(first, (str, bytes)):
         return samples
     return np.stack([np.asarray(sample) for sample in samples])
+
+
+@makes("stack")
+def stack_list(batch: Any) -> Any:
+    """A list of samples stacked; anything else as it is."""
+    return stack(batch) if isinstance(batch, list) and batch else batch
 
 
 def unstack(batch: Any) -> list[Any]:

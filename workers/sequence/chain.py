@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
+from workers.checks import short
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
@@ -145,6 +147,77 @@ class Chain(Generic[Batch_co]):
         """
         return self._made("batch", batch_size, discard_batch_not_full)
 
+    def rebatch(
+        self,
+        batch_size: int,
+        discard_batch_not_full: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> Sequence[Any]:
+        """The samples of this sequence's batches, in order, in batches of exactly ``batch_size``; the last may be less.
+
+        Arrays are cut and joined along their first axis, lists likewise. What is neither goes with each part; where the
+        parts of a batch differ in it, the batch has one for each.
+
+        The batches are put together where they are read: so only :meth:`prefetch` and :meth:`max_samples` can follow,
+        and it has no length. A state counts samples; behind :meth:`shard`, it is a state of that rank.
+
+        Args:
+            batch_size: how many samples are in a batch.
+            discard_batch_not_full: leave out the last batch where samples are missing for it.
+            collate_fn: makes a batch of the list of its parts, which are batches; called where they are read. None:
+                they are joined.
+
+        Source: ``trw.train.Sequence.rebatch``.
+        """
+        return self._made("rebatch", batch_size, discard_batch_not_full, collate_fn)
+
+    def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
+        """This sequence's batches, those of more than ``batch_size`` samples cut into several; none are joined.
+
+        Cut in the workers, along the first axis. The length still counts the batches of this sequence.
+
+        Args:
+            batch_size: how many samples are in a batch at most.
+            discard_batch_not_full: of a batch that is cut, leave out a last part of fewer samples.
+
+        Source: ``trw.train.Sequence.sub_batch``.
+        """
+        return self._mapped(_makers["split"](batch_size, discard_batch_not_full))
+
+    def collate(self, collate_fn: Callable[[Any], Any] | None = None, device: None = None) -> SequenceMap[Any]:
+        """The batches that ``collate_fn`` makes of this sequence's, in its workers. A list is one batch.
+
+        Args:
+            collate_fn: a function of a batch. None: a list of samples is stacked (dicts of arrays stay dicts of
+                arrays), all else is left as it is.
+            device: None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
+
+        Source: ``trw.train.Sequence.collate``.
+        """
+        if device is not None:
+            raise ValueError(
+                f"device must be None, not {short(device)}: batches are numpy arrays; to_device(...) of the front-end "
+                "moves them"
+            )
+        if collate_fn is not None and not callable(collate_fn):
+            raise TypeError(f"collate_fn must be a function of a batch, or None, not {short(collate_fn)}")
+        return self._mapped(collate_fn or _makers["stack"], as_items=False)
+
+    def max_samples(self, max_samples: int) -> Sequence[Any]:
+        """This sequence in passes of ``max_samples`` samples (and the rest of the batch that reaches it).
+
+        Each pass goes on where the one before has ended, also by ``break``, through the epochs of this sequence. It has
+        no length, and only :meth:`prefetch` can follow it.
+
+        Args:
+            max_samples: how many samples there are in a pass, at least. Those of a batch are as many as its first
+                array or list is long; a batch without one counts as one.
+
+        Source: ``trw.train.Sequence.max_samples``.
+        """
+        made: Sequence[Any] = _makers["max_samples"](self, max_samples)
+        return made
+
     def shuffle(self) -> Sequence[Batch_co]:
         """The same batches (before :meth:`batch`: samples) in an order that is drawn anew for each epoch.
 
@@ -173,6 +246,15 @@ class Chain(Generic[Batch_co]):
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
         """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def _mapped(self, function: Any, **options: Any) -> SequenceMap[Any]:
+        """This, mapped by ``function`` in the workers that it has."""
+        made: SequenceMap[Any] = _makers["map"](self, 0, function, **self._options(), **options)
+        return made
+
+    def _options(self) -> dict[str, Any]:
+        """The options of the front-ends that are made of this."""
+        return {}
 
     def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
         """What the maker ``name`` makes of this. A front-end makes a front-end of it, whose workers work on it."""

@@ -27,11 +27,15 @@ class SequenceDerived(Sequence[Batch_co]):
     #: Whether its places are those of the source, so that a state of the one is a state of the other.
     _has_places_of_source = True
 
+    #: Its batches are those of the source, as they are.
+    _passes_on = False
+
     def __init__(self, source_split: Any) -> None:
         super().__init__()
         self.source_split = source_split
         if isinstance(source_split, Sequence):
             source_split._check_open()
+            self._check_follows(source_split)
             clock = Clock(source_split._clock)
             if not (self._has_places_of_source or clock.start.is_at_start):
                 raise StateError(
@@ -39,6 +43,18 @@ class SequenceDerived(Sequence[Batch_co]):
                     f"other batches than a {type(self).__name__} of it: load it into what it was taken from"
                 )
             self.__dict__["_own_clock"] = clock
+
+    def _check_follows(self, source: Sequence[Any]) -> None:
+        if source._is_last:
+            raise TypeError(
+                "max_samples() is the last of a chain, but for its own .prefetch(): put what is to work on the batches "
+                "before it, or work on them in the loop"
+            )
+        if source._is_put_together and not self._passes_on:
+            raise TypeError(
+                "the batches of rebatch() are put together where they are read, so only .prefetch() and .max_samples() "
+                "can follow it: put what is to work on batches before it, or work on them in the loop"
+            )
 
     @property
     def seed(self) -> int:

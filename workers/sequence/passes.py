@@ -9,10 +9,11 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.engine.reading import Reading
 from workers.engine.serial import SerialReading
-from workers.errors import StateError
+from workers.errors import StateError, presentable
 
 from .clock import Clock
-from .position import Mark, Position
+from .pieces import Pieces
+from .position import Delivered, Mark, Position
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -111,13 +112,18 @@ class Pass:
     def _commit(self, outcome: Outcome, place: int, items: list[Any], is_job: bool = True) -> None:
         position, number, jobs = self.position, self.num_taken, self.num_jobs_taken
         passed_by = position.num_passed_by(place)
-        delivered, error = position.delivered, None
+        delivered: Delivered = position.delivered
+        error: Exception | None = None
         if items and passed_by >= len(items) and self._groups is None:
             text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
             error, items = StateError(text), []
         carry: list[Ready] = self._carry
         if self._groups is not None:
-            carry, ready = self._groups.add(carry, place, items, passed_by)
+            try:
+                carry, ready = self._groups.add(carry, place, items, passed_by)
+            except Exception as raised:  # no batches: raised in their place
+                error = raised
+                carry, ready = self._groups.add(carry, place, [], passed_by)
         elif len(items) == 1:
             ready = [(items[0], [(place, None)])]
         else:
@@ -134,7 +140,10 @@ class Pass:
         position.delivered, self.ready, self._carry = delivered, ready, carry
         self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # no cycle with this frame
 
     def deliver(self) -> Any:
         """The next batch of those that are ready, and note that it was delivered."""
@@ -142,6 +151,15 @@ class Pass:
         batch, marks = ready[-1]
         position = self.position
         delivered = position.behind(*marks[0]) if len(marks) == 1 else position.after(marks)
+        if type(batch) is Pieces:
+            try:
+                batch = batch.whole()
+            except Exception as error:
+                position.delivered = delivered
+                del ready[-1]
+                if presentable(error) is error:
+                    raise
+                raise presentable(error) from error
         # Without a call in between, here and where this returns to.
         position.delivered = delivered
         del ready[-1]

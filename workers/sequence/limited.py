@@ -1,0 +1,151 @@
+"""Epochs of a number of samples, whatever the length of the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from workers.checks import check_int, short
+from workers.errors import StateError
+
+from .base import Sequence
+from .chain import makes
+from .clock import Clock
+from .derived import SequenceDerived
+from .pieces import length_of_first
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@makes("max_samples")
+class SequenceMaxSamples(SequenceDerived[Any]):
+    """Another sequence, in passes of ``max_samples`` samples. Made by :meth:`Sequence.max_samples`.
+
+    A pass goes on where the one before has ended, through the epochs of the source; ``epoch`` is the source's.
+    """
+
+    _is_last = _passes_on = True
+
+    def __init__(self, source_split: Sequence[Any], max_samples: int) -> None:
+        self._max_samples = check_int("max_samples", max_samples, 1)
+        source_split._check_open()
+        super().__init__(source_split._mapped(None))  # a front-end of its own, with the workers of the source
+        self._begin()
+
+    def _begin(self, num_samples: int = 0) -> None:
+        self._num_samples = num_samples  # delivered in the current pass
+        self._resumes = bool(num_samples)  # the next pass is the rest of one
+        self._number = 0  # of the current pass
+        self._batches: Iterator[Any] | None = None  # of the source's epoch; stays from pass to pass
+        self._version = self._clock.version
+
+    @property
+    def _clock(self) -> Clock:
+        return self.source_split._clock  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        raise TypeError("how many batches hold max_samples samples is known only when they have been read")
+
+    def __getitem__(self, index: int) -> Any:
+        raise TypeError("the batches of max_samples() are those that follow: use for batch in ...")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_batches": None, "_num_samples": 0, "_resumes": False}
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), self._max_samples]
+
+    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **kwargs: Any) -> Any:
+        """The same, computed ahead in the background."""
+        return type(self)(self.source_split.prefetch(nb_workers, max_queue_size, **kwargs), self._max_samples)
+
+    # -- loops
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin a pass, where the source stands."""
+        self._check_open()
+        if self._version != self._clock.version:  # the epoch was set
+            self._begin()
+        if not self._resumes:
+            self._num_samples = 0
+        self._resumes = False
+        self._number += 1
+        return _Limited(self, self._number)
+
+    def _next(self) -> Any:
+        """The next batch that has samples.
+
+        Raises:
+            StopIteration: there were enough; or none in a whole epoch.
+        """
+        num_ends = 0
+        while self._num_samples < self._max_samples and num_ends < 2:
+            if self._batches is None:
+                self._batches = iter(self.source_split)
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self._batches = None
+                num_ends += 1
+                continue
+            count = length_of_first(batch)
+            if count:
+                self._num_samples += count
+                return batch
+        self._num_samples = 0
+        raise StopIteration
+
+    # -- states, and the end
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where its loop stands: that of the source, and the samples of the pass that were delivered."""
+        source = self.source_split.state_dict()
+        is_over = self._num_samples >= self._max_samples
+        return {"max_samples": self._max_samples, "samples": 0 if is_over else self._num_samples, "source": source}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`Sequence.load_state_dict`."""
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(state_dict)}")
+        samples = state_dict.get("samples")
+        if set(state_dict) != {"max_samples", "samples", "source"} or type(samples) is not int:
+            raise StateError(f"state must be of a SequenceMaxSamples, not {short(state_dict)}")
+        if state_dict["max_samples"] != self._max_samples or not 0 <= samples < self._max_samples:
+            raise StateError(
+                f"state is of {short(samples)} of max_samples={short(state_dict['max_samples'])}, "
+                f"not of {self._max_samples}"
+            )
+        self.source_split.load_state_dict(state_dict["source"])
+        number = self._number + 1
+        self._begin(samples)
+        self._number = number
+
+    def close(self) -> None:
+        """End the workers. May be repeated."""
+        self.source_split.close()
+
+
+class _Limited:
+    """What ``iter()`` of a SequenceMaxSamples returns."""
+
+    def __init__(self, of: SequenceMaxSamples, number: int) -> None:
+        self._of = of
+        self._number = number
+        self._is_over = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        of = self._of
+        of._check_open()
+        if self._is_over:
+            raise StopIteration
+        if of._number != self._number:
+            raise of._clock.stale(type(of).__name__)
+        try:
+            return of._next()
+        except StopIteration:
+            self._is_over = True
+            raise
