@@ -15,7 +15,7 @@ from . import adapter
 _NOT_COPIED = "_own_clock", "_fit", "_held"
 
 
-def _keras_class() -> type | None:
+def keras_class() -> type | None:
     """``keras.utils.PyDataset``, where Keras is loaded."""
     dataset = getattr(getattr(sys.modules.get("keras"), "utils", None), "PyDataset", None)
     return dataset if isinstance(dataset, type) else None
@@ -23,7 +23,7 @@ def _keras_class() -> type | None:
 
 def is_keras_dataset(value: Any) -> bool:
     """Whether ``value`` is the class PyDataset itself."""
-    return value is not None and value is _keras_class()
+    return value is not None and value is keras_class()
 
 
 class _Quiet:
@@ -40,7 +40,7 @@ class KerasDataset:
     """
 
     def _class(self) -> type:
-        dataset, own = _keras_class(), type(self)
+        dataset, own = keras_class(), type(self)
         if dataset is None:
             return own
         adapter.install()

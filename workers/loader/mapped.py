@@ -9,6 +9,7 @@ from collections.abc import Sequence as OrderOf
 from typing import Any
 
 from workers.errors import StateError
+from workers.for_keras.endless import ENDLESS
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co
@@ -86,7 +87,10 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def __len__(self) -> int:
         if not hasattr(self.source_split, "__len__"):
             raise TypeError(f"{type(self.source_split).__name__} has no length, so a map of it has none")
-        return self._source_length()
+        length = self._source_length()
+        if length >= ENDLESS:
+            raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
+        return length
 
     @property
     def nb_workers(self) -> int:

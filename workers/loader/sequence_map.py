@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers.checks import check_choice, check_function, check_int, check_seconds
 from workers.errors import StalePassError
+from workers.for_keras.endless import endless
 from workers.job import seeding
 from workers.job.task import one_function
 from workers.sequence.base import Sequence
@@ -121,6 +122,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
         self.max_queue_size = bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
         self._set_output(output, source_split)
         self._own_seed = seeding.check_seed(seed)
+        source_split = endless(source_split)
         check_source(source_split)
         super().__init__(source_split)
         self._make_own()
