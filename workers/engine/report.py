@@ -78,7 +78,8 @@ def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
 
 
 def _mb(nbytes: int) -> str:
-    return f"{nbytes >> 20:,} MB"
+    """``31 MB``; from 10 GB on ``23.5 GB``."""
+    return f"{nbytes >> 20:,} MB" if nbytes < 10 << 30 else f"{nbytes / (1 << 30):.1f} GB"
 
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:
