@@ -31,7 +31,8 @@ class Tensors(ABC):
 
     def __init__(self, device: Any = None, depth: int = 0) -> None:
         self.device = self.device_of(device) if device is not None else None
-        self.depth = depth if self.is_elsewhere() else 0  # batches that are moved ahead of the loop
+        self._moves = self.is_elsewhere()
+        self.depth = depth if self._moves else 0  # batches that are moved ahead of the loop
 
     def __call__(self, batch: Any) -> Moved:
         """``batch`` with tensors in the place of arrays."""
@@ -39,7 +40,7 @@ class Tensors(ABC):
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
         tensors = [self.tensor(array) for array in arrays]
-        moved, hand_over = self.move(tensors) if self.device is not None else (tensors, _nothing)
+        moved, hand_over = self.move(tensors) if self._moves else (tensors, _nothing)
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
 
     @abstractmethod
@@ -161,8 +162,6 @@ class TensorFlowTensors(Tensors):
             return array
 
     def move(self, tensors: list[Any]) -> tuple[list[Any], Callable[[], None]]:
-        if not self.is_elsewhere():
-            return tensors, _nothing
         with self._tf.device(self.device):
             return [self._tf.identity(each) if self._tf.is_tensor(each) else each for each in tensors], _nothing
 
