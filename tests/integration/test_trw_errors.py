@@ -88,7 +88,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: Varying().rebatch(2, collate_fn=7),
         TypeError,
-        "collate_fn must be a function of a list",
+        "collate_fn must be a function or None",
     ),
     (lambda: Varying().sub_batch(0), ValueError, "batch_size must be an integer >= 1, not 0"),
     (lambda: Varying().sub_batch(2, "no"), ValueError, "discard_batch_not_full must be one of"),

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.checks import check_choice, check_int
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
 from .chain import makes
-from .derived import SequenceDerived
+from .of_size import SequenceOfSize
 from .passes import Ready
 
 
-class SequenceBatch(SequenceDerived, JobSource):
+class SequenceBatch(SequenceOfSize, JobSource):
     """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`.
 
-    Args:
-        source_split: anything with ``__len__`` and ``__getitem__``.
-        batch_size, discard_batch_not_full: see :meth:`Sequence.batch`.
-        collate_fn: what makes a batch of the list of its samples; None: they are stacked.
+    Its source is anything with ``__len__`` and ``__getitem__``.
     """
 
-    _has_places_of_source = False
     _item_names = "batch", "batches"
 
-    def __init__(
-        self,
-        source_split: Any,
-        batch_size: int,
-        discard_batch_not_full: bool = False,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
-        self.collate_fn = collate_fn
-        super().__init__(source_split)
-        if isinstance(source_split, Sequence) and source_split._stride > 1:
+    def _check_source(self) -> None:
+        if isinstance(self.source_split, Sequence) and self.source_split._stride > 1:
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
 
     def __len__(self) -> int:
-        samples = self._source_length()
-        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
+        return self._num_batches()
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self.items_of_job(index))
@@ -71,9 +53,6 @@ class SequenceBatch(SequenceDerived, JobSource):
                 "none: collate in a function behind .batch()"
             )
         return [Loose.SAMPLES, *samples]
-
-    def _identity(self) -> list[Any]:
-        return [*super()._identity(), self.batch_size, self.discard_batch_not_full]
 
     def _permutations(self, epoch: int) -> tuple[Any, ...]:
         return ()  # the source's are of its samples

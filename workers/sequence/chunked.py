@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from workers.checks import check_choice, check_int
 from workers.job.task import Task
 
 from .base import Sequence
 from .batched import SequenceBatch, stack
 from .chain import makes
-from .derived import SequenceDerived, jobs_of
+from .derived import jobs_of
+from .of_size import SequenceOfSize
 
 
 class Chunks:
@@ -46,38 +46,18 @@ class _OfEach:
         return self.collate_fn(samples)
 
 
-class SequenceChunks(SequenceDerived):
+class SequenceChunks(SequenceOfSize):
     """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
-
-    _has_places_of_source = False
-
-    def __init__(
-        self,
-        source_split: Any,
-        batch_size: int,
-        discard_batch_not_full: bool = False,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
-        self.collate_fn = collate_fn
-        super().__init__(source_split)
 
     def __len__(self) -> int:
         if not hasattr(jobs_of(self.source_split)[0], "__len__"):
             raise TypeError(f"{type(self.source_split).__name__} has no length, so batches of it have none")
-        samples = self._source_length()
-        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
+        return self._num_batches()
 
     def _jobs(self) -> Any:
         source, functions, as_items = jobs_of(self.source_split)
         chunks = Chunks(source, self.batch_size, self.discard_batch_not_full)
         return chunks, (_OfEach(functions, as_items, self.collate_fn or stack),), (False,)
-
-    def _identity(self) -> list[Any]:
-        return [*super()._identity(), self.batch_size, self.discard_batch_not_full]
 
     def _length_of_epoch(self) -> int | None:
         return None

@@ -6,42 +6,25 @@ from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import Any, NamedTuple
 
-from workers.checks import check_choice, check_int, short
+from workers.checks import check_int
 from workers.errors import StateError
 
-from .base import Sequence
 from .chain import makes
-from .derived import SequenceDerived, job_of, jobs_of
+from .derived import job_of, jobs_of
+from .of_size import SequenceOfSize, check_discard
 from .passes import Ready
 from .pieces import Pieces, cut, join, num_samples
 from .position import Position
 
 
 @makes("rebatch")
-class SequenceRebatch(SequenceDerived[Any]):
+class SequenceRebatch(SequenceOfSize):
     """The samples of another sequence's batches, in batches of ``batch_size``. Made by :meth:`Sequence.rebatch`.
 
     Its jobs are the source's; the batches are put together where they are read.
     """
 
-    _has_places_of_source = False
     _is_put_together = True
-
-    def __init__(
-        self,
-        source_split: Sequence[Any],
-        batch_size: int,
-        discard_batch_not_full: bool = False,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
-        if collate_fn is not None and not callable(collate_fn):
-            raise TypeError(f"collate_fn must be a function of a list of parts, or None, not {short(collate_fn)}")
-        self.collate_fn = collate_fn
-        super().__init__(source_split)
 
     def __len__(self) -> int:
         raise TypeError("how many batches rebatch() makes is known only when all of the source's have been read")
@@ -50,7 +33,7 @@ class SequenceRebatch(SequenceDerived[Any]):
         raise TypeError("which samples are in a batch of rebatch() is known only in a loop: use for batch in ...")
 
     def _identity(self) -> list[Any]:
-        identity = [*super()._identity(), self.batch_size, self.discard_batch_not_full]
+        identity = super()._identity()
         if self._stride > 1:  # of a rank: within the batch of one, no other can go on
             identity += [self._stride, *(self.source_split._places(Position(stride=self._stride)) or ())[:1]]
         return identity
@@ -135,9 +118,7 @@ class Split:
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
+        self.discard_batch_not_full = check_discard(discard_batch_not_full)
 
     def __call__(self, batch: Any) -> list[Any]:
         size = num_samples(batch)
