@@ -292,25 +292,27 @@ def test_the_third_death_in_a_job_is_its_end() -> None:
     assert [outcome for _, outcome in bench.taken[1:]] == [(0, index) for index in range(1, 5)]
 
 
-def test_who_died_with_others_runs_alone_before_it_is_blamed() -> None:
-    bench = Bench(num_workers=3, explain=lambda *about: ValueError(about))
+@pytest.mark.parametrize(("max_runs", "expected"), [(1, 2), (2, 2), (3, 3)])
+def test_who_died_with_others_runs_alone_before_it_is_blamed(max_runs: int, expected: int) -> None:
+    bench = Bench(num_workers=3, explain=lambda *about: ValueError(about), max_runs=max_runs)
     bench.schedule.begin(0, 9)
     deaths = 0
     for _ in range(100):
         bench.turn()
+        bench.turn()
         running = {rows[0].index: worker for worker, rows in bench.sent.items() if rows}
         if deaths:
-            assert len(running) <= 1 or deaths == 3
+            assert len(running) <= 1 or deaths == expected
         if 1 in running:  # it ends the server, before the others are through
             deaths += 1
             bench.die_with_server()
         elif running:
             bench.answer(running[min(running)])
-    assert deaths == 3
+    assert deaths == expected
     bench.finish()
     assert bench.indices() == list(range(9))
     assert [index for index, outcome in bench.taken if outcome != (0, index)] == [1]
-    assert bench.taken[1][1].value.error.args[0][:4] == (0, 1, 3, ["cause"] * 3)
+    assert bench.taken[1][1].value.error.args[0][:4] == (0, 1, expected, ["cause"] * expected)
 
 
 def test_an_abandoned_pass_leaves_nothing_behind() -> None:
