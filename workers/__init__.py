@@ -19,8 +19,8 @@ The rooms, each of which knows only those before it:
 - ``limits``: how much memory, how many processes and cores there are for us, in a container too.
 - ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
-- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``serial`` has no
-  workers.
+- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``rest`` ends workers
+  that have nothing to do, ``serial`` has no workers.
 - ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
   changed in it (``watch``, ``kept_back``), what the program has set for itself (``surroundings``), what goes
   ``by_value``, items of streams (``ring``), log records (``logs``), the server with its imports (``preload``), the

@@ -187,3 +187,45 @@ with prefetch(Numbers(seed=1), 1) as batches:
 """
     (told,) = run(group, program)
     assert told.startswith("1 workers were asked for, none could be started")
+
+
+def test_workers_that_had_nothing_to_do(group: Path) -> None:
+    """Attempts at those that are missing do not keep the others from ending. Later all are tried, each once."""
+    program = """
+from workers.engine import rest
+from workers.process import shortage
+rest.REST_S, shortage._FIRST_WAIT_S, shortage._MAX_WAIT_S = 0.5, 0.1, 0.1
+
+told = []
+logging.getLogger("workers").addFilter(lambda record: told.append(record) or True)
+
+def wait_until_at_rest(batches):
+    while not batches._pool.engine._driver._rest.is_resting or workers():
+        time.sleep(0.01)
+
+with prefetch(Numbers(seed=1), 4, max_queue_size=8) as batches:
+    show(batches)
+    wait_until_at_rest(batches)
+    allow(5)
+    while not told:
+        show(batches)
+    wait_until_at_rest(batches)
+    allow(100)
+    most = 0
+    while most < 4:
+        show(batches)
+        most = max(most, len(workers()))
+    show(batches)
+    print(max(most, len(workers())))
+    wait_until_at_rest(batches)
+    allow(1)
+    try:
+        while True:
+            show(batches)
+    except WorkerStartError as error:
+        print(error)
+"""
+    text, number, none = run(group, program)
+    assert text.startswith("4 workers were asked for, 2 could be started")
+    assert number == "4"
+    assert none.startswith("4 workers were asked for, none could be started")

@@ -12,6 +12,7 @@ from .executor import Cancelled, Died, Done, Event, Executor, Failed, NotStarted
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
+from .rest import Rest
 from .schedule import Schedule
 from .watchdog import Options, Watchdog
 
@@ -26,6 +27,7 @@ class Driver:
         self._schedule = schedule
         self._handover = handover
         self._watchdog = Watchdog(executor, schedule, options)
+        self._rest = Rest(executor, schedule, self._watchdog)
         self._ahead: Ahead | None = None  # the pass that will come next
         self.fatal: BaseException | None = None  # why there is no point in going on
 
@@ -111,11 +113,17 @@ class Driver:
     def _patience(self) -> float | None:
         if self._handover.commands:
             return 0.0
-        schedule = self._schedule
-        if schedule.may_relieve():
-            return 0.02
-        is_idle = schedule.is_idle and not any(self._executor.look(worker)[0] for worker in schedule.workers())
-        return None if is_idle and not self._watchdog.waits_for_stacks else self._watchdog.longest_sleep_s()
+        if self._rest.is_resting:
+            return self._rest.end_if_needed(self._handover.num_untaken)
+        schedule, watchdog = self._schedule, self._watchdog
+        if not schedule.is_idle or any(self._executor.look(worker)[0] for worker in schedule.workers()):
+            self._rest.put_off()
+            return 0.02 if schedule.may_relieve() else watchdog.longest_sleep_s()
+        if watchdog.waits_for_stacks:
+            return watchdog.longest_sleep_s()
+        if watchdog.sees_loading:
+            return None  # it will say that it is ready
+        return self._rest.begin_if_due(self._handover.progress)
 
     def _deliver(self) -> None:
         self._handover.hand_over(self._schedule.take_outcomes(), self._schedule.take_repeated())
@@ -133,6 +141,7 @@ class Driver:
         elif isinstance(event, Ready):
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
+            self._rest.put_off()
         elif isinstance(event, NotStarted):
             self._watchdog.died(event.worker)
             self._schedule.died(event.worker, 0)

@@ -118,7 +118,7 @@ class Executor(Protocol):
         """How many items of a stream may be on their way to the workers."""
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers, all of them."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """The events there are. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
@@ -155,6 +155,9 @@ class Executor(Protocol):
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         """(what it has written, its process id)."""
+
+    def rest(self) -> bool:
+        """End the workers, which have nothing to do, until :meth:`start` is called again. False: they stay."""
 
     def close(self) -> None:
         """End all workers, whatever they are in."""

@@ -110,6 +110,11 @@ class Handover:
         """How many outcomes the consumer has not taken."""
         return len(self._handed)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Another one when something was handed over, or taken."""
+        return self._num_handed, len(self._handed)
+
     def sleep_without(self, room: int, num_untaken: int) -> bool:
         """The engine wants to sleep until the consumer has taken ``room`` of the ``num_untaken`` outcomes that there
         were. False: it has done so."""

@@ -123,6 +123,9 @@ class ThreadExecutor:
         frame = sys._current_frames().get(self._threads[worker].ident or 0)
         return ("".join(traceback.format_stack(frame)) if frame else ""), None
 
+    def rest(self) -> bool:
+        return False  # they cost nothing
+
     def close(self) -> None:
         for thread in self._threads:
             thread.is_closing = True

@@ -64,6 +64,11 @@ class Watchdog:
     def waits_for_stacks(self) -> bool:
         return bool(self._asked)
 
+    @property
+    def sees_loading(self) -> bool:
+        """Whether a worker starts, or loads the sequence."""
+        return bool(self._loading)
+
     def longest_sleep_s(self) -> float:
         """How long it may be left alone while jobs run."""
         return STACK_S / 2 if self._asked else min(TICK_S, (self._timeout or 60.0) / 4)

@@ -75,7 +75,8 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: as the
             SequenceMap that this one is made of, else numpy arrays.
         worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
-            another; with ``nb_workers=0`` in this process. What it raises ends the loop. None: as ``on_error``.
+            another, or that starts after a minute without work; with ``nb_workers=0`` in this process. What it raises
+            ends the loop. None: as ``on_error``.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``

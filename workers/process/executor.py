@@ -12,7 +12,6 @@ import itertools
 import logging
 import selectors
 import signal
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +22,7 @@ from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 
 from . import messages, preload, replica, server_handle, surroundings
+from .ending import let_end
 from .logs import Inlet
 from .ring import Ring
 from .shortage import Shortage
@@ -32,7 +32,6 @@ from .worker_handle import Unread, WorkerHandle
 
 logger = logging.getLogger("workers")
 
-_GRACE_S = 0.25  # for workers to end by themselves
 _MAX_IN_RING = 64
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
 
@@ -203,8 +202,7 @@ class ProcessExecutor:
 
     def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
         if failure is not None:
-            error = unpack(failure, "a worker, while it loaded the Sequence")
-            self._events.append(events.Fatal(error))
+            self._events.append(events.Fatal(unpack(failure, "a worker, while it loaded the Sequence")))
             return
         self._failed_starts = 0
         worker.is_ready = True
@@ -268,8 +266,17 @@ class ProcessExecutor:
 
     # -- the end
 
+    def rest(self) -> bool:
+        """The server stays: workers that are started later have the same imports."""
+        let_end(self._workers, self._server, self._selector, self._waker, self._inlet)
+        for name in list(self._workers):
+            self._signal(name, signal.SIGKILL)  # it has not ended by itself: it was stopped, say
+            self._remove(name)
+        self._shortage.forget()
+        return True
+
     def close(self) -> None:
-        _let_end(self._workers, self._server, self._selector, self._waker)
+        let_end(self._workers, self._server, self._selector, self._waker, self._inlet)
         self._server.close()
         for worker in self._workers.values():
             worker.close()
@@ -293,31 +300,3 @@ def _watch_unsent(
     if server.channel.has_unsent:
         with contextlib.suppress(OSError):
             server.channel.flush()
-
-
-def _let_end(
-    workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector, waker: Waker
-) -> None:
-    """Let workers that are in no job end by themselves."""
-    waiting = set()
-    for name, worker in workers.items():
-        worker.stop()
-        if worker.is_ready:
-            waiting.add(name)
-    deadline = time.monotonic() + _GRACE_S
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        for key, _ in selector.select(left):
-            try:
-                if key.data == "server":
-                    ended = [message for message, _ in server.channel.receive()]
-                    waiting -= {each.worker for each in ended if isinstance(each, messages.Exited)}
-                elif key.data == "wake":
-                    waker.clear()
-                else:
-                    workers[key.data].drain()
-            except BlockingIOError:
-                pass
-            except EOFError:
-                if key.data == "server":
-                    return
-                selector.unregister(key.fileobj)

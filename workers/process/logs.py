@@ -67,6 +67,11 @@ class Outlet(logging.Handler):
         finally:
             self._is_sending = False
 
+    def flush(self) -> None:
+        """Send all records that wait: logging asks every handler to when the process ends. Blocks: as :meth:`send`."""
+        if os.getpid() == self._pid and threading.current_thread() is threading.main_thread() and not self._is_sending:
+            self._send_waiting(self._channel.send)
+
     def _send_waiting(self, send: Any) -> None:
         self._is_sending = True
         try:

@@ -56,6 +56,11 @@ class Shortage:
         elif self._is_told:
             self._is_told, self._wait_s = False, _FIRST_WAIT_S
 
+    def forget(self) -> None:
+        """All workers were ended. Those that are started later are tried as if for the first time."""
+        self._missing.clear()
+        self._due_s = None
+
     def left_s(self, timeout_s: float | None) -> float | None:
         """How long to wait at most, where it would be ``timeout_s`` otherwise."""
         if self._due_s is None:

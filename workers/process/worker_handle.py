@@ -93,16 +93,6 @@ class WorkerHandle:
                 events.append(Done(self.name, sending, (self._reader, what), job_ns, nbytes))
         return events
 
-    def drain(self) -> None:
-        """Drop what it has sent.
-
-        Raises:
-            EOFError: it has ended.
-        """
-        for _, files in self.channel.receive():
-            for file in files:
-                os.close(file)
-
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
         """How it ended; it was in the job that its status page tells."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()

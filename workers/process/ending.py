@@ -1,0 +1,67 @@
+"""Lets workers that are in no job end by themselves: then what their modules do at the end is done, and is logged."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+
+from . import messages
+from .logs import Inlet
+from .server_handle import Connection
+from .waker import Waker
+from .worker_handle import WorkerHandle
+
+_GRACE_S = 0.25  # for them to end
+
+
+def let_end(
+    workers: dict[int, WorkerHandle],
+    server: Connection,
+    selector: selectors.BaseSelector,
+    waker: Waker,
+    inlet: Inlet,
+) -> None:
+    """Runs in: the engine's thread. Blocks: until those that are in no job have ended, a moment at most."""
+    for worker in workers.values():
+        worker.stop()
+    waiting = {name for name, worker in workers.items() if worker.is_ready}
+    deadline_s = time.monotonic() + _GRACE_S
+    while waiting and (left_s := deadline_s - time.monotonic()) > 0:
+        for key, _ in selector.select(left_s):
+            if key.data == "wake":
+                waker.clear()
+            elif key.data == "server":
+                try:
+                    ended = _ended(server)
+                except EOFError:  # and so have all workers
+                    return
+                for worker in [worker for name, worker in workers.items() if name in ended]:
+                    while _drain(worker, selector, inlet):
+                        pass
+                waiting -= ended
+            else:
+                _drain(workers[key.data], selector, inlet)
+
+
+def _ended(server: Connection) -> set[int]:
+    """The workers of which the server tells that they have ended. Raises: EOFError, if it has itself."""
+    told = [message for message, _ in server.channel.receive()]
+    return {each.worker for each in told if isinstance(each, messages.Exited)}
+
+
+def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet) -> bool:
+    """Drop what a worker has sent, but for what it has logged. False: nothing was there."""
+    try:
+        received = worker.channel.receive()
+    except EOFError:
+        if worker.is_watched:
+            selector.unregister(worker.channel)
+            worker.is_watched = False
+        return False
+    for message, files in received:
+        for file in files:
+            os.close(file)
+        if isinstance(message, messages.Logged):
+            inlet.put(message)
+    return bool(received)
