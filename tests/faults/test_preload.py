@@ -113,8 +113,12 @@ def test_what_must_not_be_forked(write: Write, hazard: str, caplog: pytest.LogCa
     with workers.prefetch(mine.Mine(), 2) as batches:
         assert [batch[0] for batch in batches] == list(range(LENGTH))
         (server,) = servers()
-        found = {worker.pid for worker in worker_processes()}
-        assert sorted(importers()) == sorted([server.pid, *found])
+
+        def both_have() -> bool:  # one of them may have done all jobs before the other has begun
+            found = {worker.pid for worker in worker_processes()}
+            return len(found) == 2 and sorted(importers()) == sorted([server.pid, *found])
+
+        wait_for(both_have)
     assert any(name in line and "imported by each worker for itself" in line for line in caplog.messages)
     assert re.search(reason, caplog.text)
 

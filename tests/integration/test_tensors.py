@@ -148,10 +148,10 @@ def test_arrays_that_are_not_plain(output: Any) -> None:
         (key, r"batch\['key'\] is a PRNGKeyArray, which does not become a numpy array"),
     ],
 )
-@pytest.mark.parametrize("nb_workers", [0, 1])
-def test_what_is_no_plain_array_is_named(make: Any, says: str, nb_workers: int) -> None:
-    with prefetch(Batches(make), nb_workers) as batches, pytest.raises(TypeError, match=says):
-        next(batches)
+def test_what_is_no_plain_array_is_named(make: Any, says: str) -> None:
+    for nb_workers in (0, 1) if make in (sparse, nested) else (0,):  # a worker would have to import TensorFlow for it
+        with prefetch(Batches(make), nb_workers) as batches, pytest.raises(TypeError, match=says):
+            next(batches)
 
 
 def test_a_tensor_of_a_class_of_its_own_is_an_array() -> None:
@@ -225,7 +225,7 @@ def test_a_state_counts_what_the_loop_has_got(depth: int) -> None:
 
     with front() as batches:
         expected = [batch.tolist() for batch in batches]
-    for stop in range(len(expected)):
+    for stop in (0, 1, 3, len(expected) - 1):
         with front() as batches:
             batches._output.tensors.depth = depth
             iterator = iter(batches)
