@@ -115,3 +115,8 @@ def _read(folder: str, name: str) -> list[str]:
             return file.read().split()
     except OSError:
         return []
+
+
+def default_nb_workers() -> int:
+    """The cores this process may use less one for the loop, at least 1."""
+    return max(1, cores() - 1)

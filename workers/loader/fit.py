@@ -17,7 +17,7 @@ class FitFront(SequenceMap):
     """The workers of a Sequence, which owns them: so it is held weakly. Their epochs are its own."""
 
     def __init__(self, sequence: Sequence) -> None:
-        super().__init__(sequence, max(1, limits.cores() - 1))
+        super().__init__(sequence, limits.default_nb_workers())
 
     @property
     def source_split(self) -> Any:

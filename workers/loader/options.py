@@ -26,12 +26,27 @@ if TYPE_CHECKING:
         max_retries: int
         worker_init_fn: Callable[[int], object] | None
 
+    class DatasetOptions(PrefetchOptions, total=False):
+        """What it takes by name besides, of which the type of a batch depends."""
+
+        batch_size: int | None
+        drop_last: bool
+        collate_fn: Callable[[Any], Any] | None
+        output: Output | None
+
     class MapOptions(PrefetchOptions, total=False):
         """What :meth:`Sequence.map` takes by name: see :class:`workers.SequenceMap`."""
 
         debug_job_report_timeout: float | None
         max_queue_size: int | None
         as_items: bool
+
+    class NamedMapOptions(MapOptions, total=False):
+        """And what may also be given by its place."""
+
+        max_jobs_at_once: int | None
+        max_queue_size_pin: int | None
+        queue_timeout: float | None
 
 
 #: What is made of a front-end has these as well.

@@ -19,7 +19,7 @@ from .sequence_map import SequenceMap
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .options import PrefetchOptions
+    from .options import DatasetOptions, PrefetchOptions
 
 
 class _Indexed(Protocol[Batch_co]):
@@ -45,11 +45,7 @@ def prefetch(
     max_queue_size: int | None = None,
     *,
     shuffle: bool = False,
-    batch_size: int | None = None,
-    drop_last: bool = False,
-    collate_fn: Callable[[Any], Any] | None = None,
-    output: Output | None = None,
-    **options: Unpack[PrefetchOptions],
+    **options: Unpack[DatasetOptions],
 ) -> SequenceMap[Any]: ...
 def prefetch(
     sequence: Any,
@@ -111,7 +107,7 @@ def prefetch(
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
     return SequenceMap(
         sequence,
-        max(1, limits.cores() - 1) if nb_workers is None else nb_workers,
+        limits.default_nb_workers() if nb_workers is None else nb_workers,
         function,
         max_queue_size=max_queue_size,
         executor=executor,

@@ -10,7 +10,7 @@ from workers.checks import short
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
-    from workers.loader.options import MapOptions, Output, PrefetchOptions
+    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, Output, PrefetchOptions
     from workers.loader.sequence_map import SequenceMap
 
     from .base import Sequence
@@ -49,22 +49,14 @@ class Chain(Generic[Batch_co]):
             self,
             function_to_run: Callable[[Batch_co], list[Made]],
             nb_workers: int = 0,
-            max_jobs_at_once: int | None = None,
-            queue_timeout: float | None = None,
-            collate_fn: None = None,
-            max_queue_size_pin: int | None = None,
-            **options: Unpack[MapOptions],
+            **options: Unpack[NamedMapOptions],
         ) -> SequenceMap[Made]: ...
         @overload
         def map(
             self,
             function_to_run: Callable[[Batch_co], Made],
             nb_workers: int = 0,
-            max_jobs_at_once: int | None = None,
-            queue_timeout: float | None = None,
-            collate_fn: None = None,
-            max_queue_size_pin: int | None = None,
-            **options: Unpack[MapOptions],
+            **options: Unpack[NamedMapOptions],
         ) -> SequenceMap[Made]: ...
         @overload
         def map(
@@ -124,11 +116,7 @@ class Chain(Generic[Batch_co]):
             max_queue_size: int | None = None,
             *,
             shuffle: bool = False,
-            batch_size: int | None = None,
-            drop_last: bool = False,
-            collate_fn: Callable[[Any], Any] | None = None,
-            output: Output | None = None,
-            **options: Unpack[PrefetchOptions],
+            **options: Unpack[DatasetOptions],
         ) -> SequenceMap[Any]: ...
 
     def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **options: Any) -> Any:
