@@ -11,7 +11,7 @@ from .timeline import Timeline
 class Spread(NamedTuple):
     """Many durations, in seconds."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     total: float = 0.0
     median: float = 0.0
     p99: float = 0.0
