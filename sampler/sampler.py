@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from workers import Sequence, current_job
 from workers.checks import check_index, check_int
+from workers.job.stages import mark
 from workers.sequence.looks import Fact, count, tried
 
 from .augmenter import AugmenterFunction, check_augmenter
@@ -89,10 +90,12 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         if current_job() is None:
             return self[batch_id]  # seeds the generators for it, and comes back
         batch_id = check_index(batch_id, self)
+        mark("get_examples")
         x, y = self.get_examples(batch_id, self.class_per_batch, self.examples_per_class_per_batch)
         if self.augmenter is None:
             check_stacked(x, "without an augmenter, get_examples")
             return x, y
+        mark("augmenter")
         batch = self.augmenter(x, y, self.num_augmentations_per_example, self.is_warmup)
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             got = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""

@@ -53,6 +53,7 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .figures.report import Report
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
@@ -76,6 +77,7 @@ __all__ = [
     "PlatformError",
     "PrefetchError",
     "RemoteTraceback",
+    "Report",
     "ResumeSequence",
     "Sequence",
     "SequenceArray",

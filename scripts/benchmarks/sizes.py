@@ -39,7 +39,7 @@ def _segments(job: jobs.Job, settings: Settings) -> int:
 
     with workers.prefetch(job, settings.num_workers) as batches:
         assert batches._pool is not None
-        counts, loop, steady_at = batches._pool.engine.counts, iter(batches), time.perf_counter() + settings.seconds
+        counts, loop, steady_at = batches._pool.engine.figures, iter(batches), time.perf_counter() + settings.seconds
         last, before = ENDLESS, 0
         for index in range(ENDLESS):
             check(job, next(loop), index)

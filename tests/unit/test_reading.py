@@ -14,6 +14,7 @@ from workers.engine.engine import Engine
 from workers.engine.schedule import Schedule
 from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
+from workers.figures.pool import PoolFigures
 from workers.job.task import Task
 
 LENGTH = 8
@@ -21,7 +22,9 @@ LENGTH = 8
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = Engine(ThreadExecutor(Task(range(1000), (), 0), 2), Schedule(2, keeps_failed=True), Options(None, None))
+    engine = Engine(
+        ThreadExecutor(Task(range(1000), (), 0), 2, PoolFigures()), Schedule(2, keeps_failed=True), Options(None, None)
+    )
     yield engine
     engine.close()
 

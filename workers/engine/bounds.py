@@ -41,6 +41,10 @@ class Bounds:
         self._job_nbytes = 0.0
         self._slowest_ns = 0.0  # of the last jobs; fades
 
+    def resize(self, num_workers: int) -> None:
+        """So many share the work from now on."""
+        self._num_workers = max(1, num_workers)
+
     def learn(self, job_ns: int, nbytes: int) -> None:
         """A job has taken ``job_ns``, and its batch has ``nbytes``."""
         self._slowest_ns = max(job_ns, _FADE * self._slowest_ns)

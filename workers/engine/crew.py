@@ -15,7 +15,10 @@ _PASSED_BY = 2
 class Member:
     """One worker."""
 
-    __slots__ = ("finished_at", "is_ready", "is_stuck", "is_wasted", "jobs", "running", "since_ns", "unbegun_since_ns")
+    __slots__ = (
+        *("finished_at", "is_ready", "is_retired", "is_stuck", "is_wasted", "jobs", "running"),
+        *("since_ns", "unbegun_since_ns"),
+    )
 
     def __init__(self) -> None:
         self.jobs: dict[int, int] = {}  # {sending: ticket}, in the order sent, e.g. {17: 4, 18: 5}
@@ -25,6 +28,7 @@ class Member:
         self.unbegun_since_ns = 0  # since then it was seen to begin none of its jobs; 0: it does
         self.is_wasted = False  # it may still be in a job that nobody waits for
         self.is_stuck = False  # what waited with it was given to others; it gets no more until it has finished
+        self.is_retired = False  # it gets no more, and goes when it has finished
         self.finished_at = 0  # how many jobs had been finished in all when it last finished one, or had none
 
     def waiting(self) -> dict[int, int]:
@@ -104,14 +108,25 @@ class Crew:
         return now_ns - member.unbegun_since_ns if member.unbegun_since_ns and member.is_ready else 0
 
     def by_load(self) -> list[tuple[int, Member]]:
-        """The workers, those first that have least to do."""
-        return sorted(self.members.items(), key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
+        """The workers that may get jobs, those first that have least to do."""
+        staying = [each for each in self.members.items() if not each[1].is_retired]
+        return sorted(staying, key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
 
     def any_idle(self) -> bool:
-        return any(not member.jobs for member in self.members.values())
+        return any(not (member.jobs or member.is_retired) for member in self.members.values())
 
     def any_ready(self) -> bool:
-        return any(member.is_ready for member in self.members.values())
+        return any(member.is_ready and not member.is_retired for member in self.members.values())
+
+    def retire(self, workers: Iterable[int]) -> None:
+        """These get no more jobs, and all others do."""
+        chosen = set(workers)
+        for worker, member in self.members.items():
+            member.is_retired = worker in chosen
+
+    def may_go(self) -> list[int]:
+        """Those that are retired and have finished."""
+        return [worker for worker, member in self.members.items() if member.is_retired and not member.jobs]
 
     def may_relieve(self) -> bool:
         """Whether it is worth looking soon at what the workers are in: one has nothing to do, or the others have
@@ -120,7 +135,7 @@ class Crew:
         others = self.num_finished - _PASSED_BY * len(members)
         if any(len(each.jobs) > 1 and each.finished_at < others for each in members):
             return True
-        return any(not each.jobs and each.is_ready for each in members) and any(
+        return any(not each.jobs and each.is_ready and not each.is_retired for each in members) and any(
             len(each.jobs) > (0 if each.is_wasted else 1) or (each.jobs and each.unbegun_since_ns) for each in members
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import report
 from .delivery import Failure, Result
-from .executor import Cancelled, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
+from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .remote_errors import RemoteFailure, unpack
@@ -34,7 +34,15 @@ class Driver:
     # -- commands of the consumer's
 
     def begin(
-        self, outcomes: Outcomes, epoch: int, length: int, is_open: bool, order: Any, ahead: Ahead | None, parcel: Any
+        self,
+        outcomes: Outcomes,
+        epoch: int,
+        length: int,
+        is_open: bool,
+        order: Any,
+        ahead: Ahead | None,
+        parcel: Any,
+        first: int,
     ) -> None:
         """Begin a pass: see :meth:`workers.engine.engine.Engine.begin`."""
         if parcel is not None:
@@ -42,9 +50,24 @@ class Driver:
             self._executor.update(parcel)
             for worker in self._schedule.workers():
                 self._watchdog.loading(worker)
-        self._handover.begin(outcomes)
+        self._handover.begin(outcomes, first)
         self._ahead = ahead
         self._schedule.begin(epoch, length, is_open, order)
+        self._executor.figures.bound = self._schedule.bound()
+
+    def cut(self) -> int:
+        """Send no more of the pass being read. Returns: how many of its outcomes will come, or have."""
+        self._ahead = None
+        return self._schedule.cut()
+
+    def resize(self, nb_workers: int) -> None:
+        """There are to be so many workers from now on. Those that are too many go when they have finished."""
+        executor, schedule = self._executor, self._schedule
+        schedule.resize(nb_workers)
+        executor.resize(nb_workers)
+        if not self._rest.is_resting:
+            executor.start()
+        schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= nb_workers)
 
     # -- a turn
 
@@ -61,6 +84,9 @@ class Driver:
             self._relieve()
         while not self._send_all():
             pass
+        for worker in self._schedule.may_go():
+            self._executor.dismiss(worker)
+            self._lose(worker)
         return self._patience()
 
     def _relieve(self) -> None:
@@ -143,8 +169,7 @@ class Driver:
             self._watchdog.loaded(event.worker)
             self._rest.put_off()
         elif isinstance(event, NotStarted):
-            self._watchdog.died(event.worker)
-            self._schedule.died(event.worker, 0)
+            self._lose(event.worker)
         elif isinstance(event, Died):
             pid, how = event.death.pid, report.how(event.death)
             logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)
@@ -153,23 +178,38 @@ class Driver:
         else:
             self.fatal = event.error
 
+    def _lose(self, worker: int) -> None:
+        """A worker that was in no job is no more."""
+        self._watchdog.died(worker)
+        self._schedule.died(worker, 0)
+
     def _done(self, event: Done) -> None:
-        worker, sending, value, job_ns, nbytes = event
+        worker, sending, value, job_ns, nbytes, detail = event
         schedule = self._schedule
         ticket = schedule.take_back(worker, sending)
+        if detail is not None:
+            self._note(ticket, job_ns, detail)
         if ticket is None:
             self._executor.skip(value)
             return
+        self._executor.figures.nbytes += nbytes
         try:
             batch = self._executor.read(value)
         except Exception as raised:  # unpickling runs the user's code; mapping may want too much
             batch = Failure(raised, schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 
+    def _note(self, ticket: int | None, job_ns: int, detail: Detail) -> None:
+        epoch, index = self._schedule.place_of(ticket)
+        number, start_ns, stages = detail
+        self._executor.figures.span(number, epoch, index, start_ns, job_ns, stages)
+
     def _failed(self, event: Failed) -> None:
-        worker, sending, error, job_ns = event
+        worker, sending, error, job_ns, detail = event
         schedule = self._schedule
         ticket = schedule.take_back(worker, sending)
+        if detail is not None:
+            self._note(ticket, job_ns, detail)
         if ticket is None:
             return
         if isinstance(error, RemoteFailure):

@@ -22,10 +22,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.errors import ClosedError, WorkerError
+from workers.figures.pool import PoolFigures
 
 from . import report
 from .driver import Driver
-from .executor import Counts, Executor
+from .executor import Executor
 from .handover import Handover, Outcomes
 from .passes import Ahead
 from .reading import Reading
@@ -88,6 +89,7 @@ class Engine:
         ahead: Ahead | None,
         parcel: Any,
         order: Sequence[int] | None = None,
+        first: int = 0,
     ) -> Reading:
         """The consumer starts to read a pass, which ends the one before.
 
@@ -98,26 +100,35 @@ class Engine:
             ahead: the pass that will most likely come next, to be worked on early.
             parcel: the replica that the jobs are to be done on from now on; None: as before.
             order: the indices of its batches, any sequence that does not change; None: 0 to ``length`` - 1.
+            first: the number of its first outcome.
         """
         self.check()
         outcomes: Outcomes = {}
-        self.handover.ask(outcomes)
-        self.order(lambda: self._driver.begin(outcomes, epoch, length, is_open, order, ahead, parcel))
-        return Reading(self, outcomes)
+        self.handover.ask(outcomes, first)
+        self.order(lambda: self._driver.begin(outcomes, epoch, length, is_open, order, ahead, parcel, first))
+        return Reading(self, outcomes, first)
+
+    def resize(self, nb_workers: int) -> None:
+        """Have so many workers from now on, at least 1. Returns at once."""
+        self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
         """How many jobs an open pass may have ahead of the consumer."""
         return min(self.schedule.bound(), _MAX_ADDED, self.executor.may_add)
 
     @property
-    def counts(self) -> Counts:
-        """What the executor has done so far."""
-        return self.executor.counts
+    def figures(self) -> PoolFigures:
+        """What the workers have done so far."""
+        return self.executor.figures
 
     @property
     def has_background_jobs(self) -> bool:
         """Whether a worker has something to do."""
         return not self._is_closed and not self.schedule.is_idle
+
+    def cut(self) -> int:
+        """See :meth:`Driver.cut`. Runs in: the engine's thread."""
+        return self._driver.cut()
 
     def order(self, command: Callable[[], None], at_once: bool = True) -> None:
         """Have the engine's thread do this; if not ``at_once``, when something else wakes it."""

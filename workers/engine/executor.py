@@ -6,8 +6,10 @@ Without any workers, ``serial`` takes the engine's place.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple, Protocol
+
+from workers.figures.pool import PoolFigures
+from workers.job.stages import Stages
 
 from .remote_errors import RemoteFailure
 from .schedule import JobRow
@@ -39,12 +41,12 @@ class Death(NamedTuple):
         return self.exit_code is None and self.stuck is None
 
 
-@dataclasses.dataclass
-class Counts:
-    """What an executor has done since it was made. Written by the engine's thread, read by any."""
+class Detail(NamedTuple):
+    """More of a job that has ended."""
 
-    segments_made: int = 0  # pieces of shared memory for batches
-    segments_given_up: int = 0
+    number: int  # of its worker
+    start_ns: int  # monotonic
+    stages: Stages
 
 
 class Started(NamedTuple):
@@ -67,6 +69,7 @@ class Done(NamedTuple):
     value: Any  # for Executor.read
     job_ns: int
     nbytes: int
+    detail: Detail | None = None
 
 
 class Failed(NamedTuple):
@@ -76,6 +79,7 @@ class Failed(NamedTuple):
     sending: int
     error: BaseException | RemoteFailure
     job_ns: int
+    detail: Detail | None = None
 
 
 class Died(NamedTuple):
@@ -111,14 +115,21 @@ Event = Started | NotStarted | Ready | Done | Failed | Cancelled | Died | Fatal
 class Executor(Protocol):
     """What the engine asks of an executor. Runs in: the engine's thread, unless said otherwise."""
 
-    counts: Counts
+    figures: PoolFigures  # what is done is noted here
 
     @property
     def may_add(self) -> int:
         """How many items of a stream may be on their way to the workers."""
 
     def start(self) -> None:
-        """Start the workers, all of them."""
+        """Start the workers that are not there."""
+
+    def resize(self, nb_workers: int) -> None:
+        """From now on there are to be so many workers. Those that are missing come by :meth:`start`; those that are too
+        many, with the highest numbers, go one by one by :meth:`dismiss`."""
+
+    def dismiss(self, worker: int) -> None:
+        """A worker that has nothing to do is not needed any more. There will be no more events of it."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """The events there are. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
@@ -143,6 +154,9 @@ class Executor(Protocol):
 
     def update(self, parcel: Any) -> None:
         """All later jobs are to be done on this replica."""
+
+    def number(self, worker: int) -> int:
+        """Which of the workers it is, from 0. One that comes in the place of another has the same."""
 
     def look(self, worker: int) -> tuple[int, int]:
         """(sending of the job a worker is in, since when in monotonic ns); (0, 0) for none."""

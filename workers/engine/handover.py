@@ -55,11 +55,12 @@ class Handover:
 
     # -- the consumer
 
-    def ask(self, outcomes: Outcomes) -> None:
-        """The consumer wants another pass, whose outcomes will come here. The engine is to be woken after this."""
+    def ask(self, outcomes: Outcomes, first: int = 0) -> None:
+        """The consumer wants another pass, whose outcomes will come here, numbered from ``first``. The engine is to be
+        woken after this."""
         before, self.outcomes = self.outcomes, outcomes
         before.clear()  # else an old iterator, which somebody may keep, would hold the batches
-        self.num_taken, self._woken_at = 0, -1
+        self.num_taken, self._woken_at = first, -1
         if self.is_waiting:  # another thread, for the pass before
             self.hint.put(None)
 
@@ -79,9 +80,9 @@ class Handover:
 
     # -- the engine
 
-    def begin(self, outcomes: Outcomes) -> None:
+    def begin(self, outcomes: Outcomes, first: int = 0) -> None:
         """The pass of :meth:`ask` begins."""
-        before, self._handed, self._num_handed = self._handed, outcomes, 0
+        before, self._handed, self._num_handed = self._handed, outcomes, first
         if before is not outcomes:
             before.clear()  # of what has come since
 

@@ -107,6 +107,13 @@ class Passes:
         first = self._passes[-1].end if self._passes else self.next
         self._passes.append(Pass(epoch, length, first, order=order))
 
+    def cut(self) -> int:
+        """End the pass being read before its first ticket that was never sent. Returns: its length."""
+        current = self.current
+        if len(self._passes) == 1:
+            current.length = self.next - current.first
+        return current.length
+
     def append(self, begun: Pass) -> None:
         begun.first = self.next
         self._passes.append(begun)

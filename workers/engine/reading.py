@@ -29,10 +29,11 @@ class Reading:
         outcomes: {number: outcome}, as far as they are there and not dropped.
     """
 
-    def __init__(self, engine: Engine, outcomes: Outcomes) -> None:
+    def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
         self.engine = engine
         self.outcomes = outcomes
         self._handover = engine.handover
+        self._first = first
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
         """Outcome ``number``, which stays there until :meth:`drop`.
@@ -75,6 +76,22 @@ class Reading:
 
         self._order(command)
         return self._wait(outcomes, index, None)
+
+    def cut(self) -> int:
+        """Have no more of this pass computed. Blocks: a moment.
+
+        Returns:
+            The number of the first outcome that will not come.
+        """
+        reply: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._order(lambda: reply.put(self._first + self.engine.cut()))
+        while True:
+            self.engine.check()
+            try:
+                return reply.get(timeout=_ALIVE_S)
+            except queue.Empty:
+                if self._handover.outcomes is not self.outcomes:
+                    raise StalePassError("this iterator is over: another pass was begun meanwhile") from None
 
     def forget(self, index: int) -> None:
         """Batch ``index``, which has failed, will not be repeated."""

@@ -76,8 +76,9 @@ class Schedule:
         self._crew = crew = Crew()
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
         self.ticket, self.take_back = crew.ticket, crew.take_back
+        self.resize, self.retire, self.may_go = self._bounds.resize, crew.retire, crew.may_go
         self._passes = passes = Passes()
-        self.ahead = passes.ahead
+        self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
         self._suspects: set[int] = set()  # tickets that were running when several workers died at once

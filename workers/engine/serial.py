@@ -10,14 +10,18 @@ from typing import Any, ClassVar
 
 from workers.batch.tree import makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, presentable
+from workers.figures.pool import PoolFigures
+from workers.figures.timeline import LOOP
 from workers.job import seeding
+from workers.job.stages import begin_marks, end_marks, stages
 
 from .delivery import Failure
-from .executor import Counts
 from .handover import Outcome
 from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
+
+_DETAILED_NS = 1_000_000  # between two jobs that are looked at in detail: a look costs up to 2 us
 
 
 def run_here(
@@ -52,9 +56,10 @@ class SerialEngine:
 
     has_background_jobs = False
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, figures: PoolFigures | None = None) -> None:
         self.task = task
-        self.counts = Counts()
+        self.figures = figures or PoolFigures()
+        self._detailed_ns = 0  # when a job was last looked at in detail
         self.stream = seeding.Stream(task.seed, task.generators())
         self.pid = os.getpid()
         self.has_ended = False
@@ -73,6 +78,23 @@ class SerialEngine:
             self._fatal = presentable(raised)
             raise self._fatal from self._fatal.__cause__
         self._has_begun = True
+
+    def run(self, row: JobRow) -> tuple[bool, Any, int]:
+        """See :func:`run_here`. Now and then a job is looked at in detail."""
+        start_ns = time.monotonic_ns()
+        if start_ns - self._detailed_ns < _DETAILED_NS:
+            return run_here(self.task, row, self.stream, None, True)
+        self._detailed_ns, marks = start_ns, begin_marks()
+        try:
+            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True)
+        finally:
+            end_marks()
+        self.figures.finished_here(job_ns)
+        self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, start_ns + job_ns))
+        try:
+            return succeeded, value, job_ns
+        finally:
+            del value  # no cycle with an error
 
     def begin(
         self,
@@ -128,7 +150,7 @@ class SerialReading:
         engine.check()
         engine.begin_jobs()
         row = JobRow(0, self._epoch, index, runs, self._items.get(index))
-        succeeded, value, ns = run_here(engine.task, row, engine.stream, None, True)
+        succeeded, value, ns = engine.run(row)
         try:
             if os.getpid() != engine.pid:  # a child that the job has forked: it is no second consumer
                 os._exit(exit_code(None if succeeded else value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import sys
@@ -11,30 +12,33 @@ import traceback
 from typing import Any
 
 from workers.errors import presentable
+from workers.figures.pool import PoolFigures
 from workers.job import seeding
+from workers.job.stages import begin_marks, stages
 
 from . import report
-from .executor import NO_LIMIT, Cancelled, Counts, Done, Event, Failed, Fatal, Ready, Started, Stuck
+from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Ready, Started, Stuck
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
 
 
 class _Thread(threading.Thread):
-    def __init__(self, task: Any, number: int, events: queue.SimpleQueue[Any]) -> None:
+    def __init__(self, task: Any, name: int, number: int, events: queue.SimpleQueue[Any]) -> None:
         super().__init__(name=f"prefetch-worker-{number}", daemon=True)
         self.inbox: queue.SimpleQueue[JobRow | None] = queue.SimpleQueue()
         self.cancelled = 0
         self.is_closing = False
         self.running: tuple[int, int] = (0, 0)
         self._task = task
-        self._number = number
+        self.worker = name  # as the engine calls it
+        self.number = number
         self._events = events
         self._pid = os.getpid()
 
     def run(self) -> None:
         try:
-            self._task.init_worker(self._number)
+            self._task.init_worker(self.number)
         except BaseException as raised:
             self._events.put(Fatal(presentable(raised)))
             return
@@ -43,57 +47,85 @@ class _Thread(threading.Thread):
             self.running = (row.sending, time.monotonic_ns())
             if row.sending <= self.cancelled:  # looked at behind that: see StatusPage.begin
                 self.running = (0, 0)
-                self._events.put(Cancelled(self._number, row.sending))
+                self._events.put(Cancelled(self.worker, row.sending))
                 del row
                 continue
-            succeeded, value, ns = run_here(self._task, row, stream, self._number, False)
+            start_ns, marks = time.monotonic_ns(), begin_marks()
+            succeeded, value, ns = run_here(self._task, row, stream, self.number, False)
+            detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
             if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
             if succeeded:
-                self._events.put(Done(self._number, row.sending, value, ns, 0))
+                self._events.put(Done(self.worker, row.sending, value, ns, 0, detail))
             else:
-                self._events.put(Failed(self._number, row.sending, value, ns))
+                self._events.put(Failed(self.worker, row.sending, value, ns, detail))
             del value, row
 
 
 class ThreadExecutor:
     """Runs jobs in threads of this process: for functions that wait, or that let go of the interpreter's lock."""
 
-    def __init__(self, task: Any, nb_workers: int) -> None:
-        self.counts = Counts()
+    def __init__(self, task: Any, nb_workers: int, figures: PoolFigures) -> None:
+        self.figures = figures
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._threads = [_Thread(task, number, self._queue) for number in range(nb_workers)]
+        self._task = task
+        self._nb_workers = nb_workers
+        self._names = itertools.count()
+        self._threads: dict[int, _Thread] = {}  # {name: a thread}; names are never used again
 
     @property
     def may_add(self) -> int:
         return NO_LIMIT
 
     def start(self) -> None:
-        for number, thread in enumerate(self._threads):
+        there = {thread.number for thread in self._threads.values()}
+        for number in range(self._nb_workers):
+            if number in there:
+                continue
+            thread = _Thread(self._task, next(self._names), number, self._queue)
             try:
                 thread.start()
             except RuntimeError as error:
-                raise report.too_few_workers(len(self._threads), number, str(error)) from error
-            self._queue.put(Started(number))
-            self._queue.put(Ready(number))
+                raise report.too_few_workers(self._nb_workers, len(self._threads), str(error)) from error
+            self._threads[thread.worker] = thread
+            self.figures.started(number)
+            self._queue.put(Started(thread.worker))
+            self.figures.ready(number)
+            self._queue.put(Ready(thread.worker))
+
+    def resize(self, nb_workers: int) -> None:
+        self._nb_workers = nb_workers
+
+    def dismiss(self, worker: int) -> None:
+        thread = self._threads.pop(worker)
+        self.figures.ended(thread.number)
+        thread.inbox.put(None)
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        events = []
+        events: list[Event] = []
         try:
-            events.append(self._queue.get(timeout=timeout_s))
+            self._note(self._queue.get(timeout=timeout_s), events)
             while True:
-                events.append(self._queue.get_nowait())
+                self._note(self._queue.get_nowait(), events)
         except queue.Empty:
             pass
-        return [event for event in events if event is not None]
+        return events
+
+    def _note(self, event: Event | None, events: list[Event]) -> None:
+        if event is None or (not isinstance(event, Fatal) and event.worker not in self._threads):
+            return
+        events.append(event)
+        if isinstance(event, (Done, Failed)) and event.detail is not None:
+            self.figures.finished(event.detail.number, [event.job_ns], 0)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         for row in rows:
             self._threads[worker].inbox.put(row)
 
     def cancel(self, worker: int, sending: int) -> None:
-        self._threads[worker].cancelled = sending
+        if worker in self._threads:
+            self._threads[worker].cancelled = sending
 
     def wake(self) -> None:
         self._queue.put(None)
@@ -109,6 +141,9 @@ class ThreadExecutor:
 
     def update(self, parcel: Any) -> None:
         pass  # jobs run on the user's own object
+
+    def number(self, worker: int) -> int:
+        return self._threads[worker].number
 
     def look(self, worker: int) -> tuple[int, int]:
         return self._threads[worker].running
@@ -127,10 +162,10 @@ class ThreadExecutor:
         return False  # they cost nothing
 
     def close(self) -> None:
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.is_closing = True
             thread.inbox.put(None)
-        for thread in self._threads:
+        for thread in self._threads.values():
             if thread.ident is not None and thread is not threading.current_thread():
                 # A job that does not end cannot be ended: its thread is a daemon and goes with the process.
                 thread.join(timeout=5.0)

@@ -84,6 +84,7 @@ class Watchdog:
     def look(self) -> None:
         """Tell the schedule what each worker is in now, and ask those for their stacks that are in it for too long."""
         now = self._looked = time.monotonic()
+        self._executor.figures.bound = self._schedule.bound()
         for worker in self._schedule.workers():
             sending, since_ns = self._executor.look(worker)
             now_ns = time.monotonic_ns()
@@ -116,7 +117,9 @@ class Watchdog:
                 self._kill(worker, Stuck(job_timeout_s=self._timeout, stack=stack))
             else:
                 place = self._schedule.place_of(self._schedule.ticket(worker, sending)) if sending else None
-                logger.warning("%s", report.stalled(worker, pid, place, seconds, stack, self._timeout))
+                text = report.stalled(worker, pid, place, seconds, stack, self._timeout)
+                self._executor.figures.tell(self._executor.number(worker), "stalled", text.splitlines()[0])
+                logger.warning("%s", text)
 
     def _kill(self, worker: int, why: Stuck) -> None:
         if not self._executor.kill(worker, why):

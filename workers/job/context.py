@@ -32,6 +32,7 @@ class _Context:
 
     job: Job | None = None
     stream: Stream | None = None
+    marks: list[tuple[str, int]] | None = None  # see ``stages``; None: nobody wants to know
 
 
 class _ThreadContext(_Context, threading.local):

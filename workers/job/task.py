@@ -12,6 +12,7 @@ from workers.checks import short
 from workers.errors import add_note
 
 from .generators import Generators
+from .stages import mark
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
@@ -95,6 +96,7 @@ class Task:
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         """The items of job ``index``, which works on ``payload``; None: on what the source has at ``index``."""
+        mark("source")
         if payload is not None:
             items = [payload[0]]
         elif self._knows_items:
@@ -106,6 +108,8 @@ class Task:
                 )
         else:
             items = [self.source[index]]
+        if self.functions:
+            mark("function_to_run")
         for function, as_items in zip(self.functions, self.as_items, strict=True):
             results = [function(item) for item in items]
             items = []

@@ -13,6 +13,7 @@ import numpy as np
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
+from workers.figures.loop import LoopFigures
 from workers.sequence.passes import Pass
 from workers.sequence.pieces import Pieces
 
@@ -31,9 +32,11 @@ class Consumer:
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None) -> None:
         self.metadata = Metadata()
+        self.figures = LoopFigures()
         self._on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False
+        self._asked_ns = 0  # since when next_items is asked for the next ones; 0: it is not
 
     def next(self, of: SequenceMap, begun: Pass, timeout_s: float | None = None) -> Any:
         """The next batch.
@@ -43,9 +46,10 @@ class Consumer:
                 the job has raised.
         """
         of._check(begun)
-        metadata, start = self.metadata, time.perf_counter()
+        metadata, num_ready = self.metadata, len(begun.reading.outcomes)
+        asked_ns = time.monotonic_ns()
         while not begun.ready:
-            metadata.pin_queue_size += len(begun.reading.outcomes)
+            metadata.pin_queue_size += num_ready
             try:
                 outcome = begun.outcome(timeout_s)
             except queue.Empty:
@@ -54,13 +58,16 @@ class Consumer:
                 if begun.has_rest():
                     break
                 begun.end(of)
+                self.tell_of_epoch(begun.epoch)
                 raise StopIteration
             try:
                 self._take(of, begun, outcome)
             finally:
                 del outcome  # no cycle with an error that it may hold
-        metadata.time_to_get_next_batch += time.perf_counter() - start
+        got_ns = time.monotonic_ns()
+        metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
+        self.figures.note(asked_ns, got_ns, num_ready)
         if of._output is not None:
             return self._as_tensors(of, begun, of._output.tensors)
         return begun.deliver() if self._collate_fn is None else self._collated(of, begun)
@@ -107,21 +114,27 @@ class Consumer:
             queue.Empty: ``timeout_s`` is over. StalePassError. What the job has raised.
         """
         of._check(begun)
-        metadata, start = self.metadata, time.perf_counter()
-        try:
-            outcome = begun.outcome(timeout_s)
-        finally:
-            metadata.time_to_get_next_batch += time.perf_counter() - start
+        metadata, num_ready = self.metadata, len(begun.reading.outcomes)
+        asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
+        outcome = begun.outcome(timeout_s)
         assert outcome is not None
         try:
             self._take(of, begun, outcome)
         finally:
             del outcome  # no cycle with an error that it may hold
+        self._asked_ns, got_ns = 0, time.monotonic_ns()
+        metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
+        self.figures.note(asked_ns, got_ns, num_ready)
         items = []
         while begun.ready:
             items.append(begun.deliver() if self._collate_fn is None else self._collated(of, begun))
         return items
+
+    def tell_of_epoch(self, epoch: int) -> None:
+        """Say at level INFO how an epoch went that has ended."""
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
     def _take(self, of: SequenceMap, begun: Pass, outcome: Outcome) -> None:
         """Have the items of ``outcome`` ready, or raise what has become of its job."""

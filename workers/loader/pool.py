@@ -19,6 +19,7 @@ from workers.engine.serial import SerialEngine
 from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
 from workers.errors import PlatformError, StateError
+from workers.figures.pool import PoolFigures
 from workers.job.task import Task
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel, Pickled
@@ -48,17 +49,26 @@ class Settings(NamedTuple):
 
 
 class Pool:
-    """An engine with ``nb_workers`` workers, or with none, for the jobs of a task. It ends with ``owner``."""
+    """An engine with ``nb_workers`` workers, or with none, for the jobs of a task. It ends with ``owner``.
 
-    def __init__(self, owner: Any, task: Task, nb_workers: int, settings: Settings) -> None:
+    Attributes:
+        begun: what the last pass has cost to begin: (seconds, why).
+    """
+
+    def __init__(self, owner: Any, task: Task, nb_workers: int, settings: Settings, figures: PoolFigures) -> None:
+        """``figures``: what the workers do is noted here."""
+        start_s = time.monotonic()
+        self._figures = figures
         self.engine: Engine | SerialEngine
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
         self._kept_back = KeptBack()
         self._num_passes = 0
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
+        self._why = ""  # what takes time in beginning the next pass
+        self.begun = (0.0, "")
         if nb_workers == 0:
-            self.engine = SerialEngine(task)
+            self.engine = SerialEngine(task, figures)
             return
         schedule = Schedule(
             nb_workers,
@@ -75,12 +85,13 @@ class Pool:
             raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(owner, self.engine.close)
         engines.watch_for_exit()
+        self._why = f"{nb_workers} workers were started, in {time.monotonic() - start_s:.2f} s before that"
         logger.debug("%s started with %d workers", type(owner).__name__, nb_workers)
 
     def _start(self, task: Task, nb_workers: int, kind: str, schedule: Schedule, options: Options) -> None:
         executor: Executor
         if kind == "thread":
-            executor = ThreadExecutor(task, nb_workers)
+            executor = ThreadExecutor(task, nb_workers, self._figures)
         else:
             from workers.process.executor import ProcessExecutor
 
@@ -89,7 +100,7 @@ class Pool:
             self._watch.has_changed(task, False)
             pickled = Pickled(task, "the sequence")
             self._watch.commit()
-            executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules)
+            executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures)
             self._parcel = processes.parcel
         self.engine = Engine(executor, schedule, options)
 
@@ -111,6 +122,7 @@ class Pool:
         if is_same:
             self._watch.tell_if_long(task, time.monotonic() - start_s)
             return None
+        self._why = "the sequence had changed, and was sent to the workers again"
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
         return Parcel(pickled, self._parcel, same)
@@ -122,6 +134,13 @@ class Pool:
 
     def begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
         """A pass of ``of`` over ``places``, whose jobs the workers have begun with."""
+        start_s = time.monotonic()
+        begun = self._begin(of, position, places, groups)
+        self.begun = time.monotonic() - start_s, self._why
+        self._why = ""
+        return begun
+
+    def _begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
         clock, engine = of._clock, self.engine
         epoch, parcel = clock.epoch, self._changes(of._task(), of._has_hooks())
         if not of._is_indexed:

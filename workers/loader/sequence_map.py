@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers.checks import check_choice, check_function, check_int, check_seconds
 from workers.errors import StalePassError
+from workers.figures.pool import PoolFigures
 from workers.for_keras.endless import endless
 from workers.job import seeding
 from workers.job.task import one_function
@@ -19,7 +20,7 @@ from workers.sequence.clock import on_behalf_of
 from workers.sequence.passes import Pass, PassIterator
 from workers.sequence.position import Position
 
-from . import tensors
+from . import reporting, tensors
 from .consumer import Consumer
 from .mapped import Mapped, is_indexed
 from .metadata import Metadata
@@ -28,12 +29,15 @@ from .on_error import OnError
 from .options import INHERITED, Executor, Output, Policy, bound, check_source
 from .pool import Pool, Settings
 
+if TYPE_CHECKING:
+    from workers.figures.report import Report
+
 logger = logging.getLogger("workers")
 
 default_queue_timeout = 0.001  # seconds, as in trw
 
 #: What a pickled or copied one makes anew.
-_NOT_COPIED = "_consumer", "_pool", "_pass", "_iterator", "_lock"
+_NOT_COPIED = "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
 
 
 @makes("map")
@@ -136,6 +140,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     def _make_own(self) -> None:
         """What a copy has of its own."""
         self._consumer: Consumer = Consumer(OnError(self.on_error, self.max_retries), self.collate_fn)
+        self._figures = PoolFigures()  # of all its pools
         self._pool: Pool | None = None
         self._pass: Pass | None = None  # the one that the workers are at
         self._iterator: Callable[[], PassIterator | None] | None = None  # what iter() has returned, held weakly
@@ -156,7 +161,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             self.debug_job_report_timeout,
             self.job_timeout,
         )
-        self._pool = Pool(self, self._task(), self._num_workers(), settings)
+        self._pool = Pool(self, self._task(), self._num_workers(), settings, self._figures)
 
     def _stop_workers(self) -> None:
         """End the workers until they are needed again, unless a loop over this is under way."""
@@ -176,6 +181,15 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             self._start()
         assert self._pool is not None
         return self._pool
+
+    def _num_running(self) -> int:
+        """Workers that its jobs are run by now."""
+        return self._num_workers()
+
+    def report(self) -> Report:
+        """Where the time has gone since it was made: see :class:`workers.Report`. At any time, also after
+        :meth:`close`. Takes a few milliseconds for each worker."""
+        return reporting.report(self)
 
     @property
     def metadata(self) -> Metadata:
@@ -204,6 +218,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             position, places = self._begin_epoch()
             self._consumer.metadata = Metadata()
             self._pass = pool.begin(self, position, places, self._groups())
+            self._consumer.figures.begin(self._pass.epoch, *pool.begun)
             return self._pass
 
     def _begin_apart(self, order: list[int]) -> Pass:
@@ -217,6 +232,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
                 places = [places[index] for index in order]
             self._consumer.metadata = Metadata()
             self._pass = pool.begin(self, position, places, None)
+            self._consumer.figures.begin(self._pass.epoch, *pool.begun)
             return self._pass
 
     def _next_of(self, begun: Pass, timeout_s: float | None = None) -> Any:

@@ -50,6 +50,8 @@ class Results(NamedTuple):
     gone: list[int]  # slots that were given up
     layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
+    details: list[tuple[int, int, Any]]  # of some of them, as (sending, when it began in monotonic ns, its Stages)
+    cpu_ns: int  # what all of them took of the cores
 
 
 class Logged(NamedTuple):

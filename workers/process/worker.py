@@ -22,6 +22,7 @@ from workers.batch.slot_writer import SlotWriter
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
+from workers.job.stages import begin_marks, mark, stages
 
 from . import replica, surroundings
 from .channel import Channel
@@ -31,6 +32,7 @@ from .ring import InRing, RingReader
 from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
+_DETAILED_NS = 1_000_000  # a job that takes longer is told of in detail; of shorter ones the first in a message
 
 
 class Worker:
@@ -48,6 +50,8 @@ class Worker:
         self._ring = RingReader()
         self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
+        self._details: list[tuple[int, int, Any]] = []  # of these
+        self._cpu_ns = 0  # of this process, when the last ones were sent
         self._flushed_ns = 0
 
     def run(self) -> None:
@@ -81,6 +85,8 @@ class Worker:
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
+        if not self._cpu_ns:
+            self._cpu_ns = time.process_time_ns()  # without what it took to start
         self._flushed_ns = time.monotonic_ns()
         self._ring.learn(message.slots, message.gone, files)
         for plain in message.rows:
@@ -98,6 +104,7 @@ class Worker:
     def _job(self, row: JobRow) -> tuple[int, int, Any]:
         """Do a job: its row of the Results."""
         start = time.monotonic_ns()
+        marks = begin_marks()
         writer = self._writer
         placed = None
         try:
@@ -110,6 +117,7 @@ class Worker:
                 self._stream, lambda: self._enter(job), lambda: self._task.run(row.index, payload)
             )
             self._end_if_forked()
+            mark("transport")
             placed = writer.write(result)
             del result
         except BaseException as error:  # also what would end this process: it is the consumer's to know
@@ -119,7 +127,10 @@ class Worker:
             seeding.leave_job()
         if writer.used_empty:
             writer.end_job(placed.slots if placed else [])
-        job_ns = time.monotonic_ns() - start
+        end = time.monotonic_ns()
+        job_ns = end - start
+        if job_ns > _DETAILED_NS or not self._rows:
+            self._details.append((row.sending, start, stages(marks, end)))
         return row.sending, job_ns, failure if placed is None else tuple(placed)
 
     def _enter(self, job: seeding.Job) -> None:
@@ -139,7 +150,10 @@ class Worker:
     def _flush(self) -> None:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
-        self._outlet.send(Results(news.slots, news.gone, news.layouts, rows), news.descriptors)
+        details, self._details = self._details, []
+        before_ns, self._cpu_ns = self._cpu_ns, time.process_time_ns()
+        results = Results(news.slots, news.gone, news.layouts, rows, details, self._cpu_ns - before_ns)
+        self._outlet.send(results, news.descriptors)
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slots import PlainPlaced
-from workers.engine.executor import Cancelled, Death, Done, Event, Failed, Stuck
+from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
@@ -42,6 +42,7 @@ class WorkerHandle:
         self.page = StatusPage()
         self.pid: int | None = None
         self.is_ready = False
+        self.is_leaving = False  # it is not needed any more, and was asked to end
         self.is_watched = False  # its socket is in the executor's selector
         self.stuck: Stuck | None = None  # it is killed for this
         self._reader = SlotReader()
@@ -83,14 +84,15 @@ class WorkerHandle:
         """What a message of results tells. Closes ``files``."""
         self._reader.learn(results.slots, results.gone, results.layouts, files)
         events: list[Event] = []
+        details = {sending: Detail(self.number, start_ns, stages) for sending, start_ns, stages in results.details}
         for sending, job_ns, what in results.rows:
             if what is None:
                 events.append(Cancelled(self.name, sending))
             elif isinstance(what, RemoteFailure):
-                events.append(Failed(self.name, sending, what, job_ns))
+                events.append(Failed(self.name, sending, what, job_ns, details.get(sending)))
             else:
                 _, _, _, nbytes, _ = what
-                events.append(Done(self.name, sending, (self._reader, what), job_ns, nbytes))
+                events.append(Done(self.name, sending, (self._reader, what), job_ns, nbytes, details.get(sending)))
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:

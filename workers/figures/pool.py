@@ -1,0 +1,114 @@
+"""How the workers fare: what each has done, which jobs took long, and what has befallen them."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import time
+from collections import deque
+from typing import Literal
+
+from workers.job.stages import Stages
+
+from .durations import Durations
+from .timeline import LOOP, Incident, Span
+
+_KEPT = 4096  # spans
+_KEPT_INCIDENTS = 512
+_SLOWEST = 5
+
+State = Literal["starting", "ready", "ended"]
+
+
+@dataclasses.dataclass
+class Lane:
+    """A worker, and those that came in its place."""
+
+    pid: int | None = None
+    state: State = "starting"
+    num_jobs: int = 0
+    busy_ns: int = 0
+    starts: int = 0
+    rests: int = 0  # starts after it was ended for want of work
+    since_ns: int = 0  # when its worker was started
+    alive_ns: int = 0  # of those before
+
+
+class PoolFigures:
+    """Written by the engine's thread, or by the loop where there is none; read by any."""
+
+    def __init__(self) -> None:
+        self.segments_made = 0  # pieces of shared memory for batches
+        self.segments_given_up = 0
+        self.num_jobs = 0
+        self.nbytes = 0  # of finished batches
+        self.lanes: dict[int, Lane] = {}
+        self.jobs = Durations()
+        self.stages: dict[str, Durations] = {}
+        self.spans: deque[Span] = deque(maxlen=_KEPT)
+        self.incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
+        self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
+        self.cpu_ns = self.cpu_of_ns = 0  # what jobs took of the cores, and of the clock meanwhile
+        self.bound = 0
+
+    # -- the workers
+
+    def started(self, number: int, pid: int | None = None) -> None:
+        """Worker ``number`` is started, or started again."""
+        lane = self.lanes.setdefault(number, Lane())
+        lane.pid, lane.state, lane.starts = pid, "starting", lane.starts + 1
+        lane.since_ns = time.monotonic_ns()
+        self.tell(number, "started")
+
+    def ready(self, number: int) -> None:
+        """It has loaded what it works on."""
+        self.lanes[number].state = "ready"
+        self.tell(number, "ready")
+
+    def ended(self, number: int, how: str = "") -> None:
+        """It is no more. ``how``: it has died; "": it was not needed."""
+        lane = self.lanes[number]
+        lane.pid, lane.state = None, "ended"
+        lane.alive_ns += time.monotonic_ns() - lane.since_ns
+        lane.rests += not how
+        self.tell(number, "died" if how else "ended", how)
+
+    def tell(self, number: int, kind: str, text: str = "") -> None:
+        """Something that is no job has happened."""
+        self.incidents.append(Incident(time.monotonic_ns(), number, kind, text))
+
+    # -- the jobs
+
+    def finished(self, number: int, times_ns: list[int], cpu_ns: int) -> None:
+        """Worker ``number`` has finished jobs, which took these times."""
+        busy_ns = sum(times_ns)
+        lane = self.lanes[number]
+        lane.num_jobs += len(times_ns)
+        lane.busy_ns += busy_ns
+        self.num_jobs += len(times_ns)
+        self.jobs.note_all(times_ns)
+        self.jobs.tidy()
+        self.cpu_ns += cpu_ns
+        self.cpu_of_ns += busy_ns
+
+    def finished_here(self, job_ns: int) -> None:
+        """The loop's own process has finished a job."""
+        self.num_jobs += 1
+        self.jobs.note(job_ns)
+
+    def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:
+        """One of these jobs, in detail."""
+        self.spans.append(Span(number, epoch, index, start_ns, job_ns, stages))
+        for stage, ns in stages:
+            durations = self.stages.get(stage)
+            if durations is None:
+                durations = self.stages[stage] = Durations()
+            durations.note(ns)
+            durations.tidy()
+        slow = job_ns, epoch, index
+        if len(self.slowest) < _SLOWEST:
+            heapq.heappush(self.slowest, slow)
+        elif slow > self.slowest[0]:
+            heapq.heapreplace(self.slowest, slow)
+        if number == LOOP:
+            self.jobs.tidy()

@@ -1,0 +1,99 @@
+"""The report of a front-end: its figures, put together when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from workers import limits
+from workers.figures.pool import Lane
+from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
+from workers.figures.timeline import Timeline
+from workers.figures.verdict import Facts, verdict
+
+if TYPE_CHECKING:
+    from .sequence_map import SequenceMap
+
+
+def report(of: SequenceMap) -> Report:
+    """See :meth:`workers.SequenceMap.report`."""
+    loop, pool = of._consumer.figures.copy(), of._figures
+    wait, step = loop.spreads
+    totals, starts = loop.totals(), loop.starts()
+    job = pool.jobs.spread()
+    stages = {stage: durations.spread() for stage, durations in list(pool.stages.items())}
+    workers = [_worker(number, lane) for number, lane in sorted(pool.lanes.items())]
+    running = of._num_running()
+    slowest = [Slow(epoch, index, ns / 1e9) for ns, epoch, index in sorted(pool.slowest, reverse=True)]
+    nbytes = pool.nbytes
+    facts = Facts(
+        num_batches=totals.num_batches,
+        wait=wait.total,
+        step=step.total,
+        first_waits=sum(start.wait for start in starts),
+        begins=sum(start.seconds for start in starts),
+        num_passes=len(starts),
+        why=_why(starts),
+        job=job.total / max(job.count, 1),
+        median_job=job.median,
+        stages={stage: spread.total / max(spread.count, 1) for stage, spread in stages.items()},
+        slowest=slowest[0] if slowest else None,
+        batch_nbytes=nbytes / max(pool.num_jobs, 1),
+        nb_workers=running,
+        busy=_mean([worker.busy for worker in workers if worker.num_jobs]),
+        computes=min(1.0, pool.cpu_ns / pool.cpu_of_ns) if pool.cpu_ns and pool.cpu_of_ns else None,
+        cores=limits.cores(),
+        bound=pool.bound,
+        is_bound_given=of.max_queue_size is not None,
+    )
+    return Report(
+        seconds=wait.total + step.total,
+        num_batches=totals.num_batches,
+        nbytes=nbytes,
+        wait=wait,
+        step=step,
+        job=job,
+        stages=stages,
+        depth=totals.num_ready / max(totals.num_batches, 1),
+        bound=pool.bound,
+        workers=workers,
+        slowest=slowest,
+        segments_made=pool.segments_made,
+        starts=starts,
+        nb_workers=running,
+        cores=facts.cores,
+        executor=of.executor if running else "serial",
+        choices=[],
+        verdict=verdict(facts),
+        timeline=Timeline(list(pool.spans), loop.steps(), list(pool.incidents), pool.bound),
+    )
+
+
+def _worker(number: int, lane: Lane) -> WorkerFigures:
+    pid = lane.pid
+    alive_ns = lane.alive_ns + (time.monotonic_ns() - lane.since_ns if lane.state != "ended" else 0)
+    cpu, nbytes = (None, None) if pid is None else _of_process(pid)
+    busy = min(1.0, lane.busy_ns / max(alive_ns, 1))
+    return WorkerFigures(number, pid, lane.num_jobs, busy, max(0, lane.starts - 1 - lane.rests), cpu, nbytes)
+
+
+def _of_process(pid: int) -> tuple[float | None, int | None]:
+    """(its share of one core since it was started, its own memory in bytes)."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times, since_s = process.cpu_times(), time.time() - process.create_time()
+        return (times.user + times.system) / max(since_s, 1e-3), process.memory_full_info().uss
+    except (psutil.Error, OSError):
+        return None, None
+
+
+def _why(starts: list[EpochStart]) -> str:
+    """What the slowest start has taken its time for."""
+    return max(starts, key=lambda start: start.seconds + start.wait, default=EpochStart(0, 0.0, 0.0, "")).why
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / max(len(values), 1)

@@ -1,0 +1,212 @@
+"""The worker processes of a pool: how many there are to be, who is started, who is lost and comes again, who may go."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import selectors
+import signal
+from typing import Any
+
+from workers.engine import executor as events
+from workers.engine import report
+from workers.engine.executor import Event
+from workers.figures.pool import PoolFigures
+
+from . import messages, replica, server_handle
+from .ring import Ring
+from .shortage import Shortage
+from .surroundings import Surroundings
+from .worker_handle import WorkerHandle
+
+logger = logging.getLogger("workers")
+
+_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
+
+
+class Staff:
+    """Runs in: the engine's thread.
+
+    Attributes:
+        workers: {name: its process}; names are never used again.
+        parcel: what they work on.
+        events: what has become of them, for the engine.
+    """
+
+    def __init__(
+        self,
+        nb_workers: int,
+        modules: frozenset[str],
+        surroundings: Surroundings,
+        ring: Ring,
+        selector: selectors.BaseSelector,
+        figures: PoolFigures,
+    ) -> None:
+        self.workers: dict[int, WorkerHandle] = {}
+        self.parcel: replica.Parcel | None = None
+        self.events: list[Event] = []
+        self.shortage = Shortage()
+        self._nb_workers = nb_workers
+        self._modules = modules
+        self._surroundings = surroundings
+        self._ring = ring
+        self._selector = selector
+        self._figures = figures
+        self._names = itertools.count()
+        self._failed_starts = 0  # in a row
+        self.start_server()
+
+    # -- starting
+
+    def start_server(self) -> None:
+        self.server = server_handle.connect(self._modules)
+        self._selector.register(self.server.channel, selectors.EVENT_READ, "server")
+
+    def start_all(self) -> None:
+        """Start those that are not there."""
+        there = {worker.number for worker in self.workers.values() if not worker.is_leaving}
+        for number in range(self._nb_workers):
+            if number not in there:
+                self.start(number)
+
+    def start(self, number: int) -> None:
+        """Start worker ``number``, unless so many are not wanted any more."""
+        if number >= self._nb_workers:
+            return
+        name = next(self._names)
+        worker = self.workers[name] = WorkerHandle(name, number, self._ring)
+        self.server.tell(*worker.order())
+        if not self.server.channel.has_unsent:
+            worker.theirs.close()
+        self._selector.register(worker.channel, selectors.EVENT_READ, name)
+        worker.is_watched = True
+        assert self.parcel is not None
+        worker.load(self.parcel, self._surroundings)
+        self._figures.started(number)
+        self.events.append(events.Started(name))
+
+    def update(self, parcel: Any) -> None:
+        """All later jobs are to be done on this replica."""
+        self.parcel = parcel
+        for worker in self.workers.values():
+            if not worker.is_leaving:
+                worker.load(parcel, self._surroundings)
+
+    def resize(self, nb_workers: int) -> None:
+        """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""
+        self._nb_workers = nb_workers
+
+    def dismiss(self, name: int) -> None:
+        """A worker may go. It has nothing to do."""
+        worker = self.workers[name]
+        worker.is_leaving = True
+        self._figures.ended(worker.number)
+        worker.stop()
+
+    def send_signal(self, name: int, number: int) -> None:
+        self.server.tell(messages.Signal(name, int(number)))
+
+    # -- what becomes of them
+
+    def forked(self, message: messages.Forked) -> None:
+        if (worker := self.workers.get(message.worker)) is not None:
+            worker.pid = message.pid
+            if not worker.is_leaving:
+                self._figures.lanes[worker.number].pid = message.pid
+            worker.theirs.close()
+            self.shortage.forked()
+
+    def ready(self, worker: WorkerHandle) -> None:
+        self._failed_starts = 0
+        worker.is_ready = True
+        if not worker.is_leaving:
+            self._figures.ready(worker.number)
+            self.events.append(events.Ready(worker.name))
+
+    def not_forked(self, message: messages.NotForked) -> None:
+        """Go on with the workers that there are, and tell when it is known how many these are."""
+        name, reason = message
+        if name not in self.workers:
+            return
+        worker = self.remove(name)
+        if worker.is_leaving:
+            return
+        self.shortage.lost(worker.number)
+        self._figures.ended(worker.number, f"could not be started: {reason}")
+        self.events.append(events.NotStarted(name))
+        if any(worker.pid is None for worker in self.workers.values()):
+            return
+        self.shortage.answered(len(self.workers))
+        error = report.too_few_workers(self._nb_workers, len(self.workers), reason)
+        if self.shortage.is_hopeless:
+            self.events.append(events.Fatal(error))
+        elif self.workers and self.shortage.tell():
+            logger.warning("%s These go on; from time to time it is tried again", error)
+
+    def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
+        """A worker is no more, and all that it had sent was read."""
+        worker = self.workers[name]
+        running, _ = worker.page.look()
+        death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
+        self.remove(name)
+        if worker.is_leaving:
+            return
+        self._figures.ended(worker.number, report.how(death))
+        self.events.append(events.Died(name, running, death))
+        if not worker.is_ready:
+            self._failed_starts += 1
+            if self._is_hopeless:
+                error = report.not_started(self._failed_starts, report.how(death), death.stack)
+                self.events.append(events.Fatal(error))
+                return
+        self.start(worker.number)
+
+    def server_died(self) -> bool:
+        """All workers die with the server. Start anew. False: that is in vain."""
+        self._selector.unregister(self.server.channel)
+        status = self.server.wait()
+        self._failed_starts += not any(worker.is_ready for worker in self.workers.values())
+        if self._is_hopeless:
+            error = report.not_started(self._failed_starts, f"its server ended with status {status}", "")
+            self.events.append(events.Fatal(error))
+            return False
+        try:
+            self.start_server()
+        except OSError as error:
+            self.events.append(events.Fatal(report.too_few_workers(self._nb_workers, 0, str(error))))
+            return False
+        for worker in self.workers.values():
+            worker.is_ready = True  # not counted as a failed start of its own
+        return True
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers
+
+    def remove(self, name: int) -> WorkerHandle:
+        worker = self.workers.pop(name)
+        if worker.is_watched:
+            self._selector.unregister(worker.channel)
+        worker.close()
+        return worker
+
+    # -- the end
+
+    def remove_all(self) -> None:
+        """Those that have not ended by themselves: one was stopped, say."""
+        for name in list(self.workers):
+            self.send_signal(name, signal.SIGKILL)
+            worker = self.remove(name)
+            if not worker.is_leaving:
+                self._figures.ended(worker.number)
+        self.shortage.forget()
+
+    def close(self) -> None:
+        """Those that have not ended are killed by the server."""
+        self.server.close()
+        for worker in self.workers.values():
+            worker.close()
+            if not worker.is_leaving:
+                self._figures.ended(worker.number)
+        self.workers.clear()
+        self.parcel = None  # its memory is free, unless others have it too
