@@ -117,7 +117,7 @@ class ThreadExecutor:
             return
         events.append(event)
         if isinstance(event, (Done, Failed)) and event.detail is not None:
-            self.figures.finished(event.detail.number, [event.job_ns], 0)
+            self.figures.finished(event.detail.number, [event.job_ns])
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         for row in rows:
@@ -164,6 +164,7 @@ class ThreadExecutor:
     def close(self) -> None:
         for thread in self._threads.values():
             thread.is_closing = True
+            self.figures.ended(thread.number)
             thread.inbox.put(None)
         for thread in self._threads.values():
             if thread.ident is not None and thread is not threading.current_thread():

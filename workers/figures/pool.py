@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import Literal
 
+from workers.job.cores import Use
 from workers.job.stages import Stages
 
 from .durations import Durations
@@ -48,7 +49,8 @@ class PoolFigures:
         self.spans: deque[Span] = deque(maxlen=_KEPT)
         self.incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
         self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
-        self.cpu_ns = self.cpu_of_ns = 0  # what jobs took of the cores, and of the clock meanwhile
+        self.cores = Use(0, 0)  # what jobs have had
+        self.cores_of_ns = 0  # in this time of theirs
         self.bound = 0
 
     # -- the workers
@@ -79,8 +81,8 @@ class PoolFigures:
 
     # -- the jobs
 
-    def finished(self, number: int, times_ns: list[int], cpu_ns: int) -> None:
-        """Worker ``number`` has finished jobs, which took these times."""
+    def finished(self, number: int, times_ns: list[int], cores: Use | None = None) -> None:
+        """Worker ``number`` has finished jobs, which took these times. ``cores``: None: not known."""
         busy_ns = sum(times_ns)
         lane = self.lanes[number]
         lane.num_jobs += len(times_ns)
@@ -88,13 +90,18 @@ class PoolFigures:
         self.num_jobs += len(times_ns)
         self.jobs.note_all(times_ns)
         self.jobs.tidy()
-        self.cpu_ns += cpu_ns
-        self.cpu_of_ns += busy_ns
+        if cores is not None:
+            self._add(cores, busy_ns)
 
-    def finished_here(self, job_ns: int) -> None:
+    def finished_here(self, job_ns: int, cores: Use) -> None:
         """The loop's own process has finished a job."""
         self.num_jobs += 1
         self.jobs.note(job_ns)
+        self._add(Use(min(cores.had, job_ns), cores.wanted), job_ns)  # other threads compute meanwhile
+
+    def _add(self, cores: Use, of_ns: int) -> None:
+        self.cores = Use(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
+        self.cores_of_ns += of_ns
 
     def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:
         """One of these jobs, in detail."""

@@ -32,6 +32,4 @@ def count(number: float, one: str, many: str | None = None) -> str:
 
 def _three(value: float) -> str:
     """Three digits: 38.5, 1,200, 0.4."""
-    if value >= 99.95:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

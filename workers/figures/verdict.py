@@ -11,10 +11,11 @@ from .units import count, nbytes, seconds, share
 _FEW_BATCHES = 8
 _WAITS = 0.02  # share of the time that the loop waits; below, nothing would be gained
 _IS_SLOW = 10.0  # times the median
+_MATTERS = 0.3  # of what the loop waited
 _MOVES = 0.4  # share of a job that only moves the batch
 _LARGE_NBYTES = 1_000_000
-_COMPUTES = 0.7  # share of a job's time in which it has a core; below, it waits for something
-_IS_FULL = 0.75  # share of the cores that is taken
+_COMPUTES = 0.7  # share of a job's time in which it has a core, or wants one; below, it waits for something else
+_QUEUES = 0.2  # share of a job's time in which others have the cores
 _SPARE = 0.85  # share of their time in which workers are busy; below, there are enough
 
 
@@ -33,10 +34,12 @@ class Facts:
     median_job: float
     stages: dict[str, float]  # on average
     slowest: Slow | None
+    slow: float  # seconds, of the slowest few together
     batch_nbytes: float
     nb_workers: int
     busy: float  # share of the workers' time in jobs
     computes: float | None  # share of the jobs' time in which they had a core; None: not known
+    queues: float  # share in which they wanted one, and others had it
     cores: int
     bound: int
     is_bound_given: bool  # max_queue_size is the user's
@@ -89,7 +92,7 @@ def _slow_index(facts: Facts) -> str:
     slowest, step = facts.slowest, facts.step / facts.num_batches
     if slowest is None or not facts.nb_workers or slowest.seconds < _IS_SLOW * facts.median_job:
         return ""
-    if facts.median_job > _SPARE * facts.nb_workers * step and facts.busy > _SPARE:
+    if facts.slow < _MATTERS * facts.wait or facts.median_job > facts.nb_workers * step:
         return ""  # all are too slow
     return (
         f"Batch {slowest.index} of epoch {slowest.epoch} took {seconds(slowest.seconds)}, the median is "
@@ -118,19 +121,19 @@ def _moving(facts: Facts) -> str:
 
 
 def _crowded(facts: Facts) -> str:
-    if facts.computes is None or facts.computes > _COMPUTES or facts.nb_workers < facts.cores:
-        return ""
-    if facts.nb_workers * facts.busy * facts.computes < _IS_FULL * facts.cores - 1:
+    if facts.queues < _QUEUES:
         return ""
     text = (
         f"The cores are taken: {count(facts.nb_workers, 'worker')} and the loop share {count(facts.cores, 'core')}, "
-        f"and jobs had one for {share(facts.computes)} of their time."
+        f"and jobs waited for one {share(facts.queues)} of their time."
     )
-    return f"{text} {count(facts.cores, 'worker')} would do as much." if facts.nb_workers > facts.cores else text
+    if facts.nb_workers > facts.cores:
+        return f"{text} {count(facts.cores, 'worker')} would do as much."
+    return f"{text} Other programs may have them."
 
 
 def _waiting(facts: Facts) -> str:
-    if facts.computes is None or facts.computes > _COMPUTES or not facts.nb_workers:
+    if facts.computes is None or facts.computes + facts.queues > _COMPUTES or not facts.nb_workers:
         return ""
     return (
         f"A job takes {seconds(facts.job)}, and computes for {share(facts.computes)} of it: it waits, as for files or "

@@ -30,9 +30,9 @@ logger = logging.getLogger("workers")
 class Consumer:
     """Reads the passes of a front-end."""
 
-    def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None) -> None:
+    def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
-        self.figures = LoopFigures()
+        self.figures = figures
         self._on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False

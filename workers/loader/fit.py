@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from workers import limits
 from workers.for_keras import adapter
+from workers.job.task import Task
 from workers.sequence.base import Sequence
 from workers.sequence.clock import Clock
 
@@ -17,7 +17,7 @@ class FitFront(SequenceMap):
     """The workers of a Sequence, which owns them: so it is held weakly. Their epochs are its own."""
 
     def __init__(self, sequence: Sequence) -> None:
-        super().__init__(sequence, limits.default_nb_workers())
+        super().__init__(sequence, "auto")
 
     @property
     def source_split(self) -> Any:
@@ -26,6 +26,12 @@ class FitFront(SequenceMap):
     @source_split.setter
     def source_split(self, source: Sequence) -> None:
         self._source = weakref.ref(source)
+
+    def _task_here(self) -> Task:
+        task = self._task()
+        if task.source is self.source_split:
+            task.source = weakref.proxy(task.source)
+        return task
 
     @property
     def _clock(self) -> Clock:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as OrderOf
 from typing import Any
 
+from workers import limits
 from workers.errors import StateError
 from workers.for_keras.endless import ENDLESS
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
-from workers.sequence.chain import Batch_co
+from workers.sequence.chain import Batch_co, NbWorkers
 from workers.sequence.chunked import Chunks, SequenceChunks
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
 from workers.sequence.looks import Fact, count, state
@@ -28,7 +29,7 @@ NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
 class Mapped(SequenceDerived[Batch_co], JobSource):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
-    _own_workers: int
+    _own_workers: NbWorkers
     _pool: Any  # None: its workers are not running
     executor: str
     function_to_run: Any
@@ -93,9 +94,9 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         return length
 
     @property
-    def nb_workers(self) -> int:
+    def nb_workers(self) -> NbWorkers:
         """The workers of its pool: its own, and those of what it is made of."""
-        return self._num_workers()
+        return "auto" if self._is_auto else self._num_workers()
 
     @property
     def max_queue_size_pin(self) -> int | None:
@@ -107,12 +108,30 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
         if self.max_queue_size is None:
             return None
-        return 0 if self.max_queue_size >= NO_LIMIT else max(1, self.max_queue_size // max(1, self.nb_workers))
+        return 0 if self.max_queue_size >= NO_LIMIT else max(1, self.max_queue_size // self._most_workers())
 
     def _num_workers(self) -> int:
-        return self._own_workers + super()._num_workers()
+        return (0 if self._own_workers == "auto" else self._own_workers) + super()._num_workers()
+
+    @property
+    def _is_auto(self) -> bool:
+        """As many workers as pay; unless some are asked for along the chain."""
+        return self._asks_for_auto() and not self._num_workers()
+
+    def _asks_for_auto(self) -> bool:
+        return self._own_workers == "auto" or super()._asks_for_auto()
+
+    def _most_workers(self) -> int:
+        return limits.cores() if self._is_auto else max(1, self._num_workers())
+
+    def _task_here(self) -> Task:
+        """The same as :meth:`_task`, for jobs in this process that may outlast the loops."""
+        return self._task()
 
     def _working_facts(self) -> Iterable[Fact]:
+        if self._is_auto:
+            yield Fact("workers", "auto", "workers as they pay")
+            return
         number = self._num_workers()
         kind = "thread" if number and self.executor == "thread" else "worker"
         yield count(number, kind, f"{kind}s")

@@ -63,6 +63,13 @@ INHERITED = (
 )
 
 
+def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
+    """``nb_workers``, as a front-end takes it."""
+    if isinstance(nb_workers, str) and nb_workers == "auto":
+        return "auto"
+    return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
+
+
 def bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
     """The bound on batches ahead of the consumer that the three arguments say; None: it is chosen."""
     if max_queue_size is not None:

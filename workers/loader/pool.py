@@ -7,9 +7,10 @@ import logging
 import time
 import weakref
 from collections.abc import Sequence as OrderOf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from workers.engine import engine as engines
+from workers.engine.auto import AutoEngine, AutoReading
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
@@ -19,10 +20,11 @@ from workers.engine.serial import SerialEngine
 from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
 from workers.errors import PlatformError, StateError
-from workers.figures.pool import PoolFigures
+from workers.figures.figures import Figures
+from workers.figures.units import count
 from workers.job.task import Task
 from workers.process.kept_back import KeptBack
-from workers.process.replica import Parcel, Pickled
+from workers.process.replica import Parcel
 from workers.process.watch import Watch
 from workers.sequence.base import Sequence
 from workers.sequence.clock import on_behalf_of
@@ -49,27 +51,43 @@ class Settings(NamedTuple):
 
 
 class Pool:
-    """An engine with ``nb_workers`` workers, or with none, for the jobs of a task. It ends with ``owner``.
+    """An engine for the jobs of ``of``. It ends with ``owner``.
+
+    Args:
+        nb_workers: so many; 0: all is computed here. None: as many as pay, at least ``least``.
 
     Attributes:
         begun: what the last pass has cost to begin: (seconds, why).
     """
 
-    def __init__(self, owner: Any, task: Task, nb_workers: int, settings: Settings, figures: PoolFigures) -> None:
-        """``figures``: what the workers do is noted here."""
-        start_s = time.monotonic()
+    def __init__(self, of: Mapped, nb_workers: int | None, least: int, settings: Settings, figures: Figures) -> None:
+        self.engine: Engine | SerialEngine | AutoEngine
+        self.begun = (0.0, "")
+        self._of = weakref.ref(of)
+        self._settings = settings
         self._figures = figures
-        self.engine: Engine | SerialEngine
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
         self._kept_back = KeptBack()
         self._num_passes = 0
+        self._sent_in = 0  # the pass in which the workers got what they work on
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
-        self.begun = (0.0, "")
+        self._workers: Engine | None = None
         if nb_workers == 0:
-            self.engine = SerialEngine(task, figures)
-            return
+            self.engine = SerialEngine(of._task(), figures.pool)
+        elif nb_workers is None:
+            self._kept_back.remember(of._task().source)
+            self.engine = AutoEngine(of._task_here(), figures, least, weakref.proxy(self))
+        else:
+            self.engine = self._start(nb_workers)
+            self._why = f"{count(nb_workers, 'worker')} had to be started"
+
+    # -- workers
+
+    def _start(self, nb_workers: int) -> Engine:
+        of, settings = self._of(), self._settings
+        assert of is not None
         schedule = Schedule(
             nb_workers,
             settings.max_queue_size,
@@ -80,29 +98,50 @@ class Pool:
         )
         options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
-            self._start(task, nb_workers, settings.executor, schedule, options)
+            engine = Engine(self._executor(of._task(), nb_workers), schedule, options)
         except OSError as error:
             raise _explained(error, nb_workers) from error
-        self._finalizer = weakref.finalize(owner, self.engine.close)
+        self._workers, self._sent_in = engine, self._num_passes
+        self._finalizer = weakref.finalize(of, engine.close)
         engines.watch_for_exit()
-        self._why = f"{nb_workers} workers were started, in {time.monotonic() - start_s:.2f} s before that"
-        logger.debug("%s started with %d workers", type(owner).__name__, nb_workers)
+        logger.debug("%s started with %d workers", type(of).__name__, nb_workers)
+        return engine
 
-    def _start(self, task: Task, nb_workers: int, kind: str, schedule: Schedule, options: Options) -> None:
-        executor: Executor
-        if kind == "thread":
-            executor = ThreadExecutor(task, nb_workers, self._figures)
-        else:
-            from workers.process.executor import ProcessExecutor
+    def _executor(self, task: Task, nb_workers: int) -> Executor:
+        if self._settings.executor == "thread":
+            return ThreadExecutor(task, nb_workers, self._figures.pool)
+        from workers.process.executor import ProcessExecutor
 
-            if isinstance(task.source, Sequence):
-                task.source._share()
-            self._watch.has_changed(task, False)
-            pickled = Pickled(task, "the sequence")
-            self._watch.commit()
-            executor = processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures)
-            self._parcel = processes.parcel
-        self.engine = Engine(executor, schedule, options)
+        if isinstance(task.source, Sequence):
+            task.source._share()
+        self._watch.has_changed(task, False)
+        pickled = self._kept_back.first(task, "the sequence")
+        self._watch.commit()
+        processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
+        self._parcel = processes.parcel
+        return processes
+
+    # -- workers that come and go: see ``auto``
+
+    def have(self, nb_workers: int) -> Engine:
+        """The engine, now with so many workers."""
+        if self._workers is None:
+            return self._start(nb_workers)
+        self._workers.resize(nb_workers)
+        return self._workers
+
+    def changes(self) -> Parcel | None:
+        """What the workers have to be sent before they can have the rest of this pass."""
+        of = self._of()
+        if of is None or self._sent_in == self._num_passes:
+            return None
+        return self._changes(of._task(), of._has_hooks())
+
+    def sent(self, parcel: Parcel | None) -> None:
+        """They have it."""
+        self._sent(parcel)
+
+    # -- what they work on
 
     def _changes(self, task: Task, has_hooks: bool) -> Parcel | None:
         """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
@@ -110,9 +149,7 @@ class Pool:
         Args:
             has_hooks: whether things may have changed in place, as hooks do it.
         """
-        self._num_passes += 1
-        if self._parcel is None:  # jobs run on the user's own objects, which may change between two epochs
-            self._looks_ahead = False
+        if self._parcel is None:  # jobs run on the user's own objects
             return None
         start_s = time.monotonic()
         if not self._watch.has_changed(task, has_hooks, self._kept_back.states()):
@@ -129,8 +166,10 @@ class Pool:
 
     def _sent(self, parcel: Parcel | None) -> None:
         """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
-        self._parcel = parcel or self._parcel
+        self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._watch.commit()
+
+    # -- passes
 
     def begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
         """A pass of ``of`` over ``places``, whose jobs the workers have begun with."""
@@ -142,11 +181,16 @@ class Pool:
 
     def _begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
         clock, engine = of._clock, self.engine
-        epoch, parcel = clock.epoch, self._changes(of._task(), of._has_hooks())
+        self._num_passes += 1
+        epoch, parcel = clock.epoch, None
+        is_alone = isinstance(engine, AutoEngine) and not engine.begins_with_workers
+        if not is_alone:
+            parcel = self._changes(of._task(), of._has_hooks())
         if not of._is_indexed:
             source = self._source(of, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self._sent(parcel)
+            assert not isinstance(reading, AutoReading)  # of what is read here there are always workers, or none
             return FedPass(reading, clock, position, source, groups)
         with on_behalf_of(clock):
             following = of._places(Position(stride=position.stride)) or ()
@@ -154,11 +198,16 @@ class Pool:
         if groups is None and isinstance(order, range) and order == following and position.stride == 1:
             order = None  # as they come, where that is wanted
         ahead: Ahead | None = None
-        if self._looks_ahead and not (isinstance(places, list) and position.is_at_start):
+        if (
+            self._looks_ahead
+            and self._settings.executor != "thread"
+            and not (isinstance(places, list) and position.is_at_start)
+        ):
             next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
-        self._sent(parcel)
+        if not is_alone:
+            self._sent(parcel)
         return Pass(reading, clock, position, places, order is not None, groups)
 
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
@@ -174,7 +223,7 @@ class Pool:
         """End the workers. May be repeated."""
         self.engine.close()
         self._parcel = None
-        if isinstance(self.engine, Engine):
+        if self._workers is not None:
             self._finalizer.detach()
 
 

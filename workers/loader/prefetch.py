@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from workers import limits
 from workers.checks import check_choice, check_function
 from workers.sequence.base import Sequence
-from workers.sequence.chain import Batch_co, makes
+from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
 from workers.sequence.shuffle import SequenceShuffle
 
@@ -32,7 +31,7 @@ class _Indexed(Protocol[Batch_co]):
 @overload
 def prefetch(
     sequence: Sequence[Batch_co] | Iterable[Batch_co] | _Indexed[Batch_co],
-    nb_workers: int | None = None,
+    nb_workers: NbWorkers | None = "auto",
     max_queue_size: int | None = None,
     *,
     shuffle: bool = False,
@@ -41,7 +40,7 @@ def prefetch(
 @overload
 def prefetch(
     sequence: Any,
-    nb_workers: int | None = None,
+    nb_workers: NbWorkers | None = "auto",
     max_queue_size: int | None = None,
     *,
     shuffle: bool = False,
@@ -49,7 +48,7 @@ def prefetch(
 ) -> SequenceMap[Any]: ...
 def prefetch(
     sequence: Any,
-    nb_workers: int | None = None,
+    nb_workers: NbWorkers | None = "auto",
     max_queue_size: int | None = None,
     executor: Executor = "process",
     seed: int | None = None,
@@ -70,7 +69,8 @@ def prefetch(
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
-        nb_workers: None: the cores this process may use less one, at least 1.
+        nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
+            :class:`SequenceMap`.
         max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries, output, worker_init_fn: see
             :class:`SequenceMap`.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
@@ -107,7 +107,7 @@ def prefetch(
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
     return SequenceMap(
         sequence,
-        limits.default_nb_workers() if nb_workers is None else nb_workers,
+        "auto" if nb_workers is None else nb_workers,
         function,
         max_queue_size=max_queue_size,
         executor=executor,

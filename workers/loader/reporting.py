@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def report(of: SequenceMap) -> Report:
     """See :meth:`workers.SequenceMap.report`."""
-    loop, pool = of._consumer.figures.copy(), of._figures
+    loop, pool = of._figures.loop.copy(), of._figures.pool
     wait, step = loop.spreads
     totals, starts = loop.totals(), loop.starts()
     job = pool.jobs.spread()
@@ -38,10 +38,12 @@ def report(of: SequenceMap) -> Report:
         median_job=job.median,
         stages={stage: spread.total / max(spread.count, 1) for stage, spread in stages.items()},
         slowest=slowest[0] if slowest else None,
+        slow=sum(each.seconds for each in slowest),
         batch_nbytes=nbytes / max(pool.num_jobs, 1),
         nb_workers=running,
         busy=_mean([worker.busy for worker in workers if worker.num_jobs]),
-        computes=min(1.0, pool.cpu_ns / pool.cpu_of_ns) if pool.cpu_ns and pool.cpu_of_ns else None,
+        computes=min(1.0, pool.cores.had / pool.cores_of_ns) if pool.cores_of_ns else None,
+        queues=min(1.0, pool.cores.wanted / max(pool.cores_of_ns, 1)),
         cores=limits.cores(),
         bound=pool.bound,
         is_bound_given=of.max_queue_size is not None,
@@ -63,7 +65,7 @@ def report(of: SequenceMap) -> Report:
         nb_workers=running,
         cores=facts.cores,
         executor=of.executor if running else "serial",
-        choices=[],
+        choices=of._figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), loop.steps(), list(pool.incidents), pool.bound),
     )

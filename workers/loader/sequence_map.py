@@ -8,14 +8,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from workers import limits
 from workers.checks import check_choice, check_function, check_int, check_seconds
+from workers.engine.auto import AutoEngine
 from workers.errors import StalePassError
-from workers.figures.pool import PoolFigures
+from workers.figures.figures import Figures
 from workers.for_keras.endless import endless
 from workers.job import seeding
 from workers.job.task import one_function
 from workers.sequence.base import Sequence
-from workers.sequence.chain import Batch_co, makes
+from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.clock import on_behalf_of
 from workers.sequence.passes import Pass, PassIterator
 from workers.sequence.position import Position
@@ -26,7 +28,7 @@ from .mapped import Mapped, is_indexed
 from .metadata import Metadata
 from .next_item import ReadByNext
 from .on_error import OnError
-from .options import INHERITED, Executor, Output, Policy, bound, check_source
+from .options import INHERITED, Executor, Output, Policy, bound, check_nb_workers, check_source
 from .pool import Pool, Settings
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     Args:
         source_split: what to map. Anything with ``__len__`` and ``__getitem__`` (the workers then compute whole
             batches), or with ``__iter__`` only (its items are read here and shipped to the workers).
-        nb_workers: worker processes; 0: computed in this process, when asked. If ``source_split`` is a SequenceMap
+        nb_workers: worker processes; 0: computed in this process, when asked. ``"auto"``: as many as pay, found out
+            while the loop runs, which begins without any. If ``source_split`` is a SequenceMap
             with workers of its own, or was made of one, all runs in one pool of all their workers.
         function_to_run: a function of a batch, or a list of functions applied one after the other, or None. One that
             returns a *list* yields its items one by one: ``for x, y in ...`` fails where it returns ``[x, y]``.
@@ -92,7 +95,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     def __init__(
         self,
         source_split: Any,
-        nb_workers: int,
+        nb_workers: NbWorkers,
         function_to_run: Any = None,
         max_jobs_at_once: int | None = None,
         queue_timeout: float = default_queue_timeout,
@@ -111,7 +114,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
         output: Output | None = None,
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
-        self._own_workers = check_int("nb_workers", nb_workers, 0)
+        self._own_workers = check_nb_workers(nb_workers)
         self.executor = check_choice("executor", executor, ("process", "thread"))
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
         on_error = _or_of(source_split, "on_error", on_error) or "raise"
@@ -124,7 +127,8 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
         self.worker_init_fn = check_function("worker_init_fn", _or_of(source_split, "worker_init_fn", worker_init_fn))
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
-        self.max_queue_size = bound(self._own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
+        own_workers = limits.cores() if self._own_workers == "auto" else self._own_workers
+        self.max_queue_size = bound(own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
         self._set_output(output, source_split)
         self._own_seed = seeding.check_seed(seed)
         source_split = endless(source_split)
@@ -139,8 +143,9 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
 
     def _make_own(self) -> None:
         """What a copy has of its own."""
-        self._consumer: Consumer = Consumer(OnError(self.on_error, self.max_retries), self.collate_fn)
-        self._figures = PoolFigures()  # of all its pools
+        self._figures = Figures()
+        on_error = OnError(self.on_error, self.max_retries)
+        self._consumer: Consumer = Consumer(on_error, self.collate_fn, self._figures.loop)
         self._pool: Pool | None = None
         self._pass: Pass | None = None  # the one that the workers are at
         self._iterator: Callable[[], PassIterator | None] | None = None  # what iter() has returned, held weakly
@@ -161,7 +166,15 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             self.debug_job_report_timeout,
             self.job_timeout,
         )
-        self._pool = Pool(self, self._task(), self._num_workers(), settings, self._figures)
+        nb_workers = None if self._is_auto else self._num_workers()
+        if nb_workers is None and not self._is_indexed:  # what is read here is sent to workers at once
+            nb_workers = limits.default_nb_workers()
+        self._pool = Pool(self, nb_workers, self._least_workers(), settings, self._figures)
+
+    def _least_workers(self) -> int:
+        """With ``nb_workers="auto"``: some things only workers can do."""
+        wants = self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order
+        return 1 if wants else 0
 
     def _stop_workers(self) -> None:
         """End the workers until they are needed again, unless a loop over this is under way."""
@@ -184,7 +197,8 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
 
     def _num_running(self) -> int:
         """Workers that its jobs are run by now."""
-        return self._num_workers()
+        engine = None if self._pool is None else self._pool.engine
+        return engine.nb_workers if isinstance(engine, AutoEngine) else self._num_workers()
 
     def report(self) -> Report:
         """Where the time has gone since it was made: see :class:`workers.Report`. At any time, also after

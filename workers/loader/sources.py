@@ -115,6 +115,7 @@ class FedPass(Pass):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(reading, clock, position, is_in_order=False, groups=groups)
+        self._fed = reading
         self._source: Source | None = source  # None: it is at its end
         self._num_added = 0  # jobs that the engine was given
         self._num_unread = 0  # items that could not be read, which are no jobs
@@ -148,7 +149,7 @@ class FedPass(Pass):
         try:
             self._fill()
         finally:
-            self.reading.added()
+            self._fed.added()
 
     def _is_worth_filling(self) -> bool:
         """Whether a quarter of what may be in work is missing: to wake the engine for each item takes longer than the
@@ -167,7 +168,7 @@ class FedPass(Pass):
                 item = source.item
                 assert item is not None
                 if item.error is None:
-                    self.reading.add(self._num_added, item.index, item.value)
+                    self._fed.add(self._num_added, item.index, item.value)
             except Exception as error:  # raised in its place, behind the items that were read before it
                 self._source, self._error = None, error
                 return

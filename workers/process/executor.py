@@ -18,6 +18,7 @@ from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 from workers.figures.pool import PoolFigures
+from workers.job.cores import Use
 
 from . import messages, preload, replica, server_handle, surroundings
 from .ending import let_end
@@ -184,7 +185,8 @@ class ProcessExecutor:
             if isinstance(message, messages.Results):
                 self.figures.segments_made += len(message.slots)
                 self.figures.segments_given_up += len(message.gone)
-                self.figures.finished(worker.number, [job_ns for _, job_ns, _ in message.rows], message.cpu_ns)
+                times_ns = [job_ns for _, job_ns, _ in message.rows]
+                self.figures.finished(worker.number, times_ns, Use(*message.cores))
                 found = worker.events_of(message, files)
                 self._events += [] if worker.is_leaving else found
             elif isinstance(message, messages.Ready):

@@ -20,6 +20,7 @@ from .replica import ABSENT, Parcel, Pickled, Pickler, state_of
 logger = logging.getLogger("workers")
 
 _SEARCH_S = 0.8
+_MAX_REMEMBERED = 8
 
 
 class _Attribute(NamedTuple):
@@ -34,6 +35,32 @@ class KeptBack:
     def __init__(self) -> None:
         self._found: list[_Attribute] = []
         self._told: set[str] = set()
+        self._before: list[tuple[Any, dict[str, Any]]] = []  # [(an object, its attributes)] before the first job
+
+    def remember(self, source: Any) -> None:
+        """No job was run here yet: so what ``source`` and what it is made from hold now was not made by one."""
+        while source is not None and len(self._before) < _MAX_REMEMBERED:
+            self._before.append((source, dict(getattr(source, "__dict__", ()))))
+            source = getattr(source, "__dict__", {}).get("source_split")
+
+    def first(self, task: Any, name: str) -> Pickled:
+        """``task``, for workers that begin after jobs were run here; without what these have opened.
+
+        Raises:
+            NotPicklableError: that is not all.
+        """
+        try:
+            return Pickled(task, name)
+        except NotPicklableError as error:
+            for owner, before in self._before:
+                for attribute, value in state_of(owner).items():
+                    was = before.get(attribute, ABSENT)
+                    if was is not value and not _is_picklable(value, {}):
+                        self._found.append(_Attribute(owner, attribute, was))
+                        self._tell(self._found[-1], error)
+            if not self._found:
+                raise
+        return Pickled(task, name, self.states())
 
     def states(self) -> dict[int, dict[str, Any]]:
         """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent; for Pickler."""

@@ -51,7 +51,7 @@ class Results(NamedTuple):
     layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
     details: list[tuple[int, int, Any]]  # of some of them, as (sending, when it began in monotonic ns, its Stages)
-    cpu_ns: int  # what all of them took of the cores
+    cores: tuple[int, int]  # what all of them have had of the cores: a plain job.cores.Use
 
 
 class Logged(NamedTuple):

@@ -22,6 +22,7 @@ from workers.batch.slot_writer import SlotWriter
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
+from workers.job.cores import Cores, Use
 from workers.job.stages import begin_marks, mark, stages
 
 from . import replica, surroundings
@@ -51,7 +52,8 @@ class Worker:
         self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._details: list[tuple[int, int, Any]] = []  # of these
-        self._cpu_ns = 0  # of this process, when the last ones were sent
+        self._cores = Cores()
+        self._used: Use | None = None  # when the last ones were sent
         self._flushed_ns = 0
 
     def run(self) -> None:
@@ -85,8 +87,8 @@ class Worker:
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
-        if not self._cpu_ns:
-            self._cpu_ns = time.process_time_ns()  # without what it took to start
+        if self._used is None:
+            self._used = self._cores.use()  # without what it took to start
         self._flushed_ns = time.monotonic_ns()
         self._ring.learn(message.slots, message.gone, files)
         for plain in message.rows:
@@ -151,8 +153,9 @@ class Worker:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
         details, self._details = self._details, []
-        before_ns, self._cpu_ns = self._cpu_ns, time.process_time_ns()
-        results = Results(news.slots, news.gone, news.layouts, rows, details, self._cpu_ns - before_ns)
+        before, self._used = self._used, self._cores.use()
+        had, wanted = self._used.since(before or self._used)
+        results = Results(news.slots, news.gone, news.layouts, rows, details, (had, wanted))
         self._outlet.send(results, news.descriptors)
         for file in news.descriptors:
             os.close(file)

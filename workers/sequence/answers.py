@@ -120,6 +120,10 @@ class Answers:
         """What puts its batches together of the samples of several jobs; None: a batch is of one job."""
         return None
 
+    def _asks_for_auto(self) -> bool:
+        """Whether the workers it has are to be as many as pay."""
+        return False
+
     def _num_workers(self) -> int:
         """How many workers there are in the chain up to here."""
         return 0

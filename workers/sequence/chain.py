@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from workers.checks import short
 
@@ -21,6 +21,9 @@ else:
     from typing import TypeVar
 
     Batch_co = TypeVar("Batch_co", covariant=True)
+
+#: How many workers: so many, or as many as pay.
+NbWorkers: TypeAlias = int | Literal["auto"]
 
 _Maker = TypeVar("_Maker", bound=Callable[..., Any])
 
@@ -48,21 +51,21 @@ class Chain(Generic[Batch_co]):
         def map(
             self,
             function_to_run: Callable[[Batch_co], list[Made]],
-            nb_workers: int = 0,
+            nb_workers: NbWorkers = 0,
             **options: Unpack[NamedMapOptions],
         ) -> SequenceMap[Made]: ...
         @overload
         def map(
             self,
             function_to_run: Callable[[Batch_co], Made],
-            nb_workers: int = 0,
+            nb_workers: NbWorkers = 0,
             **options: Unpack[NamedMapOptions],
         ) -> SequenceMap[Made]: ...
         @overload
         def map(
             self,
             function_to_run: Callable[[Batch_co], Any] | list[Callable[[Any], Any]] | None,
-            nb_workers: int = 0,
+            nb_workers: NbWorkers = 0,
             max_jobs_at_once: int | None = None,
             queue_timeout: float | None = None,
             collate_fn: Callable[..., Any] | None = None,
@@ -75,7 +78,7 @@ class Chain(Generic[Batch_co]):
     def map(
         self,
         function_to_run: Any,
-        nb_workers: int = 0,
+        nb_workers: NbWorkers = 0,
         max_jobs_at_once: int | None = None,
         queue_timeout: float | None = None,
         collate_fn: Callable[..., Any] | None = None,
@@ -103,7 +106,7 @@ class Chain(Generic[Batch_co]):
         @overload
         def prefetch(
             self,
-            nb_workers: int | None = None,
+            nb_workers: NbWorkers | None = "auto",
             max_queue_size: int | None = None,
             *,
             shuffle: bool = False,
@@ -112,14 +115,14 @@ class Chain(Generic[Batch_co]):
         @overload
         def prefetch(
             self,
-            nb_workers: int | None = None,
+            nb_workers: NbWorkers | None = "auto",
             max_queue_size: int | None = None,
             *,
             shuffle: bool = False,
             **options: Unpack[DatasetOptions],
         ) -> SequenceMap[Any]: ...
 
-    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **options: Any) -> Any:
+    def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **options: Any) -> Any:
         """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
         return _makers["prefetch"](self, nb_workers, max_queue_size, **options)
 

@@ -119,6 +119,9 @@ class SequenceDerived(Sequence[Batch_co]):
         if isinstance(self.source_split, Sequence):
             self.source_split._share()
 
+    def _asks_for_auto(self) -> bool:
+        return isinstance(self.source_split, Sequence) and self.source_split._asks_for_auto()
+
     def _num_workers(self) -> int:
         return self.source_split._num_workers() if isinstance(self.source_split, Sequence) else 0
 

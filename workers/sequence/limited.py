@@ -9,7 +9,7 @@ from workers.checks import check_int, short
 from workers.errors import StateError
 
 from .base import Sequence
-from .chain import makes
+from .chain import NbWorkers, makes
 from .clock import Clock
 from .derived import SequenceDerived
 from .pieces import length_of_first
@@ -56,7 +56,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     def _identity(self) -> list[Any]:
         return [*super()._identity(), self._max_samples]
 
-    def prefetch(self, nb_workers: int | None = None, max_queue_size: int | None = None, **kwargs: Any) -> Any:
+    def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **kwargs: Any) -> Any:
         """The same, computed ahead in the background."""
         return type(self)(self.source_split.prefetch(nb_workers, max_queue_size, **kwargs), self._max_samples)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workers.engine.auto import AnyReading
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.engine.reading import Reading
-from workers.engine.serial import SerialReading
 from workers.errors import StateError, presentable
 
 from .clock import Clock
@@ -51,7 +50,7 @@ class Pass:
 
     def __init__(
         self,
-        reading: Reading | SerialReading,
+        reading: AnyReading,
         clock: Clock,
         position: Position,
         places: OrderOf[int] = (),

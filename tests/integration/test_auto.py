@@ -1,0 +1,314 @@
+"""``nb_workers="auto"``: whoever computes a batch, and whenever that changes, it is the same."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers import Sequence, SequenceMap, current_job, current_rng, prefetch
+from workers.engine.auto import AutoEngine
+from workers.engine.chooser import Choice
+
+LENGTH = 60
+
+
+class Drawn(Sequence[Any]):
+    """Batches that draw, and that say what was seen of the object."""
+
+    def __init__(self, length: int = LENGTH) -> None:
+        super().__init__(seed=7)
+        self.length = length
+        self.array = np.arange(100_000)
+        self.noted = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        drawn = current_rng().random(20), np.random.random(3), random.random()
+        return drawn, index, self.epoch, self.noted, int(self.array[index])
+
+
+class Hooked(Drawn):
+    def on_epoch_end(self) -> None:
+        self.noted += 1
+        self.array[:] += 1
+
+
+def plain(batch: Any) -> Any:
+    """``batch`` as it can be compared."""
+    (one, two, three), *rest = batch
+    return one.tolist(), two.tolist(), three, *rest
+
+
+def scripted(batches: Any, choose: Callable[[int], int | None]) -> list[int]:
+    """Have ``choose(look)`` decide how many workers there are; None: as before. Returns what it has chosen."""
+    auto, chosen = batches._pool.engine, []
+    assert isinstance(auto, AutoEngine)
+
+    def look(left: int) -> float:
+        number = choose(len(chosen))
+        chosen.append(auto.chooser.nb_workers if number is None else number)
+        if number is not None and number != auto.chooser.nb_workers:
+            auto._choose(Choice(number, "the test wants it"))
+        return 1.0
+
+    auto.look = look  # type: ignore[method-assign]
+    return chosen
+
+
+def at_random(seed: int, often: float = 0.15) -> Callable[[int], int | None]:
+    draw = random.Random(seed)
+    return lambda look: draw.choice([0, 1, 2, 3]) if draw.random() < often else None
+
+
+def until_ready(batches: Any) -> None:
+    deadline = time.monotonic() + 60.0
+    while not batches._pool.engine.is_ready:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def expected(sequence: Callable[[], Sequence[Any]], epochs: int) -> list[Any]:
+    with sequence().prefetch(nb_workers=0) as batches:
+        return [plain(batch) for _ in range(epochs) for batch in batches]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", [Drawn, Hooked])
+def test_the_same_batches_whoever_computes_them(kind: type[Drawn], seed: int) -> None:
+    epochs = 5
+    with kind().prefetch(nb_workers="auto") as batches:
+        chosen = scripted(batches, at_random(seed))
+        got = []
+        for _ in range(epochs):
+            for batch in batches:
+                got.append(plain(batch))
+                if len(got) == 20:
+                    auto = batches._pool.engine  # type: ignore[union-attr]
+                    auto._choose(Choice(2, "it has workers for certain"))  # type: ignore[union-attr]
+                    until_ready(batches)
+    assert got == expected(kind, epochs)
+    assert len(set(chosen)) > 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_going_on_from_a_state(seed: int) -> None:
+    with Drawn().prefetch() as batches:
+        scripted(batches, at_random(seed, 0.3))
+        loop, got = iter(batches), []
+        for _ in range(25):
+            got.append(plain(next(loop)))
+        state = batches.state_dict()
+    with Drawn().prefetch() as batches:
+        scripted(batches, at_random(seed + 1, 0.3))
+        batches.load_state_dict(state)
+        got += [plain(batch) for batch in batches]
+        got += [plain(batch) for batch in batches]
+    assert got == expected(Drawn, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loop_that_is_left(seed: int) -> None:
+    draw = random.Random(seed)
+    with Drawn().prefetch() as batches:
+        scripted(batches, at_random(seed, 0.3))
+        for epoch in range(6):
+            stop = draw.randrange(LENGTH)
+            got = [plain(batch) for _, batch in zip(range(stop), batches, strict=False)]
+            assert got == expected(Drawn, 6)[epoch * LENGTH : epoch * LENGTH + stop], epoch
+            if not stop:
+                batches.epoch = epoch + 1
+
+
+class Failing(Drawn):
+    def __getitem__(self, index: int) -> Any:
+        if index % 10 == 3:
+            raise ValueError(f"batch {index}")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_come_at_their_place(seed: int) -> None:
+    with Failing().prefetch() as batches:
+        scripted(batches, at_random(seed, 0.3))
+        loop: Iterator[Any] = iter(batches)
+        got: list[Any] = []
+        while True:
+            try:
+                got.append(next(loop)[1])
+            except ValueError as error:
+                got.append(str(error))
+            except StopIteration:
+                break
+    assert got == [f"batch {index}" if index % 10 == 3 else index for index in range(LENGTH)]
+
+
+class Once(Drawn):
+    """Fails the first time, wherever it runs."""
+
+    def __getitem__(self, index: int) -> Any:
+        job = current_job()
+        if index % 7 == 3 and job is not None and not job.attempt:
+            raise ValueError(f"batch {index}")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fails_is_tried_again(seed: int) -> None:
+    with Once().prefetch(on_error=lambda error: "retry") as batches:
+        scripted(batches, at_random(seed, 0.3))
+        got = [plain(batch) for _ in range(2) for batch in batches]
+    assert got == expected(Drawn, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_chain(seed: int) -> None:
+    def chain(nb_workers: Any) -> Any:
+        shuffled = Drawn().shuffle().prefetch(nb_workers=nb_workers)
+        return shuffled.map(lambda batch: [batch[1], -batch[1]]).batch(3)
+
+    with chain(0) as batches:
+        wanted = [batch.tolist() for _ in range(3) for batch in batches]
+    with chain("auto") as batches:
+        assert batches.nb_workers == "auto"
+        scripted(batches, at_random(seed, 0.3))
+        assert [batch.tolist() for _ in range(3) for batch in batches] == wanted
+
+
+def test_it_begins_in_the_loop_and_then_has_workers() -> None:
+    class Slow(Sequence[int]):
+        def __len__(self) -> int:
+            return 400
+
+        def __getitem__(self, index: int) -> int:
+            time.sleep(0.01)
+            return os.getpid()
+
+    with Slow().prefetch() as batches:
+        pids = list(batches)
+        report = batches.report()
+    assert pids[0] == os.getpid()
+    assert pids[-1] != os.getpid()
+    assert report.nb_workers >= 1
+    assert "a job takes 1" in report.choices[0], report.choices
+    assert any(each.kind == "chosen" for each in report.timeline.incidents)
+
+
+def test_a_short_loop_starts_nothing() -> None:
+    with Drawn(5).prefetch() as batches:
+        for _ in range(3):
+            assert len(list(batches)) == 5
+        assert batches.report().nb_workers == 0
+        assert batches._pool.engine.engine is None  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_sent_is_computed_in_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    class Held(Drawn):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+    with Held().prefetch() as batches:
+        scripted(batches, lambda look: 2)
+        assert [plain(batch) for batch in batches] == expected(Drawn, 1)
+    assert "the batches are computed in the loop, without workers: the sequence.source.lock" in caplog.text
+
+
+def test_what_a_job_has_opened_here_does_not_go_along(caplog: pytest.LogCaptureFixture) -> None:
+    class Opened(Drawn):
+        file: Any = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.other: Any = None
+
+        def __getitem__(self, index: int) -> Any:
+            if self.file is None:
+                self.file, self.other = open(os.devnull), threading.Lock()  # noqa: SIM115
+            return super().__getitem__(index)
+
+    with Opened().prefetch() as batches:
+        scripted(batches, lambda look: 2 if look > 3 else None)
+        got = []
+        for batch in batches:
+            got.append(plain(batch))
+            if len(got) == 10:
+                until_ready(batches)
+        assert batches.report().nb_workers == 2
+        batches.source_split.file.close()  # type: ignore[attr-defined]
+    assert got == expected(Drawn, 1)
+    assert "cannot be sent to worker processes" in caplog.text
+
+
+def test_workers_that_cannot_load_it_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    class Unloadable(Drawn):
+        def __setstate__(self, state: Any) -> None:
+            raise LookupError("there is nothing to load")
+
+    with Unloadable().prefetch() as batches:
+        scripted(batches, lambda look: 1 if look == 3 else None)
+        got = []
+        for batch in batches:
+            got.append(plain(batch))
+            if len(got) == 10:
+                auto: Any = batches._pool.engine  # type: ignore[union-attr]
+                while not auto.engine.has_ended:
+                    time.sleep(0.01)
+        assert got == expected(Drawn, 1)
+    assert "there is nothing to load" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"job_timeout": 60.0}, {"in_order": False}, {"worker_init_fn": print}])
+def test_what_only_workers_can_do_has_one_from_the_start(options: dict[str, Any]) -> None:
+    with prefetch(list(range(20)), **options) as batches:
+        assert sorted(batches) == list(range(20))
+        assert batches.report().nb_workers >= 1
+
+
+def test_workers_that_are_asked_for_along_the_chain_are_those() -> None:
+    with SequenceMap(Drawn(), 2, None).prefetch() as batches:
+        assert batches.nb_workers == 2
+    with Drawn().prefetch() as batches:
+        assert batches.nb_workers == "auto"
+        assert batches.max_jobs_at_once is None
+    with Drawn().prefetch(max_queue_size=8) as batches:
+        assert (batches.max_jobs_at_once or 0) >= 1
+
+
+@pytest.mark.parametrize("wrong", ["Auto", "", -1, 1.5, b"auto", True])
+def test_other_values(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match='nb_workers must be an integer >= 0 or "auto", not'):
+        Drawn().prefetch(nb_workers=wrong)
+
+
+def test_it_goes_with_the_last_reference() -> None:
+    batches = Drawn().prefetch()
+    scripted(batches, lambda look: 2)
+    loop = iter(batches)
+    next(loop)
+    until_ready(batches)
+    list(loop)
+    gone = weakref.ref(batches)
+    del batches, loop
+    gc.collect()
+    assert gone() is None
+
+
+def test_one_line_at_an_epochs_end(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "workers"), Drawn().prefetch(nb_workers=0) as batches:
+        list(batches)
+        list(batches)
+    lines = [each.message for each in caplog.records if each.message.startswith("epoch ")]
+    assert [line.split(" in ")[0] for line in lines] == ["epoch 0: 60 batches", "epoch 1: 60 batches"]
+    assert "the loop waited" in lines[0]

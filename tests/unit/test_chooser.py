@@ -1,0 +1,112 @@
+"""How many workers are chosen, from what a loop is measured to do: a model of a machine plays the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from workers.engine.chooser import Chooser, Sample
+
+
+@dataclasses.dataclass
+class Machine:
+    """What a loop would be measured to do: all of a batch, in seconds."""
+
+    cores: int
+    step: float
+    job: float
+    step_cpu: float = 1.0  # share of the step in which it computes
+    job_cpu: float = 1.0
+    overhead: float = 30e-6
+    nbytes: float = 0.0
+    memory: float = 1e12  # bytes a second that all cores together can move
+
+    def interval(self, workers: int) -> float:
+        if workers == 0:
+            return self.step + self.job
+        cpu = self.step * self.step_cpu + self.job * self.job_cpu + self.overhead
+        return max(self.step + self.overhead, self.job / workers, cpu / self.cores, self.nbytes / self.memory)
+
+    def sample(self, workers: int, seconds: float) -> Sample:
+        interval = self.interval(workers)
+        cpu = self.step * self.step_cpu + (self.job * self.job_cpu if workers == 0 else 0.0)
+        number = max(1, int(seconds / interval))
+        return Sample(number, interval - self.step, self.step, self.job, cpu, self.job_cpu, self.nbytes)
+
+    @property
+    def best(self) -> float:
+        return min(map(self.interval, range(4 * self.cores + 1)))
+
+
+def run(chooser: Chooser, machine: Machine, seconds: float = 10.0, left: float = 1e9) -> list[int]:
+    """The workers that were chosen, one after the other."""
+    chosen, now = [chooser.nb_workers], 0.0
+    while now < seconds:
+        workers = chooser.nb_workers
+        look = 0.25 if workers else 0.02
+        sample = machine.sample(workers, look)
+        now += sample.num_batches * sample.interval
+        left -= sample.num_batches
+        choice = chooser.with_workers(sample) if workers else chooser.without_workers(sample, left)
+        if choice is not None:
+            assert choice.nb_workers == chooser.nb_workers
+            assert choice.why
+            chosen.append(choice.nb_workers)
+    return chosen
+
+
+def chooser(cores: int = 8, least: int = 0) -> Chooser:
+    return Chooser(cores, least, 4 * cores)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8])
+@pytest.mark.parametrize("step", [0.0, 1e-4, 1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("job", [1e-5, 1e-4, 1e-3, 5e-3, 0.05, 0.5])
+@pytest.mark.parametrize("job_cpu", [1.0, 0.1])
+def test_it_comes_near_the_best(cores: int, step: float, job: float, job_cpu: float) -> None:
+    machine = Machine(cores, step, job, job_cpu=job_cpu)
+    chosen = run(chooser(cores), machine, seconds=10.0)
+    assert machine.interval(chosen[-1]) <= 1.06 * machine.best, chosen
+    fewest = min(n for n in range(4 * cores + 1) if machine.interval(n) <= 1.06 * machine.best)
+    assert chosen[-1] <= max(fewest + 1, 1.3 * fewest), chosen
+    assert len(chosen) <= 6, chosen
+
+
+def test_a_short_loop_goes_on_alone() -> None:
+    assert run(chooser(), Machine(8, 0.0, 0.005), seconds=0.3, left=60) == [0]
+
+
+def test_a_short_epoch_again_and_again_gets_workers() -> None:
+    chosen, machine = chooser(), Machine(8, 0.001, 0.005)
+    for _ in range(40):
+        run(chosen, machine, seconds=0.12, left=20)
+    assert chosen.nb_workers >= 5
+
+
+def test_workers_that_do_not_help_are_let_go() -> None:
+    """The memory is what limits it: two workers are as fast as eight."""
+    machine = Machine(8, 0.001, 0.02, nbytes=40e6, memory=4e9)
+    assert run(chooser(), machine)[-1] <= 3
+
+
+def test_workers_that_are_slower_than_the_loop_are_let_go() -> None:
+    machine = Machine(2, 0.0, 1e-4, overhead=1e-3)
+    chosen = run(chooser(2), machine)
+    assert chosen[-1] == 0
+    assert len(chosen) == 3  # it is tried once
+
+
+def test_it_follows_the_loop() -> None:
+    it, machine = chooser(), Machine(8, 0.02, 0.02)
+    assert run(it, machine, 5.0)[-1] == 1
+    machine.step = 0.005
+    assert run(it, machine, 5.0)[-1] in (4, 5)
+    machine.step = 0.02
+    assert run(it, machine, 10.0)[-1] in (1, 2)
+
+
+def test_there_are_always_as_many_as_must_be() -> None:
+    it = chooser(8, least=1)
+    it.nb_workers = 1
+    assert run(it, Machine(8, 0.0, 1e-5))[-1] >= 1

@@ -1,0 +1,96 @@
+"""What a report concludes, from figures of known causes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from workers.figures.report import Slow
+from workers.figures.verdict import Facts, verdict
+
+#: 1,000 batches, of which the loop has one each 5 ms, from 4 workers whose jobs take 4 ms.
+FINE = Facts(
+    num_batches=1000,
+    wait=0.02,
+    step=5.0,
+    first_waits=0.01,
+    begins=0.0,
+    num_passes=1,
+    why="",
+    job=0.004,
+    median_job=0.004,
+    stages={"get_examples": 0.001, "augmenter": 0.0028, "transport": 0.0002},
+    slowest=Slow(0, 17, 0.006),
+    slow=0.03,
+    batch_nbytes=4096.0,
+    nb_workers=4,
+    busy=0.2,
+    computes=0.98,
+    queues=0.0,
+    cores=8,
+    bound=100,
+    is_bound_given=False,
+)
+
+
+def of(**changes: Any) -> str:
+    return verdict(dataclasses.replace(FINE, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, ["Not input-bound: the loop waited 0.4 % of the time; 1 worker would do."]),
+        ({"job": 0.012}, ["Not input-bound", "3 workers would do"]),
+        ({"nb_workers": 0}, ["Not input-bound", "it needs no workers"]),
+        ({"num_batches": 3}, ["Too early to say: the loop has had 3 batches"]),
+        ({"num_batches": 1}, ["Too early to say: the loop has had 1 batch."]),
+        (
+            {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
+            ["Input-bound: the loop waited 38 % of the time", "A job takes 21 ms", "(augmenter: 13 % of it)"],
+        ),
+        (
+            {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
+            ["every 5 ms: 5 workers would keep up; this machine has 8 cores."],
+        ),
+        ({"wait": 30.0, "job": 0.1, "median_job": 0.1, "busy": 0.98}, ["20 workers would", "A faster augmenter"]),
+        (
+            {"wait": 4.0, "nb_workers": 0, "busy": 0.0},
+            ["computes its batches itself: a job takes 4 ms", "1 worker would"],
+        ),
+        (
+            {"wait": 2.2, "slowest": Slow(3, 17, 2.1), "slow": 2.12},
+            ["Batch 17 of epoch 3 took 2.1 s", "median is 4 ms"],
+        ),
+        ({"wait": 2.2, "is_bound_given": True, "bound": 1, "busy": 0.3}, ["max_queue_size=1", "give 10 or more"]),
+        (
+            {"wait": 9.0, "batch_nbytes": 38.5e6, "job": 0.02, "stages": {"source": 0.009, "transport": 0.011}},
+            ["Moving a batch of 38.5 MB takes 55 % of a job", "workers.empty()"],
+        ),
+        (
+            {"wait": 9.0, "queues": 0.5, "nb_workers": 16},
+            ["16 workers and the loop share 8 cores", "8 workers"],
+        ),
+        ({"wait": 9.0, "queues": 0.5}, ["jobs waited for one 50 % of their time", "Other programs"]),
+        (
+            {"wait": 9.0, "computes": 0.1, "job": 0.04},
+            ["computes for 10 % of it", "More workers than", "8 workers"],
+        ),
+        (
+            {"wait": 4.0, "first_waits": 3.5, "begins": 0.1, "why": "4 workers had to be started"},
+            ["Start-up: of 4.1 s that the loop waited, 3.6 s", "4 workers had to be started", "9.1 %"],
+        ),
+        ({"wait": 9.0, "step": 0.0005, "busy": 1.0}, ["no number of workers would keep up"]),
+    ],
+)
+def test_the_cause_is_named(changes: dict[str, Any], parts: list[str]) -> None:
+    told = of(**changes)
+    for part in parts:
+        assert part in told, told
+
+
+def test_a_slow_batch_is_no_cause_where_all_are_slow() -> None:
+    told = of(wait=30.0, job=0.1, median_job=0.1, busy=0.99, slowest=Slow(3, 17, 2.1), slow=2.5)
+    assert "Batch 17" not in told

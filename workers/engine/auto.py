@@ -1,0 +1,346 @@
+"""The engine of ``nb_workers="auto"``: it begins without workers, and has as many as pay.
+
+A pass begins in the loop's own process, or with the workers that there are. Both compute the same batches, so it can go
+over from one to the other between any two::
+
+    in the loop      --  workers are ready  -->  with workers, from this batch on
+    with workers     --  they do not pay    -->  what was sent to them, then in the loop
+
+Who decides is the ``chooser``; this measures for it, now and then, while the loop asks for batches. All runs in the
+loop's thread, but for what ``Engine`` does in its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+from workers import limits
+from workers.batch.memory_limit import available_nbytes
+from workers.errors import PrefetchError
+from workers.figures.figures import Figures
+from workers.figures.loop import Totals
+from workers.figures.timeline import LOOP
+
+from .chooser import Choice, Chooser, Sample
+from .engine import Engine
+from .handover import Outcome, Outcomes
+from .passes import Ahead
+from .reading import Reading
+from .serial import SerialEngine, SerialReading
+
+logger = logging.getLogger("workers")
+
+_LOOK_S = 0.02  # between two looks at the loop, without workers
+_LOOK_AT_WORKERS_S = 0.25  # the same with workers
+_FEWEST = 4  # batches between two looks at workers
+_KEPT_CHOICES = 20
+
+
+class Workers(Protocol):
+    """Who can have workers."""
+
+    def have(self, nb_workers: int) -> Engine:
+        """An engine with so many."""
+
+    def changes(self) -> Any:
+        """What these have to be sent before they can have the rest of this pass; None: nothing."""
+
+    def sent(self, parcel: Any) -> None:
+        """They have it."""
+
+
+class AutoEngine:
+    """In the place of an :class:`workers.engine.engine.Engine`.
+
+    Args:
+        task: what the jobs are.
+        figures: of the front-end; what is measured is read here.
+        least: workers that there are always.
+        workers: who has them.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        figures: Figures,
+        least: int,
+        workers: Workers,
+    ) -> None:
+        cores = limits.cores()
+        self.serial = SerialEngine(task, figures.pool)
+        self.figures = figures.pool
+        self.pid = os.getpid()
+        self.chooser = Chooser(cores, least, max(least, _most(cores)))
+        self.engine: Engine | None = None
+        self._all_figures = figures
+        self.workers = workers
+        self._least = least
+        self._has_begun = False  # the workers are used
+        self._is_hopeless = False  # there can be no workers
+        self._look = _Look(figures)
+        if least:
+            self._choose(Choice(least, "so many at least"))
+
+    # -- as an Engine
+
+    @property
+    def has_ended(self) -> bool:
+        return self.serial.has_ended or (self.engine is not None and self.engine.has_ended)
+
+    @property
+    def has_background_jobs(self) -> bool:
+        return self.engine is not None and self.engine.has_background_jobs
+
+    @property
+    def begins_with_workers(self) -> bool:
+        """Whether a pass that begins now does not begin alone."""
+        return self.chooser.nb_workers > 0 and (self._has_begun or self._least > 0)
+
+    @property
+    def nb_workers(self) -> int:
+        """Workers that are used now."""
+        return self.chooser.nb_workers if self._has_begun else 0
+
+    def begin(
+        self,
+        epoch: int,
+        length: int,
+        is_open: bool,
+        ahead: Ahead | None,
+        parcel: Any,
+        order: Sequence[int] | None = None,
+    ) -> AutoReading:
+        self.check()
+        self._look.begin()
+        return AutoReading(self, epoch, length, ahead, parcel, order)
+
+    def bound(self) -> int:
+        return 1
+
+    def check(self) -> None:
+        self.serial.check()
+        if self.engine is not None:
+            self.engine.check()
+
+    def close(self) -> None:
+        self.serial.close()
+        if self.engine is not None:
+            self.engine.close()
+
+    # -- going over
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a worker that could begin."""
+        if self.engine is None:
+            return False
+        try:
+            self.engine.check()
+        except Exception as error:
+            self.engine = None
+            self._give_up(error)
+            return False
+        return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
+
+    def look(self, left: int) -> float:
+        """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: how many batches
+        later to look again."""
+        sample = self._look.sample(self._has_begun)
+        if sample is None:
+            return self._look.batches_in(_LOOK_S)
+        choice = None
+        if self._has_begun:
+            choice = self.chooser.with_workers(sample)
+        elif self.chooser.nb_workers == 0 and not self._is_hopeless:
+            choice = self.chooser.without_workers(sample, left)
+        if choice is not None:
+            self._choose(choice)
+        return self._look.batches_in(_LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S)
+
+    def _choose(self, choice: Choice) -> None:
+        nb_workers, why = self._that_fit(choice.nb_workers), choice.why
+        if nb_workers:
+            if self.engine is not None and self._has_begun:
+                self.engine.resize(nb_workers)
+            elif not self._started(nb_workers):
+                return
+        self.chooser.nb_workers = nb_workers
+        text = f"{nb_workers or 'no'} worker{'s' * (nb_workers != 1)}: {why}"
+        logger.debug("nb_workers=auto: %s", text)
+        self.figures.tell(LOOP, "chosen", text)
+        self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
+
+    def _started(self, nb_workers: int) -> bool:
+        try:
+            self.engine = self.workers.have(nb_workers)
+        except PrefetchError as error:
+            if self._least:
+                raise
+            self._give_up(error)
+            return False
+        return True
+
+    def _give_up(self, error: BaseException) -> None:
+        self._is_hopeless, self.chooser.nb_workers = True, 0
+        logger.warning("the batches are computed in the loop, without workers: %s", error)
+
+    def _that_fit(self, nb_workers: int) -> int:
+        """``nb_workers``, or as many as there is memory for."""
+        available, running = available_nbytes(), [lane.pid for lane in list(self.figures.lanes.values()) if lane.pid]
+        if not nb_workers or available is None or not running or nb_workers <= len(running):
+            return nb_workers
+        each = max(map(_own_nbytes, running))
+        return min(nb_workers, len(running) + max(0, int(0.5 * available / max(each, 1))))
+
+    def with_workers(self, is_on: bool) -> None:
+        """The workers are used from now on, or not any more."""
+        self._has_begun = is_on
+        self._look.begin()
+
+
+class AutoReading:
+    """In the place of a :class:`workers.engine.reading.Reading`."""
+
+    def __init__(
+        self, auto: AutoEngine, epoch: int, length: int, ahead: Ahead | None, parcel: Any, order: Sequence[int] | None
+    ) -> None:
+        self.engine = auto
+        self._epoch = epoch
+        self._order = range(length) if order is None else order
+        self._given = order  # None: as they come, where that is wanted
+        self._ahead = ahead
+        self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
+        self._shared: Reading | None = None  # with workers
+        self._end = len(self._order)  # the number of the first batch that they do not have
+        self._is_cutting = False
+        self._is_at = 0  # the number that was asked for last
+        self._look_at = 0.0
+        if auto.begins_with_workers:
+            self._go_over(0, parcel)
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """{number: outcome} that are there."""
+        return {} if self._shared is None else self._shared.outcomes
+
+    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+        if number >= self._look_at:
+            self._look(number)
+        self._is_at = number
+        if self._shared is not None and number < self._end:
+            return self._shared.peek(number, timeout_s)
+        return self._alone.peek(number, timeout_s)
+
+    def _look(self, number: int) -> None:
+        auto = self.engine
+        if self._is_cutting:
+            self._cut()
+        self._look_at = number + auto.look(len(self._order) - number)
+        if self._shared is None and auto.chooser.nb_workers:
+            if auto.is_ready:
+                parcel = auto.workers.changes()
+                self._go_over(number, parcel)
+                auto.workers.sent(parcel)
+            else:
+                self._look_at = number + 1
+        elif self._shared is not None and not auto.chooser.nb_workers and number < self._end:
+            self._cut()
+        if self._shared is not None and number >= self._end:
+            self._shared = None
+
+    def _go_over(self, number: int, parcel: Any) -> None:
+        """The workers have the batches from ``number`` on."""
+        auto, order = self.engine, self._given if number == 0 else self._order[number:]
+        assert auto.engine is not None
+        left = len(self._order) - number
+        self._shared = auto.engine.begin(self._epoch, left, False, self._ahead, parcel, order, number)
+        self._end = len(self._order)
+        auto.with_workers(True)
+
+    def _cut(self) -> None:
+        """The workers get no more batches. A Ctrl-C in between leaves it to be done again."""
+        assert self._shared is not None
+        self._is_cutting = True
+        self._end = self._shared.cut()
+        self._is_cutting = False
+        self.engine.with_workers(False)
+
+    def drop(self, number: int) -> None:
+        if self._shared is not None and number < self._end:
+            self._shared.drop(number)
+        else:
+            self._alone.drop(number)
+
+    def repeat(self, index: int, runs: int) -> Outcome:
+        if self._shared is not None and self._is_at < self._end:
+            return self._shared.repeat(index, runs)
+        return self._alone.repeat(index, runs)
+
+    def forget(self, index: int) -> None:
+        if self._shared is not None and self._is_at < self._end:
+            self._shared.forget(index)
+
+
+class _Look:
+    """What the loop has done since it was looked at last."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._interval_s = 0.0  # of the loop, between two batches
+        self.begin()
+
+    def begin(self) -> None:
+        """Look from here on."""
+        pool = self._figures.pool
+        self._totals: Totals = self._figures.loop.totals()
+        self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
+        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
+
+    def sample(self, with_workers: bool) -> Sample | None:
+        """What has come since. None: not enough yet."""
+        pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
+        number = since.num_batches
+        if number < (_FEWEST if with_workers else 1):
+            return None
+        num_jobs, busy_ns, cores, cores_of_ns = self._before
+        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
+        busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
+        of_ns = pool.cores_of_ns - cores_of_ns
+        wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
+        sample = Sample(
+            number,
+            wait,
+            step,
+            (busy_ns / 1e9 / jobs if jobs else 0.0) if with_workers else wait,
+            (time.process_time_ns() - self._cpu_ns) / number / 1e9,
+            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
+            nbytes / jobs if jobs else 0.0,
+        )
+        self._interval_s = sample.interval
+        self.begin()
+        return sample
+
+    def batches_in(self, seconds: float) -> float:
+        """How many batches the loop has in these seconds; at least one."""
+        return max(1.0, seconds / self._interval_s) if self._interval_s else 1.0
+
+
+def _most(cores: int) -> int:
+    """Workers that there may be: jobs that wait for files or the network need more than there are cores."""
+    return 4 * cores
+
+
+def _own_nbytes(pid: int) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_full_info().uss)
+    except (psutil.Error, OSError):
+        return 0
+
+
+AnyReading: TypeAlias = "Reading | SerialReading | AutoReading"

@@ -1,0 +1,210 @@
+"""How many workers pay: decided from what the running loop is measured to do, as a pure function of these numbers.
+
+A batch takes the loop ``step`` (its own work) and ``wait``. Without workers it waits for the whole job. With ``n`` of
+them a batch comes at best every
+
+    max(step + _OVERHEAD, job / n, cpu / cores)
+
+where ``cpu`` is what step and job together take of the cores. So it is known before whether workers pay, and how many.
+What comes of it is then measured: more workers that do not deliver more are let go again, and where the loop alone was
+faster it goes on alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from workers.figures import units
+
+_OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
+_COPY_S_PER_BYTE = 1 / 4e9  # in the worker, of what is in no slot yet
+_WORTH_IT = 0.05  # what workers must save of the loop's time to be started
+_MORE = 0.03  # what more workers must bring
+_START_S = 0.3  # what the workers must save in all, to be started: they take that long to come
+_LOOK_S = 0.03  # how long the loop is looked at before
+_WAITS = 0.02  # share of its time that the loop may wait
+_MUCH_LESS = 1.25  # times the time that a batch should take
+_SPARE = 1.2  # times the workers that are needed: no fewer are kept
+
+
+class Sample(NamedTuple):
+    """What was measured lately; all of a batch, on average, in seconds."""
+
+    num_batches: int
+    wait: float
+    step: float
+    job: float  # in a worker, or in the loop; 0: none has ended
+    cpu: float  # of this process: in the loop of step and job; beside workers of the step alone
+    job_cpu: float  # share of the job's time in which it had a core, or wanted one
+    nbytes: float  # 0: not known
+
+    @property
+    def interval(self) -> float:
+        return self.wait + self.step
+
+
+class Choice(NamedTuple):
+    """So many workers, and why: Choice(6, "a job takes 21 ms, ...")."""
+
+    nb_workers: int
+    why: str
+
+
+class Chooser:
+    """See the module's text.
+
+    Args:
+        cores: that this process may use.
+        least: workers that there are always; 0: the loop may go on alone.
+        most: workers that there may be.
+    """
+
+    def __init__(self, cores: int, least: int, most: int) -> None:
+        self._cores = cores
+        self._least = least
+        self._most = most
+        self.nb_workers = 0
+        self._elapsed = 0.0  # seconds of the loop without workers
+        self._alone: Sample | None = None  # the loop without workers, as it was last
+        self._is_new = False  # the number has just changed: what comes first does not count
+        self._job_then = 0.0  # of the first sample with workers; 0: there was none
+        self._before: tuple[int, float] | None = None  # (workers, interval) before there were others
+        self._has_tried_fewer = False
+        self._enough = most  # more than these were tried, and did not help
+        self._slower_at = 0.0  # a job of this length was faster in the loop; 0: not tried
+        self._is_steady = 0  # samples in a row that ask for fewer
+
+    def without_workers(self, sample: Sample, left: float) -> Choice | None:
+        """Whether to start workers. ``left``: batches of this pass that are still to come."""
+        self._elapsed += sample.interval * sample.num_batches
+        self._alone = sample
+        if self._elapsed < _LOOK_S or sample.job < 1.5 * self._slower_at:
+            return None
+        workers, interval = self._best(sample)
+        gain = 1 - interval / sample.interval
+        coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long goes on for long
+        if gain < _WORTH_IT or gain * coming < _START_S:
+            return None
+        return self._change(
+            workers,
+            f"a job takes {units.seconds(sample.job)}, and the loop {units.seconds(sample.step)} between two batches: "
+            f"with {units.count(workers, 'worker')} it should get one every {units.seconds(interval)}",
+        )
+
+    def with_workers(self, sample: Sample) -> Choice | None:
+        """Whether to have more, fewer, or none."""
+        if self._is_new:
+            self._is_new = False
+            self._job_then = self._job_then or sample.job
+            return None
+        return (
+            self._back(sample)
+            or self._alone_again(sample)
+            or self._fewer(sample)
+            or self._grown(sample)
+            or self._shrunk(sample)
+        )
+
+    def _back(self, sample: Sample) -> Choice | None:
+        """More workers were tried, and have not helped; or fewer, and they were too few."""
+        before, self._before = self._before, None
+        if before is None:
+            return None
+        workers, interval = before
+        are_more = workers < self.nb_workers
+        if sample.interval < (1 - _MORE if are_more else 1 + _MORE) * interval:
+            if not are_more:
+                self._enough = self.nb_workers
+            return None
+        if are_more:
+            self._enough = workers
+        text = f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, {workers} did every "
+        return self._change(workers, text + units.seconds(interval))
+
+    def _alone_again(self, sample: Sample) -> Choice | None:
+        if self._least or self._alone is None:
+            return None
+        longer = sample.job / self._job_then if self._job_then else 1.0  # the jobs may have become since then
+        alone = longer * self._alone.job + sample.step
+        if sample.interval < alone or sample.wait < _WAITS * sample.interval:
+            return None
+        self._slower_at, self._job_then = max(self._alone.job, 1e-9), 0.0
+        return self._change(
+            0,
+            f"the workers deliver a batch every {units.seconds(sample.interval)}, the loop by itself has one every "
+            f"{units.seconds(alone)}",
+        )
+
+    def _fewer(self, sample: Sample) -> Choice | None:
+        """They deliver much less than so many should: something else is what limits them, such as the memory."""
+        alone = self._alone
+        if self._has_tried_fewer or alone is None or sample.wait < _WAITS * sample.interval:
+            return None
+        should = max(sample.step + _OVERHEAD_S, alone.job / self.nb_workers)
+        workers = max(1, self._least, math.ceil(1.1 * alone.job / sample.interval))
+        if sample.interval < _MUCH_LESS * should or workers >= self.nb_workers:
+            return None
+        self._has_tried_fewer = True
+        before = self.nb_workers, sample.interval
+        choice = self._change(
+            workers,
+            f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, as {workers} should",
+        )
+        self._before = before
+        return choice
+
+    def _grown(self, sample: Sample) -> Choice | None:
+        if sample.wait < _WAITS * sample.interval:
+            return None
+        most = min(self._enough, self.most_useful((self._alone or sample).job_cpu))
+        workers = min(most, math.ceil(self._needed(sample)))
+        if workers <= self.nb_workers:
+            return None
+        before = self.nb_workers, sample.interval
+        waits = units.share(sample.wait / sample.interval)
+        choice = self._change(
+            workers,
+            f"the loop waited {waits} of its time: a job takes {units.seconds(sample.job)}, and the loop "
+            f"{units.seconds(sample.step)} between two batches",
+        )
+        self._before = before
+        return choice
+
+    def _shrunk(self, sample: Sample) -> Choice | None:
+        needed = math.ceil(_SPARE * self._needed(sample))
+        if sample.wait > _WAITS * sample.interval or needed >= self.nb_workers:
+            self._is_steady = 0
+            return None
+        self._is_steady += 1
+        if self._is_steady < 3:
+            return None
+        workers = max(1, self._least, needed)
+        if workers == self.nb_workers:
+            return None
+        waits = units.share(sample.wait / sample.interval)
+        return self._change(workers, f"the loop waited {waits} of its time: {workers} will do")
+
+    def _change(self, nb_workers: int, why: str) -> Choice:
+        self.nb_workers, self._is_new, self._is_steady = nb_workers, True, 0
+        return Choice(nb_workers, why)
+
+    def _needed(self, sample: Sample) -> float:
+        """Workers that keep up with the loop."""
+        return sample.job / (sample.step + _OVERHEAD_S)
+
+    def _best(self, alone: Sample) -> tuple[int, float]:
+        """(the fewest workers with which a batch comes nearly as often as it can, how often)."""
+        job = alone.job + alone.nbytes * _COPY_S_PER_BYTE
+        least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
+        most = self.most_useful(alone.job_cpu)
+        for workers in range(max(1, self._least), most + 1):
+            interval = max(least, job / workers)
+            if interval <= (1 + _MORE) * max(least, job / most):
+                return workers, interval
+        return most, max(least, job / most)
+
+    def most_useful(self, job_cpu: float) -> int:
+        """Workers that the cores have work for: more than cores, where jobs wait for something else."""
+        waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
+        return max(1, min(self._most, waiting))
