@@ -107,8 +107,7 @@ def test_going_on_from_a_state(seed: int) -> None:
     with Drawn().prefetch() as batches:
         scripted(batches, at_random(seed, 0.3))
         loop, got = iter(batches), []
-        for _ in range(25):
-            got.append(plain(next(loop)))
+        got += [plain(next(loop)) for _ in range(25)]
         state = batches.state_dict()
     with Drawn().prefetch() as batches:
         scripted(batches, at_random(seed + 1, 0.3))

@@ -201,8 +201,8 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
         return engine.nb_workers if isinstance(engine, AutoEngine) else self._num_workers()
 
     def report(self) -> Report:
-        """Where the time has gone since it was made: see :class:`workers.Report`. At any time, also after
-        :meth:`close`. Takes a few milliseconds for each worker."""
+        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
+        after :meth:`close`. Takes a few milliseconds for each worker."""
         return reporting.report(self)
 
     @property

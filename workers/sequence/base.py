@@ -30,6 +30,8 @@ from .position import Position
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from workers.figures.report import Report
+
 logger = logging.getLogger("workers")
 
 
@@ -172,6 +174,19 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
         stream = seeding.Stream(self.seed, self._generators)
         return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
+
+    def report(self) -> Report:
+        """Where the time goes, or has gone, in ``model.fit`` of this sequence: see :class:`workers.Report`.
+
+        Raises:
+            StateError: there was none. Loops over it have no figures; those over ``sequence.prefetch()`` have.
+        """
+        front = self.__dict__.get("_fit")
+        if front is None:
+            name = type(self).__name__
+            raise StateError(f"no model.fit has read this {name}: report() is of that, and of loops over .prefetch()")
+        report: Report = front.report()
+        return report
 
     # -- states
 
