@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 from .timeline import Timeline
@@ -11,7 +13,7 @@ from .timeline import Timeline
 class Spread(NamedTuple):
     """Many durations, in seconds."""
 
-    count: int = 0
+    count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     total: float = 0.0
     median: float = 0.0
     p99: float = 0.0
@@ -89,3 +91,15 @@ class Report:
     choices: list[str]
     verdict: str
     timeline: Timeline
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """A picture of the last seconds, ``.png``, ``.svg`` or ``.pdf``: see :func:`workers.figures.chart.plot`."""
+        from .chart import plot
+
+        return plot(self, path)
+
+    def trace(self, path: str | os.PathLike[str]) -> Path:
+        """The timeline as ``.json`` or ``.json.gz`` for ui.perfetto.dev: see :func:`workers.figures.trace.trace`."""
+        from .trace import trace
+
+        return trace(self, path)
