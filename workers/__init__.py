@@ -53,6 +53,7 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .figures.preview import preview
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
@@ -91,6 +92,7 @@ __all__ = [
     "empty",
     "logger",
     "prefetch",
+    "preview",
     "share",
     "single_function_to_run",
 ]
