@@ -89,6 +89,13 @@ def test_words(tmp_path: Path) -> None:
     assert "0.0" in texts  # the time begins there
 
 
+def test_epochs_that_would_hide_the_lanes_are_left_out(tmp_path: Path) -> None:
+    epochs = [Incident(START + i * MS, LOOP, "epoch", str(i)) for i in range(1000)]
+    texts = texts_of(with_incidents(busy(), epochs), tmp_path)
+    assert not [text for text in texts if text.startswith("epoch")]
+    assert any(text.startswith("1 to 2 workers") for text in texts)
+
+
 def test_jobs_of_the_loop(tmp_path: Path) -> None:
     spans, waits = serial(40, 20 * MS, 10 * MS)
     report = report_of(spans, waits, bound=0, num_workers=0, executor="serial", verdict="")

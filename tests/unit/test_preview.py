@@ -231,6 +231,7 @@ def test_a_jpeg(tmp_path: Path) -> None:
         (PHOTO[None], {"layout": "NHW"}, r"images of layout 'NHW'"),
         (PHOTO[None].astype(complex), {}, r"complex128 \(1, 32, 32, 3\)"),
         (np.zeros((2, 0, 9, 3)), {}, r"float64 \(2, 0, 9, 3\)"),
+        (np.zeros((2, 0, 9, 3)), {"layout": "NHWC"}, r"float64 \(2, 0, 9, 3\)"),
         (objects("a", None), {}, r"batch: object \(2,\)"),
         ("text", {}, "but there is no array at all"),
         (None, {}, "but there is no array at all"),

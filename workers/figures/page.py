@@ -29,6 +29,7 @@ _INSIDE = _WIDTH - _LEFT - _RIGHT
 _TITLE_LINE, _LINE, _LEGEND_ROW = 0.27, 0.24, 0.23
 _LANES, _LEAST_LANE, _MOST_LANE = 4.5, 0.21, 0.55  # all of them; one
 _DEPTH, _AXIS, _GAP = 1.2, 0.6, 0.2
+_MOST_EPOCHS = 60  # lines
 _TITLE_LETTERS, _LEGEND_COLUMNS, _LINE_ROWS = 104, 7, 2
 _GREY = "#555555"
 
@@ -47,8 +48,8 @@ class _Page:
         workers = lanes_of(report.timeline, window, [worker.number for worker in report.workers])
         self.lanes = {worker: lane for lane, worker in enumerate([*workers, LOOP])}
         incidents = [incident for incident in report.timeline.incidents if window.holds(incident.at_ns)]
-        self.lines = [each for each in incidents if each.worker == LOOP or each.kind in THROUGH_ALL]
-        self.marks = [each for each in incidents if each not in self.lines]
+        self.lines = _readable([each for each in incidents if _is_of_all(each)])
+        self.marks = [each for each in incidents if not _is_of_all(each)]
         bars = bars_of(report.timeline, window, self.lanes)
 
         title = _title(report)
@@ -157,6 +158,16 @@ def _are_few_noted(timeline: Timeline, window: Window) -> bool:
 
 def _has_queue(timeline: Timeline) -> bool:
     return timeline.bound > 0 or any(step.num_ready for step in timeline.steps)
+
+
+def _is_of_all(incident: Incident) -> bool:
+    return incident.worker == LOOP or incident.kind in THROUGH_ALL
+
+
+def _readable(lines: list[Incident]) -> list[Incident]:
+    """Without epochs, if these would hide the lanes."""
+    others = [line for line in lines if line.kind != "epoch"]
+    return lines if len(lines) - len(others) <= _MOST_EPOCHS else others
 
 
 def _draw_lines(axes: Axes, incidents: list[Incident], window: Window) -> None:
