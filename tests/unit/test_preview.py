@@ -14,7 +14,6 @@ from PIL import Image
 
 import workers
 from sampler import Augmenter, ContrastiveAugmenter, SingleShotMemorySampler
-from workers.figures import preview as module
 
 
 @pytest.mark.parametrize(
@@ -145,8 +144,7 @@ SHADES = np.stack([np.full((32, 32), 40 * shade, np.uint8) for shade in range(6)
         ([1, 2, 3, 4, 5, 6], [(0, 1), (2, 3), (4, 5)]),
     ],
 )
-def test_views(labels: list[int] | None, expected: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.math, "sqrt", lambda value: 1.0)  # one column
+def test_views(labels: list[int] | None, expected: list[Any], tmp_path: Path) -> None:
     batch = SHADES if labels is None else (SHADES, np.array(labels))
     assert left_and_right(page_of(batch, tmp_path, views=2), labels is not None) == expected
 
