@@ -53,6 +53,7 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
+from .figures.pictures.preview import preview
 from .figures.report import Report
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
@@ -93,6 +94,7 @@ __all__ = [
     "empty",
     "logger",
     "prefetch",
+    "preview",
     "share",
     "single_function_to_run",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import os
+from pathlib import Path
 from typing import NamedTuple
 
-from . import units
 from .timeline import Timeline
 
 
@@ -94,53 +94,18 @@ class Report:
     timeline: Timeline
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        from .table import lines
 
-    def _lines(self) -> Iterator[str]:
-        rate = self.num_batches / max(self.seconds, 1e-9)
-        yield self.verdict
-        yield ""
-        yield _row("batches", f"{self.num_batches:,} in {units.seconds(self.seconds)}", f"{rate:,.4g} a second")
-        if self.nbytes:
-            speed = units.nbytes(self.nbytes / max(self.seconds, 1e-9))
-            yield _row("bytes", units.nbytes(self.nbytes), f"{speed} a second")
-        yield _row("queue", f"{self.depth:.1f} ready on average", f"at most {self.bound:,} ahead")
-        yield _row("workers", f"{self.nb_workers} ({self.executor})", f"{self.cores} cores")
-        yield _row("shared memory", f"{units.count(self.segments_made, 'piece')} made")
-        yield ""
-        yield _row("", "median", "p99", "in all", "share")
-        for name, spread in (("wait", self.wait), ("step", self.step)):
-            yield self._spread(name, spread, self.wait.total + self.step.total)
-        yield self._spread("job", self.job, self.job.total)
-        in_stages = sum(spread.total for spread in self.stages.values())
-        for name, spread in self.stages.items():
-            yield self._spread(f"  {name}", spread, in_stages)
-        if self.workers:
-            yield ""
-            yield _row("worker", "busy", "jobs", "restarts", "CPU", "memory")
-        for worker in self.workers:
-            cpu = "" if worker.cpu is None else units.share(worker.cpu)
-            memory = "" if worker.nbytes is None else units.nbytes(worker.nbytes)
-            name = f"{worker.number}" + (f" ({worker.pid})" if worker.pid else "")
-            yield _row(name, units.share(worker.busy), f"{worker.num_jobs:,}", str(worker.restarts), cpu, memory)
-        yield from self._lists()
+        return "\n".join(lines(self))
 
-    def _spread(self, name: str, spread: Spread, total: float) -> str:
-        each = (spread.median, spread.p99, spread.total)
-        return _row(name, *map(units.seconds, each), units.share(spread.total / max(total, 1e-9)))
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """A picture of the last seconds. ``path``: of a ``.png``, ``.svg`` or ``.pdf``."""
+        from .pictures.chart import plot
 
-    def _lists(self) -> Iterator[str]:
-        if self.slowest:
-            some = (f"{slow.epoch}/{slow.index} {units.seconds(slow.seconds)}" for slow in self.slowest)
-            yield ""
-            yield f"slowest (epoch/index): {', '.join(some)}"
-        for start in self.starts[-3:]:
-            why = f": {start.why}" if start.why else ""
-            cost = f"{units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
-            yield f"start of epoch {start.epoch}: {cost}{why}"
-        for choice in self.choices:
-            yield f"chosen: {choice}"
+        return plot(self, path)
 
+    def trace(self, path: str | os.PathLike[str]) -> Path:
+        """The timeline for ui.perfetto.dev. ``path``: of a ``.json`` or ``.json.gz``."""
+        from .pictures.trace import trace
 
-def _row(name: str, *cells: str) -> str:
-    return f"{name:<18}" + "".join(f"{cell:<24}" if len(cells) < 4 else f"{cell:>10}" for cell in cells).rstrip()
+        return trace(self, path)

@@ -70,6 +70,11 @@ def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
+def least_workers(of: Any) -> int:
+    """The workers that a front-end with ``nb_workers="auto"`` has always: some things only they can do."""
+    return int(of.worker_init_fn is not None or of.job_timeout is not None or not of.in_order)
+
+
 def bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue_size_pin: Any) -> int | None:
     """The bound on batches ahead of the consumer that the three arguments say; None: it is chosen."""
     if max_queue_size is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workers import limits
+from workers.engine.auto import AutoEngine
+from workers.figures.figures import Figures
 from workers.figures.pool import Lane
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
 from workers.figures.timeline import Timeline
@@ -15,15 +17,33 @@ if TYPE_CHECKING:
     from .sequence_map import SequenceMap
 
 
-def report(of: SequenceMap) -> Report:
-    """See :meth:`workers.SequenceMap.report`."""
+class Reports:
+    """What a front-end can say of how it goes."""
+
+    _figures: Figures
+    _pool: Any
+    _num_workers: Any
+
+    def report(self) -> Report:
+        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
+        after :meth:`close`. Takes a few milliseconds for each worker."""
+        return _report(self)  # type: ignore[arg-type]
+
+    @property
+    def _num_running(self) -> int:
+        """Workers that its jobs are run by now."""
+        engine = None if self._pool is None else self._pool.engine
+        return engine.nb_workers if isinstance(engine, AutoEngine) else int(self._num_workers())
+
+
+def _report(of: SequenceMap) -> Report:
     loop, pool = of._figures.loop.copy(), of._figures.pool
     wait, step = loop.spreads
     totals, starts = loop.totals(), loop.starts()
     job = pool.jobs.spread()
     stages = {stage: durations.spread() for stage, durations in list(pool.stages.items())}
     workers = [_worker(number, lane) for number, lane in sorted(pool.lanes.items())]
-    running = of._num_running()
+    running = of._num_running
     slowest = [Slow(epoch, index, ns / 1e9) for ns, epoch, index in sorted(pool.slowest, reverse=True)]
     nbytes = pool.nbytes
     facts = Facts(

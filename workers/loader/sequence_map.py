@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers import limits
 from workers.checks import check_choice, check_function, check_int, check_seconds
-from workers.engine.auto import AutoEngine
 from workers.errors import StalePassError
 from workers.figures.figures import Figures
 from workers.for_keras.endless import endless
@@ -22,17 +21,15 @@ from workers.sequence.clock import on_behalf_of
 from workers.sequence.passes import Pass, PassIterator
 from workers.sequence.position import Position
 
-from . import reporting, tensors
+from . import tensors
 from .consumer import Consumer
 from .mapped import Mapped, is_indexed
 from .metadata import Metadata
 from .next_item import ReadByNext
 from .on_error import OnError
-from .options import INHERITED, Executor, Output, Policy, bound, check_nb_workers, check_source
+from .options import INHERITED, Executor, Output, Policy, bound, check_nb_workers, check_source, least_workers
 from .pool import Pool, Settings
-
-if TYPE_CHECKING:
-    from workers.figures.report import Report
+from .reporting import Reports
 
 logger = logging.getLogger("workers")
 
@@ -43,7 +40,7 @@ _NOT_COPIED = "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
 
 
 @makes("map")
-class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
+class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
@@ -169,12 +166,7 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
         nb_workers = None if self._is_auto else self._num_workers()
         if nb_workers is None and not self._is_indexed:  # what is read here is sent to workers at once
             nb_workers = limits.default_nb_workers()
-        self._pool = Pool(self, nb_workers, self._least_workers(), settings, self._figures)
-
-    def _least_workers(self) -> int:
-        """With ``nb_workers="auto"``: some things only workers can do."""
-        wants = self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order
-        return 1 if wants else 0
+        self._pool = Pool(self, nb_workers, least_workers(self), settings, self._figures)
 
     def _stop_workers(self) -> None:
         """End the workers until they are needed again, unless a loop over this is under way."""
@@ -194,16 +186,6 @@ class SequenceMap(Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
             self._start()
         assert self._pool is not None
         return self._pool
-
-    def _num_running(self) -> int:
-        """Workers that its jobs are run by now."""
-        engine = None if self._pool is None else self._pool.engine
-        return engine.nb_workers if isinstance(engine, AutoEngine) else self._num_workers()
-
-    def report(self) -> Report:
-        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
-        after :meth:`close`. Takes a few milliseconds for each worker."""
-        return reporting.report(self)
 
     @property
     def metadata(self) -> Metadata:

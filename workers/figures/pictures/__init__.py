@@ -1,0 +1,1 @@
+"""Figures, and batches, as pictures."""

@@ -1,0 +1,182 @@
+"""What in a batch is images, and what says which is which: by shapes, and by the names of a dict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .pixels import CHANNELS, Array, is_number
+
+#: Of a batch of images, or of one image.
+LAYOUTS = ("NHWC", "NCHW", "NHW", "HWC", "CHW", "HW")
+_LABELS = ("label", "labels", "y", "target", "targets", "class", "classes")
+
+
+class Leaf(NamedTuple):
+    """An array of a batch: Leaf("[0]['image']", "image", array). Arrays of different shapes are an object array."""
+
+    place: str
+    name: str  # of the dict's item or the field; "": it has none
+    array: Array
+
+    def __str__(self) -> str:
+        return f"batch{self.place}: {self.array.dtype} {self.array.shape}"
+
+
+class Images(NamedTuple):
+    """Images of examples 0 to n - 1: Images(Leaf(...), [image, image, ...], "HWC")."""
+
+    leaf: Leaf
+    images: list[Array]
+    layout: str  # of one of them
+
+
+def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
+    """The arrays of ``batch``, which holds no tensors, in order. Numbers and strings of a list are an array too."""
+    if isinstance(batch, np.ndarray):
+        yield Leaf(place, name, batch)
+    elif isinstance(batch, dict):
+        for key, part in batch.items():
+            yield from leaves_of(part, f"{place}[{key!r}]", str(key))
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        for field in dataclasses.fields(batch):
+            yield from leaves_of(getattr(batch, field.name), f"{place}.{field.name}", field.name)
+    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        for field, part in zip(batch._fields, batch, strict=True):
+            yield from leaves_of(part, f"{place}.{field}", field)
+    elif isinstance(batch, (tuple, list)):
+        if batch and all(isinstance(part, (bool, int, float, str, bytes, np.generic)) for part in batch):
+            yield Leaf(place, name, np.array(batch))
+        elif _are_examples(batch):
+            yield Leaf(place, name, _as_objects(batch))
+        else:
+            for at, part in enumerate(batch):
+                yield from leaves_of(part, f"{place}[{at}]", name)
+
+
+def _are_examples(parts: tuple[Any, ...] | list[Any]) -> bool:
+    """Whether each is an image, and not a batch of gray ones, of which there may be just 3."""
+    layouts = {_layout_of_one(part) for part in parts}
+    return layouts == {"HWC"} or (layouts == {"CHW"} and isinstance(parts, list))
+
+
+def images_of(leaves: list[Leaf], layout: str | None) -> list[Images]:
+    """Those that are images, of as many examples each.
+
+    Args:
+        leaves: of a batch.
+        layout: theirs, one of :data:`LAYOUTS`; None: guessed. Then arrays of four axes are images before those of
+            three are.
+
+    Raises:
+        TypeError: there is none; names what there is.
+    """
+    if layout is not None:
+        found = [images for leaf in leaves if (images := _as_images(leaf, layout))]
+    else:
+        guesses = [(leaf, _guess(leaf.array)) for leaf in leaves]
+        most = max((len(guess) for _, guess in guesses if guess), default=0)
+        # Gray images of the size of the others are theirs: masks.
+        sizes = {_size(leaf.array, guess) for leaf, guess in guesses if guess and len(guess) == most}
+        mine = [(leaf, guess) for leaf, guess in guesses if guess and _size(leaf.array, guess) in sizes]
+        found = [images for leaf, guess in mine if (images := _as_images(leaf, guess))]
+    if not found:
+        of = "" if layout is None else f" of layout {layout!r}"
+        there = "; ".join(map(str, leaves)) or "no array at all"
+        raise TypeError(f"batch must hold images{of}, of {_shown(CHANNELS)} channels, but there is {there}")
+    return [images for images in found if len(images.images) == len(found[0].images)]
+
+
+def labels_of(leaves: list[Leaf], images: list[Images]) -> list[str] | None:
+    """What each example is called; None: nothing says so. What is called a label comes first."""
+    num = len(images[0].images)
+    others = [leaf for leaf in leaves if not any(leaf is each.leaf for each in images)]
+    named = [leaf for leaf in others if leaf.name.lower() in _LABELS]
+    return next((found for leaf in [*named, *others] if (found := _labels(leaf.array, num))), None)
+
+
+def _labels(array: Array, num: int) -> list[str] | None:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.shape[1] > 1 and is_number(array.dtype) and _is_one_hot(array):
+        array = array.argmax(axis=1)
+    return [_label(value) for value in array] if array.shape == (num,) else None
+
+
+def _is_one_hot(array: Array) -> bool:
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _guess(array: Array) -> str | None:
+    """The layout of ``array``, if it may be images."""
+    if array.dtype.hasobject:
+        layouts = {_layout_of_one(item) for item in array} if array.ndim == 1 and len(array) else {None}
+        layout = layouts.pop()
+        return None if layout is None or layouts else f"N{layout}"
+    if not is_number(array.dtype) or 0 in array.shape[1:]:
+        return None
+    if array.ndim == 4 and CHANNELS.count(array.shape[3]):
+        return "NHWC"
+    if array.ndim == 4 and CHANNELS.count(array.shape[1]):
+        return "NCHW"
+    if array.ndim == 3:
+        return "HWC" if _layout_of_one(array) == "HWC" else "NHW"
+    return None
+
+
+def _layout_of_one(image: Any) -> str | None:
+    """The layout of ``image``, if it may be a single one."""
+    if not isinstance(image, np.ndarray) or not is_number(image.dtype) or 0 in image.shape:
+        return None
+    if image.ndim == 3 and image.shape[2] in CHANNELS:
+        return "HWC"
+    if image.ndim == 3 and image.shape[0] in CHANNELS:
+        return "CHW"
+    return "HW" if image.ndim == 2 else None
+
+
+def _size(array: Array, layout: str) -> tuple[int, ...] | None:
+    """(number, height, width); None as the latter two where they differ."""
+    if array.dtype.hasobject:
+        return (len(array),)
+    axes = dict(zip(layout, array.shape, strict=True))
+    return axes.get("N", 1), axes["H"], axes["W"]
+
+
+def _as_images(leaf: Leaf, layout: str) -> Images | None:
+    """The images of ``leaf``, if it is of this layout."""
+    one = layout.removeprefix("N")
+    images = list(leaf.array) if leaf.array.dtype.hasobject and leaf.array.ndim else None
+    if images is None:
+        if leaf.array.ndim != len(layout):
+            return None
+        images = list(leaf.array) if layout.startswith("N") else [leaf.array]
+    are_images = all(
+        isinstance(image, np.ndarray)
+        and image.ndim == len(one)
+        and is_number(image.dtype)
+        and 0 not in image.shape
+        and ("C" not in one or image.shape[one.index("C")] in CHANNELS)
+        for image in images
+    )
+    return Images(leaf, images, one) if are_images else None
+
+
+def _as_objects(items: tuple[Array, ...] | list[Array]) -> Array:
+    array = np.empty(len(items), object)
+    for at, item in enumerate(items):  # one by one: numpy would take those of one shape apart
+        array[at] = item
+    return array
+
+
+def _shown(numbers: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
