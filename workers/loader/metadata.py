@@ -33,6 +33,10 @@ class Metadata(Looks):
         yield named("waited", f"{self.time_to_get_next_batch:.3g} s")
         yield named("in jobs", f"{self.time_processing:.3g} s")
 
+    def _share_waited(self) -> float:
+        """What part of the pass, up to now, the consumer waited: 0 to 1."""
+        return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
+
     def note_job(self, job_ns: int) -> None:
         """A job was run for ``job_ns``."""
         self.time_processing += job_ns / 1e9

@@ -120,6 +120,10 @@ class Answers:
         """What puts its batches together of the samples of several jobs; None: a batch is of one job."""
         return None
 
+    def _share_waited(self) -> float | None:
+        """What part of the pass its loop has waited for batches, 0 to 1; None: it makes them itself."""
+        return None
+
     def _num_workers(self) -> int:
         """How many workers there are in the chain up to here."""
         return 0
