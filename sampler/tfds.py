@@ -123,11 +123,11 @@ _Read = tuple[Any, Any, Callable[[Any], Any] | None]
 
 def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
     """The data set as two arrays."""
-    from tqdm.auto import tqdm
+    from workers.bars import Bar
 
     total = sum(int(builder.info.splits[split].num_examples) for split in splits)
     x, y = _Stacked(total, x_key), _Stacked(total, y_key)
-    with tqdm(total=total, desc=f"reading {builder.name}", unit=" examples") as progress:
+    with Bar(total=total, desc=f"reading {builder.name}", unit=" examples") as progress:
         for xs, ys in _decoded(builder, splits, x_key, y_key, preprocess_fn is None):
             if preprocess_fn is None:
                 x.add(xs)
@@ -196,7 +196,8 @@ class _Stacked:
 def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
     """The data set as something to read from; only the labels are read now."""
     import tensorflow_datasets as tfds
-    from tqdm.auto import tqdm
+
+    from workers.bars import Bar
 
     try:
         sources = builder.as_data_source(split=splits)
@@ -208,7 +209,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
             f"{builder.info.file_format.value}; prepare it with file_format='array_record'"
         ) from error
     total = sum(map(len, of_labels))
-    records = tqdm(itertools.chain(*of_labels), total=total, desc=f"reading {builder.name}", unit=" labels")
+    records = Bar(itertools.chain(*of_labels), total=total, desc=f"reading {builder.name}", unit=" labels")
     y = np.array([record[y_key] for record in records])
     return _Records(sources), y, _Decoder(x_key, y_key, preprocess_fn)
 

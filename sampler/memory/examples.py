@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,15 +40,17 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, positions: NDArray[np.int64], must_stack: bool = False) -> NDArray[Any]:
+    def take(self, positions: NDArray[np.int64], must_stack: bool = False, may_take_long: bool = False) -> NDArray[Any]:
         """The examples at ``positions``, nobody else's: stacked, or, where they differ in shape, an object array (n,).
+
+        ``may_take_long``: a bar shows how many of them ``load_example_fn`` has loaded.
 
         Raises:
             ValueError: ``must_stack``, and they differ in shape.
         """
         at = positions.tolist()
         if self.load_example_fn is not None:
-            found = [np.asarray(self.load_example_fn(self.x[position])) for position in at]
+            found = [np.asarray(self.load_example_fn(self.x[p])) for p in (_with_bar(at) if may_take_long else at)]
         elif isinstance(self.x, Ragged):
             found = [self.x[position].copy() for position in at]
         else:
@@ -87,6 +89,12 @@ class Examples:
         n = len(self.x)
         at = sorted({n * i // _NUM_LOOKED_AT for i in range(_NUM_LOOKED_AT)})
         return common_shape(np.shape(self.load_example_fn(self.x[position])) for position in at)
+
+
+def _with_bar(positions: list[int]) -> Iterable[int]:
+    from workers.bars import Bar
+
+    return Bar(positions, desc="loading", unit=" examples")
 
 
 def as_items(x: Any) -> Any:

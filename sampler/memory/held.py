@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sampler.sampler import Sampler
 from workers.checks import check_int
+from workers.job import seeding
 
 from .examples import Examples
 
@@ -57,7 +58,8 @@ class HeldSampler(Sampler):
             raise ValueError(
                 f"begin and size must leave at least one of {self.num_examples} examples, not {begin} and {size}"
             )
-        return self._examples.take(positions), self._labels_of(positions)
+        is_in_job = seeding.current_job() is not None
+        return self._examples.take(positions, may_take_long=not is_in_job), self._labels_of(positions)
 
     @abstractmethod
     def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:

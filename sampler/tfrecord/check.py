@@ -54,14 +54,15 @@ def verify_shards(
     Raises:
         ValueError, TypeError: an argument is not of its kind or out of its range, or no file matches.
     """
-    from tqdm.auto import tqdm
+    from workers.bars import Bar
 
     check_choice("compression", compression, COMPRESSIONS)
     block = check_int("example_per_class", example_per_class, 1)
     folder = os.fspath(path)
     paths = find_paths(folder, shard_suffix)
     known = read_index(folder)
-    checked = (_check(each, block, deserialization_fn, compression, known) for each in tqdm(paths, desc="verifying"))
+    shards = Bar(paths, desc="verifying", unit=" shards")
+    checked = (_check(each, block, deserialization_fn, compression, known) for each in shards)
     problems = [problem for problem in checked if problem is not None]
     missing = sorted(set(known) - {os.path.basename(each) for each in paths})
     return [

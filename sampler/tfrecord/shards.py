@@ -49,6 +49,8 @@ def find_shards(
     Raises:
         ValueError: there are none, or one is cut short; names the pattern and the folder, or the file and the offset.
     """
+    from workers.bars import Bar
+
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("on_error", on_error, ("raise", "skip"))
     folder = os.fspath(shard_path)
@@ -67,7 +69,7 @@ def find_shards(
             return None
 
     with ThreadPoolExecutor() as threads:
-        shards = list(threads.map(shard, paths))
+        shards = list(Bar(threads.map(shard, paths), total=len(paths), desc="counting records", unit=" shards"))
     bad = [path for path, each in zip(paths, shards, strict=True) if each is None]
     if bad:
         names = ", ".join(bad)

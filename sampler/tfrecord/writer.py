@@ -51,7 +51,8 @@ def write_class_shards(
         shards.
     """
     import tensorflow as tf
-    from tqdm.auto import tqdm
+
+    from workers.bars import Bar
 
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("remainder", remainder, ("pad", "drop"))
@@ -67,9 +68,7 @@ def write_class_shards(
     writer = _Writer(folder, compression, block)
     buffers: dict[str, list[bytes]] = {}
     total = len(labels) if isinstance(labels, Sized) else None
-    for example, label in tqdm(
-        zip(examples, labels, strict=True), total=total, desc="writing shards", unit=" examples"
-    ):
+    for example, label in Bar(zip(examples, labels, strict=True), total=total, desc="writing shards", unit=" examples"):
         name = _name(label)
         record = serialize_fn(example, label)
         if not isinstance(record, bytes):
@@ -79,7 +78,7 @@ def write_class_shards(
         if len(buffer) >= max(block, sizes.get(name, per_shard) // block * block):
             writer.write(name, buffer)
             buffers[name] = []
-    for name, buffer in buffers.items():
+    for name, buffer in Bar(buffers.items(), desc="writing the last shards", unit=" classes"):
         writer.finish(name, buffer, remainder)
     return writer.close()
 

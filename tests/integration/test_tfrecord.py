@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 from shards import parse, parse_all, record, write
-from tqdm.auto import tqdm
 
 from sampler import TFRecordDatasetSampler, verify_shards, write_class_shards
 from sampler.tfrecord.shards import find_shards
@@ -24,8 +23,7 @@ tf: Any = pytest.importorskip("tensorflow")
 
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow_is_started() -> None:
-    """So that its descriptors, and tqdm's thread, are there before the police look."""
-    list(tqdm(range(3)))
+    """So that its descriptors are there before the police look."""
     list(tf.data.Dataset.range(3).interleave(tf.data.Dataset.range, num_parallel_calls=2))
     gc.freeze()
 

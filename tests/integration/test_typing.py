@@ -38,6 +38,8 @@ with Crops().prefetch(nb_workers=2, on_error="skip", max_retries=1) as batches:
     assert_type(batches, SequenceMap[Pair])
     for batch in batches:
         assert_type(batch, Pair)
+    for shown in batches.progress(desc="training"):
+        assert_type(shown, Pair)
 for number in Crops().map(mean, nb_workers=2):
     assert_type(number, float)
 for item in Crops().map(columns, 1):

@@ -26,6 +26,7 @@ def test_a_position(order: list[int], seed: int, num_before: int) -> None:
         first = min(set(range(13)) - before)
         assert position.delivered.batch == first
         assert position.apart == {each for each in before if each > first}
+        assert position.num_delivered == len(before)
         assert list(position.left(12)) == sorted(set(range(12)) - before)
     assert not position._apart - set(range(12))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ["checks", "errors", "limits"]
+FIRST = ["bars", "checks", "errors", "limits"]
 ROOMS = [*FIRST, "job", "batch", "figures", "engine", "process", "for_keras", "sequence", "loader", "top", "sampler"]
 FILES = sorted([*(ROOT / "workers").rglob("*.py"), *(ROOT / "sampler").rglob("*.py")])
 

@@ -34,13 +34,15 @@ class Metadata(Looks):
         yield named("in jobs", f"{self.time_processing:.3g} s")
 
     def in_words(self) -> str:
-        """``200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it``."""
+        """As in: 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
         seconds = max(time.perf_counter() - self.time_start, 1e-9)
-        share = min(1.0, self.time_to_get_next_batch / seconds)
         rate = self.nb_batches / seconds
-        return (
-            f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second); the loop waited {share:.1%} of it"
-        )
+        batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second)"
+        return f"{batches}; the loop waited {self._share_waited():.1%} of it"
+
+    def _share_waited(self) -> float:
+        """What part of the pass, up to now, the consumer waited: 0 to 1."""
+        return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
 
     def note_job(self, job_ns: int) -> None:
         """A job was run for ``job_ns``."""

@@ -192,6 +192,9 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         """How the pass went that was begun last."""
         return self._consumer.metadata
 
+    def _share_waited(self) -> float | None:
+        return self._consumer.metadata._share_waited()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in _NOT_COPIED}
 
@@ -278,8 +281,10 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
 
     def close(self) -> None:
         """End the workers. May be repeated. Batches that were delivered stay valid."""
-        super().close()
-        self._stop()
+        try:
+            super().close()
+        finally:  # also if a bar cannot write
+            self._stop()
 
 
 def _or_of(source: Any, name: str, value: Any) -> Any:

@@ -124,6 +124,10 @@ class Answers:
         """Whether the workers it has are to be as many as pay."""
         return False
 
+    def _share_waited(self) -> float | None:
+        """What part of the pass its loop has waited for batches, 0 to 1; None: it makes them itself."""
+        return None
+
     def _num_workers(self) -> int:
         """How many workers there are in the chain up to here."""
         return 0

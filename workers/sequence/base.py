@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from workers.figures.report import Report
 
+    from .progress import Progress
+
 logger = logging.getLogger("workers")
 
 
@@ -120,6 +122,24 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
         return PassIterator(self, self._begin_pass())
+
+    def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
+        """Begin such a pass, which shows how far it is: ``for batch in sequence.progress(): ...``.
+
+        A bar of tqdm, with batches/s and, of a front-end, the part of the time that the loop has waited for batches
+        ("waits 3 %"). It knows the length, and begins where a state was loaded. It shows nothing where stderr is no
+        terminal, but in a notebook it does. What is returned is an iterator like that of ``iter()``, and the bar:
+        ``set_postfix(loss=...)``, ``set_description(...)`` are tqdm's.
+
+        Args:
+            **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they take the place of ours.
+
+        Raises:
+            TypeError: an option is none of tqdm's.
+        """
+        from .progress import Progress
+
+        return Progress(self, tqdm_options)
 
     def _begin_pass(self) -> Pass:
         clock = self._clock
@@ -239,8 +259,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""
-        self._clock.is_closed = True
         self._close_for_keras()
+        self._clock.close()
 
     def _check_open(self) -> None:
         if self._clock.is_closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import StalePassError, StateError
@@ -36,6 +37,7 @@ class Clock:
         self.version = 0  # how often the epoch was set, or a state loaded
         self.is_closed = False
         self.is_fitted = False  # model.fit has read of this epoch
+        self.bars: weakref.WeakSet[Any] = weakref.WeakSet()  # that show how a pass goes
         self._announced = -1  # the last epoch for which on_epoch_begin was called
         self._changed_by = ""  # what has ended the last pass
 
@@ -97,6 +99,12 @@ class Clock:
         if self.version == version:
             epoch, start = self.epoch + 1, Position()
             self.epoch, self.start, self.position, self.is_fitted = epoch, start, start, False
+
+    def close(self) -> None:
+        """There is no more to be had: bars end too."""
+        self.is_closed = True
+        for bar in list(self.bars):
+            bar.close()
 
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
         with on_behalf_of(self):

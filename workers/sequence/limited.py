@@ -53,6 +53,9 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_num_samples": 0, "_resumes": False}
 
+    def _share_waited(self) -> float | None:
+        return self.source_split._share_waited()  # type: ignore[no-any-return]
+
     def _identity(self) -> list[Any]:
         return [*super()._identity(), self._max_samples]
 

@@ -118,8 +118,7 @@ class SequenceLooks(Looks):
 
     def _num_read(self: Any) -> int:
         """How many of its items were delivered in this epoch."""
-        position = self._clock.position
-        return int(position.delivered.batch + len(position.apart)) // int(position.stride)
+        return int(self._clock.position.num_delivered)
 
     def _is_shown_closed(self: Any) -> bool:
         try:

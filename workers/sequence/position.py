@@ -44,6 +44,13 @@ class Position:
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
+    def num_delivered(self) -> int:
+        """How many batches of the epoch were delivered, or begun with."""
+        batch, _, newest = self.delivered
+        is_apart = newest is not None or self._apart
+        return (batch + (len(self.apart) if is_apart else 0)) // self.stride
+
+    @property
     def is_at_start(self) -> bool:
         return self.delivered == (0, None, None) and not self._apart
 
