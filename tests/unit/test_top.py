@@ -22,7 +22,7 @@ from workers.top.usage import Process, Processes, Use
 
 S = 1_000_000_000
 T = 100 * S  # any time
-MB = 1 << 20
+MB = 1_000_000
 
 
 def at(seconds: float, **changed: Any) -> Any:
@@ -174,9 +174,9 @@ def test_a_pool_on_screens_of_any_width(width: int) -> None:
 
 def test_what_is_not_known_is_a_dash() -> None:
     unknown = at(0, length=None, workers=[lane(0, pid=4711)])
-    lines = drawn([Shown(unknown, None, {4711: Use(None, 12 << 30, is_own=False)})], 120)
+    lines = drawn([Shown(unknown, None, {4711: Use(None, 12_000 * MB, is_own=False)})], 120)
     assert "batch 17  - batches/s  - MB/s  loop waits -" in lines[1]
-    assert lines[3].split() == ["0", "4711", "ready", "-", "-", "-", "12.0", "GB", "(RSS)", "0"]
+    assert lines[3].split() == ["0", "4711", "ready", "-", "-", "-", "12", "GB", "(RSS)", "0"]
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from workers.figures import units
 from workers.figures.page import Lane, Snapshot
 
 from .rates import Rates
@@ -96,7 +97,7 @@ def _header(snapshot: Snapshot, rates: Rates | None) -> list[Text]:
     if rates is None:
         parts += ["- batches/s", "- MB/s", "loop waits -"]
     else:
-        parts += [f"{_number(rates.batches)} batches/s", f"{_number(rates.nbytes / (1 << 20))} MB/s"]
+        parts += [f"{_number(rates.batches)} batches/s", f"{_number(rates.nbytes / 1e6)} MB/s"]
         parts += [f"loop waits {_percent(rates.wait)}"]
     return [who, Text("  ".join([*parts, f"queue {snapshot['ready']}/{snapshot['bound']}"]), "cyan")]
 
@@ -124,7 +125,7 @@ def _row(lane: Lane, shown: Shown) -> list[RenderableType]:
         Bar(None if rates is None else rates.busy),
         _NOT_KNOWN if rates is None else _number(rates.jobs),
         _NOT_KNOWN if use.cpu is None else _percent(use.cpu),
-        _NOT_KNOWN if use.nbytes is None else _memory(use.nbytes) + ("" if use.is_own else " (RSS)"),
+        _NOT_KNOWN if use.nbytes is None else units.nbytes(use.nbytes) + ("" if use.is_own else " (RSS)"),
         str(lane["restarts"]),
         str(lane["epoch"]) if is_in_job else "",
         str(lane["index"]) if is_in_job else "",
@@ -148,11 +149,6 @@ def _number(value: float) -> str:
 
 def _percent(share: float, width: int = 0) -> str:
     return f"{round(share * 100)}%".rjust(width)
-
-
-def _memory(nbytes: int) -> str:
-    """``31 MB``; from 10 GB on ``23.5 GB``."""
-    return f"{nbytes >> 20:,} MB" if nbytes < 10 << 30 else f"{nbytes / (1 << 30):.1f} GB"
 
 
 def _plain(text: str) -> str:
