@@ -35,8 +35,11 @@ if os.name == "posix":
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def create(nbytes: int) -> int:
+def create(nbytes: int, name: str = "prefetch") -> int:
     """A descriptor of ``nbytes`` of new, zeroed shared memory.
+
+    Args:
+        name: what Linux shows in ``/proc/PID/fd``, as ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
 
     Raises:
         MemoryError: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
@@ -45,7 +48,7 @@ def create(nbytes: int) -> int:
     if nbytes >= _LARGE_NBYTES:
         check_available(nbytes)
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("prefetch", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     elif sys.platform == "darwin":
         descriptor = _create_unlinked()
     else:

@@ -1,0 +1,1 @@
+"""``python -m workers.top``: the pools of this user on this machine, as they work."""

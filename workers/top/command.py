@@ -1,0 +1,129 @@
+"""The command: its arguments, what it says instead of a picture, and the loop that draws."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from workers.figures.page import owner
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .watch import Watch
+
+REFRESH_S = 0.5
+_WITHIN_S = 4.0  # for rates: they need a second snapshot, which there is after ``rates.STALE_NS`` at the latest
+_DEFAULT_COLUMNS = 120  # of what is no terminal
+_NONE = "you run no pool of workers on this machine"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns: the exit code."""
+    pid, is_once = _parse(arguments)
+    if sys.platform != "linux":
+        return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
+    from rich.console import Console
+
+    from .watch import Watch
+
+    if pid is not None and (why := _not_to_be_seen(pid)):
+        return _say(why)
+    is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a name that this terminal cannot show is no reason to end
+    has_width = is_terminal or "COLUMNS" in os.environ
+    console = Console(highlight=False, markup=False, width=None if has_width else _DEFAULT_COLUMNS)
+    watch = Watch(pid)
+    try:
+        if pid is not None and not watch.look():
+            return _say(f"process {pid} has no pool of workers now")
+        if is_once or not is_terminal or console.is_dumb_terminal:
+            return _once(console, watch)
+        return _live(console, watch, pid)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        watch.close()
+
+
+def _parse(arguments: list[str] | None) -> tuple[int | None, bool]:
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.top", description="The pools of workers that you run on this machine. q ends it."
+    )
+    parser.add_argument("pid", metavar="PID", nargs="?", type=_pid, help="of a program: show only its pools")
+    parser.add_argument("--once", action="store_true", help="print one table and end; so it does if piped")
+    parsed = parser.parse_args(arguments)
+    return parsed.pid, parsed.once
+
+
+def _pid(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be the number of a process, an integer >= 1, not {text!r}")
+    return int(text)
+
+
+def _not_to_be_seen(pid: int) -> str:
+    """Why process ``pid`` cannot be shown; "": it may have pools."""
+    try:
+        user = owner(pid)
+    except OSError:
+        return f"there is no process {pid}"
+    if user != os.geteuid():
+        return f"process {pid} belongs to user {user}, and you (user {os.geteuid()}) see only your own"
+    return ""
+
+
+def _say(text: str) -> int:
+    sys.stderr.write(f"{text}\n")
+    return 1
+
+
+def _once(console: Console, watch: Watch) -> int:
+    """One table, of the time that it takes until the pools have told twice."""
+    deadline_s = time.monotonic() + _WITHIN_S
+    while (shown := watch.look()) and any(each.rates is None for each in shown) and time.monotonic() < deadline_s:
+        time.sleep(REFRESH_S)
+    if not shown:
+        return _say(_NONE)
+    from .drawing import pools
+
+    console.print(pools(shown))
+    return 0
+
+
+def _live(console: Console, watch: Watch, pid: int | None) -> int:
+    """Blocks: until a key or a signal ends it, or process ``pid`` has ended. Returns: the exit code."""
+    while True:
+        ended_by = _screen(console, watch, pid)
+        if ended_by != signal.SIGTSTP:
+            break
+        os.kill(os.getpid(), signal.SIGSTOP)  # the terminal is the shell's now; from here it goes on after ``fg``
+    if ended_by is None:
+        sys.stdout.write(f"process {pid} has ended\n")
+    return 128 + ended_by if ended_by in (signal.SIGTERM, signal.SIGHUP) else 0
+
+
+def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals | None:
+    """Draws until something ends it. Returns: a signal, SIGINT for q too; None: the process has ended."""
+    from rich.text import Text
+
+    from .drawing import Cropped, pools
+    from .keys import Keys
+
+    ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
+    none = _NONE if pid is None else f"process {pid} has no pool of workers now"
+    with Keys(sys.stdin.fileno()) as keys, console.screen() as screen:
+        while pid is None or not _not_to_be_seen(pid):
+            shown = watch.look()
+            screen.update(Cropped(pools(shown) if shown else Text(f"{none}. Still looking; q ends this.")))
+            for event in keys.wait(REFRESH_S):
+                if event in ("q", "Q"):
+                    return signal.SIGINT
+                if isinstance(event, signal.Signals) and event in ends:
+                    return event
+    return None

@@ -1,0 +1,60 @@
+"""Which pools there are: the pages of this user's programs, found in /proc and read again and again."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from workers.figures.page import Reader, Snapshot, pages
+
+SCAN_S = 2.0  # between two looks at all processes, each of which takes some milliseconds
+
+
+class Pool(NamedTuple):
+    """What tells a pool from others: Pool(pid=4711, page=1035)."""
+
+    pid: int
+    page: int  # its inode
+
+
+class Pools:
+    """The pools of ``pid``, or of all programs of this user. Keeps their pages open until :meth:`close`."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._pid = pid
+        self._readers: dict[Pool, Reader] = {}
+        self._found: dict[Pool, Snapshot] = {}
+        self._scan_at_s = 0.0
+
+    def look(self) -> dict[Pool, Snapshot]:
+        """The last snapshot of each pool that is there now, in the order of programs and of their pools."""
+        for pool, reader in list(self._readers.items()):
+            if not reader.is_there():
+                self._forget(pool)
+            elif (snapshot := reader.read()) is not None:
+                self._found[pool] = snapshot
+        if time.monotonic() >= self._scan_at_s:
+            self._scan()
+            self._scan_at_s = time.monotonic() + SCAN_S
+        return dict(sorted(self._found.items(), key=lambda each: (each[0].pid, each[1]["since"])))
+
+    def close(self) -> None:
+        for pool in list(self._readers):
+            self._forget(pool)
+
+    def _scan(self) -> None:
+        for pid, number in pages(self._pid):
+            try:
+                reader = Reader(pid, number)
+            except OSError:  # it has gone meanwhile
+                continue
+            pool, snapshot = Pool(pid, reader.inode), reader.read()
+            # Forks of the program, and others that look on, have its page open too.
+            if pool in self._readers or snapshot is None or snapshot["pid"] != pid:
+                reader.close()
+            else:
+                self._readers[pool], self._found[pool] = reader, snapshot
+
+    def _forget(self, pool: Pool) -> None:
+        self._readers.pop(pool).close()
+        del self._found[pool]

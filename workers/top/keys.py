@@ -1,0 +1,62 @@
+"""What a person at a terminal wants: keys as they are pressed, and signals in a row with them.
+
+A signal interrupts nothing; it is read from a pipe, as a key is from the terminal. So the terminal is always left by
+the way on which it was entered, and nothing comes in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import tty
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH)
+
+
+class Keys:
+    """The terminal ``descriptor`` without lines and echo, until the end of ``with``. In the main thread only."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> Self:
+        self._settings: list[Any] = termios.tcgetattr(self._descriptor)
+        self._out, self._in = os.pipe()
+        for file in (self._out, self._in):
+            os.set_blocking(file, False)
+        self._wakeup = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        tty.setcbreak(self._descriptor)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(termios.error):  # the terminal has gone
+            termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._settings)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._out)
+        os.close(self._in)
+
+    def wait(self, timeout_s: float) -> list[str | signal.Signals]:
+        """Keys and signals: ["q"], [signal.SIGINT]. Blocks: until there is one, or ``timeout_s``."""
+        ready, _, _ = select.select([self._descriptor, self._out], [], [], timeout_s)
+        found: list[str | signal.Signals] = []
+        if self._out in ready:
+            found += [signal.Signals(number) for number in os.read(self._out, 4096)]
+        if self._descriptor in ready:
+            found += self._read() or [signal.SIGHUP]  # nothing to read, and never again
+        return found
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._descriptor, 4096).decode("utf-8", "replace")
+        except OSError:
+            return ""

@@ -1,0 +1,71 @@
+"""What worker processes use: cores and memory, as the system has it."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import psutil
+
+_CPU_S = 0.4  # what a share of the cores is of at least: the system counts in steps of 10 ms
+_MEMORY_S = 2.0  # between two looks at a worker's memory, for which the kernel walks through all of it
+
+
+class Use(NamedTuple):
+    """Of one process; None: not known, or not yet."""
+
+    cpu: float | None = None  # 1.0: one core
+    nbytes: int | None = None
+    is_own: bool = True  # its own memory (USS); else with what it shares (RSS)
+
+
+class Process:
+    """One that is looked at again and again."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._cpu_s, self._cpu_at_s = self._cpu(), time.monotonic()
+        self._memory_at_s = 0.0
+        self._use = Use()
+
+    def look(self) -> Use:
+        """Raises psutil.Error: it has ended."""
+        cpu_s, now_s = self._cpu(), time.monotonic()
+        if now_s - self._cpu_at_s >= _CPU_S:
+            self._use = self._use._replace(cpu=(cpu_s - self._cpu_s) / (now_s - self._cpu_at_s))
+            self._cpu_s, self._cpu_at_s = cpu_s, now_s
+        if now_s >= self._memory_at_s:
+            self._use = _memory(self._process)._replace(cpu=self._use.cpu)
+            self._memory_at_s = now_s + _MEMORY_S
+        return self._use
+
+    def _cpu(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+
+class Processes:
+    """All that are looked at."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Process] = {}
+
+    def look(self, pids: set[int]) -> dict[int, Use]:
+        """{process: its use} of those that there are. The first look at one knows nothing of its cores yet."""
+        self._known = {pid: known for pid, known in self._known.items() if pid in pids}
+        found = {}
+        for pid in pids:
+            try:
+                if pid not in self._known:
+                    self._known[pid] = Process(pid)
+                found[pid] = self._known[pid].look()
+            except psutil.Error:
+                self._known.pop(pid, None)
+        return found
+
+
+def _memory(process: psutil.Process) -> Use:
+    try:
+        return Use(nbytes=process.memory_full_info().uss)
+    except psutil.AccessDenied:  # its numbers are everybody's, its mappings are not
+        return Use(nbytes=process.memory_info().rss, is_own=False)
