@@ -39,7 +39,7 @@ def create(nbytes: int) -> int:
     """A descriptor of ``nbytes`` of new, zeroed shared memory.
 
     Raises:
-        MemoryError: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
+        DoesNotFit: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
         of.
     """
     if nbytes >= _LARGE_NBYTES:

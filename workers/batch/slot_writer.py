@@ -129,6 +129,13 @@ class SlotWriter:
         if self._free and self._peak.may_give_up(len(self._slots)):
             self._give_up(self._free.pop(0))
 
+    def give_up_free(self) -> None:
+        """Memory is short: keep nothing for later batches."""
+        self._look_at_kept()
+        for slot in self._free:
+            self._give_up(slot)
+        self._free.clear()
+
     def _look_at_kept(self) -> None:
         for slot in [slot for slot in self._kept if slot.lease is None or slot.lease() is None]:
             self._kept.remove(slot)

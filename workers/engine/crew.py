@@ -113,6 +113,10 @@ class Crew:
     def any_ready(self) -> bool:
         return any(member.is_ready for member in self.members.values())
 
+    def ready_workers(self) -> list[int]:
+        """Those that have loaded what they work on."""
+        return [worker for worker, member in self.members.items() if member.is_ready]
+
     def may_relieve(self) -> bool:
         """Whether it is worth looking soon at what the workers are in: one has nothing to do, or the others have
         finished much while one has finished nothing."""

@@ -37,10 +37,8 @@ _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
 
 
 class ProcessExecutor:
-    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds.
-
-    ``modules`` are those that it names, to be imported once for all of them.
-    """
+    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds. ``modules`` are those
+    that it names, to be imported once for all of them."""
 
     def __init__(self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], modules: Iterable[str]) -> None:
         self.counts = events.Counts()
@@ -105,6 +103,9 @@ class ProcessExecutor:
     def send(self, worker: int, rows: list[JobRow]) -> None:
         self._workers[worker].send(rows)
 
+    def trim(self, worker: int) -> None:
+        self._workers[worker].trim()
+
     def cancel(self, worker: int, sending: int) -> None:
         if worker in self._workers:
             self._workers[worker].page.cancel(sending)
@@ -125,9 +126,7 @@ class ProcessExecutor:
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         process = self._workers[worker]
-        if process.pid is None:
-            return self._server.take_stack()
-        return process.page.take_text(), process.pid
+        return self._server.take_stack() if process.pid is None else (process.page.take_text(), process.pid)
 
     def _signal(self, worker: int, number: int) -> None:
         self._server.tell(messages.Signal(worker, int(number)))
