@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from faulty import wait_for, worker_processes
 from short_memory import NBYTES, Large, Limit, limit, taken_nbytes
 
-from workers import prefetch
+from workers import Sequence, SequenceMap, empty, prefetch
 from workers.batch import memory_limit
-from workers.engine import memory, report
+from workers.engine import memory, report, rest
 
 
 @pytest.fixture
@@ -162,8 +163,6 @@ def test_a_stream(little: Any, tmp_path: Path) -> None:
     def enlarge(number: int) -> np.ndarray:
         return np.full(NBYTES // 8, number, np.int64)
 
-    from workers import SequenceMap
-
     numbers = (number for number in range(20))
     with SequenceMap(numbers, 2, enlarge, max_queue_size=10, worker_init_fn=little(3)) as batches:
         held: list[np.ndarray] = []
@@ -265,3 +264,84 @@ def test_fewer_are_made_ahead_afterwards(little: Any, tmp_path: Path, caplog: py
         assert 1 <= batches._pool.engine.bound() <= 3
         assert sequence.runs(2) == 20
     assert taken_nbytes(os.getpid()) == 0
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05])
+def test_workers_rest_while_others_wait(
+    after_s: float, little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that takes its time, while batches wait for it: the workers end, new ones go on."""
+    monkeypatch.setattr(rest, "REST_S", after_s)
+    with prefetch(Large(tmp_path, 10), 2, worker_init_fn=little(3), max_queue_size=8) as batches:
+        held: list[np.ndarray] = []
+        for index, batch in enumerate(batches):
+            check(batch, index)
+            held = [*held, batch][-2:]
+            if index in (2, 3, 6):
+                wait_for(lambda: not worker_processes())
+        assert index == 9
+
+
+def test_a_stopped_worker(little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between two jobs, as it is to give up what it keeps, it does not answer: the others go on without it."""
+    stopped: list[psutil.Process] = []
+    trim = memory.Memory._trim
+
+    def stop_one_before(self: memory.Memory) -> None:
+        if not stopped:
+            stopped.append(worker_processes()[0])
+            stopped[0].send_signal(signal.SIGSTOP)
+        trim(self)
+
+    monkeypatch.setattr(memory.Memory, "_trim", stop_one_before)
+    with prefetch(Large(tmp_path, 8), 2, worker_init_fn=little(5), max_queue_size=8) as batches:
+        for index, batch in enumerate(batches):
+            check(batch, index)
+        assert index == 7
+    assert stopped
+
+
+def test_batches_that_grow(little: Any, tmp_path: Path) -> None:
+    """What workers keep of the sizes of before is given up for those that are larger."""
+    with prefetch(Growing(), 3, worker_init_fn=little(8), max_queue_size=6) as batches:
+        for index, batch in enumerate(batches):
+            assert batch[0] == batch[-1] == index
+            assert len(batch) == (1 + index // 6) * NBYTES // 8
+        assert index == 23
+
+
+class Growing(Sequence[np.ndarray]):
+    """Six batches of 16 MB, six of 32, and so on."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.full((1 + index // 6) * NBYTES // 8, index, np.int64)
+
+
+def test_batches_that_are_written_where_they_lie(little: Any, tmp_path: Path) -> None:
+    """With several pieces of ``workers.empty`` each: those that were there are given back when another is not."""
+    with prefetch(Pieces(), 2, worker_init_fn=little(5), max_queue_size=6) as batches:
+        for index, (one, other) in enumerate(batches):
+            assert one[0] == one[-1] == other[0] == other[-1] == index
+            del one, other
+        assert index == 11
+
+
+class Pieces(Sequence[tuple[np.ndarray, np.ndarray]]):
+    """Batches in two pieces of shared memory."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        one, other = (empty(NBYTES // 8, np.int64) for _ in range(2))
+        one[:] = other[:] = index
+        return one, other

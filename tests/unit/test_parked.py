@@ -29,7 +29,7 @@ class Machine(Bench):
         self.is_awaited = False
         self.is_known = True  # how much memory is left
         self.steps: list[Step] = []
-        self.errors_due_to: list[int] = []  # how many batches somebody held when there was no room for one more
+        self.errors_due_to: list[int] = []  # how many batches were held when there was no room for one more
 
     def left(self) -> int:
         finished = [*self.schedule._delivery.finished.values(), *[value for _, value in self.untaken], *self.held]
@@ -79,6 +79,15 @@ class Machine(Bench):
             self.answer(min(busy, key=lambda worker: self.sent[worker][0].sending))
             self.turn()
 
+    def read(self, length: int) -> None:
+        """So many batches; the loop holds none."""
+        while len(self.taken) < length:
+            self.finish_sent()
+            while self.untaken:
+                self.take()
+                self.held.clear()
+            self.wait()
+
 
 def test_nothing_new_is_sent_while_one_waits() -> None:
     """What is out goes on to its end, and others may come to wait too."""
@@ -127,12 +136,7 @@ def test_what_is_finished_behind_it_is_dropped_and_comes_later() -> None:
     bench.turn()
     assert bench.steps[1:] == [Step.DROPPED, Step.TRY]
     assert bench.schedule._delivery.finished == {}
-    while len(bench.taken) < 9:
-        bench.finish_sent()
-        while bench.untaken:
-            bench.take()
-            bench.held.clear()
-        bench.wait()
+    bench.read(9)
     assert bench.taken == [(index, (0, index)) for index in range(9)]
 
 
@@ -208,12 +212,7 @@ def test_a_death_of_who_tries_it() -> None:
     bench.die(worker)
     bench.turn()
     assert [row.attempt for rows in bench.sent.values() for row in rows] == [1]
-    while len(bench.taken) < 6:
-        bench.finish_sent()
-        while bench.untaken:
-            bench.take()
-            bench.held.clear()
-        bench.wait()
+    bench.read(6)
     assert bench.taken == [(index, (0, index)) for index in range(6)]
 
 
@@ -248,12 +247,7 @@ def test_the_pass_ahead_waits_until_it_is_read() -> None:
     assert len(bench.schedule.parked.waiting) == waiting
     bench.held.clear()
     bench.taken.clear()
-    while len(bench.taken) < 4:
-        bench.finish_sent()
-        while bench.untaken:
-            bench.take()
-            bench.held.clear()
-        bench.wait()
+    bench.read(4)
     assert bench.taken == [(index, (1, index)) for index in range(4)]
 
 

@@ -100,7 +100,7 @@ def does_not_fit(
     text += ", though no other batch is ahead of the loop any more. "
     if limit is not None and cause.nbytes > limit.most // 2:
         text += "Make the batches smaller"
-    elif held >= cause.nbytes:
+    elif held and held + max(0, available or 0) >= cause.nbytes:
         text += f"The loop holds batches of {_mb(held)} in all: let go of them earlier, or make the batches smaller"
     elif load.num_workers > 1:
         text += f"Lower nb_workers, of which there are {load.num_workers}, or make the batches smaller"
