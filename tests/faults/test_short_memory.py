@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 from faulty import wait_for, worker_processes
-from short_memory import NBYTES, Large, Limit, limit, taken_nbytes
+from short_memory import NBYTES, Growing, Large, Limit, Pieces, limit, taken_nbytes
 
-from workers import Sequence, SequenceMap, empty, prefetch
+from workers import SequenceMap, prefetch
 from workers.batch import memory_limit
 from workers.engine import memory, report, rest
 
@@ -63,10 +63,17 @@ def test_more_ahead_than_fits(
     assert len([1 for record in caplog.records if "does not fit into memory now" in record.message]) == 1
 
 
+@pytest.mark.parametrize("is_known", [True, False])
 @pytest.mark.parametrize("in_order", [True, False])
-def test_batches_that_the_loop_lets_go_of_together(in_order: bool, little: Any, tmp_path: Path) -> None:
-    """The loop is not told of an error before it waits: until then it may let go of what it holds."""
-    with prefetch(Large(tmp_path), 2, worker_init_fn=little(4), in_order=in_order) as batches:
+def test_batches_that_the_loop_lets_go_of_together(
+    in_order: bool, is_known: bool, little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is not told of an error before it waits: until then it may let go of what it holds. Also where only the
+    workers are limited, and this process does not know."""
+    few = little(4)
+    if not is_known:
+        monkeypatch.setattr(memory, "available_nbytes", lambda: None)
+    with prefetch(Large(tmp_path), 2, worker_init_fn=few, in_order=in_order) as batches:
         held: list[np.ndarray] = []
         found = []
         for batch in batches:
@@ -310,19 +317,6 @@ def test_batches_that_grow(little: Any, tmp_path: Path) -> None:
         assert index == 23
 
 
-class Growing(Sequence[np.ndarray]):
-    """Six batches of 16 MB, six of 32, and so on."""
-
-    def __init__(self) -> None:
-        super().__init__(seed=1)
-
-    def __len__(self) -> int:
-        return 24
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return np.full((1 + index // 6) * NBYTES // 8, index, np.int64)
-
-
 def test_batches_that_are_written_where_they_lie(little: Any, tmp_path: Path) -> None:
     """With several pieces of ``workers.empty`` each: those that were there are given back when another is not."""
     with prefetch(Pieces(), 2, worker_init_fn=little(5), max_queue_size=6) as batches:
@@ -330,18 +324,3 @@ def test_batches_that_are_written_where_they_lie(little: Any, tmp_path: Path) ->
             assert one[0] == one[-1] == other[0] == other[-1] == index
             del one, other
         assert index == 11
-
-
-class Pieces(Sequence[tuple[np.ndarray, np.ndarray]]):
-    """Batches in two pieces of shared memory."""
-
-    def __init__(self) -> None:
-        super().__init__(seed=1)
-
-    def __len__(self) -> int:
-        return 12
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        one, other = (empty(NBYTES // 8, np.int64) for _ in range(2))
-        one[:] = other[:] = index
-        return one, other

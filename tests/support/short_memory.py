@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from workers import Sequence, current_job
+from workers import Sequence, current_job, empty
 from workers.batch import memory_limit
 
 MB = 1 << 20
@@ -61,6 +61,34 @@ class Large(Sequence[np.ndarray]):
     def runs(self, epoch: int = 0) -> int:
         """How often jobs of that epoch were begun, in all."""
         return sum(len(file.read_text()) for file in self.folder.glob(f"{epoch}-*"))
+
+
+class Growing(Sequence[np.ndarray]):
+    """Six batches of 16 MB, six of 32, and so on."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.full((1 + index // 6) * NBYTES // 8, index, np.int64)
+
+
+class Pieces(Sequence[tuple[np.ndarray, np.ndarray]]):
+    """Batches in two pieces of shared memory."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        one, other = (empty(NBYTES // 8, np.int64) for _ in range(2))
+        one[:] = other[:] = index
+        return one, other
 
 
 class Limit:

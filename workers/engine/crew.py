@@ -93,7 +93,7 @@ class Crew:
         """A worker is in the job of sending ``running`` since ``since_ns`` (0, 0: in none)."""
         member = self.members[worker]
         member.running, member.since_ns = running, since_ns
-        if running:
+        if running in member.jobs or (running and member.is_wasted):  # else it has told of its end, and not yet left it
             member.unbegun_since_ns = 0
         elif member.jobs and not member.unbegun_since_ns:
             member.unbegun_since_ns = now_ns
