@@ -80,6 +80,7 @@ def test_batches_that_the_loop_lets_go_of_together(
             held.append(batch)
             del batch
             if len(held) == 3:
+                wait_for(lambda: not batches.has_background_jobs())  # others have been tried in vain
                 found += [int(each[0]) for each in held]
                 held.clear()
         found += [int(each[0]) for each in held]
@@ -304,6 +305,8 @@ def test_a_stopped_worker(little: Any, tmp_path: Path, monkeypatch: pytest.Monke
     with prefetch(Large(tmp_path, 8), 2, worker_init_fn=little(5), max_queue_size=8) as batches:
         for index, batch in enumerate(batches):
             check(batch, index)
+            if index == 0:
+                wait_for(lambda: bool(stopped))
         assert index == 7
     assert stopped
 
