@@ -129,3 +129,35 @@ def test_dev_shm(size: str) -> None:
         "unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh",
     )  # fmt: skip
     assert lines == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_control_group_with_room_for_few(group: Path) -> None:
+    """More batches than fit are wanted ahead: nobody is killed, and each comes. Then the loop keeps them all."""
+    program = """
+from workers import empty
+class Large(Sequence):
+    def __init__(self):
+        super().__init__(seed=1)
+    def __len__(self):
+        return 16
+    def __getitem__(self, index):
+        batch = empty(60 << 17, np.int64)
+        batch[:] = index
+        return batch
+
+with prefetch(Large(), 1, max_queue_size=12) as batches:
+    tell(batches)
+    held = []
+    try:
+        for batch in batches:
+            held.append(batch)
+    except MemoryError as error:
+        print(len(held), [int(each.max()) for each in held] == list(range(len(held))), error)
+"""
+    *lines, last = run(program, limit=enter(group))
+    assert lines == [str(index) for index in range(16)]
+    number, is_whole, text = last.split(" ", 2)
+    assert 3 <= int(number) <= 6
+    assert is_whole == "True"
+    assert re.search(rf"into the \d+ MB that are left of 400 MB \(memory.\w+ of the control group {group}\)", text)
+    assert "The loop holds batches of" in text

@@ -89,6 +89,7 @@ def _children(pid: int) -> list[int]:
         ("abc", 2, "argument PID: must be the number of a process, an integer >= 1, not 'abc'\n"),
         ("0", 2, "argument PID: must be the number of a process, an integer >= 1, not '0'\n"),
     ],
+    ids=["none", "without", "no number", "zero"],
 )
 def test_a_process_that_cannot_be_shown(argument: object, code: int, message: str) -> None:
     found, out, errors = top(argument)

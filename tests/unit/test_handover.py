@@ -129,3 +129,31 @@ def test_taken_right_after_the_engine_has_looked() -> None:
     outcomes.is_looked_at = True
     assert handover.sleep_without(1, 1)
     assert woken == [None]
+
+
+def test_the_engine_is_woken_when_the_consumer_waits() -> None:
+    """If it wants to be: it then sleeps until the next outcome is taken, or waited for."""
+    woken: list[str] = []
+    handover = Handover(lambda: woken.append("woken"))
+    handover.ask(outcomes := {})
+    handover.begin(outcomes)
+    handover.wait_for(0)
+    assert handover.is_awaited
+    assert woken == []
+    handover.hand_over([(index, Result(None)) for index in range(2)], [])
+    assert not handover.is_awaited
+    assert handover.sleep_until_asked(handover.progress, False)
+    handover.drop(0)
+    assert woken == ["woken"]
+    assert not handover.sleep_until_asked((2, 2), False)  # taken meanwhile
+    assert handover.sleep_until_asked(handover.progress, False)
+    handover.drop(1)
+    handover.wait_for(2)
+    assert woken == ["woken"] * 3
+    assert handover.is_awaited
+    assert not handover.sleep_until_asked(handover.progress, False)  # it waits meanwhile
+    handover.sleep()
+    handover.wait_for(2)
+    assert woken == ["woken"] * 3
+    handover.ask({})
+    assert not handover.is_awaited

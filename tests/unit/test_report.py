@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from workers.batch.memory_limit import DoesNotFit
 from workers.engine.bounds import Load
 from workers.engine.executor import Death, Stuck
-from workers.engine.report import given_up, how, not_started, what_to_lower
+from workers.engine.report import does_not_fit, given_up, how, not_started, waits_for_memory, what_to_lower
 from workers.errors import JobTimeoutError, WorkerDiedError
 from workers.limits import Limit
 
@@ -86,3 +87,42 @@ def test_workers_that_do_not_start() -> None:
 )
 def test_what_takes_most_of_the_memory(max_rss: int, load: Load, text: str) -> None:
     assert text in what_to_lower(max_rss, load, Limit(400 * MB, "a group"))
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "held", "available", "num_workers", "text"),
+    [
+        (250, 0, 140, 2, "Make the batches smaller"),
+        (
+            100,
+            100,
+            60,
+            2,
+            "The loop holds batches of 100 MB in all: let go of them earlier, or make",
+        ),
+        (100, 20, 60, 2, "Lower nb_workers, of which there are 2, or make the batches smaller"),
+        (100, 20, 60, 1, "Make the batches smaller"),
+        (100, 20, -5, 1, "Make the batches smaller"),
+    ],
+)
+def test_a_batch_that_does_not_fit(nbytes: int, held: int, available: int, num_workers: int, text: str) -> None:
+    cause = DoesNotFit("short", nbytes * MB)
+    cause.__cause__ = ValueError("where it was")
+    load = Load(num_workers, 6, 10 * MB)
+    error = does_not_fit(2, 7, cause, held * MB, load, Limit(400 * MB, "a group"), available * MB)
+    assert type(error) is MemoryError
+    assert error.__cause__ is cause.__cause__
+    left = f"{nbytes * MB:,} bytes of shared memory do not fit into the {max(0, available)} MB that are left of 400 MB"
+    assert str(error).startswith(f"batch 7 of epoch 2: {left} (a group), though no other batch is ahead of the loop")
+    assert text in str(error)
+
+
+def test_a_batch_that_does_not_fit_where_no_limit_is_known() -> None:
+    error = does_not_fit(0, 1, DoesNotFit("short", MB), 0, LOAD, None, None)
+    assert "1,048,576 bytes of shared memory do not fit, though" in str(error)
+
+
+def test_a_batch_that_waits_for_memory() -> None:
+    text = waits_for_memory(0, 3, DoesNotFit("9 bytes do not fit", 9), LOAD)
+    assert "batch 3 of epoch 0 does not fit into memory now: 9 bytes do not fit. It waits until" in text
+    assert "At most 6 batches" in text

@@ -14,6 +14,14 @@ _FILES = (
 )
 
 
+class DoesNotFit(MemoryError):
+    """Shared memory of ``nbytes`` is more than is left now. Any other MemoryError is somebody else's."""
+
+    def __init__(self, text: str, nbytes: int = 0) -> None:
+        super().__init__(text)
+        self.nbytes = nbytes
+
+
 def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
     """Bytes that may still be taken; None: not known here."""
     found = [_of_machine(proc)]
@@ -23,12 +31,13 @@ def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | 
 
 
 def check_available(nbytes: int) -> None:
-    """Raise MemoryError, naming sizes, if ``nbytes`` are more than may still be taken."""
+    """Raise DoesNotFit, naming sizes, if ``nbytes`` are more than may still be taken."""
     available = available_nbytes()
     if available is not None and nbytes > available:
-        raise MemoryError(
+        raise DoesNotFit(
             f"{nbytes:,} bytes of shared memory do not fit: {max(0, available):,} bytes are left, of this machine or "
-            "within the limit of its control group"
+            "within the limit of its control group",
+            nbytes,
         )
 
 

@@ -42,7 +42,7 @@ def create(nbytes: int, name: str = "prefetch") -> int:
         name: what Linux shows in ``/proc/PID/fd``, as ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
 
     Raises:
-        MemoryError: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
+        DoesNotFit: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
         of.
     """
     if nbytes >= _LARGE_NBYTES:

@@ -85,6 +85,11 @@ class SlotReader:
         reference.number = number
         return lease  # type: ignore[no-any-return]
 
+    @property
+    def nbytes(self) -> int:
+        """Of all slots."""
+        return sum(map(len, self._buffers.values()))
+
     def take_freed(self) -> list[int]:
         """The slots that the consumer has let go of since the last call."""
         freed = list(self._copied)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import shared_memory
+from .memory_limit import DoesNotFit
 from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
 from .tree import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, flatten
 
@@ -102,7 +103,11 @@ class SlotWriter:
         # Sizes in steps of an eighth, so that batches of similar sizes can use each other's slots. Pages that
         # are never touched cost nothing.
         nbytes = _round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
-        descriptor = shared_memory.create(nbytes)
+        try:
+            descriptor = shared_memory.create(nbytes)
+        except DoesNotFit as error:
+            error.nbytes += sum(slot.nbytes for slot in self._job_slots)  # which are given back, and wanted again
+            raise
         try:
             slot = Slot(self._next_number, nbytes, shared_memory.attach(descriptor, nbytes))
         except BaseException:
@@ -128,6 +133,13 @@ class SlotWriter:
         self._free.extend([self._slots[number] for number in numbers])
         if self._free and self._peak.may_give_up(len(self._slots)):
             self._give_up(self._free.pop(0))
+
+    def give_up_free(self) -> None:
+        """Memory is short: keep nothing for later batches."""
+        self._look_at_kept()
+        for slot in self._free:
+            self._give_up(slot)
+        self._free.clear()
 
     def _look_at_kept(self) -> None:
         for slot in [slot for slot in self._kept if slot.lease is None or slot.lease() is None]:

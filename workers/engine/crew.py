@@ -97,7 +97,7 @@ class Crew:
         """A worker is in the job of sending ``running`` since ``since_ns`` (0, 0: in none)."""
         member = self.members[worker]
         member.running, member.since_ns = running, since_ns
-        if running:
+        if running in member.jobs or (running and member.is_wasted):  # else it has told of its end, and not yet left it
             member.unbegun_since_ns = 0
         elif member.jobs and not member.unbegun_since_ns:
             member.unbegun_since_ns = now_ns
@@ -127,6 +127,10 @@ class Crew:
     def may_go(self) -> list[int]:
         """Those that are retired and have finished."""
         return [worker for worker, member in self.members.items() if member.is_retired and not member.jobs]
+
+    def ready_workers(self) -> list[int]:
+        """Those that have loaded what they work on."""
+        return [worker for worker, member in self.members.items() if member.is_ready]
 
     def may_relieve(self) -> bool:
         """Whether it is worth looking soon at what the workers are in: one has nothing to do, or the others have

@@ -6,11 +6,15 @@ import logging
 import time
 from typing import Any
 
+from workers.batch.memory_limit import DoesNotFit
+
 from . import report
 from .delivery import Failure, Result
-from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started
+from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started, Trimmed
 from .handover import Handover, Outcomes
+from .memory import Memory
 from .passes import Ahead
+from .publishing import Publisher
 from .remote_errors import RemoteFailure, unpack
 from .rest import Rest
 from .schedule import Schedule
@@ -22,12 +26,21 @@ logger = logging.getLogger("workers")
 class Driver:
     """Runs in: the engine's thread. The schedule and the executor's events belong to it alone."""
 
-    def __init__(self, executor: Executor, schedule: Schedule, options: Options, handover: Handover) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        schedule: Schedule,
+        options: Options,
+        handover: Handover,
+        publisher: Publisher | None = None,
+    ) -> None:
         self._executor = executor
         self._schedule = schedule
         self._handover = handover
         self._watchdog = Watchdog(executor, schedule, options)
         self._rest = Rest(executor, schedule, self._watchdog)
+        self._publisher = publisher
+        self._memory = Memory(executor, schedule, handover)
         self._ahead: Ahead | None = None  # the pass that will come next
         self.fatal: BaseException | None = None  # why there is no point in going on
 
@@ -54,6 +67,8 @@ class Driver:
         self._ahead = ahead
         self._schedule.begin(epoch, length, is_open, order)
         self._executor.figures.bound = self._schedule.bound()
+        if self._publisher is not None:
+            self._publisher.begin(length, is_open)
 
     def cut(self) -> int:
         """Send no more of the pass being read. Returns: how many of its outcomes will come, or have."""
@@ -87,6 +102,8 @@ class Driver:
         for worker in self._schedule.may_go():
             self._executor.dismiss(worker)
             self._lose(worker)
+        if self._publisher is not None:
+            self._publisher.look()
         return self._patience()
 
     def _relieve(self) -> None:
@@ -105,12 +122,16 @@ class Driver:
         schedule = self._schedule
         self._look_ahead()
         self._deliver()
+        if schedule.parked and self._memory.look():
+            self._deliver()
         num_untaken = self._handover.num_untaken
         for worker, rows in schedule.plan(num_untaken):
             self._executor.send(worker, rows)
         self._cancel()
         if self._look_ahead():
             return False
+        if schedule.parked:
+            return self._memory.sleep()
         wanted = schedule.wanted_room()
         missing = 0 if wanted is None else wanted - schedule.room(num_untaken)
         if missing <= 0:  # nothing is left to send, or it is not room that is wanting
@@ -139,6 +160,8 @@ class Driver:
     def _patience(self) -> float | None:
         if self._handover.commands:
             return 0.0
+        if self._schedule.parked and (left_s := self._memory.left_s()) is not None:
+            return left_s
         if self._rest.is_resting:
             return self._rest.end_if_needed(self._handover.num_untaken)
         schedule, watchdog = self._schedule, self._watchdog
@@ -168,6 +191,8 @@ class Driver:
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
             self._rest.put_off()
+        elif isinstance(event, Trimmed):
+            self._memory.trimmed(event.worker, event.nbytes)
         elif isinstance(event, NotStarted):
             self._lose(event.worker)
         elif isinstance(event, Died):
@@ -215,5 +240,8 @@ class Driver:
         if isinstance(error, RemoteFailure):
             epoch, index = schedule.place_of(ticket)
             error = unpack(error, f"batch {index} of epoch {epoch}")
+        if isinstance(error, DoesNotFit):
+            self._memory.lacked(ticket, error)
+            return
         failure = Failure(error, schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(failure, job_ns, time.monotonic_ns()))

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from workers.errors import ClosedError, WorkerError
 from workers.figures.pool import PoolFigures
@@ -29,6 +29,7 @@ from .driver import Driver
 from .executor import Executor
 from .handover import Handover, Outcomes
 from .passes import Ahead
+from .publishing import Publisher
 from .reading import Reading
 from .schedule import Schedule
 from .watchdog import Options
@@ -46,14 +47,21 @@ def watch_for_exit() -> None:
     atexit.register(_is_exiting.set)
 
 
+MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
+
+
 class Engine:
     """One pool of workers, for as long as its front-end lives."""
 
-    def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
+    def __init__(
+        self, executor: Executor, schedule: Schedule, options: Options, publisher: MakePublisher | None = None
+    ) -> None:
+        """``publisher``: makes what publishes its figures; None: nobody does."""
         self.executor = executor
         self.schedule = schedule
         self.handover = Handover(executor.wake)
-        self._driver = Driver(executor, schedule, options, self.handover)
+        self._publisher = None if publisher is None else publisher(executor, schedule, self.handover)
+        self._driver = Driver(executor, schedule, options, self.handover, self._publisher)
         self.pid = os.getpid()
         self._is_closing = False
         self._is_closed = False
@@ -65,7 +73,7 @@ class Engine:
             self._is_closing = True
             self._is_started.set()
             if self._thread.ident is None:
-                executor.close()
+                self._close()
             else:
                 self._thread.join()
             raise
@@ -180,4 +188,9 @@ class Engine:
             self.handover.hint.put(None)
             self._is_closed = True
             self.handover.commands.clear()
-            self.executor.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.executor.close()
+        if self._publisher is not None:
+            self._publisher.close()

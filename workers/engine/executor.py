@@ -97,6 +97,13 @@ class Cancelled(NamedTuple):
     sending: int
 
 
+class Trimmed(NamedTuple):
+    """A worker keeps no memory for later jobs, as it was asked to."""
+
+    worker: int
+    nbytes: int  # of its batches that somebody still holds
+
+
 class NotStarted(NamedTuple):
     """A worker of which Started was told could not be made after all. It was in no job."""
 
@@ -109,7 +116,7 @@ class Fatal(NamedTuple):
     error: BaseException
 
 
-Event = Started | NotStarted | Ready | Done | Failed | Cancelled | Died | Fatal
+Event = Started | NotStarted | Ready | Done | Failed | Cancelled | Trimmed | Died | Fatal
 
 
 class Executor(Protocol):
@@ -142,6 +149,9 @@ class Executor(Protocol):
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         """Have a worker do these jobs."""
+
+    def trim(self, worker: int) -> None:
+        """Have a worker give up all memory that it keeps for later jobs, and then tell of it (Trimmed)."""
 
     def read(self, value: Any) -> Any:
         """The batch of a Done event."""

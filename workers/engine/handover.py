@@ -46,11 +46,13 @@ class Handover:
         # The consumer's:
         self.outcomes: Outcomes = {}  # {number: outcome} of the pass that it has asked for
         self.num_taken = 0  # of the same pass
+        self._waits_for = -1  # the number of the outcome that it last had to wait for
         self._woken_at = -1  # the number that it last woke the engine for
         # The engine's:
         self._handed = self.outcomes  # of the pass being read
         self._num_handed = 0
         self._wake_at = NEVER
+        self._is_to_tell = False  # the consumer is to wake it when it waits
         self._repeated: Outcomes = {}  # {index: outcome}, the one that was asked for again
 
     # -- the consumer
@@ -60,7 +62,7 @@ class Handover:
         woken after this."""
         before, self.outcomes = self.outcomes, outcomes
         before.clear()  # else an old iterator, which somebody may keep, would hold the batches
-        self.num_taken, self._woken_at = first, -1
+        self.num_taken, self._woken_at, self._waits_for = first, -1, -1
         if self.is_waiting:  # another thread, for the pass before
             self.hint.put(None)
 
@@ -70,6 +72,12 @@ class Handover:
         self.num_taken = number + 1
         if self.num_taken >= self._wake_at:
             self.wake_if_wanted()
+
+    def wait_for(self, number: int) -> None:
+        """The consumer has all outcomes before ``number``, which is not there, and goes on only with that."""
+        self._waits_for = number
+        if self._is_to_tell:
+            self._wake()
 
     def wake_if_wanted(self) -> None:
         """Wake the engine if it waits for what was taken."""
@@ -116,12 +124,26 @@ class Handover:
         """Another one when something was handed over, or taken."""
         return self._num_handed, len(self._handed)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the consumer has had to wait for what is handed over next: it has done with all before."""
+        return self._waits_for >= self._num_handed
+
+    def sleep_until_asked(self, progress: tuple[int, int], is_awaited: bool) -> bool:
+        """The engine wants to sleep until the consumer takes one more, or has to wait. False: it has, since it was as
+        far as ``progress`` and ``is_awaited``."""
+        self._wake_at = progress[0] - progress[1] + 1
+        self._is_to_tell = True  # first set, then compared
+        return (progress, is_awaited) == (self.progress, self.is_awaited)
+
     def sleep_without(self, room: int, num_untaken: int) -> bool:
         """The engine wants to sleep until the consumer has taken ``room`` of the ``num_untaken`` outcomes that there
         were. False: it has done so."""
+        self._is_to_tell = False
         self._wake_at = wake_at = self._num_handed - num_untaken + room  # first set, then compared
         return self._num_handed - len(self._handed) < wake_at
 
     def sleep(self) -> None:
         """The engine wants to sleep, whatever the consumer takes."""
+        self._is_to_tell = False
         self._wake_at = NEVER

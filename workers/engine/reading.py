@@ -50,6 +50,8 @@ class Reading:
         outcome = outcomes.get(number)
         if outcome is not None and os.getpid() == self.engine.pid:
             return outcome
+        if self._handover.outcomes is outcomes:
+            self._handover.wait_for(number)
         return self._wait(outcomes, number, timeout_s)
 
     def drop(self, number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from workers import limits
-from workers.batch.memory_limit import available_nbytes
+from workers.batch.memory_limit import DoesNotFit, available_nbytes
 from workers.errors import JobTimeoutError, WorkerDiedError, WorkerError, WorkerStartError, add_note
 from workers.limits import Limit
 
@@ -75,6 +75,42 @@ def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
     if num_workers > 1 and not is_one_too_much:
         return f"lower nb_workers, of which there are {num_workers} that hold up to {_mb(own)} each"
     return f"make the batches smaller, as one job alone took up to {_mb(max(own, batch_nbytes))}"
+
+
+def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: Load) -> str:
+    """The report of a batch that has to wait until the loop has let go of others."""
+    return (
+        f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop has let go of "
+        f"others. At most {load.num_batches} batches are made ahead of the loop; with a smaller max_queue_size fewer "
+        "have to wait"
+    )
+
+
+def does_not_fit(
+    epoch: int, index: int, cause: DoesNotFit, held: int, load: Load, limit: Limit | None, available: int | None
+) -> MemoryError:
+    """The error of a batch for which there is no memory, though nothing else is ahead of the loop.
+
+    Args:
+        held: bytes of batches that the loop has not let go of.
+    """
+    text = f"batch {index} of epoch {epoch}: {cause.nbytes:,} bytes of shared memory do not fit"
+    text += f" into the {_mb(max(0, available))} that are left" if available is not None else ""
+    text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
+    text += ", though no other batch is ahead of the loop any more. "
+    if limit is not None and cause.nbytes > limit.most // 2:
+        text += "Make the batches smaller"
+    elif held and held + max(0, available or 0) >= cause.nbytes:
+        text += f"The loop holds batches of {_mb(held)} in all: let go of them earlier, or make the batches smaller"
+    elif load.num_workers > 1:
+        text += f"Lower nb_workers, of which there are {load.num_workers}, or make the batches smaller"
+    else:
+        text += "Make the batches smaller"
+    error = MemoryError(text)
+    error.__cause__ = cause.__cause__
+    for note in getattr(cause, "__notes__", ()):
+        add_note(error, note)
+    return error
 
 
 def _mb(nbytes: int) -> str:

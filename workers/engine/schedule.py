@@ -14,8 +14,8 @@ Words:
 
 Invariants (asserted by :meth:`Schedule.check`):
 
-- each ticket below ``Passes.next`` and not yet delivered is in exactly one place: finished, to be sent again, or with
-  one worker;
+- each ticket below ``Passes.next`` and not yet delivered is in exactly one place: finished, to be sent again, parked
+  (see :mod:`workers.engine.parked`), or with one worker;
 - finished + with workers + to be sent again + delivered but not taken <= the bound, when something new is sent;
 - a pass is delivered once, whole, and in order (or as it comes, if not ``in_order``).
 """
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from .bounds import Bounds, Load
 from .crew import Crew, Member
 from .delivery import Delivery, Failure, Result
+from .parked import Parked
 from .passes import Pass, Passes
 
 
@@ -72,10 +73,10 @@ class Schedule:
         self._explain = explain or (lambda epoch, index, deaths, causes, load: RuntimeError(f"{deaths} {causes}"))
         self._delivery = Delivery(in_order, keeps_failed)
         self._bounds = Bounds(num_workers, max_queue_size)
-        self.bound, self.bundle = self._bounds.bound, self._bounds.bundle
+        self.bound, self.bundle, self.load = self._bounds.bound, self._bounds.bundle, self._bounds.load
         self._crew = crew = Crew()
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
-        self.ticket, self.take_back = crew.ticket, crew.take_back
+        self.ticket, self.take_back, self.ready_workers = crew.ticket, crew.take_back, crew.ready_workers
         self.resize, self.retire, self.may_go = self._bounds.resize, crew.retire, crew.may_go
         self._passes = passes = Passes()
         self.ahead, self.cut = passes.ahead, passes.cut
@@ -84,6 +85,7 @@ class Schedule:
         self._suspects: set[int] = set()  # tickets that were running when several workers died at once
         self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
         self._repeated: list[tuple[int, Any]] = []  # their (index, result)
+        self.parked = Parked(passes, self._delivery, self._bounds, self._again, self._repeats)
 
     # -- the consumer's side
 
@@ -127,6 +129,7 @@ class Schedule:
         self._suspects.clear()
         self._repeats.clear()
         self._repeated.clear()
+        self.parked.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
         """[(index, result)] that are the consumer's now, in the order of delivery."""
@@ -167,6 +170,8 @@ class Schedule:
         if self._deaths:
             self._deaths.pop(ticket, None)
             self._suspects.discard(ticket)
+        if ticket == self.parked.trying:
+            self.parked.fitted()
         if ticket in self._repeats:
             del self._repeats[ticket]
             current = self._passes.of(ticket)
@@ -181,6 +186,10 @@ class Schedule:
             return -1, -1
         at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
+
+    def epoch(self) -> int:
+        """Of the pass being read, or -1."""
+        return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
         """How often its job was begun before."""
@@ -220,15 +229,15 @@ class Schedule:
         return self.bound() - num_untaken - len(self._delivery.finished) - self._crew.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
-        """How much room it takes until something can be sent; None: nothing is left to send."""
-        if self._passes.is_all_sent:
+        """How much room it takes until something can be sent; None: nothing is left to send, or nothing may be."""
+        if self._passes.is_all_sent or self.parked:
             return None
         return 1 if self._crew.any_idle() else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int) -> list[Send]:
         """What to send now."""
         sends = self._resend()
-        if self._again or self._suspects:
+        if self._again or self._suspects or self.parked:
             return sends  # what the consumer waits for comes before what is new
         bundle = self.bundle()
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
@@ -286,12 +295,14 @@ class Schedule:
 
     def check(self) -> None:
         """Assert the invariants. For tests."""
-        out = [ticket for member in self._crew.members.values() for ticket in member.jobs.values()]
-        assert len(out) == self._crew.num_out, (out, self._crew.num_out)
-        everywhere = [
-            ticket for ticket in [*self._delivery.finished, *self._again, *out] if ticket not in self._repeats
-        ]
-        assert len(everywhere) == len(set(everywhere)), everywhere
-        if not self._passes.is_empty and self._delivery.in_order:
-            first = max(self._delivery.head, self._passes.current.first)
-            assert set(everywhere) == set(range(first, self._passes.next)), (everywhere, first, self._passes.next)
+        _check(self._crew, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
+
+
+def _check(crew: Crew, delivery: Delivery, passes: Passes, not_sent: list[int], repeats: dict[int, int]) -> None:
+    out = [ticket for member in crew.members.values() for ticket in member.jobs.values()]
+    assert len(out) == crew.num_out, (out, crew.num_out)
+    everywhere = [ticket for ticket in [*delivery.finished, *not_sent, *out] if ticket not in repeats]
+    assert len(everywhere) == len(set(everywhere)), everywhere
+    if not passes.is_empty and delivery.in_order:
+        first = max(delivery.head, passes.current.first)
+        assert set(everywhere) == set(range(first, passes.next)), (everywhere, first, passes.next)

@@ -17,7 +17,7 @@ from workers.job import seeding
 from workers.job.stages import begin_marks, stages
 
 from . import report
-from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Ready, Started, Stuck
+from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Ready, Started, Stuck, Trimmed
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -122,6 +122,9 @@ class ThreadExecutor:
     def send(self, worker: int, rows: list[JobRow]) -> None:
         for row in rows:
             self._threads[worker].inbox.put(row)
+
+    def trim(self, worker: int) -> None:
+        self._queue.put(Trimmed(worker, 0))  # its batches are the loop's own arrays
 
     def cancel(self, worker: int, sending: int) -> None:
         if worker in self._threads:

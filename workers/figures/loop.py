@@ -101,6 +101,11 @@ class LoopFigures:
         return copied
 
     @property
+    def last_ns(self) -> int:
+        """When the last batch was had, of a copy; 0: a pass has just begun."""
+        return self._last[0]
+
+    @property
     def spreads(self) -> tuple[Spread, Spread]:
         """Of (the waits, the steps), of a copy."""
         return self._wait.spread(), self._step.spread()

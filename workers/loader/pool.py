@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import time
 import weakref
 from collections.abc import Sequence as OrderOf
 from typing import NamedTuple
 
+from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine, AutoReading
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
+from workers.engine.publishing import Publisher
 from workers.engine.report import given_up, too_few_processes
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
@@ -98,7 +101,8 @@ class Pool:
         )
         options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
-            engine = Engine(self._executor(of._task(), nb_workers), schedule, options)
+            publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=settings.executor)
+            engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
         self._workers, self._sent_in = engine, self._num_passes
@@ -225,6 +229,11 @@ class Pool:
         self._parcel = None
         if self._workers is not None:
             self._finalizer.detach()
+
+
+def _name(of: Mapped) -> str:
+    """What it computes, in short."""
+    return short(of.source_split)
 
 
 def _explained(error: OSError, nb_workers: int) -> Exception:

@@ -33,10 +33,8 @@ _MAX_IN_RING = 64
 
 
 class ProcessExecutor:
-    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds.
-
-    ``modules`` are those that it names, to be imported once for all of them.
-    """
+    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds. ``modules`` are those
+    that it names, to be imported once for all of them."""
 
     def __init__(
         self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], modules: Iterable[str], figures: PoolFigures
@@ -88,6 +86,9 @@ class ProcessExecutor:
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         self._workers[worker].send(rows)
+
+    def trim(self, worker: int) -> None:
+        self._workers[worker].trim()
 
     def cancel(self, worker: int, sending: int) -> None:
         if worker in self._workers:

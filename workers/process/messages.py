@@ -5,7 +5,7 @@ wire, for there may be tens of thousands a second; they get their names where th
 
 ::
 
-    consumer -> worker     Load, Jobs, Stop
+    consumer -> worker     Load, Jobs, Trim, Stop
     worker -> consumer     Ready, Results, Logged
     consumer -> server     Attach; end of file: kill all workers, exit
     pool -> server         Fork, Signal, Detach; end of file: kill the pool's workers
@@ -31,6 +31,12 @@ class Jobs(NamedTuple):
     free: list[int]  # the worker's own slots that the consumer has let go, e.g. [0, 2]
     slots: list[tuple[int, int]]  # of the consumer's ring that the worker does not know yet, as (number, nbytes)
     gone: list[int]  # and those that are no more
+
+
+class Trim(NamedTuple):
+    """Memory is short: give up all that is kept for later jobs. The answer are Results without rows."""
+
+    free: list[int]  # as in Jobs
 
 
 class Stop(NamedTuple):

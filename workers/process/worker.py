@@ -28,7 +28,7 @@ from workers.job.stages import begin_marks, mark, stages
 from . import replica, surroundings
 from .channel import Channel
 from .logs import Outlet
-from .messages import Jobs, Load, Ready, Results, Stop
+from .messages import Jobs, Load, Ready, Results, Stop, Trim
 from .ring import InRing, RingReader
 from .status import StatusPage
 
@@ -66,6 +66,8 @@ class Worker:
                     self._jobs(message, files)
                 elif isinstance(message, Load):
                     self._load(message, files)
+                elif isinstance(message, Trim):
+                    self._trim(message)
                 elif isinstance(message, Stop):
                     return
 
@@ -102,6 +104,12 @@ class Worker:
         if self._rows:
             self._flush()
         self._page.rest()
+
+    def _trim(self, message: Trim) -> None:
+        self._writer.release(message.free)
+        self._writer.give_up_free()
+        give_back_freed_memory()
+        self._flush()
 
     def _job(self, row: JobRow) -> tuple[int, int, Any]:
         """Do a job: its row of the Results."""
@@ -200,6 +208,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 16 << 20)
+
+
+def give_back_freed_memory() -> None:
+    """Have malloc give to others what :func:`keep_freed_memory` has had it keep."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def die_with_parent(parent: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.batch.slot_reader import SlotReader
 from workers.batch.slots import PlainPlaced
-from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck
+from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck, Trimmed
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
@@ -71,6 +71,10 @@ class WorkerHandle:
                 plain.append(tuple(row))
         self._transmit(messages.Jobs(plain, self._reader.take_freed(), slots, self._known.take_gone()), files)
 
+    def trim(self) -> None:
+        """Have it give up all memory that it keeps for later jobs."""
+        self._transmit(messages.Trim(self._reader.take_freed()), [])
+
     def stop(self) -> None:
         """Ask it to end, and to begin nothing more."""
         self.page.cancel(2**62)
@@ -83,6 +87,8 @@ class WorkerHandle:
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """What a message of results tells. Closes ``files``."""
         self._reader.learn(results.slots, results.gone, results.layouts, files)
+        if not results.rows:
+            return [Trimmed(self.name, self._reader.nbytes)]
         events: list[Event] = []
         details = {sending: Detail(self.number, start_ns, stages) for sending, start_ns, stages in results.details}
         for sending, job_ns, what in results.rows:
