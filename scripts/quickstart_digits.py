@@ -12,17 +12,16 @@ import os
 import sys
 from collections.abc import Iterator
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
-from tqdm import tqdm
 
 from sampler import Augmenter, SingleShotMemorySampler
-from workers import current_rng
+from workers import Report, current_rng
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -103,10 +102,10 @@ class Run(NamedTuple):
     encoder: Any
     losses: list[float]
     batches_per_second: float
-    waiting: float  # share of the time
+    report: Report
 
 
-def train(images: Array, nb_workers: int | None, epochs: int) -> Run:
+def train(images: Array, nb_workers: int | Literal["auto"], epochs: int) -> Run:
     sampler = SingleShotMemorySampler(
         images, TwoViews(), class_per_batch=DIGITS_PER_BATCH, steps_per_epoch=STEPS_PER_EPOCH, seed=SEED
     )
@@ -122,23 +121,24 @@ def train(images: Array, nb_workers: int | None, epochs: int) -> Run:
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
-    losses, seconds, waited = [], 0.0, 0.0
+    losses, seconds = [], 0.0
     with sampler.prefetch(nb_workers=nb_workers) as batches:
         for epoch in range(epochs):
             start = perf_counter()
-            progress = tqdm(batches, f"nb_workers={batches.nb_workers}, epoch {epoch + 1}/{epochs}", leave=False)
+            progress = batches.progress(desc=f"nb_workers={nb_workers}, epoch {epoch + 1}/{epochs}", leave=False)
             for x, y in progress:
                 losses.append(float(train_step(tf.constant(x), tf.constant(y))))
                 progress.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
             if 0 < epoch < EPOCHS_COMPARED:
                 seconds += perf_counter() - start
-                waited += batches.metadata.time_to_get_next_batch  # the time inside next()
-    num_timed = STEPS_PER_EPOCH * (EPOCHS_COMPARED - 1)
-    run = Run(encoder, losses, num_timed / seconds, waited / seconds)
+        report = batches.report()
+    run = Run(encoder, losses, STEPS_PER_EPOCH * (EPOCHS_COMPARED - 1) / seconds, report)
+    waiting = report.wait.total / report.seconds
     print(
-        f"nb_workers={batches.nb_workers}: {run.batches_per_second:5.1f} batches a second, "
-        f"{run.waiting:3.0%} of the time waiting for data"
+        f"nb_workers={nb_workers}: {run.batches_per_second:5.1f} batches a second, waiting {waiting:3.0%} of the time"
     )
+    for choice in report.choices:
+        print(f"  chosen: {choice}")
     return run
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     print(f"{len(trained)} digits to train on, {len(held_out)} held out; {2 * DIGITS_PER_BATCH} views a batch")
 
     serial = train(images[trained], 0, EPOCHS_COMPARED)
-    run = train(images[trained], None, EPOCHS)
+    run = train(images[trained], "auto", EPOCHS)
     print(f"{run.batches_per_second / serial.batches_per_second:.2f} times as fast")
     print("same loss at every step:", run.losses[: len(serial.losses)] == serial.losses)
 
@@ -182,6 +182,8 @@ def main() -> None:
                 for f in (lambda x: x.reshape(len(x), -1), embed)
             )
             print(f"  {num_labelled:4} labelled, {name:<39} {raw:6.1%}      {embedded:6.1%}")
+    print(f"\n{run.report.verdict}")
+    print(f"Where the time went: {run.report.plot('quickstart.png').resolve()}")
     print(f"\n{perf_counter() - begin:.0f} s")
 
 

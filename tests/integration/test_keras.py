@@ -61,6 +61,12 @@ class Recorder(keras.Model):  # type: ignore[misc]
         return [int(batch[0, column]) for batch in self.seen[of]]
 
 
+@pytest.fixture
+def has_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sequence that fit is given as it is has a worker at once, not when it pays."""
+    monkeypatch.setattr("workers.loader.fit.NB_WORKERS", 1)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _tensorflow_is_started() -> None:
     """So that its descriptors are there before the police look."""
@@ -109,6 +115,7 @@ def test_every_batch_once(kind: str, shuffle: bool) -> None:
         assert sequence.epoch == 3
 
 
+@pytest.mark.usefixtures("has_workers")
 @pytest.mark.parametrize("kind", ["sequence", "prefetch", "map"])
 def test_in_the_workers(kind: str) -> None:
     """All jobs are done by processes of the pool."""
@@ -359,6 +366,7 @@ def test_a_fit_after_a_loop_left_in_the_middle() -> None:
     assert model.column(1) == [1] * LENGTH
 
 
+@pytest.mark.usefixtures("has_workers")
 def test_what_cannot_be_sent(caplog: Any) -> None:
     """Is computed here, which the log says."""
     model = Recorder()
@@ -368,6 +376,7 @@ def test_what_cannot_be_sent(caplog: Any) -> None:
     assert ".lock cannot be sent to worker processes" in caplog.text
 
 
+@pytest.mark.usefixtures("has_workers")
 def test_nobody_holds_it_any_more() -> None:
     """The pool of a sequence that was given to Keras as it is ends with the sequence."""
     sequence = Telling()
@@ -430,6 +439,7 @@ class Delegating(Sequence):
         return x + 100, y
 
 
+@pytest.mark.usefixtures("has_workers")
 @pytest.mark.parametrize("kind", [Ported, Mixed, First])
 def test_other_ways_to_write_a_sequence(kind: Any) -> None:
     model = Recorder()

@@ -54,8 +54,13 @@ def test_cores(tmp_path: Path, groups: str, files: Files, cores: int) -> None:
 
 
 def test_workers_by_default() -> None:
+    """As they pay; where what is read here is sent to workers, one for each core but that of the loop."""
     with prefetch([1]) as batches:
-        assert batches.nb_workers == max(1, limits.cores() - 1)
+        assert batches.nb_workers == "auto"
+        assert batches.report().nb_workers == 0
+    with prefetch(iter([1])) as batches:
+        assert len(list(batches)) == 1
+        assert batches.report().nb_workers == max(1, limits.cores() - 1)
 
 
 @pytest.mark.parametrize(

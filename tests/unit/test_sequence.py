@@ -146,8 +146,8 @@ def _returns(value: Any) -> Callable[[Any], Any]:
 
 
 BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: prefetch([1], -1), ValueError, "nb_workers must be an integer >= 0, not -1"),
-    (lambda: prefetch([1], 1.5), TypeError, "nb_workers must be an integer >= 0, not 1.5"),
+    (lambda: prefetch([1], -1), ValueError, 'nb_workers must be an integer >= 0 or "auto", not -1'),
+    (lambda: prefetch([1], 1.5), TypeError, 'nb_workers must be an integer >= 0 or "auto", not 1.5'),
     (lambda: prefetch([1], True), TypeError, "nb_workers must be"),
     (lambda: prefetch([1], 1, 0), ValueError, "max_queue_size must be None or an integer >= 1, not 0"),
     (lambda: prefetch([1], 1, "3"), TypeError, "max_queue_size must be"),

@@ -8,16 +8,19 @@ from typing import Any
 from workers.for_keras import adapter
 from workers.job.task import Task
 from workers.sequence.base import Sequence
+from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock
 
 from .sequence_map import SequenceMap
+
+NB_WORKERS: NbWorkers = "auto"
 
 
 class FitFront(SequenceMap):
     """The workers of a Sequence, which owns them: so it is held weakly. Their epochs are its own."""
 
     def __init__(self, sequence: Sequence) -> None:
-        super().__init__(sequence, "auto")
+        super().__init__(sequence, NB_WORKERS)
 
     @property
     def source_split(self) -> Any:

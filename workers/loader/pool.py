@@ -68,6 +68,7 @@ class Pool:
         self.begun = (0.0, "")
         self._of = weakref.ref(of)
         self._settings = settings
+        self._nb_workers = nb_workers or 0
         self._figures = figures
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
@@ -85,6 +86,11 @@ class Pool:
         else:
             self.engine = self._start(nb_workers)
             self._why = f"{count(nb_workers, 'worker')} had to be started"
+
+    @property
+    def nb_workers(self) -> int:
+        """Workers that its jobs are run by now."""
+        return self.engine.nb_workers if isinstance(self.engine, AutoEngine) else self._nb_workers
 
     # -- workers
 

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from workers import limits
-from workers.engine.auto import AutoEngine
 from workers.figures.figures import Figures
 from workers.figures.pool import Lane
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
@@ -31,9 +30,8 @@ class Reports:
 
     @property
     def _num_running(self) -> int:
-        """Workers that its jobs are run by now."""
-        engine = None if self._pool is None else self._pool.engine
-        return engine.nb_workers if isinstance(engine, AutoEngine) else int(self._num_workers())
+        """Workers that its jobs are run by now, or will be."""
+        return int(self._num_workers() if self._pool is None else self._pool.nb_workers)
 
 
 def _report(of: SequenceMap) -> Report:

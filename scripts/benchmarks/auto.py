@@ -1,0 +1,193 @@
+"""What ``nb_workers="auto"`` chooses, and how near it comes to the best fixed number of workers, found by trying all.
+
+Each loop is timed whole, from where the pool is made, and in its second half, when all has settled. The plain loop is
+``for batch in sequence``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import command, core
+from benchmarks.core import Numbers, Round, Settings, Target, Way
+
+_FIXED = ("0", "1", "2", "4")
+_LENGTH = 10**7
+
+
+class Work(NamedTuple):
+    """What the jobs and the loop of a workload do, in seconds."""
+
+    job: float = 0.0  # of computing
+    waiting: float = 0.0  # of a job, for something else
+    step: float = 0.0  # of the loop, computing
+    pause: float = 0.0  # of the loop, while an accelerator computes
+    burst: int = 1  # so many batches between two pauses
+    shape: tuple[int, ...] = (1024,)
+    epoch: int = _LENGTH  # batches in an epoch
+    module: str = ""  # that the sequence's module imports
+    cores: int = 0  # that the program may use; 0: all
+    is_fit: bool = False  # of a small model, in the place of the loop
+
+
+WORKLOADS = {
+    "light": ("light jobs: 1 ms, and a step of 4 ms", Work(job=0.001, step=0.004)),
+    "heavy": ("heavy jobs: 10 ms, and a step of 1 ms", Work(job=0.01, step=0.001)),
+    "even": ("as long as each other: 5 ms and 5 ms", Work(job=0.005, step=0.005)),
+    "bursty": ("50 batches at once, then 0.2 s of pause", Work(job=0.004, pause=0.2, burst=50)),
+    "slow": ("a slow loop: jobs of 5 ms, an accelerator for 50 ms", Work(job=0.005, pause=0.05)),
+    "tiny": ("tiny batches: 4 KB that take 5 us", Work()),
+    "small": ("small jobs: 0.2 ms", Work(job=0.0002)),
+    "waiting": ("jobs that wait 20 ms for a network", Work(waiting=0.02, step=0.001)),
+    "large": ("38.5 MB", Work(shape=(64, 224, 224, 3))),
+    "short": ("short epochs: 20 batches of 2 ms", Work(job=0.002, step=0.001, epoch=20)),
+    "tensorflow": ("a module that imports TensorFlow: jobs of 5 ms", Work(job=0.005, module="tensorflow")),
+    "core": ("one core: jobs of 5 ms, an accelerator for 5 ms", Work(job=0.005, pause=0.005, cores=1)),
+    "crowded": ("one core: jobs of 5 ms, a step of 5 ms", Work(job=0.005, step=0.005, cores=1)),
+    "fit": ("model.fit of a small model: jobs of 3 ms", Work(job=0.003, is_fit=True, shape=(32, 64), epoch=200)),
+}
+
+
+def compute(seconds: float) -> None:
+    """Have a core for so long."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def sequence(work: Work) -> Any:
+    """The workload as a Sequence."""
+    from workers import Sequence
+
+    class Workload(Sequence[Any]):
+        def __len__(self) -> int:
+            return work.epoch
+
+        def __getitem__(self, index: int) -> Any:
+            if work.job:
+                compute(work.job)
+            if work.waiting:
+                time.sleep(work.waiting)
+            batch = np.full(work.shape, index, np.float32)
+            return (batch, np.zeros(len(batch), np.int32)) if work.is_fit else batch
+
+    if work.module:
+        importlib.import_module(work.module)
+        Workload.module = importlib.import_module(work.module)  # type: ignore[attr-defined]
+    return Workload(seed=1)
+
+
+def _loop(batches: Any, work: Work, until: float) -> Iterator[float]:
+    """When each batch was had and worked with."""
+    number = 0
+    while True:
+        for _ in batches:
+            number += 1
+            if work.step:
+                compute(work.step)
+            if work.pause and number % work.burst == 0:
+                time.sleep(work.pause)
+            now = time.perf_counter()
+            yield now
+            if now > until:
+                return
+
+
+class _Over(Exception):
+    """The time of a fit is over."""
+
+
+def _fit(batches: Any, until: float) -> list[float]:
+    """When each step of a fit had ended."""
+    import keras
+
+    times: list[float] = []
+
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            times.append(time.perf_counter())
+            if times[-1] > until:
+                raise _Over
+
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64, "relu"), layers.Dense(10)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with contextlib.suppress(_Over):
+        model.fit(batches, epochs=1000, verbose=0, callbacks=[Clock()], shuffle=False)
+    return times
+
+
+def _serial(source: Any, work: Work) -> Any:
+    """The sequence itself; for fit, which would give it workers, without any."""
+    return source.prefetch(nb_workers=0) if work.is_fit else source
+
+
+def _measure(work: Work, way: str, settings: Settings) -> Numbers:
+    if work.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: work.cores])
+    if work.is_fit:
+        importlib.import_module("keras")
+    source = sequence(work)
+    start = time.perf_counter()
+    until = start + settings.seconds
+    batches = (
+        _serial(source, work) if way == "plain" else source.prefetch(nb_workers="auto" if way == "auto" else int(way))
+    )
+    times = _fit(batches, until) if work.is_fit else list(_loop(batches, work, until))
+    numbers = {"whole": len(times) / (times[-1] - start)}
+    half = start + settings.seconds / 2
+    late = [each for each in times if each >= half]
+    numbers["settled"] = (len(late) - 1) / (late[-1] - late[0]) if len(late) > 1 else 0.0
+    if way != "plain":
+        numbers["workers"] = batches.report().nb_workers
+        batches.close()
+    return numbers
+
+
+def _job(label: str, work: Work) -> core.Job:
+    labels = {"plain": "plain loop", **{each: f"nb_workers={each}" for each in _FIXED}, "auto": 'nb_workers="auto"'}
+    ways = {key: Way(text, functools.partial(_measure, work, key)) for key, text in labels.items()}
+    return core.Job(label, ways)
+
+
+JOBS = {key: _job(label, work) for key, (label, work) in WORKLOADS.items()}
+NAMES = {"whole": "batches/s, whole loop", "settled": "second half", "workers": "workers at the end"}
+
+
+def _of_best(job: str) -> Callable[[Round], float]:
+    return lambda r: r(job, "auto", "settled") / r.best(job, _FIXED, "settled")
+
+
+def _of_plain(job: str) -> Callable[[Round], float]:
+    return lambda r: r(job, "auto", "whole") / r(job, "plain", "whole")
+
+
+def _more(job: str) -> Callable[[Round], float]:
+    """Workers that auto has more than the least fixed number that comes within 5 % of the best."""
+
+    def more(r: Round) -> float:
+        best = r.best(job, _FIXED, "settled")
+        enough = [int(way) for way in _FIXED if r(job, way, "settled") >= 0.95 * best]
+        return r(job, "auto", "workers") - min(enough)
+
+    return more
+
+
+TARGETS = (
+    *[Target(f"{key}: settled, x the best fixed number", _of_best(key), ">=", 0.95) for key in WORKLOADS],
+    *[Target(f"{key}: whole, x the plain loop", _of_plain(key), ">=", 1.0) for key in WORKLOADS],
+    *[Target(f"{key}: workers more than the best fixed number", _more(key), "<=", 0) for key in WORKLOADS],
+)
+
+SUITE = core.Suite(__file__, JOBS, NAMES, TARGETS)
+
+if __name__ == "__main__":
+    command.main(SUITE, command.parser_of(SUITE, __doc__, seconds=8.0, deadline_s=120.0))
