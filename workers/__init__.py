@@ -20,8 +20,11 @@ The rooms, each of which knows only those before it:
 - ``limits``: how much memory, how many processes and cores there are for us, in a container too.
 - ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
+- ``figures``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
+  on which a pool publishes them.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``rest`` ends workers
-  that have nothing to do, ``serial`` has no workers.
+  that have nothing to do, ``parked`` has batches wait for memory, ``serial`` has no workers. ``auto`` has as many as
+  pay, of which ``chooser`` decides.
 - ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
   changed in it (``watch``, ``kept_back``), what the program has set for itself (``surroundings``), what goes
   ``by_value``, items of streams (``ring``), log records (``logs``), the server with its imports (``preload``), the
@@ -30,6 +33,7 @@ The rooms, each of which knows only those before it:
 - ``sequence``: what a user writes and where it stands: clock, position, pass, state, how it shows itself (``looks``),
   and what is made of it.
 - ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
+- ``top``: ``python -m workers.top``, which reads the pages of ``figures`` from outside.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and
 what they mean, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
