@@ -150,14 +150,15 @@ WORKERS = [
     lane(0, pid=4711, jobs=10, busy_ns=S, epoch=3, index=19, since_ns=T + S),
     lane(1, state="ended", restarts=2),
 ]
-BEFORE = at(0, workers=[lane(0), lane(1)], since=time.time())
-AFTER = at(2, batches=40, nbytes=2468 * MB, wait_ns=S // 5, workers=WORKERS, since=time.time() - 7300, choice="3, as")
+BEFORE = at(0, workers=[lane(0), lane(1)])
+AFTER = at(2, batches=40, nbytes=2468 * MB, wait_ns=S // 5, workers=WORKERS, choice="3, as")
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 300])
 def test_a_pool_on_screens_of_any_width(width: int) -> None:
     uses = {4711: Use(1.034, 33 * MB)}
-    lines = drawn([Shown(AFTER, rates(BEFORE, AFTER), uses)], width)
+    after: Any = {**AFTER, "since": time.time() - 7200}
+    lines = drawn([Shown(after, rates(BEFORE, AFTER), uses)], width)
     assert max(map(len, lines)) <= width
     text = " ".join(" ".join(lines).split())
     for part in ("publishing.py pid", "epoch 3 batch 17/40 20.0 batches/s 1,234 MB/s", "queue 5/8", "as"):

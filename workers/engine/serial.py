@@ -13,7 +13,7 @@ from workers.errors import ClosedError, add_note, presentable
 from workers.figures.pool import PoolFigures
 from workers.figures.timeline import LOOP
 from workers.job import seeding
-from workers.job.cores import Cores
+from workers.job.cores import OfJob
 from workers.job.stages import begin_marks, end_marks, stages
 
 from .delivery import Failure
@@ -22,7 +22,7 @@ from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
 
-_DETAILED_NS = 4_000_000  # between two jobs that are looked at in detail: a look costs 15 us
+_DETAILED_NS = 4_000_000  # between two jobs that are looked at in detail: a look costs 5 us
 
 
 def run_here(
@@ -85,15 +85,12 @@ class SerialEngine:
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
             return run_here(self.task, row, self.stream, None, True)
-        self._detailed_ns, marks, cores = start_ns, begin_marks(), Cores()
-        before = cores.use()
+        self._detailed_ns, marks, cores = start_ns, begin_marks(), OfJob()
         try:
             succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True)
         finally:
             end_marks()
-            used = cores.use().since(before)
-            cores.close()
-        self.figures.finished_here(job_ns, used)
+        self.figures.finished_here(job_ns, cores.use(job_ns))
         self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, start_ns + job_ns))
         try:
             return succeeded, value, job_ns

@@ -97,7 +97,7 @@ class PoolFigures:
         """The loop's own process has finished a job."""
         self.num_jobs += 1
         self.jobs.note(job_ns)
-        self._add(Use(min(cores.had, job_ns), cores.wanted), job_ns)  # other threads compute meanwhile
+        self._add(cores, job_ns)
 
     def _add(self, cores: Use, of_ns: int) -> None:
         self.cores = Use(self.cores.had + cores.had, self.cores.wanted + cores.wanted)

@@ -18,6 +18,30 @@ class Use(NamedTuple):
         return Use(self.had - before.had, self.wanted - before.wanted)
 
 
+class OfJob:
+    """What one job, in the thread that makes this, has of the cores: as far as is known without opening a file, which a
+    Ctrl-C could leave open. If the thread has never let go of a core by itself, it wanted one all the time."""
+
+    def __init__(self) -> None:
+        self._had_ns = time.process_time_ns()
+        self._lets = _num_lets()
+
+    def use(self, job_ns: int) -> Use:
+        """Behind the job, which took ``job_ns``."""
+        had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads compute meanwhile
+        return Use(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
+
+
+def _num_lets() -> int:
+    """How often this thread has let go of a core by itself; -1: not known."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    except (ImportError, AttributeError):  # not of every platform
+        return -1
+
+
 class Cores:
     """Of the process, and of the thread that makes this. A look takes 2 us."""
 
