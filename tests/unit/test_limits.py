@@ -58,9 +58,10 @@ def test_workers_by_default() -> None:
     with prefetch([1]) as batches:
         assert batches.nb_workers == "auto"
         assert batches.report().nb_workers == 0
-    with prefetch(iter([1])) as batches:
-        assert len(list(batches)) == 1
-        assert batches.report().nb_workers == max(1, limits.cores() - 1)
+    for collate_fn, number in ((None, 0), (str, max(1, limits.cores() - 1))):
+        with prefetch(iter([1]), collate_fn=collate_fn) as batches:
+            assert len(list(batches)) == 1
+            assert batches.report().nb_workers == number
 
 
 @pytest.mark.parametrize(

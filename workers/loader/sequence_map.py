@@ -164,8 +164,8 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             self.job_timeout,
         )
         nb_workers = None if self._is_auto else self._num_workers()
-        if nb_workers is None and not self._is_indexed:  # what is read here is sent to workers at once
-            nb_workers = limits.default_nb_workers()
+        if nb_workers is None and not self._is_indexed:  # read here: for the functions there are workers at once
+            nb_workers = limits.default_nb_workers() if self._jobs()[1] else 0
         self._pool = Pool(self, nb_workers, least_workers(self), settings, self._figures)
 
     def _stop_workers(self) -> None:
