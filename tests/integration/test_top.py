@@ -59,6 +59,52 @@ def test_a_table_in_a_pipe(start: Callable[..., Program]) -> None:
     assert "\x1b" not in out
 
 
+LOOP = """
+import os, threading, time
+from workers import Sequence
+
+class Crops(Sequence):
+    def __len__(self):
+        return 1_000_000
+
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return index
+
+threading.Thread(target=lambda: (input(), os._exit(0)), daemon=True).start()
+with Crops(seed=1).prefetch(nb_workers=2) as batches:
+    for batch in batches:
+        if batch == 20:
+            print(os.getpid(), flush=True)
+"""
+
+
+def test_a_real_pool() -> None:
+    """What a front-end's pool does is shown, and looking changes nothing."""
+    program = subprocess.Popen(
+        [sys.executable, "-c", LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    try:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        code, out, errors = top(pid)
+        assert (code, errors) == (0, "")
+        lines = [" ".join(line.split()) for line in out.splitlines()]
+        assert lines[0].startswith(f"-c pid {pid} <Crops: 1,000,000 batches, epoch 0> nb_workers 2 (process)"), lines
+        assert lines[1].startswith("epoch 0 batch "), lines
+        lanes = [line.split() for line in lines[3:5]]
+        assert [lane[0] for lane in lanes] == ["0", "1"]
+        assert all(lane[2] == "ready" for lane in lanes), lines
+        assert all(_parent_of(int(lane[1])) for lane in lanes)
+        assert program.poll() is None
+    finally:
+        program.communicate("\n", timeout=PATIENCE_S)
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_all_programs_of_this_user(start: Callable[..., Program]) -> None:
     programs = [start(), start()]
     for arguments in ([], ["--once"]):
