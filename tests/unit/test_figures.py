@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -51,7 +53,8 @@ def test_loop(lengths: list[int]) -> None:
             if draw.random() < 0.01:
                 loop.totals()
     steps = sum(max(0, length - 1) for length in lengths)
-    assert loop.totals() == Totals(sum(lengths), 2 * sum(lengths), 10 * steps, 3 * sum(lengths))
+    passes, batches = sum(length > 0 for length in lengths), sum(lengths)
+    assert loop.totals() == Totals(batches, 2 * batches, 10 * steps, 3 * batches, passes, 2 * passes)
     copy = loop.copy()
     wait, step = copy.spreads
     assert (wait.count, step.count) == (sum(lengths), steps)
@@ -62,13 +65,70 @@ def test_loop(lengths: list[int]) -> None:
     assert all(each.got_ns - each.asked_ns == 2 and each.num_ready == 3 for each in kept)
 
 
+@pytest.mark.parametrize("of", ["durations", "loop"])
+def test_who_reads_while_others_write_misses_nothing(of: str) -> None:
+    durations, loop, total = Durations(), LoopFigures(), 400_000
+    is_over = threading.Event()
+
+    def write() -> None:
+        for at in range(1, total + 1):
+            if of == "durations":
+                durations.note(1000)
+                durations.tidy()
+            else:
+                loop.note(at, at + 1, 0)
+        is_over.set()
+
+    before, interval = 0, sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while not is_over.is_set():
+            copy = loop.copy()
+            spread = durations.spread() if of == "durations" else copy.spreads[0]
+            assert before <= spread.count <= total
+            before = spread.count
+            if of == "loop":
+                assert copy.totals().num_batches == spread.count
+            else:
+                assert round(spread.total * 1e6) == spread.count
+    finally:
+        thread.join()
+        sys.setswitchinterval(interval)
+
+
+def test_all_passes_count_also_those_that_are_not_kept() -> None:
+    loop = LoopFigures()
+    for epoch in range(200):
+        loop.begin(epoch, 0.5, "")
+        loop.note(1000 * epoch + 1, 1000 * epoch + 11, 0)
+    copy = loop.copy()
+    assert (copy.begins, copy.totals()) == (100.0, Totals(200, 2000, 0, 0, 200, 2000))
+    assert [start.epoch for start in copy.starts()] == [*range(136, 200)]
+
+
+def test_a_worker_is_busy_from_when_it_is_ready() -> None:
+    pool = PoolFigures()
+    pool.started(0, 4711)
+    lane = pool.lanes[0]
+    assert lane.ready_ns(2**62) == 0
+    pool.ready(0)
+    assert lane.ready_ns(lane.since_ns + 7) == 7
+    assert lane.ready_ns(lane.since_ns - 7) == 0
+    pool.ended(0, "killed")
+    assert 0 < lane.ready_ns(0) == lane.alive_ns == lane.ready_ns(2**62)
+    pool.started(0)
+    assert lane.ready_ns(2**62) == lane.alive_ns
+
+
 def test_a_copy_changes_nothing() -> None:
     loop = LoopFigures()
     loop.begin(0, 0.0, "")
     loop.note(1, 2, 0)
     loop.copy()
     loop.note(5, 7, 0)
-    assert loop.totals() == Totals(2, 3, 3, 0)
+    assert loop.totals() == Totals(2, 3, 3, 0, 1, 1)
 
 
 def test_stages() -> None:

@@ -47,24 +47,38 @@ def of(**changes: Any) -> str:
         ({"nb_workers": 0}, ["Not input-bound", "it needs no workers"]),
         ({"num_batches": 3}, ["Too early to say: the loop has had 3 batches"]),
         ({"num_batches": 1}, ["Too early to say: the loop has had 1 batch."]),
+        ({"job": 0.1}, ["Not input-bound", "4 workers would do"]),
+        ({"begins": 4.0}, ["Start-up: of 4.02 s", "4.01 s went by before the first batch."]),
         (
             {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
-            ["Input-bound: the loop waited 38 % of the time", "A job takes 21 ms", "(augmenter: 13 % of it)"],
+            ["Input-bound: the loop waited 38 % of the time", "A job takes 21 ms on average (augmenter: 13 % of it)."],
         ),
         (
             {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
-            ["every 5 ms: 5 workers would keep up; this machine has 8 cores."],
+            ["own work takes 5 ms a batch, with which 5 workers would keep up; this machine has 8 cores."],
         ),
         ({"wait": 30.0, "job": 0.1, "median_job": 0.1, "busy": 0.98}, ["20 workers would", "A faster augmenter"]),
         (
             {"wait": 4.0, "nb_workers": 0, "busy": 0.0},
-            ["computes its batches itself: a job takes 4 ms", "1 worker would"],
+            ["It computes its batches itself, each in 4 ms on average", "1 worker would keep up; this machine"],
         ),
         (
             {"wait": 2.2, "slowest": Slow(3, 17, 2.1), "slow": 2.12},
             ["Batch 17 of epoch 3 took 2.1 s", "median is 4 ms"],
         ),
+        (
+            {"wait": 4.0, "nb_workers": 0, "busy": 0.0, "queues": 0.5, "computes": 0.1},
+            ["It computes its batches itself"],
+        ),
         ({"wait": 2.2, "is_bound_given": True, "bound": 1, "busy": 0.3}, ["max_queue_size=1", "give 10 or more"]),
+        (
+            {"wait": 2.2, "is_bound_given": True, "bound": 1, "slowest": Slow(3, 17, 0.06), "slow": 0.3, "busy": 0.3},
+            ["max_queue_size=1"],
+        ),
+        (
+            {"wait": 4.0, "is_bound_given": True, "bound": 1, "busy": 0.98},
+            ["own work takes 5 ms a batch, with which 4 workers should just keep up"],
+        ),
         (
             {"wait": 9.0, "batch_nbytes": 38.5e6, "job": 0.02, "stages": {"source": 0.009, "transport": 0.011}},
             ["Moving a batch of 38.5 MB takes 55 % of a job", "workers.empty()"],
@@ -73,14 +87,26 @@ def of(**changes: Any) -> str:
             {"wait": 9.0, "queues": 0.5, "nb_workers": 16},
             ["16 workers and the loop share 8 cores", "8 workers"],
         ),
-        ({"wait": 9.0, "queues": 0.5}, ["jobs waited for one 50 % of their time", "Other programs"]),
+        (
+            {"wait": 9.0, "queues": 0.5},
+            ["jobs waited for one 50 % of their time", "Other programs", "(augmenter: 70 % of it)"],
+        ),
         (
             {"wait": 9.0, "computes": 0.1, "job": 0.04},
-            ["computes for 10 % of it", "More workers than", "8 workers"],
+            ["computes for 10 % of it", "more workers than cores help", "8 workers would keep up."],
         ),
         (
             {"wait": 4.0, "first_waits": 3.5, "begins": 0.1, "why": "4 workers had to be started"},
-            ["Start-up: of 4.1 s that the loop waited, 3.6 s", "4 workers had to be started", "9.1 %"],
+            ["Start-up: of 4.1 s that the loop waited, 3.6 s", "(4 workers had to be started)", "9.1 % of the time. "],
+        ),
+        (
+            {"wait": 4.0, "first_waits": 3.98, "slowest": Slow(0, 1, 2.5), "slow": 2.6},
+            ["batch 1 of epoch 0 took 2.5 s, the median is 4 ms. After", "0.4 % of the time; 1 worker would do. That"],
+        ),
+        ({"wait": 4.0, "first_waits": 3.9, "num_passes": 12}, ["batches of 12 passes. After", "Longer passes"]),
+        (
+            {"wait": 9.0, "first_waits": 7.0, "job": 0.1, "median_job": 0.1},
+            ["Input-bound: besides 7 s before the first batch, the loop waited 29 % of the time. A job takes 100 ms"],
         ),
         ({"wait": 9.0, "step": 0.0005, "busy": 1.0}, ["no number of workers would keep up"]),
     ],
@@ -89,6 +115,14 @@ def test_the_cause_is_named(changes: dict[str, Any], parts: list[str]) -> None:
     told = of(**changes)
     for part in parts:
         assert part in told, told
+
+
+def test_a_slow_batch_is_no_cause_where_the_loop_did_not_wait_for_it() -> None:
+    told = of(wait=5.0, first_waits=4.1, slowest=Slow(0, 1, 4.0), slow=4.1)
+    assert told.startswith("Input-bound: besides 4.1 s"), told
+    assert "single slow" not in told
+    late = of(wait=4.0, first_waits=1.0, slowest=Slow(3, 17, 2.1), slow=2.12)
+    assert "single slow" in late
 
 
 def test_a_slow_batch_is_no_cause_where_all_are_slow() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,28 +28,32 @@ class Durations:
         self.note_all = self._noted.extend
         self._counts: Int64 = np.zeros(_STEPS * _OCTAVES, np.int64)
         self._total_ns = 0
+        self._counting = threading.Lock()  # who reads meanwhile would read the half of it
 
     def tidy(self) -> None:
         """To be called now and then by who writes."""
         if len(self._noted) > _FULL:
-            noted = np.array(self._noted, np.int64)
-            self._counts = self._counts + _counts(noted)  # anew: it may be read meanwhile
-            self._total_ns += int(noted.sum())
-            self._noted.clear()
+            with self._counting:
+                self._add(np.array(self._noted, np.int64))
+                self._noted.clear()
 
     def add(self, many: Int64) -> None:
         """Note these, as who writes."""
-        self._counts = self._counts + _counts(many)
+        with self._counting:
+            self._add(many)
+
+    def _add(self, many: Int64) -> None:
+        self._counts = self._counts + _counts(many)  # anew: a copy may have the old ones
         self._total_ns += int(many.sum())
 
     def spread(self) -> Spread:
         """Of all that were noted."""
-        noted = np.array(self._noted.copy(), np.int64)
-        counts = self._counts + _counts(noted)
+        with self._counting:
+            noted = np.array(self._noted.copy(), np.int64)
+            counts, total_ns = self._counts + _counts(noted), self._total_ns + int(noted.sum())
         number = int(counts.sum())
         if not number:
             return Spread()
-        total_ns = self._total_ns + int(noted.sum())
         upto = np.cumsum(counts)
         median, p99 = (_middle_ns(int(np.searchsorted(upto, share * number))) for share in (0.5, 0.99))
         return Spread(number, total_ns / 1e9, median / 1e9, p99 / 1e9)

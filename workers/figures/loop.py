@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ class Totals(NamedTuple):
     wait_ns: int = 0
     step_ns: int = 0
     num_ready: int = 0  # sum over the batches
+    num_passes: int = 0  # of which a batch was had
+    first_wait_ns: int = 0  # what of wait_ns was for the first batches of these
 
     def since(self, before: Totals) -> Totals:
         """What has come after ``before``."""
@@ -40,14 +43,17 @@ class LoopFigures:
         self._wait, self._step = Durations(), Durations()
         self._totals = Totals()
         self._num_passes = 0
+        self.begins = 0.0  # seconds that beginning all passes has taken
         self._starts: dict[int, tuple[int, float, str]] = {}  # {number of a pass: (epoch, seconds, why)}, the last ones
         self._first_waits: dict[int, int] = {}  # {number of a pass: ns}
         self._last = 0, 0  # the row that was counted last: (got, num_ready or number)
+        self._counting = threading.Lock()  # who reads meanwhile would read the half of it
 
     # -- who writes
 
     def begin(self, epoch: int, seconds: float, why: str) -> None:
         """A pass begins, which has taken these seconds."""
+        self.begins += seconds
         self._starts[self._num_passes] = epoch, seconds, why
         self._starts.pop(self._num_passes - _KEPT_STARTS, None)
         self._noted += (0, 0, self._num_passes)
@@ -62,6 +68,10 @@ class LoopFigures:
 
     def tidy(self) -> None:
         """Count what was noted."""
+        with self._counting:
+            self._count()
+
+    def _count(self) -> None:
         rows = np.array(self._noted, np.int64).reshape(-1, 3)
         if not len(rows):
             return
@@ -79,6 +89,8 @@ class LoopFigures:
             before.wait_ns + int(waits.sum()),
             before.step_ns + int(steps.sum()),
             before.num_ready + int(rows[rows[:, 0] > 0, 2].sum()),
+            before.num_passes + len(firsts),
+            before.first_wait_ns + sum(firsts.values()),
         )
         self._noted.clear()
 
@@ -92,11 +104,17 @@ class LoopFigures:
     def copy(self) -> LoopFigures:
         """As it is now, all counted."""
         copied = LoopFigures()
-        copied._kept, copied._totals, copied._last = self._kept, self._totals, self._last
-        copied._first_waits, copied._starts = self._first_waits.copy(), self._starts.copy()
-        for mine, other in ((copied._wait, self._wait), (copied._step, self._step)):
-            mine._counts, mine._total_ns = other._counts, other._total_ns
-        copied._noted += self._noted.copy()
+        with self._counting:
+            copied._kept, copied._totals, copied._last, copied.begins = (
+                self._kept,
+                self._totals,
+                self._last,
+                self.begins,
+            )
+            copied._first_waits, copied._starts = self._first_waits.copy(), self._starts.copy()
+            for mine, other in ((copied._wait, self._wait), (copied._step, self._step)):
+                mine._counts, mine._total_ns = other._counts, other._total_ns
+            copied._noted += self._noted.copy()
         copied.tidy()
         return copied
 

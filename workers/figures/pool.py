@@ -31,8 +31,12 @@ class Lane:
     busy_ns: int = 0
     starts: int = 0
     rests: int = 0  # starts after it was ended for want of work
-    since_ns: int = 0  # when its worker was started
-    alive_ns: int = 0  # of those before
+    since_ns: int = 0  # when its worker was ready
+    alive_ns: int = 0  # of those before, from when they were ready
+
+    def ready_ns(self, until_ns: int) -> int:
+        """For how long it could have been in jobs."""
+        return self.alive_ns + (max(0, until_ns - self.since_ns) if self.state == "ready" else 0)
 
 
 class PoolFigures:
@@ -59,19 +63,19 @@ class PoolFigures:
         """Worker ``number`` is started, or started again."""
         lane = self.lanes.setdefault(number, Lane())
         lane.pid, lane.state, lane.starts = pid, "starting", lane.starts + 1
-        lane.since_ns = time.monotonic_ns()
         self.tell(number, "started")
 
     def ready(self, number: int) -> None:
         """It has loaded what it works on."""
-        self.lanes[number].state = "ready"
+        lane = self.lanes[number]
+        lane.state, lane.since_ns = "ready", time.monotonic_ns()
         self.tell(number, "ready")
 
     def ended(self, number: int, how: str = "") -> None:
         """It is no more. ``how``: it has died; "": it was not needed."""
         lane = self.lanes[number]
+        lane.alive_ns = lane.ready_ns(time.monotonic_ns())
         lane.pid, lane.state = None, "ended"
-        lane.alive_ns += time.monotonic_ns() - lane.since_ns
         lane.rests += not how
         self.tell(number, "died" if how else "ended", how)
 

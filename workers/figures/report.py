@@ -25,7 +25,7 @@ class WorkerFigures(NamedTuple):
     number: int
     pid: int | None  # None: a thread, or none runs now
     num_jobs: int
-    busy: float  # share of the time in jobs, 0 to 1
+    busy: float  # share of the time in jobs, 0 to 1: from when it was ready until the last batch was finished or had
     restarts: int
     cpu: float | None  # share of one core since it started; None: not known
     nbytes: int | None  # its own memory (USS)
@@ -54,7 +54,9 @@ class Report:
 
     Attributes:
         seconds: of the loops, from their first batch asked for to the last one had.
-        num_batches, nbytes: delivered.
+        num_batches: delivered.
+        nbytes: of the batches that worker processes have finished, also of those that are ahead of the loop. Batches
+            of threads, and those that the loop computes itself, are not moved, and not counted.
         wait: of the loop for each batch.
         step: of the loop between two batches.
         job: of a job, in its worker.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,18 +13,15 @@ if TYPE_CHECKING:
     from .report import Report, Spread
 
 
+_WIDTH = 100  # characters of a line
+_NAME = 18  # characters of the first column
+
+
 def lines(report: Report) -> Iterator[str]:
     """The report as a table, line by line; the verdict first."""
-    rate = report.num_batches / max(report.seconds, 1e-9)
-    yield report.verdict
+    yield from _wrapped(report.verdict)
     yield ""
-    yield _row("batches", f"{report.num_batches:,} in {units.seconds(report.seconds)}", f"{rate:,.4g} a second")
-    if report.nbytes:
-        speed = units.nbytes(report.nbytes / max(report.seconds, 1e-9))
-        yield _row("bytes", units.nbytes(report.nbytes), f"{speed} a second")
-    yield _row("queue", f"{report.depth:.1f} ready on average", f"at most {report.bound:,} ahead")
-    yield _row("workers", f"{report.nb_workers} ({report.executor})", f"{report.cores} cores")
-    yield _row("shared memory", f"{units.count(report.segments_made, 'piece')} made")
+    yield from _in_all(report)
     yield ""
     yield _row("", "median", "p99", "in all", "share")
     for name, spread in (("wait", report.wait), ("step", report.step)):
@@ -42,6 +41,18 @@ def lines(report: Report) -> Iterator[str]:
     yield from _lists(report)
 
 
+def _in_all(report: Report) -> Iterator[str]:
+    seconds, number = max(report.seconds, 1e-9), report.num_batches
+    yield _pair("batches", f"{number:,} in {units.seconds(report.seconds)}", f"{number / seconds:,.4g} a second")
+    if report.nbytes:
+        yield _pair("bytes", units.nbytes(report.nbytes), f"{units.nbytes(report.nbytes / seconds)} a second")
+    if report.nb_workers:
+        yield _pair("queue", f"{report.depth:.1f} ready on average", f"at most {report.bound:,} ahead")
+    yield _pair("workers", f"{report.nb_workers:,} ({report.executor})", units.count(report.cores, "core"))
+    if report.segments_made:
+        yield _pair("shared memory", f"{units.count(report.segments_made, 'piece')} made")
+
+
 def _spread(name: str, spread: Spread, total: float) -> str:
     each = (spread.median, spread.p99, spread.total)
     return _row(name, *map(units.seconds, each), units.share(spread.total / max(total, 1e-9)))
@@ -51,14 +62,25 @@ def _lists(report: Report) -> Iterator[str]:
     if report.slowest:
         some = (f"{slow.epoch}/{slow.index} {units.seconds(slow.seconds)}" for slow in report.slowest)
         yield ""
-        yield f"slowest (epoch/index): {', '.join(some)}"
+        yield from _wrapped(f"slowest (epoch/index): {', '.join(some)}")
     for start in report.starts[-3:]:
-        why = f": {start.why}" if start.why else ""
-        cost = f"{units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
-        yield f"start of epoch {start.epoch}: {cost}{why}"
+        why = f" ({start.why})" if start.why else ""
+        cost = f"begun in {units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
+        yield from _wrapped(f"epoch {start.epoch}: {cost}{why}")
     for choice in report.choices:
-        yield f"chosen: {choice}"
+        yield from _wrapped(f"chosen: {choice}")
 
 
-def _row(name: str, *cells: str) -> str:
-    return f"{name:<18}" + "".join(f"{cell:<24}" if len(cells) < 4 else f"{cell:>10}" for cell in cells).rstrip()
+def _row(name: str, *numbers: str) -> str:
+    return f"{name:<{_NAME - 1}}" + "".join(f" {number:>10}" for number in numbers).rstrip()
+
+
+def _pair(name: str, *parts: str) -> str:
+    return f"{name:<{_NAME}}" + " ".join(f"{part:<23}" for part in parts).rstrip()
+
+
+def _wrapped(text: str) -> list[str]:
+    """Its lines. A number and its unit stay in one."""
+    whole = re.sub(r"(?<=\d) ", "\xa0", text)
+    found = textwrap.wrap(whole, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\xa0", " ") for line in found]

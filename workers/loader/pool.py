@@ -169,7 +169,8 @@ class Pool:
         if is_same:
             self._watch.tell_if_long(task, time.monotonic() - start_s)
             return None
-        self._why = "the sequence had changed, and was sent to the workers again"
+        changed = "the sequence had changed, and was sent to the workers again"
+        self._why = f"{self._why}; {changed}" if self._why else changed
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
         return Parcel(pickled, self._parcel, same)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from workers import limits
 from workers.figures.figures import Figures
-from workers.figures.pool import Lane
+from workers.figures.loop import LoopFigures
+from workers.figures.pool import Lane, PoolFigures
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
 from workers.figures.timeline import Timeline
 from workers.figures.verdict import Facts, verdict
@@ -39,8 +40,9 @@ def _report(of: SequenceMap) -> Report:
     wait, step = loop.spreads
     totals, starts = loop.totals(), loop.starts()
     job = pool.jobs.spread()
-    stages = {stage: durations.spread() for stage, durations in list(pool.stages.items())}
-    workers = [_worker(number, lane) for number, lane in sorted(pool.lanes.items())]
+    stages = {stage: durations.spread() for stage, durations in pool.stages.copy().items()}
+    until_ns = _last_ns(loop, pool)
+    workers = [_worker(number, lane, until_ns) for number, lane in sorted(pool.lanes.copy().items())]
     running = of._num_running
     slowest = [Slow(epoch, index, ns / 1e9) for ns, epoch, index in sorted(pool.slowest, reverse=True)]
     nbytes = pool.nbytes
@@ -48,9 +50,9 @@ def _report(of: SequenceMap) -> Report:
         num_batches=totals.num_batches,
         wait=wait.total,
         step=step.total,
-        first_waits=sum(start.wait for start in starts),
-        begins=sum(start.seconds for start in starts),
-        num_passes=len(starts),
+        first_waits=totals.first_wait_ns / 1e9,
+        begins=loop.begins,
+        num_passes=totals.num_passes,
         why=_why(starts),
         job=job.total / max(job.count, 1),
         median_job=job.median,
@@ -59,7 +61,7 @@ def _report(of: SequenceMap) -> Report:
         slow=sum(each.seconds for each in slowest),
         batch_nbytes=nbytes / max(pool.num_jobs, 1),
         nb_workers=running,
-        busy=_mean([worker.busy for worker in workers if worker.num_jobs]),
+        busy=job.total / max(running * (wait.total + step.total - totals.first_wait_ns / 1e9), 1e-9),
         computes=min(1.0, pool.cores.had / pool.cores_of_ns) if pool.cores_of_ns else None,
         queues=min(1.0, pool.cores.wanted / max(pool.cores_of_ns, 1)),
         cores=limits.cores(),
@@ -89,11 +91,17 @@ def _report(of: SequenceMap) -> Report:
     )
 
 
-def _worker(number: int, lane: Lane) -> WorkerFigures:
+def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
+    """When anything has happened last: how long nobody has asked for batches tells nothing of the workers."""
+    span = pool.spans[-1] if pool.spans else None
+    last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
+    return last_ns or time.monotonic_ns()
+
+
+def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:
     pid = lane.pid
-    alive_ns = lane.alive_ns + (time.monotonic_ns() - lane.since_ns if lane.state != "ended" else 0)
     cpu, nbytes = (None, None) if pid is None else _of_process(pid)
-    busy = min(1.0, lane.busy_ns / max(alive_ns, 1))
+    busy = min(1.0, lane.busy_ns / max(lane.ready_ns(until_ns), 1))
     return WorkerFigures(number, pid, lane.num_jobs, busy, max(0, lane.starts - 1 - lane.rests), cpu, nbytes)
 
 
@@ -113,7 +121,3 @@ def _of_process(pid: int) -> tuple[float | None, int | None]:
 def _why(starts: list[EpochStart]) -> str:
     """What the slowest start has taken its time for."""
     return max(starts, key=lambda start: start.seconds + start.wait, default=EpochStart(0, 0.0, 0.0, "")).why
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / max(len(values), 1)

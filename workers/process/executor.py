@@ -186,7 +186,7 @@ class ProcessExecutor:
             if isinstance(message, messages.Results):
                 self.figures.segments_made += len(message.slots)
                 self.figures.segments_given_up += len(message.gone)
-                times_ns = [job_ns for _, job_ns, _ in message.rows]
+                times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # without those that were cancelled
                 self.figures.finished(worker.number, times_ns, Use(*message.cores))
                 found = worker.events_of(message, files)
                 self._events += [] if worker.is_leaving else found
