@@ -257,17 +257,18 @@ class AutoReading:
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
         left = len(self._order) - number
-        self._shared = auto.engine.begin(self._epoch, left, False, self._ahead, parcel, order, number)
+        shared = auto.engine.begin(self._epoch, left, False, self._ahead, parcel, order, number)
         self._end = len(self._order)
         auto.with_workers(True)
+        self._shared = shared  # last: a Ctrl-C before leaves all to be done again
 
     def _cut(self) -> None:
         """The workers get no more batches. A Ctrl-C in between leaves it to be done again."""
         assert self._shared is not None
         self._is_cutting = True
         self._end = self._shared.cut()
-        self._is_cutting = False
         self.engine.with_workers(False)
+        self._is_cutting = False
 
     def drop(self, number: int) -> None:
         if self._shared is not None and number < self._end:

@@ -125,8 +125,9 @@ class Crew:
             member.is_retired = worker in chosen
 
     def may_go(self) -> list[int]:
-        """Those that are retired and have finished."""
-        return [worker for worker, member in self.members.items() if member.is_retired and not member.jobs]
+        """Those that are retired and have finished, also what nobody waits for any more."""
+        idle = [worker for worker, member in self.members.items() if not (member.jobs or member.is_wasted)]
+        return [worker for worker in idle if self.members[worker].is_retired]
 
     def ready_workers(self) -> list[int]:
         """Those that have loaded what they work on."""
