@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from workers.batch.memory_limit import DoesNotFit
+from workers.errors import PrefetchError
 
 from . import report
 from .delivery import Failure, Result
@@ -42,6 +43,7 @@ class Driver:
         self._publisher = publisher
         self._memory = Memory(executor, schedule, handover)
         self._ahead: Ahead | None = None  # the pass that will come next
+        self._nb_workers: int | None = None  # that there are to be; None: those that it began with
         self.fatal: BaseException | None = None  # why there is no point in going on
 
     # -- commands of the consumer's
@@ -77,12 +79,21 @@ class Driver:
 
     def resize(self, nb_workers: int) -> None:
         """There are to be so many workers from now on. Those that are too many go when they have finished."""
-        executor, schedule = self._executor, self._schedule
-        schedule.resize(nb_workers)
-        executor.resize(nb_workers)
-        if not self._rest.is_resting:
-            executor.start()
-        schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= nb_workers)
+        self._nb_workers = nb_workers
+        self._schedule.resize(nb_workers)
+        self._executor.resize(nb_workers)
+        try:
+            if not self._rest.is_resting:
+                self._executor.start()
+        except (OSError, PrefetchError) as error:
+            logger.warning("not all of %d workers could be started: %s. Those that there are go on", nb_workers, error)
+        self._retire()
+
+    def _retire(self) -> None:
+        """Those that are too many get no more jobs."""
+        executor, schedule, most = self._executor, self._schedule, self._nb_workers
+        if most is not None:
+            schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= most)
 
     # -- a turn
 
@@ -186,6 +197,7 @@ class Driver:
             self._schedule.cancelled_by(event.worker, event.sending)
         elif isinstance(event, Started):
             self._schedule.started(event.worker)
+            self._retire()  # it may have been one too many before this was told
             self._watchdog.loading(event.worker)
         elif isinstance(event, Ready):
             self._schedule.ready(event.worker)

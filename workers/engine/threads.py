@@ -146,7 +146,7 @@ class ThreadExecutor:
         pass  # jobs run on the user's own object
 
     def number(self, worker: int) -> int:
-        return self._threads[worker].number
+        return self._threads[worker].number if worker in self._threads else -1
 
     def look(self, worker: int) -> tuple[int, int]:
         return self._threads[worker].running

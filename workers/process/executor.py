@@ -95,7 +95,7 @@ class ProcessExecutor:
             self._workers[worker].page.cancel(sending)
 
     def number(self, worker: int) -> int:
-        return self._workers[worker].number
+        return self._workers[worker].number if worker in self._workers else -1
 
     def look(self, worker: int) -> tuple[int, int]:
         return self._workers[worker].page.look()
