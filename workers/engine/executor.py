@@ -166,7 +166,7 @@ class Executor(Protocol):
         """All later jobs are to be done on this replica."""
 
     def number(self, worker: int) -> int:
-        """Which of the workers it is, from 0; -1: it is no more. One that comes in the place of another has the same."""
+        """Which of the workers it is, from 0; -1: it is gone. One that comes in the place of another has the same."""
 
     def look(self, worker: int) -> tuple[int, int]:
         """(sending of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
