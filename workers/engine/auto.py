@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -22,12 +21,12 @@ from workers import limits
 from workers.batch.memory_limit import available_nbytes
 from workers.errors import PrefetchError
 from workers.figures.figures import Figures
-from workers.figures.loop import Totals
 from workers.figures.timeline import LOOP
 
-from .chooser import Choice, Chooser, Sample
+from .chooser import Choice, Chooser
 from .engine import Engine
 from .handover import Outcome, Outcomes
+from .look import Look
 from .passes import Ahead
 from .reading import Reading
 from .serial import SerialEngine, SerialReading
@@ -36,7 +35,6 @@ logger = logging.getLogger("workers")
 
 _LOOK_S = 0.02  # between two looks at the loop, without workers
 _LOOK_AT_WORKERS_S = 0.25  # the same with workers
-_FEWEST = 4  # batches between two looks at workers
 _KEPT_CHOICES = 20
 
 
@@ -81,7 +79,7 @@ class AutoEngine:
         self._least = least
         self._has_begun = False  # the workers are used
         self._is_hopeless = False  # there can be no workers
-        self._look = _Look(figures)
+        self._look = Look(figures)
         if least:
             self._choose(Choice(least, "so many at least"))
 
@@ -284,50 +282,6 @@ class AutoReading:
     def forget(self, index: int) -> None:
         if self._shared is not None and self._is_at < self._end:
             self._shared.forget(index)
-
-
-class _Look:
-    """What the loop has done since it was looked at last."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-        self._interval_s = 0.0  # of the loop, between two batches
-        self.begin()
-
-    def begin(self) -> None:
-        """Look from here on."""
-        pool = self._figures.pool
-        self._totals: Totals = self._figures.loop.totals()
-        self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
-        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
-
-    def sample(self, with_workers: bool) -> Sample | None:
-        """What has come since. None: not enough yet."""
-        pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
-        number = since.num_batches
-        if number < (_FEWEST if with_workers else 1):
-            return None
-        num_jobs, busy_ns, cores, cores_of_ns = self._before
-        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
-        busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
-        of_ns = pool.cores_of_ns - cores_of_ns
-        wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
-        sample = Sample(
-            number,
-            wait,
-            step,
-            (busy_ns / 1e9 / jobs if jobs else 0.0) if with_workers else wait,
-            (time.process_time_ns() - self._cpu_ns) / number / 1e9,
-            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
-            nbytes / jobs if jobs else 0.0,
-        )
-        self._interval_s = sample.interval
-        self.begin()
-        return sample
-
-    def batches_in(self, seconds: float) -> float:
-        """How many batches the loop has in these seconds; at least one."""
-        return max(1.0, seconds / self._interval_s) if self._interval_s else 1.0
 
 
 def _most(cores: int) -> int:

@@ -1,0 +1,56 @@
+"""What a loop is measured to do between two looks at it, for the ``chooser``."""
+
+from __future__ import annotations
+
+import time
+
+from workers.figures.figures import Figures
+from workers.figures.loop import Totals
+
+from .chooser import Sample
+
+_FEWEST = 4  # batches between two looks at workers
+
+
+class Look:
+    """What the loop has done since it was looked at last."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._interval_s = 0.0  # of the loop, between two batches
+        self.begin()
+
+    def begin(self) -> None:
+        """Look from here on."""
+        pool = self._figures.pool
+        self._totals: Totals = self._figures.loop.totals()
+        self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
+        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
+
+    def sample(self, with_workers: bool) -> Sample | None:
+        """What has come since. None: not enough yet."""
+        pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
+        number = since.num_batches
+        if number < (_FEWEST if with_workers else 1):
+            return None
+        num_jobs, busy_ns, cores, cores_of_ns = self._before
+        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
+        busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
+        of_ns = pool.cores_of_ns - cores_of_ns
+        wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
+        sample = Sample(
+            number,
+            wait,
+            step,
+            (busy_ns / 1e9 / jobs if jobs else 0.0) if with_workers else wait,
+            (time.process_time_ns() - self._cpu_ns) / number / 1e9,
+            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
+            nbytes / jobs if jobs else 0.0,
+        )
+        self._interval_s = sample.interval
+        self.begin()
+        return sample
+
+    def batches_in(self, seconds: float) -> float:
+        """How many batches the loop has in these seconds; at least one."""
+        return max(1.0, seconds / self._interval_s) if self._interval_s else 1.0
