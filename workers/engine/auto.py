@@ -13,15 +13,16 @@ loop's thread, but for what ``Engine`` does in its own.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from workers import limits
 from workers.batch.memory_limit import available_nbytes
 from workers.errors import PrefetchError
+from workers.figures import units
 from workers.figures.figures import Figures
 from workers.figures.timeline import LOOP
+from workers.figures.usage import usage
 
 from .chooser import Choice, Chooser
 from .engine import Engine
@@ -71,7 +72,6 @@ class AutoEngine:
         cores = limits.cores()
         self.serial = SerialEngine(task, figures.pool)
         self.figures = figures.pool
-        self.pid = os.getpid()
         self.chooser = Chooser(cores, least, max(least, _most(cores)))
         self.engine: Engine | None = None
         self._all_figures = figures
@@ -167,7 +167,7 @@ class AutoEngine:
             elif not self._started(nb_workers):
                 return
         self.chooser.nb_workers = nb_workers
-        text = f"{nb_workers or 'no'} worker{'s' * (nb_workers != 1)}: {why}"
+        text = f"{units.count(nb_workers, 'worker') if nb_workers else 'no workers'}: {why}"
         logger.debug("nb_workers=auto: %s", text)
         self.figures.tell(LOOP, "chosen", text)
         self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
@@ -191,7 +191,7 @@ class AutoEngine:
         available, running = available_nbytes(), [lane.pid for lane in list(self.figures.lanes.values()) if lane.pid]
         if not nb_workers or available is None or not running or nb_workers <= len(running):
             return nb_workers
-        each = max(map(_own_nbytes, running))
+        each = max(usage(pid)[1] or 0 for pid in running)
         return min(nb_workers, len(running) + max(0, int(0.5 * available / max(each, 1))))
 
     def with_workers(self, is_on: bool) -> None:
@@ -287,15 +287,6 @@ class AutoReading:
 def _most(cores: int) -> int:
     """Workers that there may be: jobs that wait for files or the network need more than there are cores."""
     return 4 * cores
-
-
-def _own_nbytes(pid: int) -> int:
-    import psutil
-
-    try:
-        return int(psutil.Process(pid).memory_full_info().uss)
-    except (psutil.Error, OSError):
-        return 0
 
 
 AnyReading: TypeAlias = "Reading | SerialReading | AutoReading"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
@@ -13,7 +14,6 @@ MAX_BUNDLE = 128
 _AHEAD_NS = 50_000_000
 _AHEAD_NBYTES = 64 << 20
 _MAX_AHEAD = 1024
-_NO_LIMIT = 2**62
 
 _WEIGHT = 0.1  # of the last job in the moving averages
 _FADE = 0.99  # of the slowest job, with each one that follows
@@ -38,7 +38,7 @@ class Bounds:
     def __init__(self, num_workers: int, max_queue_size: int | None = None) -> None:
         self._num_workers = max(1, num_workers)
         self._max_queue_size = max_queue_size
-        self._most = _NO_LIMIT  # as far as memory has let us
+        self._most = math.inf  # as far as memory has let us
         self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
         self._job_nbytes = 0.0
         self._slowest_ns = 0.0  # of the last jobs; fades
@@ -59,7 +59,7 @@ class Bounds:
             return self._max_queue_size
         least = 2 * self._num_workers + 2
         if not self._job_ns:
-            return min(self._most, least)
+            return int(min(self._most, least))
         enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns) / self._job_ns
         fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))

@@ -97,7 +97,7 @@ class Publisher:
                     "state": lane.state,
                     "jobs": lane.num_jobs,
                     "busy_ns": lane.busy_ns,
-                    "restarts": max(0, lane.starts - 1 - lane.rests),
+                    "restarts": lane.restarts,
                     "epoch": epoch,
                     "index": index,
                     "since_ns": since_ns,

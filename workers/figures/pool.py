@@ -34,6 +34,11 @@ class Lane:
     since_ns: int = 0  # when its worker was ready
     alive_ns: int = 0  # of those before, from when they were ready
 
+    @property
+    def restarts(self) -> int:
+        """How often one came in the place of one that died."""
+        return max(0, self.starts - 1 - self.rests)
+
     def ready_ns(self, until_ns: int) -> int:
         """For how long it could have been in jobs."""
         return self.alive_ns + (max(0, until_ns - self.since_ns) if self.state == "ready" else 0)

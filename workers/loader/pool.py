@@ -147,10 +147,6 @@ class Pool:
             return None
         return self._changes(of._task(), of._has_hooks())
 
-    def sent(self, parcel: Parcel | None) -> None:
-        """They have it."""
-        self._sent(parcel)
-
     # -- what they work on
 
     def _changes(self, task: Task, has_hooks: bool) -> Parcel | None:
@@ -175,7 +171,7 @@ class Pool:
         self._looks_ahead = self._num_passes <= 1
         return Parcel(pickled, self._parcel, same)
 
-    def _sent(self, parcel: Parcel | None) -> None:
+    def sent(self, parcel: Parcel | None) -> None:
         """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._watch.commit()
@@ -200,7 +196,7 @@ class Pool:
         if not of._is_indexed:
             source = self._source(of, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
-            self._sent(parcel)
+            self.sent(parcel)
             assert not isinstance(reading, AutoReading)  # of what is read here there are always workers, or none
             return FedPass(reading, clock, position, source, groups)
         with on_behalf_of(clock):
@@ -218,7 +214,7 @@ class Pool:
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
         if not is_alone:
-            self._sent(parcel)
+            self.sent(parcel)
         return Pass(reading, clock, position, places, order is not None, groups)
 
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:

@@ -11,6 +11,7 @@ from workers.figures.loop import LoopFigures
 from workers.figures.pool import Lane, PoolFigures
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
 from workers.figures.timeline import Timeline
+from workers.figures.usage import usage
 from workers.figures.verdict import Facts, verdict
 
 if TYPE_CHECKING:
@@ -100,22 +101,9 @@ def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
 
 def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:
     pid = lane.pid
-    cpu, nbytes = (None, None) if pid is None else _of_process(pid)
+    cpu, nbytes = (None, None) if pid is None else usage(pid)
     busy = min(1.0, lane.busy_ns / max(lane.ready_ns(until_ns), 1))
-    return WorkerFigures(number, pid, lane.num_jobs, busy, max(0, lane.starts - 1 - lane.rests), cpu, nbytes)
-
-
-def _of_process(pid: int) -> tuple[float | None, int | None]:
-    """(its share of one core since it was started, its own memory in bytes)."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            times, since_s = process.cpu_times(), time.time() - process.create_time()
-        return (times.user + times.system) / max(since_s, 1e-3), process.memory_full_info().uss
-    except (psutil.Error, OSError):
-        return None, None
+    return WorkerFigures(number, pid, lane.num_jobs, busy, lane.restarts, cpu, nbytes)
 
 
 def _why(starts: list[EpochStart]) -> str:
