@@ -60,7 +60,7 @@ def test_one_slow_batch() -> None:
 
 def test_a_slow_loop() -> None:
     """Threads are there at once; processes have to be started, which is told apart."""
-    report = after(Sleeping(80, 0.001), 0.05, nb_workers=2, executor="thread")
+    report = after(Sleeping(20, 0.001), 0.25, nb_workers=2, executor="thread")
     assert report.verdict.startswith("Not input-bound: "), str(report)
     assert report.verdict.endswith("; 1 worker would do.")
     report = after(Sleeping(30, 0.001), 0.05, nb_workers=2)
@@ -138,7 +138,7 @@ def test_a_loop_without_workers(kind: Any) -> None:
 
 
 def test_a_loop_that_needs_no_workers() -> None:
-    report = after(Sleeping(30), 0.1, nb_workers=0)
+    report = after(Sleeping(10), 0.5, nb_workers=0)
     assert report.verdict.startswith("Not input-bound: "), str(report)
     assert report.verdict.endswith("; it needs no workers.")
 
