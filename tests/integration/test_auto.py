@@ -9,79 +9,19 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
+from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted, until_ready
 
-from workers import Sequence, SequenceMap, current_job, current_rng, prefetch
-from workers.engine.auto import AutoEngine
-from workers.engine.chooser import Choice
-
-LENGTH = 60
-
-
-class Drawn(Sequence[Any]):
-    """Batches that draw, and that say what was seen of the object."""
-
-    def __init__(self, length: int = LENGTH) -> None:
-        super().__init__(seed=7)
-        self.length = length
-        self.array = np.arange(100_000)
-        self.noted = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Any:
-        drawn = current_rng().random(20), np.random.random(3), random.random()
-        return drawn, index, self.epoch, self.noted, int(self.array[index])
+from workers import Sequence, SequenceMap, current_job, prefetch
 
 
 class Hooked(Drawn):
     def on_epoch_end(self) -> None:
         self.noted += 1
         self.array[:] += 1
-
-
-def plain(batch: Any) -> Any:
-    """``batch`` as it can be compared."""
-    (one, two, three), *rest = batch
-    return one.tolist(), two.tolist(), three, *rest
-
-
-def scripted(batches: Any, choose: Callable[[int], int | None]) -> list[int]:
-    """Have ``choose(look)`` decide how many workers there are; None: as before. Returns what it has chosen."""
-    auto, chosen = batches._pool.engine, []
-    assert isinstance(auto, AutoEngine)
-
-    def look(left: int) -> float:
-        number = choose(len(chosen))
-        chosen.append(auto.chooser.nb_workers if number is None else number)
-        if number is not None and number != auto.chooser.nb_workers:
-            auto._choose(Choice(number, "the test wants it"))
-        return 1.0
-
-    auto.look = look  # type: ignore[method-assign]
-    return chosen
-
-
-def at_random(seed: int, often: float = 0.15) -> Callable[[int], int | None]:
-    draw = random.Random(seed)
-    return lambda look: draw.choice([0, 1, 2, 3]) if draw.random() < often else None
-
-
-def until_ready(batches: Any) -> None:
-    deadline = time.monotonic() + 60.0
-    while not batches._pool.engine.is_ready:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def expected(sequence: Callable[[], Sequence[Any]], epochs: int) -> list[Any]:
-    with sequence().prefetch(nb_workers=0) as batches:
-        return [plain(batch) for _ in range(epochs) for batch in batches]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,9 +35,7 @@ def test_the_same_batches_whoever_computes_them(kind: type[Drawn], seed: int) ->
             for batch in batches:
                 got.append(plain(batch))
                 if len(got) == 20:
-                    auto = batches._pool.engine  # type: ignore[union-attr]
-                    auto._choose(Choice(2, "it has workers for certain"))  # type: ignore[union-attr]
-                    until_ready(batches)
+                    have(batches, 2)
     assert got == expected(kind, epochs)
     assert len(set(chosen)) > 1
 

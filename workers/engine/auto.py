@@ -7,18 +7,22 @@ over from one to the other between any two::
     with workers     --  they do not pay    -->  what was sent to them, then in the loop
 
 Who decides is the ``chooser``; this measures for it, now and then, while the loop asks for batches. All runs in the
-loop's thread, but for what ``Engine`` does in its own.
+loop's thread, but for what ``Engine`` does in its own. Workers that cannot be had any more cost a warning: the loop goes
+on alone, from the batch that it has asked for. So does a fork of it, which has no workers.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from workers import limits
 from workers.batch.memory_limit import available_nbytes
-from workers.errors import PrefetchError
 from workers.figures import units
 from workers.figures.figures import Figures
 from workers.figures.timeline import LOOP
@@ -80,6 +84,9 @@ class AutoEngine:
         self._has_begun = False  # the workers are used
         self._is_hopeless = False  # there can be no workers
         self._look = Look(figures)
+        self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
+        self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
+        self.pid = os.getpid()
         if least:
             self._choose(Choice(least, "so many at least"))
 
@@ -87,14 +94,14 @@ class AutoEngine:
 
     @property
     def has_ended(self) -> bool:
-        return self.serial.has_ended or (self.engine is not None and self.engine.has_ended)
+        return self.serial.has_ended or (self._least > 0 and self.engine is not None and self.engine.has_ended)
 
     @property
     def has_background_jobs(self) -> bool:
         return self.engine is not None and self.engine.has_background_jobs
 
     @property
-    def begins_with_workers(self) -> bool:
+    def _begins_with_workers(self) -> bool:
         """Whether a pass that begins now does not begin alone."""
         return self.chooser.nb_workers > 0 and (self._has_begun or self._least > 0)
 
@@ -113,19 +120,28 @@ class AutoEngine:
         order: Sequence[int] | None = None,
     ) -> AutoReading:
         self.check()
-        self._look.begin()
-        return AutoReading(self, epoch, length, ahead, parcel, order)
+        with self.lock:
+            self._look.begin()
+            reading = AutoReading(self, epoch, length, ahead, order)
+            self._reading = weakref.ref(reading)
+            if self._begins_with_workers:
+                reading.go_over(0)
+        return reading
+
+    def is_read_by(self, reading: AutoReading) -> bool:
+        """Whether no other pass was begun behind it."""
+        return self._reading is not None and self._reading() is reading
 
     def bound(self) -> int:
         return 1
 
     def check(self) -> None:
         self.serial.check()
-        if self.engine is not None:
+        if self.engine is not None and not self.lacks_workers():
             self.engine.check()
 
     def close(self) -> None:
-        self.serial.close()
+        self.serial.close()  # first: see _started
         if self.engine is not None:
             self.engine.close()
 
@@ -133,23 +149,40 @@ class AutoEngine:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a worker that could begin."""
-        if self.engine is None:
+        """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
+        if self.engine is None or self.lacks_workers():
             return False
-        try:
-            self.engine.check()
-        except Exception as error:
-            self.engine = None
-            self._give_up(error)
-            return False
+        if self.engine.is_resting:
+            self.engine.resize(self.chooser.nb_workers)
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
+    def lacks_workers(self) -> bool:
+        """Whether those that it had are lost for good, and it can do without."""
+        if self.engine is None:
+            return False
+        if os.getpid() != self.pid:
+            return self.does_without("a fork has no workers")
+        return self.engine.fatal is not None and self.does_without(self.engine.fatal)
+
+    def does_without(self, why: BaseException | str) -> bool:
+        """There can be no workers. False: it cannot do without."""
+        if self._least:
+            return False
+        engine, self.engine = self.engine, None
+        self._is_hopeless, self._has_begun, self.chooser.nb_workers = True, False, 0
+        logger.warning(
+            "the batches are computed in the loop, without workers: %s", str(why)
+        )  # its traceback would hold all
+        if engine is not None:
+            engine.close()
+        return True
+
     def look(self, left: int) -> float:
-        """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: how many batches
-        later to look again."""
-        sample = self._look.sample(self._has_begun)
+        """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: in how many seconds
+        to look again."""
+        sample = self._look.sample(self.nb_workers)
         if sample is None:
-            return self._look.batches_in(_LOOK_S)
+            return _LOOK_S
         choice = None
         if self._has_begun:
             choice = self.chooser.with_workers(sample)
@@ -157,7 +190,7 @@ class AutoEngine:
             choice = self.chooser.without_workers(sample, left)
         if choice is not None:
             self._choose(choice)
-        return self._look.batches_in(_LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S)
+        return _LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S
 
     def _choose(self, choice: Choice) -> None:
         nb_workers, why = self._that_fit(choice.nb_workers), choice.why
@@ -175,16 +208,13 @@ class AutoEngine:
     def _started(self, nb_workers: int) -> bool:
         try:
             self.engine = self.workers.have(nb_workers)
-        except PrefetchError as error:
-            if self._least:
+        except Exception as error:  # also what the user's classes raise when they are pickled
+            if not self.does_without(error):
                 raise
-            self._give_up(error)
             return False
+        if self.serial.has_ended:  # meanwhile, by another thread
+            self.engine.close()
         return True
-
-    def _give_up(self, error: BaseException) -> None:
-        self._is_hopeless, self.chooser.nb_workers = True, 0
-        logger.warning("the batches are computed in the loop, without workers: %s", error)
 
     def _that_fit(self, nb_workers: int) -> int:
         """``nb_workers``, or as many as there is memory for."""
@@ -204,7 +234,7 @@ class AutoReading:
     """In the place of a :class:`workers.engine.reading.Reading`."""
 
     def __init__(
-        self, auto: AutoEngine, epoch: int, length: int, ahead: Ahead | None, parcel: Any, order: Sequence[int] | None
+        self, auto: AutoEngine, epoch: int, length: int, ahead: Ahead | None, order: Sequence[int] | None
     ) -> None:
         self.engine = auto
         self._epoch = epoch
@@ -216,9 +246,7 @@ class AutoReading:
         self._end = len(self._order)  # the number of the first batch that they do not have
         self._is_cutting = False
         self._is_at = 0  # the number that was asked for last
-        self._look_at = 0.0
-        if auto.begins_with_workers:
-            self._go_over(0, parcel)
+        self._look_at_s = 0.0
 
     @property
     def outcomes(self) -> Outcomes:
@@ -226,39 +254,51 @@ class AutoReading:
         return {} if self._shared is None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        if number >= self._look_at:
-            self._look(number)
-        self._is_at = number
-        if self._shared is not None and number < self._end:
-            return self._shared.peek(number, timeout_s)
+        try:
+            if time.monotonic() >= self._look_at_s:
+                with self.engine.lock:
+                    if self.engine.is_read_by(self):
+                        self._look(number)
+            self._is_at = number
+            if self._shared is not None and number < self._end:
+                return self._shared.peek(number, timeout_s)
+        except Exception:
+            if not self._has_lost_workers():
+                raise
         return self._alone.peek(number, timeout_s)
 
     def _look(self, number: int) -> None:
         auto = self.engine
         if self._is_cutting:
             self._cut()
-        self._look_at = number + auto.look(len(self._order) - number)
+        wait_s = auto.look(len(self._order) - number)
         if self._shared is None and auto.chooser.nb_workers:
             if auto.is_ready:
-                parcel = auto.workers.changes()
-                self._go_over(number, parcel)
-                auto.workers.sent(parcel)
+                self.go_over(number)
             else:
-                self._look_at = number + 1
+                wait_s = 0.0
         elif self._shared is not None and not auto.chooser.nb_workers and number < self._end:
             self._cut()
         if self._shared is not None and number >= self._end:
             self._shared = None
+        self._look_at_s = time.monotonic() + wait_s
 
-    def _go_over(self, number: int, parcel: Any) -> None:
+    def go_over(self, number: int) -> None:
         """The workers have the batches from ``number`` on."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
+        try:
+            parcel = auto.workers.changes()
+        except Exception as error:  # it cannot be sent any more
+            if not auto.does_without(error):
+                raise
+            return
         assert auto.engine is not None
         left = len(self._order) - number
         shared = auto.engine.begin(self._epoch, left, False, self._ahead, parcel, order, number)
         self._end = len(self._order)
         auto.with_workers(True)
-        self._shared = shared  # last: a Ctrl-C before leaves all to be done again
+        self._shared = shared  # a Ctrl-C before leaves all to be done again
+        auto.workers.sent(parcel)
 
     def _cut(self) -> None:
         """The workers get no more batches. A Ctrl-C in between leaves it to be done again."""
@@ -268,6 +308,14 @@ class AutoReading:
         self.engine.with_workers(False)
         self._is_cutting = False
 
+    def _has_lost_workers(self) -> bool:
+        """Whether there are none any more, and the loop goes on without them."""
+        auto = self.engine
+        if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.lacks_workers()):
+            return False
+        self._shared, self._is_cutting = None, False
+        return True
+
     def drop(self, number: int) -> None:
         if self._shared is not None and number < self._end:
             self._shared.drop(number)
@@ -276,7 +324,11 @@ class AutoReading:
 
     def repeat(self, index: int, runs: int) -> Outcome:
         if self._shared is not None and self._is_at < self._end:
-            return self._shared.repeat(index, runs)
+            try:
+                return self._shared.repeat(index, runs)
+            except Exception:
+                if not self._has_lost_workers():
+                    raise
         return self._alone.repeat(index, runs)
 
     def forget(self, index: int) -> None:

@@ -83,11 +83,15 @@ class Driver:
         self._schedule.resize(nb_workers)
         self._executor.resize(nb_workers)
         try:
-            if not self._rest.is_resting:
-                self._executor.start()
+            self._rest.end()
         except (OSError, PrefetchError) as error:
             logger.warning("not all of %d workers could be started: %s. Those that there are go on", nb_workers, error)
         self._retire()
+
+    @property
+    def is_resting(self) -> bool:
+        """The workers were ended for want of work. Runs in: any thread."""
+        return self._rest.is_resting
 
     def _retire(self) -> None:
         """Those that are too many get no more jobs."""

@@ -117,7 +117,8 @@ class Engine:
         return Reading(self, outcomes, first)
 
     def resize(self, nb_workers: int) -> None:
-        """Have so many workers from now on, at least 1. Returns at once."""
+        """Have so many workers from now on, at least 1, also where they had been ended for want of work. Returns at
+        once."""
         self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
@@ -153,6 +154,16 @@ class Engine:
     def has_ended(self) -> bool:
         """There will be no more outcomes."""
         return self._is_closing or self._driver.fatal is not None
+
+    @property
+    def fatal(self) -> BaseException | None:
+        """What has ended it, other than :meth:`close`."""
+        return self._driver.fatal
+
+    @property
+    def is_resting(self) -> bool:
+        """The workers were ended for want of work."""
+        return self._driver.is_resting
 
     def check(self) -> None:
         """Raise what has ended the engine, if it has ended."""

@@ -10,6 +10,8 @@ from workers.figures.loop import Totals
 from .chooser import Sample
 
 _FEWEST = 4  # batches between two looks at workers
+_ROUNDS = 2  # jobs of each worker
+_LEAST_NS = 50_000_000
 
 
 class Look:
@@ -17,7 +19,6 @@ class Look:
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
-        self._interval_s = 0.0  # of the loop, between two batches
         self.begin()
 
     def begin(self) -> None:
@@ -27,13 +28,19 @@ class Look:
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
         self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
 
-    def sample(self, with_workers: bool) -> Sample | None:
-        """What has come since. None: not enough yet."""
+    def sample(self, nb_workers: int) -> Sample | None:
+        """What has come since, by so many workers. None: not enough yet."""
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
-        if number < (_FEWEST if with_workers else 1):
-            return None
         num_jobs, busy_ns, cores, cores_of_ns = self._before
+        if not number:
+            return None
+        if nb_workers and (
+            number < _FEWEST
+            or pool.num_jobs - num_jobs < _ROUNDS * nb_workers
+            or since.wait_ns + since.step_ns < _LEAST_NS
+        ):
+            return None
         jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
         busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
         of_ns = pool.cores_of_ns - cores_of_ns
@@ -42,15 +49,10 @@ class Look:
             number,
             wait,
             step,
-            (busy_ns / 1e9 / jobs if jobs else 0.0) if with_workers else wait,
+            (busy_ns / 1e9 / jobs if jobs else 0.0) if nb_workers else wait,
             (time.process_time_ns() - self._cpu_ns) / number / 1e9,
             sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
             nbytes / jobs if jobs else 0.0,
         )
-        self._interval_s = sample.interval
         self.begin()
         return sample
-
-    def batches_in(self, seconds: float) -> float:
-        """How many batches the loop has in these seconds; at least one."""
-        return max(1.0, seconds / self._interval_s) if self._interval_s else 1.0

@@ -65,7 +65,11 @@ class Rest:
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0
         if schedule.is_idle and not can_send:
             return None
+        self.end()
+        return 0.0
+
+    def end(self) -> None:
+        """Start the workers that are not there."""
         self._executor.start()
         self.is_resting = False
         self.put_off()
-        return 0.0

@@ -62,7 +62,6 @@ class SerialEngine:
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last looked at in detail
         self.stream = seeding.Stream(task.seed, task.generators())
-        self.pid = os.getpid()
         self.has_ended = False
         self._has_begun = False
         self._fatal: BaseException | None = None  # what worker_init_fn has raised
@@ -150,10 +149,10 @@ class SerialReading:
         engine = self.engine
         engine.check()
         engine.begin_jobs()
-        row = JobRow(0, self._epoch, index, runs, self._items.get(index))
+        row, pid = JobRow(0, self._epoch, index, runs, self._items.get(index)), os.getpid()
         succeeded, value, ns = engine.run(row)
         try:
-            if os.getpid() != engine.pid:  # a child that the job has forked: it is no second consumer
+            if os.getpid() != pid:  # a child that the job has forked: it is no second consumer
                 os._exit(exit_code(None if succeeded else value))
             engine.check()
             return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)

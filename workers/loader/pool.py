@@ -111,8 +111,8 @@ class Pool:
             engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
-        self._workers, self._sent_in = engine, self._num_passes
         self._finalizer = weakref.finalize(of, engine.close)
+        self._workers, self._sent_in = engine, self._num_passes
         engines.watch_for_exit()
         logger.debug("%s started with %d workers", type(of).__name__, nb_workers)
         return engine
@@ -190,8 +190,8 @@ class Pool:
         clock, engine = of._clock, self.engine
         self._num_passes += 1
         epoch, parcel = clock.epoch, None
-        is_alone = isinstance(engine, AutoEngine) and not engine.begins_with_workers
-        if not is_alone:
+        is_auto = isinstance(engine, AutoEngine)  # which asks for what has changed, if there are workers
+        if not is_auto:
             parcel = self._changes(of._task(), of._has_hooks())
         if not of._is_indexed:
             source = self._source(of, position, places)
@@ -213,7 +213,7 @@ class Pool:
             next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
-        if not is_alone:
+        if not is_auto:
             self.sent(parcel)
         return Pass(reading, clock, position, places, order is not None, groups)
 

@@ -198,7 +198,8 @@ class ProcessExecutor:
 
     def _ready(self, worker: WorkerHandle, failure: RemoteFailure | None) -> None:
         if failure is not None:
-            self._events.append(events.Fatal(unpack(failure, "a worker, while it loaded the Sequence")))
+            error = unpack(failure, "a worker, while it loaded the Sequence")
+            self._events += [] if worker.is_leaving else [events.Fatal(error)]
             return
         self._staff.ready(worker)
 

@@ -5,10 +5,12 @@ Workers began without it. So they go on with what the attribute was then, and wi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ logger = logging.getLogger("workers")
 
 _SEARCH_S = 0.8
 _MAX_REMEMBERED = 8
+_SMALL = (type(None), bool, int, float, str)  # what an attribute is most often, before a job puts a file there
 
 
 class _Attribute(NamedTuple):
@@ -29,19 +32,30 @@ class _Attribute(NamedTuple):
     before: Any  # what it is in the workers
 
 
+class _Before(NamedTuple):
+    """An object before the first job. What is large is not held: it may be replaced."""
+
+    owner: weakref.ref[Any]
+    small: dict[str, Any]  # its attributes
+    others: set[str]  # the names of those that are not small
+
+
 class KeptBack:
     """The attributes of a task that are kept back from its workers. Runs in: consumer."""
 
     def __init__(self) -> None:
         self._found: list[_Attribute] = []
         self._told: set[str] = set()
-        self._before: list[tuple[Any, dict[str, Any]]] = []  # [(an object, its attributes)] before the first job
+        self._before: list[_Before] = []
 
     def remember(self, source: Any) -> None:
         """No job was run here yet: so what ``source`` and what it is made from hold now was not made by one."""
-        while source is not None and len(self._before) < _MAX_REMEMBERED:
-            self._before.append((source, dict(getattr(source, "__dict__", ()))))
-            source = getattr(source, "__dict__", {}).get("source_split")
+        while hasattr(source, "__dict__") and len(self._before) < _MAX_REMEMBERED:
+            with contextlib.suppress(TypeError):  # it has slots
+                attributes = vars(source)
+                small = {name: value for name, value in attributes.items() if isinstance(value, _SMALL)}
+                self._before.append(_Before(weakref.ref(source), small, attributes.keys() - small.keys()))
+            source = vars(source).get("source_split")
 
     def first(self, task: Any, name: str) -> Pickled:
         """``task``, for workers that begin after jobs were run here; without what these have opened.
@@ -52,10 +66,11 @@ class KeptBack:
         try:
             return Pickled(task, name)
         except NotPicklableError as error:
-            for owner, before in self._before:
+            for reference, small, others in self._before:
+                owner = reference()
                 for attribute, value in state_of(owner).items():
-                    was = before.get(attribute, ABSENT)
-                    if was is not value and not _is_picklable(value, {}):
+                    was = small.get(attribute, ABSENT)
+                    if attribute not in others and was is not value and not _is_picklable(value, {}):
                         self._found.append(_Attribute(owner, attribute, was))
                         self._tell(self._found[-1], error)
             if not self._found:
@@ -106,7 +121,8 @@ class KeptBack:
 
 
 def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
-    """The attribute that ``task`` cannot be pickled for: the outermost one that is another thing than in ``before``."""
+    """The attribute that ``task`` cannot be pickled for: the outermost one that is another thing than in ``before``.
+    None: it is not found, or is a whole sequence or function, which must not be what it was before."""
     deadline_s = time.monotonic() + _SEARCH_S
     last, value, seen = None, task, set()
     while time.monotonic() < deadline_s:
@@ -118,7 +134,7 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
         is_attribute, key, part = bad
         if is_attribute:
             before = state_of(before).get(key, ABSENT)
-            last = _Attribute(value, key, before)
+            last = None if value is task or key == "source_split" else _Attribute(value, key, before)
         else:
             before = _item(before, key)
         if type(before).__qualname__ != type(part).__qualname__:

@@ -64,6 +64,7 @@ class Staff:
 
     def start_all(self) -> None:
         """Start those that are not there."""
+        self.shortage.forget()  # else one that could not be forked would come twice
         there = {worker.number for worker in self.workers.values() if not worker.is_leaving}
         for number in range(self._nb_workers):
             if number not in there:

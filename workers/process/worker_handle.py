@@ -36,10 +36,14 @@ class WorkerHandle:
     def __init__(self, name: int, number: int, ring: Ring) -> None:
         self.name = name
         self.number = number
-        mine, self.theirs = channels.pair()
+        self.page = StatusPage()
+        try:
+            mine, self.theirs = channels.pair()
+        except OSError:
+            self.page.close()
+            raise
         mine.setblocking(False)
         self.channel = Channel(mine)
-        self.page = StatusPage()
         self.pid: int | None = None
         self.is_ready = False
         self.is_leaving = False  # it is not needed any more, and was asked to end
