@@ -7,8 +7,8 @@ over from one to the other between any two::
     with workers     --  they do not pay    -->  what was sent to them, then in the loop
 
 Who decides is the ``chooser``; this measures for it, now and then, while the loop asks for batches. All runs in the
-loop's thread, but for what ``Engine`` does in its own. Workers that cannot be had any more cost a warning: the loop goes
-on alone, from the batch that it has asked for. So does a fork of it, which has no workers.
+loop's thread, but for what ``Engine`` does in its own. Workers that cannot be had any more cost a warning: the loop
+goes on alone, from the batch that it has asked for. So does a fork of it, which has no workers.
 """
 
 from __future__ import annotations
@@ -170,9 +170,8 @@ class AutoEngine:
             return False
         engine, self.engine = self.engine, None
         self._is_hopeless, self._has_begun, self.chooser.nb_workers = True, False, 0
-        logger.warning(
-            "the batches are computed in the loop, without workers: %s", str(why)
-        )  # its traceback would hold all
+        # As a text: an error's traceback would hold all of this.
+        logger.warning("the batches are computed in the loop, without workers: %s", str(why))
         if engine is not None:
             engine.close()
         return True

@@ -240,6 +240,9 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
     def _next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
         return self._consumer.next_items(self, begun, timeout_s)
 
+    def _tell_of_epoch(self, epoch: int) -> None:
+        self._consumer.tell_of_epoch(epoch)
+
     def _check(self, begun: Pass) -> None:
         """Raise StopIteration or StalePassError if there is nothing more to be had of a pass."""
         begun.check(self)
