@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import command, core
 from benchmarks.core import Numbers, Round, Settings, Target, Way
+from workers import limits
 
-_FIXED = ("0", "1", "2", "4")
+_FIXED = ("0", "1", "2", "4", "8")
 _LENGTH = 10**7
 
 
@@ -36,6 +40,8 @@ class Work(NamedTuple):
     module: str = ""  # that the sequence's module imports
     cores: int = 0  # that the program may use; 0: all
     is_fit: bool = False  # of a small model, in the place of the loop
+    keeps: int = 0  # bytes that each process has which runs jobs
+    memory: int = 0  # bytes that all may have; 0: all there are
 
 
 WORKLOADS = {
@@ -52,6 +58,10 @@ WORKLOADS = {
     "tensorflow": ("a module that imports TensorFlow: jobs of 5 ms", Work(job=0.005, module="tensorflow")),
     "core": ("one core: jobs of 5 ms, an accelerator for 5 ms", Work(job=0.005, pause=0.005, cores=1)),
     "crowded": ("one core: jobs of 5 ms, a step of 5 ms", Work(job=0.005, step=0.005, cores=1)),
+    "memory": (
+        "1.5 GB of memory, 200 MB a worker: jobs that wait 20 ms",
+        Work(waiting=0.02, step=0.001, keeps=200 << 20, memory=1500 << 20),
+    ),
     "fit": ("model.fit of a small model: jobs of 3 ms", Work(job=0.003, is_fit=True, shape=(32, 64), epoch=200)),
 }
 
@@ -68,10 +78,17 @@ def sequence(work: Work) -> Any:
     from workers import Sequence
 
     class Workload(Sequence[Any]):
+        kept: Any = None
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {**self.__dict__, "kept": None}
+
         def __len__(self) -> int:
             return work.epoch
 
         def __getitem__(self, index: int) -> Any:
+            if work.keeps and self.kept is None:
+                self.kept = np.ones(work.keeps, np.uint8)
             if work.job:
                 compute(work.job)
             if work.waiting:
@@ -130,7 +147,52 @@ def _serial(source: Any, work: Work) -> Any:
     return source.prefetch(nb_workers=0) if work.is_fit else source
 
 
+def _group(nbytes: int) -> Path:
+    """A new control group with so much memory."""
+    for parent in limits.groups("memory"):
+        group = Path(parent) / f"prefetch-benchmark-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                if (group / name).exists():
+                    (group / name).write_text(str(nbytes))
+                    return group
+            group.rmdir()
+    raise OSError("this user may make no control group whose memory is limited")
+
+
+def _within(nbytes: int, measure: Callable[[], Numbers]) -> Numbers:
+    """What ``measure`` finds in a control group of so much memory. It is run by a fork, so that the group can go."""
+    group = _group(nbytes)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            (group / "cgroup.procs").write_text("0")
+            os.write(writer, json.dumps(measure()).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    for _ in range(100):  # what it has started ends behind it
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            break
+        time.sleep(0.1)
+    return dict(json.loads(text))
+
+
 def _measure(work: Work, way: str, settings: Settings) -> Numbers:
+    if not work.memory:
+        return _measured(work, way, settings)
+    return _within(work.memory, functools.partial(_measured, work, way, settings))
+
+
+def _measured(work: Work, way: str, settings: Settings) -> Numbers:
     if work.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: work.cores])
     if work.is_fit:

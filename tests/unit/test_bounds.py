@@ -28,6 +28,19 @@ def test_the_bound_left_to_us() -> None:
     assert bound_after([(500.0, 1000)] * 50, 4) == 10
 
 
+def test_a_loop_that_is_away_finds_the_batches_of_that_time() -> None:
+    bounds = Bounds(2)
+    for _ in range(50):
+        bounds.learn(4 * MS, 1000)
+    assert bounds.bound() == 25
+    bounds.is_away(200 * MS)
+    assert bounds.bound() == 100
+    bounds.is_away(60_000 * MS)  # no more than a second
+    assert bounds.bound() == 500
+    bounds.is_away(1 * MS)
+    assert bounds.bound() == 25
+
+
 def test_one_slow_job_among_many() -> None:
     """The bound has room for what the other workers do meanwhile, and forgets it in time."""
     slow_one = [(5.0, 1000)] * 50 + [(100.0, 1000)] + [(5.0, 1000)] * 19

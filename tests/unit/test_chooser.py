@@ -97,6 +97,16 @@ def test_workers_that_are_slower_than_the_loop_are_let_go() -> None:
     assert len(chosen) == 3  # it is tried once
 
 
+def test_an_accident_starts_nothing() -> None:
+    """Somebody else has the only core now and then; nobody would be faster."""
+    it, machine = chooser(1), Machine(1, 0.005, 0.005)
+    for number in range(300):
+        sample = machine.sample(0, 0.02)
+        if number % 5 == 1:
+            sample = sample._replace(wait=sample.wait + 0.004, job=sample.job + 0.004)
+        assert it.without_workers(sample, 1e6) is None, number
+
+
 def test_it_follows_the_loop() -> None:
     it, machine = chooser(), Machine(8, 0.02, 0.02)
     assert run(it, machine, 5.0)[-1] == 1
@@ -104,6 +114,24 @@ def test_it_follows_the_loop() -> None:
     assert run(it, machine, 5.0)[-1] in (4, 5)
     machine.step = 0.02
     assert run(it, machine, 10.0)[-1] in (1, 2)
+
+
+def test_no_more_than_fit_into_memory() -> None:
+    asked: list[int] = []
+
+    def fits(workers: int) -> int:
+        asked.append(workers)
+        return min(workers, 3)
+
+    it = Chooser(8, 0, 32, fits)
+    assert run(it, Machine(8, 0.001, 0.02, job_cpu=0.1), 10.0) == [0, 3]
+    assert len(asked) <= 3  # it is not asked at each look
+
+
+def test_as_many_as_fit_are_had_step_by_step() -> None:
+    it = Chooser(8, 0, 32, lambda workers: min(workers, it.nb_workers + 5))
+    assert run(it, Machine(8, 0.001, 0.02, job_cpu=0.1), 10.0)[:3] == [0, 5, 10]
+    assert it.nb_workers >= 18
 
 
 def test_there_are_always_as_many_as_must_be() -> None:

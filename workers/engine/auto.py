@@ -41,6 +41,7 @@ logger = logging.getLogger("workers")
 _LOOK_S = 0.02  # between two looks at the loop, without workers
 _LOOK_AT_WORKERS_S = 0.25  # the same with workers
 _KEPT_CHOICES = 20
+_OF_MEMORY = 0.7  # share of what is left that more workers may take
 
 
 class Workers(Protocol):
@@ -76,7 +77,7 @@ class AutoEngine:
         cores = limits.cores()
         self.serial = SerialEngine(task, figures.pool)
         self.figures = figures.pool
-        self.chooser = Chooser(cores, least, max(least, _most(cores)))
+        self.chooser = Chooser(cores, least, max(least, _most(cores)), self._that_fit)
         self.engine: Engine | None = None
         self._all_figures = figures
         self.workers = workers
@@ -192,7 +193,7 @@ class AutoEngine:
         return _LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S
 
     def _choose(self, choice: Choice) -> None:
-        nb_workers, why = self._that_fit(choice.nb_workers), choice.why
+        nb_workers, why = choice
         if nb_workers:
             if self.engine is not None and self._has_begun:
                 self.engine.resize(nb_workers)
@@ -216,12 +217,14 @@ class AutoEngine:
         return True
 
     def _that_fit(self, nb_workers: int) -> int:
-        """``nb_workers``, or as many as there is memory for."""
+        """``nb_workers``, or as many as there is memory for. While there are none, one is taken to need as much as this
+        process has, which has run the jobs so far; so the first ones may be fewer, until they are measured."""
         available, running = available_nbytes(), [lane.pid for lane in list(self.figures.lanes.values()) if lane.pid]
-        if not nb_workers or available is None or not running or nb_workers <= len(running):
+        if available is None or nb_workers <= max(1, len(running)):
             return nb_workers
-        each = max(usage(pid)[1] or 0 for pid in running)
-        return min(nb_workers, len(running) + max(0, int(0.5 * available / max(each, 1))))
+        each = max(usage(pid)[1] or 0 for pid in running or [os.getpid()])
+        more = int(_OF_MEMORY * available / max(each, 1))
+        return min(nb_workers, max(1, len(running) + more))
 
     def with_workers(self, is_on: bool) -> None:
         """The workers are used from now on, or not any more."""

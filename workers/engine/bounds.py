@@ -10,8 +10,10 @@ BUNDLE_NS = 10_000_000
 MAX_BUNDLE = 128
 
 # Where max_queue_size is left to us: enough for this much work, or for twice the slowest of the last jobs (so that the
-# other workers go on meanwhile), and for this much memory; up to so many batches.
+# other workers go on meanwhile), or for as long as the loop lately was away; and for this much memory; up to so many
+# batches.
 _AHEAD_NS = 50_000_000
+_MAX_AWAY_NS = 1_000_000_000
 _AHEAD_NBYTES = 64 << 20
 _MAX_AHEAD = 1024
 
@@ -42,6 +44,7 @@ class Bounds:
         self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
         self._job_nbytes = 0.0
         self._slowest_ns = 0.0  # of the last jobs; fades
+        self._away_ns = 0.0
 
     def resize(self, num_workers: int) -> None:
         """So many share the work from now on."""
@@ -53,6 +56,10 @@ class Bounds:
         self._job_ns += (job_ns - self._job_ns) * (_WEIGHT if self._job_ns else 1.0)
         self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
 
+    def is_away(self, ns: float) -> None:
+        """So long the loop lately asked for no batch: workers that go on meanwhile have the next ones for it."""
+        self._away_ns = min(ns, _MAX_AWAY_NS)
+
     def bound(self) -> int:
         """How many batches may be finished or in work ahead of the consumer."""
         if self._max_queue_size is not None:
@@ -60,7 +67,7 @@ class Bounds:
         least = 2 * self._num_workers + 2
         if not self._job_ns:
             return int(min(self._most, least))
-        enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns) / self._job_ns
+        enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns, self._away_ns) / self._job_ns
         fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 

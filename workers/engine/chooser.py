@@ -13,6 +13,8 @@ faster it goes on alone.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from workers.figures import units
@@ -20,11 +22,17 @@ from workers.figures import units
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
 _COPY_S_PER_BYTE = 1 / 4e9  # in the worker, of what is in no slot yet
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
+_CERTAIN = 0.25  # what is no accident, even if it was only looked at for a moment
+_KEPT = 15  # samples without workers: the one in the middle counts, as others had a core taken away
+_FEWEST = 3  # of these, unless they took long
+_LONG_S = 0.3
+_REFUSED = 40  # samples, until more workers are asked for again that there was no memory for
 _MORE = 0.03  # what more workers must bring
 _START_S = 0.3  # what the workers must save in all, to be started: they take that long to come
 _LOOK_S = 0.03  # how long the loop is looked at before
 _WAITS = 0.02  # share of its time that the loop may wait
 _MUCH_LESS = 1.25  # times the time that a batch should take
+_NEARLY = 0.05  # of a worker: one less will do
 _SPARE = 1.2  # times the workers that are needed: no fewer are kept
 
 
@@ -58,17 +66,22 @@ class Chooser:
         cores: that this process may use.
         least: workers that there are always; 0: the loop may go on alone.
         most: workers that there may be.
+        fits: of so many, how many there is memory for. Takes a while.
     """
 
-    def __init__(self, cores: int, least: int, most: int) -> None:
+    def __init__(self, cores: int, least: int, most: int, fits: Callable[[int], int] = int) -> None:
         self._cores = cores
         self._least = least
         self._most = most
+        self._fits = fits
+        self._refused = 0  # samples for which no more workers are asked for
         self.nb_workers = 0
+        self._is_warm = False
         self._elapsed = 0.0  # seconds of the loop without workers
+        self._samples: deque[Sample] = deque(maxlen=_KEPT)  # the last ones without workers
         self._alone: Sample | None = None  # the loop without workers, as it was last
-        self._is_new = False  # the number has just changed: what comes first does not count
-        self._job_then = 0.0  # of the first sample with workers; 0: there was none
+        self._is_new = False  # the number has just changed
+        self._job_then = 0.0  # of the first sample with workers that counts; 0: there was none
         self._before: tuple[int, float] | None = None  # (workers, interval) before there were others
         self._has_tried_fewer = False
         self._enough = most  # more than these were tried, and did not help
@@ -78,14 +91,23 @@ class Chooser:
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
         """Whether to start workers. ``left``: batches of this pass that are still to come."""
         self._elapsed += sample.interval * sample.num_batches
-        self._alone = sample
-        if self._elapsed < _LOOK_S or sample.job < 1.5 * self._slower_at:
+        if not self._is_warm:  # the first jobs open files and import
+            self._is_warm = True
+            return None
+        self._samples.append(sample)
+        sample = self._alone = sorted(self._samples, key=lambda each: each.interval)[(len(self._samples) - 1) // 2]
+        looked = sum(each.interval * each.num_batches for each in self._samples)
+        if looked < _LOOK_S or (len(self._samples) < _FEWEST and looked < _LONG_S):
+            return None
+        if sample.job < 1.5 * self._slower_at:
             return None
         workers, interval = self._best(sample)
         gain = 1 - interval / sample.interval
         coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long goes on for long
-        if gain < _WORTH_IT or gain * coming < _START_S:
+        if gain < _WORTH_IT or gain * coming < _START_S or (gain < _CERTAIN and len(self._samples) < _KEPT):
             return None
+        workers, needed = self._fits(workers), workers
+        interval = max(interval, sample.job / workers) if workers < needed else interval
         return self._change(
             workers,
             f"a job takes {units.seconds(sample.job)}, and the loop {units.seconds(sample.step)} between two batches: "
@@ -94,10 +116,10 @@ class Chooser:
 
     def with_workers(self, sample: Sample) -> Choice | None:
         """Whether to have more, fewer, or none."""
-        if self._is_new:
+        if self._is_new:  # what comes first does not count: they open files and import
             self._is_new = False
-            self._job_then = self._job_then or sample.job
             return None
+        self._job_then = self._job_then or sample.job
         return (
             self._back(sample)
             or self._alone_again(sample)
@@ -130,6 +152,7 @@ class Chooser:
         if sample.interval < alone or sample.wait < _WAITS * sample.interval:
             return None
         self._slower_at, self._job_then = max(self._alone.job, 1e-9), 0.0
+        self._samples.clear()
         return self._change(
             0,
             f"the workers deliver a batch every {units.seconds(sample.interval)}, the loop by itself has one every "
@@ -157,9 +180,14 @@ class Chooser:
     def _grown(self, sample: Sample) -> Choice | None:
         if sample.wait < _WAITS * sample.interval:
             return None
-        most = min(self._enough, self.most_useful((self._alone or sample).job_cpu))
-        workers = min(most, math.ceil(self._needed(sample)))
+        most = min(self._enough, self.most_useful(sample.job_cpu))
+        workers = min(most, math.ceil(self._needed(sample) - _NEARLY))
         if workers <= self.nb_workers:
+            return None
+        self._refused = max(0, self._refused - 1)
+        workers = self.nb_workers if self._refused else self._fits(workers)
+        if workers <= self.nb_workers:
+            self._refused = self._refused or _REFUSED
             return None
         before = self.nb_workers, sample.interval
         waits = units.share(sample.wait / sample.interval)
@@ -172,7 +200,7 @@ class Chooser:
         return choice
 
     def _shrunk(self, sample: Sample) -> Choice | None:
-        needed = math.ceil(_SPARE * self._needed(sample))
+        needed = math.ceil(_SPARE * self._needed(sample) - _NEARLY)
         if sample.wait > _WAITS * sample.interval or needed >= self.nb_workers:
             self._is_steady = 0
             return None

@@ -119,6 +119,7 @@ class Driver:
             self._lose(worker)
         if self._publisher is not None:
             self._publisher.look()
+            self._schedule.is_away(self._publisher.longest_ns)
         return self._patience()
 
     def _relieve(self) -> None:

@@ -22,6 +22,9 @@ class Publisher:
     Args:
         name: what the pool computes, in short.
         kind: ``"process"`` or ``"thread"``.
+
+    Attributes:
+        longest_ns: the longest of the loop's last steps, as it was when this was published.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Publisher:
         self._due_s = 0.0
         self._length: int | None = None
         self._page = Page()
+        self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:
         """A pass begins."""
@@ -56,6 +60,7 @@ class Publisher:
 
     def _snapshot(self) -> Snapshot:
         loop, pool, handover = self._figures.loop.copy(), self._figures.pool, self._handover
+        self.longest_ns = loop.longest_ns
         totals, now_ns = loop.totals(), time.monotonic_ns()
         waits_ns = now_ns - loop.last_ns if handover.is_waiting and loop.last_ns else 0
         lanes = self._lanes()

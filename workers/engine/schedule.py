@@ -72,8 +72,8 @@ class Schedule:
         self._max_runs = max_runs
         self._explain = explain or (lambda epoch, index, deaths, causes, load: RuntimeError(f"{deaths} {causes}"))
         self._delivery = Delivery(in_order, keeps_failed)
-        self._bounds = Bounds(num_workers, max_queue_size)
-        self.bound, self.bundle, self.load = self._bounds.bound, self._bounds.bundle, self._bounds.load
+        self._bounds = bounds = Bounds(num_workers, max_queue_size)
+        self.bound, self.bundle, self.load, self.is_away = bounds.bound, bounds.bundle, bounds.load, bounds.is_away
         self._crew = crew = Crew()
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
         self.ticket, self.take_back, self.ready_workers = crew.ticket, crew.take_back, crew.ready_workers

@@ -15,6 +15,7 @@ from .timeline import Step
 _FULL = 3 * 4096  # numbers that wait to be counted
 _KEPT = 4096  # steps, at least
 _KEPT_STARTS = 64
+_FADE = 0.998  # of the longest step, with each one that follows
 
 Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or 0, 0, number of the pass that begins
 
@@ -42,6 +43,7 @@ class LoopFigures:
         self._kept: Rows = np.zeros((0, 3), np.int64)
         self._wait, self._step = Durations(), Durations()
         self._totals = Totals()
+        self.longest_ns = 0.0  # of the last steps; fades
         self._num_passes = 0
         self.begins = 0.0  # seconds that beginning all passes has taken
         self._starts: dict[int, tuple[int, float, str]] = {}  # {number of a pass: (epoch, seconds, why)}, the last ones
@@ -78,6 +80,7 @@ class LoopFigures:
         waits, steps, firsts = _durations(rows, self._last)
         self._wait.add(waits)
         self._step.add(steps)
+        self.longest_ns = max(float(steps.max(initial=0)), self.longest_ns * _FADE ** len(steps))
         before = self._totals
         self._last = int(rows[-1, 1]), int(rows[-1, 2])
         self._first_waits = {**self._first_waits, **firsts}
@@ -111,6 +114,7 @@ class LoopFigures:
                 self._last,
                 self.begins,
             )
+            copied.longest_ns = self.longest_ns
             copied._first_waits, copied._starts = self._first_waits.copy(), self._starts.copy()
             for mine, other in ((copied._wait, self._wait), (copied._step, self._step)):
                 mine._counts, mine._total_ns = other._counts, other._total_ns
