@@ -24,6 +24,7 @@ from benchmarks.core import Numbers, Round, Settings, Target, Way
 from workers import limits
 
 _FIXED = ("0", "1", "2", "4", "8")
+_MAY_BE_THREADS = ("heavy", "waiting", "large")  # where threads are tried as well
 _LENGTH = 10**7
 
 
@@ -200,9 +201,12 @@ def _measured(work: Work, way: str, settings: Settings) -> Numbers:
     source = sequence(work)
     start = time.perf_counter()
     until = start + settings.seconds
-    batches = (
-        _serial(source, work) if way == "plain" else source.prefetch(nb_workers="auto" if way == "auto" else int(way))
-    )
+    if way == "plain":
+        batches = _serial(source, work)
+    elif way == "either":
+        batches = source.prefetch(executor="auto")
+    else:
+        batches = source.prefetch(nb_workers="auto" if way == "auto" else int(way))
     times = _fit(batches, until) if work.is_fit else list(_loop(batches, work, until))
     numbers = {"whole": len(times) / (times[-1] - start)}
     half = start + settings.seconds / 2
@@ -214,13 +218,15 @@ def _measured(work: Work, way: str, settings: Settings) -> Numbers:
     return numbers
 
 
-def _job(label: str, work: Work) -> core.Job:
+def _job(key: str, label: str, work: Work) -> core.Job:
     labels = {"plain": "plain loop", **{each: f"nb_workers={each}" for each in _FIXED}, "auto": 'nb_workers="auto"'}
-    ways = {key: Way(text, functools.partial(_measure, work, key)) for key, text in labels.items()}
+    if key in _MAY_BE_THREADS:
+        labels["either"] = 'nb_workers="auto", executor="auto"'
+    ways = {way: Way(text, functools.partial(_measure, work, way)) for way, text in labels.items()}
     return core.Job(label, ways)
 
 
-JOBS = {key: _job(label, work) for key, (label, work) in WORKLOADS.items()}
+JOBS = {key: _job(key, label, work) for key, (label, work) in WORKLOADS.items()}
 NAMES = {"whole": "batches/s, whole loop", "settled": "second half", "workers": "workers at the end"}
 
 

@@ -19,8 +19,7 @@ from faulty import is_gone, wait_for, worker_processes
 from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted
 
 from workers import NotPicklableError, Sequence, StalePassError
-from workers.engine import auto as auto_module
-from workers.engine import rest
+from workers.engine import auto, auto_reading, rest
 from workers.engine.chooser import Choice
 
 HERE = os.getpid()
@@ -146,18 +145,18 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
 
     with Where().prefetch() as batches:
         scripted(batches, never)
-        auto: Any = batches._pool.engine  # type: ignore[union-attr]
+        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
         have(batches, 1)
         if are_used_before:
             assert HERE not in list(batches)
             loop = iter(batches)
             next(loop)
-            auto._choose(Choice(0, "the test wants it"))
+            choosing._choose(Choice(0, "the test wants it"))
             assert HERE in list(loop)
-            auto._choose(Choice(1, "the test wants it"))
-        wait_for(lambda: auto.engine.is_resting)
+            choosing._choose(Choice(1, "the test wants it"))
+        wait_for(lambda: choosing.engine.is_resting)
         monkeypatch.setattr(rest, "REST_S", 60.0)
-        wait_for(lambda: auto.is_ready)
+        wait_for(lambda: choosing.is_ready)
         assert HERE not in list(batches)
 
 
@@ -210,12 +209,12 @@ def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         have(batches, 2)
         loop = iter(batches)
         got = [plain(next(loop)) for _ in range(5)]
-        auto: Any = batches._pool.engine  # type: ignore[union-attr]
+        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
 
         def fail() -> None:
             raise MemoryError("of the engine's own")
 
-        auto.engine.order(fail)
+        choosing.engine.order(fail)
         got += [plain(batch) for batch in loop]
         got += [plain(batch) for batch in batches]
     assert got == expected(Drawn, 2)
@@ -228,22 +227,22 @@ def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 def test_close_while_workers_start() -> None:
     batches = Drawn().prefetch()
     scripted(batches, never)
-    auto: Any = batches._pool.engine  # type: ignore[union-attr]
-    start, starting = auto.workers.have, threading.Event()
+    choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+    start, starting = choosing.workers.have, threading.Event()
 
     class Slow:
-        def have(self, nb_workers: int) -> Any:
+        def have(self, nb_workers: int, kind: Any) -> Any:
             starting.set()
-            wait_for(lambda: auto.has_ended)
-            return start(nb_workers)
+            wait_for(lambda: choosing.has_ended)
+            return start(nb_workers, kind)
 
-    auto.workers = Slow()
-    starter = threading.Thread(target=auto._choose, args=[Choice(2, "the test wants it")])
+    choosing.workers = Slow()
+    starter = threading.Thread(target=choosing._choose, args=[Choice(2, "the test wants it")])
     starter.start()
     starting.wait()
     batches.close()
     starter.join()
-    assert auto.engine.has_ended
+    assert choosing.engine.has_ended
     wait_for(lambda: not worker_processes())
 
 
@@ -318,8 +317,8 @@ def test_jobs_that_become_slow_are_noticed() -> None:
 
 @pytest.mark.parametrize("every", [3, 7, 11, 13, 17, 23])
 def test_a_ctrl_c_at_any_line(every: int) -> None:
-    """Raised before each ``every``-th line of ``auto.py`` while batches are asked for; the loop goes on."""
-    file, count, raised = auto_module.__file__, 0, 0
+    """Raised before each ``every``-th line of these modules while batches are asked for; the loop goes on."""
+    files, count, raised = (auto.__file__, auto_reading.__file__), 0, 0
 
     def in_frame(frame: types.FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
         nonlocal count, raised
@@ -331,7 +330,7 @@ def test_a_ctrl_c_at_any_line(every: int) -> None:
         return in_frame
 
     def trace(frame: types.FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
-        return in_frame if frame.f_code.co_filename == file else None
+        return in_frame if frame.f_code.co_filename in files else None
 
     with Drawn().prefetch() as batches:
         scripted(batches, at_random(every, 0.3))

@@ -16,10 +16,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from workers import limits
 from workers.batch.memory_limit import available_nbytes
@@ -28,13 +27,13 @@ from workers.figures.figures import Figures
 from workers.figures.timeline import LOOP
 from workers.figures.usage import usage
 
-from .chooser import Choice, Chooser
+from .auto_reading import AutoReading
+from .chooser import Choice, Chooser, Kind
+from .draws import Watched
 from .engine import Engine
-from .handover import Outcome, Outcomes
 from .look import Look
 from .passes import Ahead
-from .reading import Reading
-from .serial import SerialEngine, SerialReading
+from .serial import SerialEngine
 
 logger = logging.getLogger("workers")
 
@@ -47,8 +46,8 @@ _OF_MEMORY = 0.7  # share of what is left that more workers may take
 class Workers(Protocol):
     """Who can have workers."""
 
-    def have(self, nb_workers: int) -> Engine:
-        """An engine with so many."""
+    def have(self, nb_workers: int, kind: Kind) -> Engine:
+        """An engine with so many of a kind. It ends another one that it had."""
 
     def changes(self) -> Any:
         """What these have to be sent before they can have the rest of this pass; None: nothing."""
@@ -65,6 +64,7 @@ class AutoEngine:
         figures: of the front-end; what is measured is read here.
         least: workers that there are always.
         workers: who has them.
+        may_be_threads: jobs may run in threads, unless they are seen to draw from generators that these would share.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class AutoEngine:
         figures: Figures,
         least: int,
         workers: Workers,
+        may_be_threads: bool = False,
     ) -> None:
         cores = limits.cores()
         self.serial = SerialEngine(task, figures.pool)
@@ -85,6 +86,9 @@ class AutoEngine:
         self._has_begun = False  # the workers are used
         self._is_hopeless = False  # there can be no workers
         self._look = Look(figures)
+        self._kind: Kind | None = None  # of the workers that there are
+        if may_be_threads:
+            self.serial.watched = Watched(task, self.serial.stream)
         self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
         self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
         self.pid = os.getpid()
@@ -149,9 +153,21 @@ class AutoEngine:
     # -- going over
 
     @property
+    def changes_kind(self) -> bool:
+        """The workers that there are have to go, for others to come."""
+        return self._kind is not None and self._kind != self.chooser.kind
+
+    @property
+    def kind(self) -> Kind:
+        """Of the workers."""
+        return self.chooser.kind
+
+    @property
     def is_ready(self) -> bool:
         """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
         if self.engine is None or self.lacks_workers():
+            return False
+        if self.changes_kind and not self._started(self.chooser.nb_workers):
             return False
         if self.engine.is_resting:
             self.engine.resize(self.chooser.nb_workers)
@@ -187,27 +203,29 @@ class AutoEngine:
         if self._has_begun:
             choice = self.chooser.with_workers(sample)
         elif self.chooser.nb_workers == 0 and not self._is_hopeless:
+            self.chooser.may_be_threads = self.serial.watched is not None and self.serial.watched.draws_alone
             choice = self.chooser.without_workers(sample, left)
         if choice is not None:
             self._choose(choice)
         return _LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S
 
     def _choose(self, choice: Choice) -> None:
-        nb_workers, why = choice
-        if nb_workers:
+        nb_workers, why, kind = choice
+        if nb_workers and not self.changes_kind:  # else those that there are have to finish first: see is_ready
             if self.engine is not None and self._has_begun:
                 self.engine.resize(nb_workers)
             elif not self._started(nb_workers):
                 return
         self.chooser.nb_workers = nb_workers
-        text = f"{units.count(nb_workers, 'worker') if nb_workers else 'no workers'}: {why}"
+        name = "thread" if kind == "thread" else "worker"
+        text = f"{units.count(nb_workers, name) if nb_workers else 'no workers'}: {why}"
         logger.debug("nb_workers=auto: %s", text)
         self.figures.tell(LOOP, "chosen", text)
         self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
 
     def _started(self, nb_workers: int) -> bool:
         try:
-            self.engine = self.workers.have(nb_workers)
+            self.engine, self._kind = self.workers.have(nb_workers, self.chooser.kind), self.chooser.kind
         except Exception as error:  # also what the user's classes raise when they are pickled
             if not self.does_without(error):
                 raise
@@ -232,115 +250,6 @@ class AutoEngine:
         self._look.begin()
 
 
-class AutoReading:
-    """In the place of a :class:`workers.engine.reading.Reading`."""
-
-    def __init__(
-        self, auto: AutoEngine, epoch: int, length: int, ahead: Ahead | None, order: Sequence[int] | None
-    ) -> None:
-        self.engine = auto
-        self._epoch = epoch
-        self._order = range(length) if order is None else order
-        self._given = order  # None: as they come, where that is wanted
-        self._ahead = ahead
-        self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
-        self._shared: Reading | None = None  # with workers
-        self._end = len(self._order)  # the number of the first batch that they do not have
-        self._is_cutting = False
-        self._is_at = 0  # the number that was asked for last
-        self._look_at_s = 0.0
-
-    @property
-    def outcomes(self) -> Outcomes:
-        """{number: outcome} that are there."""
-        return {} if self._shared is None else self._shared.outcomes
-
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        try:
-            if time.monotonic() >= self._look_at_s:
-                with self.engine.lock:
-                    if self.engine.is_read_by(self):
-                        self._look(number)
-            self._is_at = number
-            if self._shared is not None and number < self._end:
-                return self._shared.peek(number, timeout_s)
-        except Exception:
-            if not self._has_lost_workers():
-                raise
-        return self._alone.peek(number, timeout_s)
-
-    def _look(self, number: int) -> None:
-        auto = self.engine
-        if self._is_cutting:
-            self._cut()
-        wait_s = auto.look(len(self._order) - number)
-        if self._shared is None and auto.chooser.nb_workers:
-            if auto.is_ready:
-                self.go_over(number)
-            else:
-                wait_s = 0.0
-        elif self._shared is not None and not auto.chooser.nb_workers and number < self._end:
-            self._cut()
-        if self._shared is not None and number >= self._end:
-            self._shared = None
-        self._look_at_s = time.monotonic() + wait_s
-
-    def go_over(self, number: int) -> None:
-        """The workers have the batches from ``number`` on."""
-        auto, order = self.engine, self._given if number == 0 else self._order[number:]
-        try:
-            parcel = auto.workers.changes()
-        except Exception as error:  # it cannot be sent any more
-            if not auto.does_without(error):
-                raise
-            return
-        assert auto.engine is not None
-        left = len(self._order) - number
-        shared = auto.engine.begin(self._epoch, left, False, self._ahead, parcel, order, number)
-        self._end = len(self._order)
-        auto.with_workers(True)
-        self._shared = shared  # a Ctrl-C before leaves all to be done again
-        auto.workers.sent(parcel)
-
-    def _cut(self) -> None:
-        """The workers get no more batches. A Ctrl-C in between leaves it to be done again."""
-        assert self._shared is not None
-        self._is_cutting = True
-        self._end = self._shared.cut()
-        self.engine.with_workers(False)
-        self._is_cutting = False
-
-    def _has_lost_workers(self) -> bool:
-        """Whether there are none any more, and the loop goes on without them."""
-        auto = self.engine
-        if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.lacks_workers()):
-            return False
-        self._shared, self._is_cutting = None, False
-        return True
-
-    def drop(self, number: int) -> None:
-        if self._shared is not None and number < self._end:
-            self._shared.drop(number)
-        else:
-            self._alone.drop(number)
-
-    def repeat(self, index: int, runs: int) -> Outcome:
-        if self._shared is not None and self._is_at < self._end:
-            try:
-                return self._shared.repeat(index, runs)
-            except Exception:
-                if not self._has_lost_workers():
-                    raise
-        return self._alone.repeat(index, runs)
-
-    def forget(self, index: int) -> None:
-        if self._shared is not None and self._is_at < self._end:
-            self._shared.forget(index)
-
-
 def _most(cores: int) -> int:
     """Workers that there may be: jobs that wait for files or the network need more than there are cores."""
     return 4 * cores
-
-
-AnyReading: TypeAlias = "Reading | SerialReading | AutoReading"

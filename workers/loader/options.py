@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
-from workers.checks import check_int, short
+from workers.checks import check_choice, check_int, short
 
 from .mapped import NO_LIMIT, is_indexed
 
-Executor: TypeAlias = Literal["process", "thread"]
+Executor: TypeAlias = Literal["process", "thread", "auto"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]
 Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
 
@@ -68,6 +68,13 @@ def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     if isinstance(nb_workers, str) and nb_workers == "auto":
         return "auto"
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
+
+
+def check_executor(executor: Any, nb_workers: Any) -> Any:
+    """``executor``, as a front-end with so many workers takes it."""
+    if check_choice("executor", executor, ("process", "thread", "auto")) == "auto" and nb_workers not in ("auto", 0):
+        raise ValueError(f'executor="auto" goes with nb_workers="auto", not {nb_workers}')
+    return executor
 
 
 def least_workers(of: Any) -> int:

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from workers.checks import short
 from workers.engine import engine as engines
-from workers.engine.auto import AutoEngine, AutoReading
+from workers.engine.auto import AutoEngine
+from workers.engine.auto_reading import AutoReading
+from workers.engine.chooser import Kind
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
@@ -78,11 +80,13 @@ class Pool:
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
+        self.kind: Kind = "thread" if settings.executor == "thread" else "process"
         if nb_workers == 0:
             self.engine = SerialEngine(of._task(), figures.pool)
         elif nb_workers is None:
             self._kept_back.remember(of._task().source)
-            self.engine = AutoEngine(of._task_here(), figures, least, weakref.proxy(self))
+            may_be_threads = settings.executor == "auto" and not least
+            self.engine = AutoEngine(of._task_here(), figures, least, weakref.proxy(self), may_be_threads)
         else:
             self.engine = self._start(nb_workers)
             self._why = f"{count(nb_workers, 'worker')} had to be started"
@@ -107,7 +111,7 @@ class Pool:
         )
         options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
-            publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=settings.executor)
+            publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
             engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
@@ -118,7 +122,7 @@ class Pool:
         return engine
 
     def _executor(self, task: Task, nb_workers: int) -> Executor:
-        if self._settings.executor == "thread":
+        if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
         from workers.process.executor import ProcessExecutor
 
@@ -133,8 +137,11 @@ class Pool:
 
     # -- workers that come and go: see ``auto``
 
-    def have(self, nb_workers: int) -> Engine:
-        """The engine, now with so many workers."""
+    def have(self, nb_workers: int, kind: Kind) -> Engine:
+        """The engine, now with so many workers of a kind."""
+        if self._settings.executor == "auto" and kind != self.kind:
+            self._end_workers()
+            self.kind = kind
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)
@@ -207,7 +214,7 @@ class Pool:
         ahead: Ahead | None = None
         if (
             self._looks_ahead
-            and self._settings.executor != "thread"
+            and self._settings.executor != "thread"  # jobs run on the user's own object, which is at one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
             next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
@@ -229,8 +236,12 @@ class Pool:
     def close(self) -> None:
         """End the workers. May be repeated."""
         self.engine.close()
-        self._parcel = None
-        if self._workers is not None:
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        workers, self._workers, self._parcel = self._workers, None, None
+        if workers is not None:
+            workers.close()
             self._finalizer.detach()
 
 

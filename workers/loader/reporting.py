@@ -24,11 +24,17 @@ class Reports:
     _figures: Figures
     _pool: Any
     _num_workers: Any
+    executor: Any
 
     def report(self) -> Report:
         """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
         after :meth:`close`. Takes a few milliseconds for each worker."""
         return _report(self)  # type: ignore[arg-type]
+
+    @property
+    def _pool_kind(self) -> str:
+        """Of its workers."""
+        return str(self.executor if self._pool is None else self._pool.kind)
 
     @property
     def _num_running(self) -> int:
@@ -85,7 +91,7 @@ def _report(of: SequenceMap) -> Report:
         starts=starts,
         nb_workers=running,
         cores=facts.cores,
-        executor=of.executor if running else "serial",
+        executor=of._pool_kind if running else "serial",
         choices=of._figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), loop.steps(), list(pool.incidents), pool.bound),

@@ -27,7 +27,17 @@ from .mapped import Mapped, is_indexed
 from .metadata import Metadata
 from .next_item import ReadByNext
 from .on_error import OnError
-from .options import INHERITED, Executor, Output, Policy, bound, check_nb_workers, check_source, least_workers
+from .options import (
+    INHERITED,
+    Executor,
+    Output,
+    Policy,
+    bound,
+    check_executor,
+    check_nb_workers,
+    check_source,
+    least_workers,
+)
 from .pool import Pool, Settings
 from .reporting import Reports
 
@@ -62,10 +72,12 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
         max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
         max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
-            enough for 50 ms of work, and for the other workers to go on during a slow job, if it fits 64 MB; at least
-            2 for each worker and 2 more.
+            enough for 50 ms of work, for the other workers to go on during a slow job, and for as long as the loop
+            lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
         executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
-            share the global generators, so there only ``current_rng()`` is reproducible.
+            share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``, with
+            ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each other.
+            Where they are seen to draw from other generators than ``current_rng()``, they run in processes.
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
         in_order: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
@@ -112,7 +124,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._own_workers = check_nb_workers(nb_workers)
-        self.executor = check_choice("executor", executor, ("process", "thread"))
+        self.executor = check_executor(executor, self._own_workers)
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
         on_error = _or_of(source_split, "on_error", on_error) or "raise"
         self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workers.engine.auto import AnyReading
+from workers.engine.auto_reading import AnyReading
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StateError, presentable
