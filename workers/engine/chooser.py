@@ -24,7 +24,9 @@ from typing import Literal, NamedTuple
 from workers.figures import units
 
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
-_COPY_S_PER_BYTE = 1 / 4e9  # in the worker, of what is in no slot yet
+_LARGE_NBYTES = (
+    1 << 20
+)  # of a batch: a process fills the same memory again and again, a thread new one, which is slower
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
 _CERTAIN = 0.25  # what is no accident, even if it was only looked at for a moment
 _KEPT = 15  # samples without workers: the one in the middle counts, as others had a core taken away
@@ -50,7 +52,7 @@ class Sample(NamedTuple):
     job: float  # in a worker, or in the loop; 0: none has ended
     cpu: float  # of this process: in the loop of step and job; beside workers of the step alone
     job_cpu: float  # share of the job's time in which it had a core, or wanted one
-    nbytes: float  # 0: not known
+    nbytes: float  # of the batch; 0: not known
 
     @property
     def interval(self) -> float:
@@ -162,7 +164,8 @@ class Chooser:
             return None
         self.may_be_threads = False  # it is looked at once
         workers, interval = self._best(self._alone)
-        if sample.interval <= _LESS * interval or sample.wait < _WAITS * sample.interval:
+        delivers_it = sample.interval <= _LESS * interval and self._alone.nbytes < _LARGE_NBYTES
+        if delivers_it or sample.wait < _WAITS * sample.interval:
             return None
         self._threads = sample.interval
         self._become("process")
@@ -272,14 +275,13 @@ class Chooser:
 
     def _best(self, alone: Sample) -> tuple[int, float]:
         """(the fewest workers with which a batch comes nearly as often as it can, how often)."""
-        job = alone.job + alone.nbytes * _COPY_S_PER_BYTE
         least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
         most = self.most_useful(alone.job_cpu)
         for workers in range(max(1, self._least), most + 1):
-            interval = max(least, job / workers)
-            if interval <= (1 + _MORE) * max(least, job / most):
+            interval = max(least, alone.job / workers)
+            if interval <= (1 + _MORE) * max(least, alone.job / most):
                 return workers, interval
-        return most, max(least, job / most)
+        return most, max(least, alone.job / most)
 
     def most_useful(self, job_cpu: float) -> int:
         """Workers that the cores have work for: more than cores, where jobs wait for something else."""

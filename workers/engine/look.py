@@ -52,7 +52,7 @@ class Look:
             (busy_ns / 1e9 / jobs if jobs else 0.0) if nb_workers else wait,
             (time.process_time_ns() - self._cpu_ns) / number / 1e9,
             sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
-            nbytes / jobs if jobs else 0.0,
+            nbytes / jobs if jobs and nb_workers else pool.last_nbytes,
         )
         self.begin()
         return sample

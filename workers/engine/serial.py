@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from workers.batch.tree import makes_fresh_batches, own
+from workers.batch.tree import flatten, makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, presentable
 from workers.figures.pool import PoolFigures
 from workers.figures.timeline import LOOP
@@ -46,6 +47,13 @@ def run_here(
         finally:
             del value
     return True, value, time.monotonic_ns() - start
+
+
+def _nbytes(items: Any) -> int:
+    arrays: list[Any] = []
+    with contextlib.suppress(TypeError):  # what is no array; here it is delivered as it is
+        flatten(items, arrays, [])
+    return sum(array.nbytes for array in arrays)
 
 
 def _is_fresh(task: Any, row: JobRow) -> bool:
@@ -91,7 +99,8 @@ class SerialEngine:
             succeeded, value, job_ns = run_here(self.watched or self.task, row, self.stream, None, True)
         finally:
             end_marks()
-        self.figures.finished_here(job_ns, cores.use(job_ns))
+        use = cores.use(job_ns)
+        self.figures.finished_here(job_ns, use, _nbytes(value) if succeeded else 0)
         self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, start_ns + job_ns))
         try:
             return succeeded, value, job_ns

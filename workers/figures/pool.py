@@ -51,7 +51,8 @@ class PoolFigures:
         self.segments_made = 0  # pieces of shared memory for batches
         self.segments_given_up = 0
         self.num_jobs = 0
-        self.nbytes = 0  # of finished batches
+        self.nbytes = 0  # of batches that workers have finished
+        self.last_nbytes = 0  # of one that was finished here
         self.lanes: dict[int, Lane] = {}
         self.jobs = Durations()
         self.stages: dict[str, Durations] = {}
@@ -102,9 +103,10 @@ class PoolFigures:
         if cores is not None:
             self._add(cores, busy_ns)
 
-    def finished_here(self, job_ns: int, cores: Use) -> None:
-        """The loop's own process has finished a job."""
+    def finished_here(self, job_ns: int, cores: Use, nbytes: int) -> None:
+        """The loop's own process has finished a job, whose batch has ``nbytes``."""
         self.num_jobs += 1
+        self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self._add(cores, job_ns)
 
