@@ -151,7 +151,11 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: prefetch([1], True), TypeError, "nb_workers must be"),
     (lambda: prefetch([1], 1, 0), ValueError, "max_queue_size must be None or an integer >= 1, not 0"),
     (lambda: prefetch([1], 1, "3"), TypeError, "max_queue_size must be"),
-    (lambda: prefetch([1], 1, executor="fork"), ValueError, "executor must be one of 'process', 'thread', not 'fork'"),
+    (
+        lambda: prefetch([1], 1, executor="fork"),
+        ValueError,
+        "executor must be one of 'process', 'thread', 'auto', not 'fork'",
+    ),
     (lambda: prefetch([1], 1, on_error="ignore"), ValueError, "on_error must be one of 'raise', 'skip'"),
     (lambda: prefetch([1], 1, in_order=None), ValueError, "in_order must be one of"),
     (lambda: prefetch([1], 1, job_timeout=0), ValueError, "job_timeout must be a number of seconds > 0 or None"),

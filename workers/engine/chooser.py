@@ -24,9 +24,7 @@ from typing import Literal, NamedTuple
 from workers.figures import units
 
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
-_LARGE_NBYTES = (
-    1 << 20
-)  # of a batch: a process fills the same memory again and again, a thread new one, which is slower
+_LARGE_NBYTES = 1 << 20  # of a batch: a process fills the same memory again, a thread new one, which is slower
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
 _CERTAIN = 0.25  # what is no accident, even if it was only looked at for a moment
 _KEPT = 15  # samples without workers: the one in the middle counts, as others had a core taken away
