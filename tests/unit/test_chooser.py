@@ -64,7 +64,7 @@ def run(chooser: Chooser, machine: Machine, seconds: float = 10.0, left: float =
 
 
 def chooser(cores: int = 8, least: int = 0) -> Chooser:
-    return Chooser(cores, least, 4 * cores)
+    return Chooser(cores, least)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 8])
@@ -130,13 +130,13 @@ def test_no_more_than_fit_into_memory() -> None:
         asked.append(workers)
         return min(workers, 3)
 
-    it = Chooser(8, 0, 32, fits)
+    it = Chooser(8, 0, fits)
     assert run(it, Machine(8, 0.001, 0.02, job_cpu=0.1), 10.0) == [0, 3]
     assert len(asked) <= 3  # it is not asked at each look
 
 
 def test_as_many_as_fit_are_had_step_by_step() -> None:
-    it = Chooser(8, 0, 32, lambda workers: min(workers, it.nb_workers + 5))
+    it = Chooser(8, 0, lambda workers: min(workers, it.nb_workers + 5))
     assert run(it, Machine(8, 0.001, 0.02, job_cpu=0.1), 10.0)[:3] == [0, 5, 10]
     assert it.nb_workers >= 18
 
@@ -167,6 +167,14 @@ def test_threads_again_where_processes_are_slower() -> None:
     assert kind == "thread"
     assert chosen[:4] == [0, 4, 4, 4]
     assert chosen[-1] in (2, 3)  # no more deliver more
+
+
+def test_cores_that_come_later_are_used() -> None:
+    it, machine = chooser(2), Machine(2, 0.001, 0.05)
+    assert run(it, machine, 5.0)[-1] == 2
+    machine.cores = 8
+    it.have(8)
+    assert run(it, machine, 5.0)[-1] == 8
 
 
 def test_there_are_always_as_many_as_must_be() -> None:

@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ["bars", "checks", "errors", "limits"]
-ROOMS = [*FIRST, "job", "batch", "figures", "engine", "process", "for_keras", "sequence", "loader", "top", "sampler"]
+ROOMS = [
+    *FIRST,
+    "job",
+    "batch",
+    "figures",
+    "engine",
+    "process",
+    "cluster",
+    "for_keras",
+    "sequence",
+    "loader",
+    "top",
+    "sampler",
+]
 FILES = sorted([*(ROOT / "workers").rglob("*.py"), *(ROOT / "sampler").rglob("*.py")])
 
 

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from workers import limits
@@ -65,6 +65,8 @@ class AutoEngine:
         least: workers that there are always.
         workers: who has them.
         may_be_threads: jobs may run in threads, unless they are seen to draw from generators that these would share.
+        cores: for workers, as it is now.
+        most: workers on other machines that there may be now; None: they are here.
     """
 
     def __init__(
@@ -74,11 +76,14 @@ class AutoEngine:
         least: int,
         workers: Workers,
         may_be_threads: bool = False,
+        cores: Callable[[], int] = limits.cores,
+        most: Callable[[], int] | None = None,
     ) -> None:
-        cores = limits.cores()
+        self._cores, self._most = cores, most
         self.serial = SerialEngine(task, figures.pool)
         self.figures = figures.pool
-        self.chooser = Chooser(cores, least, max(least, _most(cores)), self._that_fit)
+        self.chooser = Chooser(cores(), least, self._that_fit)
+        self._look_at_machines()
         self.engine: Engine | None = None
         self._all_figures = figures
         self.workers = workers
@@ -196,6 +201,7 @@ class AutoEngine:
     def look(self, left: int) -> float:
         """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: in how many seconds
         to look again."""
+        self._look_at_machines()
         sample = self._look.sample(self.nb_workers)
         if sample is None:
             return _LOOK_S
@@ -208,6 +214,10 @@ class AutoEngine:
         if choice is not None:
             self._choose(choice)
         return _LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S
+
+    def _look_at_machines(self) -> None:
+        if self._most is not None:  # they come and go
+            self.chooser.have(self._cores(), self._most())
 
     def _choose(self, choice: Choice) -> None:
         nb_workers, why, kind = choice
@@ -237,6 +247,8 @@ class AutoEngine:
     def _that_fit(self, nb_workers: int) -> int:
         """``nb_workers``, or as many as there is memory for. While there are none, one is taken to need as much as this
         process has, which has run the jobs so far; so the first ones may be fewer, until they are measured."""
+        if self._most is not None:
+            return nb_workers
         available, running = available_nbytes(), [lane.pid for lane in list(self.figures.lanes.values()) if lane.pid]
         if available is None or nb_workers <= max(1, len(running)):
             return nb_workers
@@ -248,8 +260,3 @@ class AutoEngine:
         """The workers are used from now on, or not any more."""
         self._has_begun = is_on
         self._look.begin()
-
-
-def _most(cores: int) -> int:
-    """Workers that there may be: jobs that wait for files or the network need more than there are cores."""
-    return 4 * cores

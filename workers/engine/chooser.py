@@ -38,6 +38,7 @@ _WAITS = 0.02  # share of its time that the loop may wait
 _LESS = 1.15  # times the time that processes should take: they are tried in the place of threads
 _MUCH_LESS = 1.25  # times the time that a batch should take
 _NEARLY = 0.05  # of a worker: one less will do
+_FOR_EACH_CORE = 4  # workers at most: jobs that wait for files or the network need more than there are cores
 _SPARE = 1.2  # times the workers that are needed: no fewer are kept
 
 
@@ -74,7 +75,6 @@ class Chooser:
     Args:
         cores: that this process may use.
         least: workers that there are always; 0: the loop may go on alone.
-        most: workers that there may be.
         fits: of so many, how many there is memory for. Takes a while.
 
     Attributes:
@@ -82,13 +82,12 @@ class Chooser:
         may_be_threads: jobs may run in threads.
     """
 
-    def __init__(self, cores: int, least: int, most: int, fits: Callable[[int], int] = int) -> None:
+    def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
         self.kind: Kind = "process"
         self.may_be_threads = False
         self._threads: float | None = None  # the interval that they had, while processes are tried
-        self._cores = cores
+        self._cores = self._most = 0
         self._least = least
-        self._most = most
         self._fits = fits
         self._refused = 0  # samples for which no more workers are asked for
         self.nb_workers = 0
@@ -100,9 +99,16 @@ class Chooser:
         self._job_then = 0.0  # of the first sample with workers that counts; 0: there was none
         self._before: tuple[int, float] | None = None  # (workers, interval) before there were others
         self._has_tried_fewer = False
-        self._enough = most  # more than these were tried, and did not help
+        self._enough = math.inf  # more than these were tried, and did not help
+        self.have(cores)
         self._slower_at = 0.0  # a job of this length was faster in the loop; 0: not tried
         self._is_steady = 0  # samples in a row that ask for fewer
+
+    def have(self, cores: int, most: int | None = None) -> None:
+        """There are so many cores now, and may be at most so many workers."""
+        most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
+        if (cores, most) != (self._cores, self._most):
+            self._cores, self._most, self._enough = cores, most, math.inf
 
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
         """Whether to start workers. ``left``: batches of this pass that are still to come."""
@@ -174,7 +180,7 @@ class Chooser:
         )
 
     def _become(self, kind: Kind) -> None:
-        self.kind, self._before, self._enough, self._job_then = kind, None, self._most, 0.0
+        self.kind, self._before, self._enough, self._job_then = kind, None, math.inf, 0.0
         self._has_tried_fewer = False
 
     def _back(self, sample: Sample) -> Choice | None:
@@ -230,7 +236,7 @@ class Chooser:
         if sample.wait < _WAITS * sample.interval:
             return None
         job_cpu = sample.job_cpu if self.kind == "process" or self._alone is None else self._alone.job_cpu
-        most = min(self._enough, self.most_useful(job_cpu))
+        most = int(min(self._enough, self.most_useful(job_cpu)))
         workers = min(most, math.ceil(self._needed(sample) - _NEARLY))
         if workers <= self.nb_workers:
             return None

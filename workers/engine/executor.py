@@ -34,6 +34,7 @@ class Death(NamedTuple):
     max_rss: int = 0  # in bytes; 0: not known
     stack: str = ""  # where it was, as faulthandler says
     shortened: tuple[str, ...] = ()  # killed by SIGBUS: the files that it maps and that are shorter now, with sizes
+    how: str = ""  # all that is known of it, where there is no exit code
 
     @property
     def is_with_server(self) -> bool:

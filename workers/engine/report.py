@@ -24,6 +24,8 @@ def how(death: Death) -> str:
     """How a worker ended: ``killed by SIGKILL``, ``exited with code 3``, or what it was ended for."""
     if death.stuck is not None:
         return overdue(death.stuck)
+    if death.how:
+        return death.how
     if death.exit_code is None:
         return "killed with its server"
     if death.exit_code >= 0:
@@ -48,6 +50,8 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Loa
         )
     is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0)
     ended = f"was {how(last)}" if is_killed else how(last)
+    if last.how:  # on another machine
+        return WorkerDiedError(f"a worker was {last.how} in {where}, for the {_ordinal(deaths)} time. {last.stack}")
     text = f"Worker process {last.pid} {ended} in {where}, for the {_ordinal(deaths)} time. "
     limit, available = limits.memory(), available_nbytes()
     max_rss = max(death.max_rss for death in causes)

@@ -221,7 +221,7 @@ class Reading:
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
             front = None if self._front is None else self._front()
             if front is not None and self._pass is not None:
-                front._tell_of_epoch(self._epoch)
+                front._consumer.tell_of_epoch(self._epoch)
             self._clock.end_epoch(sequence)
 
     def next(self) -> Any:

@@ -9,7 +9,7 @@ from workers.checks import check_choice, check_int, short
 
 from .mapped import NO_LIMIT, is_indexed
 
-Executor: TypeAlias = Literal["process", "thread", "auto"]
+Executor: TypeAlias = Literal["process", "thread", "auto", "ray"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]
 Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         """What :func:`workers.prefetch` takes by name."""
 
         executor: Executor
+        executor_options: dict[str, Any] | None
         seed: int | None
         in_order: bool
         on_error: Policy | None
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 INHERITED = (
     "debug_job_report_timeout",
     "executor",
+    "executor_options",
     "in_order",
     "job_timeout",
     "max_queue_size",
@@ -70,11 +72,18 @@ def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
-def check_executor(executor: Any, nb_workers: Any) -> Any:
-    """``executor``, as a front-end with so many workers takes it."""
-    if check_choice("executor", executor, ("process", "thread", "auto")) == "auto" and nb_workers not in ("auto", 0):
+def check_executor(executor: Any, options: Any, nb_workers: Any) -> tuple[Any, dict[str, Any] | None]:
+    """``executor`` and ``executor_options``, as a front-end with so many workers takes them."""
+    check_choice("executor", executor, ("process", "thread", "auto", "ray"))
+    if executor == "auto" and nb_workers not in ("auto", 0):
         raise ValueError(f'executor="auto" goes with nb_workers="auto", not {nb_workers}')
-    return executor
+    if executor == "ray":
+        from workers.cluster.connection import check_options
+
+        return executor, check_options({} if options is None else options)
+    if options is not None:
+        raise ValueError(f'executor_options go with executor="ray", not {executor!r}')
+    return executor, None
 
 
 def least_workers(of: Any) -> int:

@@ -7,9 +7,11 @@ import functools
 import logging
 import time
 import weakref
+from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workers import limits
 from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
@@ -37,6 +39,10 @@ from workers.sequence.order import ordered
 from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
 
+if TYPE_CHECKING:
+    from workers.cluster.executor import RayExecutor
+    from workers.process.executor import ProcessExecutor
+
 from .mapped import Mapped
 from .sources import FedPass, IteratorSource, Source, StreamSource
 
@@ -53,6 +59,7 @@ class Settings(NamedTuple):
     may_retry: bool  # what failed may be asked for again
     debug_job_report_timeout: float | None
     job_timeout: float | None
+    executor_options: dict[str, Any]
 
 
 class Pool:
@@ -80,13 +87,18 @@ class Pool:
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
-        self.kind: Kind = "thread" if settings.executor == "thread" else "process"
+        self.kind = "process" if settings.executor == "auto" else settings.executor
         if nb_workers == 0:
             self.engine = SerialEngine(of._task(), figures.pool)
         elif nb_workers is None:
             self._kept_back.remember(of._task().source)
             may_be_threads = settings.executor == "auto" and not least
-            self.engine = AutoEngine(of._task_here(), figures, least, weakref.proxy(self), may_be_threads)
+            cores: Callable[[], int] = limits.cores
+            most: Callable[[], int] | None = None
+            if settings.executor == "ray":
+                cores, most = _of_cluster(settings.executor_options)
+            task = of._task_here()
+            self.engine = AutoEngine(task, figures, least, weakref.proxy(self), may_be_threads, cores, most)
         else:
             self.engine = self._start(nb_workers)
             self._why = f"{count(nb_workers, 'worker')} had to be started"
@@ -124,16 +136,23 @@ class Pool:
     def _executor(self, task: Task, nb_workers: int) -> Executor:
         if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
-        from workers.process.executor import ProcessExecutor
-
         if isinstance(task.source, Sequence):
             task.source._share()
         self._watch.has_changed(task, False)
         pickled = self._kept_back.first(task, "the sequence")
         self._watch.commit()
-        processes = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
-        self._parcel = processes.parcel
-        return processes
+        executor: ProcessExecutor | RayExecutor
+        if self.kind == "ray":
+            from workers.cluster.executor import RayExecutor
+
+            options = self._settings.executor_options
+            executor = RayExecutor(nb_workers, lambda: Parcel(pickled), options, self._figures.pool)
+        else:
+            from workers.process.executor import ProcessExecutor
+
+            executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
+        self._parcel = executor.parcel
+        return executor
 
     # -- workers that come and go: see ``auto``
 
@@ -166,7 +185,7 @@ class Pool:
             return None
         start_s = time.monotonic()
         if not self._watch.has_changed(task, has_hooks, self._kept_back.states()):
-            return None
+            return self._parcel if has_hooks and self._has_changed_in_place() else None
         pickled = self._kept_back.pickled(task, "the sequence", self._parcel)
         is_same, same = self._parcel.compare(pickled)
         if is_same:
@@ -177,6 +196,11 @@ class Pool:
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
         return Parcel(pickled, self._parcel, same)
+
+    def _has_changed_in_place(self) -> bool:
+        """Whether shared arrays have, which workers on other machines do not see."""
+        executor: Any = None if self._workers is None else self._workers.executor
+        return self.kind == "ray" and bool(executor.has_changed_in_place())
 
     def sent(self, parcel: Parcel | None) -> None:
         """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
@@ -243,6 +267,14 @@ class Pool:
         if workers is not None:
             workers.close()
             self._finalizer.detach()
+
+
+def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], int]]:
+    """What say how many (cores, workers) a Ray cluster has room for."""
+    from workers.cluster import connection
+
+    connection.connect(options.get("address"))
+    return connection.cores, functools.partial(connection.room, options)
 
 
 def _name(of: Mapped) -> str:

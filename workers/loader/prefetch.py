@@ -51,6 +51,7 @@ def prefetch(
     nb_workers: NbWorkers | None = "auto",
     max_queue_size: int | None = None,
     executor: Executor = "process",
+    executor_options: dict[str, Any] | None = None,
     seed: int | None = None,
     in_order: bool = True,
     on_error: Policy | None = None,
@@ -71,8 +72,8 @@ def prefetch(
             Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
         nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
             :class:`SequenceMap`.
-        max_queue_size, executor, seed, in_order, on_error, job_timeout, max_retries, output, worker_init_fn: see
-            :class:`SequenceMap`.
+        max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,
+            worker_init_fn: see :class:`SequenceMap`.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
         drop_last: leave out the last batch where samples are missing for it.
@@ -111,6 +112,7 @@ def prefetch(
         function,
         max_queue_size=max_queue_size,
         executor=executor,
+        executor_options=executor_options,
         seed=seed,
         in_order=in_order,
         on_error=on_error,

@@ -77,7 +77,8 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
             share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``, with
             ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each other.
-            Where they are seen to draw from other generators than ``current_rng()``, they run in processes.
+            Those seen to draw from other generators run in processes. ``"ray"``: see :mod:`workers.cluster`.
+        executor_options: of ``"ray"``.
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
         in_order: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
@@ -114,6 +115,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         *,
         max_queue_size: int | None = None,
         executor: Executor = "process",
+        executor_options: dict[str, Any] | None = None,
         seed: int | None = None,
         in_order: bool = True,
         on_error: Policy | None = None,
@@ -124,7 +126,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self._own_workers = check_nb_workers(nb_workers)
-        self.executor = check_executor(executor, self._own_workers)
+        self.executor, self.executor_options = check_executor(executor, executor_options, self._own_workers)
         self.in_order = bool(check_choice("in_order", in_order, (True, False)))
         on_error = _or_of(source_split, "on_error", on_error) or "raise"
         self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))
@@ -174,6 +176,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             callable(self.on_error),
             self.debug_job_report_timeout,
             self.job_timeout,
+            self.executor_options or {},
         )
         nb_workers = None if self._is_auto else self._num_workers()
         if nb_workers is None and not self._is_indexed:  # read here: for the functions there are workers at once
@@ -251,9 +254,6 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
 
     def _next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
         return self._consumer.next_items(self, begun, timeout_s)
-
-    def _tell_of_epoch(self, epoch: int) -> None:
-        self._consumer.tell_of_epoch(epoch)
 
     def _check(self, begun: Pass) -> None:
         """Raise StopIteration or StalePassError if there is nothing more to be had of a pass."""

@@ -276,15 +276,20 @@ class Parcel:
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
-    table, lengths, texts = message
-    learn(texts)
     memories = []
     try:
-        for descriptor, nbytes in zip(descriptors, lengths, strict=True):
+        for descriptor, nbytes in zip(descriptors, message.lengths, strict=True):
             memories.append(shared_memory.view(shared_memory.attach(descriptor, nbytes, writable=False)).toreadonly())
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+    return made_of(message, memories)
+
+
+def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
+    """The object of a parcel whose pieces these are."""
+    table, _, texts = message
+    learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
     return pickle.loads(parts[0], buffers=parts[1:])
 

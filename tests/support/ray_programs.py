@@ -1,0 +1,250 @@
+"""Programs on a Ray cluster of three nodes on this machine: ``python ray_programs.py NAME`` plays one, and prints what
+it found as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+
+from workers import Sequence, current_job, current_rng
+
+LENGTH = 60
+
+
+class Drawn(Sequence[Any]):
+    """Batches that draw, and that say what was seen of the object."""
+
+    def __init__(self, seconds: float = 0.01, length: int = LENGTH, size: int = 50_000) -> None:
+        super().__init__(seed=7)
+        self.seconds, self.length, self.size = seconds, length, size
+        self.array = np.arange(1 << 20)
+        self.noted = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(self.seconds)
+        drawn = current_rng().random(20), np.random.random(3), np.full(self.size, float(index))
+        return drawn, index, self.noted, int(self.array[index])
+
+
+class Hooked(Drawn):
+    def on_epoch_end(self) -> None:
+        self.noted += 1
+        self.array[:] += 1
+
+
+def plain(batch: Any) -> Any:
+    drawn, *rest = batch
+    return [part.tobytes().hex()[:400] for part in drawn], *rest
+
+
+def expected(source: Sequence[Any], epochs: int = 1) -> list[Any]:
+    with source.prefetch(nb_workers=0) as batches:
+        return [plain(batch) for _ in range(epochs) for batch in batches]
+
+
+def made(nodes: int = 3, cpus: int = 1) -> Any:
+    """A cluster that this program is connected to; the program is on its head, which has no workers."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 200 << 20})
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=cpus, object_store_memory=200 << 20)
+    ray.init(address=cluster.address, log_to_driver=False)
+    return cluster
+
+
+def actors() -> int:
+    """How many there are."""
+    found = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += "ray::Actor" in "".join(process.cmdline()[:1])
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+# -- the programs
+
+
+def same() -> Any:
+    made()
+    found = {}
+    for kind in (Drawn, Hooked):
+        with kind().prefetch(nb_workers=3, executor="ray") as batches:
+            got = [plain(batch) for _ in range(3) for batch in batches]
+            report = batches.report()
+        found[kind.__name__] = got == expected(kind(), 3)
+    found["executor"] = report.executor
+    found["workers"] = len(report.workers)
+    with Drawn(0.0).prefetch(nb_workers=2, executor="ray") as batches:
+        found["read-only"] = not next(iter(batches))[0][2].flags.writeable
+        assert [batch[1] for batch in batches] == list(range(LENGTH))
+    with Drawn(0.0).prefetch(nb_workers=2, executor="ray", executor_options={"writable": True}) as batches:
+        found["writable"] = next(iter(batches))[0][2].flags.writeable
+    with Drawn(0.0).prefetch(nb_workers=2, executor="ray", in_order=False) as batches:
+        found["any order"] = sorted(batch[1] for batch in batches) == list(range(LENGTH))
+    with Drawn().prefetch(nb_workers=3, executor="ray") as batches:
+        loop = iter(batches)
+        got = [plain(next(loop)) for _ in range(20)]
+        state = batches.state_dict()
+    with Drawn().prefetch(nb_workers=2, executor="ray") as batches:
+        batches.load_state_dict(state)
+        found["resumed"] = got + [plain(batch) for batch in batches] == expected(Drawn())
+    found["actors"] = 0 if until(lambda: actors() == 0) else actors()
+    return found
+
+
+class Failing(Drawn):
+    def __getitem__(self, index: int) -> Any:
+        job = current_job()
+        assert job is not None
+        if index == 3:
+            raise KeyError("of batch 3")
+        if index == 7 and not job.attempt:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 11 and not job.attempt:
+            time.sleep(100)
+        return super().__getitem__(index)
+
+
+class Deadly(Drawn):
+    def __getitem__(self, index: int) -> Any:
+        if index == 5:
+            os._exit(3)
+        return super().__getitem__(index)
+
+
+def faults() -> Any:
+    made()
+    got: list[Any] = []
+    with Failing().prefetch(nb_workers=3, executor="ray", job_timeout=3.0) as batches:
+        loop = iter(batches)
+        while True:
+            try:
+                got.append(plain(next(loop)))
+            except KeyError as error:
+                got.append(str(error))
+            except StopIteration:
+                break
+        report = batches.report()
+    wanted = expected(Drawn())
+    wanted[3] = "'of batch 3'"
+    found: dict[str, Any] = {"same": got == wanted, "restarts": sum(each.restarts for each in report.workers)}
+    found["deaths"] = [each.text for each in report.timeline.incidents if each.kind == "died"]
+    with Deadly().prefetch(nb_workers=2, executor="ray", on_error="skip") as batches:
+        found["skipped"] = [batch[1] for batch in batches] == [index for index in range(LENGTH) if index != 5]
+    try:
+        with Deadly().prefetch(nb_workers=2, executor="ray") as batches:
+            list(batches)
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def node() -> Any:
+    """One of three nodes goes in the middle of an epoch; later one joins, and is used."""
+    cluster = made()
+    found: dict[str, Any] = {}
+    with Drawn(0.05).prefetch(nb_workers=3, executor="ray") as batches:
+        until(lambda: actors() == 3)
+        got = []
+        for batch in batches:
+            got.append(plain(batch))
+            if len(got) == 15:
+                arguments = {"allow_graceful": False}
+                victim = next(iter(cluster.worker_nodes))
+                threading.Thread(target=cluster.remove_node, args=[victim], kwargs=arguments).start()
+        got += [plain(batch) for batch in batches]
+        found["same"] = got == expected(Drawn(0.0), 2)
+        found["after"] = actors()
+        cluster.add_node(num_cpus=1)
+        found["joined"] = until(lambda: actors() == 3)
+        found["still"] = [batch[1] for batch in batches] == list(range(LENGTH))
+    return found
+
+
+def auto() -> Any:
+    """It follows the cluster."""
+    made(nodes=2)
+    with Drawn(0.05, 200, size=100).prefetch(nb_workers="auto", executor="ray") as batches:
+        got = [plain(batch) for batch in batches]
+        report = batches.report()
+    return {"same": got == expected(Drawn(0.0, 200, size=100)), "workers": report.nb_workers, "choices": report.choices}
+
+
+def head() -> Any:
+    """The head is gone: an error, after a bound."""
+    cluster = made()
+    with Drawn(0.2, length=10_000).prefetch(nb_workers=3, executor="ray") as batches:
+        try:
+            for number, _ in enumerate(batches):
+                if number == 10:
+                    start = time.monotonic()
+                    gcs = [each for each in psutil.Process().children(recursive=True) if "gcs_server" in each.name()]
+                    for each in gcs:
+                        each.kill()
+        except Exception as error:
+            print(
+                json.dumps({"error": f"{type(error).__name__}: {error}", "seconds": time.monotonic() - start}),
+                flush=True,
+            )
+            for each in psutil.Process().children(recursive=True):
+                each.kill()
+            os._exit(0)
+    del cluster
+    return {}
+
+
+def ranks() -> Any:
+    """Two ranks, each a process of its own, read their shards from one cluster."""
+    import subprocess
+
+    cluster = made(nodes=2, cpus=2)
+    code = "import ray_programs as p; p.rank({!r}, {})"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code.format(cluster.address, rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    seen = [json.loads(each.communicate(timeout=100)[0].splitlines()[-1]) for each in started]
+    return {"seen": seen}
+
+
+def rank(address: str, number: int) -> None:
+    shard = Drawn(0.0, 21).shuffle().shard(number, 2)
+    options = {"address": address}
+    with shard.prefetch(nb_workers=1, executor="ray", executor_options=options) as batches:
+        print(json.dumps([[batch[1] for batch in batches] for _ in range(2)]), flush=True)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    sys.modules["ray_programs"] = sys.modules["__main__"]
+    import ray_programs
+
+    print(json.dumps(getattr(ray_programs, sys.argv[1])()), flush=True)
+    import ray
+
+    ray.shutdown()

@@ -1,0 +1,9 @@
+"""Workers on a Ray cluster: ``executor="ray"``. What ``executor_options`` may hold:
+
+- ``"address"``: of the cluster, as ``ray.init`` takes it; by default the one that the program is connected to, or that
+  ``RAY_ADDRESS`` names, or a new one on this machine.
+- ``"resources"``: what each worker is to have, by default ``{"CPU": 1}``; also ``"GPU"``, ``"memory"`` (bytes) and what
+  nodes were given by name.
+- ``"placement"``: ``"spread"`` over the nodes, ``"pack"``, a placement group, or a scheduling strategy of Ray's.
+- ``"writable"``: ``True``: the loop gets copies. The arrays in Ray's object store, which it gets else, are read-only.
+"""

@@ -1,0 +1,108 @@
+"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. It knows nothing of Ray."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workers.batch.tree import flatten, unflattener
+from workers.engine.remote_errors import RemoteFailure, pack
+from workers.engine.schedule import JobRow
+from workers.job import seeding
+from workers.job.stages import Stages, begin_marks, mark, stages
+from workers.process import replica, surroundings
+
+
+class Answer(NamedTuple):
+    """What has become of a job."""
+
+    value: Any  # its items, or a RemoteFailure
+    job_ns: int
+    nbytes: int
+    stages: Stages
+
+
+class Actor:
+    """Runs in: an actor. Jobs are run in one thread, and what is said of them in another."""
+
+    def __init__(self, number: int) -> None:
+        seeding.enter_worker_process()
+        self._number = number
+        self._task: Any = None
+        self._stream = seeding.Stream(0)
+        self._unsettled: surroundings.Settings = {}
+        self._cancelled = 0
+        self._thread = 0  # that runs the jobs
+
+    def cancel(self, sending: int) -> None:
+        """Jobs up to this sending need not be begun. Runs in: the other thread."""
+        self._cancelled = sending
+
+    def stack(self) -> str:
+        """Where the job is. Runs in: the other thread."""
+        frame = sys._current_frames().get(self._thread)
+        return "".join(traceback.format_stack(frame)) if frame else ""
+
+    def load(
+        self, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any
+    ) -> RemoteFailure | None:
+        """Work on this replica from now on. ``pieces``: its memory, arrays of bytes in the object store of this node.
+
+        Returns:
+            What has kept it from that.
+        """
+        try:
+            is_new = self._task is None
+            if is_new:
+                surroundings.before_imports(around)
+            self._task = replica.made_of(message, [memoryview(piece) for piece in pieces])
+            if is_new:
+                self._unsettled = surroundings.apply(around)
+                self._task.init_worker(self._number)
+            self._stream = seeding.Stream(self._task.seed, self._task.generators())
+        except BaseException as error:  # the user's own modules run here
+            return pack(error)
+        return None
+
+    def run(self, rows: list[tuple[Any, ...]]) -> list[Answer | None]:
+        """Do jobs. Their answers are one object in the store, which takes 2 ms or more to make and to get; None: it was
+        cancelled."""
+        return [self._job(row) for row in rows]
+
+    def _job(self, row: tuple[Any, ...]) -> Answer | None:
+        """It raises nothing: also what would end this process is the consumer's to know."""
+        sending, epoch, index, attempt, payload = JobRow._make(row)
+        if sending <= self._cancelled:
+            return None
+        self._thread = threading.get_ident()
+        start_ns, marks, nbytes = time.monotonic_ns(), begin_marks(), 0
+        value: Any
+        try:
+            job = seeding.Job(epoch, index, attempt, self._number)
+            item = None
+            if payload is not None:
+                self._enter(job)
+                item = (pickle.loads(payload),)
+            items = seeding.run_seeded(self._stream, lambda: self._enter(job), lambda: self._task.run(index, item))
+            mark("transport")
+            arrays: list[np.ndarray[Any, Any]] = []
+            rest: list[Any] = []
+            value = unflattener(flatten(items, arrays, rest))(iter(arrays), iter(rest))  # tensors are arrays
+            nbytes = sum(array.nbytes for array in arrays)
+        except BaseException as error:
+            value = pack(error)
+        finally:
+            seeding.leave_job()
+        end_ns = time.monotonic_ns()
+        return Answer(value, end_ns - start_ns, nbytes, stages(marks, end_ns))
+
+    def _enter(self, job: seeding.Job) -> None:
+        if self._unsettled:
+            self._unsettled = surroundings.settle(self._unsettled)
+        seeding.enter_job(self._stream, job)

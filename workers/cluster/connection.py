@@ -1,0 +1,116 @@
+"""The Ray cluster that a front-end's workers run on, and what may be said of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import time
+from typing import Any
+
+from workers.checks import short
+from workers.errors import PlatformError
+
+logger = logging.getLogger("workers")
+
+OPTIONS = ("address", "resources", "placement", "writable")
+
+
+def check_options(options: Any) -> dict[str, Any]:
+    """``executor_options``, as ``executor="ray"`` takes them.
+
+    Raises:
+        ImportError: Ray is not installed. TypeError, ValueError: something in them is wrong.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ImportError('executor="ray" needs Ray: pip install "prefetch-sequence[ray]"')
+    if not isinstance(options, dict):
+        raise TypeError(f"executor_options must be a dict, not {short(options)}")
+    for name in options:
+        if name not in OPTIONS:
+            raise ValueError(f"executor_options has {name!r}; it may have {', '.join(map(repr, OPTIONS))}")
+    address, resources = options.get("address"), options.get("resources", {})
+    if address is not None and not isinstance(address, str):
+        raise TypeError(f"executor_options['address'] must be a string, not {short(address)}")
+    if not isinstance(resources, dict) or not all(
+        isinstance(name, str) and isinstance(amount, (int, float)) and amount >= 0 for name, amount in resources.items()
+    ):
+        raise TypeError(
+            f"executor_options['resources'] must be a dict such as {{'CPU': 1, 'memory': 1e9}}, not {short(resources)}"
+        )
+    if isinstance(placement := options.get("placement", "spread"), str) and placement not in ("spread", "pack"):
+        raise ValueError(
+            "executor_options['placement'] must be 'spread', 'pack', a placement group or one of Ray's scheduling "
+            f"strategies, not {placement!r}"
+        )
+    if not isinstance(options.get("writable", False), bool):
+        raise TypeError(f"executor_options['writable'] must be True or False, not {short(options['writable'])}")
+    return dict(options)
+
+
+def connect(address: str | None) -> Any:
+    """The module ``ray``, connected. A program that is connected stays so.
+
+    Raises:
+        PlatformError: there is no cluster at ``address``.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        except Exception as error:  # Ray raises what it likes
+            where = address or "any known address"
+            raise PlatformError(f"no Ray cluster can be reached at {where}: {error}") from error
+    return ray
+
+
+def actor_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What an actor is to have, as Ray wants it."""
+    resources = {"CPU": 1, **options.get("resources", {})}
+    found: dict[str, Any] = {"num_cpus": resources.pop("CPU"), "num_gpus": resources.pop("GPU", 0)}
+    if "memory" in resources:
+        found["memory"] = resources.pop("memory")
+    found["scheduling_strategy"] = _strategy(options.get("placement", "spread"))
+    if resources:
+        found["resources"] = resources
+    return {**found, "max_restarts": 0, "max_task_retries": 0}
+
+
+def _strategy(placement: Any) -> Any:
+    """Where Ray is to put the actors."""
+    if isinstance(placement, str):
+        return {"spread": "SPREAD", "pack": "DEFAULT"}[placement]
+    from ray.util.placement_group import PlacementGroup
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(placement) if isinstance(placement, PlacementGroup) else placement
+
+
+_KEPT_S = 5.0
+_seen: list[tuple[float, dict[str, float]]] = []  # [(when, resources)], the last time
+
+
+def _resources() -> dict[str, float]:
+    """Of the cluster, as they were in the last seconds."""
+    if not _seen or time.monotonic() - _seen[0][0] > _KEPT_S:
+        _seen[:] = [(time.monotonic(), ask())]
+    return _seen[0][1]
+
+
+def ask() -> dict[str, float]:
+    """The resources of the cluster, as they are now. Blocks: until the head answers."""
+    import ray
+
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def cores() -> int:
+    """Cores of the cluster."""
+    return max(1, int(_resources().get("CPU", 1)))
+
+
+def room(options: dict[str, Any]) -> int:
+    """How many workers with these ``executor_options`` the cluster could have."""
+    there = _resources()
+    needed = {"CPU": 1, **options.get("resources", {})}
+    return max(1, min(int(there.get(name, 0) / amount) for name, amount in needed.items() if amount))

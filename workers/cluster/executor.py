@@ -1,0 +1,347 @@
+"""The Ray executor: workers are actors of a cluster, and Ray's object store moves what they work on and what they make.
+
+::
+
+    engine's thread                Ray                      an actor, on any node
+      send    -- run.remote(row) ------------------------->   Actor.run, one after the other
+      poll    <- SimpleQueue <- future <- object store <---   Answer: arrays lie where the consumer maps them
+
+The pieces of a parcel are put into the object store once, and each node fetches them once. An actor that dies, alone or
+with its node, is an exception of all its calls: those that were answered before stay, the others are done again by the
+actor in its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import re
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from workers.batch.tree import dumps, own
+from workers.engine import report
+from workers.engine.executor import (
+    NO_LIMIT,
+    Cancelled,
+    Death,
+    Detail,
+    Died,
+    Done,
+    Event,
+    Failed,
+    Fatal,
+    Ready,
+    Started,
+    Stuck,
+    Trimmed,
+)
+from workers.engine.remote_errors import RemoteFailure, unpack
+from workers.engine.schedule import JobRow
+from workers.errors import PlatformError
+from workers.figures.pool import PoolFigures
+from workers.process import replica, surroundings
+
+from . import connection
+from .actor import Actor, Answer
+from .head import LOOK_S, Head
+
+logger = logging.getLogger("workers")
+
+Call: TypeAlias = "list[int] | Literal['load', 'stack']"  # what was called: the sendings of jobs, or something else
+
+_CONTROL = "control"  # the group of calls that do not wait for jobs
+_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
+_ROOM_S = 30.0  # without any worker, until it is told that the cluster has no room
+_SILENT_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
+
+
+class _Member:
+    """An actor, as the consumer has it."""
+
+    def __init__(self, number: int, handle: Any) -> None:
+        self.number = number
+        self.handle = handle
+        self.is_ready = False
+        self.stuck: Stuck | None = None
+        self.stack = ""  # as it was told last
+        self.sent_ns: dict[int, int] = {}  # {sending of what it has not answered: when it was sent}, in this order
+        self.bundles: deque[list[int]] = deque()  # the same, as they were sent together
+        self.since_ns = 0  # when it last had nothing to do, or finished a job
+
+
+class RayExecutor:
+    """Runs jobs in ``nb_workers`` actors, each on its own replica of what the parcel holds.
+
+    Args:
+        options: ``executor_options``, checked.
+    """
+
+    def __init__(
+        self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], options: dict[str, Any], figures: PoolFigures
+    ) -> None:
+        self.figures = figures
+        self._ray = connection.connect(options.get("address"))
+        self._needs = connection.actor_options(options)
+        self._make = self._ray.remote(concurrency_groups={_CONTROL: 1})(Actor).options(**self._needs)
+        self._is_writable = bool(options.get("writable", False))
+        self._queue: queue.SimpleQueue[tuple[int, Call, Future[Any]] | None] = queue.SimpleQueue()
+        self._events: list[Event] = []
+        self._nb_workers = nb_workers
+        self._names = itertools.count()
+        self._members: dict[int, _Member] = {}  # {name: an actor}; names are never used again
+        self._failed_starts = 0  # in a row
+        self._since_s = time.monotonic()  # when there last was a worker
+        self._surroundings = surroundings.collect()
+        self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (it, its checksum, its reference)}
+        self.parcel: replica.Parcel | None = make_parcel()
+        self._head = Head()
+
+    @property
+    def may_add(self) -> int:
+        return NO_LIMIT
+
+    # -- the engine's orders
+
+    def start(self) -> None:
+        there = {member.number for member in self._members.values()}
+        for number in range(self._nb_workers):
+            if number not in there:
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        if number >= self._nb_workers:
+            return
+        name = next(self._names)
+        member = self._members[name] = _Member(number, self._make.remote(number))
+        self.figures.started(number)
+        self._load(name, member)  # Started is told when there is room for it, and it has loaded
+
+    def _load(self, name: int, member: _Member) -> None:
+        assert self.parcel is not None
+        references = [self._store(piece) for piece in self.parcel.pieces]
+        self._follow(name, "load", member.handle.load.remote(self.parcel.message(), self._surroundings, *references))
+
+    def _store(self, piece: Any) -> Any:
+        """Its reference. What has changed in place is another object."""
+        known = self._stored.get(id(piece))
+        if known is None:
+            content = np.frombuffer(piece.bytes, np.uint8)
+            known = self._stored[id(piece)] = piece, zlib.crc32(piece.bytes), self._ray.put(content)
+        return known[2]
+
+    def has_changed_in_place(self) -> bool:
+        """Whether shared arrays hold something else than when they were stored. Takes 1 s for some GB."""
+        changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
+        for key in changed:
+            del self._stored[key]
+        return bool(changed)
+
+    def update(self, parcel: Any) -> None:
+        self.parcel = parcel
+        kept = {id(piece) for piece in parcel.pieces}
+        self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
+        for name, member in self._members.items():
+            self._load(name, member)
+
+    def resize(self, nb_workers: int) -> None:
+        self._nb_workers = nb_workers
+
+    def dismiss(self, worker: int) -> None:
+        member = self._members.pop(worker)
+        self.figures.ended(member.number)
+        self._end(member)
+
+    def _end(self, member: _Member) -> None:
+        try:
+            self._ray.kill(member.handle, no_restart=True)
+        except Exception as error:  # it is gone, or the cluster is
+            logger.debug("an actor could not be ended: %s", error)
+
+    def ship(self, item: Any) -> Any:
+        return dumps(item)
+
+    def send(self, worker: int, rows: list[JobRow]) -> None:
+        member, now_ns = self._members[worker], time.monotonic_ns()
+        sendings = [row.sending for row in rows]
+        member.sent_ns |= dict.fromkeys(sendings, now_ns)
+        member.bundles.append(sendings)
+        self._follow(worker, sendings, member.handle.run.remote([tuple(row) for row in rows]))
+
+    def _follow(self, name: int, call: Call, reference: Any) -> None:
+        arrived = self._queue
+        reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
+
+    def trim(self, worker: int) -> None:
+        self._events.append(Trimmed(worker, 0))  # Ray's store moves what does not fit to disk
+        self.wake()
+
+    def cancel(self, worker: int, sending: int) -> None:
+        if worker in self._members:  # not by ray.cancel, which leaves the actor waiting for what it has cancelled
+            self._members[worker].handle.cancel.options(concurrency_group=_CONTROL).remote(sending)
+
+    def wake(self) -> None:
+        self._queue.put(None)
+
+    def number(self, worker: int) -> int:
+        return self._members[worker].number if worker in self._members else -1
+
+    def look(self, worker: int) -> tuple[int, int]:
+        """As far as is known here: it does what it was sent one after the other."""
+        member = self._members[worker]
+        if not (member.is_ready and member.sent_ns):
+            return 0, 0
+        sending, sent_ns = next(iter(member.sent_ns.items()))
+        return sending, max(sent_ns, member.since_ns)
+
+    def kill(self, worker: int, why: Stuck) -> bool:
+        if worker in self._members:
+            self._members[worker].stuck = why
+            self._end(self._members[worker])
+        return True
+
+    def ask_stack(self, worker: int) -> None:
+        member = self._members[worker]
+        member.stack = ""
+        self._follow(worker, "stack", member.handle.stack.options(concurrency_group=_CONTROL).remote())
+
+    def take_stack(self, worker: int) -> tuple[str, int | None]:
+        return self._members[worker].stack, None
+
+    def read(self, value: Any) -> Any:
+        """Arrays in the object store cannot be written to; copies can."""
+        return own(value) if self._is_writable else value
+
+    def skip(self, value: Any) -> None:
+        pass
+
+    # -- what comes back
+
+    def poll(self, timeout_s: float | None) -> list[Event]:
+        wait_s = 0.0 if self._events else min(LOOK_S, LOOK_S if timeout_s is None else timeout_s)
+        try:
+            arrived = self._queue.get(timeout=wait_s)
+            while True:
+                if arrived is not None:
+                    self._answered(*arrived)
+                del arrived
+                arrived = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        self._look_at_the_cluster()
+        events = self._events.copy()
+        self._events.clear()
+        return events
+
+    def _look_at_the_cluster(self) -> None:
+        if self._head.silent_s > _SILENT_S:
+            text = f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
+            self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
+        if not self._members or any(member.is_ready for member in self._members.values()):
+            self._since_s = time.monotonic()
+        elif time.monotonic() - self._since_s > _ROOM_S:
+            self._since_s = time.monotonic()
+            logger.warning(
+                "no worker could be started for %.0f s: the Ray cluster has %s left, and one worker needs %s. They are "
+                "started when there is room",
+                _ROOM_S,
+                self._ray.available_resources(),
+                self._needs,
+            )
+
+    def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
+        member = self._members.get(name)
+        if member is None:  # it was ended, or has died
+            return
+        error = future.exception()
+        if isinstance(error, self._ray.exceptions.RayError):
+            self._died(name, member, error)
+        elif call == "load":
+            self._loaded(name, member, error or future.result())
+        elif call == "stack":
+            member.stack = "" if error else future.result()
+        else:
+            member.since_ns = time.monotonic_ns()
+            member.bundles.popleft()
+            answers = [error] * len(call) if error else future.result()
+            for sending, answer in zip(call, answers, strict=True):
+                member.sent_ns.pop(sending, None)
+                self._events.append(self._outcome(name, member.number, sending, answer))
+
+    def _outcome(self, name: int, number: int, sending: int, answer: Answer | BaseException | None) -> Event:
+        if answer is None:
+            return Cancelled(name, sending)
+        if isinstance(answer, BaseException):  # unpickling here runs the user's code
+            return Failed(name, sending, answer, 0)
+        self.figures.finished(number, [answer.job_ns])
+        detail = Detail(number, time.monotonic_ns() - answer.job_ns, answer.stages)  # clocks of machines differ
+        if isinstance(answer.value, RemoteFailure):
+            return Failed(name, sending, answer.value, answer.job_ns, detail)
+        return Done(name, sending, answer.value, answer.job_ns, answer.nbytes, detail)
+
+    def _loaded(self, name: int, member: _Member, failure: RemoteFailure | BaseException | None) -> None:
+        if failure is not None:
+            is_remote = isinstance(failure, RemoteFailure)
+            error = unpack(failure, "a worker, while it loaded the Sequence") if is_remote else failure  # type: ignore[arg-type]
+            self._events.append(Fatal(error))  # type: ignore[arg-type]
+            return
+        self._failed_starts = 0
+        self._events += [Ready(name)] if member.is_ready else [Started(name), Ready(name)]
+        member.is_ready, member.since_ns = True, time.monotonic_ns()
+        self.figures.ready(member.number)
+
+    def _died(self, name: int, member: _Member, error: BaseException) -> None:
+        """Something of it is lost, so it is of no use any more."""
+        text = str(error)
+        is_of_node = "its node" in text
+        how = "lost with its node" if is_of_node else "lost"
+        # Which job of several it was in is not known; nor was it the job's fault, if the node is gone.
+        is_certain = not is_of_node and (not member.bundles or len(member.bundles[0]) == 1)
+        death = Death(None, 1 if is_certain else None, member.stuck, stack=_detail(text), how=how)
+        del self._members[name]
+        self._end(member)
+        self.figures.ended(member.number, report.how(death))
+        logger.debug("worker %d: %s", name, text)
+        if member.is_ready:
+            self._events.append(Died(name, next(iter(member.sent_ns), 0), death))
+        elif not is_of_node:
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
+                self._events.append(Fatal(report.not_started(self._failed_starts, text.splitlines()[0], "")))
+                return
+        self._start(member.number)
+
+    # -- the end
+
+    def rest(self) -> bool:
+        if not any(member.is_ready for member in self._members.values()):
+            return False  # they wait for room
+        self._end_all()
+        return True
+
+    def _end_all(self) -> None:
+        for member in self._members.values():
+            self.figures.ended(member.number)
+            self._end(member)
+        self._members.clear()
+
+    def close(self) -> None:
+        self._head.close()
+        if self._ray.is_initialized():
+            self._end_all()
+        self._members.clear()
+        self._stored.clear()
+        self.parcel = None
+
+
+def _detail(text: str) -> str:
+    """What Ray says of a death, without its advice."""
+    found = re.search(r"Worker exit type: (\w+) Worker exit detail: ([^.]*\.[^.]*\.)", text)
+    return f"Ray says: {found[1]}, {found[2]}" if found else f"Ray says: {text.splitlines()[0]}"
