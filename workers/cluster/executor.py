@@ -18,13 +18,10 @@ import logging
 import queue
 import re
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
-
-import numpy as np
 
 from workers.batch.tree import dumps, own
 from workers.engine import report
@@ -52,6 +49,7 @@ from workers.process import replica, surroundings
 from . import connection
 from .actor import Actor, Answer
 from .head import LOOK_S, Head
+from .store import Store
 
 logger = logging.getLogger("workers")
 
@@ -100,7 +98,7 @@ class RayExecutor:
         self._failed_starts = 0  # in a row
         self._since_s = time.monotonic()  # when there last was a worker
         self._surroundings = surroundings.collect()
-        self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (it, its checksum, its reference)}
+        self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
         self._head = Head()
 
@@ -126,28 +124,16 @@ class RayExecutor:
 
     def _load(self, name: int, member: _Member) -> None:
         assert self.parcel is not None
-        references = [self._store(piece) for piece in self.parcel.pieces]
+        references = [self._store.reference(piece) for piece in self.parcel.pieces]
         self._follow(name, "load", member.handle.load.remote(self.parcel.message(), self._surroundings, *references))
 
-    def _store(self, piece: Any) -> Any:
-        """Its reference. What has changed in place is another object."""
-        known = self._stored.get(id(piece))
-        if known is None:
-            content = np.frombuffer(piece.bytes, np.uint8)
-            known = self._stored[id(piece)] = piece, zlib.crc32(piece.bytes), self._ray.put(content)
-        return known[2]
-
     def has_changed_in_place(self) -> bool:
-        """Whether shared arrays hold something else than when they were stored. Takes 1 s for some GB."""
-        changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
-        for key in changed:
-            del self._stored[key]
-        return bool(changed)
+        """Whether shared arrays have. They are sent anew by :meth:`update`."""
+        return self._store.has_changed()
 
     def update(self, parcel: Any) -> None:
         self.parcel = parcel
-        kept = {id(piece) for piece in parcel.pieces}
-        self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
+        self._store.keep(parcel.pieces)
         for name, member in self._members.items():
             self._load(name, member)
 
@@ -337,7 +323,7 @@ class RayExecutor:
         if self._ray.is_initialized():
             self._end_all()
         self._members.clear()
-        self._stored.clear()
+        self._store.keep([])
         self.parcel = None
 
 
