@@ -1,4 +1,4 @@
-"""What the workers work on, in Ray's object store: each piece of memory once, and once on each node that has fetched it."""
+"""What the workers work on, in Ray's object store: each piece of memory once, and once on each node that has asked."""
 
 from __future__ import annotations
 
