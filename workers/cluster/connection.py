@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import time
@@ -53,8 +54,7 @@ def connect(address: str | None) -> Any:
     Raises:
         PlatformError: there is no cluster at ``address``.
     """
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
@@ -80,10 +80,11 @@ def _strategy(placement: Any) -> Any:
     """Where Ray is to put the actors."""
     if isinstance(placement, str):
         return {"spread": "SPREAD", "pack": "DEFAULT"}[placement]
-    from ray.util.placement_group import PlacementGroup
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    return PlacementGroupSchedulingStrategy(placement) if isinstance(placement, PlacementGroup) else placement
+    groups: Any = importlib.import_module("ray.util.placement_group")
+    strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
+    if isinstance(placement, groups.PlacementGroup):
+        return strategies.PlacementGroupSchedulingStrategy(placement)
+    return placement
 
 
 _KEPT_S = 5.0
@@ -99,9 +100,8 @@ def _resources() -> dict[str, float]:
 
 def ask() -> dict[str, float]:
     """The resources of the cluster, as they are now. Blocks: until the head answers."""
-    import ray
-
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+    ray: Any = importlib.import_module("ray")
+    return dict(ray.cluster_resources())
 
 
 def cores() -> int:
