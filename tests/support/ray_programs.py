@@ -113,8 +113,20 @@ def same() -> Any:
     with Drawn().prefetch(nb_workers=2, executor="ray") as batches:
         batches.load_state_dict(state)
         found["resumed"] = got + [plain(batch) for batch in batches] == expected(Drawn())
+    with Locked(0.0).prefetch(nb_workers=1, executor="ray") as batches:
+        try:
+            list(batches)
+        except Exception as error:
+            found["unpicklable"] = f"{type(error).__name__}: {error}"
     found["actors"] = 0 if until(lambda: actors() == 0) else actors()
     return found
+
+
+class Locked(Drawn):
+    """Its batches cannot be sent."""
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index), threading.Lock()
 
 
 class Failing(Drawn):

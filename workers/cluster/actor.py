@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.batch.tree import flatten, unflattener
+from workers.batch.tree import dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
@@ -19,10 +19,22 @@ from workers.job.stages import Stages, begin_marks, mark, stages
 from workers.process import replica, surroundings
 
 
+class Items(NamedTuple):
+    """The items of a job, taken apart as ``batch.tree`` does it."""
+
+    arrays: list[np.ndarray[Any, Any]]
+    rest: bytes  # the pickled (spec, what is no array)
+
+    def together(self) -> Any:
+        """Runs in: consumer."""
+        spec, rest = pickle.loads(self.rest)
+        return unflattener(spec)(iter(self.arrays), iter(rest))
+
+
 class Answer(NamedTuple):
     """What has become of a job."""
 
-    value: Any  # its items, or a RemoteFailure
+    value: Items | RemoteFailure
     job_ns: int
     nbytes: int
     stages: Stages
@@ -82,7 +94,7 @@ class Actor:
             return None
         self._thread = threading.get_ident()
         start_ns, marks, nbytes = time.monotonic_ns(), begin_marks(), 0
-        value: Any
+        value: Items | RemoteFailure
         try:
             job = seeding.Job(epoch, index, attempt, self._number)
             item = None
@@ -93,7 +105,8 @@ class Actor:
             mark("transport")
             arrays: list[np.ndarray[Any, Any]] = []
             rest: list[Any] = []
-            value = unflattener(flatten(items, arrays, rest))(iter(arrays), iter(rest))  # tensors are arrays
+            spec = flatten(items, arrays, rest)
+            value = Items(arrays, dumps((spec, rest)))
             nbytes = sum(array.nbytes for array in arrays)
         except BaseException as error:
             value = pack(error)

@@ -203,7 +203,8 @@ class RayExecutor:
 
     def read(self, value: Any) -> Any:
         """Arrays in the object store cannot be written to; copies can."""
-        return own(value) if self._is_writable else value
+        items = value.together()
+        return own(items) if self._is_writable else items
 
     def skip(self, value: Any) -> None:
         pass
@@ -221,7 +222,10 @@ class RayExecutor:
                 arrived = self._queue.get_nowait()
         except queue.Empty:
             pass
-        self._look_at_the_cluster()
+        if self._ray.is_initialized():
+            self._look_at_the_cluster()
+        else:  # nothing may be asked of it now: Ray would begin anew
+            self._events = [Fatal(PlatformError("the program has left the Ray cluster: ray.shutdown() was called"))]
         events = self._events.copy()
         self._events.clear()
         return events
@@ -247,9 +251,13 @@ class RayExecutor:
         if member is None:  # it was ended, or has died
             return
         error = future.exception()
-        if isinstance(error, self._ray.exceptions.RayError):
+        exceptions = self._ray.exceptions
+        if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
+            error = error.cause or error
+        elif isinstance(error, exceptions.RayError):
             self._died(name, member, error)
-        elif call == "load":
+            return
+        if call == "load":
             self._loaded(name, member, error or future.result())
         elif call == "stack":
             member.stack = "" if error else future.result()
@@ -259,18 +267,7 @@ class RayExecutor:
             answers = [error] * len(call) if error else future.result()
             for sending, answer in zip(call, answers, strict=True):
                 member.sent_ns.pop(sending, None)
-                self._events.append(self._outcome(name, member.number, sending, answer))
-
-    def _outcome(self, name: int, number: int, sending: int, answer: Answer | BaseException | None) -> Event:
-        if answer is None:
-            return Cancelled(name, sending)
-        if isinstance(answer, BaseException):  # unpickling here runs the user's code
-            return Failed(name, sending, answer, 0)
-        self.figures.finished(number, [answer.job_ns])
-        detail = Detail(number, time.monotonic_ns() - answer.job_ns, answer.stages)  # clocks of machines differ
-        if isinstance(answer.value, RemoteFailure):
-            return Failed(name, sending, answer.value, answer.job_ns, detail)
-        return Done(name, sending, answer.value, answer.job_ns, answer.nbytes, detail)
+                self._events.append(_event(name, member.number, sending, answer, self.figures))
 
     def _loaded(self, name: int, member: _Member, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
@@ -302,7 +299,8 @@ class RayExecutor:
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
                 self._events.append(Fatal(report.not_started(self._failed_starts, text.splitlines()[0], "")))
                 return
-        self._start(member.number)
+        if self._ray.is_initialized():
+            self._start(member.number)
 
     # -- the end
 
@@ -325,6 +323,19 @@ class RayExecutor:
         self._members.clear()
         self._store.keep([])
         self.parcel = None
+
+
+def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, figures: PoolFigures) -> Event:
+    """What has become of a job."""
+    if answer is None:
+        return Cancelled(name, sending)
+    if isinstance(answer, BaseException):
+        return Failed(name, sending, answer, 0)
+    figures.finished(number, [answer.job_ns])
+    detail = Detail(number, time.monotonic_ns() - answer.job_ns, answer.stages)  # clocks of machines differ
+    if isinstance(answer.value, RemoteFailure):
+        return Failed(name, sending, answer.value, answer.job_ns, detail)
+    return Done(name, sending, answer.value, answer.job_ns, answer.nbytes, detail)
 
 
 def _detail(text: str) -> str:
