@@ -115,7 +115,23 @@ class Held(Waiting):
         return self.rng.random(), *super().__getitem__(index)
 
 
-@pytest.mark.parametrize("kind", [Global, Held])
+class OfKeras(Waiting):
+    """Draws from the generator that Keras has for all that were given none."""
+
+    def __getitem__(self, index: int) -> Any:
+        keras = pytest.importorskip("keras")
+        return float(keras.random.uniform(())), *super().__getitem__(index)
+
+
+def test_keras_that_is_only_loaded_is_no_hindrance() -> None:
+    keras = pytest.importorskip("keras")
+    keras.random.uniform(())
+    with Waiting().prefetch(executor="auto") as batches:
+        assert [batch[1] for batch in batches] == list(range(200))
+        assert " thread" in batches.report().choices[0]
+
+
+@pytest.mark.parametrize("kind", [Global, Held, OfKeras])
 def test_what_draws_from_shared_generators_has_none(kind: type[Waiting]) -> None:
     with kind().prefetch(nb_workers=0) as batches:
         wanted = [batch[:-2] for batch in batches]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from workers.job import process_generators
+from workers.job.kinds import of_process
 from workers.job.seeding import Stream
 
 
@@ -23,8 +26,15 @@ class Watched:
 
     def run(self, index: int, payload: Any) -> Any:
         """See ``Task.run``."""
-        before = process_generators.states()
+        before = _states()
         items = self._task.run(index, payload)
-        if self._stream.held or process_generators.states() != before:
+        held = self._stream.held
+        if (held is not None and held.are_of_sequence) or _states() != before:
             self.draws_alone = False
         return items
+
+
+def _states() -> Any:
+    """Of all generators of the process."""
+    found: list[Any] = [generator for generator in of_process() if generator is not None]
+    return process_generators.states(), [np.asarray(generator.state).tobytes() for generator in found]

@@ -62,6 +62,11 @@ class Generators:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def are_of_sequence(self) -> bool:
+        """Whether the Sequence holds one, and not only the process."""
+        return not set(PATHS_OF_PROCESS).issuperset(self._found)
+
     def begin(self, epoch: int) -> None:
         """A job of ``epoch`` begins: look for them, if there may be others than before."""
         if self._epoch != epoch or self._has_process_more():
