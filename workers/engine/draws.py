@@ -10,6 +10,8 @@ from workers.job import process_generators
 from workers.job.kinds import of_process
 from workers.job.seeding import Stream
 
+_LOOKED_AT = 200  # jobs: each look takes 0.4 ms
+
 
 class Watched:
     """In the place of a ``Task``: notes what its jobs draw from.
@@ -21,11 +23,15 @@ class Watched:
     def __init__(self, task: Any, stream: Stream) -> None:
         self.source, self.functions = task.source, task.functions
         self.draws_alone = True
+        self._left = _LOOKED_AT
         self._task = task
         self._stream = stream
 
     def run(self, index: int, payload: Any) -> Any:
         """See ``Task.run``."""
+        if not self._left:
+            return self._task.run(index, payload)
+        self._left -= 1
         before = _states()
         items = self._task.run(index, payload)
         held = self._stream.held
