@@ -9,10 +9,10 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from faulty import read
 from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted, until_ready
 
 from workers import Sequence, SequenceMap, current_job, prefetch
@@ -79,15 +79,7 @@ class Failing(Drawn):
 def test_errors_come_at_their_place(seed: int) -> None:
     with Failing().prefetch() as batches:
         scripted(batches, at_random(seed, 0.3))
-        loop: Iterator[Any] = iter(batches)
-        got: list[Any] = []
-        while True:
-            try:
-                got.append(next(loop)[1])
-            except ValueError as error:
-                got.append(str(error))
-            except StopIteration:
-                break
+        got = [str(each) if isinstance(each, ValueError) else each[1] for each in read(batches)]
     assert got == [f"batch {index}" if index % 10 == 3 else index for index in range(LENGTH)]
 
 

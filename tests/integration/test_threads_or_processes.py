@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faulty import read
 from scripted import at_random, expected, have, plain, scripted
 
 from workers import Sequence, SequenceMap, current_rng, prefetch
@@ -68,17 +69,9 @@ def test_an_error_while_the_kind_changes() -> None:
             return super().__getitem__(index)
 
     kinds = iter(["thread", "process"] * 100)
-    got = []
     with Failing().prefetch(executor="auto") as batches:
         scripted(batches, at_random(1, 0.5), lambda: next(kinds))  # type: ignore[arg-type, return-value]
-        loop = iter(batches)
-        while True:
-            try:
-                got.append(next(loop)[1])
-            except ValueError as error:
-                got.append(str(error))
-            except StopIteration:
-                break
+        got = [str(each) if isinstance(each, ValueError) else each[1] for each in read(batches)]
     assert got == [f"batch {index}" if index % 10 == 3 else index for index in range(LENGTH)]
 
 

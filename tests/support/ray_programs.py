@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from faulty import read
 
 from workers import Sequence, current_job, current_rng
 
@@ -151,16 +152,8 @@ class Deadly(Drawn):
 
 def faults() -> Any:
     made()
-    got: list[Any] = []
     with Failing().prefetch(nb_workers=3, executor="ray", job_timeout=3.0) as batches:
-        loop = iter(batches)
-        while True:
-            try:
-                got.append(plain(next(loop)))
-            except KeyError as error:
-                got.append(str(error))
-            except StopIteration:
-                break
+        got = [str(each) if isinstance(each, KeyError) else plain(each) for each in read(batches)]
         report = batches.report()
     wanted = expected(Drawn())
     wanted[3] = "'of batch 3'"

@@ -11,8 +11,6 @@ from typing import Any
 from workers.checks import short
 from workers.errors import PlatformError
 
-logger = logging.getLogger("workers")
-
 OPTIONS = ("address", "resources", "placement", "writable")
 
 

@@ -3,8 +3,8 @@
 ::
 
     engine's thread                Ray                      an actor, on any node
-      send    -- run.remote(row) ------------------------->   Actor.run, one after the other
-      poll    <- SimpleQueue <- future <- object store <---   Answer: arrays lie where the consumer maps them
+      send    -- run.remote(rows) ------------------------>   Actor.run, one after the other
+      poll    <- SimpleQueue <- future <- object store <---   Answers: arrays lie where the consumer maps them
 
 The pieces of a parcel are put into the object store once, and each node fetches them once. An actor that dies, alone or
 with its node, is an exception of all its calls: those that were answered before stay, the others are done again by the
@@ -212,7 +212,7 @@ class RayExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        wait_s = 0.0 if self._events else min(LOOK_S, LOOK_S if timeout_s is None else timeout_s)
+        wait_s = 0.0 if self._events else LOOK_S if timeout_s is None else min(LOOK_S, timeout_s)
         try:
             arrived = self._queue.get(timeout=wait_s)
             while True:
@@ -271,9 +271,9 @@ class RayExecutor:
 
     def _loaded(self, name: int, member: _Member, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
-            is_remote = isinstance(failure, RemoteFailure)
-            error = unpack(failure, "a worker, while it loaded the Sequence") if is_remote else failure  # type: ignore[arg-type]
-            self._events.append(Fatal(error))  # type: ignore[arg-type]
+            if isinstance(failure, RemoteFailure):
+                failure = unpack(failure, "a worker, while it loaded the Sequence")
+            self._events.append(Fatal(failure))
             return
         self._failed_starts = 0
         self._events += [Ready(name)] if member.is_ready else [Started(name), Ready(name)]

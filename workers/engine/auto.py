@@ -163,11 +163,6 @@ class AutoEngine:
         return self._kind is not None and self._kind != self.chooser.kind
 
     @property
-    def kind(self) -> Kind:
-        """Of the workers."""
-        return self.chooser.kind
-
-    @property
     def is_ready(self) -> bool:
         """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
         if self.engine is None or self.lacks_workers():

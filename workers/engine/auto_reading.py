@@ -78,7 +78,7 @@ class AutoReading:
                 raise
             return
         assert auto.engine is not None
-        left, ahead = len(self._order) - number, self._ahead if auto.kind == "process" else None
+        left, ahead = len(self._order) - number, self._ahead if auto.chooser.kind == "process" else None
         shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)
         self._end = len(self._order)
         auto.with_workers(True)
