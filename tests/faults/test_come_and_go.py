@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import random
 import sys
@@ -203,6 +204,10 @@ def test_workers_that_must_be_there(caplog: pytest.LogCaptureFixture) -> None:
     assert got == expected(Unloadable, 1)
 
 
+def fail() -> None:
+    raise MemoryError("of the engine's own")
+
+
 def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     with Drawn().prefetch() as batches:
         scripted(batches, never)
@@ -210,14 +215,40 @@ def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         loop = iter(batches)
         got = [plain(next(loop)) for _ in range(5)]
         choosing: Any = batches._pool.engine  # type: ignore[union-attr]
-
-        def fail() -> None:
-            raise MemoryError("of the engine's own")
-
         choosing.engine.order(fail)
         got += [plain(batch) for batch in loop]
         got += [plain(batch) for batch in batches]
     assert got == expected(Drawn, 2)
+    assert "without workers: of the engine's own" in caplog.text
+
+
+@pytest.mark.parametrize(("before", "check"), [(5, 1), (LENGTH, 1), (LENGTH, 2)])
+def test_an_engine_that_fails_while_it_is_asked(before: int, check: int, caplog: pytest.LogCaptureFixture) -> None:
+    """At the ``check``-th time that it is asked whether it has failed, after so many batches: in the midst of a pass,
+    or as the next one begins."""
+    checks = itertools.count(1)
+    with Drawn().prefetch() as batches:
+        scripted(batches, never)
+        if before == LENGTH:
+            have(batches, 2)  # else alone, so far
+        loop = iter(batches)
+        got = [plain(next(loop)) for _ in range(before)]
+        have(batches, 2)
+        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+        engine = choosing.engine
+        ask = engine.check
+
+        def fails() -> None:
+            if next(checks) == check:
+                engine.order(fail)
+                wait_for(lambda: engine.fatal is not None)
+            ask()
+
+        engine.check = fails
+        got += [plain(batch) for batch in loop]
+        got += [plain(batch) for batch in batches]
+    assert got == expected(Drawn, 2)
+    assert next(checks) > check
     assert "without workers: of the engine's own" in caplog.text
 
 

@@ -13,6 +13,7 @@ import operator
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,29 @@ def test_the_loops_own_functions_are_left_alone() -> None:
 
     sequence = OfTensorFlow()
     assert losses(lambda: sequence[1]) == losses(lambda: None)
+
+
+@pytest.mark.needs("keras")
+def test_kerass_own_generator_is_put_back() -> None:
+    """Behind jobs in the loop's process, without a warning of Keras's."""
+    import keras
+
+    class Drawing(Sequence):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> float:
+            return float(keras.random.uniform(()))
+
+    keras.utils.set_random_seed(2)
+    alone = [float(keras.random.uniform(())) for _ in range(2)]
+    keras.utils.set_random_seed(2)
+    first = float(keras.random.uniform(()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = list(Drawing(seed=1))
+    assert [first, float(keras.random.uniform(()))] == alone
+    assert len({*drawn, *alone}) == 5
 
 
 @pytest.mark.needs("tensorflow")

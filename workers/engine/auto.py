@@ -147,8 +147,12 @@ class AutoEngine:
 
     def check(self) -> None:
         self.serial.check()
-        if self.engine is not None and not self.lacks_workers():
-            self.engine.check()
+        try:
+            if self.engine is not None:
+                self.engine.check()
+        except Exception:
+            if not self.lacks_workers():
+                raise
 
     def close(self) -> None:
         self.serial.close()  # first: see _started

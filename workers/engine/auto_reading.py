@@ -71,15 +71,15 @@ class AutoReading:
     def go_over(self, number: int) -> None:
         """The workers have the batches from ``number`` on."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
-        try:
-            parcel = auto.workers.changes()
-        except Exception as error:  # it cannot be sent any more
-            if not auto.does_without(error):
-                raise
-            return
         assert auto.engine is not None
         left, ahead = len(self._order) - number, self._ahead if auto.chooser.kind == "process" else None
-        shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)
+        try:
+            parcel = auto.workers.changes()
+            shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)
+        except Exception as error:  # it cannot be sent any more, or the engine has failed
+            if auto.serial.has_ended or not auto.does_without(error):
+                raise
+            return
         self._end = len(self._order)
         auto.with_workers(True)
         self._shared = shared  # a Ctrl-C before leaves all to be done again

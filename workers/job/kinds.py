@@ -90,15 +90,20 @@ def _tensorflow_origin(generator: Any) -> bytes:
 def _seed_keras(generator: Any, number: int) -> None:
     # 30 bits each: it counts upwards, and for some backends they are signed
     state = np.array([number & 0x3FFFFFFF, (number >> 30) & 0x3FFFFFFF], np.int64)
-    variable = generator.state
+    _assign_keras(generator.state, state.astype(str(generator.state.dtype)))
+
+
+def _assign_keras(variable: Any, state: Any) -> None:
     # On TensorFlow the variable within: Keras's own checks of what is assigned take 90 of 150 us.
-    getattr(variable.value, "assign", variable.assign)(state.astype(str(variable.dtype)))
+    getattr(variable.value, "assign", variable.assign)(state)
 
 
 def _save_keras(generator: Any) -> Callable[[], None]:
-    return functools.partial(
-        generator.state.assign, np.array(sys.modules["keras"].ops.convert_to_numpy(generator.state))
-    )
+    value = generator.state.value
+    if hasattr(value, "detach"):  # torch's
+        value = value.detach().cpu()
+    # keras.ops.convert_to_numpy has numpy 2 warn of TensorFlow's variables, at each job.
+    return functools.partial(_assign_keras, generator.state, np.array(np.asarray(value)))
 
 
 def _keras_origin(generator: Any) -> Any:
