@@ -25,7 +25,7 @@ def _take_out_of_loop() -> None:
     from workers.figures.loop import LoopFigures
     from workers.figures.pool import PoolFigures
 
-    for cls, names in ((LoopFigures, ("note", "begin")), (PoolFigures, ("finished", "finished_here", "span"))):
+    for cls, names in ((LoopFigures, ("note", "begin")), (PoolFigures, ("finished", "finished_here", "used", "span"))):
         for name in names:
             setattr(cls, name, _nothing)
 
@@ -43,6 +43,7 @@ def _take_out_of_worker(number: int) -> None:
         (worker, "stages", _nothing),
         (stages, "mark", _nothing),
         (worker, "_DETAILED_NS", 2**62),
+        (worker, "_NOW_AND_THEN_NS", 2**62),
     ):
         setattr(module, name, value)
 

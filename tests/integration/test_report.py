@@ -210,6 +210,25 @@ def test_stages_add_up_to_the_job() -> None:
         assert [stage for stage, _ in span.stages] == ["get_examples", "augmenter", "transport"]
 
 
+def test_long_jobs_among_short_ones() -> None:
+    """All long ones are told of in detail, but few of the short ones; of all is known what they had of the cores."""
+    slow = range(100, 3000, 300)
+    with Sleeping(3000, 0.0, slow=dict.fromkeys(slow, 0.01)).prefetch(nb_workers=1) as batches:
+        assert len(list(batches)) == 3000
+        pool: Any = batches._pool._figures.pool  # type: ignore[union-attr]
+        cores, cores_of_ns = pool.cores, pool.cores_of_ns
+        report = batches.report()
+    spans = report.timeline.spans
+    assert {*slow} <= {span.index for span in spans if span.job_ns >= 10_000_000}
+    assert all(span.stages for span in spans)
+    seconds = (max(span.start_ns + span.job_ns for span in spans) - min(span.start_ns for span in spans)) / 1e9
+    short = [span for span in spans if span.job_ns < 1_000_000]
+    assert 1 <= len(short) <= seconds / 0.005 + 1
+    assert report.job.count >= 3000  # some of the next epoch
+    assert len(slow) * 10_000_000 <= cores_of_ns <= report.job.total * 1e9 * 1.000001
+    assert cores.had > 0
+
+
 def test_a_worker_that_is_killed() -> None:
     with Rows(60).prefetch(nb_workers=2) as batches:
         got = 0

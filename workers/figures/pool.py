@@ -91,8 +91,8 @@ class PoolFigures:
 
     # -- the jobs
 
-    def finished(self, number: int, times_ns: list[int], cores: Use | None = None) -> None:
-        """Worker ``number`` has finished jobs, which took these times. ``cores``: None: not known."""
+    def finished(self, number: int, times_ns: list[int]) -> None:
+        """Worker ``number`` has finished jobs, which took these times."""
         busy_ns = sum(times_ns)
         lane = self.lanes[number]
         lane.num_jobs += len(times_ns)
@@ -100,17 +100,16 @@ class PoolFigures:
         self.num_jobs += len(times_ns)
         self.jobs.note_all(times_ns)
         self.jobs.tidy()
-        if cores is not None:
-            self._add(cores, busy_ns)
 
     def finished_here(self, job_ns: int, cores: Use, nbytes: int) -> None:
         """The loop's own process has finished a job, whose batch has ``nbytes``."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
-        self._add(cores, job_ns)
+        self.used(cores, job_ns)
 
-    def _add(self, cores: Use, of_ns: int) -> None:
+    def used(self, cores: Use, of_ns: int) -> None:
+        """What jobs have had of the cores in ``of_ns`` of theirs."""
         self.cores = Use(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 

@@ -43,7 +43,7 @@ class Incident(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """The last of each. Of tiny jobs that travel together only one in a message is noted."""
+    """The last of each. Of jobs that take less than 1 ms, only one in 5 ms of a worker's is noted."""
 
     spans: list[Span]
     steps: list[Step]

@@ -187,7 +187,10 @@ class ProcessExecutor:
                 self.figures.segments_made += len(message.slots)
                 self.figures.segments_given_up += len(message.gone)
                 times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # without those that were cancelled
-                self.figures.finished(worker.number, times_ns, Use(*message.cores))
+                self.figures.finished(worker.number, times_ns)
+                if message.cores is not None:
+                    *cores, of_ns = message.cores
+                    self.figures.used(Use(*cores), of_ns)
                 found = worker.events_of(message, files)
                 self._events += [] if worker.is_leaving else found
             elif isinstance(message, messages.Ready):

@@ -57,7 +57,8 @@ class Results(NamedTuple):
     layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
     details: list[tuple[int, int, Any]]  # of some of them, as (sending, when it began in monotonic ns, its Stages)
-    cores: tuple[int, int]  # what all of them have had of the cores: a plain job.cores.Use
+    #: What jobs have had of the cores, as a plain job.cores.Use, and how long they took: all since it was told last.
+    cores: tuple[int, int, int] | None
 
 
 class Logged(NamedTuple):

@@ -33,7 +33,8 @@ from .ring import InRing, RingReader
 from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
-_DETAILED_NS = 1_000_000  # a job that takes longer is told of in detail; of shorter ones the first in a message
+_DETAILED_NS = 1_000_000  # a job that takes longer is told of in detail
+_NOW_AND_THEN_NS = 5_000_000  # of shorter ones, one in this time
 
 
 class Worker:
@@ -53,7 +54,9 @@ class Worker:
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._details: list[tuple[int, int, Any]] = []  # of these
         self._cores = Cores()
-        self._used: Use | None = None  # when the last ones were sent
+        self._used: Use | None = None  # when it was looked at last
+        self._busy_ns = 0  # since then
+        self._detailed_ns = 0  # when a job was last told of in detail
         self._flushed_ns = 0
 
     def run(self) -> None:
@@ -139,8 +142,10 @@ class Worker:
             writer.end_job(placed.slots if placed else [])
         end = time.monotonic_ns()
         job_ns = end - start
-        if job_ns > _DETAILED_NS or not self._rows:
+        self._busy_ns += job_ns
+        if job_ns > _DETAILED_NS or end - self._detailed_ns > _NOW_AND_THEN_NS:
             self._details.append((row.sending, start, stages(marks, end)))
+            self._detailed_ns = end
         return row.sending, job_ns, failure if placed is None else tuple(placed)
 
     def _enter(self, job: seeding.Job) -> None:
@@ -161,13 +166,17 @@ class Worker:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
         details, self._details = self._details, []
-        before, self._used = self._used, self._cores.use()
-        had, wanted = self._used.since(before or self._used)
-        results = Results(news.slots, news.gone, news.layouts, rows, details, (had, wanted))
+        results = Results(news.slots, news.gone, news.layouts, rows, details, self._use() if details else None)
         self._outlet.send(results, news.descriptors)
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
+
+    def _use(self) -> tuple[int, int, int]:
+        """See :attr:`Results.cores`."""
+        before, self._used = self._used, self._cores.use()
+        busy_ns, self._busy_ns = self._busy_ns, 0
+        return (*self._used.since(before or self._used), busy_ns)
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
