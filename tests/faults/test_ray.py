@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -82,6 +83,40 @@ def test_ranks_share_a_cluster() -> None:
         assert len(one) == len(other) == 10
         assert not set(one) & set(other)
     assert first[0] != first[1]
+
+
+@has_ray
+@pytest.mark.needs("torch")
+def test_two_ranks_train_one_model() -> None:
+    first, second = played("train")
+    assert [len(epoch) for epoch in first["epochs"]] == [len(epoch) for epoch in second["epochs"]] == [10] * 6
+    for one, other in zip(first["epochs"], second["epochs"], strict=True):
+        assert not set(one) & set(other)
+    assert first["weights"] == second["weights"] == pytest.approx([3, -1], abs=0.3)
+    assert first["losses"][-1] < first["losses"][0] / 10
+
+
+@has_ray
+def test_arrays_lie_once_on_a_node() -> None:
+    """All actors of a node have them from one place of its object store."""
+    assert played("store") == {"actors": 4, "places": 2}
+
+
+@has_ray
+def test_a_slow_node_holds_nothing_back_but_its_batch() -> None:
+    """In order, the others go on until the queue is full; as they come, they do not wait for it at all."""
+    found = played("uneven")
+    assert [index for index, _ in found["in order"]] == list(range(150))
+    slow = [index for index, is_slow in found["in order"] if is_slow]
+    assert 2 <= len(slow) <= 150 / 15, slow
+    assert all(later - before >= 15 for before, later in itertools.pairwise(slow)), slow
+    assert sorted(index for index, _ in found["as they come"]) == list(range(150))
+    assert [is_slow for _, is_slow in found["as they come"]].index(True) >= 60
+
+
+@has_ray
+def test_log_records_of_actors() -> None:
+    assert played("logs") == [[f"batch {index}", "worker-0"] for index in range(10)]
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,78 @@ def same() -> Any:
             found["unpicklable"] = f"{type(error).__name__}: {error}"
     found["actors"] = 0 if until(lambda: actors() == 0) else actors()
     return found
+
+
+class Placed(Drawn):
+    """Batches that say where the array lies: (node, process, the place in which file)."""
+
+    def __getitem__(self, index: int) -> Any:
+        import ray
+
+        time.sleep(self.seconds)
+        address = self.array.__array_interface__["data"][0]
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, _, offset, _, inode, *_ = line.split()
+            start, end = (int(each, 16) for each in span.split("-"))
+            if start <= address < end:
+                return ray.get_runtime_context().get_node_id(), os.getpid(), inode, int(offset, 16) + address - start
+        raise LookupError(hex(address))
+
+
+def store() -> Any:
+    """Four actors on two nodes."""
+    made(nodes=2, cpus=2)
+    with Placed(0.05).prefetch(nb_workers=4, executor="ray") as batches:
+        until(lambda: actors() == 4)
+        seen = {tuple(batch) for _ in range(2) for batch in batches}
+    return {"actors": len({pid for _, pid, _, _ in seen}), "places": len({(node, *at) for node, _, *at in seen})}
+
+
+class Uneven(Drawn):
+    """On the node ``slow`` a job takes a hundred times as long. Batches that say whether they are from there."""
+
+    slow = ""
+
+    def __getitem__(self, index: int) -> Any:
+        import ray
+
+        is_slow = ray.get_runtime_context().get_node_id() == self.slow
+        time.sleep(2.0 if is_slow else 0.02)
+        return index, is_slow
+
+
+def uneven() -> Any:
+    """One of three nodes is slow."""
+    cluster = made()
+    sequence = Uneven(length=150)
+    sequence.slow = next(iter(cluster.worker_nodes)).node_id
+    found = {}
+    for in_order in (True, False):
+        with sequence.prefetch(nb_workers=3, executor="ray", max_queue_size=20, in_order=in_order) as batches:
+            until(lambda: actors() == 3)
+            got = list(batches)
+        found["in order" if in_order else "as they come"] = got
+    return found
+
+
+class Logging(Drawn):
+    def __getitem__(self, index: int) -> Any:
+        logging.getLogger("jobs").warning("batch %d", index)
+        return index
+
+
+def logs() -> Any:
+    """What the program's handlers get."""
+    made(nodes=1)
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger("jobs").addHandler(handler)
+    logging.disable(logging.NOTSET)
+    with Logging(length=10).prefetch(nb_workers=1, executor="ray") as batches:
+        list(batches)
+        until(lambda: len(records) >= 10)
+    return [(record.getMessage(), record.processName) for record in records[:10]]
 
 
 class Locked(Drawn):
@@ -242,6 +315,59 @@ def rank(address: str, number: int) -> None:
     options = {"address": address}
     with shard.prefetch(nb_workers=1, executor="ray", executor_options=options) as batches:
         print(json.dumps([[batch[1] for batch in batches] for _ in range(2)]), flush=True)
+
+
+class Line(Sequence[Any]):
+    """Points of a line, and their numbers."""
+
+    def __len__(self) -> int:
+        return 21
+
+    def __getitem__(self, index: int) -> Any:
+        x = current_rng().random((32, 1), np.float32)
+        return x, 3 * x - 1, index
+
+
+def train() -> Any:
+    """Two ranks, each a process of its own, train one model on batches of one cluster."""
+    import subprocess
+    import tempfile
+
+    cluster = made(nodes=2)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "ranks")
+        code = "import ray_programs as p; p.trainer({!r}, {}, {!r})"
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", code.format(cluster.address, rank, file)], stdout=subprocess.PIPE, text=True
+            )
+            for rank in range(2)
+        ]
+        return [json.loads(each.communicate(timeout=100)[0].splitlines()[-1]) for each in started]
+
+
+def trainer(address: str, rank: int, file: str) -> None:
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), 0.3)
+    shard = Line(seed=3).shuffle().shard(rank, 2)
+    epochs, losses = [], []
+    with shard.prefetch(nb_workers=1, executor="ray", executor_options={"address": address}, output="torch") as batches:
+        for _ in range(6):
+            epochs.append([])
+            for x, y, index in batches:
+                loss = ((model(x) - y) ** 2).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                epochs[-1].append(int(index))
+                losses.append(loss.item())
+    weights = [each.item() for each in model.parameters()]
+    distributed.destroy_process_group()
+    print(json.dumps({"epochs": epochs, "losses": losses, "weights": weights}), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ from workers.batch.tree import dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
+from workers.job.cores import Cores, Use
 from workers.job.stages import Stages, begin_marks, mark, stages
 from workers.process import replica, surroundings
+from workers.process.logs import Records
+from workers.process.messages import Logged
 
 
 class Items(NamedTuple):
@@ -40,12 +43,23 @@ class Answer(NamedTuple):
     stages: Stages
 
 
+class Told(NamedTuple):
+    """What a call has to say."""
+
+    value: Any
+    logged: list[Logged]  # meanwhile
+    cores: Use = Use(0, 0)  # what its jobs have had
+
+
 class Actor:
     """Runs in: an actor. Jobs are run in one thread, and what is said of them in another."""
 
     def __init__(self, number: int) -> None:
         seeding.enter_worker_process()
         self._number = number
+        self._records = Records(number)
+        self._records.install()
+        self._cores: Cores | None = None  # of the thread that runs the jobs
         self._task: Any = None
         self._stream = seeding.Stream(0)
         self._unsettled: surroundings.Settings = {}
@@ -61,14 +75,17 @@ class Actor:
         frame = sys._current_frames().get(self._thread)
         return "".join(traceback.format_stack(frame)) if frame else ""
 
-    def load(
-        self, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any
-    ) -> RemoteFailure | None:
+    def load(self, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any) -> Told:
         """Work on this replica from now on. ``pieces``: its memory, arrays of bytes in the object store of this node.
 
         Returns:
-            What has kept it from that.
+            The RemoteFailure that has kept it from that, or None.
         """
+        return Told(self._load(message, around, pieces), self._logged())
+
+    def _load(
+        self, message: replica.ParcelMessage, around: surroundings.Surroundings, pieces: tuple[Any, ...]
+    ) -> RemoteFailure | None:
         try:
             is_new = self._task is None
             if is_new:
@@ -82,10 +99,16 @@ class Actor:
             return pack(error)
         return None
 
-    def run(self, rows: list[tuple[Any, ...]]) -> list[Answer | None]:
-        """Do jobs. Their answers are one object in the store, which takes 2 ms or more to make and to get; None: it was
-        cancelled."""
-        return [self._job(row) for row in rows]
+    def run(self, rows: list[tuple[Any, ...]]) -> Told:
+        """Do jobs. Returns: their Answers, as one object in the store, which takes 2 ms or more to make and to get;
+        None: it was cancelled."""
+        self._cores = self._cores or Cores()
+        before = self._cores.use()
+        answers = [self._job(row) for row in rows]
+        return Told(answers, self._logged(), self._cores.use().since(before))
+
+    def _logged(self) -> list[Logged]:
+        return list(iter(self._records.take, None))
 
     def _job(self, row: tuple[Any, ...]) -> Answer | None:
         """It raises nothing: also what would end this process is the consumer's to know."""

@@ -18,7 +18,6 @@ import logging
 import queue
 import re
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
@@ -45,10 +44,13 @@ from workers.engine.schedule import JobRow
 from workers.errors import PlatformError
 from workers.figures.pool import PoolFigures
 from workers.process import replica, surroundings
+from workers.process.logs import Inlet
 
 from . import connection
-from .actor import Actor, Answer
+from .actor import Actor, Answer, Told
 from .head import LOOK_S, Head
+from .member import Member
+from .room import Room
 from .store import Store
 
 logger = logging.getLogger("workers")
@@ -57,22 +59,7 @@ Call: TypeAlias = "list[int] | Literal['load', 'stack']"  # what was called: the
 
 _CONTROL = "control"  # the group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
-_ROOM_S = 30.0  # without any worker, until it is told that the cluster has no room
 _SILENT_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
-
-
-class _Member:
-    """An actor, as the consumer has it."""
-
-    def __init__(self, number: int, handle: Any) -> None:
-        self.number = number
-        self.handle = handle
-        self.is_ready = False
-        self.stuck: Stuck | None = None
-        self.stack = ""  # as it was told last
-        self.sent_ns: dict[int, int] = {}  # {sending of what it has not answered: when it was sent}, in this order
-        self.bundles: deque[list[int]] = deque()  # the same, as they were sent together
-        self.since_ns = 0  # when it last had nothing to do, or finished a job
 
 
 class RayExecutor:
@@ -87,20 +74,21 @@ class RayExecutor:
     ) -> None:
         self.figures = figures
         self._ray = connection.connect(options.get("address"))
-        self._needs = connection.actor_options(options)
-        self._make = self._ray.remote(concurrency_groups={_CONTROL: 1})(Actor).options(**self._needs)
+        needs = connection.actor_options(options)
+        self._make = self._ray.remote(concurrency_groups={_CONTROL: 1})(Actor).options(**needs)
+        self._room = Room(needs)
         self._is_writable = bool(options.get("writable", False))
         self._queue: queue.SimpleQueue[tuple[int, Call, Future[Any]] | None] = queue.SimpleQueue()
         self._events: list[Event] = []
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._members: dict[int, _Member] = {}  # {name: an actor}; names are never used again
+        self._members: dict[int, Member] = {}  # {name: an actor}; names are never used again
         self._failed_starts = 0  # in a row
-        self._since_s = time.monotonic()  # when there last was a worker
         self._surroundings = surroundings.collect()
         self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
         self._head = Head()
+        self._inlet = Inlet()
 
     @property
     def may_add(self) -> int:
@@ -118,11 +106,11 @@ class RayExecutor:
         if number >= self._nb_workers:
             return
         name = next(self._names)
-        member = self._members[name] = _Member(number, self._make.remote(number))
+        member = self._members[name] = Member(number, self._make.remote(number))
         self.figures.started(number)
         self._load(name, member)  # Started is told when there is room for it, and it has loaded
 
-    def _load(self, name: int, member: _Member) -> None:
+    def _load(self, name: int, member: Member) -> None:
         assert self.parcel is not None
         references = [self._store.reference(piece) for piece in self.parcel.pieces]
         self._follow(name, "load", member.handle.load.remote(self.parcel.message(), self._surroundings, *references))
@@ -145,7 +133,7 @@ class RayExecutor:
         self.figures.ended(member.number)
         self._end(member)
 
-    def _end(self, member: _Member) -> None:
+    def _end(self, member: Member) -> None:
         try:
             self._ray.kill(member.handle, no_restart=True)
         except Exception as error:  # it is gone, or the cluster is
@@ -234,17 +222,7 @@ class RayExecutor:
         if self._head.silent_s > _SILENT_S:
             text = f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
             self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
-        if not self._members or any(member.is_ready for member in self._members.values()):
-            self._since_s = time.monotonic()
-        elif time.monotonic() - self._since_s > _ROOM_S:
-            self._since_s = time.monotonic()
-            logger.warning(
-                "no worker could be started for %.0f s: the Ray cluster has %s left, and one worker needs %s. They are "
-                "started when there is room",
-                _ROOM_S,
-                self._ray.available_resources(),
-                self._needs,
-            )
+        self._room.look(not self._members or any(member.is_ready for member in self._members.values()), self._ray)
 
     def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
         member = self._members.get(name)
@@ -257,19 +235,24 @@ class RayExecutor:
         elif isinstance(error, exceptions.RayError):
             self._died(name, member, error)
             return
-        if call == "load":
-            self._loaded(name, member, error or future.result())
-        elif call == "stack":
+        if call == "stack":
             member.stack = "" if error else future.result()
+            return
+        told = Told(error, []) if error else future.result()
+        for logged in told.logged:
+            self._inlet.put(logged)
+        if call == "load":
+            self._loaded(name, member, told.value)
         else:
             member.since_ns = time.monotonic_ns()
             member.bundles.popleft()
-            answers = [error] * len(call) if error else future.result()
+            answers = [error] * len(call) if error else told.value
+            self.figures.used(told.cores, sum(answer.job_ns for answer in answers if type(answer) is Answer))
             for sending, answer in zip(call, answers, strict=True):
                 member.sent_ns.pop(sending, None)
                 self._events.append(_event(name, member.number, sending, answer, self.figures))
 
-    def _loaded(self, name: int, member: _Member, failure: RemoteFailure | BaseException | None) -> None:
+    def _loaded(self, name: int, member: Member, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
             if isinstance(failure, RemoteFailure):
                 failure = unpack(failure, "a worker, while it loaded the Sequence")
@@ -280,7 +263,7 @@ class RayExecutor:
         member.is_ready, member.since_ns = True, time.monotonic_ns()
         self.figures.ready(member.number)
 
-    def _died(self, name: int, member: _Member, error: BaseException) -> None:
+    def _died(self, name: int, member: Member, error: BaseException) -> None:
         """Something of it is lost, so it is of no use any more."""
         text = str(error)
         is_of_node = "its node" in text
@@ -321,6 +304,7 @@ class RayExecutor:
         if self._ray.is_initialized():
             self._end_all()
         self._members.clear()
+        self._inlet.close()
         self._store.keep([])
         self.parcel = None
 

@@ -27,17 +27,15 @@ _END_S = 5.0
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
-class Outlet(logging.Handler):
-    """Runs in: worker."""
+class Records(logging.Handler):
+    """Keeps the records of worker ``number`` until they are taken. Runs in: worker."""
 
-    def __init__(self, channel: Channel, number: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__()
-        self._channel = channel
         self._name_of_process = f"worker-{number}"
         self._pid = os.getpid()
         self._waiting: deque[dict[str, Any]] = deque()
         self._num_dropped = 0
-        self._is_sending = False  # a record may come meanwhile, of a __del__ or a signal's handler
 
     def install(self) -> None:
         """Take the place of the handlers that imports have made: the program, which has them too, is to use its own."""
@@ -55,6 +53,37 @@ class Outlet(logging.Handler):
             self._waiting.append(self._plain(record))
         except Exception:  # its arguments do not fit its message
             self.handleError(record)
+
+    def take(self) -> Logged | None:
+        """The first one that waits, and how many are lost; None: none is."""
+        if not (self._waiting or self._num_dropped):
+            return None
+        record = self._waiting.popleft() if self._waiting else None
+        dropped, self._num_dropped = self._num_dropped, 0
+        return Logged(record, dropped)
+
+    def _plain(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What anybody can unpickle and a handler can format."""
+        values = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
+        if record.exc_info and not record.exc_text:
+            values["exc_text"] = logging.Formatter().formatException(record.exc_info)[-_MAX_TEXT:]
+        if record.process == self._pid:  # else it is of a worker of this worker
+            values["processName"] = self._name_of_process
+        return {name: value if type(value) in _PLAIN else str(value) for name, value in values.items()} | {
+            "msg": values["msg"][:_MAX_TEXT]
+        }
+
+
+class Outlet(Records):
+    """Sends them over the worker's channel. Runs in: worker."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        super().__init__(number)
+        self._channel = channel
+        self._is_sending = False  # a record may come meanwhile, of a __del__ or a signal's handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
         if threading.current_thread() is threading.main_thread() and not self._is_sending:
             self._send_waiting(self._channel.send_at_once)
 
@@ -75,29 +104,16 @@ class Outlet(logging.Handler):
     def _send_waiting(self, send: Any) -> None:
         self._is_sending = True
         try:
-            while self._waiting or self._num_dropped:
-                record = self._waiting.popleft() if self._waiting else None
-                dropped, self._num_dropped = self._num_dropped, 0
-                if send(Logged(record, dropped)) is False:
-                    if record is not None:
-                        self._waiting.appendleft(record)
-                    self._num_dropped += dropped
+            while (logged := self.take()) is not None:
+                if send(logged) is False:
+                    if logged.record is not None:
+                        self._waiting.appendleft(logged.record)
+                    self._num_dropped += logged.dropped
                     return
         except OSError:  # the consumer is gone; or this is a fork, whose copy of the channel is closed
             self._waiting.clear()
         finally:
             self._is_sending = False
-
-    def _plain(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What anybody can unpickle and a handler can format."""
-        values = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
-        if record.exc_info and not record.exc_text:
-            values["exc_text"] = logging.Formatter().formatException(record.exc_info)[-_MAX_TEXT:]
-        if record.process == self._pid:  # else it is of a worker of this worker
-            values["processName"] = self._name_of_process
-        return {name: value if type(value) in _PLAIN else str(value) for name, value in values.items()} | {
-            "msg": values["msg"][:_MAX_TEXT]
-        }
 
 
 class Inlet:
