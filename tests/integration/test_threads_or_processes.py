@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -108,12 +109,10 @@ class Held(Waiting):
         return self.rng.random(), *super().__getitem__(index)
 
 
-class OfKeras(Waiting):
-    """Draws from the generator that Keras has for all that were given none."""
+def of_keras() -> Any:
+    from waiting_keras import Waiting
 
-    def __getitem__(self, index: int) -> Any:
-        keras = pytest.importorskip("keras")
-        return float(keras.random.uniform(())), *super().__getitem__(index)
+    return Waiting()
 
 
 def test_keras_that_is_only_loaded_is_no_hindrance() -> None:
@@ -124,8 +123,8 @@ def test_keras_that_is_only_loaded_is_no_hindrance() -> None:
         assert " thread" in batches.report().choices[0]
 
 
-@pytest.mark.parametrize("kind", [Global, Held, OfKeras])
-def test_what_draws_from_shared_generators_has_none(kind: type[Waiting]) -> None:
+@pytest.mark.parametrize("kind", [Global, Held, pytest.param(of_keras, marks=pytest.mark.needs("keras"))])
+def test_what_draws_from_shared_generators_has_none(kind: Callable[[], Sequence[Any]]) -> None:
     with kind().prefetch(nb_workers=0) as batches:
         wanted = [batch[:-2] for batch in batches]
     with kind().prefetch(executor="auto") as batches:
