@@ -269,6 +269,8 @@ def test_fewer_are_made_ahead_afterwards(little: Any, tmp_path: Path, caplog: py
         for epoch in range(5):
             for index, batch in enumerate(batches):
                 check(batch, index, epoch)
+                if epoch == index == 0:
+                    wait_for(lambda: "does not fit into memory now" in caplog.text)
             del batch
             assert batches._pool is not None
             bounds.append(batches._pool.engine.bound())
