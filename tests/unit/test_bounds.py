@@ -28,6 +28,15 @@ def test_the_bound_left_to_us() -> None:
     assert bound_after([(500.0, 1000)] * 50, 4) == 10
 
 
+def test_where_a_message_costs_much_more_jobs_travel_together() -> None:
+    for bundle_ns, bundle, bound in ((10 * MS, 1, 6), (100 * MS, 5, 50)):
+        bounds = Bounds(2, bundle_ns=bundle_ns)
+        assert bounds.bundle() == 1
+        for _ in range(50):
+            bounds.learn(20 * MS, 1000)
+        assert (bounds.bundle(), bounds.bound()) == (bundle, bound)
+
+
 def test_a_loop_that_is_away_finds_the_batches_of_that_time() -> None:
     bounds = Bounds(2)
     for _ in range(50):

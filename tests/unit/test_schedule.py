@@ -11,10 +11,13 @@ from bench import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.engine.crew import STUCK_NS, UNBEGUN_NS
+from workers.engine.bounds import BUNDLE_NS
+from workers.engine.crew import UNBEGUN_NS
 from workers.engine.delivery import Failure, Result
 from workers.engine.serial import SerialEngine
 from workers.job.task import Task
+
+STUCK_NS = 2 * BUNDLE_NS
 
 
 def test_a_pass_is_delivered_in_order() -> None:

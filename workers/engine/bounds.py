@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 #: Results of jobs that take less than this travel together: a message then costs little against its jobs.
 BUNDLE_NS = 10_000_000
+FAR_BUNDLE_NS = 100_000_000  # the same where a message costs milliseconds, as to another machine
 MAX_BUNDLE = 128
 
-# Where max_queue_size is left to us: enough for this much work, or for twice the slowest of the last jobs (so that the
-# other workers go on meanwhile), or for as long as the loop lately was away; and for this much memory; up to so many
-# batches.
-_AHEAD_NS = 50_000_000
+# Where max_queue_size is left to us: enough for the work of so many bundles, or for twice the slowest of the last jobs
+# (so that the other workers go on meanwhile), or for as long as the loop lately was away; and for this much memory; up
+# to so many batches.
+_AHEAD = 5
 _MAX_AWAY_NS = 1_000_000_000
 _AHEAD_NBYTES = 64 << 20
 _MAX_AHEAD = 1024
@@ -35,9 +36,11 @@ class Bounds:
     Args:
         num_workers: how many workers share the work.
         max_queue_size: the bound that the user wants; None: chosen here.
+        bundle_ns: jobs that together take less travel together.
     """
 
-    def __init__(self, num_workers: int, max_queue_size: int | None = None) -> None:
+    def __init__(self, num_workers: int, max_queue_size: int | None = None, bundle_ns: int = BUNDLE_NS) -> None:
+        self._bundle_ns = bundle_ns
         self._num_workers = max(1, num_workers)
         self._max_queue_size = max_queue_size
         self._most = math.inf  # as far as memory has let us
@@ -67,7 +70,7 @@ class Bounds:
         least = 2 * self._num_workers + 2
         if not self._job_ns:
             return int(min(self._most, least))
-        enough = self._num_workers * max(_AHEAD_NS, 2 * self._slowest_ns, self._away_ns) / self._job_ns
+        enough = self._num_workers * max(_AHEAD * self._bundle_ns, 2 * self._slowest_ns, self._away_ns) / self._job_ns
         fits = _AHEAD_NBYTES / max(self._job_nbytes, 1.0)
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 
@@ -84,4 +87,4 @@ class Bounds:
         """How many jobs to send together."""
         if not self._job_ns:
             return 1
-        return int(max(1, min(MAX_BUNDLE, BUNDLE_NS / self._job_ns, self.bound() // (2 * self._num_workers))))
+        return int(max(1, min(MAX_BUNDLE, self._bundle_ns / self._job_ns, self.bound() // (2 * self._num_workers))))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: A worker that has been in one job for this long keeps the others waiting that were sent along with it.
-STUCK_NS = 20_000_000
 #: One that begins none of its jobs for this long is stopped, or still starting: others take them.
 UNBEGUN_NS = 1_000_000_000
 #: So many jobs for each worker are finished by others before it is asked what one is in that has finished none.
@@ -35,17 +33,21 @@ class Member:
         """{sending: ticket} of what it was not seen in."""
         return {sending: ticket for sending, ticket in self.jobs.items() if sending != self.running}
 
-    def is_blocked(self, now_ns: int) -> bool:
+    def is_blocked(self, now_ns: int, stuck_ns: int) -> bool:
         """Whether it begins none of the jobs that wait with it: it is stuck in another one, or stopped."""
-        is_stuck = self.running and now_ns - self.since_ns >= STUCK_NS
+        is_stuck = self.running and now_ns - self.since_ns >= stuck_ns
         is_stopped = self.unbegun_since_ns and now_ns - self.unbegun_since_ns >= UNBEGUN_NS
         return bool(is_stuck or is_stopped)
 
 
 class Crew:
-    """All workers. The sum of what they have is ``num_out``."""
+    """All workers. The sum of what they have is ``num_out``.
 
-    def __init__(self) -> None:
+    ``stuck_ns``: a worker that has been in one job for so long keeps the others waiting that were sent along with it.
+    """
+
+    def __init__(self, stuck_ns: int) -> None:
+        self._stuck_ns = stuck_ns
         self.members: dict[int, Member] = {}  # {worker: what it has}; numbers are never used again
         self.num_out = 0  # tickets that are with a worker
         self.num_finished = 0  # jobs, by all
@@ -153,12 +155,14 @@ class Crew:
         self._helpers = [
             worker
             for worker, member in self.by_load()
-            if member.is_ready and len(member.jobs) <= bundle and not (member.is_blocked(now_ns) or member.is_stuck)
+            if member.is_ready
+            and len(member.jobs) <= bundle
+            and not (member.is_blocked(now_ns, self._stuck_ns) or member.is_stuck)
         ]
         found = {
             worker: max(waiting)
             for worker, member in self.members.items()
-            if member.is_blocked(now_ns) and (waiting := member.waiting())
+            if member.is_blocked(now_ns, self._stuck_ns) and (waiting := member.waiting())
         }
         return dict(list(found.items())[: len(self._helpers)])
 

@@ -26,7 +26,7 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .bounds import Bounds, Load
+from .bounds import BUNDLE_NS, Bounds, Load
 from .crew import Crew, Member
 from .delivery import Delivery, Failure, Result
 from .parked import Parked
@@ -51,13 +51,13 @@ class Schedule:
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: the bound on batches finished or in work ahead of the consumer; None: chosen from how
-            long jobs take and how large batches are.
+        max_queue_size: of batches finished or in work ahead of the consumer; None: see :class:`Bounds`.
         in_order: deliver in the order of indices, not as batches come.
         max_runs: a ticket whose worker died is given up when its job was begun this often.
         explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, how
             often, causes of the deaths, what the pool holds in memory).
         keeps_failed: what failed may be repeated, so what its job works on is kept until :meth:`forget`.
+        bundle_ns: jobs that together take less travel together.
     """
 
     def __init__(
@@ -68,13 +68,14 @@ class Schedule:
         max_runs: int = 3,
         explain: Callable[[int, int, int, list[Any], Load], BaseException] | None = None,
         keeps_failed: bool = False,
+        bundle_ns: int = BUNDLE_NS,
     ) -> None:
         self._max_runs = max_runs
         self._explain = explain or (lambda epoch, index, deaths, causes, load: RuntimeError(f"{deaths} {causes}"))
         self._delivery = Delivery(in_order, keeps_failed)
-        self._bounds = bounds = Bounds(num_workers, max_queue_size)
+        self._bounds = bounds = Bounds(num_workers, max_queue_size, bundle_ns)
         self.bound, self.bundle, self.load, self.is_away = bounds.bound, bounds.bundle, bounds.load, bounds.is_away
-        self._crew = crew = Crew()
+        self._crew = crew = Crew(stuck_ns=2 * bundle_ns)
         self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
         self.ticket, self.take_back, self.ready_workers = crew.ticket, crew.take_back, crew.ready_workers
         self.resize, self.retire, self.may_go = self._bounds.resize, crew.retire, crew.may_go
@@ -287,8 +288,7 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """A worker has not run what was cancelled. If it was to keep that, because it seemed to have begun, it is sent
-        again."""
+        """A worker has not run what was cancelled. If it was to keep that, as it seemed to have begun, it is sent again."""
         ticket = self._crew.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)

@@ -16,6 +16,7 @@ from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
 from workers.engine.auto_reading import AutoReading
+from workers.engine.bounds import BUNDLE_NS, FAR_BUNDLE_NS
 from workers.engine.chooser import Kind
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
@@ -120,6 +121,8 @@ class Pool:
             settings.max_retries + 1,
             explain=given_up,
             keeps_failed=settings.may_retry,
+            # Of jobs that travel together it is not seen which one takes so long.
+            bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and settings.job_timeout is None else BUNDLE_NS,
         )
         options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
