@@ -288,7 +288,7 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """A worker has not run what was cancelled. If it was to keep that, as it seemed to have begun, it is sent again."""
+        """A worker has not run what was cancelled. What it was to keep, as it seemed to have begun, is sent again."""
         ticket = self._crew.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)
