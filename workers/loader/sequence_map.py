@@ -72,8 +72,8 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
         max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
         max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
-            enough for 50 ms of work, for the other workers to go on during a slow job, and for as long as the loop
-            lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
+            enough for 50 ms of work (Ray: 0.5 s), for the other workers to go on during a slow job, and for as long as
+            the loop lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
         executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
             share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``, with
             ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each other.
