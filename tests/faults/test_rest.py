@@ -235,7 +235,9 @@ def test_a_stopped_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         engine: Any = batches._pool.engine  # type: ignore[union-attr]
         wait_for(
             lambda: (
-                engine.schedule.is_idle and not any(engine.executor.look(each)[0] for each in engine.schedule.workers())
+                engine.handover.num_untaken == 3  # else they are idle only until the next ones are sent
+                and engine.schedule.is_idle
+                and not any(engine.executor.look(each)[0] for each in engine.schedule.workers())
             )
         )
         for process in worker_processes():
