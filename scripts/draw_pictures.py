@@ -20,7 +20,7 @@ from workers import preview
 
 
 def augment(x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> Any:
-    """Waits for 5 to 15 ms, and for one batch in fifty 10 times as long."""
+    """Waits for 5 to 15 ms, and for one batch in 25 or so 10 times as long."""
     seconds = 0.005 + 0.01 * float(x[0, 0] % 7) / 7
     time.sleep(seconds * (10 if x[0, 0] % 50 == 0 else 1))
     return x, y
@@ -35,7 +35,8 @@ def pipeline(nb_workers: int, dies: bool) -> Any:
             time.sleep(0.004)
             if dies and number == 100:
                 pid = batches.report().workers[0].pid
-                os.kill(pid or 0, signal.SIGKILL)
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
         return batches.report()
 
 

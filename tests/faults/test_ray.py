@@ -37,6 +37,7 @@ def test_the_same_batches() -> None:
     assert found == {
         "Drawn": True,
         "Hooked": True,
+        "one after the other": True,
         "executor": "ray",
         "workers": 3,
         "read-only": True,

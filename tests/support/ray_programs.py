@@ -4,11 +4,15 @@ it found as JSON."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
 import signal
+import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -99,6 +103,9 @@ def same() -> Any:
             got = [plain(batch) for _ in range(3) for batch in batches]
             report = batches.report()
         found[kind.__name__] = got == expected(kind(), 3)
+        spans = [span for span in report.timeline.spans if span.worker == 0]
+        gaps = [later.start_ns - one.start_ns for one, later in itertools.pairwise(spans)]
+        found["one after the other"] = statistics.median(gaps) > 0.5 * statistics.median(span.job_ns for span in spans)
     found["executor"] = report.executor
     found["workers"] = len(report.workers)
     with Drawn(0.0).prefetch(nb_workers=2, executor="ray") as batches:
@@ -296,21 +303,25 @@ def head() -> Any:
     return {}
 
 
-def ranks() -> Any:
-    """Two ranks, each a process of its own, read their shards from one cluster."""
-    import subprocess
-
-    cluster = made(nodes=2, cpus=2)
-    code = "import ray_programs as p; p.rank({!r}, {})"
+def of_ranks(name: str, *arguments: str) -> list[Any]:
+    """What two ranks have found, each a process of its own that runs function ``name``, with its number first."""
+    code = "import ray_programs; ray_programs.{}({}, *{!r})"
     started = [
-        subprocess.Popen([sys.executable, "-c", code.format(cluster.address, rank)], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", code.format(name, number, arguments)], stdout=subprocess.PIPE, text=True
+        )
+        for number in range(2)
     ]
-    seen = [json.loads(each.communicate(timeout=100)[0].splitlines()[-1]) for each in started]
-    return {"seen": seen}
+    return [json.loads(each.communicate(timeout=100)[0].splitlines()[-1]) for each in started]
 
 
-def rank(address: str, number: int) -> None:
+def ranks() -> Any:
+    """They read their shards from one cluster."""
+    cluster = made(nodes=2, cpus=2)
+    return {"seen": of_ranks("rank", cluster.address)}
+
+
+def rank(number: int, address: str) -> None:
     shard = Drawn(0.0, 21).shuffle().shard(number, 2)
     options = {"address": address}
     with shard.prefetch(nb_workers=1, executor="ray", executor_options=options) as batches:
@@ -329,24 +340,13 @@ class Line(Sequence[Any]):
 
 
 def train() -> Any:
-    """Two ranks, each a process of its own, train one model on batches of one cluster."""
-    import subprocess
-    import tempfile
-
+    """They train one model on batches of one cluster."""
     cluster = made(nodes=2)
     with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "ranks")
-        code = "import ray_programs as p; p.trainer({!r}, {}, {!r})"
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-c", code.format(cluster.address, rank, file)], stdout=subprocess.PIPE, text=True
-            )
-            for rank in range(2)
-        ]
-        return [json.loads(each.communicate(timeout=100)[0].splitlines()[-1]) for each in started]
+        return of_ranks("trainer", cluster.address, os.path.join(folder, "ranks"))
 
 
-def trainer(address: str, rank: int, file: str) -> None:
+def trainer(rank: int, address: str, file: str) -> None:
     import torch
     from torch import distributed
 

@@ -247,10 +247,14 @@ class RayExecutor:
             member.since_ns = time.monotonic_ns()
             member.bundles.popleft()
             answers = [error] * len(call) if error else told.value
-            self.figures.used(told.cores, sum(answer.job_ns for answer in answers if type(answer) is Answer))
-            for sending, answer in zip(call, answers, strict=True):
+            times_ns = [answer.job_ns if isinstance(answer, Answer) else 0 for answer in answers]
+            self.figures.finished(member.number, [ns for ns in times_ns if ns])
+            self.figures.used(told.cores, sum(times_ns))
+            start_ns = member.since_ns - sum(times_ns)  # one behind the other, until now: clocks of machines differ
+            for sending, answer, job_ns in zip(call, answers, times_ns, strict=True):
                 member.sent_ns.pop(sending, None)
-                self._events.append(_event(name, member.number, sending, answer, self.figures))
+                self._events.append(_event(name, member.number, sending, answer, start_ns))
+                start_ns += job_ns
 
     def _loaded(self, name: int, member: Member, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
@@ -309,14 +313,13 @@ class RayExecutor:
         self.parcel = None
 
 
-def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, figures: PoolFigures) -> Event:
+def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, start_ns: int) -> Event:
     """What has become of a job."""
     if answer is None:
         return Cancelled(name, sending)
     if isinstance(answer, BaseException):
         return Failed(name, sending, answer, 0)
-    figures.finished(number, [answer.job_ns])
-    detail = Detail(number, time.monotonic_ns() - answer.job_ns, answer.stages)  # clocks of machines differ
+    detail = Detail(number, start_ns, answer.stages)
     if isinstance(answer.value, RemoteFailure):
         return Failed(name, sending, answer.value, answer.job_ns, detail)
     return Done(name, sending, answer.value, answer.job_ns, answer.nbytes, detail)

@@ -152,18 +152,14 @@ class Crew:
         Args:
             bundle: a worker that has at most so many jobs may take more.
         """
+        members = self.members
+        blocked = [worker for worker, member in members.items() if member.is_blocked(now_ns, self._stuck_ns)]
         self._helpers = [
             worker
             for worker, member in self.by_load()
-            if member.is_ready
-            and len(member.jobs) <= bundle
-            and not (member.is_blocked(now_ns, self._stuck_ns) or member.is_stuck)
+            if member.is_ready and len(member.jobs) <= bundle and not (member.is_stuck or worker in blocked)
         ]
-        found = {
-            worker: max(waiting)
-            for worker, member in self.members.items()
-            if member.is_blocked(now_ns, self._stuck_ns) and (waiting := member.waiting())
-        }
+        found = {worker: max(waiting) for worker in blocked if (waiting := members[worker].waiting())}
         return dict(list(found.items())[: len(self._helpers)])
 
     def relieve(self, blocked: Iterable[int]) -> list[tuple[int, list[int]]]:

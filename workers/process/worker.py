@@ -22,7 +22,7 @@ from workers.batch.slot_writer import SlotWriter
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
-from workers.job.cores import Cores, Use
+from workers.job.cores import Cores
 from workers.job.stages import begin_marks, mark, stages
 
 from . import replica, surroundings
@@ -54,7 +54,7 @@ class Worker:
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._details: list[tuple[int, int, Any]] = []  # of these
         self._cores = Cores()
-        self._used: Use | None = None  # when it was looked at last
+        self._used = self._cores.use()  # when it was looked at last
         self._busy_ns = 0  # since then
         self._detailed_ns = 0  # when a job was last told of in detail
         self._flushed_ns = 0
@@ -84,6 +84,7 @@ class Worker:
                 self._unsettled = surroundings.apply(message.surroundings)
                 self._task.init_worker(self._number)
                 self._end_if_forked()
+                self._used = self._cores.use()  # without what it took to start
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
         except BaseException as error:  # the user's own modules run here
             self._end_if_forked(error)
@@ -92,8 +93,6 @@ class Worker:
 
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
-        if self._used is None:
-            self._used = self._cores.use()  # without what it took to start
         self._flushed_ns = time.monotonic_ns()
         self._ring.learn(message.slots, message.gone, files)
         for plain in message.rows:
@@ -176,7 +175,7 @@ class Worker:
         """See :attr:`Results.cores`."""
         before, self._used = self._used, self._cores.use()
         busy_ns, self._busy_ns = self._busy_ns, 0
-        return (*self._used.since(before or self._used), busy_ns)
+        return (*self._used.since(before), busy_ns)
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
