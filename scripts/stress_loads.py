@@ -1,9 +1,9 @@
-"""Holds loads on the engine for long: workers killed at random, 1,000 epochs, 64 workers, a million batches and more.
+"""Holds loads on the engine for long: workers killed at random, ever new shapes, 1,000 epochs, 64 workers and more.
 
 Every batch is compared with the serial run. Prints a table for README.rst; ends with 1 if anything was lost. All that
 is random depends on the seed, which is printed first, and on when a process gets how much of the processor.
 
-Takes about 12 minutes on 2 cores.
+Takes about 22 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ def loads(options: argparse.Namespace) -> dict[str, Load]:
         "kills": (
             "kill -9 of random ones of 3 workers, at random moments",
             lambda tally: stress.kills(options.kills, seed, tally, minutes),
+        ),
+        "shapes": (
+            "batches of ever new shapes, and kill -9 of one of 3 workers twice a second",
+            lambda tally: stress.new_shapes(options.shapes, seed, tally, minutes),
         ),
         "epochs": (
             f"{options.epochs:,} epochs, every fifth left by break",
@@ -91,7 +95,8 @@ def hold(run: Callable[[stress.Tally], stress.Tally]) -> tuple[stress.Tally, boo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=2000, metavar="N", help="of workers (2000)")
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="then the killing ends anyway (10)")
+    parser.add_argument("--shapes", type=int, default=1_000_000, metavar="N", help="batches of new shapes (1000000)")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="then these two end anyway (10)")
     parser.add_argument("--epochs", type=int, default=1000, metavar="N", help="with flat memory (1000)")
     parser.add_argument("--keep", type=int, default=50_000, metavar="N", help="batches, most of them kept (50000)")
     parser.add_argument("--workers", type=int, default=64, metavar="N", help="at once (64)")
@@ -99,7 +104,7 @@ def main() -> None:
     parser.add_argument("--tiny", type=int, default=1_000_000, metavar="N", help="batches of 24 bytes (1000000)")
     parser.add_argument("--steps", type=int, default=5000, metavar="N", help="random ones (5000)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), metavar="N")
-    parser.add_argument("--only", nargs="+", metavar="LOAD", help="kills epochs keeping many tiny walk")
+    parser.add_argument("--only", nargs="+", metavar="LOAD", help="kills shapes epochs keeping many tiny walk")
     options = parser.parse_args()
     all_loads = loads(options)
     if unknown := set(options.only or ()) - set(all_loads):

@@ -19,7 +19,8 @@ The rooms, each of which knows only those before it:
 - ``bars``: progress bars, of what takes long. Only who makes one imports it, and with it tqdm.
 - ``limits``: how much memory, how many processes and cores there are for us, in a container too.
 - ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
-- ``batch``: a batch as bytes in shared memory, and back; arrays that are shared (``share``), and lists of strings.
+- ``batch``: a batch as bytes in shared memory, and back, with the ``label`` that identifies it; arrays that are shared
+  (``share``), and lists of strings.
 - ``figures``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
   on which a pool publishes them.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``rest`` ends workers
@@ -46,6 +47,7 @@ from .batch.empty import empty
 from .batch.share import share
 from .errors import (
     ClosedError,
+    IntegrityError,
     JobError,
     JobTimeoutError,
     NotPicklableError,
@@ -75,6 +77,7 @@ __version__ = "0.1.0"  # the one place: setup.cfg reads it from here
 
 __all__ = [
     "ClosedError",
+    "IntegrityError",
     "Job",
     "JobError",
     "JobTimeoutError",

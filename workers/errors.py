@@ -8,6 +8,7 @@
     +-- StateError                   (ValueError)    load_state_dict was given what cannot be gone on with
     +-- StalePassError               (RuntimeError)  an iterator was read on after a newer one had taken its place
     +-- PlatformError                (OSError)       this system lacks what the engine needs
+    +-- IntegrityError               (RuntimeError)  a batch is not what was asked for: a bug of this package
     +-- WorkerError                  (RuntimeError)  the world did it
         +-- WorkerStartError         workers die before they can take a job
         +-- WorkerDiedError          one job killed its worker again and again
@@ -49,6 +50,10 @@ class PlatformError(PrefetchError, OSError):
     """This system lacks what the engine needs."""
 
 
+class IntegrityError(PrefetchError, RuntimeError):
+    """What has come from a worker is not what was asked for. It was not delivered; the loop ends. A bug of ours."""
+
+
 class WorkerError(PrefetchError, RuntimeError):
     """A worker process failed."""
 
@@ -78,6 +83,14 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.text.rstrip()}"
+
+
+def integrity_error(found: str) -> IntegrityError:
+    """The error for ``found``, a mismatch that only a bug of this package can explain."""
+    return IntegrityError(
+        f"{found}. This is a bug in prefetch-sequence, not in your program: please report it with this text. No wrong "
+        "batch was delivered; a loop over a new front-end can go on from state_dict()"
+    )
 
 
 def presentable(error: BaseException) -> BaseException:

@@ -12,6 +12,7 @@ import stress
 
 SIZES: dict[Callable[..., Any], int] = {
     stress.kills: 15,
+    stress.new_shapes: 2000,
     stress.epochs: 40,
     stress.keeping: 800,
     stress.many_workers: 16,

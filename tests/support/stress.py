@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import psutil
 from faulty import servers, wait_for, worker_processes
+from shapes import Shapes, exactly
 
 from workers import Sequence, current_job, current_rng, empty
 
@@ -205,6 +206,47 @@ def kills(size: int, seed: int, tally: Tally | None = None, minutes: float = 10.
         for _ in compare(batches, serial, tally, digest):  # and one epoch in peace
             pass
     return tally
+
+
+def new_shapes(
+    size: int, seed: int, tally: Tally | None = None, minutes: float = 10.0, nb_workers: int = 3, length: int = 1000
+) -> Tally:
+    """``size`` batches of ever new shapes, keys and numbers of parts, or as many as come in ``minutes``; workers are
+    killed all the time. Memory is flat."""
+    tally, held = tally or Tally(), []
+    killer, pause, until = Killer(seed, tally), random.Random(seed), time.monotonic() + minutes * 60
+    is_over = threading.Event()
+
+    def kill_now_and_then() -> None:
+        while not is_over.wait(pause.expovariate(1 / 0.5)):
+            killer.kill_one()
+
+    def told(batch: Any) -> bytes:
+        return hashlib.blake2b(exactly(batch[1:]).encode(), digest_size=16).digest()
+
+    thread = threading.Thread(target=kill_now_and_then)
+    with both(lambda: Shapes(length, seed), nb_workers) as (batches, serial):
+        thread.start()
+        try:
+            while tally.delivered < size and time.monotonic() < until:
+                for batch in compare(batches, serial, tally, told):
+                    killer.saw(batch)
+                held.append(_own())
+        finally:
+            is_over.set()
+            thread.join()
+    half = len(held) // 2  # what is grown in the second half is no warming up
+    grown = {name: max(each[name] for each in held[half:]) - held[half][name] for name in held[0]}
+    tally.note = f"{grown['MB']:+.1f} MB, {grown['descriptors']:+} descriptors"
+    assert grown["MB"] <= ALLOWANCE_MB, tally.note
+    assert grown["descriptors"] <= 4 * nb_workers, tally.note  # those of workers that are just being replaced
+    return tally
+
+
+def _own() -> dict[str, float]:
+    """What this process holds. What its workers hold goes with them when they are killed."""
+    own = psutil.Process()
+    return {"MB": own.memory_info().rss / 2**20, "descriptors": own.num_fds()}
 
 
 #: MB that parent, server and workers together may grow in between. Slots hold 64 KB, there are at most 10 at a time,

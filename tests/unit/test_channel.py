@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
+from workers.batch import shared_memory
+from workers.errors import IntegrityError, PlatformError
 from workers.process import channel as channels
 from workers.process.channel import Channel
 
@@ -122,6 +126,108 @@ def test_close_closes_what_is_on_its_way() -> None:
     os.close(into)
     if before:
         assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def memory(nbytes: int) -> int:
+    return shared_memory.create(nbytes)
+
+
+def close_all(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
+
+
+def test_a_descriptor_that_is_lost(ends: tuple[Channel, Channel]) -> None:
+    """The kernel drops those for which there is no room: else the next message's would be taken for them."""
+    one, other = ends
+    files = [memory(10), memory(20)]
+    one.send(("both",), files)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.dup(files[0])  # the lowest number that is free
+    os.close(first)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, limits[1]))
+        with pytest.raises(PlatformError, match=r"descriptors .* were lost: .*ulimit -n"):
+            other.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    close_all(files)
+
+
+def test_a_descriptor_of_other_memory(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared with the one that was sent along with its message."""
+    one, other = ends
+    files = [memory(10), memory(10)]
+    send = socket.send_fds
+    monkeypatch.setattr(socket, "send_fds", lambda sock, frame, some, flags: send(sock, frame, some[::-1], flags))
+    one.send(("both",), files)
+    with pytest.raises(IntegrityError, match="This is a bug in prefetch-sequence"):
+        other.receive()
+    monkeypatch.undo()
+    close_all(files)
+
+
+class Refusing:
+    """A kernel that takes nothing, ``times`` times."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.code, self.left = code, times
+        self.send = socket.send_fds
+
+    def __call__(self, *arguments: Any) -> int:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.code, os.strerror(self.code))
+        return self.send(*arguments)
+
+
+@pytest.mark.parametrize("code", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
+def test_what_the_kernel_refuses(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """It is kept and sent again, and nothing overtakes it."""
+    one, other = ends
+    refusing = Refusing(code, 3)
+    monkeypatch.setattr(socket, "send_fds", refusing)
+    file = memory(10)
+    one.send(("refused",), [file])
+    one.send(("behind",))
+    os.close(file)  # the caller may
+    got: list[Any] = []
+    while refusing.left:
+        assert one.is_refused
+        assert one.has_unsent
+        assert other.receive() == []
+        one.flush()
+    one.flush()
+    assert not one.has_unsent
+    assert not one.is_refused
+    while len(got) < 2:
+        got += other.receive()
+    assert [message for message, _ in got] == [("refused",), ("behind",)]
+    close_all(file for _, files in got for file in files)
+
+
+def test_a_blocking_end_waits_for_what_the_kernel_refuses(
+    ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = ends
+    one.socket.setblocking(True)
+    refusing = Refusing(errno.ETOOMANYREFS, 3)
+    monkeypatch.setattr(socket, "send_fds", refusing)
+    file = memory(10)
+    one.send(("refused",), [file])
+    assert (refusing.left, one.has_unsent, one.is_refused) == (0, False, False)
+    ((message, files),) = other.receive()
+    assert message == ("refused",)
+    close_all([file, *files])
+
+
+def test_another_error_is_raised(ends: tuple[Channel, Channel]) -> None:
+    """A descriptor that is none, say: the message is not dropped in silence."""
+    one, _ = ends
+    file = memory(10)
+    os.close(file)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        one.send(("nothing",), [file])
 
 
 def test_pair_is_not_inherited() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers.errors import NotPicklableError
+from workers.errors import IntegrityError, NotPicklableError
 from workers.process.ring import InRing, Known, Ring, RingReader, Shipped
 
 LARGE = 20_000  # float64
@@ -131,6 +131,36 @@ def test_ever_new_shapes(ring: Ring) -> None:
         item = np.full(LARGE + number, number)
         assert np.array_equal(link.read(ring.ship(item)), item)
     assert len(link.reader._layouts) <= 256
+
+
+def test_what_the_ring_remembers_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workers.batch import slot_writer
+
+    monkeypatch.setattr(slot_writer, "_MAX_LAYOUTS_NBYTES", 5000)
+    ring, most = Ring(), 0
+    link = Link(ring)
+    for number in range(300):
+        held = [ring.ship(np.full(LARGE + number + each, number)) for each in range(3)]
+        assert all((link.read(shipped) == number).all() for shipped in held)
+        most = max(most, len(ring._layouts))
+    assert 5 < most < 60
+    ring.close()
+
+
+def test_an_item_that_is_no_longer_there(ring: Ring) -> None:
+    """Its job was given to another worker, and it was released: this worker must not take the next item for it."""
+    link = Link(ring)
+    shipped = ring.ship(np.zeros(LARGE))
+    assert isinstance(shipped, Shipped)
+    message = shipped.message
+    link.read(shipped)
+    del shipped
+    other = ring.ship(np.ones(LARGE))
+    assert isinstance(other, Shipped)
+    assert other.message.slot == message.slot
+    labels = rf"labelled \(sending {other.message.number}, .*not \(sending {message.number},"
+    with pytest.raises(IntegrityError, match=labels):
+        link.reader.read(message)
 
 
 def test_what_cannot_be_sent(ring: Ring) -> None:

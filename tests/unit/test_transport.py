@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from shapes import Record, exactly, raw
 
 import workers
 from workers.batch import empty, slot_writer, tree
-from workers.batch.slot_reader import SlotReader
+from workers.batch.label import LABEL_NBYTES, Job
+from workers.batch.slot_reader import SlotReader, Unread
 from workers.batch.slot_writer import SlotWriter
+from workers.errors import IntegrityError
 from workers.job import context, seeding
 
 
@@ -28,30 +31,30 @@ class Pair(NamedTuple):
     two: Any
 
 
-@dataclasses.dataclass
-class Record:
-    image: Any
-    label: Any = None
-
-
 class Link:
     """A worker's end and a consumer's end, without the processes between."""
 
     def __init__(self) -> None:
         self.writer = SlotWriter()
         self.reader = SlotReader()
+        self._sendings = itertools.count(1)
 
-    def send(self, *results: Any) -> list[Any]:
+    def message(self, *results: Any) -> list[tuple[Unread, Job]]:
+        """One message with these results, learnt and not yet read: each with the job that it is of."""
         rows = []
         for result in results:
-            row = self.writer.write(result() if callable(result) else result)
+            job = next(self._sendings), 0, len(rows)
+            row = self.writer.write(result() if callable(result) else result, job)
             if self.writer.used_empty:
                 del result
                 self.writer.end_job(row.slots)
-            rows.append(row)
+            rows.append((row, job))
         news = self.writer.take_news()
-        self.reader.learn(news.slots, news.gone, news.layouts, news.descriptors)
-        batches = [self.reader.read(row) for row in rows]
+        self.reader.learn(news.slots, news.gone, news.forgets, news.layouts, news.descriptors)
+        return [(self.reader.unread(tuple(row)), job) for row, job in rows]
+
+    def send(self, *results: Any) -> list[Any]:
+        batches = [self.reader.read(*each) for each in self.message(*results)]
         self.writer.release(self.reader.take_freed())
         return batches
 
@@ -67,7 +70,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         if one.dtype != other.dtype or one.shape != other.shape:
             return False
-        return one.tolist() == other.tolist() if one.dtype.hasobject else one.tobytes() == other.tobytes()
+        return one.tolist() == other.tolist() if one.dtype.hasobject else raw(one) == raw(other)
     if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
@@ -77,7 +80,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) or one != one
 
 
-structured = np.dtype([("a", "<i4"), ("b", "<f8", (2,))])
+structured = np.dtype([("a", "<i4"), ("b", "<f8", (2,))], align=True)  # with padding between
 dtypes = st.one_of(
     hnp.boolean_dtypes(),
     hnp.integer_dtypes(),
@@ -228,13 +231,169 @@ def test_no_slot_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
         held.clear()
 
 
-def test_ever_new_shapes() -> None:
-    """More layouts than are remembered."""
+def remember_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have both ends forget their layouts after each message."""
+    monkeypatch.setattr(slot_writer, "_MAX_LAYOUTS_NBYTES", 0)
+
+
+def test_messages_that_are_learnt_before_the_first_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One poll brings several messages. Each batch is built by the layout that it was written with."""
+    remember_few(monkeypatch)
     link = Link()
+    sent = [[np.full(1 + 10 * at + each, 100 * at + each) for each in range(3)] for at in range(20)]
+    messages = [link.message(*batches) for batches in sent]
+    for batches, message in zip(sent, messages, strict=True):
+        for batch, unread in zip(batches, message, strict=True):
+            assert same(batch, link.reader.read(*unread))
+
+
+@pytest.mark.parametrize("step", [1, 7000], ids=["copied", "leased"])
+def test_ever_new_shapes(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """More layouts than are remembered: what both ends keep stays small, and is the same."""
+    monkeypatch.setattr(slot_writer, "_MAX_LAYOUTS_NBYTES", 10_000)
+    link = Link()
+    most = 0
     for number in range(1000):
-        batches = [np.full(number + each, number) for each in range(3)]
+        batches = [np.full(step * (1 + number % 13) + number + each, number) for each in range(3)]
         assert all(map(same, batches, link.send(*batches)))
-    assert len(link.writer._layout_numbers) < 600
+        most = max(most, len(link.writer._layouts), len(link.reader._layouts))
+    assert 20 < most < 200
+    link.send(0)
+    assert link.reader._layouts.keys() == {planned.digest for planned in link.writer._layouts.values()}
+
+
+NAMED = np.dtype("i4", metadata={"unit": "mm"})
+ALIGNED = np.dtype([("a", "i1"), ("b", "i4")], align=True)
+PLACED = np.dtype({"names": ["a", "b"], "formats": ["i1", "i4"], "offsets": [0, 4], "itemsize": 8})
+CODE = type("Code", (str,), {})  # a str that is equal to any other of the same text
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [{1: np.ones(2)}, {True: np.ones(2)}, {1.0: np.ones(2)}, {np.int64(1): np.ones(2)}],
+        [{0.0: np.ones(2)}, {-0.0: np.ones(2)}, {0: np.ones(2)}, {False: np.ones(2)}],
+        [{"a": np.ones(2)}, {np.str_("a"): np.ones(2)}, {b"a": np.ones(2)}, {None: np.ones(2)}],
+        [{(1, "a"): np.ones(2)}, {(True, "a"): np.ones(2)}, {(1.0, "a"): np.ones(2)}],
+        [{frozenset({1}): np.ones(2)}, {frozenset({True}): np.ones(2)}],
+        [[{1: {True: 0}}], [{True: {1: 0}}], [{1: {1: 0}}], [{True: {True: 0}}]],
+        [{"a": 1, "b": np.ones(2)}, {"b": 1, "a": np.ones(2)}],
+        [np.ones(2, "<i8"), np.ones(2, ">i8"), np.ones(2, "<u8"), np.ones(2, "<f8")],
+        [np.ones(2, "i4"), np.ones(2, NAMED), np.ones(2, "i4")],
+        [np.ones(16, "u1").view(dtype) for dtype in (ALIGNED, PLACED, ALIGNED, "i4", "S4")],
+        [np.ones(2, "M8[s]"), np.ones(2, "M8[ms]"), np.ones(2, "S3"), np.ones(2, "S4"), np.ones(2, "U3")],
+        [[np.ones(2)], (np.ones(2),), Pair(np.ones(2), 0), Record(np.ones(2), 0), {"one": np.ones(2), "two": 0}],
+        [1, True, 1.0, np.int64(1), np.ones(()), None, "1", b"1"],
+        [[], (), {}, [[]], [()], [{}], ([],)],
+        [np.ones((2, 3)), np.ones((3, 2)), np.ones(6), np.ones((2, 3), order="F"), np.ones((1, 2, 3))],
+    ],
+    ids=lambda batches: repr(batches[0])[:30].replace("\n", ""),
+)
+@pytest.mark.parametrize("how", ["at once", "one by one", "forgotten"])
+def test_layouts_that_are_equal_and_not_the_same(monkeypatch: pytest.MonkeyPatch, batches: list[Any], how: str) -> None:
+    """Each arrives as it is, types of keys and dtypes included, whichever has come before it."""
+    if how == "forgotten":
+        remember_few(monkeypatch)
+    link = Link()
+    for order in itertools.islice(itertools.permutations(batches), 12):
+        got = link.send(*order) if how == "at once" else [link.send(batch)[0] for batch in order]
+        assert [exactly(batch) for batch in got] == [exactly(batch) for batch in order]
+        assert [_strides(batch) for batch in got] == [_strides(batch) for batch in order]
+
+
+def _strides(batch: Any) -> list[Any]:
+    arrays: list[Any] = []
+    tree.flatten(batch, arrays, [])
+    return [array.strides for array in arrays]
+
+
+def test_a_structured_dtype_that_is_renamed_in_place() -> None:
+    """The same object of the same shape is another layout then."""
+    link = Link()
+    batch = np.zeros(3, [("a", "i4")])
+    (before,) = link.send(batch)
+    batch.dtype.names = ("b",)
+    (after,) = link.send(batch)
+    assert (before.dtype.names, after.dtype.names) == (("a",), ("b",))
+
+
+# -- a result that is not what was asked for is never delivered
+
+
+BUG = "This is a bug in prefetch-sequence"
+
+
+@pytest.fixture(params=[10, 50_000], ids=["copied", "leased"])
+def size(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def test_the_result_of_another_job(size: int) -> None:
+    """Sending, epoch and index are compared."""
+    link = Link()
+    for off in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        ((unread, job),) = link.message(np.zeros(size))
+        other = tuple(one + more for one, more in zip(job, off, strict=True))
+        with pytest.raises(IntegrityError, match=rf"sending {job[0]}, .* not \(sending {other[0]}, .*{BUG}"):
+            link.reader.read(unread, other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**63, 10**30])
+def test_an_epoch_of_any_size(epoch: int, size: int) -> None:
+    link, job = Link(), (1, epoch, 0)
+    row = link.writer.write(np.zeros(size), job)
+    link.send(0)
+    assert (link.reader.read(link.reader.unread(tuple(row)), job) == 0).all()
+
+
+def test_another_layout(size: int) -> None:
+    """The layout in front of the batch is compared, too: here the reader takes two of the same shape for each other."""
+    link = Link()
+    (one, job), (other, _) = link.message(np.zeros(size), np.zeros(size, np.int64))
+    assert one.layout.digest != other.layout.digest
+    with pytest.raises(IntegrityError, match=BUG):
+        link.reader.read(one._replace(layout=other.layout), job)
+
+
+def test_a_layout_that_is_not_known() -> None:
+    link = Link()
+    placed = link.writer.write(np.zeros(3), (1, 0, 0))
+    with pytest.raises(IntegrityError, match=f"layout {placed.layout:016x}, which its worker has not told of.*{BUG}"):
+        link.reader.unread(tuple(placed))
+    link.send(0)  # so that the slot's descriptor is closed
+
+
+def test_a_slot_that_is_used_again_before_it_is_read(size: int) -> None:
+    link = Link()
+    ((unread, job),) = link.message(np.zeros(size))
+    link.writer.release(list(unread.placed[1]))
+    link.message(np.ones(size))
+    with pytest.raises(IntegrityError, match=BUG):
+        link.reader.read(unread, job)
+
+
+def test_a_slot_that_is_used_again_while_it_is_held() -> None:
+    """It is seen when the batch is let go of: the program then knows that a batch which it had was changed."""
+    link = Link()
+    ((unread, job),) = link.message(np.zeros(50_000))
+    batch = link.reader.read(unread, job)
+    link.writer.release(list(unread.placed[1]))
+    ((other, _),) = link.message(np.ones(50_000))
+    with pytest.raises(IntegrityError, match=r"slot 0 was named .* while it holds another batch"):
+        link.reader.read(other, job)
+    del batch
+    with pytest.raises(IntegrityError, match=BUG):
+        link.reader.take_freed()
+
+
+def test_a_slot_that_is_released_twice(size: int) -> None:
+    link = Link()
+    (batch,) = link.send(np.zeros(size))
+    del batch
+    link.give_back()
+    for number in (0, 7):
+        with pytest.raises(IntegrityError, match=rf"slot {number} was released, which the reader does not have.*{BUG}"):
+            link.writer.release([number])
 
 
 @pytest.fixture
@@ -261,7 +420,7 @@ def test_empty_is_where_the_batch_is_delivered_from(link: Link) -> None:
     for _ in range(3):
         ((one, two, part, transposed),) = link.send(job)
         (number,) = {slot for slot, reference in link.reader._leases.items() if reference() is not None}
-        assert where[-1] == link.writer._slots[number].address
+        assert where[-1] == link.writer._slots[number].address + LABEL_NBYTES
         assert (one == 7).all()
         assert two.tolist() == [0, 1, 2, 3, 4]
         assert np.shares_memory(one, part)

@@ -35,11 +35,12 @@ if os.name == "posix":
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def create(nbytes: int, name: str = "prefetch") -> int:
+def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
     """A descriptor of ``nbytes`` of new, zeroed shared memory.
 
     Args:
         name: what Linux shows in ``/proc/PID/fd``, as ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
+        header_nbytes: bytes of our own in front of these. Errors name what the user has asked for, without them.
 
     Raises:
         DoesNotFit: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
@@ -56,7 +57,7 @@ def create(nbytes: int, name: str = "prefetch") -> int:
             f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
         )
     try:
-        os.ftruncate(descriptor, nbytes)
+        os.ftruncate(descriptor, header_nbytes + nbytes)
     except BaseException:
         os.close(descriptor)
         raise
@@ -89,28 +90,29 @@ def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) 
     libc.munmap(mapped.address, mapped.nbytes)
 
 
-def attach(descriptor: int, nbytes: int, writable: bool = True) -> Any:
+def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: int = 0) -> Any:
     """Map ``descriptor``, which the caller still has to close.
 
     Returns:
-        A buffer of ``nbytes``, unmapped when its last view has gone. Views of a read-only mapping have to
-        be made by ``view(buffer).toreadonly()``.
+        A buffer of ``nbytes`` behind ``header_nbytes``, unmapped when its last view has gone. Views of a read-only
+        mapping have to be made by ``view(buffer).toreadonly()``.
 
     Raises:
         MemoryError: the address space or the number of mappings is used up.
     """
     access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-    address = _libc.mmap(None, nbytes, access, mmap.MAP_SHARED, descriptor, 0)
+    mapped_nbytes = header_nbytes + nbytes
+    address = _libc.mmap(None, mapped_nbytes, access, mmap.MAP_SHARED, descriptor, 0)
     if address is None or address == _MAP_FAILED:
         code = ctypes.get_errno()
         if code == errno.ENOMEM:
             raise MemoryError(f"cannot map {nbytes:,} bytes of shared memory (out of memory or of mappings)")
         raise OSError(code, f"cannot map {nbytes:,} bytes of shared memory: {os.strerror(code)}")
     if hasattr(mmap, "MADV_HUGEPAGE"):  # a wish: many kernels have huge pages off for shared memory
-        _libc.madvise(address, nbytes, mmap.MADV_HUGEPAGE)
-    buffer = (ctypes.c_ubyte * nbytes).from_address(address)
+        _libc.madvise(address, mapped_nbytes, mmap.MADV_HUGEPAGE)
+    buffer = (ctypes.c_ubyte * mapped_nbytes).from_address(address)
     mapped = _Mapped(buffer, _unmap)
-    mapped.address, mapped.nbytes = address, nbytes
+    mapped.address, mapped.nbytes = address, mapped_nbytes
     _mapped[address] = mapped
     return buffer
 

@@ -7,13 +7,16 @@ import pickle
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.errors import integrity_error
+
 from . import shared_memory
+from .label import LABEL, LABEL_NBYTES, Job, Label, check_label, label_of
 from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced, Rest
-from .tree import Array, ArrayPlace, Layout, unflattener
+from .tree import Array, ArrayPlace, Layout, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
@@ -24,65 +27,113 @@ def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> 
     return build(iter(arrays), iter(others))
 
 
+class KnownLayout(NamedTuple):
+    """A layout, ready to build batches."""
+
+    digest: int
+    places: tuple[ArrayPlace, ...]
+    build: Callable[..., Any]
+
+    @classmethod
+    def of(cls, pickled: bytes) -> KnownLayout:
+        layout: Layout = pickle.loads(pickled)
+        return cls(digest_of(pickled), layout.places, unflattener(layout.spec))
+
+
+class Unread(NamedTuple):
+    """A batch that lies in a worker's slots. It has its layout itself, for the reader's table may have moved on."""
+
+    reader: SlotReader
+    layout: KnownLayout
+    placed: PlainPlaced
+
+
 class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
-    __slots__ = ("number",)
+    __slots__ = "label", "number"
     number: int
+    label: tuple[int, ...]
 
 
 class SlotReader:
-    """Makes batches of what one worker has written. Runs in: consumer. Blocks: never."""
+    """Makes batches of what one worker has written. Runs in: consumer. Blocks: never.
+
+    All batches of a message are read or skipped before :meth:`take_freed`: small ones share a slot.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
-        self._layouts: dict[int, tuple[tuple[ArrayPlace, ...], Any]] = {}  # {layout: (places, what builds its trees)}
+        self._layouts: dict[int, KnownLayout] = {}  # {digest: the layout}, as the worker has them
         self._leases: dict[int, _LeaseReference] = {}
         self._freed: deque[_LeaseReference] = deque()  # appended to by the death of a lease, in any thread
         self._copied: set[int] = set()  # slots whose batches were all copied out
 
     def learn(
-        self, slots: list[tuple[int, int]], gone: list[int], layouts: list[tuple[int, bytes]], files: list[int]
+        self, slots: list[tuple[int, int]], gone: list[int], forgets: bool, layouts: list[bytes], files: list[int]
     ) -> None:
-        """Take note of new slots, slots that are no more, and new layouts. Closes ``files``."""
+        """Take note of what a message says of slots and layouts. Closes ``files``. Call :meth:`unread` afterwards."""
         for number in gone:
             self._buffers.pop(number, None)
         for (number, nbytes), file in zip(slots, files, strict=True):
             try:
-                self._buffers[number] = shared_memory.attach(file, nbytes)
+                self._buffers[number] = shared_memory.attach(file, nbytes - LABEL_NBYTES, header_nbytes=LABEL_NBYTES)
             finally:
                 os.close(file)
-        for number, pickled in layouts:
-            layout: Layout = pickle.loads(pickled)
-            self._layouts[number] = layout.places, unflattener(layout.spec)
+        if forgets:
+            self._layouts.clear()
+        for pickled in layouts:
+            layout = KnownLayout.of(pickled)
+            self._layouts[layout.digest] = layout
 
-    def read(self, placed: PlainPlaced) -> Any:
-        """The batch itself."""
-        layout, slots, offset, nbytes, rest = placed
-        places, build = self._layouts[layout]
+    def unread(self, placed: PlainPlaced) -> Unread:
+        """A batch of the message that was learnt last, to be read later.
+
+        Raises:
+            IntegrityError: the worker has not told of its layout.
+        """
+        layout = self._layouts.get(placed[0])
+        if layout is None:
+            raise integrity_error(f"a result names layout {placed[0]:016x}, which its worker has not told of")
+        return Unread(self, layout, placed)
+
+    def read(self, unread: Unread, job: Job) -> Any:
+        """The batch itself.
+
+        Raises:
+            IntegrityError: it is not that of ``job``, or something has been written over it.
+        """
+        _, (digest, places, build), (_, slots, offset, nbytes, rest) = unread
+        label = label_of(job, digest)
         if nbytes <= SMALL_NBYTES or shared_memory.num_mapped() > shared_memory.MAX_MAPPED:
             self._copied.update(slots)
             buffers = [self._buffers[slot] for slot in slots]
             arrays = [
-                np.ndarray(shape, dtype, buffers[at], offset + start, strides).copy("K")
+                copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
                 for dtype, shape, strides, at, start in places
             ]
         else:
-            buffers = [self._lease(slot) for slot in slots]
+            buffers = [self._lease(slot, label) for slot in slots]
             arrays = [
                 np.ndarray(shape, dtype, buffers[at], offset + start, strides)
                 for dtype, shape, strides, at, start in places
             ]
+        for buffer in buffers:  # after the copy: what has been written over it meanwhile shows
+            found = LABEL.unpack_from(buffer, offset)
+            if found != label:
+                check_label(found, label)
         return put_together(build, arrays, rest)
 
-    def skip(self, placed: PlainPlaced) -> None:
+    def skip(self, unread: Unread) -> None:
         """Nobody wants the batch any more."""
-        _, slots, *_ = placed
+        _, slots, *_ = unread.placed
         self._copied.update(slots)
 
-    def _lease(self, number: int) -> Lease:
+    def _lease(self, number: int, label: tuple[int, ...]) -> Lease:
         buffer = self._buffers[number]
+        if number in self._leases:
+            raise integrity_error(f"slot {number} was named for ({Label._make(label)}) while it holds another batch")
         lease = Lease((len(buffer),), BYTE, buffer)
         reference = self._leases[number] = _LeaseReference(lease, self._freed.append)
-        reference.number = number
+        reference.number, reference.label = number, label
         return lease  # type: ignore[no-any-return]
 
     @property
@@ -91,11 +142,17 @@ class SlotReader:
         return sum(map(len, self._buffers.values()))
 
     def take_freed(self) -> list[int]:
-        """The slots that the consumer has let go of since the last call."""
+        """The slots that the consumer has let go of since the last call.
+
+        Raises:
+            IntegrityError: something was written over a batch while the consumer held it.
+        """
         freed = list(self._copied)
         self._copied.clear()
         while self._freed:
-            number = self._freed.popleft().number
+            reference = self._freed.popleft()
+            number = reference.number
+            check_label(LABEL.unpack_from(self._buffers[number]), reference.label)
             del self._leases[number]
             freed.append(number)
         return freed

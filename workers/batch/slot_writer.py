@@ -10,13 +10,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.errors import integrity_error
+
 from . import shared_memory
+from .label import LABEL, LABEL_NBYTES, Job, label_of
 from .memory_limit import DoesNotFit
 from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
-from .tree import ALIGNMENT, Array, ArrayPlace, Layout, dense_strides, dumps, flatten
+from .tree import (
+    ALIGNMENT,
+    Array,
+    ArrayPlace,
+    Layout,
+    copy_into,
+    dense_strides,
+    digest_of,
+    dumps,
+    exact,
+    flatten,
+    is_plain,
+)
 
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
-_MAX_LAYOUTS = 256
+_MAX_LAYOUTS_NBYTES = 1 << 20  # pickled: thousands of usual layouts
 _WINDOW_S = 4.0
 _GIVE_UP_S = 0.05  # between two slots that are given up
 _PLAIN = frozenset({int, float, bool, str, type(None)})
@@ -51,18 +66,20 @@ class News(NamedTuple):
     slots: list[tuple[int, int]]  # new ones, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots that were given up
     descriptors: list[int]  # of the new slots
-    layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
+    forgets: bool  # all layouts that were told of before are forgotten
+    layouts: list[bytes]  # new ones, each a pickled Layout
 
 
 class Planned(NamedTuple):
     """A layout that was seen before."""
 
-    number: int
+    digest: int
     places: tuple[ArrayPlace, ...]
     nbytes: int
 
 
 _NOTHING = Planned(0, (), 0)
+_AROUND = "around"  # begins the key of a layout of which parts lie where workers.empty() has put them
 
 
 def _round_up(nbytes: int, step: int = ALIGNMENT) -> int:
@@ -81,21 +98,22 @@ class SlotWriter:
         self._block: Slot | None = None  # collects small batches until the next message
         self._job_slots: list[Slot] = []  # what empty() has handed out in this job
         self._expected_nbytes = 0  # of a whole batch, as the last one was
-        self._layouts: dict[Any, Planned] = {}  # {(spec, its arrays' dtypes, shapes, strides): its layout}
-        self._layout_numbers: dict[Layout, int] = {}
+        self._layouts: dict[Any, Planned] = {}  # {what identifies a layout: it}; the reader has all of them
+        self._layouts_nbytes = 0  # pickled
         self._last: tuple[Any, Planned] = (None, _NOTHING)  # (spec, its layout)
-        self._news = News([], [], [], [])
+        self._news = News([], [], [], False, [])
 
     # -- slots
 
     def _take(self, nbytes: int) -> Slot:
+        """A slot for a label and ``nbytes`` behind it."""
         if self._kept:
             self._look_at_kept()
         free = self._free
         for at in range(len(free) - 1, -1, -1):
-            if free[at].nbytes >= nbytes:
+            if free[at].nbytes >= nbytes + LABEL_NBYTES:
                 slot = free.pop(at)
-                slot.used = 0
+                slot.used = LABEL_NBYTES
                 self._peak.see(len(self._slots) - len(free))
                 return slot
         if free:  # too small: the batches have grown
@@ -104,19 +122,22 @@ class SlotWriter:
         # are never touched cost nothing.
         nbytes = _round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
         try:
-            descriptor = shared_memory.create(nbytes)
+            descriptor = shared_memory.create(nbytes, header_nbytes=LABEL_NBYTES)
         except DoesNotFit as error:
-            error.nbytes += sum(slot.nbytes for slot in self._job_slots)  # which are given back, and wanted again
+            # The slots of this job are given back, and wanted again.
+            error.nbytes += sum(slot.nbytes - LABEL_NBYTES for slot in self._job_slots)
             raise
         try:
-            slot = Slot(self._next_number, nbytes, shared_memory.attach(descriptor, nbytes))
+            buffer = shared_memory.attach(descriptor, nbytes, header_nbytes=LABEL_NBYTES)
+            slot = Slot(self._next_number, LABEL_NBYTES + nbytes, buffer)
         except BaseException:
             os.close(descriptor)
             raise
         self._next_number += 1
+        slot.used = LABEL_NBYTES
         self._slots[slot.number] = slot
         self._peak.see(len(self._slots) - len(free))
-        self._news.slots.append((slot.number, nbytes))
+        self._news.slots.append((slot.number, slot.nbytes))
         self._news.descriptors.append(descriptor)
         return slot
 
@@ -129,8 +150,16 @@ class SlotWriter:
 
         As many slots stay as were in use at once lately: what one message gives up, a later one has to make again.
         The others go slowly, those first that were used longest ago.
+
+        Raises:
+            IntegrityError: one of them holds nothing that the consumer could have let go of.
         """
-        self._free.extend([self._slots[number] for number in numbers])
+        for number in numbers:
+            slot = self._slots.get(number)
+            if slot is None or not slot.is_out:
+                raise integrity_error(f"slot {number} was released, which the reader does not have")
+            slot.is_out = False
+            self._free.append(slot)
         if self._free and self._peak.may_give_up(len(self._slots)):
             self._give_up(self._free.pop(0))
 
@@ -169,8 +198,8 @@ class SlotWriter:
         slot.used = _round_up(slot.used + nbytes)
         return array
 
-    def write(self, result: Any) -> Placed:
-        """Put a job's result into slots."""
+    def write(self, result: Any, job: Job) -> Placed:
+        """Put the result of ``job`` into slots."""
         arrays: list[Array] = []
         others: list[Any] = []
         spec = flatten(result, arrays, others)
@@ -182,25 +211,34 @@ class SlotWriter:
                 arrays.append(np.frombuffer(rest, BYTE))
                 rest = True
         if self._job_slots:
-            return self._write_around(spec, arrays, rest)
-        if not self._is_as_last(spec, arrays):
-            key = (spec, tuple([(a.dtype, a.shape, dense_strides(a)) for a in arrays]))
-            self._last = spec, self._layouts.get(key) or self._plan(key, spec, arrays)
-        number, places, nbytes = self._last[1]
+            return self._write_around(spec, arrays, rest, job)
+        if self._is_as_last(spec, arrays):
+            planned = self._last[1]
+        else:
+            key = (spec, *[(exact(array.dtype), array.shape, dense_strides(array)) for array in arrays])
+            planned = self._layouts.get(key) or self._plan(key, spec, arrays)
+            # A structured dtype can be changed in place, so being the same object says nothing.
+            self._last = (spec, planned) if all(is_plain(array.dtype) for array in arrays) else (None, _NOTHING)
+        digest, places, nbytes = planned
         if nbytes <= SMALL_NBYTES:
             slot = self._block
-            if slot is None or slot.used + nbytes > slot.nbytes:
+            if slot is None or slot.used + LABEL_NBYTES + nbytes > slot.nbytes:
                 slot = self._block = self._take(_BLOCK_NBYTES)
+                slot.used = 0
             offset = slot.used
-            slot.used += nbytes
+            slot.used += LABEL_NBYTES + nbytes
         else:
             slot = self._take(nbytes)
             offset = 0
             self._expected_nbytes = nbytes
         buffer = slot.buffer
+        LABEL.pack_into(
+            buffer, offset, *label_of(job, digest)
+        )  # first: what lay here before is not to be taken for whole
         for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
-            np.ndarray(shape, dtype, buffer, offset + start, strides)[...] = array
-        return Placed(number, [slot.number], offset, nbytes, rest)
+            copy_into(np.ndarray(shape, dtype, buffer, offset + start, strides), array)
+        slot.is_out = True
+        return Placed(digest, [slot.number], offset, nbytes, rest)
 
     def _is_as_last(self, spec: Any, arrays: list[Array]) -> bool:
         """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
@@ -213,23 +251,20 @@ class SlotWriter:
         return True
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
-        places, end = [], 0
+        places, end = [], LABEL_NBYTES
         for array in arrays:
             places.append(ArrayPlace(array.dtype, array.shape, dense_strides(array), 0, end))
             end += _round_up(array.nbytes)
-        number = self._layout_number(Layout(spec, tuple(places)))
-        planned = self._layouts[key] = Planned(number, tuple(places), end)
+        return self._planned(key, Layout(spec, tuple(places)), end - LABEL_NBYTES)
+
+    def _planned(self, key: Any, layout: Layout, nbytes: int) -> Planned:
+        pickled = dumps(layout)
+        planned = self._layouts[key] = Planned(digest_of(pickled), layout.places, nbytes)
+        self._layouts_nbytes += len(pickled)
+        self._news.layouts.append(pickled)
         return planned
 
-    def _layout_number(self, layout: Layout) -> int:
-        number = self._layout_numbers.get(layout)
-        if number is None:
-            number = len(self._layout_numbers)
-            self._layout_numbers[layout] = number
-            self._news.layouts.append((number, dumps(layout)))
-        return number
-
-    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest) -> Placed:
+    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, job: Job) -> Placed:
         """The same where some arrays already lie in slots of this job."""
         slots = self._job_slots
         places = []
@@ -244,10 +279,14 @@ class SlotWriter:
                     break
             else:
                 places.append(self._place(array, slots))
-        nbytes = sum(slot.used for slot in slots)
+        nbytes = sum(slot.used for slot in slots) - LABEL_NBYTES * len(slots)
         self._expected_nbytes = nbytes
-        number = self._layout_number(Layout(spec, tuple(places)))
-        return Placed(number, [slot.number for slot in slots], 0, nbytes, rest)
+        key = (_AROUND, spec, *[(exact(place.dtype), *place[1:]) for place in places])
+        digest, _, _ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes)
+        for slot in slots:
+            LABEL.pack_into(slot.buffer, 0, *label_of(job, digest))
+            slot.is_out = True
+        return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
     def _place(self, array: Array, slots: list[Slot]) -> ArrayPlace:
         """Copy ``array`` behind what lies in the job's slots."""
@@ -258,7 +297,7 @@ class SlotWriter:
             at, slot = len(slots), self._take(array.nbytes)
             slots.append(slot)
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
-        np.ndarray(place.shape, place.dtype, slot.buffer, place.offset, place.strides)[...] = array
+        copy_into(np.ndarray(place.shape, place.dtype, slot.buffer, place.offset, place.strides), array)
         slot.used = _round_up(slot.used + array.nbytes)
         return place
 
@@ -273,11 +312,13 @@ class SlotWriter:
             slot.lease = slot.lease if held else None
             if slot.number in numbers:
                 if held:
-                    copy = self._take(slot.nbytes)
+                    copy = self._take(slot.nbytes - LABEL_NBYTES)
                     copy.bytes[: slot.used] = slot.bytes[: slot.used]
                     numbers[numbers.index(slot.number)] = copy.number
+                    copy.is_out, slot.is_out = True, False
                     self._kept.append(slot)
             else:
+                slot.is_out = False  # writing the result may have failed after this slot was labelled
                 (self._kept if held else self._free).append(slot)
         self._job_slots = []
 
@@ -287,10 +328,11 @@ class SlotWriter:
 
     def take_news(self) -> News:
         """What is new since the last message; ends the open block."""
-        news, self._news = self._news, News([], [], [], [])
+        news, self._news = self._news, News([], [], [], False, [])
         self._block = None
-        if len(self._layout_numbers) > _MAX_LAYOUTS:  # batches of ever new shapes: start anew
+        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # batches of ever new shapes: both ends start anew
             self._layouts.clear()
-            self._layout_numbers.clear()
+            self._layouts_nbytes = 0
             self._last = (None, _NOTHING)
+            self._news = self._news._replace(forgets=True)
         return news

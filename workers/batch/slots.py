@@ -10,6 +10,10 @@ list without running any Python code. The numbers of freed slots go back to the 
 
 Small batches share a slot, and the consumer copies them out at once: a copy of a few kilobytes is cheaper than a
 lease, and no batch that is kept holds more memory than it has.
+
+In front of every batch lies its label (see ``label``). The reader compares it with what it expects before it delivers,
+and again when a lease ends. So a slot that is reused too early, or named for another batch, is an error and never a
+wrong batch.
 """
 
 from __future__ import annotations
@@ -30,12 +34,12 @@ Rest = bytes | bool | list[Any] | None
 
 
 class Placed(NamedTuple):
-    """Where a batch lies: Placed(2, [5], 4096, 4100, None)."""
+    """Where a batch lies: Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
 
-    layout: int  # the number of its Layout
+    layout: int  # the digest of its Layout
     slots: list[int]
-    offset: int  # of its start in the first slot
-    nbytes: int
+    offset: int  # of its label in the first slot; in further slots it is at 0
+    nbytes: int  # of its arrays
     rest: Rest
 
 
@@ -45,7 +49,7 @@ PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it travels: a Placed, 
 class Slot:
     """A piece of shared memory, as its worker has it."""
 
-    __slots__ = ("address", "buffer", "bytes", "lease", "nbytes", "number", "used")
+    __slots__ = ("address", "buffer", "bytes", "is_out", "lease", "nbytes", "number", "used")
 
     def __init__(self, number: int, nbytes: int, buffer: Any) -> None:
         self.number = number
@@ -54,6 +58,7 @@ class Slot:
         self.bytes = np.ndarray((nbytes,), BYTE, buffer)
         self.address = address_of(self.bytes)
         self.used = 0  # bytes from the start that are spoken for
+        self.is_out = False  # it holds batches that the consumer has not released
         self.lease: weakref.ref[Lease] | None = None  # what a job's empty() arrays are views of
 
 

@@ -3,7 +3,10 @@
 A batch is a tuple, list, dict, dataclass or namedtuple of arrays, or one of these inside another. Its *arrays*
 travel as bytes in shared memory; everything else in it (scalars, None, str, arrays of objects) is its *rest*
 and travels pickled. The shape of the tree with dtype, shape and place of each array is its :class:`Layout`:
-sent once, then named by a number, so that a structure seen before costs no pickling.
+sent once, then named by its digest, so that a structure seen before costs no pickling.
+
+Two batches share a layout only if nothing can tell them apart but the contents of their arrays and their rest. ``==``
+is not enough for that: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
 
 Tensors of TensorFlow, torch and JAX become numpy arrays; those that are no plain arrays (sparse, ragged, nested)
 cannot travel.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -27,8 +31,9 @@ ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the wide
 Array = np.ndarray[Any, Any]
 
 # What a tree is made of. A spec is a nested tuple of these, hashable, with the parts behind.
-_ARRAY, _REST, _TUPLE, _LIST, _DICT, _NAMEDTUPLE, _DATACLASS = range(7)
+_ARRAY, _REST, _TUPLE, _LIST, _DICT, _DICT_WITH_KEYS, _NAMEDTUPLE, _DATACLASS = range(8)
 _IS_ARRAY, _IS_REST = (_ARRAY,), (_REST,)
+_EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly these types are the same
 _SCALARS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
 _NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO", "BCSR", "COO", "CSR"})
@@ -49,6 +54,21 @@ class Layout(NamedTuple):
 
     spec: tuple[Any, ...]
     places: tuple[ArrayPlace, ...]
+
+
+def digest_of(pickled: bytes) -> int:
+    """The name of a layout: 64 bits of the hash of its pickle."""
+    return int.from_bytes(hashlib.blake2b(pickled, digest_size=8).digest(), "little")
+
+
+def is_plain(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is one of numpy's own without parameters, such as int64. These never change."""
+    return dtype.isbuiltin == 1
+
+
+def exact(dtype: np.dtype[Any]) -> int | bytes:
+    """A key that only identical dtypes share. Equal ones may differ: in metadata, alignment, or as C types."""
+    return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
 class _NoArrayError(Exception):
@@ -110,16 +130,16 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
     if kind is list:
         return (_LIST, *[_flatten(part, arrays, rest) for part in tree])
     if kind is dict:
-        try:
-            hash(keys := tuple(tree))
-        except TypeError:
-            return _as_rest(tree, rest)
-        return (_DICT, keys, *[_flatten(part, arrays, rest) for part in tree.values()])
+        keys = tuple(tree)
+        if _EXACT_KEYS.issuperset(map(type, keys)):
+            return (_DICT, keys, *[_flatten(part, arrays, rest) for part in tree.values()])
+        rest.append(keys)
+        return (_DICT_WITH_KEYS, *[_flatten(part, arrays, rest) for part in tree.values()])
     if isinstance(tree, np.ndarray):
         return _flatten_subclass(tree, arrays, rest)
     if isinstance(tree, tuple) and hasattr(kind, "_fields"):
         return (_NAMEDTUPLE, kind, *[_flatten(part, arrays, rest) for part in tree])
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type) and hasattr(tree, "__dict__"):
+    if _is_dataclass_of_attributes(tree):
         state = tree.__dict__
         return (_DATACLASS, kind, tuple(state), *[_flatten(part, arrays, rest) for part in state.values()])
     if _is_of_framework(kind):  # type: ignore[arg-type]  # classes are hashable
@@ -127,6 +147,16 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
         if converted is not tree:
             return _flatten(converted, arrays, rest)
     return _as_rest(tree, rest)
+
+
+def _is_dataclass_of_attributes(tree: Any) -> bool:
+    """Whether it is a dataclass whose fields are attributes, all with plain names."""
+    return (
+        dataclasses.is_dataclass(tree)
+        and not isinstance(tree, type)
+        and hasattr(tree, "__dict__")
+        and all(type(name) is str for name in tree.__dict__)
+    )
 
 
 @functools.lru_cache(256)
@@ -202,6 +232,9 @@ def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[An
     if kind == _DICT:
         keys, parts = spec[1], [unflattener(part) for part in spec[2:]]
         return lambda arrays, rest: {k: part(arrays, rest) for k, part in zip(keys, parts, strict=True)}
+    if kind == _DICT_WITH_KEYS:
+        parts = [unflattener(part) for part in spec[1:]]
+        return lambda arrays, rest: {k: part(arrays, rest) for k, part in zip(next(rest), parts, strict=True)}
     of = spec[1]
     if kind == _NAMEDTUPLE:
         parts = [unflattener(part) for part in spec[2:]]
@@ -225,6 +258,22 @@ def dense_strides(array: Array) -> tuple[int, ...] | None:
         strides[axis] = step
         step *= array.shape[axis]
     return tuple(strides)
+
+
+def copy_of(array: Array) -> Array:
+    """A dense copy, in the same memory order. numpy's own leaves out the padding between the fields of a structure."""
+    if array.dtype.names:
+        copy: Array = array.view(f"V{array.dtype.itemsize}").copy("K").view(array.dtype)
+    else:
+        copy = array.copy("K")
+    return copy
+
+
+def copy_into(target: Array, array: Array) -> None:
+    """The same into ``target``, which has its dtype and shape."""
+    if array.dtype.names:
+        target, array = (each.view(f"V{array.dtype.itemsize}") for each in (target, array))
+    target[...] = array
 
 
 def dumps(value: Any) -> bytes:
@@ -262,7 +311,7 @@ def own(tree: Any, is_fresh: bool = False) -> Any:
 
 
 def _owned(array: Array, is_fresh: bool) -> Array:
-    return array if is_fresh and array.flags.writeable else array.copy(order="K")
+    return array if is_fresh and array.flags.writeable else copy_of(array)
 
 
 def makes_fresh_batches(source: Any) -> bool:

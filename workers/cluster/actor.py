@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.batch.label import Job, check_job, check_replica
 from workers.batch.tree import dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
@@ -37,10 +38,17 @@ class Items(NamedTuple):
 class Answer(NamedTuple):
     """What has become of a job."""
 
+    job: Job
     value: Items | RemoteFailure
     job_ns: int
     nbytes: int
     stages: Stages
+
+    def items(self, job: Job) -> Any:
+        """The items, which must be those of ``job``. Runs in: consumer."""
+        check_job(self.job, job)
+        assert isinstance(self.value, Items)
+        return self.value.together()
 
 
 class Told(NamedTuple):
@@ -61,6 +69,7 @@ class Actor:
         self._records.install()
         self._cores: Cores | None = None  # of the thread that runs the jobs
         self._task: Any = None
+        self._replica = -1
         self._stream = seeding.Stream(0)
         self._unsettled: surroundings.Settings = {}
         self._cancelled = 0
@@ -75,13 +84,19 @@ class Actor:
         frame = sys._current_frames().get(self._thread)
         return "".join(traceback.format_stack(frame)) if frame else ""
 
-    def load(self, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any) -> Told:
-        """Work on this replica from now on. ``pieces``: its memory, arrays of bytes in the object store of this node.
+    def load(
+        self, number: int, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any
+    ) -> Told:
+        """Work on replica ``number`` from now on. ``pieces``: its memory, arrays of bytes in the object store of this
+        node.
 
         Returns:
             The RemoteFailure that has kept it from that, or None.
         """
-        return Told(self._load(message, around, pieces), self._logged())
+        failure = self._load(message, around, pieces)
+        if failure is None:
+            self._replica = number
+        return Told(failure, self._logged())
 
     def _load(
         self, message: replica.ParcelMessage, around: surroundings.Surroundings, pieces: tuple[Any, ...]
@@ -99,26 +114,31 @@ class Actor:
             return pack(error)
         return None
 
-    def run(self, rows: list[tuple[Any, ...]]) -> Told:
-        """Do jobs. Returns: their Answers, as one object in the store, which takes 2 ms or more to make and to get;
-        None: it was cancelled."""
+    def run(self, replica: int, rows: list[tuple[Any, ...]]) -> Told:
+        """Do jobs on ``replica``.
+
+        Returns:
+            Their Answers, as one object in the store, which takes 2 ms or more to make and to get; None for a job that
+            was cancelled.
+        """
         self._cores = self._cores or Cores()
         before = self._cores.use()
-        answers = [self._job(row) for row in rows]
+        answers = [self._job(JobRow._make(row), replica) for row in rows]
         return Told(answers, self._logged(), self._cores.use().since(before))
 
     def _logged(self) -> list[Logged]:
         return list(iter(self._records.take, None))
 
-    def _job(self, row: tuple[Any, ...]) -> Answer | None:
+    def _job(self, row: JobRow, replica: int) -> Answer | None:
         """It raises nothing: also what would end this process is the consumer's to know."""
-        sending, epoch, index, attempt, payload = JobRow._make(row)
+        sending, epoch, index, attempt, payload = row
         if sending <= self._cancelled:
             return None
         self._thread = threading.get_ident()
         start_ns, marks, nbytes = time.monotonic_ns(), begin_marks(), 0
         value: Items | RemoteFailure
         try:
+            check_replica(self._replica, replica, row.job)
             job = seeding.Job(epoch, index, attempt, self._number)
             item = None
             if payload is not None:
@@ -136,7 +156,7 @@ class Actor:
         finally:
             seeding.leave_job()
         end_ns = time.monotonic_ns()
-        return Answer(value, end_ns - start_ns, nbytes, stages(marks, end_ns))
+        return Answer(row.job, value, end_ns - start_ns, nbytes, stages(marks, end_ns))
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:

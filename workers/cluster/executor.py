@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
 
+from workers.batch.label import Job
 from workers.batch.tree import dumps, own
 from workers.engine import report
 from workers.engine.executor import (
@@ -112,8 +113,9 @@ class RayExecutor:
 
     def _load(self, name: int, member: Member) -> None:
         assert self.parcel is not None
-        references = [self._store.reference(piece) for piece in self.parcel.pieces]
-        self._follow(name, "load", member.handle.load.remote(self.parcel.message(), self._surroundings, *references))
+        pieces = [self._store.reference(piece) for piece in self.parcel.pieces]
+        call = member.handle.load.remote(self._store.replica, self.parcel.message(), self._surroundings, *pieces)
+        self._follow(name, "load", call)
 
     def has_changed_in_place(self) -> bool:
         """Whether shared arrays have. They are sent anew by :meth:`update`."""
@@ -147,7 +149,7 @@ class RayExecutor:
         sendings = [row.sending for row in rows]
         member.sent_ns |= dict.fromkeys(sendings, now_ns)
         member.bundles.append(sendings)
-        self._follow(worker, sendings, member.handle.run.remote([tuple(row) for row in rows]))
+        self._follow(worker, sendings, member.handle.run.remote(self._store.replica, [tuple(row) for row in rows]))
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
         arrived = self._queue
@@ -189,9 +191,9 @@ class RayExecutor:
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         return self._members[worker].stack, None
 
-    def read(self, value: Any) -> Any:
+    def read(self, value: Answer, job: Job) -> Any:
         """Arrays in the object store cannot be written to; copies can."""
-        items = value.together()
+        items = value.items(job)
         return own(items) if self._is_writable else items
 
     def skip(self, value: Any) -> None:
@@ -322,7 +324,7 @@ def _event(name: int, number: int, sending: int, answer: Answer | BaseException 
     detail = Detail(number, start_ns, answer.stages)
     if isinstance(answer.value, RemoteFailure):
         return Failed(name, sending, answer.value, answer.job_ns, detail)
-    return Done(name, sending, answer.value, answer.job_ns, answer.nbytes, detail)
+    return Done(name, sending, answer, answer.job_ns, answer.nbytes, detail)
 
 
 def _detail(text: str) -> str:

@@ -14,6 +14,7 @@ class Store:
 
     def __init__(self, put: Any) -> None:
         self._put = put
+        self.replica = 0  # the number of what the workers work on, which every job names
         self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (it, its checksum, its reference)}
 
     def reference(self, piece: Any) -> Any:
@@ -25,7 +26,8 @@ class Store:
         return known[2]
 
     def keep(self, pieces: Iterable[Any]) -> None:
-        """Let go of all others."""
+        """Let go of all others: from now on the workers work on these, as another replica."""
+        self.replica += 1
         kept = set(map(id, pieces))
         self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
 

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from workers import limits
 from workers.batch.memory_limit import available_nbytes
+from workers.errors import IntegrityError
 from workers.figures import units
 from workers.figures.figures import Figures
 from workers.figures.timeline import LOOP
@@ -186,8 +187,8 @@ class AutoEngine:
         return self.engine.fatal is not None and self.does_without(self.engine.fatal)
 
     def does_without(self, why: BaseException | str) -> bool:
-        """There can be no workers. False: it cannot do without."""
-        if self._least:
+        """There can be no workers. False: it cannot do without, or is not to."""
+        if self._least or isinstance(why, IntegrityError):
             return False
         engine, self.engine = self.engine, None
         self._is_hopeless, self._has_begun, self.chooser.nb_workers = True, False, 0

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from workers.batch.memory_limit import DoesNotFit
-from workers.errors import PrefetchError
+from workers.errors import IntegrityError, PrefetchError
 
 from . import report
 from .delivery import Failure, Result
@@ -236,7 +236,10 @@ class Driver:
             return
         self._executor.figures.nbytes += nbytes
         try:
-            batch = self._executor.read(value)
+            batch = self._executor.read(value, (sending, *schedule.place_of(ticket)))
+        except IntegrityError as error:  # what else lies in shared memory is not to be trusted either
+            self.fatal = error
+            return
         except Exception as raised:  # unpickling runs the user's code; mapping may want too much
             batch = Failure(raised, schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
@@ -257,6 +260,9 @@ class Driver:
         if isinstance(error, RemoteFailure):
             epoch, index = schedule.place_of(ticket)
             error = unpack(error, f"batch {index} of epoch {epoch}")
+        if isinstance(error, IntegrityError):
+            self.fatal = error
+            return
         if isinstance(error, DoesNotFit):
             self._memory.lacked(ticket, error)
             return

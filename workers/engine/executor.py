@@ -1,13 +1,14 @@
 """What runs the engine's jobs, as the engine sees it: an executor, and the events it tells of.
 
-There are two: :class:`workers.engine.threads.ThreadExecutor` and :class:`workers.process.executor.ProcessExecutor`.
-Without any workers, ``serial`` takes the engine's place.
+There are three: :class:`workers.engine.threads.ThreadExecutor`, :class:`workers.process.executor.ProcessExecutor` and
+:class:`workers.cluster.executor.RayExecutor`. Without any workers, ``serial`` takes the engine's place.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from workers.batch.label import Job
 from workers.figures.pool import PoolFigures
 from workers.job.stages import Stages
 
@@ -154,8 +155,12 @@ class Executor(Protocol):
     def trim(self, worker: int) -> None:
         """Have a worker give up all memory that it keeps for later jobs, and then tell of it (Trimmed)."""
 
-    def read(self, value: Any) -> Any:
-        """The batch of a Done event."""
+    def read(self, value: Any, job: Job) -> Any:
+        """The batch of a Done event.
+
+        Raises:
+            IntegrityError: it is not that of ``job``.
+        """
 
     def skip(self, value: Any) -> None:
         """Nobody wants the batch of a Done event."""

@@ -249,7 +249,9 @@ class Pool:
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
         if not is_auto:
             self.sent(parcel)
-        return Pass(reading, clock, position, places, order is not None, groups)
+        if order is None and self._settings.in_order:
+            order = places
+        return Pass(reading, clock, position, places, order, groups)
 
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
         source = of._jobs()[0]

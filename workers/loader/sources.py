@@ -114,7 +114,7 @@ class FedPass(Pass):
         source: Source,
         groups: Groups | None = None,
     ) -> None:
-        super().__init__(reading, clock, position, is_in_order=False, groups=groups)
+        super().__init__(reading, clock, position, groups=groups)
         self._fed = reading
         self._source: Source | None = source  # None: it is at its end
         self._num_added = 0  # jobs that the engine was given

@@ -1,27 +1,41 @@
 """A private socket pair between two processes that carries messages and descriptors.
 
-A frame is a header (length, number of descriptors) and a pickled message. Whoever reads takes whole frames only:
-what a killed process had half sent is dropped with its socket. Only the two processes that a pair was made for
-ever hold it, so nothing that is unpickled here can come from anybody else.
+A frame is a header (length, number of descriptors), what identifies each descriptor, and a pickled message. Whoever
+reads takes whole frames only: what a killed process had half sent is dropped with its socket. Only the two processes
+that a pair was made for ever hold it, so nothing that is unpickled here can come from anybody else.
+
+Descriptors travel beside the bytes and are counted off, frame by frame. If the kernel drops one, the others would be
+taken for the wrong ones, and so for the memory of other batches. So both losses and mismatches are errors.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import os
 import pickle
 import socket
+import stat
 import struct
+import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
+from workers.errors import PlatformError, integrity_error
+
 _HEADER = struct.Struct("<IB")
+_IDENTITY = struct.Struct("<Q")  # of a descriptor
 _READ_NBYTES = 1 << 18
 _MAX_DESCRIPTORS = 250  # the kernel takes 253 at a time
 _ANCILLARY_NBYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
 
 # Not on macOS: there Python ignores SIGPIPE, and the descriptors are made close-on-exec right after.
+#: What the kernel refuses for the moment: more descriptors in flight than a user may have open, or no memory left.
+_REFUSALS = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+REFUSED_S = 0.01  # until a refused message is sent again
+
 _SEND_FLAGS: int = getattr(socket, "MSG_NOSIGNAL", 0)
 _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -34,6 +48,7 @@ class Channel:
         self._in = bytearray()
         self._descriptors: deque[int] = deque()  # received, and not yet handed out with their frame
         self._out: deque[tuple[memoryview, tuple[int, ...]]] = deque()  # not yet taken by the kernel
+        self.is_refused = False  # the kernel refuses the first of these for now, though the socket is writable
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -49,11 +64,12 @@ class Channel:
         not take now stays here for :meth:`flush`.
 
         Raises:
-            OSError: the other end is gone.
+            ConnectionError: the other end is gone. OSError: it cannot be sent, for another reason.
         """
         payload = pickle.dumps(message, protocol=5)
         files = tuple(descriptors)
-        frame = memoryview(_HEADER.pack(len(payload), len(files)) + payload)
+        identities = b"".join([_IDENTITY.pack(_identity(file)) for file in files])
+        frame = memoryview(_HEADER.pack(len(payload), len(files)) + identities + payload)
         if self._out:
             self._out.append((frame, tuple(os.dup(file) for file in files)))
             return
@@ -68,7 +84,7 @@ class Channel:
         """Send a small ``message`` on a blocking socket if the kernel takes it now. Returns: whether it does.
 
         Raises:
-            OSError: the other end is gone.
+            ConnectionError: the other end is gone.
         """
         payload = pickle.dumps(message, protocol=5)
         frame = memoryview(_HEADER.pack(len(payload), 0) + payload)
@@ -81,12 +97,22 @@ class Channel:
         return True
 
     def _send_some(self, frame: memoryview, files: tuple[int, ...]) -> int | None:
-        try:
-            if files:
-                return socket.send_fds(self.socket, [frame], list(files), _SEND_FLAGS)
-            return self.socket.send(frame, _SEND_FLAGS)
-        except BlockingIOError:
-            return None
+        """Send a part of ``frame``: how long that is. None: the kernel takes nothing now."""
+        self.is_refused = False
+        while True:
+            try:
+                if files:
+                    return socket.send_fds(self.socket, [frame], list(files), _SEND_FLAGS)
+                return self.socket.send(frame, _SEND_FLAGS)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno not in _REFUSALS:
+                    raise
+            if not self.socket.getblocking():
+                self.is_refused = True
+                return None
+            time.sleep(REFUSED_S)
 
     def flush(self) -> None:
         """Send what is left, as far as the kernel takes it."""
@@ -106,10 +132,11 @@ class Channel:
         Blocks: on a blocking socket, until something has come; never on a non-blocking one.
 
         Raises:
-            EOFError: the other end is gone, and all that it sent was received before.
+            EOFError: the other end is gone, and all that it sent was received before. PlatformError: descriptors were
+                lost. IntegrityError: a descriptor is not the one that was sent with its message.
         """
         try:
-            data, ancillary, _, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS)
+            data, ancillary, flags, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS)
         except BlockingIOError:
             return []
         except ConnectionError:
@@ -122,6 +149,11 @@ class Channel:
             for file in received:
                 os.set_inheritable(file, False)
             self._descriptors.extend(received)
+        if flags & socket.MSG_CTRUNC:
+            raise PlatformError(
+                errno.EMFILE,
+                "descriptors that came with a message were lost: this process may open no more files (ulimit -n)",
+            )
         self._in += data
         return self._frames()
 
@@ -131,12 +163,16 @@ class Channel:
         view = memoryview(self._in)
         while end - at >= _HEADER.size:
             length, num_files = _HEADER.unpack_from(view, at)
-            if end - at - _HEADER.size < length:
+            start = at + _HEADER.size + num_files * _IDENTITY.size
+            if end < start + length:
                 break
-            at += _HEADER.size
-            message = pickle.loads(view[at : at + length])
+            identities = _IDENTITY.iter_unpack(view[at + _HEADER.size : start])
+            for file, (identity,) in zip(islice(self._descriptors, num_files), identities, strict=True):
+                if _identity(file) != identity:
+                    raise integrity_error(f"descriptor {file} is of file {_identity(file)}, not of {identity}")
+            message = pickle.loads(view[start : start + length])
             frames.append((message, [self._descriptors.popleft() for _ in range(num_files)]))
-            at += length
+            at = start + length
         view.release()
         del self._in[:at]
         return frames
@@ -149,6 +185,12 @@ class Channel:
         _close_all(self._descriptors)
         self._out.clear()
         self._descriptors.clear()
+
+
+def _identity(file: int) -> int:
+    """What identifies the shared memory that ``file`` is of; 0 for anything else."""
+    status = os.fstat(file)
+    return status.st_ino if stat.S_ISREG(status.st_mode) and not status.st_nlink else 0
 
 
 def _close_all(files: Iterable[int]) -> None:

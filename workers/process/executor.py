@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from workers.batch.label import Job
+from workers.batch.slot_reader import Unread
 from workers.engine import executor as events
 from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
@@ -21,13 +23,14 @@ from workers.figures.pool import PoolFigures
 from workers.job.cores import Use
 
 from . import messages, preload, replica, server_handle, surroundings
+from .channel import REFUSED_S, Channel
 from .ending import let_end
 from .logs import Inlet
 from .ring import Ring
 from .staff import Staff
 from .status import STACK_SIGNAL
 from .waker import Waker
-from .worker_handle import Unread, WorkerHandle
+from .worker_handle import WorkerHandle
 
 _MAX_IN_RING = 64
 
@@ -85,7 +88,7 @@ class ProcessExecutor:
         return self._ring.ship(item)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        self._workers[worker].send(rows)
+        self._workers[worker].send(rows, self._staff.replica)
 
     def trim(self, worker: int) -> None:
         self._workers[worker].trim()
@@ -117,13 +120,11 @@ class ProcessExecutor:
             return self._staff.server.take_stack()
         return process.page.take_text(), process.pid
 
-    def read(self, value: Unread) -> Any:
-        reader, placed = value
-        return reader.read(placed)
+    def read(self, value: Unread, job: Job) -> Any:
+        return value.reader.read(value, job)
 
     def skip(self, value: Unread) -> None:
-        reader, placed = value
-        reader.skip(placed)
+        value.reader.skip(value)
 
     # -- what comes back
 
@@ -132,7 +133,8 @@ class ProcessExecutor:
         if (number := staff.shortage.take()) is not None:
             staff.start(number)
         if not self._events:
-            _watch_unsent(workers, staff.server, self._selector)
+            if _watch_unsent(workers, staff.server, self._selector):
+                timeout_s = REFUSED_S if timeout_s is None else min(timeout_s, REFUSED_S)
             for key, ready in self._selector.select(staff.shortage.left_s(timeout_s)):
                 if key.data == "wake":
                     self._waker.clear()
@@ -140,8 +142,7 @@ class ProcessExecutor:
                     self._from_server()
                 elif key.data in workers:  # else it died in this very round
                     if ready & selectors.EVENT_WRITE:
-                        with contextlib.suppress(OSError):
-                            workers[key.data].channel.flush()
+                        _flush(workers[key.data].channel)
                     self._from_worker(workers[key.data])
         events = self._events.copy()
         self._events.clear()
@@ -195,6 +196,8 @@ class ProcessExecutor:
                 self._events += [] if worker.is_leaving else found
             elif isinstance(message, messages.Ready):
                 self._ready(worker, message.failure)
+            elif isinstance(message, messages.Broken):
+                self._events.append(events.Fatal(unpack(message.failure, "a worker")))
             elif isinstance(message, messages.Logged):
                 self._inlet.put(message)
         return bool(received)
@@ -228,13 +231,28 @@ class ProcessExecutor:
 
 def _watch_unsent(
     workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
-) -> None:
-    """Wait for sockets to take what they did not take at once; hardly ever anything."""
+) -> bool:
+    """Wait for sockets to take what they did not take at once; hardly ever anything.
+
+    Returns:
+        Whether the kernel refuses something, so that it has to be sent again soon.
+    """
+    is_refused = False
     for name, worker in workers.items():
         if worker.is_watched:
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if worker.channel.has_unsent else 0)
-            if selector.get_key(worker.channel).events != wanted:
-                selector.modify(worker.channel, wanted, name)
+            channel = worker.channel
+            if channel.is_refused:
+                _flush(channel)
+            is_refused |= channel.is_refused
+            waits = channel.has_unsent and not channel.is_refused
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
+            if selector.get_key(channel).events != wanted:
+                selector.modify(channel, wanted, name)
     if server.channel.has_unsent:
-        with contextlib.suppress(OSError):
-            server.channel.flush()
+        _flush(server.channel)
+    return is_refused or server.channel.is_refused
+
+
+def _flush(channel: Channel) -> None:
+    with contextlib.suppress(ConnectionError):  # the other end has died: we shall be told
+        channel.flush()

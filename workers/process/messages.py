@@ -6,7 +6,7 @@ wire, for there may be tens of thousands a second; they get their names where th
 ::
 
     consumer -> worker     Load, Jobs, Trim, Stop
-    worker -> consumer     Ready, Results, Logged
+    worker -> consumer     Ready, Results, Broken, Logged
     consumer -> server     Attach; end of file: kill all workers, exit
     pool -> server         Fork, Signal, Detach; end of file: kill the pool's workers
     server -> pool         Preloaded, Forked, NotForked, Exited, Detached
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 class Load(NamedTuple):
     """A new replica. Descriptors: its memory."""
 
+    replica: int  # its number, which the jobs that belong to it name
     parcel: Any  # a workers.process.replica.ParcelMessage
     surroundings: Any  # a workers.process.surroundings.Surroundings
 
@@ -27,6 +28,7 @@ class Load(NamedTuple):
 class Jobs(NamedTuple):
     """Work. Descriptors: one for each of ``slots``."""
 
+    replica: int  # the jobs are to be done on this one, which was sent before
     rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of an InRing
     free: list[int]  # the worker's own slots that the consumer has let go, e.g. [0, 2]
     slots: list[tuple[int, int]]  # of the consumer's ring that the worker does not know yet, as (number, nbytes)
@@ -54,11 +56,18 @@ class Results(NamedTuple):
 
     slots: list[tuple[int, int]]  # made since the last message, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots that were given up
-    layouts: list[tuple[int, bytes]]  # new ones, as (number, pickled Layout)
+    forgets: bool  # no row names a layout of an earlier message
+    layouts: list[bytes]  # new ones, each a pickled Layout
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
     details: list[tuple[int, int, Any]]  # of some of them, as (sending, when it began in monotonic ns, its Stages)
     #: What jobs have had of the cores, as a plain job.cores.Use, and how long they took: all since it was told last.
     cores: tuple[int, int, int] | None
+
+
+class Broken(NamedTuple):
+    """What the worker was told contradicts what it knows. It ends."""
+
+    failure: Any  # the RemoteFailure of an IntegrityError
 
 
 class Logged(NamedTuple):

@@ -8,8 +8,8 @@ may then still read it whose job was given to another one meanwhile; what comes 
 
 from __future__ import annotations
 
+import itertools
 import os
-import pickle
 import weakref
 from collections import deque
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch import shared_memory
-from workers.batch.slot_reader import put_together
+from workers.batch.label import LABEL, check_label, label_of
+from workers.batch.slot_reader import KnownLayout, put_together
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import SMALL_NBYTES, Placed, Rest
-from workers.batch.tree import Layout, dumps, flatten, unflattener
+from workers.batch.tree import copy_of, digest_of, dumps, flatten
 
 from .replica import Pickled
 
@@ -28,8 +29,9 @@ _MAX_LAYOUTS = 256
 
 
 class InRing(NamedTuple):
-    """Where an item lies, as it is sent: InRing(b"...", 5, None)."""
+    """Where an item lies, as it is sent: InRing(31, b"...", 5, None)."""
 
+    number: int  # of the item, in its label
     layout: bytes  # a pickled Layout
     slot: int
     rest: Rest
@@ -54,7 +56,8 @@ class Ring:
 
     def __init__(self) -> None:
         self._writer = SlotWriter()
-        self._layouts: dict[int, bytes] = {}
+        self._numbers = itertools.count()
+        self._layouts: dict[int, bytes] = {}  # {digest: pickled Layout}, as the writer has them
         self._shipped: set[_Reference] = set()
         self._freed: deque[_Reference] = deque()  # appended to by the death of a Shipped, in any thread
         self.slots: dict[int, tuple[int, int]] = {}  # {slot: (bytes, descriptor)}
@@ -74,18 +77,19 @@ class Ring:
                 if len(pickled) <= SMALL_NBYTES:
                     return pickled
             self._release()
-            placed = self._writer.write(item)
+            number = next(self._numbers)
+            placed = self._writer.write(item, _job(number))
         except MemoryError:
             raise
         except Exception:
             Pickled(item, "the item")  # says what of it cannot be sent
             raise
         self._note_news()
-        return self._as_shipped(placed)
+        return self._as_shipped(number, placed)
 
-    def _as_shipped(self, placed: Placed) -> Shipped:
+    def _as_shipped(self, number: int, placed: Placed) -> Shipped:
         (slot,) = placed.slots
-        shipped = Shipped(InRing(self._layouts[placed.layout], slot, placed.rest))
+        shipped = Shipped(InRing(number, self._layouts[placed.layout], slot, placed.rest))
         reference = _Reference(shipped, self._freed.append)
         reference.slot = slot
         self._shipped.add(reference)
@@ -107,7 +111,9 @@ class Ring:
         for slot in news.gone:
             os.close(self.slots.pop(slot)[1])
         self.num_gone += len(news.gone)
-        self._layouts.update(news.layouts)
+        if news.forgets:
+            self._layouts.clear()
+        self._layouts.update((digest_of(pickled), pickled) for pickled in news.layouts)
 
     def close(self) -> None:
         """Let go of all slots."""
@@ -148,7 +154,7 @@ class RingReader:
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
-        self._layouts: dict[bytes, tuple[Layout, Any]] = {}  # {pickled layout: (itself, what builds its trees)}
+        self._layouts: dict[bytes, KnownLayout] = {}  # {pickled: the layout}
 
     def learn(self, slots: list[tuple[int, int]], gone: list[int], files: list[int]) -> None:
         """Take note of new slots, and of slots that are no more. Closes ``files``."""
@@ -161,17 +167,27 @@ class RingReader:
                 os.close(file)
 
     def read(self, message: InRing) -> Any:
-        """A copy of the item."""
-        layout, slot, rest = message
-        found = self._layouts.get(layout)
-        if found is None:
+        """A copy of the item.
+
+        Raises:
+            IntegrityError: another item lies there. So it is where the job was given to somebody else, and the item
+                released, before this worker came to it; nobody waits for the result then.
+        """
+        number, layout, slot, rest = message
+        known = self._layouts.get(layout)
+        if known is None:
             if len(self._layouts) >= _MAX_LAYOUTS:
                 self._layouts.clear()
-            loaded: Layout = pickle.loads(layout)
-            found = self._layouts[layout] = loaded, unflattener(loaded.spec)
-        (_, places), build = found
+            known = self._layouts[layout] = KnownLayout.of(layout)
+        digest, places, build = known
         buffer = self._buffers[slot]
         arrays = [
-            np.ndarray(shape, dtype, buffer, start, strides).copy("K") for dtype, shape, strides, _, start in places
+            copy_of(np.ndarray(shape, dtype, buffer, start, strides)) for dtype, shape, strides, _, start in places
         ]
+        check_label(LABEL.unpack_from(buffer), label_of(_job(number), digest))
         return put_together(build, arrays, rest)
+
+
+def _job(number: int) -> tuple[int, int, int]:
+    """What the label of item ``number`` has in place of a job."""
+    return number, -1, -1

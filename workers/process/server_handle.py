@@ -92,7 +92,7 @@ class Connection:
 
     def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
         """Send the server an order."""
-        with contextlib.suppress(OSError):  # it has died: we shall be told
+        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
             self.channel.send(message, files)
 
     def note(self, preloaded: messages.Preloaded) -> None:

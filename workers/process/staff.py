@@ -30,6 +30,7 @@ class Staff:
     Attributes:
         workers: {name: its process}; names are never used again.
         parcel: what they work on.
+        replica: the number of that, which every job names.
         events: what has become of them, for the engine.
     """
 
@@ -44,6 +45,7 @@ class Staff:
     ) -> None:
         self.workers: dict[int, WorkerHandle] = {}
         self.parcel: replica.Parcel | None = None
+        self.replica = 0
         self.events: list[Event] = []
         self.shortage = Shortage()
         self._nb_workers = nb_workers
@@ -82,16 +84,17 @@ class Staff:
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
         worker.is_watched = True
         assert self.parcel is not None
-        worker.load(self.parcel, self._surroundings)
+        worker.load(self.replica, self.parcel, self._surroundings)
         self._figures.started(number)
         self.events.append(events.Started(name))
 
     def update(self, parcel: Any) -> None:
         """All later jobs are to be done on this replica."""
         self.parcel = parcel
+        self.replica += 1
         for worker in self.workers.values():
             if not worker.is_leaving:
-                worker.load(parcel, self._surroundings)
+                worker.load(self.replica, parcel, self._surroundings)
 
     def resize(self, nb_workers: int) -> None:
         """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""

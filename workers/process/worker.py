@@ -18,9 +18,11 @@ import time
 from typing import Any
 
 from workers.batch import empty
+from workers.batch.label import check_replica
 from workers.batch.slot_writer import SlotWriter
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
+from workers.errors import IntegrityError
 from workers.job import seeding
 from workers.job.cores import Cores
 from workers.job.stages import begin_marks, mark, stages
@@ -28,7 +30,7 @@ from workers.job.stages import begin_marks, mark, stages
 from . import replica, surroundings
 from .channel import Channel
 from .logs import Outlet
-from .messages import Jobs, Load, Ready, Results, Stop, Trim
+from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
 from .ring import InRing, RingReader
 from .status import StatusPage
 
@@ -47,6 +49,7 @@ class Worker:
         self._number = number
         self._pid = os.getpid()
         self._task: Any = None  # the replica
+        self._replica = -1  # its number
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._ring = RingReader()
@@ -63,6 +66,12 @@ class Worker:
         """Blocks: until the consumer says Stop or is gone."""
         empty.writer = self._writer
         self._outlet.install()
+        try:
+            self._run()
+        except IntegrityError as error:
+            self._outlet.send(Broken(pack(error)))
+
+    def _run(self) -> None:
         while True:
             for message, files in self._channel.receive():
                 if isinstance(message, Jobs):
@@ -86,6 +95,7 @@ class Worker:
                 self._end_if_forked()
                 self._used = self._cores.use()  # without what it took to start
             self._stream = seeding.Stream(self._task.seed, self._task.generators())
+            self._replica = message.replica
         except BaseException as error:  # the user's own modules run here
             self._end_if_forked(error)
             failure = pack(error)
@@ -98,7 +108,7 @@ class Worker:
         for plain in message.rows:
             row = JobRow._make(plain)
             if self._page.begin(row.sending):
-                self._rows.append(self._job(row))
+                self._rows.append(self._job(row, message.replica))
                 if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
                     self._flush()
             else:
@@ -113,13 +123,14 @@ class Worker:
         give_back_freed_memory()
         self._flush()
 
-    def _job(self, row: JobRow) -> tuple[int, int, Any]:
-        """Do a job: its row of the Results."""
+    def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
+        """Do a job on ``replica``: its row of the Results."""
         start = time.monotonic_ns()
         marks = begin_marks()
         writer = self._writer
         placed = None
         try:
+            check_replica(self._replica, replica, row.job)
             job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
             payload = None
             if row.payload is not None:
@@ -130,7 +141,7 @@ class Worker:
             )
             self._end_if_forked()
             mark("transport")
-            placed = writer.write(result)
+            placed = writer.write(result, row.job)
             del result
         except BaseException as error:  # also what would end this process: it is the consumer's to know
             self._end_if_forked(error)
@@ -165,7 +176,8 @@ class Worker:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
         details, self._details = self._details, []
-        results = Results(news.slots, news.gone, news.layouts, rows, details, self._use() if details else None)
+        use = self._use() if details else None
+        results = Results(news.slots, news.gone, news.forgets, news.layouts, rows, details, use)
         self._outlet.send(results, news.descriptors)
         for file in news.descriptors:
             os.close(file)

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from workers.batch.slot_reader import SlotReader
-from workers.batch.slots import PlainPlaced
 from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck, Trimmed
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
@@ -20,8 +19,6 @@ from .channel import Channel
 from .ring import Known, Ring, Shipped
 from .status import StatusPage
 from .surroundings import Surroundings
-
-Unread = tuple[SlotReader, PlainPlaced]  # who reads a batch that lies in a worker's slots, and where it lies
 
 
 class WorkerHandle:
@@ -57,12 +54,12 @@ class WorkerHandle:
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
-    def load(self, parcel: replica.Parcel, surroundings: Surroundings) -> None:
-        """Send it a replica, and what the program has set for itself."""
-        self._transmit(messages.Load(parcel.message(), surroundings), parcel.descriptors)
+    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
+        """Send it replica ``number``, and what the program has set for itself."""
+        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors)
 
-    def send(self, rows: list[JobRow]) -> None:
-        """Send it jobs, and the slots that are free again."""
+    def send(self, rows: list[JobRow], number: int) -> None:
+        """Send it jobs to do on replica ``number``, and the slots that are free again."""
         files: list[int] = []
         slots: list[tuple[int, int]] = []
         plain: list[tuple[Any, ...]] = []
@@ -73,7 +70,8 @@ class WorkerHandle:
                 plain.append((*row[:4], tuple(payload.message)))
             else:
                 plain.append(tuple(row))
-        self._transmit(messages.Jobs(plain, self._reader.take_freed(), slots, self._known.take_gone()), files)
+        jobs = messages.Jobs(number, plain, self._reader.take_freed(), slots, self._known.take_gone())
+        self._transmit(jobs, files)
 
     def trim(self) -> None:
         """Have it give up all memory that it keeps for later jobs."""
@@ -85,14 +83,15 @@ class WorkerHandle:
         self._transmit(messages.Stop(), [])
 
     def _transmit(self, message: tuple[Any, ...], files: list[int]) -> None:
-        with contextlib.suppress(OSError):  # it has died: we shall be told
+        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
             self.channel.send(message, files)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """What a message of results tells. Closes ``files``."""
-        self._reader.learn(results.slots, results.gone, results.layouts, files)
+        reader = self._reader
+        reader.learn(results.slots, results.gone, results.forgets, results.layouts, files)
         if not results.rows:
-            return [Trimmed(self.name, self._reader.nbytes)]
+            return [Trimmed(self.name, reader.nbytes)]
         events: list[Event] = []
         details = {sending: Detail(self.number, start_ns, stages) for sending, start_ns, stages in results.details}
         for sending, job_ns, what in results.rows:
@@ -102,7 +101,8 @@ class WorkerHandle:
                 events.append(Failed(self.name, sending, what, job_ns, details.get(sending)))
             else:
                 _, _, _, nbytes, _ = what
-                events.append(Done(self.name, sending, (self._reader, what), job_ns, nbytes, details.get(sending)))
+                unread = reader.unread(what)
+                events.append(Done(self.name, sending, unread, job_ns, nbytes, details.get(sending)))
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:

@@ -147,7 +147,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         engine = SerialEngine(self._task())
         order = ordered(places, self._permutations(clock.epoch))
         reading = engine.begin(clock.epoch, len(order), False, None, None, order)
-        return Pass(reading, clock, position, places, groups=self._groups())
+        return Pass(reading, clock, position, places, order, self._groups())
 
     def _begin_epoch(self) -> tuple[Position, OrderOf[int]]:
         """(the position of a pass that begins now, the places that are left to it)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from workers.engine.auto_reading import AnyReading
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import StateError, presentable
+from workers.errors import StateError, integrity_error, presentable
 
 from .clock import Clock
 from .pieces import Pieces
@@ -45,7 +45,8 @@ class Pass:
     Args:
         reading: where the outcomes of its jobs come from.
         places: where the batches stand that are left, in the order of delivery.
-        is_in_order: the outcomes come in this order. If not, the index of a job is its place.
+        order: the jobs at these places, if their outcomes come in this order. None: they come in any order, and the
+            index of a job is its place.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Pass:
         clock: Clock,
         position: Position,
         places: OrderOf[int] = (),
-        is_in_order: bool = True,
+        order: OrderOf[int] | None = None,
         groups: Groups | None = None,
     ) -> None:
         self.reading = reading
@@ -67,7 +68,7 @@ class Pass:
         self.num_jobs_taken = 0  # those of jobs
         self.ready: list[Ready] = []  # taken, not yet delivered: the next batch is the last of them
         self._places = places
-        self._is_in_order = is_in_order
+        self._order = order
         self._groups = groups
         self._carry: list[Ready] = []  # samples that are left over for the next batch
 
@@ -104,8 +105,12 @@ class Pass:
 
     def take(self, outcome: Outcome, items: list[Any]) -> None:
         """Have ``items``, which came of ``outcome``, ready for delivery; if there are none, it is delivered."""
-        number = self.num_taken
-        self._commit(outcome, self._places[number] if self._is_in_order else outcome.index, items)
+        number, place = self.num_taken, outcome.index
+        if self._order is not None:
+            if place != self._order[number]:
+                raise integrity_error(f"batch {place} of epoch {self.epoch} has come for batch {self._order[number]}")
+            place = self._places[number]
+        self._commit(outcome, place, items)
         self.reading.drop(number)
 
     def _commit(self, outcome: Outcome, place: int, items: list[Any], is_job: bool = True) -> None:
