@@ -26,7 +26,6 @@ from workers.batch import slot_writer
 from workers.batch.label import LABEL
 from workers.cluster.actor import Answer, Items
 from workers.engine.delivery import Delivery
-from workers.engine.schedule import Schedule
 from workers.process.worker_handle import WorkerHandle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,8 +77,8 @@ class Mislabelled(Numbers):
 
 
 class _Off:
-    def pack_into(self, buffer: Any, offset: int, sending: int, epoch: int, index: int, layout: int) -> None:
-        LABEL.pack_into(buffer, offset, sending, epoch, index + 1, layout)
+    def pack_into(self, buffer: Any, offset: int, sending: int, layout: int) -> None:
+        LABEL.pack_into(buffer, offset, sending + 1, layout)
 
 
 class Renumbered(Numbers):
@@ -134,14 +133,6 @@ def test_the_outcomes_of_two_batches_are_swapped(
         message = r"batch \d+ of epoch 0 has come for batch \d+"
         with pytest.raises(IntegrityError, match=message):
             list(batches)
-
-
-def test_threads_that_mistake_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a process between: what a ticket stands for is compared as well."""
-    place_of = Schedule.place_of
-    monkeypatch.setattr(Schedule, "place_of", lambda self, ticket: (0, min(place_of(self, ticket)[1], AT)))
-    with Numbers().prefetch(1, executor="thread") as batches:
-        assert read_until_it_ends(batches) <= AT + 1
 
 
 def test_auto_does_not_go_on_alone() -> None:
@@ -271,7 +262,7 @@ from workers.cluster.actor import Actor
 from workers.engine.remote_errors import unpack
 
 (answer,) = Actor(0).run(3, [(1, 0, 2, 0, None)]).value
-print(answer.job, repr(unpack(answer.value, "an actor")))
+print(answer.sending, repr(unpack(answer.value, "an actor")))
 """
 
 
@@ -279,12 +270,11 @@ def test_an_actor_on_another_replica() -> None:
     command = [sys.executable, "-c", ACTOR]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=ROOT, check=True)
     error = rf"IntegrityError\('batch 2 of epoch 0 belongs to replica 3 .* has replica -1\. {BUG}"
-    assert re.match(rf"\(1, 0, 2\) {error}", done.stdout)
+    assert re.match(rf"1 {error}", done.stdout)
 
 
 def test_an_answer_of_another_job() -> None:
-    answer = Answer((7, 0, 2), Items([np.ones(3)], pickle.dumps(((0,), []))), 1, 24, [])
-    assert answer.items((7, 0, 2)).tolist() == [1, 1, 1]
-    for job in ((8, 0, 2), (7, 1, 2), (7, 0, 3)):
-        with pytest.raises(IntegrityError, match=BUG):
-            answer.items(job)
+    answer = Answer(7, Items([np.ones(3)], pickle.dumps(((0,), []))), 1, 24, ())
+    assert answer.items(7).tolist() == [1, 1, 1]
+    with pytest.raises(IntegrityError, match=rf"answered sending 8 with the result of sending 7\. {BUG}"):
+        answer.items(8)

@@ -19,7 +19,7 @@ from shapes import Record, exactly, raw
 
 import workers
 from workers.batch import empty, slot_writer, tree
-from workers.batch.label import LABEL_NBYTES, Job
+from workers.batch.label import LABEL_NBYTES
 from workers.batch.slot_reader import SlotReader, Unread
 from workers.batch.slot_writer import SlotWriter
 from workers.errors import IntegrityError
@@ -39,22 +39,22 @@ class Link:
         self.reader = SlotReader()
         self._sendings = itertools.count(1)
 
-    def message(self, *results: Any) -> list[tuple[Unread, Job]]:
-        """One message with these results, learnt and not yet read: each with the job that it is of."""
+    def message(self, *results: Any) -> list[tuple[Unread, int]]:
+        """One message with these results, learnt and not yet read: each with its sending."""
         rows = []
         for result in results:
-            job = next(self._sendings), 0, len(rows)
-            row = self.writer.write(result() if callable(result) else result, job)
+            sending = next(self._sendings)
+            row = self.writer.write(result() if callable(result) else result, sending)
             if self.writer.used_empty:
                 del result
                 self.writer.end_job(row.slots)
-            rows.append((row, job))
+            rows.append((row, sending))
         news = self.writer.take_news()
         self.reader.learn(news.slots, news.gone, news.forgets, news.layouts, news.descriptors)
-        return [(self.reader.unread(tuple(row)), job) for row, job in rows]
+        return [(self.reader.unread(tuple(row)), sending) for row, sending in rows]
 
     def send(self, *results: Any) -> list[Any]:
-        batches = [self.reader.read(*each) for each in self.message(*results)]
+        batches = [read(*each) for each in self.message(*results)]
         self.writer.release(self.reader.take_freed())
         return batches
 
@@ -62,6 +62,11 @@ class Link:
         freed = self.reader.take_freed()
         self.writer.release(freed)
         return freed
+
+
+def read(unread: Unread, sending: int) -> Any:
+    reader, layout, placed = unread
+    return reader.read(layout, placed, sending)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -244,7 +249,7 @@ def test_messages_that_are_learnt_before_the_first_is_read(monkeypatch: pytest.M
     messages = [link.message(*batches) for batches in sent]
     for batches, message in zip(sent, messages, strict=True):
         for batch, unread in zip(batches, message, strict=True):
-            assert same(batch, link.reader.read(*unread))
+            assert same(batch, read(*unread))
 
 
 @pytest.mark.parametrize("step", [1, 7000], ids=["copied", "leased"])
@@ -329,35 +334,24 @@ def size(request: pytest.FixtureRequest) -> int:
 
 
 def test_the_result_of_another_job(size: int) -> None:
-    """Sending, epoch and index are compared."""
     link = Link()
-    for off in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        ((unread, job),) = link.message(np.zeros(size))
-        other = tuple(one + more for one, more in zip(job, off, strict=True))
-        with pytest.raises(IntegrityError, match=rf"sending {job[0]}, .* not \(sending {other[0]}, .*{BUG}"):
-            link.reader.read(unread, other)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("epoch", [-1, 2**63, 10**30])
-def test_an_epoch_of_any_size(epoch: int, size: int) -> None:
-    link, job = Link(), (1, epoch, 0)
-    row = link.writer.write(np.zeros(size), job)
-    link.send(0)
-    assert (link.reader.read(link.reader.unread(tuple(row)), job) == 0).all()
+    ((unread, sending),) = link.message(np.zeros(size))
+    with pytest.raises(IntegrityError, match=rf"sending {sending}, .* not \(sending {sending + 1}, .*{BUG}"):
+        read(unread, sending + 1)
 
 
 def test_another_layout(size: int) -> None:
     """The layout in front of the batch is compared, too: here the reader takes two of the same shape for each other."""
     link = Link()
-    (one, job), (other, _) = link.message(np.zeros(size), np.zeros(size, np.int64))
-    assert one.layout.digest != other.layout.digest
+    ((reader, one, placed), sending), ((_, other, _), _) = link.message(np.zeros(size), np.zeros(size, np.int64))
+    assert one.digest != other.digest
     with pytest.raises(IntegrityError, match=BUG):
-        link.reader.read(one._replace(layout=other.layout), job)
+        read((reader, other, placed), sending)
 
 
 def test_a_layout_that_is_not_known() -> None:
     link = Link()
-    placed = link.writer.write(np.zeros(3), (1, 0, 0))
+    placed = link.writer.write(np.zeros(3), 1)
     with pytest.raises(IntegrityError, match=f"layout {placed.layout:016x}, which its worker has not told of.*{BUG}"):
         link.reader.unread(tuple(placed))
     link.send(0)  # so that the slot's descriptor is closed
@@ -365,22 +359,22 @@ def test_a_layout_that_is_not_known() -> None:
 
 def test_a_slot_that_is_used_again_before_it_is_read(size: int) -> None:
     link = Link()
-    ((unread, job),) = link.message(np.zeros(size))
-    link.writer.release(list(unread.placed[1]))
+    ((unread, sending),) = link.message(np.zeros(size))
+    link.writer.release(list(unread[2][1]))
     link.message(np.ones(size))
     with pytest.raises(IntegrityError, match=BUG):
-        link.reader.read(unread, job)
+        read(unread, sending)
 
 
 def test_a_slot_that_is_used_again_while_it_is_held() -> None:
     """It is seen when the batch is let go of: the program then knows that a batch which it had was changed."""
     link = Link()
-    ((unread, job),) = link.message(np.zeros(50_000))
-    batch = link.reader.read(unread, job)
-    link.writer.release(list(unread.placed[1]))
+    ((unread, sending),) = link.message(np.zeros(50_000))
+    batch = read(unread, sending)
+    link.writer.release(list(unread[2][1]))
     ((other, _),) = link.message(np.ones(50_000))
     with pytest.raises(IntegrityError, match=r"slot 0 was named .* while it holds another batch"):
-        link.reader.read(other, job)
+        read(other, sending)
     del batch
     with pytest.raises(IntegrityError, match=BUG):
         link.reader.take_freed()

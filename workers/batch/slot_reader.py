@@ -14,7 +14,7 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
-from .label import LABEL, LABEL_NBYTES, Job, Label, check_label, label_of
+from .label import LABEL, LABEL_NBYTES, Label, check_label
 from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced, Rest
 from .tree import Array, ArrayPlace, Layout, copy_of, digest_of, unflattener
 
@@ -40,12 +40,9 @@ class KnownLayout(NamedTuple):
         return cls(digest_of(pickled), layout.places, unflattener(layout.spec))
 
 
-class Unread(NamedTuple):
-    """A batch that lies in a worker's slots. It has its layout itself, for the reader's table may have moved on."""
-
-    reader: SlotReader
-    layout: KnownLayout
-    placed: PlainPlaced
+#: A batch in a worker's slots: (who reads it, its layout, where it lies). It has the layout itself, and not its name,
+#: for when it is read the table may have moved on.
+Unread = tuple["SlotReader", KnownLayout, PlainPlaced]
 
 
 class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
@@ -93,21 +90,24 @@ class SlotReader:
         layout = self._layouts.get(placed[0])
         if layout is None:
             raise integrity_error(f"a result names layout {placed[0]:016x}, which its worker has not told of")
-        return Unread(self, layout, placed)
+        return self, layout, placed
 
-    def read(self, unread: Unread, job: Job) -> Any:
+    def read(self, layout: KnownLayout, placed: PlainPlaced, sending: int) -> Any:
         """The batch itself.
 
         Raises:
-            IntegrityError: it is not that of ``job``, or something has been written over it.
+            IntegrityError: it is not that of ``sending``, or something has been written over it.
         """
-        _, (digest, places, build), (_, slots, offset, nbytes, rest) = unread
-        label = label_of(job, digest)
+        digest, places, build = layout
+        _, slots, offset, nbytes, rest = placed
+        label = sending, digest
         if nbytes <= SMALL_NBYTES or shared_memory.num_mapped() > shared_memory.MAX_MAPPED:
             self._copied.update(slots)
             buffers = [self._buffers[slot] for slot in slots]
             arrays = [
-                copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
+                np.ndarray(shape, dtype, buffers[at], offset + start, strides).copy("K")
+                if dtype.names is None
+                else copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
                 for dtype, shape, strides, at, start in places
             ]
         else:
@@ -122,9 +122,9 @@ class SlotReader:
                 check_label(found, label)
         return put_together(build, arrays, rest)
 
-    def skip(self, unread: Unread) -> None:
+    def skip(self, placed: PlainPlaced) -> None:
         """Nobody wants the batch any more."""
-        _, slots, *_ = unread.placed
+        _, slots, *_ = placed
         self._copied.update(slots)
 
     def _lease(self, number: int, label: tuple[int, ...]) -> Lease:
@@ -152,7 +152,9 @@ class SlotReader:
         while self._freed:
             reference = self._freed.popleft()
             number = reference.number
-            check_label(LABEL.unpack_from(self._buffers[number]), reference.label)
+            found = LABEL.unpack_from(self._buffers[number])
+            if found != reference.label:
+                check_label(found, reference.label)
             del self._leases[number]
             freed.append(number)
         return freed

@@ -13,7 +13,7 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
-from .label import LABEL, LABEL_NBYTES, Job, label_of
+from .label import LABEL, LABEL_NBYTES
 from .memory_limit import DoesNotFit
 from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
 from .tree import (
@@ -84,6 +84,17 @@ _AROUND = "around"  # begins the key of a layout of which parts lie where worker
 
 def _round_up(nbytes: int, step: int = ALIGNMENT) -> int:
     return -(-nbytes // step) * step
+
+
+def _is_of(last_spec: Any, last: Planned, spec: Any, arrays: list[Array]) -> bool:
+    """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
+    _, places, _ = last
+    if spec != last_spec or len(arrays) != len(places):
+        return False
+    for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
+        if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
+            return False
+    return True
 
 
 class SlotWriter:
@@ -198,8 +209,8 @@ class SlotWriter:
         slot.used = _round_up(slot.used + nbytes)
         return array
 
-    def write(self, result: Any, job: Job) -> Placed:
-        """Put the result of ``job`` into slots."""
+    def write(self, result: Any, sending: int) -> Placed:
+        """Put a job's result into slots. ``sending``: what it is labelled with."""
         arrays: list[Array] = []
         others: list[Any] = []
         spec = flatten(result, arrays, others)
@@ -211,8 +222,8 @@ class SlotWriter:
                 arrays.append(np.frombuffer(rest, BYTE))
                 rest = True
         if self._job_slots:
-            return self._write_around(spec, arrays, rest, job)
-        if self._is_as_last(spec, arrays):
+            return self._write_around(spec, arrays, rest, sending)
+        if _is_of(*self._last, spec, arrays):
             planned = self._last[1]
         else:
             key = (spec, *[(exact(array.dtype), array.shape, dense_strides(array)) for array in arrays])
@@ -232,23 +243,15 @@ class SlotWriter:
             offset = 0
             self._expected_nbytes = nbytes
         buffer = slot.buffer
-        LABEL.pack_into(
-            buffer, offset, *label_of(job, digest)
-        )  # first: what lay here before is not to be taken for whole
+        LABEL.pack_into(buffer, offset, sending, digest)  # first: what lay here is not to be taken for whole
         for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
-            copy_into(np.ndarray(shape, dtype, buffer, offset + start, strides), array)
+            target = np.ndarray(shape, dtype, buffer, offset + start, strides)
+            if dtype.names is None:
+                target[...] = array
+            else:
+                copy_into(target, array)
         slot.is_out = True
         return Placed(digest, [slot.number], offset, nbytes, rest)
-
-    def _is_as_last(self, spec: Any, arrays: list[Array]) -> bool:
-        """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
-        last_spec, (_, places, _) = self._last
-        if spec != last_spec or len(arrays) != len(places):
-            return False
-        for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
-            if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
-                return False
-        return True
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
         places, end = [], LABEL_NBYTES
@@ -264,7 +267,7 @@ class SlotWriter:
         self._news.layouts.append(pickled)
         return planned
 
-    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, job: Job) -> Placed:
+    def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, sending: int) -> Placed:
         """The same where some arrays already lie in slots of this job."""
         slots = self._job_slots
         places = []
@@ -284,7 +287,7 @@ class SlotWriter:
         key = (_AROUND, spec, *[(exact(place.dtype), *place[1:]) for place in places])
         digest, _, _ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes)
         for slot in slots:
-            LABEL.pack_into(slot.buffer, 0, *label_of(job, digest))
+            LABEL.pack_into(slot.buffer, 0, sending, digest)
             slot.is_out = True
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 

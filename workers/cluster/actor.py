@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.batch.label import Job, check_job, check_replica
+from workers.batch.label import check_replica, check_sending
 from workers.batch.tree import dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
@@ -38,15 +38,15 @@ class Items(NamedTuple):
 class Answer(NamedTuple):
     """What has become of a job."""
 
-    job: Job
+    sending: int
     value: Items | RemoteFailure
     job_ns: int
     nbytes: int
     stages: Stages
 
-    def items(self, job: Job) -> Any:
-        """The items, which must be those of ``job``. Runs in: consumer."""
-        check_job(self.job, job)
+    def items(self, sending: int) -> Any:
+        """The items, which must be those of ``sending``. Runs in: consumer."""
+        check_sending(self.sending, sending)
         assert isinstance(self.value, Items)
         return self.value.together()
 
@@ -138,7 +138,7 @@ class Actor:
         start_ns, marks, nbytes = time.monotonic_ns(), begin_marks(), 0
         value: Items | RemoteFailure
         try:
-            check_replica(self._replica, replica, row.job)
+            check_replica(self._replica, replica, epoch, index)
             job = seeding.Job(epoch, index, attempt, self._number)
             item = None
             if payload is not None:
@@ -156,7 +156,7 @@ class Actor:
         finally:
             seeding.leave_job()
         end_ns = time.monotonic_ns()
-        return Answer(row.job, value, end_ns - start_ns, nbytes, stages(marks, end_ns))
+        return Answer(sending, value, end_ns - start_ns, nbytes, stages(marks, end_ns))
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:

@@ -22,7 +22,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
 
-from workers.batch.label import Job
 from workers.batch.tree import dumps, own
 from workers.engine import report
 from workers.engine.executor import (
@@ -191,9 +190,9 @@ class RayExecutor:
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         return self._members[worker].stack, None
 
-    def read(self, value: Answer, job: Job) -> Any:
+    def read(self, value: Answer, sending: int) -> Any:
         """Arrays in the object store cannot be written to; copies can."""
-        items = value.items(job)
+        items = value.items(sending)
         return own(items) if self._is_writable else items
 
     def skip(self, value: Any) -> None:

@@ -236,7 +236,7 @@ class Driver:
             return
         self._executor.figures.nbytes += nbytes
         try:
-            batch = self._executor.read(value, (sending, *schedule.place_of(ticket)))
+            batch = self._executor.read(value, sending)
         except IntegrityError as error:  # what else lies in shared memory is not to be trusted either
             self.fatal = error
             return

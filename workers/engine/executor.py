@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from workers.batch.label import Job
 from workers.figures.pool import PoolFigures
 from workers.job.stages import Stages
 
@@ -155,11 +154,11 @@ class Executor(Protocol):
     def trim(self, worker: int) -> None:
         """Have a worker give up all memory that it keeps for later jobs, and then tell of it (Trimmed)."""
 
-    def read(self, value: Any, job: Job) -> Any:
+    def read(self, value: Any, sending: int) -> Any:
         """The batch of a Done event.
 
         Raises:
-            IntegrityError: it is not that of ``job``.
+            IntegrityError: it is not that of ``sending``.
         """
 
     def skip(self, value: Any) -> None:

@@ -42,11 +42,6 @@ class JobRow(NamedTuple):
     attempt: int
     payload: Any  # what it works on; None: the sequence's batch of that index
 
-    @property
-    def job(self) -> tuple[int, int, int]:
-        """What its result is labelled with: see :mod:`workers.batch.label`."""
-        return self[:3]
-
 
 Send = tuple[int, list[JobRow]]  # a message: (worker, rows), which are then with that worker
 

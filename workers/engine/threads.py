@@ -11,7 +11,6 @@ import time
 import traceback
 from typing import Any
 
-from workers.batch.label import Job, check_job
 from workers.errors import presentable
 from workers.figures.pool import PoolFigures
 from workers.job import seeding
@@ -58,7 +57,7 @@ class _Thread(threading.Thread):
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
             if succeeded:
-                self._events.put(Done(self.worker, row.sending, (row.job, value), ns, 0, detail))
+                self._events.put(Done(self.worker, row.sending, value, ns, 0, detail))
             else:
                 self._events.put(Failed(self.worker, row.sending, value, ns, detail))
             del value, row
@@ -137,10 +136,8 @@ class ThreadExecutor:
     def ship(self, item: Any) -> Any:
         return (item,)
 
-    def read(self, value: tuple[Job, Any], job: Job) -> Any:
-        found, batch = value
-        check_job(found, job)
-        return batch
+    def read(self, value: Any, sending: int) -> Any:
+        return value  # nothing lies between
 
     def skip(self, value: Any) -> None:
         pass

@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from workers.batch.label import Job
 from workers.batch.slot_reader import Unread
 from workers.engine import executor as events
 from workers.engine.executor import Event, Stuck
@@ -120,11 +119,13 @@ class ProcessExecutor:
             return self._staff.server.take_stack()
         return process.page.take_text(), process.pid
 
-    def read(self, value: Unread, job: Job) -> Any:
-        return value.reader.read(value, job)
+    def read(self, value: Unread, sending: int) -> Any:
+        reader, layout, placed = value
+        return reader.read(layout, placed, sending)
 
     def skip(self, value: Unread) -> None:
-        value.reader.skip(value)
+        reader, _, placed = value
+        reader.skip(placed)
 
     # -- what comes back
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch import shared_memory
-from workers.batch.label import LABEL, check_label, label_of
+from workers.batch.label import LABEL, check_label
 from workers.batch.slot_reader import KnownLayout, put_together
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import SMALL_NBYTES, Placed, Rest
@@ -78,7 +78,7 @@ class Ring:
                     return pickled
             self._release()
             number = next(self._numbers)
-            placed = self._writer.write(item, _job(number))
+            placed = self._writer.write(item, number)
         except MemoryError:
             raise
         except Exception:
@@ -184,10 +184,5 @@ class RingReader:
         arrays = [
             copy_of(np.ndarray(shape, dtype, buffer, start, strides)) for dtype, shape, strides, _, start in places
         ]
-        check_label(LABEL.unpack_from(buffer), label_of(_job(number), digest))
+        check_label(LABEL.unpack_from(buffer), (number, digest))
         return put_together(build, arrays, rest)
-
-
-def _job(number: int) -> tuple[int, int, int]:
-    """What the label of item ``number`` has in place of a job."""
-    return number, -1, -1

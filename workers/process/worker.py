@@ -130,7 +130,7 @@ class Worker:
         writer = self._writer
         placed = None
         try:
-            check_replica(self._replica, replica, row.job)
+            check_replica(self._replica, replica, row.epoch, row.index)
             job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
             payload = None
             if row.payload is not None:
@@ -141,7 +141,7 @@ class Worker:
             )
             self._end_if_forked()
             mark("transport")
-            placed = writer.write(result, row.job)
+            placed = writer.write(result, row.sending)
             del result
         except BaseException as error:  # also what would end this process: it is the consumer's to know
             self._end_if_forked(error)
