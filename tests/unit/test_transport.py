@@ -19,9 +19,9 @@ from shapes import Record, exactly, raw
 
 import workers
 from workers.batch import empty, slot_writer, tree
-from workers.batch.label import LABEL_NBYTES
 from workers.batch.slot_reader import SlotReader, Unread
 from workers.batch.slot_writer import SlotWriter
+from workers.batch.slots import HEADER_NBYTES
 from workers.errors import IntegrityError
 from workers.job import context, seeding
 
@@ -414,7 +414,7 @@ def test_empty_is_where_the_batch_is_delivered_from(link: Link) -> None:
     for _ in range(3):
         ((one, two, part, transposed),) = link.send(job)
         (number,) = {slot for slot, reference in link.reader._leases.items() if reference() is not None}
-        assert where[-1] == link.writer._slots[number].address + LABEL_NBYTES
+        assert where[-1] == link.writer._slots[number].address + HEADER_NBYTES
         assert (one == 7).all()
         assert two.tolist() == [0, 1, 2, 3, 4]
         assert np.shares_memory(one, part)

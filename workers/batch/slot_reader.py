@@ -14,8 +14,8 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
-from .label import LABEL, LABEL_NBYTES, Label, check_label
-from .slots import BYTE, SMALL_NBYTES, Lease, PlainPlaced, Rest
+from .label import LABEL, Label, check_label
+from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, PlainPlaced, Rest
 from .tree import Array, ArrayPlace, Layout, copy_of, digest_of, unflattener
 
 
@@ -72,7 +72,7 @@ class SlotReader:
             self._buffers.pop(number, None)
         for (number, nbytes), file in zip(slots, files, strict=True):
             try:
-                self._buffers[number] = shared_memory.attach(file, nbytes - LABEL_NBYTES, header_nbytes=LABEL_NBYTES)
+                self._buffers[number] = shared_memory.attach(file, nbytes - HEADER_NBYTES, header_nbytes=HEADER_NBYTES)
             finally:
                 os.close(file)
         if forgets:

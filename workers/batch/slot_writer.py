@@ -15,7 +15,7 @@ from workers.errors import integrity_error
 from . import shared_memory
 from .label import LABEL, LABEL_NBYTES
 from .memory_limit import DoesNotFit
-from .slots import BYTE, SMALL_NBYTES, Lease, Placed, Rest, Slot
+from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, Placed, Rest, Slot
 from .tree import (
     ALIGNMENT,
     Array,
@@ -117,14 +117,14 @@ class SlotWriter:
     # -- slots
 
     def _take(self, nbytes: int) -> Slot:
-        """A slot for a label and ``nbytes`` behind it."""
+        """A slot for ``nbytes`` behind its header."""
         if self._kept:
             self._look_at_kept()
         free = self._free
         for at in range(len(free) - 1, -1, -1):
-            if free[at].nbytes >= nbytes + LABEL_NBYTES:
+            if free[at].nbytes >= nbytes + HEADER_NBYTES:
                 slot = free.pop(at)
-                slot.used = LABEL_NBYTES
+                slot.used = HEADER_NBYTES
                 self._peak.see(len(self._slots) - len(free))
                 return slot
         if free:  # too small: the batches have grown
@@ -133,19 +133,19 @@ class SlotWriter:
         # are never touched cost nothing.
         nbytes = _round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
         try:
-            descriptor = shared_memory.create(nbytes, header_nbytes=LABEL_NBYTES)
+            descriptor = shared_memory.create(nbytes, header_nbytes=HEADER_NBYTES)
         except DoesNotFit as error:
             # The slots of this job are given back, and wanted again.
-            error.nbytes += sum(slot.nbytes - LABEL_NBYTES for slot in self._job_slots)
+            error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in self._job_slots)
             raise
         try:
-            buffer = shared_memory.attach(descriptor, nbytes, header_nbytes=LABEL_NBYTES)
-            slot = Slot(self._next_number, LABEL_NBYTES + nbytes, buffer)
+            buffer = shared_memory.attach(descriptor, nbytes, header_nbytes=HEADER_NBYTES)
+            slot = Slot(self._next_number, HEADER_NBYTES + nbytes, buffer)
         except BaseException:
             os.close(descriptor)
             raise
         self._next_number += 1
-        slot.used = LABEL_NBYTES
+        slot.used = HEADER_NBYTES
         self._slots[slot.number] = slot
         self._peak.see(len(self._slots) - len(free))
         self._news.slots.append((slot.number, slot.nbytes))
@@ -254,11 +254,12 @@ class SlotWriter:
         return Placed(digest, [slot.number], offset, nbytes, rest)
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
-        places, end = [], LABEL_NBYTES
+        nbytes, places = sum(_round_up(array.nbytes) for array in arrays), []
+        end = LABEL_NBYTES if nbytes <= SMALL_NBYTES else HEADER_NBYTES
         for array in arrays:
             places.append(ArrayPlace(array.dtype, array.shape, dense_strides(array), 0, end))
             end += _round_up(array.nbytes)
-        return self._planned(key, Layout(spec, tuple(places)), end - LABEL_NBYTES)
+        return self._planned(key, Layout(spec, tuple(places)), nbytes)
 
     def _planned(self, key: Any, layout: Layout, nbytes: int) -> Planned:
         pickled = dumps(layout)
@@ -282,7 +283,7 @@ class SlotWriter:
                     break
             else:
                 places.append(self._place(array, slots))
-        nbytes = sum(slot.used for slot in slots) - LABEL_NBYTES * len(slots)
+        nbytes = sum(slot.used for slot in slots) - HEADER_NBYTES * len(slots)
         self._expected_nbytes = nbytes
         key = (_AROUND, spec, *[(exact(place.dtype), *place[1:]) for place in places])
         digest, _, _ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes)
@@ -315,7 +316,7 @@ class SlotWriter:
             slot.lease = slot.lease if held else None
             if slot.number in numbers:
                 if held:
-                    copy = self._take(slot.nbytes - LABEL_NBYTES)
+                    copy = self._take(slot.nbytes - HEADER_NBYTES)
                     copy.bytes[: slot.used] = slot.bytes[: slot.used]
                     numbers[numbers.index(slot.number)] = copy.number
                     copy.is_out, slot.is_out = True, False
