@@ -14,7 +14,7 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
-from .label import LABEL, Label, check_label
+from .label import WORD_NBYTES, check_label, words_of
 from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, PlainPlaced, Rest
 from .tree import Array, ArrayPlace, Layout, copy_of, digest_of, unflattener
 
@@ -46,9 +46,10 @@ Unread = tuple["SlotReader", KnownLayout, PlainPlaced]
 
 
 class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
-    __slots__ = "label", "number"
+    __slots__ = "layout", "number", "sending"
     number: int
-    label: tuple[int, ...]
+    sending: int
+    layout: int
 
 
 class SlotReader:
@@ -59,6 +60,7 @@ class SlotReader:
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
+        self._words: dict[int, memoryview] = {}  # {slot: the same, as labels are read}
         self._layouts: dict[int, KnownLayout] = {}  # {digest: the layout}, as the worker has them
         self._leases: dict[int, _LeaseReference] = {}
         self._freed: deque[_LeaseReference] = deque()  # appended to by the death of a lease, in any thread
@@ -70,11 +72,13 @@ class SlotReader:
         """Take note of what a message says of slots and layouts. Closes ``files``. Call :meth:`unread` afterwards."""
         for number in gone:
             self._buffers.pop(number, None)
+            self._words.pop(number, None)
         for (number, nbytes), file in zip(slots, files, strict=True):
             try:
-                self._buffers[number] = shared_memory.attach(file, nbytes - HEADER_NBYTES, header_nbytes=HEADER_NBYTES)
+                buffer = shared_memory.attach(file, nbytes - HEADER_NBYTES, header_nbytes=HEADER_NBYTES)
             finally:
                 os.close(file)
+            self._buffers[number], self._words[number] = buffer, words_of(buffer)
         if forgets:
             self._layouts.clear()
         for pickled in layouts:
@@ -100,7 +104,6 @@ class SlotReader:
         """
         digest, places, build = layout
         _, slots, offset, nbytes, rest = placed
-        label = sending, digest
         if nbytes <= SMALL_NBYTES or shared_memory.num_mapped() > shared_memory.MAX_MAPPED:
             self._copied.update(slots)
             buffers = [self._buffers[slot] for slot in slots]
@@ -111,15 +114,13 @@ class SlotReader:
                 for dtype, shape, strides, at, start in places
             ]
         else:
-            buffers = [self._lease(slot, label) for slot in slots]
+            buffers = [self._lease(slot, sending, digest) for slot in slots]
             arrays = [
                 np.ndarray(shape, dtype, buffers[at], offset + start, strides)
                 for dtype, shape, strides, at, start in places
             ]
-        for buffer in buffers:  # after the copy: what has been written over it meanwhile shows
-            found = LABEL.unpack_from(buffer, offset)
-            if found != label:
-                check_label(found, label)
+        for slot in slots:  # after the copy: what has been written over it meanwhile shows
+            check_label(self._words[slot], offset // WORD_NBYTES, sending, digest)
         return put_together(build, arrays, rest)
 
     def skip(self, placed: PlainPlaced) -> None:
@@ -127,13 +128,13 @@ class SlotReader:
         _, slots, *_ = placed
         self._copied.update(slots)
 
-    def _lease(self, number: int, label: tuple[int, ...]) -> Lease:
+    def _lease(self, number: int, sending: int, layout: int) -> Lease:
         buffer = self._buffers[number]
         if number in self._leases:
-            raise integrity_error(f"slot {number} was named for ({Label._make(label)}) while it holds another batch")
+            raise integrity_error(f"slot {number} was named for sending {sending} while it holds another batch")
         lease = Lease((len(buffer),), BYTE, buffer)
         reference = self._leases[number] = _LeaseReference(lease, self._freed.append)
-        reference.number, reference.label = number, label
+        reference.number, reference.sending, reference.layout = number, sending, layout
         return lease  # type: ignore[no-any-return]
 
     @property
@@ -152,9 +153,7 @@ class SlotReader:
         while self._freed:
             reference = self._freed.popleft()
             number = reference.number
-            found = LABEL.unpack_from(self._buffers[number])
-            if found != reference.label:
-                check_label(found, reference.label)
+            check_label(self._words[number], 0, reference.sending, reference.layout)
             del self._leases[number]
             freed.append(number)
         return freed

@@ -13,7 +13,7 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
-from .label import LABEL, LABEL_NBYTES
+from .label import LABEL_NBYTES, WORD_NBYTES
 from .memory_limit import DoesNotFit
 from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, Placed, Rest, Slot
 from .tree import (
@@ -86,9 +86,8 @@ def _round_up(nbytes: int, step: int = ALIGNMENT) -> int:
     return -(-nbytes // step) * step
 
 
-def _is_of(last_spec: Any, last: Planned, spec: Any, arrays: list[Array]) -> bool:
+def _is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
     """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
-    _, places, _ = last
     if spec != last_spec or len(arrays) != len(places):
         return False
     for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
@@ -223,9 +222,8 @@ class SlotWriter:
                 rest = True
         if self._job_slots:
             return self._write_around(spec, arrays, rest, sending)
-        if _is_of(*self._last, spec, arrays):
-            planned = self._last[1]
-        else:
+        last_spec, planned = self._last
+        if not _is_of(last_spec, planned.places, spec, arrays):
             key = (spec, *[(exact(array.dtype), array.shape, dense_strides(array)) for array in arrays])
             planned = self._layouts.get(key) or self._plan(key, spec, arrays)
             # A structured dtype can be changed in place, so being the same object says nothing.
@@ -243,7 +241,8 @@ class SlotWriter:
             offset = 0
             self._expected_nbytes = nbytes
         buffer = slot.buffer
-        LABEL.pack_into(buffer, offset, sending, digest)  # first: what lay here is not to be taken for whole
+        words, at = slot.words, offset // WORD_NBYTES
+        words[at], words[at + 1] = sending, digest  # first: what lay here is not to be taken for whole
         for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
             target = np.ndarray(shape, dtype, buffer, offset + start, strides)
             if dtype.names is None:
@@ -288,7 +287,7 @@ class SlotWriter:
         key = (_AROUND, spec, *[(exact(place.dtype), *place[1:]) for place in places])
         digest, _, _ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes)
         for slot in slots:
-            LABEL.pack_into(slot.buffer, 0, sending, digest)
+            slot.words[0], slot.words[1] = sending, digest
             slot.is_out = True
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 

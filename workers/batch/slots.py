@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .label import words_of
 from .shared_memory import PAGE, address_of
 
 SMALL_NBYTES = 32 << 10  # up to here a batch is copied out
-#: In front of the arrays in a slot of their own. It holds nothing but the label, so that large arrays begin with a page,
-#: as they do in malloc's memory: copying to 64 bytes past the start of a page takes a tenth longer.
+#: In front of the arrays in a slot of their own. It holds nothing but the label. So large arrays begin with a page, as
+#: they do in malloc's memory: copying to 64 bytes past the start of a page takes a tenth longer.
 HEADER_NBYTES = PAGE
 BYTE = np.dtype(np.uint8)
 
@@ -52,13 +53,14 @@ PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it travels: a Placed, 
 class Slot:
     """A piece of shared memory, as its worker has it."""
 
-    __slots__ = ("address", "buffer", "bytes", "is_out", "lease", "nbytes", "number", "used")
+    __slots__ = ("address", "buffer", "bytes", "is_out", "lease", "nbytes", "number", "used", "words")
 
     def __init__(self, number: int, nbytes: int, buffer: Any) -> None:
         self.number = number
         self.nbytes = nbytes
         self.buffer = buffer
         self.bytes = np.ndarray((nbytes,), BYTE, buffer)
+        self.words = words_of(buffer)
         self.address = address_of(self.bytes)
         self.used = 0  # bytes from the start that are spoken for
         self.is_out = False  # it holds batches that the consumer has not released

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch import shared_memory
-from workers.batch.label import LABEL, check_label
+from workers.batch.label import check_label, words_of
 from workers.batch.slot_reader import KnownLayout, put_together
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import SMALL_NBYTES, Placed, Rest
@@ -184,5 +184,5 @@ class RingReader:
         arrays = [
             copy_of(np.ndarray(shape, dtype, buffer, start, strides)) for dtype, shape, strides, _, start in places
         ]
-        check_label(LABEL.unpack_from(buffer), (number, digest))
+        check_label(words_of(buffer), 0, number, digest)
         return put_together(build, arrays, rest)

@@ -130,7 +130,8 @@ class Worker:
         writer = self._writer
         placed = None
         try:
-            check_replica(self._replica, replica, row.epoch, row.index)
+            if replica != self._replica:
+                check_replica(self._replica, replica, row.epoch, row.index)
             job = seeding.Job(row.epoch, row.index, row.attempt, self._number)
             payload = None
             if row.payload is not None:
