@@ -151,13 +151,20 @@ def test_on_error_reads(options: dict[str, Any], answer: str) -> None:
         elif mode == "loads":
             batches.load_state_dict({**state, "batch": 3})
             assert next(batches) == 3
+        elif mode == "catches":
+            with pytest.raises(RuntimeError, match="must not ask"):
+                next(batches)
+            return "skip"
         else:
             next(batches)
         return answer
 
     with SequenceMap(Fails(), on_error=on_error, **options) as batches:
         state = batches.state_dict()
-        assert read(batches)[:3] == [0, 1, RuntimeError]
+        assert read(batches) == [0, 1, RuntimeError, 3, 4, 5]
+        mode = "catches"
+        batches.epoch = 0
+        assert read(batches) == [0, 1, 3, 4, 5]
         mode = "new"
         batches.epoch = 0
         iter(batches)

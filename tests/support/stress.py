@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -235,11 +236,16 @@ def new_shapes(
         finally:
             is_over.set()
             thread.join()
-    half = len(held) // 2  # what is grown in the second half is no warming up
-    grown = {name: max(each[name] for each in held[half:]) - held[half][name] for name in held[0]}
-    tally.note = f"{grown['MB']:+.1f} MB, {grown['descriptors']:+} descriptors"
-    assert grown["MB"] <= ALLOWANCE_MB, tally.note
-    assert grown["descriptors"] <= 4 * nb_workers, tally.note  # those of workers that are just being replaced
+    third = len(held) // 3  # the first one is warming up; one moment says little, with workers that come and go
+    if third:
+        middle, last = held[third : 2 * third], held[2 * third :]
+        grown = {
+            name: statistics.median(each[name] for each in last) - statistics.median(each[name] for each in middle)
+            for name in held[0]
+        }
+        tally.note = f"{grown['MB']:+.1f} MB, {grown['descriptors']:+.0f} descriptors"
+        assert grown["MB"] <= ALLOWANCE_MB, tally.note
+        assert grown["descriptors"] <= nb_workers, tally.note
     return tally
 
 

@@ -108,9 +108,7 @@ class SlotReader:
             self._copied.update(slots)
             buffers = [self._buffers[slot] for slot in slots]
             arrays = [
-                np.ndarray(shape, dtype, buffers[at], offset + start, strides).copy("K")
-                if dtype.names is None
-                else copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
+                copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
                 for dtype, shape, strides, at, start in places
             ]
         else:

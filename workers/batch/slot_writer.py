@@ -244,11 +244,7 @@ class SlotWriter:
         words, at = slot.words, offset // WORD_NBYTES
         words[at], words[at + 1] = sending, digest  # first: what lay here is not to be taken for whole
         for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
-            target = np.ndarray(shape, dtype, buffer, offset + start, strides)
-            if dtype.names is None:
-                target[...] = array
-            else:
-                copy_into(target, array)
+            copy_into(np.ndarray(shape, dtype, buffer, offset + start, strides), array)
         slot.is_out = True
         return Placed(digest, [slot.number], offset, nbytes, rest)
 

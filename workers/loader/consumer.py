@@ -142,6 +142,7 @@ class Consumer:
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
         if type(items) is Failure:
+            self._on_error.check(begun)
             items = []
             try:
                 items = self._on_error.items(begun, outcome, lambda: _check_still(of, begun), metadata.note_job)

@@ -23,7 +23,12 @@ class OnError:
     def __init__(self, policy: Policy, max_retries: int) -> None:
         self.policy = policy
         self._max_retries = max_retries
-        self._is_deciding = False
+        self._deciding_for: Pass | None = None
+
+    def check(self, of: Pass) -> None:
+        """Raise RuntimeError if the user's function, which decides on the next outcome of a pass, asks for it."""
+        if self._deciding_for is of:
+            raise RuntimeError("on_error must not ask for the batches of the loop it was called for")
 
     def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
         """The items of an outcome whose job has failed; none, if it is skipped.
@@ -38,7 +43,7 @@ class OnError:
         index, value, _, _ = outcome
         what = "raise"
         try:
-            while (what := self._what_of(value.error, check)) == "retry" and value.runs <= self._max_retries:
+            while (what := self._what_of(value.error, of, check)) == "retry" and value.runs <= self._max_retries:
                 logger.warning("batch %d of epoch %d is tried again", index, of.epoch, exc_info=value.error)
                 _, value, ns, _ = of.reading.repeat(index, value.runs)
                 told(ns)
@@ -56,18 +61,18 @@ class OnError:
                 of.reading.forget(index)
             del value, outcome  # no cycle with the error
 
-    def _what_of(self, error: BaseException, check: Callable[[], None]) -> str:
+    def _what_of(self, error: BaseException, of: Pass, check: Callable[[], None]) -> str:
         if not callable(self.policy):
             return self.policy
-        if self._is_deciding:
-            raise RuntimeError("on_error must not ask for the batches of the loop it was called for")
-        self._is_deciding = True
+        if self._deciding_for is not None:
+            raise RuntimeError("on_error must not be called while it decides: a loop that it began has failed as well")
+        self._deciding_for = of
         try:
             what = self.policy(error)
         except StopIteration as raised:
             raise presentable(raised) from raised
         finally:
-            self._is_deciding = False
+            self._deciding_for = None
         if what not in ("raise", "skip", "retry"):
             text = f"on_error must return 'raise', 'skip' or 'retry', not {short(what)}"
             raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
