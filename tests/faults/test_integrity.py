@@ -24,6 +24,7 @@ from scripted import have
 
 from workers import IntegrityError, Sequence
 from workers.batch import slot_writer
+from workers.batch.slot_reader import SlotReader
 from workers.batch.slot_writer import SlotWriter
 from workers.cluster.actor import Answer, Items
 from workers.engine.delivery import Delivery
@@ -140,6 +141,16 @@ def test_slots_that_are_given_out_too_early() -> None:
         list(itertools.chain(batches, batches))
 
 
+def test_slots_that_are_released_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker says so, instead of just ending: its next one would be told the same."""
+    take_freed = SlotReader.take_freed
+    monkeypatch.setattr(SlotReader, "take_freed", lambda self: take_freed(self) * 2)
+    with Numbers(50_000).prefetch(1) as batches:
+        message = rf"slot \d+ was released, which the reader does not have\. {BUG}"
+        with pytest.raises(IntegrityError, match=message):
+            list(itertools.chain(batches, batches))
+
+
 def test_auto_does_not_go_on_alone() -> None:
     """What was delivered before may be wrong as well: it is not passed over with a warning."""
     with Mislabelled().prefetch() as batches:
@@ -156,7 +167,8 @@ def test_skipping_errors_does_not_skip_this() -> None:
 # -- replicas
 
 
-def test_a_job_on_a_replica_that_the_worker_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_job_on_a_replica_that_the_worker_does_not_have(monkeypatch: pytest.MonkeyPatch, on_error: Any) -> None:
     """The message with the new replica is lost. The jobs behind it name it, and the worker says that it has another."""
     send, num_lost = WorkerHandle.load, 0
 
@@ -168,7 +180,7 @@ def test_a_job_on_a_replica_that_the_worker_does_not_have(monkeypatch: pytest.Mo
             num_lost += 1
 
     monkeypatch.setattr(WorkerHandle, "load", lose)
-    with Numbers().prefetch(1) as batches:
+    with Numbers().prefetch(1, on_error=on_error) as batches:
         for epoch in range(2):
             assert [(at, version) for _, at, version in batches] == [(epoch, epoch)] * 24
         with pytest.raises(IntegrityError, match=rf"batch 0 of epoch 2 belongs to replica 2 .* has replica 1\. {BUG}"):
