@@ -108,7 +108,9 @@ class SlotReader:
             self._copied.update(slots)
             buffers = [self._buffers[slot] for slot in slots]
             arrays = [
-                copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
+                np.ndarray(shape, dtype, buffers[at], offset + start, strides).copy("K")
+                if dtype.names is None
+                else copy_of(np.ndarray(shape, dtype, buffers[at], offset + start, strides))
                 for dtype, shape, strides, at, start in places
             ]
         else:

@@ -240,15 +240,15 @@ def _watch_unsent(
     """
     is_refused = False
     for name, worker in workers.items():
-        if worker.is_watched:
-            channel = worker.channel
+        channel = worker.channel
+        if worker.is_watched and (channel.has_unsent or worker.awaits_room):
             if channel.is_refused:
                 _flush(channel)
             is_refused |= channel.is_refused
-            waits = channel.has_unsent and not channel.is_refused
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if waits else 0)
-            if selector.get_key(channel).events != wanted:
-                selector.modify(channel, wanted, name)
+            awaits_room = channel.has_unsent and not channel.is_refused
+            if worker.awaits_room != awaits_room:
+                worker.awaits_room = awaits_room
+                selector.modify(channel, selectors.EVENT_READ | (selectors.EVENT_WRITE if awaits_room else 0), name)
     if server.channel.has_unsent:
         _flush(server.channel)
     return is_refused or server.channel.is_refused

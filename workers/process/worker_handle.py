@@ -45,6 +45,7 @@ class WorkerHandle:
         self.is_ready = False
         self.is_leaving = False  # it is not needed any more, and was asked to end
         self.is_watched = False  # its socket is in the executor's selector
+        self.awaits_room = False  # there for writing as well
         self.stuck: Stuck | None = None  # it is killed for this
         self._reader = SlotReader()
         self._known = Known(ring)
