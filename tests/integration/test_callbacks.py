@@ -236,7 +236,7 @@ def test_nothing_is_kept(options: dict[str, Any], on_error: Any) -> None:
                 list(batches)
         gone = weakref.ref(batches)
         del batches
-        assert gone() is None
+        wait_for(lambda: gone() is None)  # the engine's thread may just be handing the error over
     finally:
         logging.disable(logging.NOTSET)
         gc.enable()
