@@ -148,6 +148,12 @@ def test_on_error_reads(options: dict[str, Any], answer: str) -> None:
             batches.epoch = 7
             iter(batches)
             assert next(batches) == 700
+        elif mode == "fails":
+            batches.epoch = 7
+            iter(batches)
+            assert [next(batches) for _ in range(2)] == [700, 701]
+            with pytest.raises(RuntimeError, match="of a loop that on_error began has failed as well"):
+                next(batches)
         elif mode == "loads":
             batches.load_state_dict({**state, "batch": 3})
             assert next(batches) == 3
@@ -169,6 +175,10 @@ def test_on_error_reads(options: dict[str, Any], answer: str) -> None:
         batches.epoch = 0
         iter(batches)
         assert [next(batches) for _ in range(3)] == [0, 1, 701]
+        mode = "fails"
+        batches.epoch = 0
+        iter(batches)
+        assert [next(batches) for _ in range(3)] == [0, 1, 703]
         mode = "loads"
         batches.epoch = 0
         iter(batches)

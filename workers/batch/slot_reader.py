@@ -122,7 +122,7 @@ class SlotReader:
         at = offset // WORD_NBYTES
         for slot in slots:  # after the copy: what has been written over it meanwhile shows
             words = self._words[slot]
-            if words[at] != sending or words[at + 1] != digest:
+            if words[at] != sending or words[at + 1] != digest:  # as check_label looks: no call where all is well
                 check_label(words, at, sending, digest)
         return put_together(build, arrays, rest)
 

@@ -65,7 +65,7 @@ class OnError:
         if not callable(self.policy):
             return self.policy
         if self._deciding_for is not None:
-            raise RuntimeError("on_error must not be called while it decides: a loop that it began has failed as well")
+            raise RuntimeError("a job of a loop that on_error began has failed as well: catch this error in on_error")
         self._deciding_for = of
         try:
             what = self.policy(error)

@@ -20,6 +20,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from workers.errors import PlatformError, integrity_error
@@ -177,7 +178,8 @@ class Channel:
 
     def _check_identities(self, packed: memoryview) -> None:
         """Raise an IntegrityError unless the next descriptors are of these files."""
-        for file, (identity,) in zip(self._descriptors, _IDENTITY.iter_unpack(packed), strict=False):
+        files = islice(self._descriptors, len(packed) // _IDENTITY.size)
+        for file, (identity,) in zip(files, _IDENTITY.iter_unpack(packed), strict=True):
             if _identity(file) != identity:
                 raise integrity_error(f"descriptor {file} is of file {_identity(file)}, not of {identity}")
 
