@@ -139,18 +139,19 @@ def test_bytes_and_jobs() -> None:
     assert 0 <= ahead <= report.bound
     assert report.nbytes % NBYTES == 0
     assert 3 * LENGTH * NBYTES <= report.nbytes <= report.job.count * NBYTES
-    assert 0 < report.segments_made <= report.bound + 2 + report.nb_workers
+    assert 0 < report.segments_made <= report.nb_workers * (report.bound + 2)
     spans = Counter((span.epoch, span.index) for span in report.timeline.spans)
     assert {(epoch, index) for epoch in range(3) for index in range(LENGTH)} <= spans.keys()
 
 
 def test_pieces_of_shared_memory() -> None:
-    """They are used again, unless the loop keeps its batches. The bound is given: one that the pool chooses changes."""
+    """They are used again, unless the loop keeps its batches. The bound is given, for one that the pool chooses
+    changes; each worker has memory of its own for as many."""
     with Rows(40, nbytes=2 << 20).prefetch(nb_workers=2, max_queue_size=8) as batches:
         for _ in batches:
             pass
         report = batches.report()
-        assert 0 < report.segments_made <= report.bound + 2 + report.nb_workers
+        assert 0 < report.segments_made <= report.nb_workers * (report.bound + 2)
         kept = [*batches]
         assert batches.report().segments_made >= len(kept)
 
