@@ -40,6 +40,8 @@ class Order(Sequence[int]):
         return len(self.places)
 
     def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return Order(self.places[at], self.permutations)
         number, within = divmod(at if at >= 0 else at + len(self), _BLOCK)
         known, block = self._block
         if known != number:
@@ -55,10 +57,12 @@ class Order(Sequence[int]):
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
         """Where ``job`` comes."""
-        for block in range(start // _BLOCK, -(-len(self) // _BLOCK)):
-            jobs = self._jobs(block)
-            if job in jobs:
-                return block * _BLOCK + jobs.index(job)
+        start, stop, _ = slice(start, stop).indices(len(self))
+        for block in range(start // _BLOCK, -(-stop // _BLOCK)):
+            first = block * _BLOCK
+            for at, each in enumerate(self._jobs(block), first):
+                if each == job and start <= at < stop:
+                    return at
         raise ValueError(f"{job} is not in this order")
 
     def __eq__(self, other: object) -> bool:
