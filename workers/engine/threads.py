@@ -14,7 +14,6 @@ from typing import Any
 
 from workers.errors import presentable
 from workers.figures.pool import PoolFigures
-from workers.job import seeding
 from workers.job.stages import begin_marks, stages
 
 from . import report
@@ -49,7 +48,7 @@ class _Thread(threading.Thread):
         except BaseException as raised:
             self._events.put(Fatal(presentable(raised)))
             return
-        stream = seeding.Stream(self._task.seed)
+        stream = self._task.stream()
         while (row := self.inbox.get()) is not None and not self.is_closing:
             self.running = (row.sending, time.monotonic_ns())
             if row.sending <= self.cancelled:  # looked at behind that: see StatusPage.begin

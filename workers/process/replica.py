@@ -25,6 +25,7 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
+from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
 from . import by_value, memmap
@@ -70,6 +71,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
             if type(obj) is np.ndarray:
                 return obj.__reduce_ex__(5)
+        of = place_of_global(obj)
+        if of is not None:
+            return getattr, of
         if isinstance(obj, type):
             for find in stand_ins:
                 if (stand_in := find(obj)) is not None:

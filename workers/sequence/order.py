@@ -15,15 +15,21 @@ _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, a
 
 
 class Permuted(NamedTuple):
-    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7."""
+    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7.
+
+    Of what is shuffled already, the level is 1, and so on: no two levels of a chain have the same permutation.
+    """
 
     length: int
     seed: int
     epoch: int
+    level: int = 0
 
     def __call__(self, places: Any) -> list[int]:
         """What stands at ``places``, integers."""
-        key = self.seed, self.epoch, _OF_SHUFFLE
+        key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
+        if self.level:
+            key = *key, self.level
         found: list[int] = _permutation(self.length)(np.array(places, np.uint64), key).tolist()
         return found
 
