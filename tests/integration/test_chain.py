@@ -228,7 +228,7 @@ def test_batches_of_lists(nb_workers: int, size: int, discard: bool) -> None:
     def made() -> SequenceMap:
         return prefetch(list(range(length)), 0, seed=1).map(positive_and_negative, nb_workers).batch(size, discard)
 
-    expected = in_groups(expected_items(length // size * size if discard else length), size)
+    expected = in_groups(expected_items(length), size)
     expected = [group for group in expected if len(group) == size or not discard]
     with made() as batches:
         states, found = [batches.state_dict()], []
@@ -413,3 +413,65 @@ def test_arrays_that_are_none() -> None:
 @pytest.fixture(autouse=True)
 def _log(caplog: Any) -> None:
     caplog.set_level(logging.WARNING, "workers")
+
+
+# -- batches of what a function returns, of which the last short one is left out
+
+
+def patches(sample: Any) -> list[int]:
+    return [int(sample["x"]) * 100 + number for number in range(int(sample["x"]) % 3 * 7)]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1, "auto"])
+@pytest.mark.parametrize(("number", "batch_size"), [(5, 8), (8, 8), (13, 8), (3, 20), (30, 1), (1, 8)])
+@pytest.mark.parametrize("in_order", [True, False])
+def test_only_the_last_short_batch_is_left_out(number: int, batch_size: int, nb_workers: Any, in_order: bool) -> None:
+    samples = SequenceArray({"x": np.arange(number)}, seed=1)
+    wanted = [item for at in range(number) for item in patches({"x": at})]
+    wanted = wanted[: len(wanted) // batch_size * batch_size]
+    made = samples.map(patches, nb_workers, in_order=in_order).batch(batch_size, discard_batch_not_full=True)
+    with made as batches:
+        for _ in range(2):
+            got = [batch.tolist() for batch in batches]
+            assert {len(batch) for batch in got} <= {batch_size}
+            items = [item for batch in got for item in batch]
+            assert (items if in_order else sorted(items)) == wanted
+
+
+def test_what_returns_one_sample_each_has_the_batches_that_it_had() -> None:
+    samples = SequenceArray({"x": np.arange(13)}, seed=1)
+    with samples.map(lambda sample: int(sample["x"])).batch(4, discard_batch_not_full=True) as batches:
+        assert len(batches) == 3
+        for _ in range(2):
+            loop = iter(batches)
+            got = [next(loop).tolist() for _ in range(3)]
+            state = batches.state_dict()
+            assert state["batch"] == 0  # the epoch is over
+            assert list(loop) == []
+            assert got == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_lists_of_a_part_of_the_last_samples() -> None:
+    """Shuffled and sharded batches of lists: nothing comes twice, and only what fills no batch is missing."""
+    samples = SequenceArray({"x": np.arange(26)}, seed=1)
+
+    def made() -> Any:
+        return samples.map(patches).batch(4, discard_batch_not_full=True)
+
+    every = {item for at in range(26) for item in patches({"x": at})}
+    with made().shuffle() as batches:
+        items = [item for batch in batches for item in batch.tolist()]
+        assert len(items) == len(set(items)) == len(every) // 4 * 4
+        assert set(items) <= every
+    ranks = []
+    for rank in range(2):
+        with made().shard(rank, 2) as batches:
+            ranks += [item for batch in batches for item in batch.tolist()]
+    assert len(ranks) == len(set(ranks)) > len(every) - 8
+    assert set(ranks) <= every
+
+
+def test_a_shard_that_would_have_no_batch() -> None:
+    with pytest.raises(ValueError, match="so none is left for each of 3 ranks"):
+        SequenceArray({"x": np.arange(26)}, seed=1).batch(13).shard(0, 3)
+    assert len(SequenceArray({"x": np.arange(26)}, seed=1).batch(13).shard(0, 3, "pad")) == 1

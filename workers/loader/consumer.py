@@ -46,6 +46,11 @@ class Consumer:
                 the job has raised.
         """
         of._check(begun)
+        if begun.is_collating:
+            raise RuntimeError(
+                "collate_fn has asked for a batch of the loop that it works for: loop over another front-end there, "
+                "such as another sequence.prefetch()"
+            )
         metadata, num_ready = self.metadata, len(begun.reading.outcomes)
         asked_ns = time.monotonic_ns()
         while not begun.ready:
@@ -171,15 +176,19 @@ class Consumer:
         batch, marks = ready[-1]
         before, after = position.delivered, position.after(marks)
         position.delivered = after
+        begun.is_collating = True
         try:
             batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=of)
+            begun.is_collating = False
             batch = batch if then is None else then(batch)
         except Exception as error:
+            begun.is_collating = False
             del ready[-1]
             if presentable(error) is error:
                 raise
             raise presentable(error) from error
         except BaseException:
+            begun.is_collating = False
             position.delivered = before
             raise
         del ready[-1]  # no call comes behind it

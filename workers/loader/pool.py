@@ -257,7 +257,7 @@ class Pool:
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
         source = of._jobs()[0]
         if of.is_stream:
-            return StreamSource(source, of._clock, places)
+            return StreamSource(source, of.seed, of._clock.epoch, places)
         iterator = iter(source)
         if iterator is source and not position.is_at_start and self._num_passes > 1:
             raise StateError(f"{type(source).__name__} is an iterator, which cannot begin again: give a new one")

@@ -18,7 +18,7 @@ from workers.job.task import one_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.clock import on_behalf_of
-from workers.sequence.passes import Pass, PassIterator
+from workers.sequence.passes import Pass, PassIterator, read_alone
 from workers.sequence.position import Position
 
 from . import tensors
@@ -250,10 +250,11 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             return self._pass
 
     def _next_of(self, begun: Pass, timeout_s: float | None = None) -> Any:
-        return self._consumer.next(self, begun, timeout_s)
+        return read_alone(begun, self._consumer.next, self, begun, timeout_s)
 
     def _next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
-        return self._consumer.next_items(self, begun, timeout_s)
+        items: list[Any] = read_alone(begun, self._consumer.next_items, self, begun, timeout_s)
+        return items
 
     def _check(self, begun: Pass) -> None:
         """Raise StopIteration or StalePassError if there is nothing more to be had of a pass."""

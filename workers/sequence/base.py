@@ -24,7 +24,7 @@ from .chain import Batch_co, Chain
 from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .looks import SequenceLooks
 from .order import ordered
-from .passes import Pass, PassIterator
+from .passes import Pass, PassIterator, read_alone
 from .position import Position
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
     def _next_of(self, begun: Pass) -> Any:
         """The next batch of a pass over this."""
-        return begun.next(self)
+        return read_alone(begun, begun.next, self)
 
     # -- jobs
 
@@ -199,10 +199,12 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
             generators = self.__dict__["_held"] = Generators(roots)
         return generators
 
-    def _run_job(self, index: int, compute: Callable[[], Any], epoch: int | None = None) -> Any:
-        """``compute()``, as job ``index`` of ``epoch``; None: of the current one."""
+    def _run_job(
+        self, index: int, compute: Callable[[], Any], epoch: int | None = None, seed: int | None = None
+    ) -> Any:
+        """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones."""
         job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
-        stream = seeding.Stream(self.seed, self._generators, chain_of(self))
+        stream = seeding.Stream(self.seed if seed is None else seed, self._generators, chain_of(self))
         return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
 
     def report(self) -> Report:

@@ -28,15 +28,22 @@ class SequenceBatch(SequenceOfSize, JobSource):
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
 
     def __len__(self) -> int:
-        return self._num_batches()
+        number = self._num_batches()
+        # A function's lists may fill a batch where the samples that it was given do not.
+        return max(1, number) if self._has_lists and self._source_length() else number
+
+    @property
+    def _has_lists(self) -> bool:
+        """Whether there may be any number of samples for each index of the source."""
+        return isinstance(self.source_split, JobSource) and self.collate_fn is None
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self.items_of_job(index))
 
     def items_of_job(self, index: int) -> list[Any]:
         """The batch; or, where the source has not one item for each index, the samples that there are."""
-        source, start = self.source_split, index * self.batch_size
-        stop = min(start + self.batch_size, self._source_length())
+        source, start, end = self.source_split, index * self.batch_size, self._source_length()
+        stop = min(start + self.batch_size, end)
         if self.collate_fn is None and isinstance(source, Sequence):
             batch = source._samples_at(np.arange(start, stop))
             if batch is not None:
@@ -45,21 +52,27 @@ class SequenceBatch(SequenceOfSize, JobSource):
         samples = [item for items in found for item in items]
         if any(item is Loose.SAMPLES for item in samples):
             raise TypeError("batches of a function's lists cannot be batched again")
-        if all(len(items) == 1 for items in found):
+        if all(len(items) == 1 for items in found) and not (stop - start < self.batch_size and self._drops_short):
             return [(self.collate_fn or stack)(samples)]
         if self.collate_fn is not None:
             raise TypeError(
                 "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
                 "none: collate in a function behind .batch()"
             )
+        if self._drops_short and end - stop < self.batch_size:  # no other job has those behind
+            samples += [item for at in range(stop, end) for item in items_of_job(source, at)]
         return [Loose.SAMPLES, *samples]
+
+    @property
+    def _drops_short(self) -> bool:
+        """Whether the last job may be given less samples than a batch has, or those behind the last whole batch."""
+        return self.discard_batch_not_full and self._has_lists
 
     def _permutations(self, epoch: int) -> tuple[Any, ...]:
         return ()  # the source's are of its samples
 
     def _groups(self) -> Regrouped | None:
-        has_lists = isinstance(self.source_split, JobSource) and self.collate_fn is None
-        return Regrouped(self.batch_size, self.discard_batch_not_full) if has_lists else None
+        return Regrouped(self.batch_size, self.discard_batch_not_full) if self._has_lists else None
 
     def subsample(self, nb_samples: int) -> Sequence:
         return self._of(self.source_split.subsample(nb_samples))

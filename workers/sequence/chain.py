@@ -134,7 +134,8 @@ class Chain(Generic[Batch_co]):
 
         Args:
             batch_size: how many samples are in a batch.
-            discard_batch_not_full: leave out the last batch where samples are missing for it.
+            discard_batch_not_full: leave out the last batch where samples are missing for it. Where a function before
+                returns lists, their items are counted.
         """
         return self._made("batch", batch_size, discard_batch_not_full)
 

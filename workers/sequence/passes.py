@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from .base import Sequence
 
+
+_POLL_S = 0.001  # between two looks whether another thread has its batch
 
 #: A batch, and what is delivered along with it.
 Ready = tuple[Any, list[Mark]]
@@ -63,6 +68,8 @@ class Pass:
         self.position = position
         self.epoch, self.version = clock.epoch, clock.version
         self.is_over = False
+        self.reader: dict[int, int] = {}  # {0: the thread that is in next()}, e.g. {0: 139872}; one at a time
+        self.is_collating = False
         self.is_counted = position is clock.position  # by states; if not, it is model.fit's
         self.num_taken = 0  # outcomes
         self.num_jobs_taken = 0  # those of jobs
@@ -206,6 +213,23 @@ class Pass:
         if self.clock.position is self.position:
             self.clock.end_epoch(of)
         self.is_over = True
+
+
+def read_alone(begun: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
+    """``read(*arguments)``, which reads ``begun``; threads that read one pass wait here for each other.
+
+    There is no lock, for a Ctrl-C that came in the call that releases it would lose the batch: behind ``read`` no
+    call follows. A thread may come again, as from ``on_error``.
+    """
+    me, reader = threading.get_ident(), begun.reader
+    is_within = reader.get(0) == me
+    try:
+        while reader.setdefault(0, me) != me:  # in one step
+            time.sleep(_POLL_S)
+        return read(*arguments)
+    finally:
+        if not is_within and reader == {0: me}:
+            del reader[0]
 
 
 class PassIterator:
