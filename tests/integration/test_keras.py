@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from telling import LENGTH, Telling, Unsendable, as_it_is, keep
+from telling import LENGTH, Shared, SharedHooked, Telling, Unsendable, as_it_is, keep
 
 from sampler import SingleShotMemorySampler, load_image
 from workers import Sequence, current_job, prefetch
@@ -138,6 +138,45 @@ def test_what_lies_in_between() -> None:
         model.fit(batches, epochs=1, verbose=0)
         assert set(model.column(1)[-LENGTH:]) == {4}
         assert sequence.ended == sequence.begun == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("has_workers")
+@pytest.mark.parametrize("kind", ["sequence", "prefetch", "callback"])
+def test_what_is_written_to_shared_memory_between_epochs(kind: str) -> None:
+    """By a hook, or by a callback that says so: all batches of the next epoch have it."""
+    model, epochs = Recorder(), 3
+    source = Shared() if kind == "callback" else SharedHooked()
+
+    def write(epoch: int, logs: Any) -> None:
+        if kind == "callback":
+            source.shared[0] = epoch + 1
+            source.changed()
+
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=write)]
+    with source if kind == "sequence" else prefetch(source, 2) as batches:
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+        assert model.column(0) == list(range(2 * LENGTH)) * epochs
+        assert model.column(1) == [epoch for epoch in range(epochs) for _ in range(2 * LENGTH)]
+
+
+class OfKeras(keras.utils.PyDataset):  # type: ignore[misc]
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return index
+
+
+class OfKerasHooked(OfKeras):
+    def on_epoch_end(self) -> None:
+        pass
+
+
+def test_hooks_of_a_dataset_of_keras() -> None:
+    """Nothing is computed before they have run; Keras's own do nothing."""
+    with prefetch(OfKeras(), 0) as plain, prefetch(OfKerasHooked(), 0).map(as_it_is) as hooked:
+        assert hooked._has_hooks()
+        assert not plain._has_hooks()
 
 
 @pytest.mark.parametrize("nb_workers", [None, 0, 2])

@@ -66,6 +66,31 @@ def test_global_generators(nb_workers: int) -> None:
         assert all(map(same, batches, expected))
 
 
+class Layouts(Sequence[Any]):
+    """Sums over arrays that are not dense."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        cube = np.random.default_rng(0).random((60, 70, 80))
+        masked = np.ma.MaskedArray(cube, cube > 0.5, fill_value=2.5, hard_mask=True)[:, ::-1]
+        spread = np.broadcast_to(cube[0], cube.shape)
+        self.arrays = [cube.transpose(2, 0, 1), cube[::-1], cube[:, :50, ::2], cube[0, :5].T, spread, masked]
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> Any:
+        array = self.arrays[index]
+        filled = np.ma.filled(array) if index == 5 else array
+        return [array.sum(), array.std(), filled.sum(), *filled.sum(axis=1).ravel()]
+
+
+def test_sums_over_arrays_that_are_not_dense() -> None:
+    with Layouts().prefetch(0) as expected, Layouts().prefetch(2) as batches:
+        for wanted, got in zip(expected, batches, strict=True):
+            assert np.array(got).tobytes() == np.array(wanted).tobytes()
+
+
 def load(index: int) -> Any:
     return {"index": index, "image": current_rng().random(30_000)}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workers import Sequence, current_rng
+from workers import Sequence, current_rng, share
 
 LENGTH = 10
 
@@ -53,3 +53,24 @@ class Unsendable(Telling):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.Lock()
+
+
+class Shared(Sequence):
+    """Batch x is rows of [index, what the shared array holds]."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.shared = share(np.zeros(1))
+
+    def __len__(self) -> int:
+        return 2 * LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full((2, 2), [index, self.shared[0]]), np.zeros((2, 1), np.float32)
+
+
+class SharedHooked(Shared):
+    """The hook writes there how many epochs have ended."""
+
+    def on_epoch_end(self) -> None:
+        self.shared += 1

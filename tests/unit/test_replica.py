@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from workers.process import replica
-from workers.process.replica import SHARED_NBYTES, Parcel, Pickled
+from workers.process.arrays import SHARED_NBYTES
+from workers.process.replica import Parcel, Pickled
 
 LARGE = SHARED_NBYTES // 8  # entries
 
@@ -110,3 +111,15 @@ def test_load_closes_the_descriptors_whatever_happens(parcels: list[Parcel]) -> 
     for file in files:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(file)
+
+
+def test_pieces_stay_few(parcels: list[Parcel]) -> None:
+    """However many changes there were, each of which has left something where it was."""
+    source = Source(*(np.full(LARGE, number) for number in range(130)))
+    parcels.append(Parcel(Pickled(source)))
+    for number in range(129):
+        source.arrays[number] = np.full(LARGE, -number)
+        pickled = Pickled(source)
+        parcels.append(Parcel(pickled, parcels[-1], parcels[-1].compare(pickled).same))
+    assert len(parcels[-1].descriptors) <= 101
+    assert all(map(np.array_equal, loaded(parcels[-1]).arrays, source.arrays))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import workers
+from sampler import SingleShotMemorySampler
 from workers.batch import share
 from workers.batch.strings import Strings
 from workers.process import replica
@@ -35,6 +36,8 @@ def num_pieces() -> int:
         np.arange(12.0).reshape(3, 4),
         np.asfortranarray(np.random.default_rng(0).random((200, 300))),
         np.arange(LARGE).reshape(400, 500)[::2, ::-3],
+        np.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0),
+        np.broadcast_to(np.arange(3), (4, 3)),
         np.array(["x" * 9, "y"]),
         np.array(7),
         np.zeros((0, 3)),
@@ -50,7 +53,8 @@ def test_share(array: Any) -> None:
     assert np.array_equal(shared, array)
     assert shared.flags.writeable
     assert not np.shares_memory(shared, array)
-    assert shared.flags.c_contiguous or shared.flags.f_contiguous
+    if shared.size:  # dense, the axes in the same order in memory
+        assert shared.strides == np.empty_like(np.asarray(array), order="K").strides
 
 
 def test_objects_cannot_be_shared() -> None:
@@ -96,6 +100,190 @@ def test_a_parcel_holds_no_second_copy(part: Any) -> None:
         theirs[...] = 0
     assert parcel.compare(Pickled({"mine": mine})).is_same
     assert not parcel.compare(Pickled({"mine": mine.copy() + 1})).is_same
+
+
+SMALL = 12
+
+
+class Plain(np.ndarray):  # type: ignore[type-arg]
+    """A subclass that is pickled as numpy does it."""
+
+
+class Unit(np.ndarray):  # type: ignore[type-arg]
+    """One that is pickled in a way of its own."""
+
+    def __reduce__(self) -> Any:
+        make, arguments, state = super().__reduce__()  # type: ignore[misc]
+        return make, arguments, (state, self.__dict__)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.__dict__.update(state[1])
+
+
+def views_of(shared: Any, rows: Any) -> dict[str, Any]:
+    """``shared`` (3, 4) doubles, and ``rows`` with a field "b"."""
+    unit, read_only = shared.view(Unit), shared[:]
+    unit.name, read_only.flags.writeable = "m", False
+    return {
+        "whole": shared,
+        "row": shared[1],
+        "column": shared[:, 1],
+        "reversed": shared[::-1, ::2],
+        "transposed": shared.T,
+        "0-d": shared[1, 2, ...],
+        "bytes": shared.view(np.uint8)[0, 3:5],
+        "read-only": read_only,
+        "broadcast": np.broadcast_to(shared[0], (5, 4)),
+        "windows": np.lib.stride_tricks.sliding_window_view(shared[0], 2),
+        "matrix": np.asmatrix(shared),
+        "field": rows["b"],
+        "row of fields": rows[1],
+        "recarray": rows.view(np.recarray),
+        "record": rows.view(np.recarray)[1],
+        "masked": np.ma.MaskedArray(shared, workers.share(np.zeros(shared.shape, bool)), fill_value=7, hard_mask=True),
+        "subclass": shared.view(Plain),
+        "subclass that pickles itself": unit,
+    }
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("length", [SMALL, LARGE])
+def test_views_are_shared_whatever_their_size_and_kind(length: int) -> None:
+    shared = workers.share(np.arange(float(length)).reshape(-1, 4))
+    rows = workers.share(np.zeros(length, [("a", "i1"), ("b", "<f8")]))
+    views = views_of(shared, rows)
+    parcel = Parcel(Pickled(views))
+    assert len(parcel.pieces) <= 4  # the pickle's, and those of three arrays
+    assert parcel.pieces[0].nbytes < 20_000
+    assert parcel.compare(Pickled(views)).is_same
+    theirs = loaded(parcel)
+    shared += 1.5
+    rows["b"] = 3
+    for name, mine in views.items():
+        got = theirs[name]
+        assert type(got) is type(mine), name
+        assert np.asarray(got).tolist() == np.asarray(mine).tolist(), name
+        assert not getattr(got, "flags", got).writeable, name
+    assert theirs["subclass that pickles itself"].name == "m"
+    assert (theirs["masked"].fill_value, theirs["masked"].hardmask) == (7, True)
+    with pytest.raises(ValueError, match="read-only"):
+        theirs["row of fields"]["b"] = 1
+
+
+def test_tensors_are_shared_whatever_their_size_and_kind() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Tagged(torch.Tensor):  # type: ignore[misc, name-defined]
+        pass
+
+    shared = workers.share(np.arange(12, dtype=np.float32).reshape(3, 4))
+    whole = torch.from_numpy(shared)
+    views = {
+        "whole": whole,
+        "part": whole.T[1:],
+        "0-d": whole[1, 2],
+        "parameter": torch.nn.Parameter(torch.from_numpy(shared)),
+        "with gradient": torch.from_numpy(shared).requires_grad_(),
+        "subclass": torch.from_numpy(shared).as_subclass(Tagged),
+        "another dtype": torch.from_numpy(shared.view(np.uint16)).view(torch.bfloat16),
+    }
+    parcel = Parcel(Pickled(views))
+    theirs = loaded(parcel)
+    shared[...] = np.arange(12).reshape(3, 4)[::-1] + 0.5
+    for name, mine in views.items():
+        assert type(theirs[name]) is type(mine), name
+        assert theirs[name].requires_grad is mine.requires_grad, name
+        assert (theirs[name].dtype, theirs[name].stride()) == (mine.dtype, mine.stride()), name
+        assert torch.equal(theirs[name], mine), name
+    assert torch.equal(loaded(Parcel(Pickled([torch.ones(3), torch.zeros(2, 0)])))[0], torch.ones(3))
+
+
+def test_rows_of_what_a_sampler_holds_are_shared() -> None:
+    sampler = SingleShotMemorySampler(np.zeros((500, 600)), None, 4, steps_per_epoch=3, seed=1)
+    array = workers.SequenceArray({"x": np.zeros((500, 600))})
+    sampler._share()
+    array._share()
+    mine = [sampler.x[3], sampler.x[:2, ::7], array.arrays["x"][4, 5:9]]
+    theirs = loaded(Parcel(Pickled(mine)))
+    sampler.x[...] = array.arrays["x"][...] = 1.5
+    assert all(map(np.array_equal, mine, theirs))
+
+
+def test_many_small_arrays_take_few_descriptors() -> None:
+    before = num_pieces()
+    many = [workers.share(np.full(number % 50, number)) for number in range(3000)]
+    many += [workers.share(np.full(20_000, number)) for number in range(300)]
+    parcel = Parcel(Pickled(many))
+    assert len(parcel.descriptors) < 12
+    theirs = loaded(parcel)
+    many[60][:] = -1
+    assert all(map(np.array_equal, many, theirs))
+    del many, parcel, theirs
+    assert num_pieces() == before
+
+
+def test_too_many_pieces() -> None:
+    many = [workers.share(np.zeros(1 << 20, np.uint8)) for _ in range(260)]
+    with pytest.raises(workers.NotPicklableError, match="holds 261 pieces of shared memory"):
+        Parcel(Pickled(many))
+
+
+def test_the_place_of_a_small_array_is_not_given_out_again() -> None:
+    """Workers may still read it. Its memory goes with the last of those beside it."""
+    before, first = num_pieces(), workers.share(np.arange(3))
+    parcel = Parcel(Pickled({"mine": workers.share(np.arange(5))}))
+    theirs = loaded(parcel)["mine"]
+    others = [workers.share(np.full(5, -1)) for _ in range(100)]
+    assert theirs.tolist() == [0, 1, 2, 3, 4]
+    assert num_pieces() <= before + 1
+    del others, parcel
+    assert first.tolist() == [0, 1, 2]
+    del first
+    assert num_pieces() <= before + 1
+    assert theirs.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_fork_writes_into_memory_of_its_own() -> None:
+    mine = workers.share(np.zeros(3))
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        try:
+            theirs = workers.share(np.ones(3))
+            os.write(write, bytes([share.find(theirs).piece is share.find(mine).piece]))  # type: ignore[union-attr]
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    later = workers.share(np.full(3, 2.0))
+    assert os.read(read, 1) == b"\0"
+    os.close(read)
+    os.close(write)
+    assert later.tolist() == [2, 2, 2]
+    assert mine.tolist() == [0, 0, 0]
+
+
+def test_what_lies_beside_is_not_shared() -> None:
+    """Found are the pieces that are there, in whatever order they came and went."""
+    arrays = [workers.share(np.zeros(LARGE)) for _ in range(20)]
+    del arrays[::2]
+    gc.collect()
+    for array in arrays:
+        assert share.find(array) is not None
+        assert share.find(np.lib.stride_tricks.as_strided(array, (array.size + 600,), writeable=False)) is None
+    assert share.find(np.zeros(LARGE)) is None
+
+
+def test_read_only_and_empty_arrays() -> None:
+    given = np.arange(5)
+    given.flags.writeable = False
+    assert workers.share(given).flags.writeable
+    empty = workers.share(np.zeros((0, 3)))
+    assert loaded(Parcel(Pickled([empty, empty.T])))[1].shape == (3, 0)
+
+
+def test_a_masked_array_is_not_shared_without_its_mask() -> None:
+    with pytest.raises(TypeError, match=r"share array.data and array.mask"):
+        workers.share(np.ma.MaskedArray([1, 2], [True, False]))
 
 
 def test_two_parcels_share_one_copy() -> None:

@@ -30,7 +30,10 @@ class Task:
         self.pairs = tuple((number, str(number)) for number in range(MANY))
         self.array = np.zeros(100_000)
         self.sparse = np.zeros((1000, 200))[:, ::2]
+        self.masked = np.ma.MaskedArray(np.zeros((1000, 200)), np.zeros((1000, 200), bool))[:, ::2]
         self.shared = workers.share(np.zeros(100_000))
+        self.few = workers.share(np.zeros((3, 4)))
+        self.row = self.few[1]
         self.objects = np.array([f"object {number}" for number in range(MANY)], object)
 
 
@@ -54,6 +57,9 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], bool, bool]] = {  # (change, seen
     "within a sparse array": (lambda task: task.sparse.__setitem__((5, 5), 1.0), False, True),
     "within a shared array": (lambda task: task.shared.__setitem__(5, 1.0), False, False),
     "another shared array": (lambda task: setattr(task, "shared", workers.share(np.ones(100_000))), True, True),
+    "within a small shared array": (lambda task: task.few.__setitem__((1, 1), 1.0), False, False),
+    "another row of a shared array": (lambda task: setattr(task, "row", task.few[2]), True, True),
+    "another view of the same row": (lambda task: setattr(task, "row", task.few[1]), False, False),
     "an object in an array": (lambda task: task.objects.__setitem__(5, "else"), True, True),
 }
 
@@ -65,7 +71,7 @@ def test_what_is_seen(change: str, is_exact: bool) -> None:
     task, watch = Task(), Watch()
     del task.source
     if is_exact and "array" not in change:  # whose bytes are always to be compared where there are hooks
-        del task.array, task.sparse
+        del task.array, task.sparse, task.masked
     assert watch.has_changed(task, is_exact)
     watch.commit()
     for _ in range(2):

@@ -72,6 +72,11 @@ class Driver:
         if self._publisher is not None:
             self._publisher.begin(length, is_open)
 
+    def revoke(self) -> None:
+        """Forget what was computed ahead, and the pass that was read: another one is about to begin."""
+        self._ahead = None
+        self._schedule.revoke()
+
     def cut(self) -> int:
         """Send no more of the pass being read. Returns: how many of its outcomes will come, or have."""
         self._ahead = None

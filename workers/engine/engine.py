@@ -116,6 +116,10 @@ class Engine:
         self.order(lambda: self._driver.begin(outcomes, epoch, length, is_open, order, ahead, parcel, first))
         return Reading(self, outcomes, first)
 
+    def revoke(self) -> None:
+        """Forget what was computed ahead: it is out of date. To be followed by :meth:`begin`."""
+        self.order(self._driver.revoke, at_once=False)
+
     def resize(self, nb_workers: int) -> None:
         """Have so many workers from now on, at least 1, also where they had been ended for want of work. Returns at
         once."""

@@ -70,7 +70,6 @@ class Task:
         functions: one for each SequenceMap of the chain; none: the batches as they are.
         seed: what all random draws depend on.
         as_items: for each function, whether the items of a list that it returns are delivered one by one. None: of all.
-        num_changes: how often was said that something in it had changed.
         worker_init_fn: called with the worker's number in each worker, before its first job.
     """
 
@@ -80,14 +79,12 @@ class Task:
         functions: tuple[Callable[[Any], Any], ...],
         seed: int,
         as_items: Any = None,
-        num_changes: int = 0,
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
         self.source = source
         self.functions = functions
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
-        self.num_changes = num_changes
         self.worker_init_fn = worker_init_fn
         self._knows_items = isinstance(source, JobSource)
 

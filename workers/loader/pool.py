@@ -85,6 +85,8 @@ class Pool:
         self._kept_back = KeptBack()
         self._num_passes = 0
         self._sent_in = 0  # the pass in which the workers got what they work on
+        self._num_changes = self._num_changes_now = 0  # how often changed() was called until then, and until now
+        self._has_changed_there = False  # shared arrays have changed in place, which the workers are not yet sent
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
@@ -127,6 +129,7 @@ class Pool:
         options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
             publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
+            self._num_changes = self._num_changes_now = of._count_changes()
             engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
@@ -174,26 +177,30 @@ class Pool:
         of = self._of()
         if of is None or self._sent_in == self._num_passes:
             return None
-        return self._changes(of._task(), of._has_hooks())
+        return self._changes(of)
 
     # -- what they work on
 
-    def _changes(self, task: Task, has_hooks: bool) -> Parcel | None:
+    def _changes(self, of: Mapped) -> Parcel | None:
         """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
-
-        Args:
-            has_hooks: whether things may have changed in place, as hooks do it.
-        """
-        if self._parcel is None:  # jobs run on the user's own objects
+        What was computed ahead is forgotten if the user says that it is out of date."""
+        if self._parcel is None:  # jobs run on the user's own objects, and none ahead
             return None
-        start_s = time.monotonic()
-        if not self._watch.has_changed(task, has_hooks, self._kept_back.states()):
-            return self._parcel if has_hooks and self._has_changed_in_place() else None
+        task, has_hooks, start_s = of._task(), of._has_hooks(), time.monotonic()
+        self._num_changes_now = of._count_changes()
+        is_said = self._num_changes_now != self._num_changes
+        if is_said and self._workers is not None:
+            self._workers.revoke()
+        has_changed_there = (has_hooks or is_said) and self._has_changed_in_place()
+        may_have_changed = self._watch.has_changed(task, has_hooks, self._kept_back.states())
+        if not (may_have_changed or is_said):
+            return self._parcel if has_changed_there else None
         pickled = self._kept_back.pickled(task, "the sequence", self._parcel)
         is_same, same = self._parcel.compare(pickled)
         if is_same:
-            self._watch.tell_if_long(task, time.monotonic() - start_s)
-            return None
+            if not is_said:
+                self._watch.tell_if_long(task, time.monotonic() - start_s)
+            return self._parcel if has_changed_there else None
         changed = "the sequence had changed, and was sent to the workers again"
         self._why = f"{self._why}; {changed}" if self._why else changed
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
@@ -202,12 +209,16 @@ class Pool:
 
     def _has_changed_in_place(self) -> bool:
         """Whether shared arrays have, which workers on other machines do not see."""
-        executor: Any = None if self._workers is None else self._workers.executor
-        return self.kind == "ray" and bool(executor.has_changed_in_place())
+        if self.kind != "ray" or self._workers is None:
+            return False
+        executor: Any = self._workers.executor
+        self._has_changed_there |= executor.has_changed_in_place()  # it says so once
+        return self._has_changed_there
 
     def sent(self, parcel: Parcel | None) -> None:
         """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
+        self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
 
     # -- passes
@@ -226,7 +237,7 @@ class Pool:
         epoch, parcel = clock.epoch, None
         is_auto = isinstance(engine, AutoEngine)  # which asks for what has changed, if there are workers
         if not is_auto:
-            parcel = self._changes(of._task(), of._has_hooks())
+            parcel = self._changes(of)
         if not of._is_indexed:
             source = self._source(of, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
@@ -241,6 +252,7 @@ class Pool:
         ahead: Ahead | None = None
         if (
             self._looks_ahead
+            and not of._has_hooks()  # what they write to, a file say, is not known: they run first
             and self._settings.executor != "thread"  # jobs run on the user's own object, which is at one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):

@@ -28,8 +28,8 @@ from workers.errors import PlatformError, integrity_error
 _HEADER = struct.Struct("<IB")
 _IDENTITY = struct.Struct("<Q")  # of a descriptor
 _READ_NBYTES = 1 << 18
-_MAX_DESCRIPTORS = 250  # the kernel takes 253 at a time
-_ANCILLARY_NBYTES = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+MAX_DESCRIPTORS = 250  # the kernel takes 253 at a time
+_ANCILLARY_NBYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 #: What the kernel refuses for the moment: more descriptors in flight than a user may have open, or no memory left.
 _REFUSALS = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})

@@ -6,13 +6,13 @@ end of a file that was shortened later is killed by SIGBUS; :func:`shortened` th
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.batch import share
 from workers.batch.shared_memory import address_of
 
 
@@ -28,12 +28,16 @@ class Reopened(NamedTuple):
 
     path: str
     dtype: Any
-    offset: int
+    offset: int  # of the first byte of the array in the file
     shape: tuple[int, ...]
-    order: str
+    strides: tuple[int, ...]
 
     def file(self) -> MappedFile:
-        return MappedFile(self.path, self.offset + math.prod(self.shape) * self.dtype.itemsize)
+        return MappedFile(self.path, self.offset + self.extent()[1])
+
+    def extent(self) -> tuple[int, int]:
+        """(the first byte, seen from the first item; the number of bytes to the last one)."""
+        return share.extent(0, self.dtype.itemsize, self.shape, self.strides)
 
 
 def reopened(array: Any) -> Reopened | None:
@@ -46,11 +50,11 @@ def reopened(array: Any) -> Reopened | None:
     # A view remembers the offset of the whole file's mapping, whatever part of it the view is.
     while isinstance(base.base, np.memmap):
         base = base.base
-    if type(array) not in (np.ndarray, np.memmap) or not (array.flags.c_contiguous or array.flags.f_contiguous):
+    if type(array) not in (np.ndarray, np.memmap):
         return None
     offset = base.offset + address_of(array) - address_of(base)
-    order = "C" if array.flags.c_contiguous else "F"
-    return Reopened(os.fspath(str(base.filename)), array.dtype, offset, array.shape, order)
+    again = Reopened(os.fspath(str(base.filename)), array.dtype, offset, array.shape, array.strides)
+    return again._replace(offset=offset + again.extent()[0])
 
 
 def open_memmap(*arguments: Any) -> Any:
@@ -59,14 +63,19 @@ def open_memmap(*arguments: Any) -> Any:
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened. ValueError: it is too short. Each names it.
     """
-    path, dtype, offset, shape, order = again = Reopened(*arguments)
+    path, dtype, offset, shape, strides = again = Reopened(*arguments)
     size, wanted = os.stat(path).st_size, again.file().nbytes
     if size < wanted:
         raise ValueError(
             f"the file of a np.memmap in the Sequence is too short: {path} has {size:,} bytes now, and {wanted:,} were "
             f"mapped (shape {shape}, {dtype}, from byte {offset:,} on)"
         )
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
+    low, nbytes = again.extent()
+    mapped = np.memmap(path, np.uint8, "r", offset, (nbytes,))
+    array: Any = np.ndarray(shape, dtype, mapped, -low, strides)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        return array
+    return mapped.view(dtype).reshape(shape, order="C" if array.flags.c_contiguous else "F")
 
 
 def shortened(files: Iterable[MappedFile]) -> list[str]:

@@ -28,13 +28,14 @@ from workers.errors import NotPicklableError
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
-from . import by_value, memmap
+from . import arrays, by_value, memmap
+from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
+from .channel import MAX_DESCRIPTORS
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
-SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
 # From here on each has memory of its own, which all front-ends share; but a message takes no more than 250 descriptors.
 _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
@@ -62,15 +63,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 self.files.add(again.file())
                 return memmap.open_memmap, tuple(again)
             if isinstance(obj, np.memmap):  # private changes: they are in no file
-                obj = np.array(obj)
-            if type(obj) is np.ndarray and not (obj.flags.c_contiguous or obj.flags.f_contiguous):
-                return _part_of_shared(obj) or np.ascontiguousarray(obj).__reduce_ex__(5)
-            if type(obj) is np.recarray:
-                return _as_recarray, (np.ascontiguousarray(obj.view(np.ndarray)), obj.dtype)
-            if type(obj) is np.ma.MaskedArray:
-                return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
-            if type(obj) is np.ndarray:
-                return obj.__reduce_ex__(5)
+                obj = np.asarray(obj)
+        if (reduction := arrays.reduced(obj)) is not None:
+            return reduction
         of = place_of_global(obj)
         if of is not None:
             return getattr, of
@@ -123,24 +118,6 @@ def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
     return make, arguments, {name: value for name, value in state.items() if value is not ABSENT}, *rest
 
 
-def _as_recarray(array: Any, dtype: Any) -> Any:
-    return array.view(np.recarray).view(dtype)
-
-
-def _part_of_shared(array: Any) -> Any:
-    """How to make an array that is not dense again of the shared memory it lies in; None for other arrays."""
-    found = share.find(array)
-    if found is None:
-        return None
-    start = address_of(array) - found.piece.address
-    whole = np.frombuffer(found.piece.bytes, np.uint8)
-    return _strided, (whole, array.dtype, array.shape, array.strides, start)
-
-
-def _strided(whole: Any, dtype: Any, shape: Any, strides: Any, start: int) -> Any:
-    return np.ndarray(shape, dtype, whole, start, strides)
-
-
 class Pickled:
     """A pickled object whose large buffers are still those of the object itself."""
 
@@ -154,7 +131,7 @@ class Pickled:
 
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
-            if view.nbytes < SHARED_NBYTES:
+            if view.nbytes < SHARED_NBYTES and share.find_bytes(address_of(view), view.nbytes) is None:
                 return True
             self.buffers.append(view)
             return False
@@ -222,15 +199,22 @@ class Parcel:
         self.files = pickled.files
         self._texts = pickled.texts
         self.pieces: list[Piece] = []
+        shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
+        most = min(_MAX_OWN_PIECES, MAX_DESCRIPTORS - 1 - len({id(found.piece) for found in shared if found}))
         places: dict[int, Found] = {}  # {buffer: where it lies already}
+        others: set[int] = set()  # of the pieces there: the ids of those that are not of arrays of share()
         end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
-            found = share.find_bytes(address_of(buffer), buffer.nbytes)
+            found = shared[at]
             if found is None and before is not None and same and same[at]:
                 number, start, _ = before.table[at + 1]
-                found = Found(before.pieces[number], start)
-            if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(places) < _MAX_OWN_PIECES:
+                piece = before.pieces[number]
+                if id(piece) in others or len(others) < most:
+                    found = Found(piece, start)
+                    others.add(id(piece))
+            if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(others) < most:
                 found = Found(share.copy_of(buffer, address_of(buffer)), 0)
+                others.add(id(found.piece))
             if found is not None:
                 places[at] = found
             else:
@@ -245,6 +229,11 @@ class Parcel:
                 np.frombuffer(piece.bytes, np.uint8, buffer.nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
                 places[at] = Found(piece, start)
             self.table.append(self._part(places[at], buffer.nbytes))
+        if len(self.pieces) > MAX_DESCRIPTORS:
+            raise NotPicklableError(
+                f"the sequence holds {len(self.pieces)} pieces of shared memory, and a worker can be sent no more than "
+                f"{MAX_DESCRIPTORS}: give workers.share() a few large arrays, and hold views of them"
+            )
 
     def _part(self, found: Found, nbytes: int) -> Part:
         numbers = [number for number, piece in enumerate(self.pieces) if piece is found.piece]

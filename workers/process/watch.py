@@ -28,7 +28,8 @@ import numpy as np
 from workers.batch import share
 from workers.batch.shared_memory import address_of
 
-from .replica import SHARED_NBYTES, Pickler
+from .arrays import SHARED_NBYTES, Memory
+from .replica import Pickler
 
 logger = logging.getLogger("workers")
 
@@ -189,7 +190,7 @@ class _Looking(Pickler):
         """What stands for a large array that is not dense: to pickle it would copy it."""
         if array.nbytes < SHARED_NBYTES or array.flags.c_contiguous or array.flags.f_contiguous:
             return None
-        self.buffers.append(_Buffer(weakref.ref(array), address_of(array), array.nbytes))
+        self.buffers.append(_Buffer(weakref.ref(_owner(array)), address_of(array), array.nbytes))
         return address_of(array), array.shape, array.strides, array.dtype.str
 
 
@@ -197,11 +198,15 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
     view = buffer.raw()
     if view.nbytes < SHARED_NBYTES:
         return True
-    owner: Any = view.obj
-    while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
-        owner = owner.base
-    buffers.append(_Buffer(weakref.ref(owner), address_of(view), view.nbytes))
+    buffers.append(_Buffer(weakref.ref(_owner(view.obj)), address_of(view), view.nbytes))
     return False
+
+
+def _owner(array: Any) -> Any:
+    """The array that has the memory of ``array``, which may be a view that was made just now."""
+    while isinstance(array, (np.ndarray, Memory)) and isinstance(array.base, (np.ndarray, Memory)):
+        array = array.base
+    return array
 
 
 def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:

@@ -183,7 +183,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def _task(self) -> Task:
         """What workers do for it."""
         source, functions, as_items = self._jobs()
-        return Task(source, functions, self.seed, as_items, self._count_changes())
+        return Task(source, functions, self.seed, as_items)
 
     @property
     def _generators(self) -> Generators:
@@ -256,18 +256,19 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     # -- the end
 
     def changed(self) -> None:
-        """Say that something in it has changed which is not seen by itself: the workers get it for the next epoch.
+        """Say that something has changed which is not seen by itself: all jobs of the next epoch will see it.
 
         Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
         containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
-        written into a large array, and what changes within the items of a large container.
+        written into a large array, what changes within the items of a large container, and that a shared array, a
+        memmap or a file which jobs read holds something else than when the next epoch's first batches were computed
+        ahead. Workers keep what they hold, unless what they were sent has changed.
         """
-        self.__dict__["_num_changes"] = self.__dict__.get("_num_changes", 0) + 1
+        self._clock.num_changes += 1
 
     def _count_changes(self) -> int:
         """How often :meth:`changed` was called in the chain up to here."""
-        count: int = self.__dict__.get("_num_changes", 0)
-        return count
+        return self._clock.num_changes
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""

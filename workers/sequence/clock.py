@@ -39,6 +39,7 @@ class Clock:
         self.version = 0  # how often the epoch was set, or a state loaded
         self.is_closed = False
         self.is_fitted = False  # model.fit has read of this epoch
+        self.num_changes = 0  # how often changed() was called
         self.bars: weakref.WeakSet[Any] = weakref.WeakSet()  # that show how a pass goes
         self.owner: Callable[[], Any] | None = None  # the sequence that it is of, held weakly
         self._announced = -1  # the last epoch for which on_epoch_begin was called

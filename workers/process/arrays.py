@@ -1,0 +1,202 @@
+"""Arrays on their way to the workers, and tensors of PyTorch: references to memory where that can be, not copies.
+
+- What lies in shared memory (see ``workers.batch.share``) goes as the piece of memory and the place in it, whatever its
+  size and its layout: the workers see what is written there.
+- Other arrays go as their bytes, large ones out of band, with their own strides: these decide in which order numpy
+  adds, and so the last bits of a sum. If the bytes lie far apart (``a[::10]``), they are copied with smaller gaps at
+  the same places.
+- A subclass of ``ndarray`` goes as a view of a plain array, and a masked array as two arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import math
+import pickle
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+from workers.batch import share
+from workers.batch.share import Piece
+from workers.batch.shared_memory import address_of
+from workers.batch.tree import ALIGNMENT
+
+SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
+_MAX_SPREAD = 2  # the bytes that an array lies in may be so many times its own, to be sent as they are
+_REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
+
+
+class Memory:
+    """The ``nbytes`` at ``address``, as numpy takes them; they are those of ``base``."""
+
+    def __init__(self, base: Any, address: int, nbytes: int) -> None:
+        self.base = base
+        self.__array_interface__ = {"data": (address, True), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+
+def reduced(obj: Any) -> Any:
+    """How to make ``obj`` again in a worker, as ``__reduce__`` returns it; None: as its class says."""
+    if isinstance(obj, np.ndarray):
+        return None if obj.dtype.hasobject else _reduced_array(obj)
+    if isinstance(obj, np.void):
+        return None if obj.dtype.hasobject or not obj.nbytes else _reduced_row(obj)
+    if isinstance(obj, Piece):
+        return _memory_of, (pickle.PickleBuffer(obj.bytes),)
+    cls = getattr(sys.modules.get("torch"), "Tensor", None)
+    if cls is not None and issubclass(type(obj), cls):
+        return _reduced_tensor(obj, cls)
+    return None
+
+
+def _reduced_row(row: Any) -> Any:
+    """How to make a row of a structured array again, which is a view of it, if that is shared."""
+    found = share.find_bytes(int(row.__array_interface__["data"][0]), row.nbytes)
+    return None if found is None else (_row, (found.piece, row.dtype, found.start))
+
+
+def _reduced_array(array: Any) -> Any:
+    kind = type(array)
+    if kind is np.ma.MaskedArray:
+        mask = None if array._mask is np.ma.nomask else array._mask
+        return _masked, (array.data, mask, array._fill_value, array.hardmask)
+    found, flags = share.find(array), array.flags
+    is_dense = (flags.c_contiguous or flags.f_contiguous) and flags.aligned
+    if found is None and is_dense and array.nbytes < SHARED_NBYTES:
+        return None
+    if kind is not np.ndarray:
+        has_own = any(getattr(kind, name, None) is not getattr(np.ndarray, name, None) for name in _REDUCERS)
+        if found is None and has_own:
+            return None
+        attributes = dict(vars(array)) if has_own else {}
+        return _of_class, (array.view(np.ndarray), kind, array.dtype, attributes)
+    if found is not None:
+        start = found.start + _offset(array)
+        return _strided, (found.piece, array.dtype, array.shape, array.strides, start, False)
+    return array.__reduce_ex__(5) if is_dense else _reduced_strided(array)
+
+
+def _extent(array: Any) -> tuple[int, int]:
+    return share.extent(address_of(array), array.itemsize, array.shape, array.strides)
+
+
+def _offset(array: Any) -> int:
+    """How far its first item is from the first of its bytes in memory."""
+    return address_of(array) - _extent(array)[0]
+
+
+def _reduced_strided(array: Any) -> Any:
+    """How to make an array that is not dense, or not aligned, again with its own strides."""
+    is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
+    own_nbytes = array.itemsize * math.prod(_lengths(array))
+    if _extent(array)[1] > _MAX_SPREAD * own_nbytes:
+        array, before = _packed(array), 1
+    low, nbytes = _extent(array)
+    memory: Any = ctypes.string_at(low, nbytes) if nbytes < SHARED_NBYTES else np.asarray(Memory(array, low, nbytes))
+    start = address_of(array) - low
+    if not is_aligned:  # nor must it be in the worker: numpy reads it in another way
+        before = (before - start) % ALIGNMENT
+        memory, start = np.concatenate([np.zeros(before, np.uint8), np.frombuffer(memory, np.uint8)]), before + start
+    elif nbytes < SHARED_NBYTES:
+        memory = bytearray(memory)
+    return _strided, (memory, array.dtype, array.shape, array.strides, start, is_writable)
+
+
+def _lengths(array: Any) -> list[int]:
+    """Of the axes along which there are different items."""
+    return [length for length, step in zip(array.shape, array.strides, strict=True) if step]
+
+
+def _packed(array: Any) -> Any:
+    """A copy with the axes in the same order in memory, and gaps in the same places, each as small as can be."""
+    strides, spread, packed_spread = list(array.strides), array.itemsize, array.itemsize
+    for axis in sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis])):
+        length, step = array.shape[axis], abs(array.strides[axis])
+        if step and length > 1:
+            if step < spread:  # items overlap
+                return np.ascontiguousarray(array)
+            packed_step = packed_spread + (array.itemsize if step > spread else 0)
+            strides[axis] = packed_step if array.strides[axis] > 0 else -packed_step
+            spread = step * length
+            packed_spread = packed_step * length
+        else:
+            strides[axis] = 0
+    low, nbytes = share.extent(0, array.itemsize, array.shape, tuple(strides))
+    packed: Any = np.ndarray(array.shape, array.dtype, np.zeros(nbytes, np.uint8), -low, strides)
+    packed[...] = array
+    return packed
+
+
+def _reduced_tensor(tensor: Any, cls: Any) -> Any:
+    """How to make a tensor over shared memory again; None: it is another one, or as its class says."""
+    kind = type(tensor)
+    if kind.__reduce_ex__ is not cls.__reduce_ex__:
+        return None
+    if tensor.device.type != "cpu" or "strided" not in str(tensor.layout) or not tensor.numel():
+        return None
+    if tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or not tensor.is_leaf:
+        return None
+    itemsize, shape = tensor.element_size(), tuple(tensor.shape)
+    strides = tuple(step * itemsize for step in tensor.stride())
+    found = share.find_bytes(*share.extent(tensor.data_ptr(), itemsize, shape, strides))
+    if found is None:
+        return None
+    layout = found.piece, found.start, tensor.dtype, shape, tensor.stride()
+    return _tensor, (kind, *layout, tensor.requires_grad, dict(vars(tensor)))
+
+
+# -- in a worker
+
+
+def _memory_of(buffer: Any) -> Any:
+    return buffer
+
+
+def _strided(memory: Any, dtype: Any, shape: Any, strides: Any, start: int, is_writable: bool) -> Any:
+    array: Any = np.ndarray(shape, dtype, memory, start, strides)
+    if not is_writable:
+        array.flags.writeable = False
+    return array
+
+
+def _of_class(array: Any, kind: Any, dtype: Any, attributes: dict[str, Any]) -> Any:
+    view = array.view(kind)
+    if issubclass(kind, np.recarray):
+        view = view.view(dtype)
+    if attributes:
+        view.__dict__.update(attributes)
+    return view
+
+
+def _masked(data: Any, mask: Any, fill_value: Any, is_hard: bool) -> Any:
+    mask = np.ma.nomask if mask is None else mask
+    array: Any = np.ma.MaskedArray(data, mask, copy=False, subok=True, hard_mask=is_hard)
+    array._fill_value = fill_value
+    return array
+
+
+def _row(memory: Any, dtype: Any, start: int) -> Any:
+    return np.ndarray((), dtype, memory, start)[()]
+
+
+def _tensor(
+    kind: Any,
+    memory: Any,
+    start: int,
+    dtype: Any,
+    shape: Any,
+    strides: Any,
+    requires_grad: bool,
+    attributes: dict[str, Any],
+) -> Any:
+    torch = importlib.import_module("torch")
+    num_items = 1 + sum(step * (length - 1) for step, length in zip(strides, shape, strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is read-only
+        items = torch.frombuffer(memory, dtype=dtype, count=num_items, offset=start)
+    tensor = items.as_strided(shape, strides).as_subclass(kind)
+    vars(tensor).update(attributes)
+    return tensor.requires_grad_(requires_grad)
