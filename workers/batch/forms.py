@@ -66,8 +66,6 @@ class _Dict(Form):
         return [dict.__getitem__(tree, key) for key in keys]
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        if type(tree) is dict:
-            return {}
         made: Any = copy.copy(tree)
         _check(type(made) is type(tree) and self.keys(made) == keys)
         names = getattr(tree, "__dict__", {})
@@ -138,8 +136,6 @@ class _Tuple(Form):
         return dict(names) if (names := getattr(tree, "__dict__", None)) else None
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        if kind is tuple:
-            return tuple(parts)
         try:
             made = tuple.__new__(kind, parts)
         except TypeError:  # a type of C, such as that of os.stat
@@ -178,8 +174,6 @@ class _List(Form):
         return list(_base_of(tree).__iter__(tree))
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        if type(tree) is list:
-            return []
         made: Any = copy.copy(tree)
         _check(type(made) is type(tree) and len(made) == len(keys))
         return self.filled(type(tree), keys, made, [Hole] * len(keys))

@@ -23,6 +23,10 @@ class Node(NamedTuple):
     def like(self, parts: list[Any]) -> Any:
         """One of the same type with other parts. Where its class refuses them: a plain dict, tuple or list."""
         form, kind = self.form, type(self.tree)
+        if kind is dict:
+            return dict(zip(self.keys, parts, strict=True))
+        if kind is tuple or kind is list:
+            return kind(parts)
         try:
             return form.filled(kind, self.keys, form.shell(self.tree, self.keys), parts)
         except MemoryError:
@@ -42,11 +46,17 @@ class Node(NamedTuple):
         Raises:
             TypeError, ValueError: one of ``trees`` has other parts; says so of ``name``.
         """
+        kind = type(self.tree)
+        are_alike = set(map(type, trees)) == {kind}
         if self.form.is_list or isinstance(self.tree, tuple):
-            other = next((tree for tree in trees if isinstance(tree, (Mapping, str, bytes))), None)
+            other = (
+                None if are_alike else next((tree for tree in trees if isinstance(tree, (Mapping, str, bytes))), None)
+            )
             if other is not None:
                 raise TypeError(f"{name} must be of one kind, not {short(self.tree)} and {short(other)}")
             return [list(column) for column in zip(*trees, strict=True)]
+        if kind is dict and are_alike and all(map(self.tree.keys().__eq__, map(dict.keys, trees))):
+            return [[tree[key] for tree in trees] for key in self.keys]
         rows = []
         for tree in trees:
             node = node_of(tree)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 _Masked = np.ma.MaskedArray
+_dtype_of = operator.attrgetter("dtype")
 
 
 def stacked(values: list[Any], place: str = "") -> Any:
@@ -29,8 +31,8 @@ def concatenated(values: list[Any], place: str = "") -> Any:
 
 
 def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Callable[..., Any], place: str) -> Any:
-    if not any(isinstance(value, _Masked) for value in values):
-        return combine(_of_one_dtype([np.asarray(value) for value in values], place))
+    if not any(issubclass(kind, _Masked) for kind in set(map(type, values))):
+        return combine(_of_one_dtype(list(map(np.asarray, values)), place))
     arrays = [value if isinstance(value, _Masked) else np.asarray(value) for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
     if given:  # np.ma.masked, for a value that is missing, is a float64; the others need not be
@@ -48,8 +50,7 @@ def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Ca
 
 def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     """``arrays``, cast where numpy's own choice of a dtype for all of them would change a value."""
-    first = arrays[0].dtype
-    if all(array.dtype == first for array in arrays):
+    if len(set(map(_dtype_of, arrays))) == 1:
         return arrays
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
     kinds = {dtype.kind for dtype in dtypes}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.batch.nodes import is_list, leaves, map_leaves, node_of
+from workers.batch.nodes import is_list, map_leaves, node_of
 from workers.checks import short
 
 from .combined import concatenated, stacked
@@ -18,9 +18,12 @@ def _has_axes(part: Any) -> bool:
 
 
 def _lengths(batch: Any) -> Iterator[int]:
-    for _, leaf in leaves(batch, is_list):
-        if is_list(leaf) or _has_axes(leaf):
-            yield len(leaf)
+    node = None if is_list(batch) else node_of(batch)
+    if node is not None:
+        for part in node.parts:
+            yield from _lengths(part)
+    elif is_list(batch) or _has_axes(batch):
+        yield len(batch)
 
 
 def num_samples(batch: Any) -> int:
