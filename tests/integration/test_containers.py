@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def test_what_gets_no_tensors_is_named_once(nb_workers: int, caplog: Any) -> Non
         "text": np.array(["a"]),
         "path": Path("a"),
         "number": np.float32(1),
-        "none": None,
+        "enum": Color.RED,
+        "kind": int,
         "objects": np.array([{}]),
     }
     with prefetch(list(range(4)), nb_workers, output="torch").map(
@@ -95,6 +97,22 @@ def test_samples_of_every_kind(nb_workers: int) -> None:
                 assert repr(parts(batch)) == repr(parts(expected))
 
 
+KEYS: list[Any] = [1, True, 1.0, np.int64(1), 0, False, 0.0, -0.0, "a", np.str_("a"), (1, "a"), (True, "a")]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_keys_that_are_equal_stay_as_they_are(nb_workers: int) -> None:
+    """Whichever kind has come before: in batches and samples, stacked, cut, and with tensors."""
+    wanted = [repr(key) for key in KEYS]
+    samples = [{key: np.zeros(3)} for key in KEYS for _ in range(2)]
+    with prefetch(samples, nb_workers) as batches:
+        assert [repr(*batch) for batch in batches] == [each for each in wanted for _ in range(2)]
+    with prefetch(samples, nb_workers, batch_size=2, output="torch") as of_two, of_two.rebatch(1) as of_one:
+        assert [repr(*batch) for batch in of_two] == wanted
+        assert [repr(*batch) for batch in of_one] == [each for each in wanted for _ in range(2)]
+        assert [repr(*batch) for batch in of_two.to_device("cpu")] == wanted
+
+
 @pytest.mark.parametrize("nb_workers", [0, 2])
 def test_masks_and_large_numbers_of_samples(nb_workers: int) -> None:
     samples = [{"m": np.ma.masked_array([at, 1], [at == 1, False]), "id": 2**63 if at == 1 else at} for at in range(4)]
@@ -108,6 +126,10 @@ def test_masks_and_large_numbers_of_samples(nb_workers: int) -> None:
         pytest.raises(TypeError, match=r"samples\['id'\] are of int64 and uint64"),
     ):
         next(iter(batches))
+
+
+class Color(enum.Enum):
+    RED = 1
 
 
 class Kept(Sequence):

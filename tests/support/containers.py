@@ -168,6 +168,12 @@ class FrozenAttrs:
     y: Any
 
 
+@attr.s(auto_attribs=True, frozen=True, cache_hash=True)
+class HashedAttrs:
+    x: Any
+    y: Any
+
+
 @attr.s(auto_attribs=True)
 class OldAttrs:
     x: Any
@@ -230,6 +236,7 @@ MAKE: dict[str, Callable[[Any, Any], Any]] = {
     "attrs": Attrs,
     "frozen attrs": FrozenAttrs,
     "old attrs": OldAttrs,
+    "old frozen attrs": HashedAttrs,
     "slots": Slotted,
 }
 

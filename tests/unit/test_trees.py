@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from containers import MAKE, Folded, Items, ReadOnly, Slots, about, parts, same
+from containers import MAKE, Folded, FrozenAttrs, HashedAttrs, Items, ReadOnly, Slots, about, parts, same
 
 from workers.batch import tree
 from workers.batch.nodes import is_list, leaves, map_leaves
@@ -143,6 +143,16 @@ def test_keys_that_are_equal_stay_as_they_are() -> None:
                 for way in ways:
                     (there,) = way
                     assert (type(way), type(there), repr(there)) == (type(batch), type(key), repr(key))
+
+
+def test_a_hash_that_is_kept_does_not_travel() -> None:
+    """Those of strings are others in other processes; attrs then knows that it has to be made again."""
+    for kind in (FrozenAttrs, HashedAttrs):
+        batch = kind("a", 1)
+        hash(batch)
+        for way in (sent(batch)[0], tree.own(batch), map_leaves(lambda leaf: leaf, batch)):
+            assert way._attrs_cached_hash is None
+            assert (hash(way), way) == (hash(batch), batch)
 
 
 def test_a_shell_that_is_sent_holds_no_arrays() -> None:
@@ -351,7 +361,7 @@ def test_what_is_written_into_is_the_loops_own() -> None:
 
 def test_what_cannot_be_changed_or_copied_is_not() -> None:
     key, locked, kept = object(), Locked(), [1]
-    batch: Any = {key: (i for i in range(2)), "n": np.float32(1), "t": int, "f": len, "locked": locked}
+    batch: Any = {key: (i for i in range(2)), "n": np.float32(1), "t": int, "f": len, "locked": locked, "path": Path()}
     got = tree.own(batch)
     assert all(got[name] is batch[name] for name in batch)
     assert next(iter(got)) is key

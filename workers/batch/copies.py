@@ -19,32 +19,31 @@ import numpy as np
 SCALARS: frozenset[type] = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _NUMBERS = {each for each in np.sctypeDict.values() if not issubclass(each, (np.void, np.object_))}
 _NEVER_WRITTEN: frozenset[type] = SCALARS | _NUMBERS
+#: Their attributes do not count: one enum, class, function or module is the same everywhere.
+_ONE_ANYWHERE: tuple[type, ...] = (enum.Enum, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 _IMMUTABLE: tuple[type, ...] = (
     *SCALARS,
     np.generic,
     np.dtype,
     range,
+    slice,
+    frozenset,
     dt.date,
     dt.time,
     dt.timedelta,
     dt.tzinfo,
     decimal.Decimal,
     fractions.Fraction,
-    enum.Enum,
     pathlib.PurePath,
     re.Pattern,
     uuid.UUID,
-    type,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.ModuleType,
 )
 
 
 def is_immutable(leaf: Any) -> bool:
     """Whether writing into a batch can never change ``leaf``. A subclass with attributes of its own can be changed."""
     kind = type(leaf)
-    if kind in _NEVER_WRITTEN:
+    if kind in _NEVER_WRITTEN or isinstance(leaf, _ONE_ANYWHERE):
         return True
     return isinstance(leaf, _IMMUTABLE) and not isinstance(leaf, np.void) and not (kind.__dictoffset__ and vars(leaf))
 
