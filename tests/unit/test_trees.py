@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,59 @@ class Changing(dict):  # type: ignore[type-arg]
 
     def __copy__(self) -> Any:
         return Changing({**self, "more": 1})
+
+
+class Checked(dict):  # type: ignore[type-arg]
+    """It takes nothing but arrays and numbers, also from pickle."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value + 0)
+
+
+class Checking(list):  # type: ignore[type-arg]
+    def append(self, value: Any) -> None:
+        super().append(value + 0)
+
+    def extend(self, values: Any) -> None:
+        for value in values:
+            self.append(value)
+
+
+class ByAttribute(dict):  # type: ignore[type-arg]
+    """It answers for attributes that it does not have with a KeyError, as many such classes do."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_classes_that_work_on_their_items() -> None:
+    """What pickle would give them in the place of arrays they refuse: they are pickled whole, and keep their type."""
+    for batch in (Checked(x=np.zeros(2), y=1), Checking([np.zeros(2), 1]), time.localtime(0)):
+        for _ in range(2):
+            got, num_arrays = sent(batch)
+            assert (type(got), repr(got), num_arrays) == (type(batch), repr(batch), 0)
+            owned = tree.own(batch)
+            assert (type(owned), repr(owned)) == (type(batch), repr(batch))
+    assert sent(time.localtime(0))[0].tm_zone == time.localtime(0).tm_zone
+    checked = Checked(x=np.zeros(2), y=1)
+    tree.own(checked)["x"][:] = 9
+    assert checked["x"].tolist() == [0, 0]
+    assert type(stack([checked, checked])) is Checked
+
+
+def test_classes_that_answer_for_every_attribute() -> None:
+    batch = ByAttribute(x=np.zeros(2), y=[1])
+    for way in (sent(batch)[0], tree.own(batch), map_leaves(lambda leaf: leaf, batch), cut(batch, 0, 2)):
+        assert (type(way), repr(way)) == (ByAttribute, repr(batch))
+    assert repr(stack([batch, batch])) == repr({"x": np.zeros((2, 2)), "y": [np.array([1, 1])]})
+
+
+def test_sequences_of_c() -> None:
+    found = torch.max(torch.arange(6).reshape(2, 3), 1)
+    got, num_arrays = sent(found)
+    assert (type(got), num_arrays) == (type(found), 2)
+    assert [part.tolist() for part in got] == [[2, 5], [2, 2]]
+    got, num_arrays = sent(torch.Size([2, 3]))
+    assert (type(got), list(got), num_arrays) == (torch.Size, [2, 3], 0)
 
 
 @pytest.mark.parametrize(

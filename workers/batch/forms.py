@@ -10,11 +10,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import pickle
 import types
+import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import MutableMapping
 from typing import Any
+
+from .pickling import pickled_by_value
 
 _CACHED_HASH = "_attrs_cached_hash"
 _FRAMEWORKS = ("tensorflow", "torch", "jax", "jaxlib")
@@ -68,7 +72,7 @@ class _Dict(Form):
     def shell(self, tree: Any, keys: list[Any]) -> Any:
         made: Any = copy.copy(tree)
         _check(type(made) is type(tree) and self.keys(made) == keys)
-        names = getattr(tree, "__dict__", {})
+        names = _attributes(tree)
         # Items that are attributes as well, by the same name, stay so.
         twice = [name for name in names if dict.__contains__(tree, name) and names[name] is dict.get(tree, name)]
         for key in keys:
@@ -80,7 +84,7 @@ class _Dict(Form):
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
         for key, part in zip(keys, parts, strict=True):
             dict.__setitem__(shell, key, part)
-        names = getattr(shell, "__dict__", {})
+        names = _attributes(shell)
         for name in [name for name, value in names.items() if value is Hole]:
             names[name] = dict.__getitem__(shell, name)
         return shell
@@ -133,7 +137,7 @@ class _Tuple(Form):
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
         self.filled(type(tree), keys, None, self.parts(tree, keys))  # raises where a leaf is what it must be
-        return dict(names) if (names := getattr(tree, "__dict__", None)) else None
+        return dict(_attributes(tree)) or None
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
         try:
@@ -196,14 +200,14 @@ class _Fields(Form):
 
     def keys(self, tree: Any) -> list[Any]:
         kind: Any = type(tree)
-        names = list(getattr(tree, "__dict__", ()))
+        names = list(_attributes(tree))
         _check(all(type(name) is str for name in names))
         names += [name for name, slot in slots_of(kind).items() if _is_set(slot, tree)]
         return [name for name in names if name != _CACHED_HASH]
 
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
         kind: Any = type(tree)
-        names, slots = getattr(tree, "__dict__", {}), slots_of(kind)
+        names, slots = _attributes(tree), slots_of(kind)
         return [names[key] if key in names else slots[key].__get__(tree) for key in keys]
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
@@ -233,6 +237,8 @@ def form_of(kind: Any) -> int | None:
     if issubclass(kind, dict):
         return None if of_framework else _DICT
     if issubclass(kind, tuple):
+        if getattr(kind, "n_fields", 0) != getattr(kind, "n_sequence_fields", 0):  # time.struct_time holds more than 9
+            return None
         return _NAMED if hasattr(kind, "_fields") and hasattr(kind, "_make") else _TUPLE
     if issubclass(kind, (list, UserList, deque)):
         return None if of_framework else _LIST
@@ -277,6 +283,28 @@ def slots_of(kind: Any) -> dict[str, Any]:
         for name, slot in vars(each).items()
         if isinstance(slot, types.MemberDescriptorType)
     }
+
+
+def _attributes(tree: Any) -> dict[Any, Any]:
+    """Its ``__dict__``. Not by ``getattr``, which a class may answer with an item, or with a KeyError."""
+    return tree.__dict__ if type(tree).__dictoffset__ else {}
+
+
+_survives: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def survives(form: Form, shell: Any) -> bool:
+    """Whether a shell arrives as it was sent: a class may refuse a Hole, or work on it. Asked once for each class."""
+    kind = type(shell)
+    if kind not in _survives:
+        try:
+            arrived = pickle.loads(pickled_by_value(shell))
+            keys = form.keys(shell)
+            parts = form.parts(arrived, form.keys(arrived))
+            _survives[kind] = type(arrived) is kind and form.keys(arrived) == keys and all(p is Hole for p in parts)
+        except Exception:
+            _survives[kind] = False
+    return _survives[kind]
 
 
 def _is_set(slot: Any, tree: Any) -> bool:

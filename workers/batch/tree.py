@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .copies import SCALARS, copies_of
-from .forms import FORMS, Form, form_of, is_of_framework
+from .forms import FORMS, Form, form_of, is_of_framework, survives
 from .nodes import leaves
 from .pickling import pickled_by_value
 from .to_numpy import NoArrayError, to_numpy
@@ -136,8 +136,11 @@ def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | N
     """(the names of its fields, its shell, its parts); None: it cannot be made again, so it is a leaf."""
     try:
         keys = form.keys(tree)
+        shell = form.shell(tree, keys)
+        if type(shell) is type(tree) and not survives(form, shell):
+            return None
         # The keys of a mapping travel in its shell: equal ones may differ, and what is in a spec must not.
-        return () if form.has_shell else tuple(keys), form.shell(tree, keys), form.parts(tree, keys)
+        return () if form.has_shell else tuple(keys), shell, form.parts(tree, keys)
     except MemoryError:
         raise
     except Exception:
