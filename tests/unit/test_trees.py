@@ -22,6 +22,7 @@ from workers.batch import tree
 from workers.batch.nodes import is_list, leaves, map_leaves
 from workers.batch.pickling import pickled_by_value
 from workers.figures.pictures.images import leaves_of
+from workers.for_keras import adapter
 from workers.sequence.batched import stack, unstack
 from workers.sequence.pieces import cut, join, length_of_first, num_samples
 
@@ -118,6 +119,13 @@ def test_cut_and_joined(make: Any) -> None:
     assert same(join([cut(batch, 0, 2), cut(batch, 2, 3), cut(batch, 3, 5)]), batch)
     with pytest.raises(ValueError, match="must be of one length"):
         num_samples(make(np.arange(3), np.arange(4)))
+
+
+@KINDS
+def test_what_keras_takes_for_a_batch(make: Any) -> None:
+    """A list of them, returned by a function, is no batch."""
+    batch = make(np.zeros(2), 1)
+    assert adapter._is_batch(batch) is not is_list(batch)
 
 
 @KINDS

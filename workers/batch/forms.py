@@ -20,6 +20,7 @@ from typing import Any
 
 from .pickling import pickled_by_value
 
+_OF_TEXT = frozenset({str})
 _CACHED_HASH = "_attrs_cached_hash"
 _FRAMEWORKS = ("tensorflow", "torch", "jax", "jaxlib")
 
@@ -201,9 +202,10 @@ class _Fields(Form):
     def keys(self, tree: Any) -> list[Any]:
         kind: Any = type(tree)
         names = list(_attributes(tree))
-        _check(all(type(name) is str for name in names))
-        names += [name for name, slot in slots_of(kind).items() if _is_set(slot, tree)]
-        return [name for name in names if name != _CACHED_HASH]
+        _check(_OF_TEXT.issuperset(map(type, names)))
+        if slots := slots_of(kind):
+            names += [name for name, slot in slots.items() if _is_set(slot, tree)]
+        return [name for name in names if name != _CACHED_HASH] if _CACHED_HASH in names else names
 
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
         kind: Any = type(tree)
@@ -211,12 +213,15 @@ class _Fields(Form):
         return [names[key] if key in names else slots[key].__get__(tree) for key in keys]
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        made, slots = object.__new__(kind), slots_of(kind)  # not by __init__: it may want other arguments
-        for key, part in zip(keys, parts, strict=True):
-            if key in slots:
-                slots[key].__set__(made, part)
-            else:
-                made.__dict__[key] = part
+        made = object.__new__(kind)  # not by __init__: it may want other arguments
+        if slots := slots_of(kind):
+            for key, part in zip(keys, parts, strict=True):
+                if key in slots:
+                    slots[key].__set__(made, part)
+                else:
+                    made.__dict__[key] = part
+        else:
+            made.__dict__.update(zip(keys, parts, strict=True))
         if _caches_hash(kind):
             object.__setattr__(made, _CACHED_HASH, None)
         return made
