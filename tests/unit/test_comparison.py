@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import UserDict, deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,9 @@ SAME = [
     Plain(np.ones(2)),
     Pair(1, np.ones(2)),
     Slotted(1),
+    Slotted(np.ones(2)),
+    UserDict(x=np.ones(2)),
+    deque([np.ones(2)]),
     NoTruth(),
     float("nan"),
     {1, 2},
@@ -82,9 +86,13 @@ def test_a_copy_is_the_same(value: Any) -> None:
         (1, 1.0, "batch is a int where"),
         (0.0, -0.0, "batch is 0.0 where"),
         ("a", "b", "batch is 'a'"),
-        (Data(1), Data(2), "batch is"),
-        (Plain(np.ones(1)), Plain(np.zeros(1)), "batch['x'][0] is"),
-        (Pair(1, 2), Pair(1, 3), "batch[1] is 2"),
+        (Data(1), Data(2), "batch.x is 1"),
+        (Plain(np.ones(1)), Plain(np.zeros(1)), "batch.x[0] is"),
+        (Pair(1, 2), Pair(1, 3), "batch.y is 2"),
+        (Slotted(np.ones(2)), Slotted(np.zeros(2)), "batch.x[0] is"),
+        (UserDict(x=np.ones(2)), UserDict(x=np.zeros(2)), "batch['x'][0] is"),
+        (deque([1, np.ones(2)]), deque([1, np.zeros(2)]), "batch[1][0] is"),
+        ({1: 2}, {True: 2}, "batch is keys [1]"),
         (np.ma.masked_array([1, 2], [False, True]), np.ma.masked_array([1, 2], [True, True]), "batch.mask[0] is"),
         (np.ma.masked_array([1, 2], [False, True]), np.ma.masked_array([0, 2], [False, True]), "batch.data[0] is"),
         (np.array([1, "a"], object), np.array([1, "b"], object), "batch[1] is 'a'"),

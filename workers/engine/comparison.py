@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.batch.nodes import node_of
 from workers.batch.tree import dumps
 from workers.checks import short
 
@@ -33,18 +34,15 @@ def _differences(mine: Any, theirs: Any, path: str) -> Iterator[str]:
         yield from _of_arrays(np.ma.getmaskarray(mine), np.ma.getmaskarray(theirs), f"{path}.mask")
     elif isinstance(mine, np.ndarray):
         yield from _of_arrays(mine, theirs, path)
-    elif isinstance(mine, dict):
-        if list(mine) != list(theirs):
-            yield _told(path, f"keys {short(list(mine))}", f"keys {short(list(theirs))}")
+    elif (node := node_of(mine)) is not None and (other := node_of(theirs)) is not None:
+        if len(node.keys) != len(other.keys) and not node.form.is_mapping:
+            yield _told(path, f"of length {len(node.keys)}", f"of length {len(other.keys)}")
             return
-        for key in mine:
-            yield from _differences(mine[key], theirs[key], f"{path}[{key!r}]")
-    elif isinstance(mine, (list, tuple)):
-        if len(mine) != len(theirs):
-            yield _told(path, f"of length {len(mine)}", f"of length {len(theirs)}")
+        if node.keys != other.keys or list(map(type, node.keys)) != list(map(type, other.keys)):
+            yield _told(path, f"keys {short(node.keys)}", f"keys {short(other.keys)}")
             return
-        for at, parts in enumerate(zip(mine, theirs, strict=True)):
-            yield from _differences(*parts, f"{path}[{at}]")
+        for step, part, there in zip(node.steps(), node.parts, other.parts, strict=True):
+            yield from _differences(part, there, f"{path}{step}")
     elif _has_no_equality(mine) and hasattr(mine, "__dict__"):
         yield from _differences(vars(mine), vars(theirs), path)
     elif not _are_equal(mine, theirs):
@@ -58,7 +56,7 @@ def _of_arrays(mine: Any, theirs: Any, path: str) -> Iterator[str]:
         for at in np.ndindex(mine.shape):
             yield from _differences(mine[at], theirs[at], f"{path}{list(at)}")
     elif not (_bytes(mine) == _bytes(theirs)).all():
-        at = tuple(int(each[0]) for each in np.nonzero(_differs(mine, theirs)))
+        at = tuple(map(int, np.argwhere(_differs(mine, theirs))[0]))
         yield _told(f"{path}{list(at)}" if at else path, repr(mine[at]), repr(theirs[at]))
 
 

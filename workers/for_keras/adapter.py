@@ -33,6 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from workers.batch.nodes import is_list, node_of
 from workers.errors import (
     NotPicklableError,
     PlatformError,
@@ -270,7 +271,7 @@ class Reading:
 
 
 def _is_batch(item: Any) -> bool:
-    return isinstance(item, (tuple, dict))
+    return node_of(item) is not None and not is_list(item)
 
 
 def front_of(sequence: Any) -> Any:

@@ -79,7 +79,7 @@ def prefetch(
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
         drop_last: leave out the last batch where samples are missing for it.
         collate_fn: called in the workers with the list of a batch's samples; None: arrays and numbers are stacked,
-            within tuples and dicts. Without ``batch_size``: called with each item.
+            within tuples, dicts, dataclasses and the like. Without ``batch_size``: called with each item.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.

@@ -17,10 +17,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 
 from workers.batch import share, shared_memory
+from workers.batch.pickling import Pickler as PicklerByValue
 from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
@@ -44,7 +44,7 @@ _MAX_OWN_PIECES = 100
 _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(PicklerByValue):
     """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
