@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .installed import is_installed
-from .kinds import PATHS_OF_PROCESS, Kind, kinds_loaded, of_process
+from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process
 from .traced import is_traced, python_function_of
 
 #: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
@@ -102,16 +102,24 @@ class Generators:
         kinds = kinds_loaded()
         self._of_process = of_process()
         known_ones = [each for each in zip(PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
-        for path, generator in [*_walk(self._roots(), tuple(kinds)), *known_ones]:
+        for path, generator in _without_parts([*_walk(self._roots(), tuple(kinds)), *known_ones]):
             kind = next(kinds[cls] for cls in type(generator).__mro__ if cls in kinds)
             known = self._found.get(path)
             # Once it is used in a job, its state tells no more what it was made of.
             origin = known.origin if known and known.generator is generator else kind.origin(generator)
             number = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
             if origin is not None:
-                number = numbers.setdefault((kind, origin), number)
+                number = numbers.setdefault((kind.family, origin), number)
             found[path] = _Found(generator, kind, origin, number)
         self._found = found
+
+
+def _without_parts(found: Paths) -> Paths:
+    """All but the bit generators of generators that are found too, which are seeded with these; bare ones come last."""
+    of_others = {id(bits_of(generator)) for _, generator in found}
+    bare = [each for each in found if isinstance(each[1], np.random.BitGenerator)]
+    others = [each for each in found if not isinstance(each[1], np.random.BitGenerator)]
+    return others + [each for each in bare if id(each[1]) not in of_others]
 
 
 # -- how they are found

@@ -17,26 +17,43 @@ from . import tensorflow_draws
 class Kind(NamedTuple):
     """What is done with the generators of a class."""
 
+    family: str  # generators of one family may be made of the same seed, to draw the same numbers
     seed: Callable[[Any, int], None]  # to a 62-bit number
     save: Callable[[Any], Callable[[], None]]  # returns what restores its state
     origin: Callable[[Any], Any]  # two with an equal one draw the same numbers; None: unlike all others
 
 
-def _seed_numpy(generator: Any, number: int) -> None:
-    bits = generator.bit_generator
+def _seed_bits(bits: Any, number: int) -> None:
     bits.state = type(bits)(number).state
 
 
+def _save_bits(bits: Any) -> Callable[[], None]:
+    return functools.partial(setattr, bits, "state", bits.state)
+
+
+def _bits_origin(bits: Any) -> bytes:
+    return pickle.dumps(bits.state)
+
+
+def _seed_numpy(generator: Any, number: int) -> None:
+    _seed_bits(generator.bit_generator, number)
+
+
 def _save_numpy(generator: Any) -> Callable[[], None]:
-    return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+    return _save_bits(generator.bit_generator)
 
 
 def _numpy_origin(generator: Any) -> bytes:
-    return pickle.dumps(generator.bit_generator.state)
+    return _bits_origin(generator.bit_generator)
 
 
 def _seed_legacy_numpy(generator: Any, number: int) -> None:
-    generator.seed([number & 0xFFFFFFFF, number >> 32])
+    bits = generator._bit_generator
+    if type(bits) is np.random.MT19937:
+        generator.seed([number & 0xFFFFFFFF, number >> 32])
+    else:  # numpy refuses to seed others
+        fresh = type(bits)(number).state
+        generator.set_state({**generator.get_state(legacy=False), **fresh, "has_gauss": 0, "gauss": 0.0})
 
 
 def _save_legacy_numpy(generator: Any) -> Callable[[], None]:
@@ -130,17 +147,25 @@ def _keras_origin(generator: Any) -> Any:
     return generator._initial_seed  # None: it was not given one
 
 
+def bits_of(generator: Any) -> Any:
+    """The bit generator that one of numpy's generators draws from; None for other generators."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator
+    return generator._bit_generator if isinstance(generator, np.random.RandomState) else None
+
+
 def kinds_loaded() -> dict[type, Kind]:
     """{class: what is done with its objects}, of what is loaded."""
     kinds: dict[type, Kind] = {
-        np.random.Generator: Kind(_seed_numpy, _save_numpy, _numpy_origin),
-        np.random.RandomState: Kind(_seed_legacy_numpy, _save_legacy_numpy, _legacy_numpy_origin),
-        random.Random: Kind(_seed_python, _save_python, _python_origin),
+        np.random.Generator: Kind("numpy", _seed_numpy, _save_numpy, _numpy_origin),
+        np.random.BitGenerator: Kind("numpy", _seed_bits, _save_bits, _bits_origin),
+        np.random.RandomState: Kind("legacy", _seed_legacy_numpy, _save_legacy_numpy, _legacy_numpy_origin),
+        random.Random: Kind("python", _seed_python, _save_python, _python_origin),
     }
     for path, kind in (
-        ("torch:Generator", Kind(_seed_torch, _save_torch, _torch_origin)),
-        (f"{_TENSORFLOW}:Generator", Kind(_seed_tensorflow, _save_tensorflow, _tensorflow_origin)),
-        ("keras.src.random.seed_generator:SeedGenerator", Kind(_seed_keras, _save_keras, _keras_origin)),
+        ("torch:Generator", Kind("torch", _seed_torch, _save_torch, _torch_origin)),
+        (f"{_TENSORFLOW}:Generator", Kind("tensorflow", _seed_tensorflow, _save_tensorflow, _tensorflow_origin)),
+        ("keras.src.random.seed_generator:SeedGenerator", Kind("keras", _seed_keras, _save_keras, _keras_origin)),
     ):
         module, name = path.split(":")
         cls = getattr(sys.modules.get(module), name, None)
