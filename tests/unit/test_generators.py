@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import gc
+import pickle
 import random
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from workers.job import data_only, generators, walk
-from workers.job.generators import Generators
+from workers.job.generators import Generators, History
 from workers.job.stream import Stream
+from workers.job.task import Task
 
 BITS = [np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64, np.random.MT19937]
 
@@ -365,3 +367,75 @@ def test_a_search_that_stops_says_so(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert "stopped at source.data[" in caplog.text
     assert "500 objects" in caplog.text
     assert "current_rng()" in caplog.text
+
+
+# -- which are pairs
+
+
+def drawn_once(generator: Any) -> Any:
+    generator.random()
+    return generator
+
+
+def loaded(generator: Any, state_of: Any) -> Any:
+    generator.bit_generator.state = state_of.bit_generator.state
+    return generator
+
+
+def of(bits: Any, seed: Any = 5) -> Any:
+    return np.random.Generator(bits(seed))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "is_pair"),
+    [
+        *((lambda bits=bits: of(bits), lambda bits=bits: drawn_once(of(bits)), True) for bits in BITS),
+        *((lambda bits=bits: of(bits, [1, 2]), lambda bits=bits: of(bits, [1, 3]), False) for bits in BITS),
+        (lambda: rng(5), lambda: pickle.loads(pickle.dumps(rng(5))), True),
+        (lambda: rng(5), lambda: loaded(rng(6), rng(5)), True),
+        (lambda: rng(5), lambda: loaded(rng(5), rng(6)), False),
+        (lambda: of(np.random.Philox), lambda: loaded(of(np.random.Philox), of(np.random.Philox, 6)), False),
+        (lambda: rng(5), lambda: rng(5).spawn(1)[0], False),
+        (lambda: rng(5).spawn(1)[0], lambda: drawn_once(rng(5).spawn(1)[0]), True),
+        (lambda: rng(5), lambda: np.random.Generator(np.random.PCG64(5).jumped()), False),
+        (np.random.default_rng, np.random.default_rng, False),
+        (lambda: of(np.random.PCG64), lambda: of(np.random.MT19937), False),
+        (lambda: np.random.RandomState(5), lambda: np.random.RandomState(5), True),
+        (lambda: np.random.RandomState(5), lambda: np.random.RandomState(6), False),
+        (lambda: random.Random(5), lambda: random.Random(5), True),
+        (lambda: random.Random(5), lambda: random.Random(6), False),
+    ],
+)
+def test_what_is_a_pair(one: Any, two: Any, is_pair: bool) -> None:
+    source = Holder(one=one(), two=two())
+    first, second = seeded(source)._found.values()
+    assert (first.number == second.number) is is_pair
+    assert (source.one.random() == source.two.random()) is is_pair
+
+
+def test_pairs_are_told_at_the_first_look() -> None:
+    """Later ones tell only what is new; so do those in another process, which is told of them."""
+    source = Holder(one=random.Random(5), two=random.Random(5), three=random.Random(6))
+    task = Task(source, (), 1)
+    task.history = History()
+    task.generators().look_first()
+    source.one.random()
+    one, three, two = here = numbers_in(task)
+    assert one == two != three
+    assert numbers_in(pickle.loads(pickle.dumps(task))) == here
+    source.one, source.three = random.Random(7), random.Random(7)
+    one, three, two = here = numbers_in(task)
+    assert one == three != two
+    assert numbers_in(pickle.loads(pickle.dumps(task))) == here
+
+
+def numbers_in(task: Task) -> list[int]:
+    found = task.generators()
+    found.begin(0)
+    return [each.number for path, each in sorted(found._found.items()) if path.startswith("source")]
+
+
+def test_a_task_that_is_as_before_is_pickled_as_before() -> None:
+    task = Task(Holder(one=rng(5), two=[rng(5), random.Random(3)]), (), 1)
+    task.history = History()
+    assert pickle.dumps(task) == pickle.dumps(task)

@@ -4,8 +4,12 @@ A copy of ``self.rng = np.random.default_rng(1)`` goes to every worker, and all 
 same is true of ``torch.Generator``, ``tf.random.Generator`` and of the ``SeedGenerator`` in each of Keras's layers that
 draws. So before a job each is set to (seed, epoch, index, where it was found). Where it was found is the path of
 attributes, items, closures and globals that leads to it, e.g. ``source.augmenter.layers[0].generator``: the same in
-every process and every run. Generators that were made of the same seed, so that an image and its mask are flipped
-alike, go on drawing the same numbers.
+every process and every run.
+
+Generators that were made of the same seed, so that an image and its mask are flipped alike, go on drawing the same
+numbers. What they were made of is told when they are first seen, by the seed that they keep, or else by their states:
+for a front-end's when it is made, before a hook or the loop can draw from one of them. It is kept for as long as the
+same generator is at the same place, and sent to the workers.
 
 How they are found: see ``walk``.
 """
@@ -16,13 +20,14 @@ import functools
 import hashlib
 import logging
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .data_only import DataOnly
-from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process
+from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process, origins
 from .walk import MAX_OBJECTS, Paths, walk
 
 logger = logging.getLogger("workers")
@@ -31,20 +36,47 @@ logger = logging.getLogger("workers")
 class _Found(NamedTuple):
     generator: Any
     kind: Kind
-    origin: Any
-    number: int  # stands for where it was found
+    origins: tuple[bytes, ...]  # what it was made of, see ``kinds``
+    place: int  # stands for where it was found
+    number: int  # the place of the first that was made of the same
+
+
+class Sent(NamedTuple):
+    """What workers are told of the generators that they are sent."""
+
+    origins: dict[str, tuple[bytes, ...]]  # {path: of what is there}
+    stopped_at: str | None  # the path where the search stopped
+
+
+class History:
+    """What the looks at the generators of one sequence have found until now."""
+
+    def __init__(self, sent: Sent | None = None) -> None:
+        self.found: dict[str, _Found] = {}  # {path: what is there}
+        self.has_looked = False
+        self.data = DataOnly()
+        self.sent = sent
+        self.stopped_at = sent and sent.stopped_at
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
 
 
 class Generators:
-    """The generators that can be reached from what ``roots()`` returns: [(path, object)]."""
+    """The generators that can be reached from what ``roots()`` returns: [(path, object)].
 
-    def __init__(self, roots: Callable[[], Paths]) -> None:
+    Args:
+        history: of other looks at the same.
+    """
+
+    def __init__(self, roots: Callable[[], Paths], history: History | None = None) -> None:
+        self.history = history or History()
         self._roots = roots
         self._found: dict[str, _Found] = {}  # {path: what is there}
         self._epoch = -1  # when was looked for them
         self._of_process: tuple[Any, ...] = ()  # see of_process(), at that time
         self._is_first_job = False  # since then
-        self._data = DataOnly()
 
     def __reduce__(self) -> Any:
         return type(None), ()  # whoever gets a copy of the Sequence looks for its own
@@ -60,7 +92,7 @@ class Generators:
     def begin(self, epoch: int) -> None:
         """A job of ``epoch`` begins: look for them, if there may be others than before."""
         if self._epoch != epoch or self._has_process_more():
-            self._look()
+            self.look()
             self._epoch = epoch
             self._is_first_job = True
 
@@ -70,7 +102,7 @@ class Generators:
             return False  # also after a job that seeds none of them
         self._is_first_job = False
         before = set(self._found)
-        self._look()
+        self.look()
         return not before.issuperset(self._found)
 
     def _has_process_more(self) -> bool:
@@ -86,25 +118,46 @@ class Generators:
         """Returns: what restores their states."""
         return [found.kind.save(found.generator) for found in self._found.values()]
 
-    def _look(self) -> None:
-        found: dict[str, _Found] = {}
-        numbers: dict[Any, int] = {}  # {origin: number}
-        kinds = kinds_loaded()
+    def look(self) -> None:
+        """Look for them: what is new is told by what it is made of now."""
+        with self.history.lock:
+            self._found = self.history.found = self._look_at_all()
+            self.history.has_looked = True
+
+    def look_first(self) -> None:
+        """Look for them, unless they were looked for: before something can draw from them."""
+        if not self.history.has_looked:
+            self.look()
+
+    def to_send(self) -> Sent:
+        """What workers are to be told of them, as they are now."""
+        self.look()
+        of_sequence = {path: each.origins for path, each in self._found.items() if path not in PATHS_OF_PROCESS}
+        return Sent(of_sequence, self.history.stopped_at)
+
+    def _look_at_all(self) -> dict[str, _Found]:
+        history, kinds = self.history, kinds_loaded()
         self._of_process = of_process()
         known_ones = [each for each in zip(PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
-        walked = walk(self._roots(), tuple(kinds), self._data)
-        if walked.stopped_at is not None:
+        walked = walk(self._roots(), tuple(kinds), history.data)
+        if walked.stopped_at is not None and history.stopped_at is None:
+            history.stopped_at = walked.stopped_at
             _warn_of(walked.stopped_at)
+        sent, history.sent = history.sent, None
+        found: dict[str, _Found] = {}
+        numbers: dict[bytes, int] = {}  # {origin: number}
         for path, generator in _without_parts([*walked.found, *known_ones]):
-            kind = next(kinds[cls] for cls in type(generator).__mro__ if cls in kinds)
-            known = self._found.get(path)
-            # Once it is used in a job, its state tells no more what it was made of.
-            origin = known.origin if known and known.generator is generator else kind.origin(generator)
-            number = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
-            if origin is not None:
-                number = numbers.setdefault((kind.family, origin), number)
-            found[path] = _Found(generator, kind, origin, number)
-        self._found = found
+            known = history.found.get(path)
+            if known is None or known.generator is not generator:
+                kind = next(kinds[cls] for cls in type(generator).__mro__ if cls in kinds)
+                made_of = sent.origins.get(path) if sent else None
+                place = int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little")
+                known = _Found(generator, kind, made_of or origins(kind, generator), place, place)
+            number = next((numbers[origin] for origin in known.origins if origin in numbers), known.place)
+            for origin in known.origins:
+                numbers.setdefault(origin, number)
+            found[path] = known if known.number == number else known._replace(number=number)
+        return found
 
 
 @functools.cache
