@@ -382,6 +382,11 @@ def loaded(generator: Any, state_of: Any) -> Any:
     return generator
 
 
+def advanced(generator: Any, num: int) -> Any:
+    generator.bit_generator.advance(num)
+    return generator
+
+
 def of(bits: Any, seed: Any = 5) -> Any:
     return np.random.Generator(bits(seed))
 
@@ -396,6 +401,8 @@ def of(bits: Any, seed: Any = 5) -> Any:
         (lambda: rng(5), lambda: loaded(rng(5), rng(6)), False),
         (lambda: of(np.random.Philox), lambda: loaded(of(np.random.Philox), of(np.random.Philox, 6)), False),
         (lambda: rng(5), lambda: rng(5).spawn(1)[0], False),
+        *((lambda bits=bits: of(bits), lambda bits=bits: advanced(of(bits), 2**64), False) for bits in BITS[:3]),
+        *((lambda bits=bits: of(bits), lambda bits=bits: advanced(of(bits), 10**9), True) for bits in BITS[:3]),
         (lambda: rng(5).spawn(1)[0], lambda: drawn_once(rng(5).spawn(1)[0]), True),
         (lambda: rng(5), lambda: np.random.Generator(np.random.PCG64(5).jumped()), False),
         (np.random.default_rng, np.random.default_rng, False),

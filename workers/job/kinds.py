@@ -37,15 +37,43 @@ def _bits_state(bits: Any) -> Any:
     return bits.state
 
 
+#: The multipliers of the generators that count by one: state -> state * multiplier + increment, of 128 bits.
+_MULTIPLIERS = {"PCG64": 0x2360ED051FC65DA44385DF649FCCF645, "PCG64DXSM": 0xDA942042E4DD58B5}
+_FAR = 40  # bits of the number of draws beyond which somebody must have set the generator apart on purpose
+
+
 def _bits_record(bits: Any) -> Any:
     generate = getattr(getattr(bits, "seed_seq", None), "generate_state", None)
     if generate is None:
         return None
-    inner = bits.state.get("state")
-    names = ("inc", "key") if isinstance(inner, dict) and "pos" not in inner else ()
-    # What no draw changes shows whether the state is of another seed, as one that was loaded.
-    constant = [np.asarray(inner[name]).tolist() for name in names if name in inner]
-    return type(bits).__qualname__, generate(4).tolist(), constant
+    return type(bits).__qualname__, generate(4).tolist(), _apart(bits)
+
+
+def _apart(bits: Any) -> Any:
+    """What shows that a bit generator was set apart from others of its seed: to a loaded state, or by ``advance``."""
+    name = type(bits).__name__
+    if type(bits) not in (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox):
+        return None
+    now = bits.state["state"]
+    if name in _MULTIPLIERS:
+        start = type(bits)(bits.seed_seq).state["state"]
+        if now["inc"] != start["inc"]:
+            return now["inc"]
+        return _num_draws(start["state"], now["state"], _MULTIPLIERS[name], now["inc"]) >> _FAR
+    return now["key"].tolist(), int(now["counter"][0]) >> _FAR, now["counter"][1:].tolist()
+
+
+def _num_draws(start: int, now: int, multiplier: int, increment: int) -> int:
+    """How many draws lead from state ``start`` to ``now``, found bit by bit."""
+    mask, bit, found = 2**128 - 1, 1, 0
+    while start != now and bit <= mask:
+        if (start ^ now) & bit:
+            start = (start * multiplier + increment) & mask
+            found |= bit
+        increment = (multiplier + 1) * increment & mask
+        multiplier = multiplier * multiplier & mask
+        bit <<= 1
+    return found
 
 
 def _seed_numpy(generator: Any, number: int) -> None:
