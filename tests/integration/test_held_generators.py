@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -47,6 +48,29 @@ def test_bare_bit_generators(nb_workers: Any) -> None:
     serial = read(BareBits, 0)
     assert [len(set(column)) for column in zip(*serial, strict=True)] == [2 * LENGTH] * len(serial[0])
     assert read(BareBits, nb_workers) == serial
+
+
+class Boxes(Sequence[Any]):
+    """The boxes of many images in lists, and then what draws: also within one of the last of them."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.boxes: list[Any] = [[[1.0, 2.0, 3.0, 4.0] for _ in range(2)] for _ in range(5_000)]
+        self.boxes.append({"jitter": [np.random.default_rng(1)]})
+        self.transform = functools.partial(np.random.Generator.random, np.random.default_rng(0))
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        return float(self.transform()), float(self.boxes[-1]["jitter"][0].random())
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_generators_behind_much_data(nb_workers: Any) -> None:
+    serial = read(Boxes, 0)
+    assert [len(set(column)) for column in zip(*serial, strict=True)] == [2 * LENGTH] * 2
+    assert read(Boxes, nb_workers) == serial
 
 
 # -- pairs: two generators that are made of one seed, for an image and its mask
