@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from workers import current_job, current_rng
+from workers import current_job, current_rng, current_seed
 from workers.job import seeding, stream
 
 GOLDEN = (0.9592997259539284, 0.5835454247050715, -0.008224415965563362, 0.5403065287357184, -1.0008399362271208)
@@ -126,3 +128,126 @@ def test_a_job_within_a_job() -> None:
 
     found = [seeding.run_job(seeding.Stream(1), seeding.Job(0, 0), lambda has=has: outer(has)) for has in (False, True)]
     assert found[0] == found[1]
+
+
+# -- draws in threads of a job's own
+
+KEYS: list[Any] = [0, 1, -1, 2**70, "0", "1", "", "a", ("a", "b"), ("ab",), "ab", (), ((),), (1, 2), (12,), ((1,), 2)]
+
+
+def in_job(function: Any, seed: int = 1, epoch: int = 0, index: int = 0, seed_globals: bool = True) -> Any:
+    return seeding.run_job(seeding.Stream(seed), seeding.Job(epoch, index), function, seed_globals)
+
+
+def in_thread(function: Any) -> Any:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(function).result()
+
+
+def test_streams_of_keys() -> None:
+    def draw() -> Any:
+        return [current_rng(key).random() for key in KEYS]
+
+    places = [(seed, epoch, index) for seed in (0, 1, 2**63 - 1) for epoch in range(2) for index in range(3)]
+    drawn = {place: in_job(draw, *place) for place in places}
+    numbers = [number for each in drawn.values() for number in each]
+    numbers += [draws(*place)[0] for place in places]
+    assert len(set(numbers)) == len(numbers)
+    for place in places:
+        assert in_job(draw, *place) == drawn[place]
+    assert drawn[1, 1, 2][:2] == [0.8536406978945543, 0.4194072962480587]  # from release to release
+
+
+def test_a_key_is_drawn_the_same_in_any_thread_and_order() -> None:
+    def here() -> Any:
+        return {key: current_rng(key).random() for key in KEYS}
+
+    def there() -> Any:
+        current_rng().random()
+        return {key: in_thread(lambda key=key: current_rng(key).random()) for key in reversed(KEYS)}
+
+    assert in_job(here) == in_job(there)
+
+
+def test_a_key_goes_on_within_a_job() -> None:
+    def job() -> Any:
+        generator = current_rng("a")
+        assert current_rng("a") is in_thread(lambda: current_rng("a")) is generator
+        assert current_rng(1) is current_rng(np.int64(1))
+        return generator.random(), current_rng("a").random()
+
+    shared = seeding.Stream(1)
+    one, two = (seeding.run_job(shared, seeding.Job(0, 0), job) for _ in range(2))
+    assert one == two
+    assert one[0] != one[1]
+
+
+@pytest.mark.parametrize("key", [1.5, True, b"a", ["a"], {"a": 1}, (1, None), np.arange(3)])
+def test_bad_keys(key: Any) -> None:
+    with pytest.raises(TypeError, match="key of current_rng"):
+        current_rng(key)
+    with pytest.raises(TypeError, match="key of current_rng"):
+        in_job(lambda: current_rng(key))
+
+
+def test_keys_outside_of_a_job() -> None:
+    assert current_rng("a").random() != current_rng("a").random()
+
+
+@pytest.mark.parametrize("name", ["current_rng", "current_seed"])
+def test_a_thread_that_draws_without_a_key_is_named_once(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    stream._warn_of_threads.cache_clear()
+    draw = {"current_rng": lambda: current_rng().random(), "current_seed": lambda: current_seed().tolist()}[name]
+    drawn = in_job(lambda: [in_thread(draw), in_thread(draw)])
+    assert in_job(lambda: [draw(), draw()]) == drawn  # that of the job
+    assert len(caplog.records) == 1
+    assert f"{name}() was called in a thread" in caplog.text
+    assert "current_rng(key)" in caplog.text
+
+
+def test_a_thread_belongs_to_the_one_job_that_runs() -> None:
+    def outer() -> Any:
+        in_job(lambda: None, index=5)  # within it, and over
+        return in_thread(lambda: current_rng("a").random())
+
+    assert in_job(outer) == in_job(lambda: current_rng("a").random())
+    with pytest.raises(ZeroDivisionError):
+        in_job(lambda: 1 / 0)
+    assert in_thread(lambda: current_rng("a").random()) != in_thread(lambda: current_rng("a").random())
+
+
+def test_the_main_thread_belongs_to_no_job() -> None:
+    """It is the loop's, while another thread runs a job."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def job() -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return current_rng().random(), current_rng("a").random()
+
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(in_job, job)
+        assert begun.wait(60)
+        current_rng().random(), current_rng("a").random()
+        go_on.set()
+        assert result.result() == in_job(lambda: (current_rng().random(), current_rng("a").random()))
+
+
+def test_a_thread_while_several_jobs_run(caplog: pytest.LogCaptureFixture) -> None:
+    stream._warn_of_threads.cache_clear()
+    are_both = threading.Barrier(2, timeout=60)
+
+    def job() -> Any:
+        are_both.wait()
+        with pytest.raises(RuntimeError, match="call current_rng\\(key\\) in the job's own thread"):
+            in_thread(lambda: current_rng("a"))
+        in_thread(current_rng)
+        generator = current_rng("a")
+        are_both.wait()
+        return in_thread(generator.random)
+
+    with ThreadPoolExecutor(2) as threads:
+        results = [threads.submit(in_job, job, index=index, seed_globals=False) for index in range(2)]
+        drawn = [each.result() for each in results]
+    assert drawn == [in_job(lambda: current_rng("a").random(), index=index) for index in range(2)]
+    assert "several jobs run in this process" in caplog.text

@@ -17,7 +17,8 @@ class Watched:
     """In the place of a ``Task``: notes what its jobs draw from.
 
     Attributes:
-        draws_alone: no job was seen to draw from anything but ``current_rng()`` and ``current_seed()``.
+        draws_alone: no job was seen to draw from anything but ``current_rng()`` and ``current_seed()``, or from these
+            in a thread of its own.
     """
 
     def __init__(self, task: Any, stream: Stream) -> None:
@@ -35,7 +36,8 @@ class Watched:
         before = _states()
         items = self._task.run(index, payload)
         held = self._stream.held
-        if (held is not None and held.are_of_sequence) or _states() != before:
+        is_alone = not (held is not None and held.are_of_sequence) and not self._stream.is_drawn_by_threads
+        if not is_alone or _states() != before:
             self.draws_alone = False
         return items
 

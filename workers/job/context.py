@@ -43,6 +43,29 @@ _consumer = _ThreadContext()
 here: _Context = _consumer
 
 
+_streams: dict[int, Stream] = {}  # {thread that is in a job: its stream}; in a worker process none
+
+
+def enter(job: Job | None, stream: Stream | None) -> None:
+    """From here on this thread is in ``job``; None: in none."""
+    here.job, here.stream = job, stream
+    if here is _consumer:
+        if stream is None:
+            _streams.pop(threading.get_ident(), None)
+        else:
+            _streams[threading.get_ident()] = stream
+
+
+def streams_of_other_threads() -> list[Stream]:
+    """Those that this thread, which is in no job, may belong to: of the jobs that run in this process now.
+
+    The main thread belongs to none: no job has started it.
+    """
+    if here is not _consumer or threading.current_thread() is threading.main_thread():
+        return []
+    return list(_streams.values())
+
+
 def is_in_worker_process() -> bool:
     """Whether this process computes jobs and does nothing else."""
     return here is not _consumer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import pickle
 import random
 import sys
@@ -17,34 +18,99 @@ from . import tensorflow_draws
 class Kind(NamedTuple):
     """What is done with the generators of a class."""
 
+    family: str  # generators of one family may be made of the same seed, to draw the same numbers
     seed: Callable[[Any, int], None]  # to a 62-bit number
     save: Callable[[Any], Callable[[], None]]  # returns what restores its state
-    origin: Callable[[Any], Any]  # two with an equal one draw the same numbers; None: unlike all others
+    state: Callable[[Any], Any]  # as it stands, to be compared; None: it does not tell what it was made of
+    record: Callable[[Any], Any]  # the seed that it was made of, as far as it has that still; None: it has not
 
 
-def _seed_numpy(generator: Any, number: int) -> None:
-    bits = generator.bit_generator
+def _seed_bits(bits: Any, number: int) -> None:
     bits.state = type(bits)(number).state
 
 
+def _save_bits(bits: Any) -> Callable[[], None]:
+    return functools.partial(setattr, bits, "state", bits.state)
+
+
+def _bits_state(bits: Any) -> Any:
+    return bits.state
+
+
+#: The multipliers of the generators that count by one: state -> state * multiplier + increment, of 128 bits.
+_MULTIPLIERS = {"PCG64": 0x2360ED051FC65DA44385DF649FCCF645, "PCG64DXSM": 0xDA942042E4DD58B5}
+_FAR = 40  # bits of the number of draws beyond which somebody must have set the generator apart on purpose
+
+
+def _bits_record(bits: Any) -> Any:
+    generate = getattr(getattr(bits, "seed_seq", None), "generate_state", None)
+    if generate is None:
+        return None
+    return type(bits).__qualname__, generate(4).tolist(), _apart(bits)
+
+
+def _apart(bits: Any) -> Any:
+    """What shows that a bit generator was set apart from others of its seed: to a loaded state, or by ``advance``."""
+    name = type(bits).__name__
+    if type(bits) not in (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox):
+        return None
+    now = bits.state["state"]
+    if name in _MULTIPLIERS:
+        start = type(bits)(bits.seed_seq).state["state"]
+        if now["inc"] != start["inc"]:
+            return now["inc"]
+        return _num_draws(start["state"], now["state"], _MULTIPLIERS[name], now["inc"]) >> _FAR
+    return now["key"].tolist(), int(now["counter"][0]) >> _FAR, now["counter"][1:].tolist()
+
+
+def _num_draws(start: int, now: int, multiplier: int, increment: int) -> int:
+    """How many draws lead from state ``start`` to ``now``, found bit by bit."""
+    mask, bit, found = 2**128 - 1, 1, 0
+    while start != now and bit <= mask:
+        if (start ^ now) & bit:
+            start = (start * multiplier + increment) & mask
+            found |= bit
+        increment = (multiplier + 1) * increment & mask
+        multiplier = multiplier * multiplier & mask
+        bit <<= 1
+    return found
+
+
+def _seed_numpy(generator: Any, number: int) -> None:
+    _seed_bits(generator.bit_generator, number)
+
+
 def _save_numpy(generator: Any) -> Callable[[], None]:
-    return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+    return _save_bits(generator.bit_generator)
 
 
-def _numpy_origin(generator: Any) -> bytes:
-    return pickle.dumps(generator.bit_generator.state)
+def _numpy_state(generator: Any) -> Any:
+    return generator.bit_generator.state
+
+
+def _numpy_record(generator: Any) -> Any:
+    return _bits_record(generator.bit_generator)
 
 
 def _seed_legacy_numpy(generator: Any, number: int) -> None:
-    generator.seed([number & 0xFFFFFFFF, number >> 32])
+    bits = generator._bit_generator
+    if type(bits) is np.random.MT19937:
+        generator.seed([number & 0xFFFFFFFF, number >> 32])
+    else:  # numpy refuses to seed others
+        fresh = type(bits)(number).state
+        generator.set_state({**generator.get_state(legacy=False), **fresh, "has_gauss": 0, "gauss": 0.0})
 
 
 def _save_legacy_numpy(generator: Any) -> Callable[[], None]:
     return functools.partial(generator.set_state, generator.get_state(legacy=False))
 
 
-def _legacy_numpy_origin(generator: Any) -> bytes:
-    return pickle.dumps(generator.get_state(legacy=False))
+def _legacy_numpy_state(generator: Any) -> Any:
+    return generator.get_state(legacy=False)
+
+
+def _legacy_numpy_record(generator: Any) -> Any:
+    return _bits_record(generator._bit_generator)
 
 
 def _seed_python(generator: Any, number: int) -> None:
@@ -55,7 +121,7 @@ def _save_python(generator: Any) -> Callable[[], None]:
     return functools.partial(generator.setstate, generator.getstate())
 
 
-def _python_origin(generator: Any) -> Any:
+def _python_state(generator: Any) -> Any:
     return generator.getstate()
 
 
@@ -67,9 +133,12 @@ def _save_torch(generator: Any) -> Callable[[], None]:
     return functools.partial(generator.set_state, generator.get_state())
 
 
-def _torch_origin(generator: Any) -> bytes:
-    state: bytes = generator.get_state().numpy().tobytes()
-    return state
+def _torch_state(generator: Any) -> Any:
+    return generator.get_state().numpy().tobytes()
+
+
+def _torch_record(generator: Any) -> Any:
+    return str(generator.device), generator.initial_seed()
 
 
 def _seed_tensorflow(generator: Any, number: int) -> None:
@@ -102,9 +171,12 @@ def _assign(variable: Any, state: Any) -> None:
         variable.assign(state)
 
 
-def _tensorflow_origin(generator: Any) -> bytes:
-    state: bytes = generator.state.numpy().tobytes()
-    return state
+def _tensorflow_state(generator: Any) -> Any:
+    return np.asarray(generator.state).tolist()
+
+
+def _tensorflow_record(generator: Any) -> Any:
+    return np.asarray(generator.state).tolist()[1:]  # the key; draws count in the first number
 
 
 def _seed_keras(generator: Any, number: int) -> None:
@@ -126,21 +198,51 @@ def _save_keras(generator: Any) -> Callable[[], None]:
     return functools.partial(_assign_keras, generator.state, _read(value))
 
 
-def _keras_origin(generator: Any) -> Any:
+def _keras_record(generator: Any) -> Any:
     return generator._initial_seed  # None: it was not given one
+
+
+def _none(generator: Any) -> None:
+    """It has no such thing."""
+
+
+def bits_of(generator: Any) -> Any:
+    """The bit generator that one of numpy's generators draws from; None for other generators."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator
+    return generator._bit_generator if isinstance(generator, np.random.RandomState) else None
+
+
+def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
+    """What ``generator`` was made of, in some bytes each: generators that share one of them draw the same numbers."""
+    found = ("record", kind.record(generator)), ("state", kind.state(generator))
+    return tuple(
+        hashlib.blake2b(pickle.dumps((kind.family, *each)), digest_size=16).digest()
+        for each in found
+        if each[1] is not None
+    )
 
 
 def kinds_loaded() -> dict[type, Kind]:
     """{class: what is done with its objects}, of what is loaded."""
     kinds: dict[type, Kind] = {
-        np.random.Generator: Kind(_seed_numpy, _save_numpy, _numpy_origin),
-        np.random.RandomState: Kind(_seed_legacy_numpy, _save_legacy_numpy, _legacy_numpy_origin),
-        random.Random: Kind(_seed_python, _save_python, _python_origin),
+        np.random.Generator: Kind("numpy", _seed_numpy, _save_numpy, _numpy_state, _numpy_record),
+        np.random.BitGenerator: Kind("numpy", _seed_bits, _save_bits, _bits_state, _bits_record),
+        np.random.RandomState: Kind(
+            "legacy", _seed_legacy_numpy, _save_legacy_numpy, _legacy_numpy_state, _legacy_numpy_record
+        ),
+        random.Random: Kind("python", _seed_python, _save_python, _python_state, _none),
     }
     for path, kind in (
-        ("torch:Generator", Kind(_seed_torch, _save_torch, _torch_origin)),
-        (f"{_TENSORFLOW}:Generator", Kind(_seed_tensorflow, _save_tensorflow, _tensorflow_origin)),
-        ("keras.src.random.seed_generator:SeedGenerator", Kind(_seed_keras, _save_keras, _keras_origin)),
+        ("torch:Generator", Kind("torch", _seed_torch, _save_torch, _torch_state, _torch_record)),
+        (
+            f"{_TENSORFLOW}:Generator",
+            Kind("tensorflow", _seed_tensorflow, _save_tensorflow, _tensorflow_state, _tensorflow_record),
+        ),
+        (
+            "keras.src.random.seed_generator:SeedGenerator",
+            Kind("keras", _seed_keras, _save_keras, _none, _keras_record),
+        ),
     ):
         module, name = path.split(":")
         cls = getattr(sys.modules.get(module), name, None)

@@ -4,7 +4,7 @@ Batch (seed, epoch, index) must be the same bytes wherever and whenever it is co
 runs, every generator it may draw from is set from these three numbers alone:
 
 - ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different
-  jobs never overlap.
+  jobs never overlap. ``current_rng(key)``: the same with the hash of (seed, key) as its key.
 - ``current_seed()``: pairs of integers, for operations that keep no state (``tf.random.stateless_uniform``,
   ``jax.random``).
 - ``random``, ``numpy.random``, and torch's global generator where it is loaded. Within an epoch no two jobs share a
@@ -121,7 +121,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
                 restore += stream.held.save()
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
-        context.here.job, context.here.stream = before
+        context.enter(*before)
         try:
             for each in restore:
                 each()
@@ -133,7 +133,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     """Begin a job. Without more in a worker process, whose generators are nobody else's."""
     process_generators.look_after_frameworks()
-    context.here.job, context.here.stream = job, stream
+    context.enter(job, stream)
     stream.begin(job.epoch, job.index)
     if seed_globals:
         if stream.held is not None:
@@ -144,4 +144,4 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
 
 def leave_job() -> None:
     """The job of :func:`enter_job` is over."""
-    context.here.job = context.here.stream = None
+    context.enter(None, None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import random
 import secrets
+import threading
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,9 @@ from workers.checks import short
 
 from . import context, tensorflow_draws
 from .generators import Generators
+from .keys import Key, encode, hashed
+
+logger = logging.getLogger("workers")
 
 MAX_SEED = 2**63 - 1
 _MASK = 2**64 - 1
@@ -21,15 +27,57 @@ _OF_FIRST_SEED, _OF_NEXT_SEED, _OF_HELD = 0x3C3C3C3C3C3C3C3C, 0xC3C3C3C3C3C3C3C3
 _OF_SEQUENCES = 0x9696969696969696
 
 
-def current_rng() -> np.random.Generator:
+def current_rng(key: Key | None = None) -> np.random.Generator:
     """The random generator of the job that runs now: a function of (seed, epoch, index) alone.
 
     Outside of a job: a fresh, randomly seeded one, so that an augmenter can be tried by hand.
+
+    Args:
+        key: for jobs that draw in threads of their own, whose order is another one in each run: a stream of (seed,
+            epoch, index, key), the same in whatever thread it is drawn. What numbers the work makes a good key:
+            ``current_rng(row)``, ``current_rng(("crop", row))``. The first call in a job begins the stream; others with
+            the same key return the same generator, which goes on. Ask for it anew in each job.
+
+    Raises:
+        TypeError: ``key`` is no integer, string, or tuple of these.
+        RuntimeError: with ``key``, in a thread that a job has started while several jobs run in this process
+            (``executor="thread"``), so that it is not known which one it belongs to.
     """
-    stream = context.here.stream
+    encoded = None if key is None else encode(key)
+    stream = _stream_of_this_thread("current_rng", key)
     if stream is None:
         return np.random.default_rng()
-    return stream.generator()
+    return stream.generator() if encoded is None else stream.keyed_generator(encoded)
+
+
+def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
+    """The stream of the job that this thread is in, or that has started it; None: outside of a job."""
+    stream = context.here.stream
+    if stream is not None and stream.thread == threading.get_ident():
+        return stream
+    streams = context.streams_of_other_threads() if stream is None else [stream]
+    for each in streams:
+        each.is_drawn_by_threads = True
+    if len(streams) > 1 and key is not None:
+        raise RuntimeError(
+            f"current_rng({short(key)}) was called in a thread that is in no job, while {len(streams)} jobs run in "
+            'this process (executor="thread"), so it is not known which of them has started the thread: call '
+            "current_rng(key) in the job's own thread, and hand the generator to the other one"
+        )
+    if streams and key is None:
+        _warn_of_threads(name, len(streams) == 1)
+    return streams[0] if len(streams) == 1 else None
+
+
+@functools.cache
+def _warn_of_threads(name: str, is_known: bool) -> None:
+    """Once in each process."""
+    logger.warning(
+        "%s() was called in a thread that a job has started, so its numbers depend on %s: they are other ones in each "
+        "run. Draw from current_rng(key), with a key for each piece of work, such as its number",
+        name,
+        "the order in which threads draw" if is_known else "chance, for several jobs run in this process",
+    )
 
 
 def current_seed() -> np.ndarray[Any, Any]:
@@ -44,7 +92,7 @@ def current_seed() -> np.ndarray[Any, Any]:
         tensor. For JAX: ``jax.random.wrap_key_data(current_seed().astype("uint32"))``. For torch:
         ``generator.manual_seed(int(current_seed()[0]))``.
     """
-    stream = context.here.stream
+    stream = _stream_of_this_thread("current_seed")
     seed = (secrets.randbits(31), secrets.randbits(31)) if stream is None else stream.next_seed()
     return np.array(seed, np.int32)
 
@@ -82,6 +130,10 @@ class Stream:
     Args:
         held: the generators that what runs in the jobs holds.
         chain: the sequences that the jobs are made of. Those that were given no seed draw from this one.
+
+    Attributes:
+        thread: in which the job runs.
+        is_drawn_by_threads: whether a job was seen to draw in others.
     """
 
     def __init__(self, seed: int, held: Generators | None = None, chain: tuple[Any, ...] = ()) -> None:
@@ -98,6 +150,9 @@ class Stream:
         self._generator: np.random.Generator | None = None
         self._stale = False  # the generator still stands at an earlier job
         self._python: random.Random | None = None
+        self._keyed: dict[bytes, np.random.Generator] = {}  # {key: generator}, of this job
+        self.thread = 0
+        self.is_drawn_by_threads = False
 
     def is_of(self, sequence: Any) -> bool:
         """Whether the jobs are made of ``sequence``, among others."""
@@ -108,6 +163,9 @@ class Stream:
         self._place = (index, epoch)
         self._stale = True
         self._num_seeds = self._num_sequences = 0
+        self.thread = threading.get_ident()
+        if self._keyed:
+            self._keyed = {}
         if self.num_repeats:
             self.num_repeats = {}
         if tensorflow_draws.is_ready():
@@ -158,19 +216,29 @@ class Stream:
             self._generator = np.random.Generator(np.random.Philox(0))
         if self._stale:
             self._stale = False
-            self._generator.bit_generator.state = {
-                "bit_generator": "Philox",
-                # The low words count the numbers drawn, the high ones are the job.
-                "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": self._key()},
-                "buffer": np.zeros(4, np.uint64),
-                "buffer_pos": 4,
-                "has_uint32": 0,
-                "uinteger": 0,
-            }
+            self._set(self._generator, mix(self.seed), mix(self.seed ^ 0xA5A5A5A5A5A5A5A5))
         return self._generator
 
-    def _key(self) -> Any:
-        return np.array([mix(self.seed), mix(self.seed ^ 0xA5A5A5A5A5A5A5A5)], np.uint64)
+    def keyed_generator(self, key: bytes) -> np.random.Generator:
+        """That of ``key``; may be called in any thread."""
+        generator = self._keyed.get(key)
+        if generator is None:
+            generator = np.random.Generator(np.random.Philox(0))
+            self._set(generator, *hashed(self.seed, key))
+            generator = self._keyed.setdefault(key, generator)
+        return generator
+
+    def _set(self, generator: np.random.Generator, *key: int) -> None:
+        """Have ``generator`` begin the stream of the job that has a key of two words."""
+        generator.bit_generator.state = {
+            "bit_generator": "Philox",
+            # The low words count the numbers drawn, the high ones are the job.
+            "state": {"counter": np.array([0, 0, *self._place], np.uint64), "key": np.array(key, np.uint64)},
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
     def seeds_of_globals(self, epoch: int, index: int) -> tuple[int, int]:
         """What to seed the global generators with: (64 bits, 32 bits for numpy)."""

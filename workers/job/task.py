@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import pickle
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from workers.checks import short
 from workers.errors import add_note
 
-from .generators import Generators
+from .generators import Generators, History
 from .stages import mark
 from .stream import Stream
 
@@ -87,10 +88,20 @@ class Task:
         self.seed = seed
         self.worker_init_fn = worker_init_fn
         self._knows_items = isinstance(source, JobSource)
+        self.history: History | None = None  # of the looks at its generators
 
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
-        return Generators(lambda: [("source", self.source), ("functions", self.functions)])
+        return Generators(lambda: [("source", self.source), ("functions", self.functions)], self.history)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As bytes: a dict, made anew each time, would look as if it had changed.
+        return {**self.__dict__, "history": pickle.dumps(self.generators().to_send())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.history = History(pickle.loads(state["history"]))
+        self.generators().look_first()  # now: what worker_init_fn puts in their places was not sent
 
     def stream(self, generators: Generators | None = None) -> Stream:
         """What its jobs draw from."""

@@ -90,6 +90,7 @@ class Pool:
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
+        of._generators.look_first()  # before a hook or the loop can draw from them
         self.kind = "process" if settings.executor == "auto" else settings.executor
         if nb_workers == 0:
             self.engine = SerialEngine(of._task(), figures.pool)

@@ -163,6 +163,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """(the position of a pass that begins now, the places that are left to it)."""
         self._check_open()
         clock = self._clock
+        self._generators.look_first()  # before a hook can draw from them
         if clock.is_begun:
             clock.end_epoch(self)
         while True:
@@ -183,7 +184,10 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def _task(self) -> Task:
         """What workers do for it."""
         source, functions, as_items = self._jobs()
-        return Task(source, functions, self.seed, as_items)
+        task = Task(source, functions, self.seed, as_items)
+        held: Generators | None = self.__dict__.get("_held")
+        task.history = None if held is None else held.history
+        return task
 
     @property
     def _generators(self) -> Generators:
@@ -250,6 +254,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         self._check_open()
         if seeding.current_job() is not None:
             raise StateError("a state cannot be loaded within a job, or within on_epoch_begin or on_epoch_end")
+        self._generators.look_first()  # before a hook can draw from them
         with on_behalf_of(self._clock):
             state.load(self, state.read(state_dict))
 

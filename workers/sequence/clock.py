@@ -123,6 +123,7 @@ class Clock:
         with on_behalf_of(self):
             stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
             seeding.run_job(stream, seeding.Job(self.epoch, index), hook)
+        sequence._generators.look()  # what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
         """The error of who reads on in a pass over a ``name`` that is not the current one."""

@@ -1,0 +1,205 @@
+"""The walk to all that a job can reach: along attributes, items, closures, and the globals of functions.
+
+Breadth first, so that what is found has the shortest path to it. Of long containers the first items come first, and
+the others once all else was looked at. Sets are passed over (they have no order), and so is what installed packages
+have in their modules and classes. Containers that hold only data are skipped whole: see ``data_only``. No property is
+run, and no object of the user's is iterated, unless it is a list, tuple, dict, deque or mapping.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import itertools
+import random
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .data_only import DataOnly, code_of, is_leaf, items_of, iterates_itself, length_of
+from .installed import is_installed
+from .traced import is_traced, python_function_of
+
+#: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
+NOT_SENT = frozenset(("_own_clock", "_fit", "_held", "_consumer", "_pool", "_pass", "_iterator", "_lock"))
+
+#: Objects that a walk looks at, at most.
+MAX_OBJECTS = 100_000  # 0.5 s
+_NUM_IN_PART, _NUM_PARTS = 500, 16  # items of a long container: those that hold only data are told part by part
+_NUM_FIRST = 64  # items of a container, which are looked at before what is further away
+
+Paths = list[tuple[str, Any]]  # [(path, what is there)]
+
+_GLOBAL_ONES = random.random.__self__, np.random.mtrand._rand  # type: ignore[attr-defined]
+_EXACT = {list, tuple, dict, deque, collections.OrderedDict, collections.defaultdict, collections.Counter, np.ndarray}
+
+
+class Walked(NamedTuple):
+    """What a walk has found."""
+
+    found: Paths
+    stopped_at: str | None  # the path where it had seen too much; None: it has seen all
+
+
+def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly) -> Walked:
+    """All objects of the types ``wanted`` that can be reached from ``roots``."""
+    found: Paths = []
+    passed_over = *_GLOBAL_ONES, getattr(sys.modules.get("torch"), "default_generator", None)
+    seen: dict[int, Any] = {id(each): each for each in passed_over}  # holds them, so that no id comes twice
+    data.begin(wanted, seen)
+    left = deque(roots)
+    subclassed: deque[tuple[str, Any]] = deque()  # containers whose attributes are still to be looked at
+    long: deque[tuple[str, Any, int, int]] = deque()  # containers: their items from start to stop are still left
+    stopped_at = None
+    while left or subclassed or long:
+        try:
+            if left:
+                path, here = left.popleft()
+                if is_leaf(here) or id(here) in seen:
+                    continue
+                if len(seen) >= MAX_OBJECTS:
+                    stopped_at = path
+                    break
+                seen[id(here)] = here
+                if isinstance(here, wanted) and not isinstance(here, random.SystemRandom):
+                    found.append((path, here))
+                elif isinstance(here, np.ndarray):
+                    long.append((path, here, 0, here.size))
+                elif isinstance(here, (list, tuple, deque, Mapping)):
+                    is_exact = type(here) in _EXACT
+                    if not is_exact:
+                        subclassed.append((path, here))
+                    is_raw = isinstance(here, (list, tuple, deque, dict))
+                    num = length_of(here) if is_raw else 0
+                    if (is_exact or not iterates_itself(type(here))) and data.holds_only_data(here, 0, num):
+                        continue
+                    if is_raw and (num > _NUM_FIRST or not is_exact):
+                        long.append((path, here, _NUM_FIRST if is_exact else 0, num))
+                    left.extend(_first(path, here))
+                else:
+                    if isinstance(here, types.FunctionType):
+                        data.code.add(code_of(here))
+                    left.extend(_parts(path, here))
+            elif subclassed:
+                left.extend(_of_object(*subclassed.popleft()))
+            else:
+                path, here, start, stop = long.popleft()
+                if data.holds_only_data(here, start, stop):
+                    continue
+                if stop - start > _NUM_IN_PART:
+                    size = -(-(stop - start) // _NUM_PARTS)
+                    parts = range(start, stop, size)
+                    long.extendleft((path, here, at, min(at + size, stop)) for at in reversed(parts))
+                else:
+                    left.extend(_others(path, here, start, stop))
+        except Exception:  # it does not let itself be looked into
+            continue
+    data.end()
+    return Walked(found, stopped_at)
+
+
+def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
+    """The first items of a container, as it says."""
+    if isinstance(here, Mapping):
+        for key, part in itertools.islice(here.items(), _NUM_FIRST):
+            yield _of_key(path, key), part
+    else:
+        for at, part in enumerate(itertools.islice(here, _NUM_FIRST)):
+            yield f"{path}[{at}]", part
+
+
+def _others(path: str, here: Any, start: int, stop: int) -> Iterator[tuple[str, Any]]:
+    """The items from ``start`` to ``stop``, as they are: no code of a subclass is run."""
+    parts = enumerate(items_of(here, start, stop), start)
+    if isinstance(here, dict):
+        keys = list(
+            collections.OrderedDict.keys(here) if isinstance(here, collections.OrderedDict) else dict.keys(here)
+        )
+        yield from ((_of_key(path, keys[at]), part) for at, part in parts if not is_leaf(part))
+    else:
+        yield from ((f"{path}[{at}]", part) for at, part in parts if not is_leaf(part))
+
+
+def _of_key(path: str, key: Any) -> str:
+    return f"{path}[{key!r}]" if isinstance(key, (str, int, tuple)) else f"{path}[?]"
+
+
+def _parts(path: str, here: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(here, functools.partial):
+        yield from ((f"{path}.{name}", getattr(here, name)) for name in ("func", "args", "keywords"))
+    elif isinstance(here, types.FunctionType):
+        yield from _of_function(path, here)
+    elif isinstance(here, (types.MethodType, types.BuiltinMethodType)):
+        yield f"{path}.__self__", here.__self__
+        yield f"{path}.__func__", getattr(here, "__func__", None)
+    elif isinstance(here, type):
+        yield from _of_class(path, here)
+    elif is_traced(here):
+        yield f"{path}.python_function", python_function_of(here)
+    else:
+        yield from _of_object(path, here)
+
+
+def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
+    names = getattr(here, "__dict__", None)
+    if isinstance(names, dict):
+        if "_seed_generators" in names and "_layers" in names:  # a layer of Keras: its other attributes are Keras's own
+            names = {name: names[name] for name in ("_seed_generators", "_layers", *_not_of_keras(here, names))}
+        # Sorted: in a worker they may have been set in another order.
+        for name in sorted(name for name in names if isinstance(name, str)):
+            if name not in NOT_SENT and not is_leaf(names[name]) and not _is_given(type(here), name):
+                yield f"{path}.{name}", names[name]
+    for cls in type(here).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            yield f"{path}.{name}", getattr(here, name, None) if not name.startswith("__") else None
+    yield f"{path}.__class__", type(here)
+
+
+def _not_of_keras(layer: Any, names: dict[str, Any]) -> list[str]:
+    """The attributes that a layer's own class has given it, as far as they are told apart by a leading underscore."""
+    return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
+
+
+def _is_given(cls: type, name: str) -> bool:
+    """Whether the job's own generator is given in the place of this attribute (see ``seeding``)."""
+    return any(hasattr(each.__dict__.get(name), "of_job") for each in cls.__mro__)
+
+
+def _of_class(path: str, here: type) -> Iterator[tuple[str, Any]]:
+    for cls in here.__mro__:
+        if cls is not object and not is_installed(cls.__module__):
+            for name, part in sorted(cls.__dict__.items()):
+                if not name.startswith("__") or name in ("__getitem__", "__call__"):
+                    is_wrapped = isinstance(part, (staticmethod, classmethod))
+                    yield f"{path}.{name}", part.__func__ if is_wrapped else getattr(part, "fget", part)
+
+
+def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    code = here.__code__
+    for name, cell in zip(code.co_freevars, here.__closure__ or (), strict=False):
+        with contextlib.suppress(ValueError):  # not yet filled
+            yield f"{path}:{name}", cell.cell_contents
+    yield f"{path}.__defaults__", (here.__defaults__, here.__kwdefaults__)
+    if not is_installed(here.__module__):
+        known = here.__globals__
+        names = dict.fromkeys(_names(code))
+        for name in names:
+            part = known.get(name)
+            if isinstance(part, types.ModuleType):
+                if not is_installed(part.__name__):  # a module of the user's: what is taken from it
+                    yield from ((f"{path}:{name}.{each}", part.__dict__.get(each)) for each in names)
+            else:
+                yield f"{path}:{name}", part
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _names(const)
