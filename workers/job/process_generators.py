@@ -17,7 +17,11 @@ from .stream import MAX_SEED, Stream
 
 # random.seed without its Python-level dispatch on the type of the seed: 5 us instead of 8, for every job.
 _python_random: Any = random.seed.__self__  # type: ignore[attr-defined]
+_numpys: Any = np.random.mtrand._rand
 _python_seed = super(random.Random, _python_random).seed
+
+#: {id of a generator: where each process has its own}: ``np.random.permutation`` is a method of one.
+PLACES: dict[int, tuple[Any, str]] = {id(_python_random): (random, "_inst"), id(_numpys): (np.random.mtrand, "_rand")}
 
 
 def seed(stream: Stream, epoch: int, index: int) -> None:

@@ -25,6 +25,7 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
+from workers.job.process_generators import PLACES
 from workers.job.traced import is_concrete, is_traced, reduced
 
 from . import by_value, memmap
@@ -77,6 +78,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
+        if id(obj) in PLACES:
+            return getattr, PLACES[id(obj)]
         if is_traced(obj):
             return reduced(obj)
         if is_concrete(obj):
