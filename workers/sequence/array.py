@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.batch.strings import Strings, shared
+from workers.batch.strings import Strings, array_of, exact_array, shared
 from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
@@ -21,7 +21,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
     """Equally long arrays as a sequence of samples: sample ``i`` is a dict of the ``i``-th item of each.
 
     Args:
-        arrays: {name: array or list}, all of the same length.
+        arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` is an array of objects
+            where numpy's strings would drop zeros at their ends, or pad them to many times their size.
         sampler: the order of the samples. None: as they are. Positions (integers): these, in this order. A
             function of the number of samples that returns positions, such as ``np.random.permutation``: called
             anew for each epoch, with the generators seeded by (seed, epoch).
@@ -169,13 +170,11 @@ class _Chosen:
 def _as_array(name: str, values: Any) -> Any:
     if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, Strings):
         return values
-    if Strings.suit(values):
+    if Strings.suit(values) or Strings.must_hold(values):
         return Strings(values)
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:
-        return np.asarray(values)
+        return exact_array(values)
     except ValueError:  # items of different shapes: an array of objects
-        ragged = np.empty(len(values), object)
-        ragged[:] = values
-        return ragged
+        return array_of(values)
