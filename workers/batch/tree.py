@@ -186,7 +186,8 @@ def to_numpy(tensor: Any) -> Any:
         if hasattr(tensor, "detach"):
             return _of_torch(tensor)
         if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
-            return np.asarray(tensor.numpy())
+            value = tensor.numpy()
+            return np.asarray(value, object if isinstance(value, bytes) else None)  # no bytes cut short, as in a vector
         if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
             return np.asarray(tensor)
     except _NoArrayError:
