@@ -5,6 +5,7 @@ Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.Augmenter``.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ class ContrastiveAugmenter(Augmenter):
         return tuple(self._view(x) for _ in range(self.num_views)), y
 
     def _view(self, x: Any) -> Any:
-        views = [np.asarray(self.process(example)) for example in x]
+        views = [np.asarray(self.process(copy.copy(example))) for example in x]  # it may write into what it is given
         for example, view in zip(x, views, strict=True):
             if view.shape != views[0].shape:
                 raise ValueError(

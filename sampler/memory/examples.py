@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.batch.strings import Strings, array_of, exact_array, shared
-from workers.sequence.gather import gather
+from workers.sequence.gather import gather, own_items
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
 
@@ -56,10 +56,10 @@ class Examples:
                 return array_of(loaded)  # each of its own length
             found = [np.asarray(each) for each in loaded]
         elif isinstance(self.x, Ragged):
-            found = [self.x[position].copy() for position in at]
+            found = [self.x[position] for position in at]
         else:
             return np.asarray(gather(self.x, positions))
-        batch = batch_of(found)
+        batch = own_items(batch_of(found))
         if must_stack and batch.shape[1:] != found[0].shape:
             other, shape = next((i, each.shape) for i, each in enumerate(found) if each.shape != found[0].shape)
             raise ValueError(

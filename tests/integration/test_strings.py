@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from any_workers import WORKERS, epochs_on
+from any_workers import WORKERS, Several, epochs_on
 
 from sampler import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from workers import Sequence, SequenceArray
@@ -52,18 +52,8 @@ SEQUENCES: dict[str, tuple[Callable[[], Sequence], list[Any]]] = {
 }
 
 
-class All(Sequence[Any]):
-    """Batch ``index`` of all of them, by name."""
-
-    def __init__(self) -> None:
-        super().__init__(seed=1)
-        self.sequences = {name: make() for name, (make, _) in SEQUENCES.items()}
-
-    def __len__(self) -> int:
-        return min(map(len, self.sequences.values()))
-
-    def __getitem__(self, index: int) -> Any:
-        return {name: sequence[index] for name, sequence in self.sequences.items()}
+def several() -> Several:
+    return Several({name: make() for name, (make, _) in SEQUENCES.items()})
 
 
 def x_of(batch: Any) -> Any:
@@ -78,12 +68,12 @@ def strings_of(batch: Any) -> Any:
 @pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
 def test_all_sequences(nb_workers: Any, executor: str) -> None:
     """The same values, and of the same types, whoever computes the batches."""
-    expected = [{name: strings_of(part) for name, part in batch.items()} for batch in All()]
+    expected = [{name: strings_of(part) for name, part in batch.items()} for batch in several()]
     for batch in expected:
         for name, strings in batch.items():
             known = {repr(each) for each in SEQUENCES[name][1]}
             assert known >= {repr(each) for each in strings}, name
-    batches = epochs_on(All(), nb_workers, executor, epochs=1)[0]
+    batches = epochs_on(several(), nb_workers, executor, epochs=1)[0]
     assert [{name: strings_of(part) for name, part in batch.items()} for batch in batches] == expected
     for batch in batches:
         x, y = batch["augmenter"]

@@ -97,14 +97,15 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
     def take(self, where: Any) -> dict[str, Any]:
-        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays."""
+        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays that are nobody else's."""
         positions = self._positions()
-        return {
-            name: array[where]
-            if positions is None and not isinstance(array, Strings)
-            else gather(array, where if positions is None else positions[where])
-            for name, array in self.arrays.items()
-        }
+        at = where if positions is None else positions[where]
+        return {name: gather(array, at) for name, array in self.arrays.items()}
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        cls = type(self)
+        return cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
 
     def _share(self) -> None:
         for array in self.arrays.values():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.batch.tree import makes_fresh_batches
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
@@ -53,6 +54,10 @@ class SequenceBatch(SequenceOfSize, JobSource):
                 "none: collate in a function behind .batch()"
             )
         return [Loose.SAMPLES, *samples]
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        return self.collate_fn is None and makes_fresh_batches(self.source_split)
 
     def _permutations(self, epoch: int) -> tuple[Any, ...]:
         return ()  # the source's are of its samples
