@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from any_workers import WORKERS, Several, epochs_on
 
 from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
 from workers.sequence.batched import stack, unstack
@@ -343,6 +344,92 @@ def test_a_subclass_with_samples_of_its_own() -> None:
     assert [int(sample["x"]) for sample in doubled] == [0, 2, 4, 6, 8]
     assert [batch["x"].tolist() for batch in doubled.batch(4)] == [[0, 2, 4, 6], [8]]
     assert sorted(np.concatenate([batch["x"] for batch in doubled.shuffle().batch(4)])) == [0, 2, 4, 6, 8]
+
+
+class Labelled(SequenceArray):
+    """Finds the label of a sample by its index, and draws."""
+
+    def __init__(self, sampler: Any = None) -> None:
+        super().__init__({"x": np.arange(12), "uid": np.arange(12)[::-1].copy()}, sampler, seed=1)
+        self.labels = [f"label {at}" for at in range(12)]
+        self.ended = 0
+
+    def __getitem__(self, index: int) -> Any:
+        sample = super().__getitem__(index)
+        at = index if self.sampler is None else int(sample["x"])
+        return {"x": int(sample["x"]) * 10, "label": self.labels[at], "drawn": current_rng().random(), "n": self.ended}
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "subsample": lambda: Labelled().subsample(8),
+    "of fixed positions": lambda: Labelled(np.arange(2, 12)[::-1]).subsample(8),
+    "of a function": lambda: Labelled(np.random.permutation).subsample(8),
+    "of a subsample": lambda: Labelled().subsample(10).subsample(8),
+    "of uids": lambda: Labelled().subsample_uids([5, 0, 7, 5, 99, 11, 1, 2, 3, 4], "uid"),
+    "of uids in an order": lambda: Labelled().subsample_uids(range(8), "uid", np.random.permutation),
+    "of uids of a subsample": lambda: Labelled().subsample(11).subsample_uids(range(9), "uid").subsample(8),
+}
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_parts_of_a_subclass_have_its_samples(nb_workers: Any, executor: str) -> None:
+    expected = list(Several({name: make() for name, make in PARTS.items()}))
+    assert len(expected) == 8
+    for name in PARTS:
+        samples = [batch[name] for batch in expected]
+        assert len({sample["x"] for sample in samples}) == 8, name
+        assert all(sample["label"] == f"label {sample['x'] // 10}" for sample in samples), name
+    got = epochs_on(Several({name: make() for name, make in PARTS.items()}), nb_workers, executor, epochs=1)[0]
+    assert got == expected
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_subclass(name: str) -> None:
+    part = PARTS[name]()
+    epochs = [list(part) for _ in range(3)]
+    assert [{sample["n"] for sample in epoch} for epoch in epochs] == [{0}, {1}, {2}]  # the hook is called
+    drawn = [frozenset(sample["x"] for sample in epoch) for epoch in epochs]
+    assert len(set(drawn)) == 1
+    orders = {tuple(sample["x"] for sample in epoch) for epoch in epochs}
+    assert len(orders) == (3 if "function" in name or "order" in name else 1)
+    assert [part[at] for at in range(len(part))] != epochs[0]
+    again = PARTS[name]()
+    assert [again[at] for at in range(len(again))] == epochs[0]
+    loop = iter(again)
+    begun = [next(loop) for _ in range(3)]
+    state = again.state_dict()
+    other = PARTS[name]()
+    other.load_state_dict(state)
+    assert begun + list(other) == epochs[0]
+    batched = [x for batch in PARTS[name]().batch(4) for x in batch["x"].tolist()]
+    assert batched == [sample["x"] for sample in epochs[0]]
+
+
+def test_parts_have_the_positions_of_those_of_plain_arrays() -> None:
+    arrays = {"x": np.arange(12), "uid": np.arange(12)[::-1]}
+    for sampler in (None, [7, 6, 5, 4, 3, 2], np.random.permutation):
+        plain = SequenceArray(arrays, sampler, seed=1)
+        for make in (lambda s: s.subsample(4), lambda s: s.subsample_uids([3, 8, 4], "uid")):
+            assert [sample["x"] for sample in make(Labelled(sampler))] == [
+                10 * int(sample["x"]) for sample in make(plain)
+            ]
+    with pytest.raises(ValueError, match=r"uids_name must be one of \['uid', 'x'\], not 'id'"):
+        Labelled().subsample(5).subsample_uids([1], "id")
+
+
+def test_a_subclass_that_adds_nothing_has_parts_that_are_arrays() -> None:
+    class Named(SequenceArray):
+        """Only its arguments are others."""
+
+        def __init__(self, x: Any) -> None:
+            super().__init__({"x": x}, seed=1)
+
+    part = Named(np.arange(9)).subsample(3)
+    assert type(part) is SequenceArray
+    assert len(part.arrays["x"]) == 3
 
 
 def test_a_part_of_what_the_sampler_draws() -> None:

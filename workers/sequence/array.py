@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
 
+from .answers import defines_hooks
 from .base import Sequence
 from .gather import gather
 from .looks import Fact, named
+from .part import SequencePart
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
@@ -120,12 +123,15 @@ class SequenceArray(Sequence[dict[str, Any]]):
         is_run = number < 2 or bool((np.diff(places) == 1).all())
         return self.take(slice(first, first + number) if is_run else places)
 
-    def subsample(self, nb_samples: int) -> SequenceArray:
+    def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
         """A sequence of ``nb_samples`` of the samples that ``sampler`` draws, chosen at random (by ``seed``) and fixed.
 
         Where ``sampler`` is a function, their order is that of what it returns for each epoch. If it draws a sample
-        more than once, what is fixed is not the samples but their places in what it returns.
+        more than once, what is fixed is not the samples but their places in what it returns. Of a subclass with
+        ``__getitem__`` or hooks of its own, the samples are those that it makes.
         """
+        if self._makes_samples():
+            return SequencePart(self._in_order(), self._order_of().subsample(nb_samples))
         nb_samples = check_int("nb_samples", nb_samples, 1)
         positions = self._positions()
         drawn = np.arange(self.nb_samples) if positions is None else positions
@@ -138,16 +144,40 @@ class SequenceArray(Sequence[dict[str, Any]]):
         sampler = _Chosen(self.sampler, drawn[chosen] if is_fixed else chosen, is_fixed)
         return SequenceArray(self.arrays, sampler, seed=self.seed)
 
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceArray:
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
         """See :meth:`Sequence.subsample_uids`; ``new_sampler``: the order of these samples, as ``sampler``."""
-        if uids_name not in self.arrays:
-            raise ValueError(f"uids_name must be one of {sorted(self.arrays)}, not {uids_name!r}")
+        of_all = self._uids(uids_name)
+        if self._makes_samples():
+            return SequencePart(self._in_order(), self._order_of(uid=of_all).subsample_uids(uids, "uid", new_sampler))
         where: dict[Any, list[int]] = {}
-        for at, uid in enumerate(self.arrays[uids_name].tolist()):
+        for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
         wanted: Iterable[Any] = np.asarray(uids).tolist() if isinstance(uids, np.ndarray) else uids
         kept = [at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())]
         return self._at(np.array(kept, np.int64), new_sampler)
+
+    def _uids(self, uids_name: str) -> Any:
+        if uids_name not in self.arrays:
+            raise ValueError(f"uids_name must be one of {sorted(self.arrays)}, not {uids_name!r}")
+        return self.arrays[uids_name]
+
+    def _makes_samples(self) -> bool:
+        """Whether a subclass makes samples of its own, or has hooks, which may change what they are made of."""
+        cls = type(self)
+        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
+        return not is_ours or defines_hooks(self)
+
+    def _order_of(self, **others: Any) -> SequenceArray:
+        """The order of its samples, as a sequence of their places in the arrays."""
+        return SequenceArray({"place": np.arange(self.nb_samples), **others}, self.sampler, seed=self.seed)
+
+    def _in_order(self) -> SequenceArray:
+        """A copy whose order is that of its arrays. It has epochs of its own."""
+        copied = copy.copy(self)
+        copied.sampler = None
+        for name in ("_own_clock", "_held", "_fit"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     def _at(self, positions: Any, sampler: Any) -> SequenceArray:
         return SequenceArray({name: gather(a, positions) for name, a in self.arrays.items()}, sampler, seed=self.seed)
