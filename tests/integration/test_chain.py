@@ -346,6 +346,73 @@ def test_a_subclass_with_samples_of_its_own() -> None:
     assert sorted(np.concatenate([batch["x"] for batch in doubled.shuffle().batch(4)])) == [0, 2, 4, 6, 8]
 
 
+def forwards(number: int) -> Any:
+    return np.arange(number)
+
+
+def every_other(number: int) -> Any:
+    return np.arange(number)[::-2]
+
+
+SAMPLERS: list[Any] = [forwards, every_other, [3, 1], None, np.random.permutation, forwards, np.array([2, 2, 5])]
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("chain", [lambda s: s, lambda s: s.batch(2), lambda s: s.map(dict).batch(2)])
+def test_a_sampler_that_is_set_anew(chain: Any, nb_workers: Any, executor: str) -> None:
+    """The next epoch has the new order, whoever computes it, and whether or not its length was asked for before."""
+
+    def epochs(nb_workers: Any, executor: str, asks: bool) -> list[Any]:
+        source = SequenceArray({"x": np.arange(6)}, every_other, seed=1)
+        found = []
+        with chain(source).prefetch(nb_workers=nb_workers, executor=executor) as batches:
+            for sampler in SAMPLERS:
+                if asks:
+                    assert len(batches) > 0
+                    assert len(source) > 0
+                source.sampler = sampler
+                found.append([batch["x"].tolist() for batch in batches])
+        return found
+
+    expected = epochs(0, "process", False)
+    numbers = [np.hstack(epoch).tolist() for epoch in expected]
+    assert [len(epoch) for epoch in numbers] == [6, 3, 2, 6, 6, 6, 3]
+    assert [numbers[at] for at in (0, 1, 2, 3, 5, 6)] == [
+        [*range(6)],
+        [5, 3, 1],
+        [3, 1],
+        [*range(6)],
+        [*range(6)],
+        [2, 2, 5],
+    ]
+    assert epochs(nb_workers, executor, True) == expected
+
+
+def test_a_sampler_that_is_set_within_an_epoch() -> None:
+    """That epoch goes on in the order that it began with."""
+    source = SequenceArray({"x": np.arange(6)}, every_other, seed=1)
+    loop = iter(source)
+    got = [int(next(loop)["x"])]
+    source.sampler = forwards
+    assert [*got, *(int(sample["x"]) for sample in loop)] == [5, 3, 1]
+    assert [int(sample["x"]) for sample in source] == [*range(6)]
+    with pytest.raises(ValueError, match="sampler has positions 0 to 6, allowed are 0 to 5"):
+        source.sampler = [0, 6]
+    with pytest.raises(TypeError, match="sampler must be None, integer positions or a function"):
+        source.sampler = "random"
+    assert source.sampler is forwards
+
+
+def test_a_seed_that_is_set_after_the_length_was_asked_for() -> None:
+    def order(asks: bool) -> Any:
+        source = SequenceArray({"x": np.arange(20)}, np.random.permutation, seed=1)
+        assert not asks or len(source)
+        source.seed = 2
+        return [int(sample["x"]) for sample in source]
+
+    assert order(True) == order(False)
+
+
 class Labelled(SequenceArray):
     """Finds the label of a sample by its index, and draws."""
 

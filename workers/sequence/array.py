@@ -19,6 +19,8 @@ from .gather import gather
 from .looks import Fact, named
 from .part import SequencePart
 
+_NO_ORDER = -1, None, None, None
+
 
 class SequenceArray(Sequence[dict[str, Any]]):
     """Equally long arrays as a sequence of samples: sample ``i`` is a dict of the ``i``-th item of each.
@@ -50,12 +52,19 @@ class SequenceArray(Sequence[dict[str, Any]]):
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays must be of equal lengths, not {lengths}")
         self.nb_samples = next(iter(lengths.values()))
-        if sampler is not None and not callable(sampler):
-            sampler = self._check_positions(sampler)
         self.sampler = sampler
         if callable(sampler):
             self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
-        self._order: tuple[int, Any] = (-1, None)  # (epoch, positions) of the last epoch asked for
+        self._order: tuple[Any, ...] = _NO_ORDER  # (epoch, positions, sampler, seed) of the last epoch asked for
+
+    @property
+    def sampler(self) -> Any:
+        """The order of the samples. May be set anew: the next epoch has the new one."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Any) -> None:
+        self._sampler = sampler if sampler is None or callable(sampler) else self._check_positions(sampler)
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:
         checked = np.asarray(positions)
@@ -68,7 +77,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return checked.astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_order": (-1, None)}
+        return {**self.__dict__, "_order": _NO_ORDER}
 
     def _identity(self) -> list[Any]:
         return [*super()._identity(), self.nb_samples, sorted(map(str, self.arrays))]
@@ -77,17 +86,22 @@ class SequenceArray(Sequence[dict[str, Any]]):
         if not callable(self.sampler):
             return self.sampler
         epoch = self.epoch
-        known, positions = self._order
-        if known != epoch:
+        known, positions, *_ = self._order
+        # Within an epoch its jobs keep the order that it began with.
+        if known != epoch or (seeding.current_job() is None and not self._is_order_of(epoch)):
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
             stream = seeding.Stream(self.seed, Generators(lambda: [("sampler", sampler)]))
             drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
-            self._order = (epoch, positions)
+            self._order = epoch, positions, sampler, self.seed
         return positions
 
+    def _is_order_of(self, epoch: int) -> bool:
+        known, _, sampler, seed = self._order
+        return known == epoch and sampler is self.sampler and seed == self.seed
+
     def _is_length_at_hand(self) -> bool:
-        return not callable(self.sampler) or self._order[0] == self.epoch
+        return not callable(self.sampler) or self._is_order_of(self.epoch)
 
     def _own_facts(self) -> Iterable[Fact]:
         yield named("of", short(list(self.arrays)))

@@ -38,7 +38,7 @@ class SequencePart(SequenceDerived[Any]):
 
     def _is_length_at_hand(self) -> bool:
         with on_behalf_of(asking() or self._clock):
-            return self.order._is_length_at_hand()
+            return bool(self.order._is_length_at_hand())
 
     def subsample(self, nb_samples: int) -> SequencePart:
         """See :meth:`SequenceArray.subsample`."""
