@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.strings import Strings, exact_array
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings
 from workers.checks import check_choice
 
 from .augmenter import AugmenterFunction
@@ -169,6 +170,8 @@ def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[An
     pair = preprocess_fn(_as_array(x), _as_array(y))
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"preprocess_fn must return (x, y), not a {type(pair).__name__}")
+    if np.ma.is_masked(pair[1]):
+        raise TypeError("preprocess_fn must not return a masked y")
     return pair[0], pair[1]
 
 
@@ -180,6 +183,10 @@ def _as_array(value: Any) -> NDArray[Any]:
 
 def _row(value: Any) -> NDArray[Any]:
     """``value`` of one example as an array of one; a string as an object, of its own length, as tf.data has them."""
+    if np.ma.is_masked(value):
+        raise TypeError(
+            "preprocess_fn returned a masked array, which is not kept in memory: fill it, or use in_memory=False"
+        )
     array = _as_array(value)
     return array.astype(object)[None] if array.ndim == 0 and array.dtype.kind in "SU" else array[None]
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.strings import exact_array, shared
+from workers.batch.exact import exact_array
+from workers.batch.strings import shared
 from workers.job.permutation import SORTED_UP_TO
 
 from .examples import without_framework
@@ -106,6 +107,14 @@ class ClassIndex:
 def as_labels(y: Any) -> NDArray[Any]:
     """``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
     labels = exact_array(without_framework(y))
+    if isinstance(y, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+        num_masked = int(np.ma.count_masked(y if isinstance(y, np.ma.MaskedArray) else labels))  # type: ignore[no-untyped-call]
+        if num_masked:
+            raise ValueError(
+                f"y must have a label for each example, but {num_masked} are masked: leave these examples out, as by "
+                "x[~y.mask], y[~y.mask], or give them a class by y.filled()"
+            )
+        labels = np.ma.getdata(labels)
     if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # or a string type of numpy 2
         labels = _of_objects(labels)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf"

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.strings import Strings, array_of, exact_array, shared
+from workers.batch import exact
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings, array_of, shared
 from workers.sequence.gather import gather, own_items
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
@@ -54,11 +56,11 @@ class Examples:
             loaded = [self.load_example_fn(self.x[p]) for p in (_with_bar(at) if may_take_long else at)]
             if all(isinstance(each, bytes) for each in loaded):
                 return array_of(loaded)  # each of its own length
-            found = [np.asarray(each) for each in loaded]
+            found = [exact.as_array(each) for each in loaded]
         elif isinstance(self.x, Ragged):
             found = [self.x[position] for position in at]
         else:
-            return np.asarray(gather(self.x, positions))
+            return exact.as_array(gather(self.x, positions))
         batch = own_items(batch_of(found))
         if must_stack and batch.shape[1:] != found[0].shape:
             other, shape = next((i, each.shape) for i, each in enumerate(found) if each.shape != found[0].shape)

@@ -79,19 +79,6 @@ def array_of(values: Any, dtype: Any = object) -> np.ndarray[Any, Any]:
     return array
 
 
-def exact_array(values: Any) -> np.ndarray[Any, Any]:
-    """``np.asarray(values)``; an array of objects where numpy would make other strings of them.
-
-    numpy drops the zeros at the end of a string, makes text of numbers that stand among strings, and of ASCII bytes.
-    """
-    array = np.asarray(values)
-    if array is values or array.dtype.kind not in "SU" or not isinstance(values, (list, tuple)):
-        return array
-    objects = np.empty(array.shape, object)
-    objects[...] = values
-    return array if objects.tolist() == array.tolist() else objects
-
-
 def _are_strings(values: Any) -> bool:
     return set(map(type, values)) in ({str}, {bytes})
 

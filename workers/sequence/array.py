@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from workers.batch.strings import Strings, array_of, exact_array, shared
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings, array_of, shared
 from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
@@ -27,7 +28,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     Args:
         arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` is an array of objects
-            where numpy's strings would drop zeros at their ends, or pad them to many times their size.
+            where numpy's strings would drop zeros at their ends, or pad them to many times their size. Masked arrays
+            keep their masks.
         sampler: the order of the samples. None: as they are. Positions (integers): these, in this order. A
             function of the number of samples that returns positions, such as ``np.random.permutation``: called
             anew for each epoch, with the generators seeded by (seed, epoch).
@@ -67,6 +69,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
         self._sampler = sampler if sampler is None or callable(sampler) else self._check_positions(sampler)
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:
+        if np.ma.is_masked(positions):
+            raise ValueError("sampler must not have masked positions: leave them out by .compressed()")
         checked = np.asarray(positions)
         if checked.ndim != 1 or not (checked.size == 0 or np.issubdtype(checked.dtype, np.integer)):
             raise TypeError(f"sampler must be None, integer positions or a function, not {positions!r:.200}")
@@ -166,7 +170,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
         where: dict[Any, list[int]] = {}
         for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
-        wanted: Iterable[Any] = np.asarray(uids).tolist() if isinstance(uids, np.ndarray) else uids
+        uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
+        wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = [at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())]
         return self._at(np.array(kept, np.int64), new_sampler)
 
