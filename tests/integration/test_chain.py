@@ -475,6 +475,28 @@ def test_parts_of_a_subclass(name: str) -> None:
     assert batched == [sample["x"] for sample in epochs[0]]
 
 
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_the_seed_of_the_end_is_that_of_a_part(nb_workers: int) -> None:
+    class Doubled(SequenceArray):
+        def __getitem__(self, index: int) -> Any:
+            return int(super().__getitem__(index)["x"]) * 2
+
+    def samples(seed: int) -> list[Any]:
+        found = []
+        for part in (
+            Doubled({"x": np.arange(20)}).subsample(9),
+            Doubled({"x": np.arange(20)}, np.random.permutation).subsample(9),
+            Doubled({"x": np.arange(20)}).subsample_uids(range(20), "x", np.random.permutation),
+        ):
+            with part.prefetch(nb_workers, seed=seed) as batches:
+                found.append(list(batches))
+        return found
+
+    one, other = samples(5), samples(6)
+    assert one == samples(5)
+    assert all(mine != others for mine, others in zip(one, other, strict=True))
+
+
 def test_parts_have_the_positions_of_those_of_plain_arrays() -> None:
     arrays = {"x": np.arange(12), "uid": np.arange(12)[::-1]}
     for sampler in (None, [7, 6, 5, 4, 3, 2], np.random.permutation):

@@ -249,7 +249,7 @@ class Reading:
                     return self._items(index)
         else:
             sequence: Any = self._sequence()
-            job = sequence._job_of(index, self._epoch)
+            job = sequence._job_at(index, self._epoch)
             items = sequence._run_job(job, lambda: items_of_job(sequence, index), self._epoch)
         if items and (items[0] is Loose.SAMPLES or (len(items) > 1 and all(map(_is_batch, items)))):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
@@ -262,7 +262,7 @@ class Reading:
         for step in range(1, len(sequence)):
             index = (first + step) % len(sequence)
             items: list[Any] = sequence._run_job(
-                sequence._job_of(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
+                sequence._job_at(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
             )
             if items:
                 return items

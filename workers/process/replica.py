@@ -25,7 +25,7 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
-from workers.job.process_generators import PLACES
+from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
 from . import by_value, memmap
@@ -71,6 +71,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
             if type(obj) is np.ndarray:
                 return obj.__reduce_ex__(5)
+        of = place_of_global(obj)
+        if of is not None:
+            return getattr, of
         if isinstance(obj, type):
             for find in stand_ins:
                 if (stand_in := find(obj)) is not None:
@@ -78,8 +81,6 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
-        if id(obj) in PLACES:
-            return getattr, PLACES[id(obj)]
         if is_traced(obj):
             return reduced(obj)
         if is_concrete(obj):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from workers.errors import StateError
 
+from .clock import asking, on_behalf_of
 from .order import Permuted
 from .passes import Groups
 from .position import Position
@@ -63,6 +64,17 @@ class Answers:
     def _job_of(self, index: int, epoch: int) -> int:
         """The job that makes its batch ``index`` of ``epoch``: its draws are those of that job."""
         return index
+
+    def _job_at(self: Any, index: int, epoch: int | None = None) -> int:
+        """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
+        with on_behalf_of(asking() or self._clock):
+            job: int = self._job_of(index, self.epoch if epoch is None else epoch)
+            return job
+
+    def _given_seeds(self) -> list[int]:
+        """The seeds that were given along the chain, its end first."""
+        given = self.__dict__.get("_given_seed")
+        return [] if given is None else [given]
 
     #: Whether there is more to its batches than its jobs: who works on them has to ask for its items.
     _is_opaque = False

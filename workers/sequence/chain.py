@@ -122,9 +122,9 @@ class Chain(Generic[Batch_co]):
             **options: Unpack[DatasetOptions],
         ) -> SequenceMap[Any]: ...
 
-    def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **options: Any) -> Any:
+    def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
         """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
-        return _makers["prefetch"](self, nb_workers, max_queue_size, **options)
+        return _makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
         """Batches of ``batch_size`` consecutive samples, stacked (dicts of arrays stay dicts of arrays).

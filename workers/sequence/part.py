@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .clock import asking, on_behalf_of
-from .derived import SequenceDerived
+from .answers import defines_hooks
+from .derived import SequenceDerived, identity_of
 from .gather import gather
-
-if TYPE_CHECKING:
-    from .array import SequenceArray
 
 
 class SequencePart(SequenceDerived[Any]):
-    """The samples of another sequence that ``order`` names. Made by ``subsample`` of a subclass of SequenceArray.
+    """The samples of another sequence that an order names. Made by ``subsample`` of a subclass of SequenceArray.
 
     Args:
-        source_split: a SequenceArray whose order is that of its arrays.
-        order: a SequenceArray whose samples are {"place": a place in ``source_split``}.
+        source_split: the order: a SequenceArray of {"place": a place in ``samples``}.
+        samples: a SequenceArray whose order is that of its arrays, and whose hooks are called.
     """
 
     _has_places_of_source = False
 
-    def __init__(self, source_split: SequenceArray, order: Any) -> None:
+    def __init__(self, source_split: Any, samples: Any) -> None:
         super().__init__(source_split)
-        self.order = order
+        self.samples = samples
 
     def __len__(self) -> int:
-        with on_behalf_of(asking() or self._clock):
-            return len(self.order)
+        return self._source_length()
 
     def __getitem__(self, index: int) -> Any:
-        return self.source_split[int(self.order[index]["place"])]
+        return self.samples[int(self.source_split[index]["place"])]
+
+    def on_epoch_begin(self) -> None:
+        """That of the samples."""
+        self.samples.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """That of the samples."""
+        self.samples.on_epoch_end()
+
+    def _has_hooks(self, *names: str) -> bool:
+        return defines_hooks(self.samples, *names)
 
     def _identity(self) -> list[Any]:
-        return [*super()._identity(), self.order.nb_samples]
+        return [*super()._identity(), identity_of(self.samples)]
 
-    def _is_length_at_hand(self) -> bool:
-        with on_behalf_of(asking() or self._clock):
-            return bool(self.order._is_length_at_hand())
+    def _count_changes(self) -> int:
+        return super()._count_changes() + int(self.samples._count_changes())
+
+    def _share(self) -> None:
+        self.samples._share()
 
     def subsample(self, nb_samples: int) -> SequencePart:
         """See :meth:`SequenceArray.subsample`."""
-        return SequencePart(self.source_split, self.order.subsample(nb_samples))
+        return SequencePart(self.source_split.subsample(nb_samples), self.samples)
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequencePart:
         """See :meth:`SequenceArray.subsample_uids`."""
-        places = self.order.arrays["place"]
-        order = type(self.order)({"place": places, "uid": gather(self.source_split._uids(uids_name), places)})
-        order.seed = self.order.seed
-        return SequencePart(self.source_split, order.subsample_uids(uids, "uid", new_sampler))
+        order = self.source_split
+        places = order.arrays["place"]
+        order = order._made_of({"place": places, "uid": gather(self.samples._uids(uids_name), places)}, None)
+        return SequencePart(order.subsample_uids(uids, "uid", new_sampler), self.samples)
