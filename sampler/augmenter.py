@@ -5,6 +5,7 @@ Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.Augmenter``.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from workers.batch import exact
 from workers.checks import check_int, short
 from workers.sequence.looks import Fact, Looks, named
 
@@ -90,14 +92,16 @@ class ContrastiveAugmenter(Augmenter):
         return tuple(self._view(x) for _ in range(self.num_views)), y
 
     def _view(self, x: Any) -> Any:
-        views = [np.asarray(self.process(example)) for example in x]
+        views = [
+            exact.as_array(self.process(copy.copy(example))) for example in x
+        ]  # it may write into what it is given
         for example, view in zip(x, views, strict=True):
             if view.shape != views[0].shape:
                 raise ValueError(
                     f"process must return arrays of one shape, not {views[0].shape} of an example of {np.shape(x[0])} "
                     f"and {view.shape} of one of {np.shape(example)}"
                 )
-        return np.stack(views)
+        return exact.stacked(views)
 
 
 AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]

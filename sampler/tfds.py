@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings
 from workers.checks import check_choice
 
 from .augmenter import AugmenterFunction
@@ -134,10 +136,12 @@ def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
                 y.add(ys)
             else:
                 one_x, one_y = _preprocessed(preprocess_fn, xs[0], ys[0])
-                x.add(np.asarray(one_x)[None])
-                y.add(np.asarray(one_y)[None])
+                x.add(_row(one_x))
+                y.add(_row(one_y))
             progress.update(len(xs))
-    return x.whole(), y.whole(), None
+    if preprocess_fn is None:
+        return x.whole(), y.whole(), None
+    return _as_strings(x.whole()), _as_strings(y.whole()), None
 
 
 def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
@@ -153,7 +157,7 @@ def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_man
                 for start in range(0, len(source), _READ_AT_ONCE):
                     positions = range(start, min(start + _READ_AT_ONCE, len(source)))
                     for record in threads.map(source.__getitem__, positions):
-                        yield np.asarray(record[x_key])[None], np.asarray(record[y_key])[None]
+                        yield _row(record[x_key]), _row(record[y_key])
         return
     for dataset in datasets:
         is_of_one_shape = bool(dataset.element_spec[x_key].shape.is_fully_defined())
@@ -163,14 +167,39 @@ def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_man
 
 
 def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[Any, Any]:
-    pair = preprocess_fn(np.asarray(x), np.asarray(y))
+    pair = preprocess_fn(_as_array(x), _as_array(y))
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"preprocess_fn must return (x, y), not a {type(pair).__name__}")
+    if np.ma.is_masked(pair[1]):
+        raise TypeError("preprocess_fn must not return a masked y")
     return pair[0], pair[1]
 
 
+def _as_array(value: Any) -> NDArray[Any]:
+    """``value`` as an array; bytes that end in zeros as an object, for numpy would drop these."""
+    is_cut = isinstance(value, (str, bytes)) and np.asarray(value).item() != value
+    return np.asarray(value, object if is_cut else None)
+
+
+def _row(value: Any) -> NDArray[Any]:
+    """``value`` of one example as an array of one; a string as an object, of its own length, as tf.data has them."""
+    if np.ma.is_masked(value):
+        raise TypeError(
+            "preprocess_fn returned a masked array, which is not kept in memory: fill it, or use in_memory=False"
+        )
+    array = _as_array(value)
+    return array.astype(object)[None] if array.ndim == 0 and array.dtype.kind in "SU" else array[None]
+
+
+def _as_strings(array: NDArray[Any]) -> NDArray[Any]:
+    """``array`` as numpy's strings if it holds nothing else, and these hold them as they are; else as it is."""
+    values = array.tolist() if array.dtype.hasobject and array.ndim == 1 else None
+    are_strings = values and all(isinstance(each, (str, bytes)) for each in values)
+    return exact_array(values) if are_strings and not Strings.must_hold(values) else array
+
+
 class _Stacked:
-    """An array that is filled piece by piece, so that no example is in memory twice."""
+    """An array that is filled piece by piece, so that no example is in memory twice. Its dtype holds all that came."""
 
     def __init__(self, total: int, key: str) -> None:
         self._array: NDArray[Any] | None = None
@@ -186,8 +215,28 @@ class _Stacked:
                 f"the examples of feature {self._key!r} must be of one shape, not {self._array.shape[1:]} and "
                 f"{some.shape[1:]}; make them so in preprocess_fn, or read them when they are drawn by in_memory=False"
             )
+        if some.dtype != self._array.dtype:
+            filled = self._array[: self._filled]
+            self._array = np.empty(self._array.shape, self._dtype_with(some.dtype))
+            self._array[: self._filled] = filled
         self._array[self._filled : self._filled + len(some)] = some
         self._filled += len(some)
+
+    def _dtype_with(self, other: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype that holds what came before and ``other``, as in an array of numpy's."""
+        assert self._array is not None
+        mine = self._array.dtype
+        try:
+            both = np.result_type(mine, other)
+        except TypeError:  # a date and a number, say
+            both = np.dtype(object)
+        are_integers = mine.kind in "iu" and other.kind in "iu" and both.kind == "f"  # as of int64 and uint64
+        if both.hasobject or are_integers or (both.kind in "SU" and mine.kind != other.kind):
+            raise TypeError(
+                f"the examples of feature {self._key!r} must be of one kind, not {mine} for the first {self._filled} "
+                f"and {other} for the next: no dtype of numpy's holds both; have preprocess_fn return one kind"
+            )
+        return both
 
     def whole(self) -> NDArray[Any]:
         return np.empty(0) if self._array is None else self._array[: self._filled]
@@ -210,7 +259,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
         ) from error
     total = sum(map(len, of_labels))
     records = Bar(itertools.chain(*of_labels), total=total, desc=f"reading {builder.name}", unit=" labels")
-    y = np.array([record[y_key] for record in records])
+    y = exact_array([record[y_key] for record in records])
     return _Records(sources), y, _Decoder(x_key, y_key, preprocess_fn)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.exact import exact_array
 from workers.batch.strings import shared
 from workers.job.permutation import SORTED_UP_TO
 
@@ -116,7 +117,15 @@ class ClassIndex:
 
 def as_labels(y: Any) -> NDArray[Any]:
     """``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
-    labels = np.asarray(without_framework(y))
+    labels = exact_array(without_framework(y))
+    if isinstance(y, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
+        num_masked = int(np.ma.count_masked(y if isinstance(y, np.ma.MaskedArray) else labels))  # type: ignore[no-untyped-call]
+        if num_masked:
+            raise ValueError(
+                f"y must have a label for each example, but {num_masked} are masked: leave these examples out, as by "
+                "x[~y.mask], y[~y.mask], or give them a class by y.filled()"
+            )
+        labels = np.ma.getdata(labels)
     if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # or a string type of numpy 2
         labels = _of_objects(labels)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf"
@@ -136,9 +145,17 @@ def as_labels(y: Any) -> NDArray[Any]:
 
 def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
     """Strings or integers that numpy has as objects, as an array of their kind."""
-    for kind in (str, int):
+    for kind in (str, bytes, int):
         if all(isinstance(label, kind) for label in labels.flat):
-            return np.array([kind(label) for label in labels.flat]).reshape(labels.shape)
+            exact = [kind(label) for label in labels.flat]
+            made = np.array(exact).reshape(labels.shape)
+            cut = next((label for label, of in zip(exact, made.ravel().tolist(), strict=True) if label != of), None)
+            if cut is not None and kind is not int:
+                raise ValueError(
+                    f"y must not have labels that end in a zero, such as {cut!r}: numpy drops it, so two classes may "
+                    "become one; number the classes instead, or cut the zeros off"
+                )
+            return made
     return labels
 
 

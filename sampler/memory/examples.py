@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.strings import Strings, shared
-from workers.sequence.gather import gather
+from workers.batch import exact
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings, array_of, shared
+from workers.sequence.gather import gather, own_items
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
 
@@ -21,9 +23,10 @@ class Examples:
 
     Args:
         x: an array or a ``np.memmap`` (n, ...), used as it is; a tensor (TensorFlow, torch, JAX), a data frame or a
-            list, made an array once; a list of arrays that differ in shape. With ``load_example_fn``: items to load,
-            such as paths, in anything that has a length and can be indexed by position.
-        load_example_fn: ``item of x -> array``; None: the items are the examples.
+            list, made an array once; a list of arrays that differ in shape; a list of ``bytes`` or ``str``, as objects
+            where numpy's strings would cut them short. With ``load_example_fn``: items to load, such as paths, in
+            anything that has a length and can be indexed by position.
+        load_example_fn: ``item of x -> array`` or ``bytes``; None: the items are the examples.
 
     Raises:
         TypeError, ValueError: ``x`` or ``load_example_fn`` is not of its kind; names it.
@@ -50,12 +53,15 @@ class Examples:
         """
         at = positions.tolist()
         if self.load_example_fn is not None:
-            found = [np.asarray(self.load_example_fn(self.x[p])) for p in (_with_bar(at) if may_take_long else at)]
+            loaded = [self.load_example_fn(self.x[p]) for p in (_with_bar(at) if may_take_long else at)]
+            if all(isinstance(each, bytes) for each in loaded):
+                return array_of(loaded)  # each of its own length
+            found = [exact.as_array(each) for each in loaded]
         elif isinstance(self.x, Ragged):
-            found = [self.x[position].copy() for position in at]
+            found = [self.x[position] for position in at]
         else:
-            return np.asarray(gather(self.x, positions))
-        batch = batch_of(found)
+            return exact.as_array(gather(self.x, positions))
+        batch = own_items(batch_of(found))
         if must_stack and batch.shape[1:] != found[0].shape:
             other, shape = next((i, each.shape) for i, each in enumerate(found) if each.shape != found[0].shape)
             raise ValueError(
@@ -76,7 +82,8 @@ class Examples:
 
     def identity(self) -> list[Any]:
         """What tells them from others without looking at one, as JSON."""
-        return [len(self.x), list(self.x.shape[1:]) if isinstance(self.x, np.ndarray) else None]
+        is_array = isinstance(self.x, np.ndarray) or (self.load_example_fn is None and isinstance(self.x, Strings))
+        return [len(self.x), list(self.x.shape[1:]) if is_array else None]
 
     @property
     def example_shape(self) -> tuple[int | None, ...]:
@@ -110,20 +117,24 @@ def as_items(x: Any) -> Any:
     return x
 
 
-def as_array(x: Any) -> NDArray[Any] | Ragged:
+def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
     """``x`` as an array of examples; an array, mapped or not, is not copied."""
     x = as_items(x)
+    if isinstance(x, Strings) or Strings.must_hold(x):
+        return x if isinstance(x, Strings) else Strings(x)
     if isinstance(x, np.ndarray) and not (x.dtype.hasobject and x.ndim == 1 and are_arrays(x)):
         return x
     advice = "make them one shape, or arrays, or give load_example_fn"
     if isinstance(x, (list, tuple, np.ndarray)) and are_arrays(x) and len({each.shape for each in x}) > 1:
         return Ragged(x)
     try:
-        array = np.asarray(list(x))
+        array = exact_array(list(x))
     except ValueError as error:
         raise ValueError(f"x must hold examples of one shape, but it is ragged ({error}); {advice}") from None
     if array.dtype.hasobject or array.ndim == 0:
         kind = type(x[0]).__name__ if len(x) else type(x).__name__
+        if all(isinstance(each, (str, bytes)) for each in array.flat):  # exact only as objects, such as b"a\\0" in rows
+            return array
         raise TypeError(f"x must hold arrays or numbers, not {kind} objects; {advice}")
     return array
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.exact import stacked
 from workers.batch.strings import shared
 
 
@@ -20,9 +21,16 @@ class Ragged:
 
     def __init__(self, arrays: Iterable[NDArray[Any]]) -> None:
         arrays = list(arrays)
+        if any(map(np.ma.is_masked, arrays)):
+            raise TypeError("x must not hold masked arrays of different shapes: fill them, or give load_example_fn")
+        dtypes = {array.dtype for array in arrays}
+        if np.result_type(*dtypes).kind == "f" and all(dtype.kind in "iu" for dtype in dtypes):
+            raise TypeError(
+                f"x must hold arrays of one kind of integers, not of {' and '.join(sorted(map(str, dtypes)))}"
+            )
         self.shapes = [array.shape for array in arrays]
         self.ends = np.cumsum([array.size for array in arrays])
-        self.values = np.empty(int(self.ends[-1]), np.result_type(*{array.dtype for array in arrays}))
+        self.values = np.empty(int(self.ends[-1]), np.result_type(*dtypes))
         for array, end in zip(arrays, self.ends.tolist(), strict=True):
             self.values[end - array.size : end] = array.ravel()
 
@@ -47,7 +55,7 @@ def are_arrays(x: Any) -> bool:
 def batch_of(arrays: list[NDArray[Any]]) -> NDArray[Any]:
     """``arrays`` stacked; or, where they differ in shape, the object array (n,) that holds them."""
     if len({array.shape for array in arrays}) == 1:
-        return np.stack(arrays)
+        return stacked(arrays)
     batch = np.empty(len(arrays), object)
     batch[:] = arrays
     return batch

@@ -11,7 +11,7 @@ import numpy as np
 
 from workers.checks import check_choice, check_int
 
-from .shards import COMPRESSIONS, find_paths, read_index
+from .shards import COMPRESSIONS, INDEX, check_is_file, find_paths, read_index
 
 
 class Problem(NamedTuple):
@@ -37,8 +37,8 @@ def verify_shards(
     """What is wrong with the shards of a folder; [] if nothing is. Reads all of them.
 
     Looked at are: the checksums of all records, that each file can be read to its end with ``compression``, that it
-    holds whole blocks of ``example_per_class`` records, and what ``index.json`` says, if there is one. With
-    ``deserialization_fn``: that the records of each block are of one class.
+    holds whole blocks of ``example_per_class`` records, at least one, and what ``index.json`` says, if there is one.
+    With ``deserialization_fn``: that the records of each block are of one class.
 
     Args:
         path: folder of the shards.
@@ -60,10 +60,15 @@ def verify_shards(
     block = check_int("example_per_class", example_per_class, 1)
     folder = os.fspath(path)
     paths = find_paths(folder, shard_suffix)
-    known = read_index(folder)
+    problems: list[Problem] = []
+    known: dict[str, Any] = {}
+    try:
+        known = read_index(folder)
+    except ValueError as error:
+        problems.append(Problem(os.path.join(folder, INDEX), 0, 0, str(error)))
     shards = Bar(paths, desc="verifying", unit=" shards")
     checked = (_check(each, block, deserialization_fn, compression, known) for each in shards)
-    problems = [problem for problem in checked if problem is not None]
+    problems += [problem for problem in checked if problem is not None]
     missing = sorted(set(known) - {os.path.basename(each) for each in paths})
     return [
         *problems,
@@ -76,6 +81,10 @@ def _check(
 ) -> Problem | None:
     import tensorflow as tf
 
+    try:
+        check_is_file(path)
+    except ValueError as error:
+        return Problem(path, 0, 0, str(error))
     records = tf.data.TFRecordDataset(path, compression or "").batch(1024 // block * block or block)
 
     def with_labels(some: Any) -> Any:
@@ -102,6 +111,8 @@ def _check(
             offset = int(starts[-1])
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
         return _where(path, compression, str(error.message))
+    if count == 0:
+        return Problem(path, 0, 0, "the file has no records")
     if count % block:
         what = f"the file ends within a block: it has {count} records, not a multiple of {block}"
         return Problem(path, count, offset, what)

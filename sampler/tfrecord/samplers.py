@@ -71,8 +71,8 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
         seed: what the order of shards and blocks depends on, another one in each pass; None: drawn once, and logged.
         shuffle_blocks: shuffle the blocks of a shard too (those that are read at once: 8 MB of all open shards), not
             only the order of the shards.
-        on_error: ``"raise"`` at a shard that is cut short or corrupt, with its name and where; ``"skip"``: all shards
-            are read once before, and such are left out, counted and logged.
+        on_error: ``"raise"`` at a shard that is cut short, corrupt, empty or missing, with its name and where;
+            ``"skip"``: all shards are read once before, and such are left out, counted and logged.
         service: address of a tf.data service, such as ``"grpc://localhost:5000"``, whose workers do the work.
         shard: (rank, world): use every ``world``-th shard only, beginning with number ``rank``.
 
@@ -166,7 +166,7 @@ class TFRecordSequence(Sequence):
             )
         self.on_error = check_choice("on_error", on_error, ("raise", "skip"))
         deserialiser = check_deserialiser(deserialization_fn, batch_deserialization_fn, batch_size)
-        shards = find_shards(shard_path, shard_suffix, compression, on_error)
+        shards = find_shards(shard_path, shard_suffix, compression, on_error, example_per_class)
 
         def rows_of(shards: list[Shard]) -> Rows:
             return Rows(shards, example_per_class, batch_size // example_per_class, shards_per_cycle)

@@ -10,6 +10,7 @@ TensorFlow, "TFRecords format details".
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -39,15 +40,20 @@ class Shard(NamedTuple):
 
 
 def find_shards(
-    shard_path: str | os.PathLike[str], shard_suffix: str, compression: str | None, on_error: str = "raise"
+    shard_path: str | os.PathLike[str],
+    shard_suffix: str,
+    compression: str | None,
+    on_error: str = "raise",
+    example_per_class: int = 1,
 ) -> list[Shard]:
     """The shards of a folder, in the order of their names.
 
     Args:
         on_error: ``"skip"``: all are read to their ends; those that cannot be are left out, counted and logged.
+        example_per_class: how many records each must have at least.
 
     Raises:
-        ValueError: there are none, or one is cut short; names the pattern and the folder, or the file and the offset.
+        ValueError: there are none, or one cannot be used; names the pattern and the folder, or the file and why.
     """
     from workers.bars import Bar
 
@@ -56,25 +62,35 @@ def find_shards(
     folder = os.fspath(shard_path)
     paths = find_paths(folder, shard_suffix)
     known = read_index(folder)
+    there = {os.path.basename(path) for path in paths}
+    missing = sorted(name for name in known if name not in there and fnmatch.fnmatch(name, shard_suffix))
+    if missing and on_error == "raise":
+        raise ValueError(
+            f"{os.path.join(folder, missing[0])!r} is in {INDEX}, but not there ({len(missing)} such): copy it again, "
+            f'or take it out of {INDEX}; or leave such shards out by on_error="skip"'
+        )
 
-    def shard(path: str) -> Shard | None:
+    def shard(path: str) -> Shard | str:
+        """The shard, or why it is left out."""
         try:
             found = _shard(path, known.get(os.path.basename(path)), compression)
+            _check_size(found, example_per_class)
             if on_error == "skip" and count_by_reading(path, compression) != found.num_records:
-                return None
+                return ""
             return found
-        except ValueError:
+        except ValueError as error:
             if on_error == "raise":
                 raise
-            return None
+            return f" ({error})"
 
     with ThreadPoolExecutor() as threads:
         shards = list(Bar(threads.map(shard, paths), total=len(paths), desc="counting records", unit=" shards"))
-    bad = [path for path, each in zip(paths, shards, strict=True) if each is None]
+    bad = [path + each for path, each in zip(paths, shards, strict=True) if isinstance(each, str)]
+    bad += [f"{os.path.join(folder, name)} (is in {INDEX}, but not there)" for name in missing]
     if bad:
-        names = ", ".join(bad)
-        logger.error("%d of %d shards are left out, for they are cut short or corrupt: %s", len(bad), len(paths), names)
-    return [each for each in shards if each is not None]
+        names, number = ", ".join(bad), len(paths) + len(missing)
+        logger.error("%d of %d shards are left out, for they are cut short or corrupt: %s", len(bad), number, names)
+    return [each for each in shards if isinstance(each, Shard)]
 
 
 def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
@@ -99,24 +115,63 @@ def find_paths(folder: str, shard_suffix: str) -> list[str]:
 
 
 def read_index(folder: str) -> dict[str, Any]:
-    """{name of a shard: what ``index.json`` says of it}; {} if there is none."""
+    """{name of a shard: what ``index.json`` says of it}; {} if there is none.
+
+    Raises:
+        ValueError: it is damaged; names it.
+    """
     import tensorflow as tf
 
     path = tf.io.gfile.join(folder, INDEX)
     if not tf.io.gfile.exists(path):
         return {}
-    with tf.io.gfile.GFile(path) as file:
-        shards: dict[str, Any] = json.load(file)["shards"]
+    check_is_file(path)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            shards: dict[str, Any] = json.load(file)["shards"]
+        for name, said in shards.items():
+            if not (type(said["records"]) is type(said["nbytes"]) is int and isinstance(said["classes"], dict)):
+                raise TypeError(f"what it says of {name} is {said!r:.200}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # no JSON, or not what was written
+        raise ValueError(
+            f"{path!r} is damaged ({type(error).__name__}: {error}): copy it again, or remove it to have the records "
+            "counted (which classes the shards are of is not known then)"
+        ) from error
     return shards
+
+
+def check_is_file(path: str) -> None:
+    """Raises ValueError: a local ``path`` is no file that can be read to an end, such as a named pipe or a folder."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "a named pipe, a socket or a device"
+        raise ValueError(f"{path!r} is {kind}, not a file: move it elsewhere, or have shard_suffix not match it")
 
 
 def _shard(path: str, known: Any, compression: str | None) -> Shard:
     import tensorflow as tf
 
+    check_is_file(path)
     nbytes = tf.io.gfile.stat(path).length
     if known is not None and known["nbytes"] == nbytes:
         return Shard(path, known["records"], nbytes, tuple(known["classes"]))
+    if known is not None:
+        logger.warning(
+            "%s has %d bytes, not %d as %s says: its records are counted, and which class it is of is not known",
+            path,
+            nbytes,
+            known["nbytes"],
+            INDEX,
+        )
     return Shard(path, count_by_reading(path, compression) if compression else count_records(path, nbytes), nbytes)
+
+
+def _check_size(shard: Shard, example_per_class: int) -> None:
+    if shard.num_records < example_per_class:
+        has = f"{shard.num_records} records ({shard.nbytes:,} bytes)" if shard.num_records else "no records"
+        raise ValueError(
+            f"{shard.path!r} has {has}, fewer than the {example_per_class} of a block (example_per_class): it was not "
+            'written to its end, or not in blocks; write it anew or remove it, or leave it out by on_error="skip"'
+        )
 
 
 def count_records(path: str, nbytes: int) -> int:

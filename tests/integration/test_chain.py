@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from any_workers import WORKERS, Several, epochs_on
 
 from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
 from workers.sequence.batched import stack, unstack
@@ -343,6 +344,181 @@ def test_a_subclass_with_samples_of_its_own() -> None:
     assert [int(sample["x"]) for sample in doubled] == [0, 2, 4, 6, 8]
     assert [batch["x"].tolist() for batch in doubled.batch(4)] == [[0, 2, 4, 6], [8]]
     assert sorted(np.concatenate([batch["x"] for batch in doubled.shuffle().batch(4)])) == [0, 2, 4, 6, 8]
+
+
+def forwards(number: int) -> Any:
+    return np.arange(number)
+
+
+def every_other(number: int) -> Any:
+    return np.arange(number)[::-2]
+
+
+SAMPLERS: list[Any] = [forwards, every_other, [3, 1], None, np.random.permutation, forwards, np.array([2, 2, 5])]
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("chain", [lambda s: s, lambda s: s.batch(2), lambda s: s.map(dict).batch(2)])
+def test_a_sampler_that_is_set_anew(chain: Any, nb_workers: Any, executor: str) -> None:
+    """The next epoch has the new order, whoever computes it, and whether or not its length was asked for before."""
+
+    def epochs(nb_workers: Any, executor: str, asks: bool) -> list[Any]:
+        source = SequenceArray({"x": np.arange(6)}, every_other, seed=1)
+        found = []
+        with chain(source).prefetch(nb_workers=nb_workers, executor=executor) as batches:
+            for sampler in SAMPLERS:
+                if asks:
+                    assert len(batches) > 0
+                    assert len(source) > 0
+                source.sampler = sampler
+                found.append([batch["x"].tolist() for batch in batches])
+        return found
+
+    expected = epochs(0, "process", False)
+    numbers = [np.hstack(epoch).tolist() for epoch in expected]
+    assert [len(epoch) for epoch in numbers] == [6, 3, 2, 6, 6, 6, 3]
+    assert [numbers[at] for at in (0, 1, 2, 3, 5, 6)] == [
+        [*range(6)],
+        [5, 3, 1],
+        [3, 1],
+        [*range(6)],
+        [*range(6)],
+        [2, 2, 5],
+    ]
+    assert epochs(nb_workers, executor, True) == expected
+
+
+def test_a_sampler_that_is_set_within_an_epoch() -> None:
+    """That epoch goes on in the order that it began with."""
+    source = SequenceArray({"x": np.arange(6)}, every_other, seed=1)
+    loop = iter(source)
+    got = [int(next(loop)["x"])]
+    source.sampler = forwards
+    assert [*got, *(int(sample["x"]) for sample in loop)] == [5, 3, 1]
+    assert [int(sample["x"]) for sample in source] == [*range(6)]
+    with pytest.raises(ValueError, match="sampler has positions 0 to 6, allowed are 0 to 5"):
+        source.sampler = [0, 6]
+    with pytest.raises(TypeError, match="sampler must be None, integer positions or a function"):
+        source.sampler = "random"
+    assert source.sampler is forwards
+
+
+def test_a_seed_that_is_set_after_the_length_was_asked_for() -> None:
+    def order(asks: bool) -> Any:
+        source = SequenceArray({"x": np.arange(20)}, np.random.permutation, seed=1)
+        assert not asks or len(source)
+        source.seed = 2
+        return [int(sample["x"]) for sample in source]
+
+    assert order(True) == order(False)
+
+
+class Labelled(SequenceArray):
+    """Finds the label of a sample by its index, and draws."""
+
+    def __init__(self, sampler: Any = None) -> None:
+        super().__init__({"x": np.arange(12), "uid": np.arange(12)[::-1].copy()}, sampler, seed=1)
+        self.labels = [f"label {at}" for at in range(12)]
+        self.ended = 0
+
+    def __getitem__(self, index: int) -> Any:
+        sample = super().__getitem__(index)
+        at = index if self.sampler is None else int(sample["x"])
+        return {"x": int(sample["x"]) * 10, "label": self.labels[at], "drawn": current_rng().random(), "n": self.ended}
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "subsample": lambda: Labelled().subsample(8),
+    "of fixed positions": lambda: Labelled(np.arange(2, 12)[::-1]).subsample(8),
+    "of a function": lambda: Labelled(np.random.permutation).subsample(8),
+    "of a subsample": lambda: Labelled().subsample(10).subsample(8),
+    "of uids": lambda: Labelled().subsample_uids([5, 0, 7, 5, 99, 11, 1, 2, 3, 4], "uid"),
+    "of uids in an order": lambda: Labelled().subsample_uids(range(8), "uid", np.random.permutation),
+    "of uids of a subsample": lambda: Labelled().subsample(11).subsample_uids(range(9), "uid").subsample(8),
+}
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_parts_of_a_subclass_have_its_samples(nb_workers: Any, executor: str) -> None:
+    expected = list(Several({name: make() for name, make in PARTS.items()}))
+    assert len(expected) == 8
+    for name in PARTS:
+        samples = [batch[name] for batch in expected]
+        assert len({sample["x"] for sample in samples}) == 8, name
+        assert all(sample["label"] == f"label {sample['x'] // 10}" for sample in samples), name
+    got = epochs_on(Several({name: make() for name, make in PARTS.items()}), nb_workers, executor, epochs=1)[0]
+    assert got == expected
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_subclass(name: str) -> None:
+    part = PARTS[name]()
+    epochs = [list(part) for _ in range(3)]
+    assert [{sample["n"] for sample in epoch} for epoch in epochs] == [{0}, {1}, {2}]  # the hook is called
+    drawn = [frozenset(sample["x"] for sample in epoch) for epoch in epochs]
+    assert len(set(drawn)) == 1
+    orders = {tuple(sample["x"] for sample in epoch) for epoch in epochs}
+    assert len(orders) == (3 if "function" in name or "order" in name else 1)
+    assert [part[at] for at in range(len(part))] != epochs[0]
+    again = PARTS[name]()
+    assert [again[at] for at in range(len(again))] == epochs[0]
+    loop = iter(again)
+    begun = [next(loop) for _ in range(3)]
+    state = again.state_dict()
+    other = PARTS[name]()
+    other.load_state_dict(state)
+    assert begun + list(other) == epochs[0]
+    batched = [x for batch in PARTS[name]().batch(4) for x in batch["x"].tolist()]
+    assert batched == [sample["x"] for sample in epochs[0]]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_the_seed_of_the_end_is_that_of_a_part(nb_workers: int) -> None:
+    class Doubled(SequenceArray):
+        def __getitem__(self, index: int) -> Any:
+            return int(super().__getitem__(index)["x"]) * 2
+
+    def samples(seed: int) -> list[Any]:
+        found = []
+        for part in (
+            Doubled({"x": np.arange(20)}).subsample(9),
+            Doubled({"x": np.arange(20)}, np.random.permutation).subsample(9),
+            Doubled({"x": np.arange(20)}).subsample_uids(range(20), "x", np.random.permutation),
+        ):
+            with part.prefetch(nb_workers, seed=seed) as batches:
+                found.append(list(batches))
+        return found
+
+    one, other = samples(5), samples(6)
+    assert one == samples(5)
+    assert all(mine != others for mine, others in zip(one, other, strict=True))
+
+
+def test_parts_have_the_positions_of_those_of_plain_arrays() -> None:
+    arrays = {"x": np.arange(12), "uid": np.arange(12)[::-1]}
+    for sampler in (None, [7, 6, 5, 4, 3, 2], np.random.permutation):
+        plain = SequenceArray(arrays, sampler, seed=1)
+        for make in (lambda s: s.subsample(4), lambda s: s.subsample_uids([3, 8, 4], "uid")):
+            assert [sample["x"] for sample in make(Labelled(sampler))] == [
+                10 * int(sample["x"]) for sample in make(plain)
+            ]
+    with pytest.raises(ValueError, match=r"uids_name must be one of \['uid', 'x'\], not 'id'"):
+        Labelled().subsample(5).subsample_uids([1], "id")
+
+
+def test_a_subclass_that_adds_nothing_has_parts_that_are_arrays() -> None:
+    class Named(SequenceArray):
+        """Only its arguments are others."""
+
+        def __init__(self, x: Any) -> None:
+            super().__init__({"x": x}, seed=1)
+
+    part = Named(np.arange(9)).subsample(3)
+    assert type(part) is SequenceArray
+    assert len(part.arrays["x"]) == 3
 
 
 def test_a_part_of_what_the_sampler_draws() -> None:

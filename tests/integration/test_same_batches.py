@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from any_workers import WORKERS, epochs_on
 from faulty import Faulty, same
 
 import workers
@@ -390,3 +392,21 @@ def test_items_that_nobody_wants_any_more() -> None:
         assert [worker.num_fds() for worker in both] == before
         assert psutil.Process().num_fds() - len(ring.slots) == own
         assert len(ring.slots) <= 2 * 64 + 2  # of the pass that was left, and of the new one
+
+
+def _sampled(sample: Any, number: int) -> Any:
+    return sample(range(number), number)
+
+
+@pytest.mark.parametrize("function", [np.random.permutation, functools.partial(_sampled, random.sample)])
+def test_a_sampler_function_that_is_a_method_of_a_global_generator(function: Any) -> None:
+    """Its order is that of (seed, epoch), in workers too: not that of a copy of the generator."""
+
+    def epochs(nb_workers: Any, executor: str) -> Any:
+        sequence = SequenceArray({"x": np.arange(20)}, function, seed=1).batch(4)
+        return [[batch["x"].tolist() for batch in epoch] for epoch in epochs_on(sequence, nb_workers, executor)]
+
+    expected = epochs(0, "process")
+    assert expected[0] != expected[1]
+    for nb_workers, executor in WORKERS:
+        assert epochs(nb_workers, executor) == expected, (nb_workers, executor)

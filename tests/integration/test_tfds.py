@@ -119,6 +119,62 @@ def ragged(x: Any, y: Any) -> Any:
     return x[: 1 + y % 3], y
 
 
+NAMES = ["cat", "catfish", "dog", "do", "\u00fcber", "a", "b", "c", "d", "a very long one"]
+
+
+def wider(x: Any, y: Any) -> Any:
+    """The first image is a zero, an integer; others have fractions, and larger dtypes."""
+    return (np.int16(y) if y < 5 else np.float64(y) + 0.5), int(y) * 2**40
+
+
+@pytest.mark.parametrize("as_name", [str, np.str_, np.array, str.encode], ids=["str", "np.str_", "array", "bytes"])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_labels_of_any_length(data_dirs: dict[str, str], file_format: str, as_name: Any) -> None:
+    """None is cut to the length of the first one, so no two classes become one."""
+
+    def as_named(x: Any, y: Any) -> Any:
+        return y, as_name(NAMES[int(y)])
+
+    seq = sampler(data_dirs[file_format], splits="train[:300]", preprocess_fn=as_named)
+    expected = np.array([np.array(as_name(name)).item() for name in NAMES])
+    assert seq.class_list == sorted(expected.tolist())
+    assert seq.y.dtype == expected.dtype
+    assert seq.y.tolist() == expected[seq.x].tolist()
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_dtype_that_holds_all(data_dirs: dict[str, str], file_format: str) -> None:
+    """Not that of the first example."""
+    seq = sampler(data_dirs[file_format], splits="train[:300]", preprocess_fn=wider)
+    assert seq.x.dtype == np.float64
+    of = seq.y >> 40
+    assert seq.x.tolist() == np.where(of < 5, of, of + 0.5).tolist()
+    assert set(of.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_texts_of_any_length(data_dirs: dict[str, str], file_format: str) -> None:
+    """As examples: bytes that end in zeros too, and what is as long as none before."""
+
+    def as_bytes(x: Any, y: Any) -> Any:
+        return bytes(int(y)), y
+
+    seq = sampler(data_dirs[file_format], splits="train[:300]", preprocess_fn=as_bytes)
+    assert seq.x.tolist() == [bytes(int(y)) for y in seq.y]
+
+
+def unsigned(x: Any, y: Any) -> Any:
+    return x, (np.uint64(2**63) if y == 3 else np.int64(-1))
+
+
+def two_kinds(x: Any, y: Any) -> Any:
+    return x, (str(y) if y == 3 else y)
+
+
+def none_of_some(x: Any, y: Any) -> Any:
+    return (None if y == 3 else x), y
+
+
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"x_key": "picture"},
@@ -133,6 +189,9 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"preprocess_fn": 3}, TypeError, "preprocess_fn must be"),
     ({"preprocess_fn": lambda x, y: x}, TypeError, r"preprocess_fn must return \(x, y\)"),
     ({"preprocess_fn": ragged}, ValueError, "examples of feature 'image' must be of one shape.*preprocess_fn"),
+    ({"preprocess_fn": unsigned}, TypeError, "feature 'label' must be of one kind, not int64 .* and uint64"),
+    ({"preprocess_fn": two_kinds}, TypeError, "feature 'label' must be of one kind, not int64 .* and object"),
+    ({"preprocess_fn": none_of_some}, ValueError, "feature 'image' must be of one shape"),
     ({"classes_per_batch": 11}, ValueError, "classes_per_batch must be 1 to 10"),
 ]
 

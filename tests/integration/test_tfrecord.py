@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import logging
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from shards import parse, parse_all, record, write
 
-from sampler import TFRecordDatasetSampler, verify_shards, write_class_shards
+from sampler import TFRecordDatasetSampler, TFRecordSequence, verify_shards, write_class_shards
 from sampler.tfrecord.shards import find_shards
 
 tf: Any = pytest.importorskip("tensorflow")
@@ -176,6 +177,104 @@ def test_a_shard_that_is_cut_short(tmp_path: Path) -> None:
         batches(folder, batch_size=8)
     (problem,) = verify_shards(folder, 2)
     assert (problem.path, problem.record) == (str(bad), 19)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def too_short(path: Path) -> None:
+    with tf.io.TFRecordWriter(str(path)) as file:
+        file.write(record(2, 0, 2))
+
+
+def fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder_instead(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+UNUSABLE: dict[Any, str] = {
+    empty: "has no records, fewer than the 2 of a block",
+    too_short: "has 1 records .*, fewer than the 2 of a block",
+    fifo: "is a named pipe, a socket or a device, not a file",
+    folder_instead: "is a folder, not a file",
+    Path.unlink: "is in index.json, but not there",
+}
+
+
+@pytest.mark.parametrize("spoil", UNUSABLE, ids=lambda spoil: spoil.__name__)
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_shard_that_cannot_be_used(tmp_path: Path, caplog: Any, spoil: Any, has_index: bool) -> None:
+    """Is named, when the sampler is made, before anything is read; or it is left out, and named in the log."""
+    folder = write(tmp_path / "s", [10] * 6, 2, [*range(6)] if has_index else None)
+    bad = folder / "0002.tfrec"
+    spoil(bad)
+    is_known = has_index or bad.exists()
+    options: dict[str, Any] = {"batch_deserialization_fn": parse_all, "batch_size": 8, "seed": 1}
+    if is_known:
+        for make in (TFRecordDatasetSampler, TFRecordSequence):
+            with pytest.raises(ValueError, match=f"{bad}' {UNUSABLE[spoil]}"):
+                make(folder, **options)
+        problems = verify_shards(folder, 2)
+        assert [problem.path for problem in problems] == [str(bad)]
+    caplog.clear()
+    left = find_shards(folder, "*.tfrec", None, "skip", 2)
+    assert [Path(shard.path).name for shard in left] == [f"000{at}.tfrec" for at in (0, 1, 3, 4, 5)]
+    assert (f"1 of 6 shards are left out, for they are cut short or corrupt: {bad}" in caplog.text) is is_known
+
+
+@pytest.mark.parametrize("shard_suffix", ["000[0-3].tfrec", "*[0-3].tfrec"])
+def test_shards_that_the_pattern_leaves_out_are_not_missing(tmp_path: Path, shard_suffix: str) -> None:
+    folder = write(tmp_path / "s", [10] * 6, 2, [*range(6)])
+    (folder / "0004.tfrec").unlink()
+    assert len(find_shards(folder, shard_suffix, None)) == 4
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"[]",
+    b"{}",
+    b'{"shards": []}',
+    b'{"shards": {"0000.tfrec": {}}}',
+    b'{"shards": {"0000.tfrec": {"records": "6", "nbytes": 3, "classes": {}}}}',
+    b"\xff\xfe",
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_index_that_is_damaged(tmp_path: Path, content: bytes, on_error: str) -> None:
+    folder = write(tmp_path / "s", [10] * 6, 2)
+    index = folder / "index.json"
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{index}' is damaged \(.*\): copy it again, or remove it"):
+        TFRecordSequence(folder, batch_deserialization_fn=parse_all, batch_size=8, on_error=on_error)
+    (problem,) = verify_shards(folder, 2)
+    assert problem.path == str(index)
+    assert "is damaged" in problem.what
+
+
+def test_an_index_that_is_a_pipe(tmp_path: Path) -> None:
+    folder = write(tmp_path / "s", [10] * 6, 2)
+    os.mkfifo(folder / "index.json")
+    with pytest.raises(ValueError, match=r"index\.json' is a named pipe"):
+        TFRecordSequence(folder, batch_deserialization_fn=parse_all, batch_size=8)
+
+
+def test_an_index_of_another_file(tmp_path: Path, caplog: Any) -> None:
+    """Of a shard that was written anew, the records are counted, and that is said."""
+    folder = write(tmp_path / "s", [10] * 6, 2, [*range(6)])
+    whole = (folder / "0002.tfrec").read_bytes()
+    (folder / "0002.tfrec").write_bytes(whole[: 10 * (16 + len(record(2, 0, 2)))])
+    shards = find_shards(folder, "*.tfrec", None)
+    assert [shard.num_records for shard in shards] == [20, 20, 10, 20, 20, 20]
+    assert f"{shards[2].path} has {shards[2].nbytes} bytes, not {len(whole)} as index.json says" in caplog.text
 
 
 def test_a_shard_that_vanishes(tmp_path: Path) -> None:

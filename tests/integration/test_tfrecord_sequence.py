@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from shards import parse_all, write
 
-from sampler import TFRecordDatasetSampler, TFRecordSequence
-from workers import StateError, current_rng
+from sampler import TFRecordDatasetSampler, TFRecordSequence, write_class_shards
+from workers import StateError, current_rng, prefetch
 
 tf: Any = pytest.importorskip("tensorflow")
 OPTIONS: dict[str, Any] = {"batch_deserialization_fn": parse_all, "batch_size": 8, "seed": 1}
@@ -167,6 +167,32 @@ def test_strings_are_read_one_batch_at_a_time(folder: Path) -> None:
         for (x, y), (expected_x, expected_y) in zip(sequence, expected, strict=True):
             assert x.tolist() == expected_x.tolist()
             assert y.tolist() == expected_y.tolist()
+
+
+RECORDS = [b"A" * (number % 5) + b"\0" * (number % 3) for number in range(24)]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_records_that_end_in_zeros(tmp_path: Path, nb_workers: int) -> None:
+    """Records are bytes, each of its own length: as they are written, one by one, stacked, and by the sampler."""
+    write_class_shards(RECORDS, [number % 4 for number in range(24)], tmp_path, lambda example, _: example)
+    paths = sorted(map(str, tmp_path.glob("*.tfrec")))
+    raw = tf.data.TFRecordDataset(paths)
+    written = list(raw.as_numpy_iterator())
+    assert sorted(written) == sorted(RECORDS)
+    with prefetch(raw, nb_workers) as records:
+        assert [record.item() for record in records] == written
+    with prefetch(raw, nb_workers, batch_size=8) as batches:
+        assert [each for batch in batches for each in batch.tolist()] == written
+
+    def parse(records: Any) -> Any:
+        return records, tf.strings.length(records)
+
+    for name in ("deserialization_fn", "batch_deserialization_fn"):
+        with TFRecordSequence(tmp_path, batch_size=8, seed=1, **{name: parse}) as sequence:  # type: ignore[arg-type]
+            batches = list(sequence.map(tuple, nb_workers=nb_workers))
+        read = [(each, length) for x, y in batches for each, length in zip(x.tolist(), y.tolist(), strict=True)]
+        assert sorted(read) == sorted((each, len(each)) for each in written)
 
 
 def test_a_corrupt_shard(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +48,17 @@ def test_there_and_back(parcels: list[Parcel]) -> None:
         assert np.array_equal(one, other)
     assert got.name == "x"
     assert not got.arrays[0].flags.writeable
+
+
+def test_methods_of_the_global_generators(parcels: list[Parcel]) -> None:
+    """In a worker they are those of its own, which are seeded for each job; methods of others are of copies."""
+    mine = np.random.RandomState(1)
+    of_globals = [np.random.permutation, random.shuffle, functools.partial(random.sample, range(9))]
+    parcels.append(Parcel(Pickled([*of_globals, mine.permutation])))
+    *got, copied = loaded(parcels[0])
+    assert got[:2] == of_globals[:2]
+    assert got[2].func == random.sample
+    assert copied.__self__ is not mine
 
 
 @pytest.mark.parametrize(

@@ -304,16 +304,37 @@ TEXTS = [f"/data/{number}/img.png" for number in range(2000)]
 
 
 @pytest.mark.parametrize(
-    "strings",
+    ("strings", "dtype"),
     [
-        TEXTS,
-        [each.encode() for each in TEXTS],
-        ["", "\u00fc\u4e2d\U0001f600", "\udc80 no text", "\0"] * 500,
-        [b"", b"\xff\0", b"\0"] * 500,
+        (TEXTS, "U18"),
+        ([each.encode() for each in TEXTS], "S18"),
+        (["", "\u00fc\u4e2d\U0001f600", "\udc80 no text", "a\0b"] * 500, "U9"),
+        (["", "\u00fc\u4e2d\U0001f600", "\udc80 no text", "\0"] * 500, object),
+        ([b"", b"\xff\0b", b"\0a"] * 500, "S3"),
+        ([b"", b"\xff\0", b"\0"] * 500, object),
+        ([b""] * 1000, "S1"),
+        ([b"short"] * 1000 + [b"x" * 70_000], object),
+        (["short"] * 1000 + ["x" * 20_000], object),
+        ([b"x" * 70_000] * 5 + [b"y" * 60_000], "S70000"),
     ],
-    ids=["text", "bytes", "any text", "any bytes"],
+    ids=[
+        *("text", "bytes", "any text", "text ending in zero", "any bytes", "bytes ending in zero", "nothing"),
+        *("one long", "one long text", "all long"),
+    ],
 )
-def test_strings(strings: list[Any]) -> None:
+def test_strings(strings: list[Any], dtype: Any) -> None:
+    """Arrays of them are numpy's strings where these hold them all as they are, without much padding."""
+    assert Strings.must_hold(strings) == Strings.must_hold(tuple(strings)) == (dtype is object)
+    packed = Strings(strings)
+    for again in (packed, pickle.loads(pickle.dumps(packed))):
+        for at in (slice(2, 5), [3, 0], np.array([1, 1]), slice(0, 0)):
+            array = again.as_array(at)
+            assert array.dtype == again.dtype == dtype
+            assert array.tolist() == (strings[at] if isinstance(at, slice) else [strings[each] for each in at])
+
+
+@pytest.mark.parametrize("strings", [TEXTS, [each.encode() + b"\0" for each in TEXTS]], ids=["text", "bytes"])
+def test_packed_strings_are_a_list(strings: list[Any]) -> None:
     assert Strings.suit(strings)
     packed = Strings(strings)
     for again in (packed, pickle.loads(pickle.dumps(packed))):
@@ -321,8 +342,6 @@ def test_strings(strings: list[Any]) -> None:
         assert list(again) == again.tolist() == strings
         assert [again[0], again[-1], again[np.int64(7)]] == [strings[0], strings[-1], strings[7]]
         assert again[10:2:-3] == strings[10:2:-3]
-        assert again.as_array([3, 0]).dtype == np.array(strings).dtype
-        assert np.array_equal(again.as_array(slice(2, 9)), np.array(strings)[2:9])
         assert strings[5] in again
         with pytest.raises(IndexError):
             again[len(strings)]

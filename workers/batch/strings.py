@@ -11,6 +11,8 @@ from .share import share
 
 MANY = 1000  # so many are worth it
 LARGE_NBYTES = 1 << 20  # so large an array is
+_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest: up to this length that is always accepted,
+_MAX_PADDING = 4  # and above it up to this multiple of the strings themselves
 _CODE = "utf-8", "surrogatepass"  # any str: also the paths that are no valid text
 
 
@@ -19,19 +21,30 @@ class Strings(Sequence[Any]):
 
     Args:
         strings: all of one of the two types.
+
+    Attributes:
+        dtype: of arrays of them: numpy's fixed-length strings, or object where these would change or waste too much.
+        shape: (their number,).
     """
 
     def __init__(self, strings: Sequence[Any]) -> None:
         self.is_text = type(strings[0]) is str
+        self.dtype = _dtype_of(strings)
+        self.shape = (len(strings),)
         pieces = [each.encode(*_CODE) for each in strings] if self.is_text else strings
         self.bytes = np.frombuffer(b"".join(pieces), np.uint8)
         self.ends = np.fromiter(map(len, pieces), np.int64, len(pieces)).cumsum()
-        self.longest = max(map(len, strings))  # in characters
 
     @staticmethod
     def suit(values: Any) -> bool:
         """Whether ``values`` is a list of many strings, all of one type."""
-        return type(values) is list and len(values) >= MANY and set(map(type, values)) in ({str}, {bytes})
+        return type(values) is list and len(values) >= MANY and _are_strings(values)
+
+    @staticmethod
+    def must_hold(values: Any) -> bool:
+        """Whether ``values`` are strings of one type that numpy's own dtypes would cut short, or pad beyond reason."""
+        is_list = isinstance(values, (list, tuple)) and len(values) > 0
+        return is_list and _are_strings(values) and _dtype_of(values).hasobject
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -55,9 +68,29 @@ class Strings(Sequence[Any]):
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Those at ``at`` (a slice or integers), as numpy has strings: of the same dtype whichever they are."""
-        found = self[at] if isinstance(at, slice) else [self[each] for each in at]
-        return np.array(found, f"{'U' if self.is_text else 'S'}{max(1, self.longest)}")
+        """Those at ``at`` (a slice or integers), as an array of ``dtype``, whichever they are."""
+        return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
+
+
+def array_of(values: Any, dtype: Any = object) -> np.ndarray[Any, Any]:
+    """A one-dimensional array of ``values``, whatever they are; of objects, it holds the very same."""
+    array = np.empty(len(values), dtype)
+    array[:] = values
+    return array
+
+
+def _are_strings(values: Any) -> bool:
+    return set(map(type, values)) in ({str}, {bytes})
+
+
+def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
+    """The dtype that holds ``strings``, all of one type, as they are: numpy's own if it can."""
+    is_text = type(strings[0]) is str
+    zero: Any = "\0" if is_text else b"\0"
+    longest = max(1, *map(len, strings))
+    dtype = np.dtype(f"{'U' if is_text else 'S'}{longest}")
+    is_padding = dtype.itemsize > _LONG_NBYTES and longest * len(strings) > _MAX_PADDING * sum(map(len, strings))
+    return np.dtype(object) if is_padding or any(each.endswith(zero) for each in strings) else dtype
 
 
 def shared(values: Any) -> Any:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from workers.batch.strings import Strings, shared
+from workers.batch.exact import exact_array
+from workers.batch.strings import Strings, array_of, shared
 from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
 
+from .answers import defines_hooks
 from .base import Sequence
 from .gather import gather
 from .looks import Fact, named
+from .part import SequencePart
+
+_NO_ORDER = (-1, -1), None, None
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
     """Equally long arrays as a sequence of samples: sample ``i`` is a dict of the ``i``-th item of each.
 
     Args:
-        arrays: {name: array or list}, all of the same length.
+        arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` is an array of objects
+            where numpy's strings would drop zeros at their ends, or pad them to many times their size. Masked arrays
+            keep their masks.
         sampler: the order of the samples. None: as they are. Positions (integers): these, in this order. A
             function of the number of samples that returns positions, such as ``np.random.permutation``: called
             anew for each epoch, with the generators seeded by (seed, epoch).
@@ -46,14 +54,23 @@ class SequenceArray(Sequence[dict[str, Any]]):
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays must be of equal lengths, not {lengths}")
         self.nb_samples = next(iter(lengths.values()))
-        if sampler is not None and not callable(sampler):
-            sampler = self._check_positions(sampler)
         self.sampler = sampler
         if callable(sampler):
             self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
-        self._order: tuple[tuple[int, int], Any] = ((-1, -1), None)  # ((epoch, seed), positions) asked for last
+        self._order: tuple[Any, ...] = _NO_ORDER  # ((epoch, seed), positions, sampler) asked for last
+
+    @property
+    def sampler(self) -> Any:
+        """The order of the samples. May be set anew: the next epoch has the new one."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Any) -> None:
+        self._sampler = sampler if sampler is None or callable(sampler) else self._check_positions(sampler)
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:
+        if np.ma.is_masked(positions):
+            raise ValueError("sampler must not have masked positions: leave them out by .compressed()")
         checked = np.asarray(positions)
         if checked.ndim != 1 or not (checked.size == 0 or np.issubdtype(checked.dtype, np.integer)):
             raise TypeError(f"sampler must be None, integer positions or a function, not {positions!r:.200}")
@@ -64,7 +81,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return checked.astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_order": (-1, None)}
+        return {**self.__dict__, "_order": _NO_ORDER}
 
     def _identity(self) -> list[Any]:
         return [*super()._identity(), self.nb_samples, sorted(map(str, self.arrays))]
@@ -73,18 +90,20 @@ class SequenceArray(Sequence[dict[str, Any]]):
         if not callable(self.sampler):
             return self.sampler
         place = self.epoch, self.seed
-        known, positions = self._order
-        if known != place:
+        known, positions, sampler = self._order
+        # Within an epoch its jobs keep the order that it began with.
+        if known != place or (sampler is not self.sampler and seeding.current_job() is None):
             epoch, seed = place
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
             stream = seeding.Stream(seed, Generators(lambda: [("sampler", sampler)]), (self,))
             drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
-            self._order = (place, positions)
+            self._order = place, positions, sampler
         return positions
 
     def _is_length_at_hand(self) -> bool:
-        return not callable(self.sampler) or self._order[0][0] == self.epoch
+        known, _, sampler = self._order
+        return not callable(self.sampler) or (known[0] == self.epoch and sampler is self.sampler)
 
     def _own_facts(self) -> Iterable[Fact]:
         yield named("of", short(list(self.arrays)))
@@ -97,14 +116,15 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
     def take(self, where: Any) -> dict[str, Any]:
-        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays."""
+        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays that are nobody else's."""
         positions = self._positions()
-        return {
-            name: array[where]
-            if positions is None and not isinstance(array, Strings)
-            else gather(array, where if positions is None else positions[where])
-            for name, array in self.arrays.items()
-        }
+        at = where if positions is None else positions[where]
+        return {name: gather(array, at) for name, array in self.arrays.items()}
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        cls = type(self)
+        return cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
 
     def _share(self) -> None:
         for array in self.arrays.values():
@@ -119,12 +139,15 @@ class SequenceArray(Sequence[dict[str, Any]]):
         is_run = number < 2 or bool((np.diff(places) == 1).all())
         return self.take(slice(first, first + number) if is_run else places)
 
-    def subsample(self, nb_samples: int) -> SequenceArray:
+    def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
         """A sequence of ``nb_samples`` of the samples that ``sampler`` draws, chosen at random (by ``seed``) and fixed.
 
         Where ``sampler`` is a function, their order is that of what it returns for each epoch. If it draws a sample
-        more than once, what is fixed is not the samples but their places in what it returns.
+        more than once, what is fixed is not the samples but their places in what it returns. Of a subclass with
+        ``__getitem__`` or hooks of its own, the samples are those that it makes.
         """
+        if self._makes_samples():
+            return SequencePart(self._order_of().subsample(nb_samples), self._in_order())
         nb_samples = check_int("nb_samples", nb_samples, 1)
         positions = self._positions()
         drawn = np.arange(self.nb_samples) if positions is None else positions
@@ -134,16 +157,41 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return self._at(drawn[_choice(self.seed, len(drawn), nb_samples)], None)
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceArray:
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
         """See :meth:`Sequence.subsample_uids`; ``new_sampler``: the order of these samples, as ``sampler``."""
-        if uids_name not in self.arrays:
-            raise ValueError(f"uids_name must be one of {sorted(self.arrays)}, not {uids_name!r}")
+        of_all = self._uids(uids_name)
+        if self._makes_samples():
+            return SequencePart(self._order_of(uid=of_all).subsample_uids(uids, "uid", new_sampler), self._in_order())
         where: dict[Any, list[int]] = {}
-        for at, uid in enumerate(self.arrays[uids_name].tolist()):
+        for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
-        wanted: Iterable[Any] = np.asarray(uids).tolist() if isinstance(uids, np.ndarray) else uids
+        uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
+        wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = [at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())]
         return self._at(np.array(kept, np.int64), new_sampler)
+
+    def _uids(self, uids_name: str) -> Any:
+        if uids_name not in self.arrays:
+            raise ValueError(f"uids_name must be one of {sorted(self.arrays)}, not {uids_name!r}")
+        return self.arrays[uids_name]
+
+    def _makes_samples(self) -> bool:
+        """Whether a subclass makes samples of its own, or has hooks, which may change what they are made of."""
+        cls = type(self)
+        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
+        return not is_ours or defines_hooks(self)
+
+    def _order_of(self, **others: Any) -> SequenceArray:
+        """The order of its samples, as a sequence of their places in the arrays."""
+        return self._made_of({"place": np.arange(self.nb_samples), **others}, self.sampler)
+
+    def _in_order(self) -> SequenceArray:
+        """A copy whose order is that of its arrays. It has epochs of its own."""
+        copied = copy.copy(self)
+        copied.sampler = None
+        for name in ("_own_clock", "_held", "_fit"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     def _at(self, positions: Any, sampler: Any) -> SequenceArray:
         return self._made_of({name: gather(array, positions) for name, array in self.arrays.items()}, sampler)
@@ -205,13 +253,11 @@ class _Chosen:
 def _as_array(name: str, values: Any) -> Any:
     if (isinstance(values, np.ndarray) and values.ndim) or isinstance(values, Strings):
         return values
-    if Strings.suit(values):
+    if Strings.suit(values) or Strings.must_hold(values):
         return Strings(values)
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:
-        return np.asarray(values)
+        return exact_array(values)
     except ValueError:  # items of different shapes: an array of objects
-        ragged = np.empty(len(values), object)
-        ragged[:] = values
-        return ragged
+        return array_of(values)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch.nodes import is_list, node_of
+from workers.batch.tree import makes_fresh_batches
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
@@ -68,6 +69,10 @@ class SequenceBatch(SequenceOfSize, JobSource):
     def _drops_short(self) -> bool:
         """Whether the last job may be given less samples than a batch has, or those behind the last whole batch."""
         return self.discard_batch_not_full and self._has_lists
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        return self.collate_fn is None and makes_fresh_batches(self.source_split)
 
     def _permutations(self, epoch: int) -> tuple[Any, ...]:
         return ()  # the source's are of its samples

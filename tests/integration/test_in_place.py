@@ -1,0 +1,150 @@
+"""Functions and augmenters may write into what they are given: the data stays as it is, in each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from any_workers import WORKERS, Several, epochs_on
+
+from sampler import ContrastiveAugmenter, MultiShotMemorySampler, SingleShotMemorySampler
+from workers import SequenceArray, prefetch
+
+LENGTH = 8
+NUMBERS = np.arange(float(LENGTH))
+REVERSED = np.arange(LENGTH)[::-1]
+
+
+def ragged() -> Any:
+    return [np.full(2 + at % 3, float(at)) for at in range(LENGTH)]
+
+
+def as_objects(items: Any) -> Any:
+    objects = np.empty(len(items), object)
+    objects[:] = items
+    return objects
+
+
+# Data whose item ``i`` has the number ``i`` alone.
+DATA: dict[str, Callable[[], Any]] = {
+    "numbers": NUMBERS.copy,
+    "rows": lambda: np.repeat(NUMBERS[:, None], 3, axis=1),
+    "large rows": lambda: np.repeat(NUMBERS[:, None], 20_000, axis=1),  # read-only where a worker process has them
+    "columns": lambda: np.asfortranarray(np.repeat(NUMBERS[:, None], 3, axis=1)),
+    "ragged": ragged,
+    "lists": lambda: [each.tolist() for each in ragged()],
+    "objects": lambda: as_objects(ragged()),
+    "masked": lambda: np.ma.MaskedArray(np.repeat(NUMBERS[:, None], 3, axis=1), mask=False),
+}
+
+
+def add_one(part: Any) -> None:
+    """In place, wherever there is a place."""
+    if isinstance(part, np.ndarray) and not part.dtype.hasobject:
+        part += 1
+    elif isinstance(part, (list, np.ndarray)):
+        for at, item in enumerate(part):
+            if isinstance(item, (list, np.ndarray)):
+                add_one(item)
+            else:
+                part[at] = item + 1
+
+
+def in_place(batch: Any) -> Any:
+    add_one(batch["x"])
+    return batch
+
+
+def one_by_one(samples: list[Any]) -> Any:
+    return {"x": [in_place(sample)["x"] for sample in samples]}
+
+
+def augment(x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> Any:
+    add_one(x)
+    add_one(y)
+    return np.array([np.ravel(each)[0] for each in x]), y
+
+
+def process(example: Any) -> Any:
+    add_one(example)
+    return example[:1]
+
+
+class Kept:
+    """A ``load_example_fn`` that keeps what it has loaded."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __call__(self, item: int) -> Any:
+        return self.items[item]
+
+
+def numbers_in(part: Any) -> set[float]:
+    if isinstance(part, dict):
+        return numbers_in(part["x"])
+    if isinstance(part, np.ndarray) and not part.dtype.hasobject:
+        return set(np.unique(part).tolist())
+    if isinstance(part, (list, tuple, np.ndarray)):
+        return set().union(*map(numbers_in, part))
+    return {float(part)}
+
+
+def arrays() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, make in DATA.items():
+        found[f"batches of {name}"] = SequenceArray({"x": make()}).batch(2).map(in_place)
+        found[f"{name} at positions"] = SequenceArray({"x": make()}, REVERSED).batch(2).map(in_place)
+        found[f"shuffled {name}"] = SequenceArray({"x": make()}, seed=1).shuffle().batch(2).map(in_place)
+        found[f"part of {name}"] = SequenceArray({"x": make()}, seed=1).subsample(LENGTH).batch(2).map(in_place)
+    return found
+
+
+def samples() -> dict[str, Any]:
+    names = DATA.keys() - {"numbers"}  # one of them is no array
+    return {name: SequenceArray({"x": DATA[name]()}).map(in_place) for name in names}
+
+
+def samplers() -> dict[str, Any]:
+    y = np.arange(LENGTH) % 2
+    same = Kept([each[:1] for each in ragged()])
+    x: dict[str, Any] = {name: (make(), None) for name, make in DATA.items() if name not in ("lists", "objects")}
+    x |= {"loaded": (range(LENGTH), Kept(ragged())), "loaded, of one shape": (range(LENGTH), same)}
+    found: dict[str, Any] = {}
+    for name, (examples, load) in x.items():
+        found[name] = SingleShotMemorySampler(examples, augment, 2, 4, load_example_fn=load, seed=1)
+        found[f"classes of {name}"] = MultiShotMemorySampler(
+            examples, y, 2, 1, 4, augmenter=augment, load_example_fn=load, seed=1
+        )
+        if name != "numbers":
+            views = ContrastiveAugmenter(process, num_views=3)
+            found[f"views of {name}"] = SingleShotMemorySampler(examples, views, 2, 4, load_example_fn=load, seed=1)
+    return found
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("make", [samples, lambda: arrays() | samplers()], ids=["samples", "batches"])
+def test_the_data_stays_as_it_is(make: Any, nb_workers: Any, executor: str) -> None:
+    """In each epoch each number comes once, and is one more than that of the data."""
+    for epoch in epochs_on(Several(make()), nb_workers, executor, epochs=3):
+        for name in epoch[0]:
+            parts = [batch[name] if isinstance(batch[name], (dict, list)) else batch[name][0] for batch in epoch]
+            assert set().union(*map(numbers_in, parts)) == set(range(1, LENGTH + 1)), name
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_a_loop_may_write_into_batches(nb_workers: Any, executor: str) -> None:
+    sequences = {name: SequenceArray({"x": make()}).batch(2) for name, make in DATA.items()}
+    for batch in epochs_on(Several(sequences), nb_workers, executor)[0]:
+        for part in batch.values():
+            in_place(part)
+    assert all(numbers_in(sequence.source_split.arrays) == set(range(LENGTH)) for sequence in sequences.values())
+
+
+def test_what_collates_may_write_into_samples() -> None:
+    for name in DATA.keys() - {"numbers"}:
+        with prefetch(SequenceArray({"x": DATA[name]()}), 0, batch_size=2, collate_fn=one_by_one) as batches:
+            for _ in range(2):
+                assert [numbers_in(batch) for batch in batches] == [{1, 2}, {3, 4}, {5, 6}, {7, 8}]

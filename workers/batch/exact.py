@@ -1,0 +1,81 @@
+"""Lists as arrays that hold what the lists do: numpy itself changes strings, masks and large integers in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workers.checks import short
+
+Array = np.ndarray[Any, Any]
+
+_EXACT_UP_TO = 2.0**53  # integers in a float64
+
+
+def exact_array(values: Any) -> Array:
+    """``np.asarray(values)``, or an array of another dtype or type where that would not hold what ``values`` does.
+
+    - Strings that numpy would change are objects: it drops the zeros at the end of a string, and makes text of numbers
+      that stand among strings, and of ASCII bytes.
+    - Masked arrays, and ``np.ma.masked``, make a masked array.
+    - Integers stay integers: numpy makes floats of those from 2**63 on.
+
+    Raises:
+        ValueError: the items are of different shapes. TypeError: no dtype holds the integers.
+    """
+    if not isinstance(values, (list, tuple)):
+        return as_array(values)
+    if any(each is np.ma.masked for each in values):
+        return _with_masked(values)
+    if any(isinstance(each, np.ma.MaskedArray) for each in values):
+        return np.ma.array(values)
+    array = np.asarray(values)
+    if array.dtype.kind in "SU":
+        objects = _as_objects(values, array.shape)
+        return array if objects.tolist() == array.tolist() else objects
+    if array.dtype.kind == "f" and array.size and bool((np.abs(array) >= _EXACT_UP_TO).any()):
+        integers = _as_objects(values, array.shape)
+        if all(isinstance(each, (int, np.integer)) for each in integers.flat):
+            return _of_integers(integers)
+    return array
+
+
+def stacked(arrays: list[Array]) -> Array:
+    """``np.stack(arrays)``, which keeps the masks of masked ones."""
+    if any(array is np.ma.masked for array in arrays):
+        return _with_masked(arrays)
+    is_masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
+    return np.ma.stack(arrays) if is_masked else np.stack(arrays)
+
+
+def as_array(value: Any) -> Array:
+    """``np.asarray(value)``; a masked array as it is."""
+    return value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+
+
+def _with_masked(values: Any) -> Array:
+    """``values``, of which some are ``np.ma.masked``, as a masked array of the dtype of the others."""
+    is_masked = np.array([each is np.ma.masked for each in values])
+    known = next((each for each in values if each is not np.ma.masked), np.float64(0.0))
+    array = exact_array([known if each is np.ma.masked else each for each in values])
+    mask = is_masked.reshape(-1, *[1] * (array.ndim - 1)) | np.ma.getmaskarray(array)
+    return np.ma.MaskedArray(np.ma.getdata(array), mask)
+
+
+def _as_objects(values: Any, shape: tuple[int, ...]) -> Array:
+    objects = np.empty(shape, object)
+    objects[...] = values
+    return objects
+
+
+def _of_integers(integers: Array) -> Array:
+    for dtype in (np.int64, np.uint64):
+        try:
+            return integers.astype(dtype)
+        except OverflowError:
+            continue
+    raise TypeError(
+        f"no dtype holds all integers of {short(integers.tolist())}: some are below 0, and others 2**63 or more; give "
+        "them as strings, or as an array of objects"
+    )
