@@ -16,6 +16,7 @@ import sampler
 import workers
 from sampler import ContrastiveAugmenter, MultiShotMemorySampler, Problem, SingleShotMemorySampler
 from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap
+from workers.loader.options import DEFAULTS, INHERITED
 from workers.sequence.batched import SequenceBatch
 from workers.sequence.shard import SequenceShard
 from workers.sequence.shuffle import SequenceShuffle
@@ -110,6 +111,7 @@ def check(made: Any, given: dict[str, Any], in_effect: dict[str, Any]) -> None:
     cls = next(each for each in type(made).__mro__ if each is not Constant)
     for name, parameter in inspect.signature(cls).parameters.items():
         expected = {**given, **in_effect}.get(name, parameter.default)
+        expected = DEFAULTS[name] if expected is INHERITED else expected
         if name == "shard":  # it is a method of all sequences
             continue
         value = getattr(made, name)
