@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as OrderOf
 from typing import Any
@@ -14,8 +13,8 @@ from workers.for_keras.endless import ENDLESS
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers
-from workers.sequence.chunked import Chunks, SequenceChunks
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.indexed import is_indexed
 from workers.sequence.looks import Fact, count, state
 from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
@@ -177,18 +176,3 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
         return super().state_dict()
-
-
-def _is_iterable_dataset(source: Any) -> bool:
-    """Whether it is one of torch's, which have a ``__getitem__`` that only raises, and may have a length."""
-    data = getattr(getattr(sys.modules.get("torch"), "utils", None), "data", None)
-    return data is not None and isinstance(source, data.IterableDataset)
-
-
-def is_indexed(source: Any) -> bool:
-    """Whether the batches of ``source`` can be asked for by index."""
-    if isinstance(source, Mapped):
-        return source._is_indexed or source.is_stream
-    if isinstance(source, (Chunks, SequenceChunks)) or _is_iterable_dataset(source):
-        return False
-    return hasattr(source, "__getitem__") and hasattr(source, "__len__")

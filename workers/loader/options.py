@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from workers.checks import check_choice, check_int, short
+from workers.sequence.indexed import is_indexed
 
-from .mapped import NO_LIMIT, is_indexed
+from .mapped import NO_LIMIT
 
 Executor: TypeAlias = Literal["process", "thread", "auto", "ray"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]

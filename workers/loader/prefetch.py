@@ -9,9 +9,9 @@ from workers.checks import check_choice, check_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
+from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
 
-from .mapped import is_indexed
 from .options import Executor, Output, Policy, check_source
 from .sequence_map import SequenceMap
 

@@ -46,6 +46,9 @@ class Answers:
     #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
     is_stream = False
 
+    #: Whether its batches can be asked for by index. If not, they come in a loop only.
+    _has_index = True
+
     #: How many places of the epoch each batch stands for that it delivers.
     _stride = 1
 

@@ -12,6 +12,7 @@ from .base import Sequence
 from .batched import SequenceBatch, stack
 from .chain import makes
 from .derived import jobs_of
+from .indexed import is_indexed
 from .of_size import SequenceOfSize
 
 
@@ -66,5 +67,5 @@ class SequenceChunks(SequenceOfSize):
 @makes("batch")
 def batches(source: Any, *arguments: Any) -> Sequence:
     """What :meth:`Sequence.batch` makes of any source."""
-    is_read_here = hasattr(source, "_is_indexed") and not (source._is_indexed or source.is_stream)
+    is_read_here = isinstance(source, Sequence) and not is_indexed(source)
     return SequenceChunks(source, *arguments) if is_read_here else SequenceBatch(source, *arguments)

@@ -11,6 +11,7 @@ from .answers import defines_hooks
 from .base import Sequence
 from .chain import Batch_co
 from .clock import Clock, asking, on_behalf_of
+from .indexed import is_indexed
 from .looks import Looks, SequenceLooks
 from .order import Permuted
 
@@ -72,6 +73,10 @@ class SequenceDerived(Sequence[Batch_co]):
     def is_stream(self) -> bool:  # type: ignore[override]
         """Whether the source is read in order in the consumer's process."""
         return bool(getattr(self.source_split, "is_stream", False))
+
+    @property
+    def _has_index(self) -> bool:  # type: ignore[override]
+        return is_indexed(self.source_split)
 
     def on_epoch_begin(self) -> None:
         """The source's."""
