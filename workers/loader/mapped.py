@@ -20,6 +20,9 @@ from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
 from workers.sequence.position import Position
 
+from .iterators import Iterators
+from .sources import FedPass
+
 logger = logging.getLogger("workers")
 
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
@@ -30,6 +33,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     _own_workers: NbWorkers
     _pool: Any  # None: its workers are not running
+    _pass: Any  # the one that the workers are at
     executor: str
     function_to_run: Any
     as_items: bool
@@ -91,6 +95,14 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         if length >= ENDLESS:
             raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
         return length
+
+    def _iterators(self) -> Iterators:
+        """The iterators that were made of the source, by this and by what else is made of the same front-end."""
+        first: Any = self
+        while isinstance(first.source_split, Sequence):
+            first = first.source_split
+        iterators: Iterators = first.__dict__.setdefault("_own_iterators", Iterators())
+        return iterators
 
     @property
     def nb_workers(self) -> NbWorkers:
@@ -168,11 +180,22 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
             return source._length_of_epoch()
         return len(source) if hasattr(source, "__len__") else None
 
+    @property
+    def _is_length_exact(self) -> bool:  # type: ignore[override]
+        return self._is_indexed or self.is_stream
+
     def _is_at_end(self, batch: int) -> bool:
         source = self.source_split
+        if not self._is_length_exact:
+            begun, length = self._pass, self._length_of_epoch()
+            return length is not None and batch >= length and isinstance(begun, FedPass) and begun.is_at_end()
         return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
 
     def state_dict(self) -> dict[str, Any]:
         if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
-        return super().state_dict()
+        state = super().state_dict()
+        length = None if self._is_length_exact else state["length"]  # of which more may have come
+        if length is not None and max(state["batch"], *state["apart"], 0) >= length:
+            state["length"] = None
+        return state

@@ -70,6 +70,7 @@ def prefetch(
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
+            What it draws is seeded by (seed, epoch). An iterator (a generator, zip, an open file) has one pass only.
         nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
             :class:`SequenceMap`.
         max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,

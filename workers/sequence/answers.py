@@ -92,6 +92,9 @@ class Answers:
         """How many places an epoch has; None: that is not known."""
         return len(self)
 
+    #: Whether an epoch has as many places as its length says. Of an iterable, what comes counts.
+    _is_length_exact = True
+
     def _is_length_at_hand(self) -> bool:
         """Whether ``len()`` of it runs no function of the user's but ``__len__``."""
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import repeat
 from typing import Any
 
 from workers.job.task import Task
@@ -19,12 +19,17 @@ from .of_size import SequenceOfSize
 class Chunks:
     """Lists of ``batch_size`` items of ``source``, which are read as they are asked for."""
 
+    source: Any  # has only __iter__
+
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
         self.source, self.batch_size, self.discard_batch_not_full = source, batch_size, discard_batch_not_full
 
     def __iter__(self) -> Iterator[list[Any]]:
-        items = iter(self.source)
-        while chunk := list(islice(items, self.batch_size)):
+        return self.of(iter(self.source))
+
+    def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
+        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called."""
+        while chunk := list(map(next, repeat(items, self.batch_size))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
                 return
             yield chunk
