@@ -96,6 +96,10 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
             raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
         return length
 
+    @property
+    def _on_error_of_items(self) -> str:  # type: ignore[override]
+        return self.on_error if isinstance(self.on_error, str) else "ask"
+
     def _iterators(self) -> Iterators:
         """The iterators that were made of the source, by this and by what else is made of the same front-end."""
         first: Any = self

@@ -77,9 +77,10 @@ def prefetch(
             worker_init_fn: see :class:`SequenceMap`.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
+            With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
         drop_last: leave out the last batch where samples are missing for it.
-        collate_fn: called in the workers with the list of a batch's samples; None: arrays and numbers are stacked,
-            within tuples and dicts. Without ``batch_size``: called with each item.
+        collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
+            arrays and numbers are stacked, within tuples and dicts. Without ``batch_size``: called with each item.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -107,6 +108,7 @@ def prefetch(
         if not is_indexed(sequence):
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
+        sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
     return SequenceMap(
         sequence,
         "auto" if nb_workers is None else nb_workers,

@@ -46,6 +46,9 @@ class Answers:
     #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
     is_stream = False
 
+    #: What becomes of an item that raises where batches are made of its items: "raise", "skip", or "ask" the consumer.
+    _on_error_of_items = "raise"
+
     #: Whether its batches can be asked for by index. If not, they come in a loop only.
     _has_index = True
 

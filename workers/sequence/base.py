@@ -16,11 +16,11 @@ from workers.errors import ClosedError, StateError
 from workers.for_keras.dataset import KerasDataset, is_keras_dataset
 from workers.job import seeding
 from workers.job.generators import Generators
-from workers.job.task import Task
+from workers.job.task import Loose, Task
 
 from . import state
 from .answers import HOOKS, Answers, is_default
-from .chain import Batch_co, Chain
+from .chain import Batch_co, Chain, _makers
 from .clock import Clock, asking, on_behalf_of
 from .looks import SequenceLooks
 from .order import ordered
@@ -194,6 +194,12 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
         stream = seeding.Stream(self.seed, self._generators)
         return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
+
+    def _items_for_fit(self, items: list[Any]) -> list[Any]:
+        """The items of a job as ``model.fit`` has them, which fills no batch from what follows."""
+        if items and items[0] is Loose.FEWER:
+            return [_makers["stack"](items[1:])] if len(items) > 1 else []
+        return items
 
     def report(self) -> Report:
         """Where the time goes, or has gone, in ``model.fit`` of this sequence: see :class:`workers.Report`.

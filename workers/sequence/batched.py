@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from .base import Sequence
 from .chain import makes
 from .of_size import SequenceOfSize
 from .passes import Ready
+from .skipping import Samples
 
 
 class SequenceBatch(SequenceOfSize, JobSource):
@@ -37,29 +39,50 @@ class SequenceBatch(SequenceOfSize, JobSource):
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start = self.source_split, index * self.batch_size
         stop = min(start + self.batch_size, self._source_length())
+        on_error = self._on_error()
         if self.collate_fn is None and isinstance(source, Sequence):
-            batch = source._samples_at(np.arange(start, stop))
+            batch = self._batch_at(source, start, stop, on_error)
             if batch is not None:
                 return [batch]
-        found = [items_of_job(source, at) for at in range(start, stop)]
+        part = Samples(on_error)
+        found = [part.items(at, functools.partial(items_of_job, source, at)) for at in range(start, stop)]
+        return part.end(self._made_of(found, on_error != "raise"))
+
+    def _batch_at(self, source: Sequence, start: int, stop: int, on_error: str) -> Any:
+        """The batch in one piece; None: it has to be made of single samples."""
+        try:
+            return source._samples_at(np.arange(start, stop))
+        except Exception:
+            if on_error == "raise":
+                raise
+            return None
+
+    def _made_of(self, found: list[list[Any]], may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]
-        if any(item is Loose.SAMPLES for item in samples):
+        if any(isinstance(item, Loose) for item in samples):
             raise TypeError("batches of a function's lists cannot be batched again")
         if all(len(items) == 1 for items in found):
             return [(self.collate_fn or stack)(samples)]
         if self.collate_fn is not None:
+            if may_lack and all(len(items) <= 1 for items in found):
+                return [self.collate_fn(samples)] if samples else []
             raise TypeError(
                 "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
                 "none: collate in a function behind .batch()"
             )
-        return [Loose.SAMPLES, *samples]
+        return [Loose.FEWER if all(len(items) <= 1 for items in found) else Loose.SAMPLES, *samples]
+
+    def put_together(self, samples: list[Any]) -> Any:
+        """The batch of samples of which some were skipped."""
+        return (self.collate_fn or stack)(samples)
 
     def _permutations(self, epoch: int) -> tuple[Any, ...]:
         return ()  # the source's are of its samples
 
     def _groups(self) -> Regrouped | None:
-        has_lists = isinstance(self.source_split, JobSource) and self.collate_fn is None
-        return Regrouped(self.batch_size, self.discard_batch_not_full) if has_lists else None
+        has_lists = isinstance(self.source_split, JobSource) or self._on_error() != "raise"
+        is_loose = has_lists and self.collate_fn is None
+        return Regrouped(self.batch_size, self.discard_batch_not_full) if is_loose else None
 
     def subsample(self, nb_samples: int) -> Sequence:
         return self._of(self.source_split.subsample(nb_samples))
@@ -68,7 +91,9 @@ class SequenceBatch(SequenceOfSize, JobSource):
         return self._of(self.source_split.subsample_uids(uids, uids_name, new_sampler))
 
     def _of(self, source: Any) -> Sequence:
-        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
+        made = SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
+        made.on_error_of_samples = self.on_error_of_samples
+        return made
 
 
 def stack(samples: list[Any]) -> Any:
@@ -117,7 +142,7 @@ class Regrouped(NamedTuple):
 
         ``carry``: the samples that were left over before, each with what is delivered along with it.
         """
-        is_loose = bool(items) and items[0] is Loose.SAMPLES
+        is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
             return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
         samples = items[1:] if is_loose else unstack(items[0]) if items else []
