@@ -48,6 +48,7 @@ class ClassIndex:
         class_list: the classes to keep; None: all.
         total_examples_per_class: how many different examples of each to keep, drawn by ``seed``; None: all.
         seed: what the draws depend on.
+        is_told: the log has named the classes of few examples before.
 
     Attributes:
         y: the labels as an array, as they were given.
@@ -66,7 +67,11 @@ class ClassIndex:
         class_list: Any = None,
         total_examples_per_class: int | None = None,
         seed: int = 0,
+        *,
+        is_told: bool = False,
     ) -> None:
+        self.seed = seed
+        self._class_list, self._total = class_list, total_examples_per_class
         self.y = as_labels(y)
         if len(self.y) != num_examples:
             raise ValueError(f"x and y must be of the same length, not {num_examples} and {len(self.y)}")
@@ -82,8 +87,14 @@ class ClassIndex:
         self.classes = classes
         self.positions = np.concatenate(groups)
         self.starts = [0, *np.cumsum([len(group) for group in groups]).tolist()]
-        if total_examples_per_class is not None:
+        if total_examples_per_class is not None and not is_told:
             self.warn_of_few("total_examples_per_class", total_examples_per_class, "all are kept")
+
+    def with_seed(self, seed: int) -> ClassIndex:
+        """The same index for draws of ``seed``, on which the choice of ``total_examples_per_class`` depends."""
+        if self._total is None or seed == self.seed:
+            return self
+        return ClassIndex(self.y, len(self.y), self._class_list, self._total, seed, is_told=True)
 
     def share(self) -> None:
         """Hold the labels and positions in shared memory, where they are many."""
@@ -182,14 +193,14 @@ class ClassDraws:
         self.examples_per_class = examples_per_class
         self._index = index
         self.steps_per_epoch = steps_per_epoch
-        self._seed = seed
+        self.seed = seed
         self._uses, num_extra = divmod(steps_per_epoch * num_classes, len(index))  # of each class in an epoch
         self._extras = Draws(len(index), num_extra, seed, _EXTRAS) if num_extra else None
         self._epochs: dict[int, _Epoch] = {}
         self._draws: dict[int, Draws] = {}  # {class: its examples}, made when they are needed
 
     def __reduce__(self) -> Any:
-        return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self.steps_per_epoch, self._seed)
+        return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self.steps_per_epoch, self.seed)
 
     def batch(self, epoch: int, batch_id: int) -> NDArray[np.int64]:
         """Positions (num_classes * examples_per_class,), class after class."""
@@ -214,7 +225,7 @@ class ClassDraws:
         self._draws[of] = draws = Draws(
             size,
             self.examples_per_class if size >= self.examples_per_class else 1,
-            self._seed,
+            self.seed,
             _EXAMPLES,
             of,
             kept=num_kept(total),
@@ -234,7 +245,7 @@ class ClassDraws:
             uses += cycles
             uses[self._extras.run(cycles * num_classes, cycles * num_classes + begun)] += 1
         draws = Draws(
-            num_classes, self.num_classes, self._seed, _CLASSES, epoch, first=extras, kept=num_kept(num_classes)
+            num_classes, self.num_classes, self.seed, _CLASSES, epoch, first=extras, kept=num_kept(num_classes)
         )
         self._epochs[epoch] = at = _Epoch(draws, uses.tolist(), is_extra.tolist())
         for old in list(self._epochs)[:-2]:

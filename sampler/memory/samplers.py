@@ -92,7 +92,11 @@ class SingleShotMemorySampler(HeldSampler):
         Raises:
             ValueError: ``num_classes`` is not 1 to len(x), or the examples differ in shape and there is no augmenter.
         """
-        draws = self._draws if num_classes == self._draws.k else self._draws_of(num_classes)
+        draws, key = self._draws, (self.seed,)
+        if draws.key != key:
+            draws = self._draws = self._draws_of(draws.k)
+        if num_classes != draws.k:
+            draws = self._draws_of(num_classes)
         positions = draws.view(self.epoch * self.steps_per_epoch + batch_id)
         return self._examples.take(positions, self.augmenter is None), self._labels_of(positions)
 
@@ -203,7 +207,7 @@ class MultiShotMemorySampler(HeldSampler):
                 no augmenter.
         """
         draws = self._draws
-        if draws.steps_per_epoch != self.steps_per_epoch:
+        if (draws.steps_per_epoch, draws.seed) != (self.steps_per_epoch, self.seed):
             draws = self._draws = self._draws_of(draws.num_classes, draws.examples_per_class)
         if (num_classes, examples_per_class) != (draws.num_classes, draws.examples_per_class):
             draws = self._draws_of(num_classes, examples_per_class)
@@ -211,10 +215,11 @@ class MultiShotMemorySampler(HeldSampler):
         return self._examples.take(positions, self.augmenter is None), self._labels_of(positions)
 
     def _draws_of(self, num_classes: int, examples_per_class: int) -> ClassDraws:
-        return ClassDraws(self._index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
+        index = self._index = self._index.with_seed(self.seed)
+        return ClassDraws(index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
 
     def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
-        return np.sort(self._index.positions)[start:stop]
+        return np.sort(self._index.with_seed(self.seed).positions)[start:stop]
 
     def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         return gather(self._index.y, positions)

@@ -11,6 +11,7 @@ See :mod:`sampler.tfrecord.rows` for what a row is.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,13 +54,19 @@ class Reader:
     ) -> None:
         self.rows = rows
         self._deserialise = deserialiser
-        self._seed = seed
+        self.seed = seed
         self._compression = compression or ""
         self.shuffle = bool(shuffle)
         self._calls = calls
         self._parallelism = parallelism
         self._batch_size = rows.blocks_per_batch * rows.example_per_class
         self._is_early = deserialiser.nbytes <= _MAX_GROWTH * rows.record_nbytes
+
+    def with_seed(self, seed: int) -> Reader:
+        """The same, in the order of another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
 
     def batches(self, num_passes: int | None, first_pass: Any = 0, first_batch: int = 0) -> Any:
         """A data set of the batches of ``num_passes`` passes (None: endless), from ``first_batch`` of the first on."""
@@ -77,7 +84,7 @@ class Reader:
         too_many = rows.length * rows.num_rows - rows.num_batches * rows.blocks_per_batch
 
         def pieces(number: Any) -> Pieces:
-            return pieces_of_pass(rows, number, self._seed, tf.where(number == first_pass, first_column, 0))
+            return pieces_of_pass(rows, number, self.seed, tf.where(number == first_pass, first_column, 0))
 
         def row(at: Any) -> Any:
             return passes.flat_map(lambda number: self._row(at, pieces(number)))
@@ -159,7 +166,7 @@ class Reader:
         num_rows, how_many = self.rows.num_rows, tf.shape(piece)[1]
         columns = tf.tile(tf.range(how_many)[None, :], [num_rows, 1])
         if self.shuffle:
-            keys = tf.random.stateless_uniform(tf.shape(piece), seed=tf.stack([mixed(self._seed, number, which), 4]))
+            keys = tf.random.stateless_uniform(tf.shape(piece), seed=tf.stack([mixed(self.seed, number, which), 4]))
             # As float64 their sums are exact, so the order does not depend on where the pass was begun.
             columns = tf.argsort(tf.cast(piece, tf.float64) + tf.cast(keys, tf.float64), axis=1, stable=True)
         return tf.reshape(tf.transpose(tf.range(num_rows)[:, None] * how_many + columns), [-1])

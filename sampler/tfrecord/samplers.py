@@ -206,7 +206,7 @@ class TFRecordSequence(Sequence):
     def __getitem__(self, index: int) -> Any:
         """Batch ``index`` of the current epoch."""
         epoch = self.epoch
-        if self._place != (epoch, index):
+        if self._place != (epoch, index) or self._reader.seed != self.seed:
             self._batches = self._from(epoch, index)
         self._place = (-1, -1)
         batch = next(self._batches)
@@ -241,6 +241,8 @@ class TFRecordSequence(Sequence):
     def _read(self, epoch: int, index: int, at_once: int) -> Iterator[Any]:
         import tensorflow as tf
 
+        if self._reader.seed != self.seed:  # that of a front-end, or one that was set since
+            self._reader, self._datasets = self._reader.with_seed(self.seed), {}
         if at_once not in self._datasets:
             if self._start is None:
                 self._start = tf.Variable([0, 0], dtype=tf.int64)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty import is_gone, wait_for, worker_processes
-from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted
+from scripted import LENGTH, Aside, Drawn, at_random, expected, have, plain, scripted
 
 from workers import NotPicklableError, Sequence, StalePassError
 from workers.engine import auto, auto_reading, rest
@@ -137,28 +137,35 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
 ) -> None:
     monkeypatch.setattr(rest, "REST_S", 0.1)
 
-    class Where(Sequence[int]):
+    class Where(Sequence[Aside]):
         def __len__(self) -> int:
             return 500
 
-        def __getitem__(self, index: int) -> int:
-            return os.getpid()
+        def __getitem__(self, index: int) -> Aside:
+            return Aside(os.getpid())
+
+    def pids(of: Any) -> set[int]:
+        return {batch.value for batch in of}
 
     with Where().prefetch() as batches:
         scripted(batches, never)
         choosing: Any = batches._pool.engine  # type: ignore[union-attr]
         have(batches, 1)
         if are_used_before:
-            assert HERE not in list(batches)
+            loop = iter(batches)
+            assert next(loop).value == HERE  # the loop delivers the one that is compared
+            assert HERE not in pids(loop)
             loop = iter(batches)
             next(loop)
             choosing._choose(Choice(0, "the test wants it"))
-            assert HERE in list(loop)
+            assert HERE in pids(loop)
             choosing._choose(Choice(1, "the test wants it"))
         wait_for(lambda: choosing.engine.is_resting)
         monkeypatch.setattr(rest, "REST_S", 60.0)
         wait_for(lambda: choosing.is_ready)
-        assert HERE not in list(batches)
+        loop = iter(batches)
+        assert (next(loop).value == HERE) == (not are_used_before)
+        assert HERE not in pids(loop)
 
 
 # -- workers that fail

@@ -192,18 +192,69 @@ del os.environ["KERAS_BACKEND"]
 keras.config.set_floatx("float64")
 keras.config.set_epsilon(1e-3)
 keras.config.set_image_data_format("channels_first")
+keras.config.set_dtype_policy("mixed_bfloat16")
+def settings(config):
+    policy = config.dtype_policy().name
+    return config.floatx(), config.epsilon(), config.image_data_format(), config.backend(), policy
 if {is_job}:
     def look():
         import keras
-        config = keras.config
-        return config.floatx(), config.epsilon(), config.image_data_format(), config.backend()
+        return settings(keras.config)
     del keras
 else:
     def look():
-        config = keras.config
-        return config.floatx(), config.epsilon(), config.image_data_format(), config.backend()
+        return settings(keras.config)
 in_worker, here = told(look)
-assert in_worker == here == ("float64", 1e-3, "channels_first", "jax"), in_worker
+assert in_worker == here == ("float64", 1e-3, "channels_first", "jax", "mixed_bfloat16"), in_worker
 """.replace("{is_job}", str(place == "job"))
     out, _ = run(program, timeout_s=100)
     assert out == ""
+
+
+@pytest.mark.parametrize("place", ["global", "job"])
+def test_the_default_dtype_of_torch(place: str) -> None:
+    pytest.importorskip("torch")
+    program = """
+import torch
+torch.set_default_dtype(torch.float64)
+if {is_job}:
+    def look():
+        import torch
+        return str(torch.ones(2).dtype)
+    del torch
+else:
+    def look():
+        return str(torch.ones(2).dtype)
+assert told(look) == ("torch.float64", "torch.float64")
+""".replace("{is_job}", str(place == "job"))
+    out, _ = run(program, timeout_s=100)
+    assert out == ""
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_floating_point_errors_of_numpy(executor: str) -> None:
+    program = """
+import numpy as np
+np.seterr(divide="ignore", over="raise")
+in_worker, here = told(np.geterr, executor="{executor}")
+assert in_worker == here, in_worker
+assert here["over"] == "raise"
+""".replace("{executor}", executor)
+    assert run(program) == ("", "")
+
+
+def test_the_limit_of_recursion() -> None:
+    """The object itself is deeper than the usual limit."""
+    program = """
+sys.setrecursionlimit(20_000)
+deep = []
+for _ in range(3_000):
+    deep = [deep]
+def look():
+    depth, here = 0, deep
+    while here:
+        depth, here = depth + 1, here[0]
+    return depth, sys.getrecursionlimit()
+assert told(look) == ((3_000, 20_000), (3_000, 20_000))
+"""
+    assert run(program) == ("", "")

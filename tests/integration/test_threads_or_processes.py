@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty import read
-from scripted import at_random, expected, have, plain, scripted
+from scripted import Aside, at_random, expected, have, plain, scripted
 
 from workers import Sequence, SequenceMap, current_rng, prefetch
 from workers.engine.chooser import Kind
@@ -82,7 +82,7 @@ class Waiting(Quiet):
 
     def __getitem__(self, index: int) -> Any:
         time.sleep(0.01)
-        return threading.current_thread() is not threading.main_thread(), super().__getitem__(index)[1]
+        return Aside(threading.current_thread() is not threading.main_thread()), super().__getitem__(index)[1]
 
 
 def test_what_waits_has_threads_at_once() -> None:
@@ -91,8 +91,8 @@ def test_what_waits_has_threads_at_once() -> None:
         report = batches.report()
     assert [batch[1] for batch in got] == list(range(200))
     assert " thread" in report.choices[0], report.choices
-    assert any(batch[0] for batch in got)
-    assert not got[0][0]
+    assert any(batch[0].value for batch in got)
+    assert not got[0][0].value
 
 
 class Global(Waiting):

@@ -33,6 +33,18 @@ class Drawn(Sequence[Any]):
         return drawn, index, self.epoch, self.noted, int(self.array[index])
 
 
+class Aside:
+    """Something told of how a batch was computed, which is no part of it: one is as good as another."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Aside)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def plain(batch: Any) -> Any:
     """``batch`` as it can be compared."""
     (one, two, three), *rest = batch

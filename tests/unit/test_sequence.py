@@ -220,3 +220,97 @@ def test_a_batch_is_nobody_elses() -> None:
             row[:] = 1
             about["whole"] += 1
     assert not sequence.kept.any()
+
+
+# -- options of a front-end, and of what is made from it
+
+INHERITED_OPTIONS: dict[str, Any] = {
+    "debug_job_report_timeout": 7.0,
+    "executor": "thread",
+    "in_order": False,
+    "job_timeout": 9.0,
+    "max_queue_size": 11,
+    "max_retries": 5,
+    "on_error": "skip",
+    "queue_timeout": 0.5,
+    "worker_init_fn": print,
+    "output": "torch",
+}
+OTHERS = {
+    "debug_job_report_timeout": None,
+    "executor": "process",
+    "in_order": True,
+    "job_timeout": None,
+    "max_queue_size": 3,
+    "max_retries": 0,
+    "on_error": "raise",
+    "queue_timeout": 0.1,
+    "worker_init_fn": len,
+    "output": "torch",
+}
+WORDS: dict[str, Any] = {
+    "map": lambda front, **options: front.map(abs, **options),
+    "map, a keyword at a time": lambda front, **options: front.map(abs, 0, None, **options),
+    "prefetch": lambda front, **options: front.prefetch(0, **options),
+    "prefetch(front)": lambda front, **options: workers.prefetch(front, 0, **options),
+    "prefetch(front, shuffle=True)": lambda front, **options: workers.prefetch(front, 0, shuffle=True, **options),
+    "prefetch(front, batch_size=2)": lambda front, **options: workers.prefetch(front, 0, batch_size=2, **options),
+    "SequenceMap": lambda front, **options: SequenceMap(front, 0, **options),
+    "SequenceMap of what is made of it": lambda front, **options: SequenceMap(
+        front.batch(2).source_split, 0, **options
+    ),
+    "batch": lambda front: front.batch(2),
+    "rebatch": lambda front: front.batch(2).rebatch(3),
+    "sub_batch": lambda front: front.batch(4).sub_batch(3),
+    "collate": lambda front: front.collate(),
+    "shuffle": lambda front: front.shuffle(),
+    "shard": lambda front: front.shard(0, 2),
+    "subsample": lambda front: front.subsample(3),
+    "subsample_uids": lambda front: front.subsample_uids([1, 2], "x"),
+}
+
+
+def a_front_end(**options: Any) -> Any:
+    return SequenceMap(SequenceArray({"x": np.arange(10)}, seed=1), 0, None, **options)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_options_that_are_not_given_are_inherited(word: str) -> None:
+    pytest.importorskip("torch")
+    with a_front_end(**INHERITED_OPTIONS) as front:
+        made = WORDS[word](front)
+        assert {name: getattr(made, name) for name in INHERITED_OPTIONS} == INHERITED_OPTIONS
+
+
+@pytest.mark.parametrize("word", list(WORDS)[:8])
+@pytest.mark.parametrize("name", INHERITED_OPTIONS)
+def test_options_that_are_given_are_not(word: str, name: str) -> None:
+    pytest.importorskip("torch")
+    if word.startswith("prefetch") and name in ("queue_timeout", "debug_job_report_timeout"):
+        return  # it has no such option
+    with a_front_end(**INHERITED_OPTIONS) as front:
+        made = WORDS[word](front, **{name: OTHERS[name]})
+        wanted = {**INHERITED_OPTIONS, name: OTHERS[name]}
+        assert {name: getattr(made, name) for name in INHERITED_OPTIONS} == wanted
+
+
+def test_the_defaults_of_a_front_end_made_of_no_other() -> None:
+    with a_front_end() as front:
+        assert (front.executor, front.in_order, front.max_retries, front.on_error) == ("process", True, 2, "raise")
+        assert (front.job_timeout, front.debug_job_report_timeout, front.queue_timeout) == (None, 30.0, 0.001)
+        assert front.max_queue_size is front.worker_init_fn is front.output is None
+
+
+def test_a_bound_by_another_name_takes_the_place_of_the_inherited_one() -> None:
+    with a_front_end(max_queue_size=11) as front:
+        assert front.map(abs, max_queue_size_pin=4).max_queue_size == 4
+        assert front.map(abs, 2, max_jobs_at_once=3).max_queue_size == 6
+
+
+def test_an_executor_of_workers_that_come_and_go_is_not_inherited_by_a_number_of_them() -> None:
+    with a_front_end(executor="auto") as front:
+        assert front.map(abs).executor == "auto"
+        with front.map(abs, 1) as made:
+            assert made.executor == "process"
+        with pytest.raises(ValueError, match='executor="auto" goes with'):
+            front.map(abs, 1, executor="auto")

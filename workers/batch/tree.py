@@ -1,6 +1,6 @@
 """Batches as trees: which arrays a batch holds, where each lies in memory, and how to put it together again.
 
-A batch is a tuple, list, dict, dataclass or namedtuple of arrays, or one of these inside another. Its *arrays*
+A batch is a container of arrays (see ``forms``), or of containers. Its *arrays*
 travel as bytes in shared memory; everything else in it (scalars, None, str, arrays of objects) is its *rest*
 and travels pickled. The shape of the tree with dtype, shape and place of each array is its :class:`Layout`:
 sent once, then named by its digest, so that a structure seen before costs no pickling.
@@ -14,29 +14,29 @@ cannot travel.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
 import pickle
-import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
+
+from .copies import SCALARS, copies_of
+from .forms import FORMS, Form, form_of, is_of_framework
+from .nodes import leaves
+from .pickling import pickled_by_value
+from .to_numpy import NoArrayError, to_numpy
 
 ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the widest vector unit
 
 Array = np.ndarray[Any, Any]
 
 # What a tree is made of. A spec is a nested tuple of these, hashable, with the parts behind.
-_ARRAY, _REST, _TUPLE, _LIST, _DICT, _DICT_WITH_KEYS, _NAMEDTUPLE, _DATACLASS = range(8)
+_ARRAY, _REST, _TUPLE, _LIST, _DICT, _DICT_WITH_KEYS, _NODE, _HARD_MASKED = range(8)
 _IS_ARRAY, _IS_REST = (_ARRAY,), (_REST,)
 _EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly these types are the same
-_SCALARS = frozenset({int, float, bool, str, bytes, complex, type(None)})
-_TENSOR_PACKAGES = ("tensorflow", "torch", "jax", "jaxlib")
-_NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO", "BCSR", "COO", "CSR"})
 
 
 class ArrayPlace(NamedTuple):
@@ -71,14 +71,6 @@ def exact(dtype: np.dtype[Any]) -> int | bytes:
     return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
-class _NoArrayError(Exception):
-    """A leaf is a tensor that cannot become an array."""
-
-    def __init__(self, leaf: Any, reason: str) -> None:
-        super().__init__(leaf, reason)
-        self.leaf, self.reason = leaf, reason
-
-
 def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     """Take ``tree`` apart into ``arrays`` and ``rest``, which are appended to.
 
@@ -90,32 +82,20 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     """
     try:
         return _flatten(tree, arrays, rest)
-    except _NoArrayError as error:
-        where = _path_to(error.leaf, tree) or ""
+    except NoArrayError as error:
+        where = path_to(error.leaf, tree) or ""
         if type(tree) is list and len(tree) == 1:  # the items of a job: the only one is the batch
             where = where.removeprefix("[0]")
         raise TypeError(f"batch{where} is a {type(error.leaf).__name__}, which {error.reason}") from error.__cause__
 
 
-def _path_to(leaf: Any, tree: Any) -> str | None:
+def path_to(leaf: Any, tree: Any) -> str | None:
     """Where ``leaf`` is within ``tree``: ``[0]['x'].mask``; None: it is not."""
-    if tree is leaf:
-        return ""
-    parts: list[tuple[str, Any]] = []
-    if isinstance(tree, dict):
-        parts = [(f"[{key!r}]", part) for key, part in tree.items()]
-    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        parts = [(f".{name}", part) for name, part in zip(tree._fields, tree, strict=True)]
-    elif isinstance(tree, (tuple, list)):
-        parts = [(f"[{at}]", part) for at, part in enumerate(tree)]
-    elif dataclasses.is_dataclass(tree) and hasattr(tree, "__dict__"):
-        parts = [(f".{name}", part) for name, part in tree.__dict__.items()]
-    found = ((step, _path_to(leaf, part)) for step, part in parts)
-    return next((step + path for step, path in found if path is not None), None)
+    return next((path for path, part in leaves(tree) if part is leaf), None)
 
 
 def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
-    kind = type(tree)
+    kind: Any = type(tree)
     if kind is np.ndarray:
         if tree.dtype.hasobject:
             rest.append(tree)
@@ -124,7 +104,7 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
         return _IS_ARRAY
     if kind is tuple:
         return (_TUPLE, *[_flatten(part, arrays, rest) for part in tree])
-    if kind in _SCALARS:
+    if kind in SCALARS:
         rest.append(tree)
         return _IS_REST
     if kind is list:
@@ -137,32 +117,31 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
         return (_DICT_WITH_KEYS, *[_flatten(part, arrays, rest) for part in tree.values()])
     if isinstance(tree, np.ndarray):
         return _flatten_subclass(tree, arrays, rest)
-    if isinstance(tree, tuple) and hasattr(kind, "_fields"):
-        return (_NAMEDTUPLE, kind, *[_flatten(part, arrays, rest) for part in tree])
-    if _is_dataclass_of_attributes(tree):
-        state = tree.__dict__
-        return (_DATACLASS, kind, tuple(state), *[_flatten(part, arrays, rest) for part in state.values()])
-    if _is_of_framework(kind):  # type: ignore[arg-type]  # classes are hashable
+    number = form_of(kind)
+    opened = None if number is None else _opened(FORMS[number], tree)
+    if number is not None and opened is not None:
+        names, shell, parts = opened
+        if FORMS[number].has_shell:
+            rest.append(shell)
+        of = None if kind is MappingProxyType else kind  # which has no name that pickle finds
+        return (_NODE, number, of, names, *[_flatten(part, arrays, rest) for part in parts])
+    if is_of_framework(kind):
         converted = to_numpy(tree)
         if converted is not tree:
             return _flatten(converted, arrays, rest)
     return _as_rest(tree, rest)
 
 
-def _is_dataclass_of_attributes(tree: Any) -> bool:
-    """Whether it is a dataclass whose fields are attributes, all with plain names."""
-    return (
-        dataclasses.is_dataclass(tree)
-        and not isinstance(tree, type)
-        and hasattr(tree, "__dict__")
-        and all(type(name) is str for name in tree.__dict__)
-    )
-
-
-@functools.lru_cache(256)
-def _is_of_framework(kind: type) -> bool:
-    """Whether it is a class of TensorFlow, torch or JAX, or made of one, as those of torchvision are."""
-    return any(each.__module__.partition(".")[0] in _TENSOR_PACKAGES for each in kind.__mro__)
+def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | None:
+    """(the names of its fields, its shell, its parts); None: it cannot be made again, so it is a leaf."""
+    try:
+        keys = form.keys(tree)
+        # The keys of a mapping travel in its shell: equal ones may differ, and what is in a spec must not.
+        return () if form.has_shell else tuple(keys), form.shell(tree, keys), form.parts(tree, keys)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
 
 
 def _as_rest(part: Any, rest: list[Any]) -> tuple[Any, ...]:
@@ -175,42 +154,10 @@ def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[
     if isinstance(tree, np.memmap) and not tree.dtype.hasobject:
         arrays.append(np.asarray(tree))
         return _IS_ARRAY
+    if isinstance(tree, np.ma.MaskedArray) and tree.hardmask:  # its pickle does not say so
+        rest.append(tree)
+        return (_HARD_MASKED,)
     return _as_rest(tree, rest)
-
-
-def to_numpy(tensor: Any) -> Any:
-    """``tensor`` of TensorFlow, torch or JAX as a numpy array; anything else as it is."""
-    if type(tensor).__name__ in _NO_ARRAYS:
-        raise _NoArrayError(tensor, "is no plain array: return its parts, or make it dense")
-    try:
-        if hasattr(tensor, "detach"):
-            return _of_torch(tensor)
-        if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
-            return np.asarray(tensor.numpy())
-        if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
-            return np.asarray(tensor)
-    except _NoArrayError:
-        raise
-    except Exception as error:
-        raise _NoArrayError(tensor, f"does not become a numpy array: {error}") from error
-    return tensor
-
-
-def _of_torch(tensor: Any) -> Any:
-    torch = sys.modules["torch"]
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else "sparse"
-        raise _NoArrayError(tensor, f"is {kind}: return its parts, or make it dense")
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    name = str(tensor.dtype).partition(".")[2]
-    if name != "bfloat16" and not name.startswith("float8"):
-        return np.asarray(tensor)
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise _NoArrayError(tensor, f"is of {name}, which numpy knows with ml_dtypes: pip install ml_dtypes") from error
-    bits = torch.uint16 if tensor.itemsize == 2 else torch.uint8
-    return np.asarray(tensor.view(bits)).view(getattr(ml_dtypes, name))
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
@@ -220,6 +167,8 @@ def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[An
         return lambda arrays, rest: next(arrays)
     if kind == _REST:
         return lambda arrays, rest: next(rest)
+    if kind == _HARD_MASKED:
+        return lambda arrays, rest: next(rest).harden_mask()
     if kind in (_TUPLE, _LIST) and all(part == _IS_ARRAY for part in spec[1:]):
         whole: Any = tuple if kind == _TUPLE else list
         count = len(spec) - 1
@@ -235,18 +184,15 @@ def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[An
     if kind == _DICT_WITH_KEYS:
         parts = [unflattener(part) for part in spec[1:]]
         return lambda arrays, rest: {k: part(arrays, rest) for k, part in zip(next(rest), parts, strict=True)}
-    of = spec[1]
-    if kind == _NAMEDTUPLE:
-        parts = [unflattener(part) for part in spec[2:]]
-        return lambda arrays, rest: of._make([part(arrays, rest) for part in parts])
-    names, parts = spec[2], [unflattener(part) for part in spec[3:]]
+    _, number, of, names, *specs = spec
+    form, parts = FORMS[number], [unflattener(part) for part in specs]
 
-    def dataclass(arrays: Iterator[Array], rest: Iterator[Any]) -> Any:
-        made = object.__new__(of)  # not by __init__: it may want other arguments, or work on them
-        made.__dict__.update({name: part(arrays, rest) for name, part in zip(names, parts, strict=True)})
-        return made
+    def node(arrays: Iterator[Array], rest: Iterator[Any]) -> Any:
+        shell = next(rest) if form.has_shell else None
+        keys = form.keys(shell) if form.is_mapping else names
+        return form.filled(of, keys, shell, [part(arrays, rest) for part in parts])
 
-    return dataclass
+    return node
 
 
 def dense_strides(array: Array) -> tuple[int, ...] | None:
@@ -281,7 +227,7 @@ def dumps(value: Any) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # whatever a reducer raises
-        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+        return pickled_by_value(value)
 
 
 def as_numpy(tree: Any) -> Any:
@@ -307,7 +253,7 @@ def own(tree: Any, is_fresh: bool = False) -> Any:
     arrays: list[Array] = []
     rest: list[Any] = []
     spec = flatten(tree, arrays, rest)
-    return unflattener(spec)(iter([_owned(array, is_fresh) for array in arrays]), iter(rest))
+    return unflattener(spec)(iter([_owned(array, is_fresh) for array in arrays]), iter(copies_of(rest)))
 
 
 def _owned(array: Array, is_fresh: bool) -> Array:

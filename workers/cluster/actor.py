@@ -109,7 +109,7 @@ class Actor:
             if is_new:
                 self._unsettled = surroundings.apply(around)
                 self._task.init_worker(self._number)
-            self._stream = seeding.Stream(self._task.seed, self._task.generators())
+            self._stream = self._task.stream(self._task.generators())
         except BaseException as error:  # the user's own modules run here
             return pack(error)
         return None

@@ -91,6 +91,9 @@ class AutoEngine:
         self._least = least
         self._has_begun = False  # the workers are used
         self._is_hopeless = False  # there can be no workers
+        self.is_compared = (
+            least > 0
+        )  # a batch of these workers with the loop's own; there are none of its own with least
         self._look = Look(figures)
         self._kind: Kind | None = None  # of the workers that there are
         if may_be_threads:
@@ -114,7 +117,7 @@ class AutoEngine:
     @property
     def _begins_with_workers(self) -> bool:
         """Whether a pass that begins now does not begin alone."""
-        return self.chooser.nb_workers > 0 and (self._has_begun or self._least > 0)
+        return self.chooser.nb_workers > 0 and self.is_compared and (self._has_begun or self._least > 0)
 
     @property
     def nb_workers(self) -> int:
@@ -234,8 +237,10 @@ class AutoEngine:
         self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
 
     def _started(self, nb_workers: int) -> bool:
+        before = self.engine
         try:
             self.engine, self._kind = self.workers.have(nb_workers, self.chooser.kind), self.chooser.kind
+            self.is_compared = self._least > 0 or (self.is_compared and self.engine is before)
         except Exception as error:  # also what the user's classes raise when they are pickled
             if not self.does_without(error):
                 raise
@@ -255,6 +260,11 @@ class AutoEngine:
         each = max(usage(pid)[1] or 0 for pid in running or [os.getpid()])
         more = int(_OF_MEMORY * available / max(each, 1))
         return min(nb_workers, max(1, len(running) + more))
+
+    def has_compared(self) -> None:
+        """A batch of the workers was the loop's own, byte for byte: from here on they are used."""
+        self.is_compared = True
+        self.with_workers(True)
 
     def with_workers(self, is_on: bool) -> None:
         """The workers are used from now on, or not any more."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from workers.batch.tree import own
+
+from .comparison import difference
+from .delivery import Failure
 from .handover import Outcome, Outcomes
 from .passes import Ahead
 from .reading import Reading
@@ -15,8 +20,18 @@ if TYPE_CHECKING:
     from .auto import AutoEngine
 
 
+logger = logging.getLogger("workers")
+
+_NOT_COMPARED = object()
+_MAX_FAILED = 3  # batches that only the workers fail at, until that counts as a difference
+
+
 class AutoReading:
-    """In the place of a :class:`workers.engine.reading.Reading`."""
+    """In the place of a :class:`workers.engine.reading.Reading`.
+
+    The first batch that new workers compute is a trial: the loop computes it as well and delivers its own. Before the
+    next one is delivered, both are compared. If they differ, the loop goes on alone.
+    """
 
     def __init__(
         self, auto: AutoEngine, epoch: int, length: int, ahead: Ahead | None, order: Sequence[int] | None
@@ -32,11 +47,14 @@ class AutoReading:
         self._is_cutting = False
         self._is_at = 0  # the number that was asked for last
         self._look_at_s = 0.0
+        self._trial: int | None = None  # the number of the batch that both compute
+        self._tried: Any = _NOT_COMPARED  # a copy of the loop's
+        self._num_failed = 0
 
     @property
     def outcomes(self) -> Outcomes:
         """{number: outcome} that are there."""
-        return {} if self._shared is None else self._shared.outcomes
+        return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
         try:
@@ -45,12 +63,62 @@ class AutoReading:
                     if self.engine.is_read_by(self):
                         self._look(number)
             self._is_at = number
-            if self._shared is not None and number < self._end:
+            if self._trial is not None:
+                self._compare(number, timeout_s)
+            if self._is_of_workers(number):
+                assert self._shared is not None
                 return self._shared.peek(number, timeout_s)
         except Exception:
             if not self._has_lost_workers():
                 raise
-        return self._alone.peek(number, timeout_s)
+        outcome = self._alone.peek(number, timeout_s)
+        if number == self._trial:
+            self._tried = _NOT_COMPARED if type(outcome.value) is Failure else own(outcome.value)
+        return outcome
+
+    def _is_of_workers(self, number: int) -> bool:
+        return self._shared is not None and number < self._end and number != self._trial
+
+    def _compare(self, number: int, timeout_s: float | None) -> None:
+        """Compare the batch of the trial, now that batch ``number`` is asked for. Where one of them has failed, this
+        batch is the next trial."""
+        auto, trial, shared = self.engine, self._trial, self._shared
+        if trial is None or shared is None or trial >= self._end:  # the workers were not given it
+            self._trial = None
+        elif trial < number:
+            theirs = shared.peek(trial, timeout_s)
+            value = theirs.value
+            if type(value) is Failure:
+                self._num_failed += self._tried is not _NOT_COMPARED
+                found = f"the workers fail at it: {value.error!r}" if self._num_failed == _MAX_FAILED else None
+                shared.forget(theirs.index)
+            else:
+                found = None if self._tried is _NOT_COMPARED else difference(_one(self._tried), _one(value))
+            if found is not None and self._is_same_again(trial):
+                auto.does_without(
+                    f"in batch {theirs.index} of epoch {self._epoch}, {found}. The likely cause is a setting that your "
+                    "program has made in its own process alone, or a job that asks in which process it runs: make the "
+                    "setting in worker_init_fn as well"
+                )
+                self._shared, self._trial = None, None
+                return
+            is_compared = not (type(value) is Failure or self._tried is _NOT_COMPARED)
+            shared.drop(trial)
+            self._trial, self._tried = None if is_compared else number, _NOT_COMPARED
+            if is_compared:
+                auto.has_compared()
+
+    def _is_same_again(self, number: int) -> bool:
+        """Whether the loop's own process computes the same batch once more. If not, another one proves nothing."""
+        value = self._alone.peek(number).value
+        if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
+            return True
+        logger.info(
+            "batch %d of epoch %d is another one each time that it is computed: what it draws is not seeded",
+            self._order[number],
+            self._epoch,
+        )
+        return False
 
     def _look(self, number: int) -> None:
         auto = self.engine
@@ -81,7 +149,9 @@ class AutoReading:
                 raise
             return
         self._end = len(self._order)
-        auto.with_workers(True)
+        self._trial, self._tried = None if auto.is_compared else number, _NOT_COMPARED
+        if self._trial is None:
+            auto.with_workers(True)
         self._shared = shared  # a Ctrl-C before leaves all to be done again
         auto.workers.sent(parcel)
 
@@ -98,17 +168,19 @@ class AutoReading:
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.lacks_workers()):
             return False
-        self._shared, self._is_cutting = None, False
+        self._shared, self._is_cutting, self._trial = None, False, None
         return True
 
     def drop(self, number: int) -> None:
-        if self._shared is not None and number < self._end:
+        if self._is_of_workers(number):
+            assert self._shared is not None
             self._shared.drop(number)
         else:
             self._alone.drop(number)
 
     def repeat(self, index: int, runs: int) -> Outcome:
-        if self._shared is not None and self._is_at < self._end:
+        if self._is_of_workers(self._is_at):
+            assert self._shared is not None
             try:
                 return self._shared.repeat(index, runs)
             except Exception:
@@ -117,8 +189,14 @@ class AutoReading:
         return self._alone.repeat(index, runs)
 
     def forget(self, index: int) -> None:
-        if self._shared is not None and self._is_at < self._end:
+        if self._is_of_workers(self._is_at):
+            assert self._shared is not None
             self._shared.forget(index)
+
+
+def _one(items: Any) -> Any:
+    """The batch of a job, or the list of them."""
+    return items[0] if len(items) == 1 else items
 
 
 AnyReading: TypeAlias = "Reading | SerialReading | AutoReading"

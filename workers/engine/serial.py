@@ -71,7 +71,7 @@ class SerialEngine:
         self.watched: Watched | None = None  # what runs in the place of the task when a job is looked at
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last looked at in detail
-        self.stream = seeding.Stream(task.seed, task.generators())
+        self.stream = task.stream(task.generators())
         self.has_ended = False
         self._has_begun = False
         self._fatal: BaseException | None = None  # what worker_init_fn has raised

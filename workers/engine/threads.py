@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import os
 import queue
@@ -13,7 +14,6 @@ from typing import Any
 
 from workers.errors import presentable
 from workers.figures.pool import PoolFigures
-from workers.job import seeding
 from workers.job.stages import begin_marks, stages
 
 from . import report
@@ -24,7 +24,9 @@ from .serial import run_here
 
 
 class _Thread(threading.Thread):
-    def __init__(self, task: Any, name: int, number: int, events: queue.SimpleQueue[Any]) -> None:
+    def __init__(
+        self, task: Any, name: int, number: int, events: queue.SimpleQueue[Any], context: contextvars.Context
+    ) -> None:
         super().__init__(name=f"prefetch-worker-{number}", daemon=True)
         self.inbox: queue.SimpleQueue[JobRow | None] = queue.SimpleQueue()
         self.cancelled = 0
@@ -35,14 +37,18 @@ class _Thread(threading.Thread):
         self.number = number
         self._events = events
         self._pid = os.getpid()
+        self._context = context
 
     def run(self) -> None:
+        self._context.run(self._run_jobs)
+
+    def _run_jobs(self) -> None:
         try:
             self._task.init_worker(self.number)
         except BaseException as raised:
             self._events.put(Fatal(presentable(raised)))
             return
-        stream = seeding.Stream(self._task.seed)
+        stream = self._task.stream()
         while (row := self.inbox.get()) is not None and not self.is_closing:
             self.running = (row.sending, time.monotonic_ns())
             if row.sending <= self.cancelled:  # looked at behind that: see StatusPage.begin
@@ -73,6 +79,7 @@ class ThreadExecutor:
         self._nb_workers = nb_workers
         self._names = itertools.count()
         self._threads: dict[int, _Thread] = {}  # {name: a thread}; names are never used again
+        self._context = contextvars.copy_context()  # of the loop: it has numpy's errstate, and that of decimal
 
     @property
     def may_add(self) -> int:
@@ -83,7 +90,7 @@ class ThreadExecutor:
         for number in range(self._nb_workers):
             if number in there:
                 continue
-            thread = _Thread(self._task, next(self._names), number, self._queue)
+            thread = _Thread(self._task, next(self._names), number, self._queue, self._context.copy())
             try:
                 thread.start()
             except RuntimeError as error:

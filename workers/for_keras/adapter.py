@@ -33,6 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from workers.batch.nodes import is_list, node_of
 from workers.errors import (
     NotPicklableError,
     PlatformError,
@@ -249,7 +250,7 @@ class Reading:
                     return self._items(index)
         else:
             sequence: Any = self._sequence()
-            job = sequence._job_of(index, self._epoch)
+            job = sequence._job_at(index, self._epoch)
             items = sequence._run_job(job, lambda: items_of_job(sequence, index), self._epoch)
             items = sequence._items_for_fit(items)
         if items and (isinstance(items[0], Loose) or (len(items) > 1 and all(map(_is_batch, items)))):
@@ -263,7 +264,7 @@ class Reading:
         for step in range(1, len(sequence)):
             index = (first + step) % len(sequence)
             items: list[Any] = sequence._run_job(
-                sequence._job_of(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
+                sequence._job_at(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
             )
             items = sequence._items_for_fit(items)
             if items:
@@ -272,7 +273,7 @@ class Reading:
 
 
 def _is_batch(item: Any) -> bool:
-    return isinstance(item, (tuple, dict))
+    return node_of(item) is not None and not is_list(item)
 
 
 def front_of(sequence: Any) -> Any:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import random
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -71,9 +72,40 @@ def states() -> tuple[Any, ...]:
     """What :func:`seed` seeds, as it is now, to be compared. Takes 0.2 ms."""
     of_numpy: Any = np.random
     numpys = of_numpy.get_state(legacy=False)
-    words = [(name, np.asarray(value).tobytes()) for name, value in sorted(numpys["state"].items())]
     of_torch = [bytes(each.get_state().cpu().numpy()) for each in _torch_generators()]
-    return random.getstate(), numpys["has_gauss"], words, of_torch
+    return random.getstate(), numpys["has_gauss"], numpy_words(), of_torch
+
+
+def numpy_words() -> list[tuple[str, bytes]]:
+    """The state of ``numpy.random``."""
+    of_numpy: Any = np.random
+    state = of_numpy.get_state(legacy=False)["state"]
+    return [(name, np.asarray(value).tobytes()) for name, value in sorted(state.items())]
+
+
+def is_numpy_seeded() -> bool:
+    """Whether the program has called ``np.random.seed``. Not seen if it does so after a job has run in this process."""
+    generator: Any = np.random.mtrand._rand._bit_generator
+    known = bool(_users) and _users[0].generator is generator
+    return _users[0].is_seeded if known else _is_seeded(generator)
+
+
+def _is_seeded(generator: Any) -> bool:
+    return getattr(generator, "_seed_seq", None) is None  # it forgets what it was made of
+
+
+def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
+    """Where the process has ``obj``, if that is one of its own generators; None: it is not.
+
+    Workers have their own. A copy, such as of what the method ``np.random.permutation`` belongs to, would be seeded
+    as one that the Sequence holds, and draw other numbers.
+    """
+    if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
+        return None
+    for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst"), ("torch", "default_generator")):
+        if getattr(sys.modules.get(module), name, None) is obj:
+            return sys.modules[module], name
+    return None
 
 
 class _Users:
@@ -85,6 +117,7 @@ class _Users:
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator
+        self.is_seeded = _is_seeded(generator)  # now, before jobs seed it
         address = generator.ctypes.state_address
         self._words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(address))  # 624, and the place
         told = generator.state["state"]

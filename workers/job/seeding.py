@@ -34,11 +34,13 @@ from .context import (
     EPOCH_START,
     Job,
     current_job,
+    current_stream,
     enter_worker_process,
     is_in_worker_process,
 )
 from .generators import Generators
-from .stream import MAX_SEED, Stream, check_seed, current_rng, current_seed, draw_seed, mix
+from .program_seed import draw_seed
+from .stream import MAX_SEED, Stream, check_seed, current_rng, current_seed, mix
 
 __all__ = [
     "EPOCH_BEGIN",
@@ -52,6 +54,7 @@ __all__ = [
     "current_job",
     "current_rng",
     "current_seed",
+    "current_stream",
     "draw_seed",
     "enter_job",
     "enter_worker_process",

@@ -18,6 +18,7 @@ _MASK = 2**64 - 1
 _MASK31 = 2**31 - 1
 # What the numbers of a job are used for: any that differ.
 _OF_FIRST_SEED, _OF_NEXT_SEED, _OF_HELD = 0x3C3C3C3C3C3C3C3C, 0xC3C3C3C3C3C3C3C3, 0x6969696969696969
+_OF_SEQUENCES = 0x9696969696969696
 
 
 def current_rng() -> np.random.Generator:
@@ -46,11 +47,6 @@ def current_seed() -> np.ndarray[Any, Any]:
     stream = context.here.stream
     seed = (secrets.randbits(31), secrets.randbits(31)) if stream is None else stream.next_seed()
     return np.array(seed, np.int32)
-
-
-def draw_seed() -> int:
-    """A fresh seed from the system's entropy."""
-    return secrets.randbelow(MAX_SEED + 1)
 
 
 def check_seed(seed: Any) -> int | None:
@@ -85,26 +81,33 @@ class Stream:
 
     Args:
         held: the generators that what runs in the jobs holds.
+        chain: the sequences that the jobs are made of. Those that were given no seed draw from this one.
     """
 
-    def __init__(self, seed: int, held: Generators | None = None) -> None:
+    def __init__(self, seed: int, held: Generators | None = None, chain: tuple[Any, ...] = ()) -> None:
         self.seed = seed
+        self._chain = chain
         self.held = held
         self.tensorflow_seeds: Any = None  # see tensorflow_draws
         self.last_tensorflow_seeds: Any = None
         self.num_repeats: dict[tuple[int, int], int] = {}
         self._num_seeds = 0  # how many the job has taken
+        self._num_sequences = 0  # how many it has made that were given no seed
         self._place = (0, 0)
         self._epoch_mix = (-1, 0)  # (epoch, what it adds to the global generators' seeds)
         self._generator: np.random.Generator | None = None
         self._stale = False  # the generator still stands at an earlier job
         self._python: random.Random | None = None
 
+    def is_of(self, sequence: Any) -> bool:
+        """Whether the jobs are made of ``sequence``, among others."""
+        return any(each is sequence for each in self._chain)
+
     def begin(self, epoch: int, index: int) -> None:
         """Set the job's place. Costs nothing until a generator is asked for."""
         self._place = (index, epoch)
         self._stale = True
-        self._num_seeds = 0
+        self._num_seeds = self._num_sequences = 0
         if self.num_repeats:
             self.num_repeats = {}
         if tensorflow_draws.is_ready():
@@ -132,6 +135,11 @@ class Stream:
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
+
+    def draw_seed(self) -> int:
+        """A seed for the next sequence that the job makes."""
+        self._num_sequences += 1
+        return mix(self._num_sequences ^ self._number(_OF_SEQUENCES)) & MAX_SEED
 
     def seed_held(self) -> None:
         """Seed the generators that the Sequence holds."""

@@ -13,6 +13,7 @@ from workers.errors import add_note
 
 from .generators import Generators
 from .stages import mark
+from .stream import Stream
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
@@ -35,6 +36,16 @@ class JobSource:
     @abstractmethod
     def items_of_job(self, index: int) -> list[Any]:
         """The items of job ``index``. To be called within a job."""
+
+
+def chain_of(source: Any) -> tuple[Any, ...]:
+    """``source``, what it was made from, and so on."""
+    chain: list[Any] = []
+    while source is not None and not any(each is source for each in chain):
+        chain.append(source)
+        attributes = getattr(source, "__dict__", None)  # not by getattr: a class may pass on what it does not know
+        source = attributes.get("source_split") if isinstance(attributes, dict) else None
+    return tuple(chain)
 
 
 def items_of_job(source: Any, index: int) -> list[Any]:
@@ -106,6 +117,10 @@ class Task:
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
         return Generators(lambda: [("source", self.source), ("functions", self.functions)])
+
+    def stream(self, generators: Generators | None = None) -> Stream:
+        """What its jobs draw from."""
+        return Stream(self.seed, generators, chain_of(self.source))
 
     def init_worker(self, worker: int) -> None:
         """Call ``worker_init_fn``, if there is one. What it raises has a note that says so."""

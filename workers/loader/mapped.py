@@ -41,6 +41,12 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     on_error: Any
     worker_init_fn: Callable[[int], object] | None
     max_queue_size: int | None
+    executor_options: dict[str, Any] | None
+    in_order: bool
+    job_timeout: float | None
+    debug_job_report_timeout: float | None
+    max_retries: int
+    queue_timeout: float
     _is_indexed: bool
 
     def _jobs(self) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:

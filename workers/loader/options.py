@@ -1,14 +1,15 @@
-"""The options of a front-end: their names and types, and which of them what is made of it has too."""
+"""The options of a front-end: their names, types and defaults, and which of them a sequence made from it inherits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
-from workers.checks import check_choice, check_int, short
+from workers.checks import check_choice, check_function, check_int, check_seconds, short
+from workers.sequence.derived import SequenceDerived
 from workers.sequence.indexed import is_indexed
 
-from .mapped import NO_LIMIT
+from .mapped import NO_LIMIT, Mapped
 
 Executor: TypeAlias = Literal["process", "thread", "auto", "ray"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]
@@ -51,19 +52,64 @@ if TYPE_CHECKING:
         queue_timeout: float | None
 
 
-#: What is made of a front-end has these as well.
-INHERITED = (
-    "debug_job_report_timeout",
-    "executor",
-    "executor_options",
-    "in_order",
-    "job_timeout",
-    "max_queue_size",
-    "max_retries",
-    "on_error",
-    "queue_timeout",
-    "worker_init_fn",
-)
+default_queue_timeout = 0.001  # seconds, as in trw
+
+
+class _Inherited:
+    """The type of INHERITED."""
+
+    def __repr__(self) -> str:
+        return "INHERITED"
+
+    def __reduce__(self) -> str:
+        return "INHERITED"
+
+
+#: The default of an option: as the front-end that this one is made of; else as DEFAULTS.
+INHERITED: Any = _Inherited()
+
+DEFAULTS: dict[str, Any] = {
+    "debug_job_report_timeout": 30.0,
+    "executor": "process",
+    "executor_options": None,
+    "in_order": True,
+    "job_timeout": None,
+    "max_queue_size": None,
+    "max_retries": 2,
+    "on_error": "raise",
+    "queue_timeout": default_queue_timeout,
+    "worker_init_fn": None,
+}
+
+
+def front_end_of(source: Any) -> Mapped | None:
+    """The front-end that ``source`` is, or that it is made from."""
+    while isinstance(source, SequenceDerived) and not isinstance(source, Mapped):
+        source = source.source_split
+    return source if isinstance(source, Mapped) else None
+
+
+def checked(front: Mapped | None, nb_workers: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """All options of DEFAULTS: as ``given``, or where they are INHERITED those of ``front``, or the defaults."""
+    defaults = dict(DEFAULTS) if front is None else {name: getattr(front, name) for name in DEFAULTS}
+    if given["executor"] is not INHERITED:
+        defaults["executor_options"] = None  # they are of another executor
+    elif defaults["executor"] == "auto" and nb_workers not in ("auto", 0):
+        defaults["executor"] = "process"  # "auto" is about workers that come and go
+    options = {name: defaults[name] if value is INHERITED else value for name, value in given.items()}
+    for name in ("on_error", "worker_init_fn"):  # None, which would say nothing, is their default
+        options[name] = defaults[name] if options[name] is None else options[name]
+    check_choice("executor", options["executor"], ("process", "thread", "auto", "ray"))
+    options["executor_options"] = _executor_options(options["executor"], options["executor_options"], nb_workers)
+    options["in_order"] = bool(check_choice("in_order", options["in_order"], (True, False)))
+    if not callable(options["on_error"]):
+        check_choice("on_error", options["on_error"], ("raise", "skip"))
+    options["max_retries"] = check_int("max_retries", options["max_retries"], 0)
+    options["queue_timeout"] = check_seconds("queue_timeout", options["queue_timeout"], allow_none=False)
+    for name in ("debug_job_report_timeout", "job_timeout"):
+        options[name] = check_seconds(name, options[name])
+    options["worker_init_fn"] = check_function("worker_init_fn", options["worker_init_fn"])
+    return options
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
@@ -73,18 +119,17 @@ def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
-def check_executor(executor: Any, options: Any, nb_workers: Any) -> tuple[Any, dict[str, Any] | None]:
-    """``executor`` and ``executor_options``, as a front-end with so many workers takes them."""
-    check_choice("executor", executor, ("process", "thread", "auto", "ray"))
+def _executor_options(executor: Any, options: Any, nb_workers: Any) -> dict[str, Any] | None:
+    """``executor_options``, as ``executor`` takes them with so many workers."""
     if executor == "auto" and nb_workers not in ("auto", 0):
         raise ValueError(f'executor="auto" goes with nb_workers="auto", not {nb_workers}')
     if executor == "ray":
         from workers.cluster.connection import check_options
 
-        return executor, check_options({} if options is None else options)
+        return check_options({} if options is None else options)
     if options is not None:
         raise ValueError(f'executor_options go with executor="ray", not {executor!r}')
-    return executor, None
+    return None
 
 
 def least_workers(of: Any) -> int:

@@ -235,7 +235,7 @@ class Pool:
             return FedPass(reading, clock, position, source, groups)
         with on_behalf_of(clock):
             following = of._places(Position(stride=position.stride)) or ()
-        order: OrderOf[int] | None = ordered(places, of._permutations(epoch))
+            order: OrderOf[int] | None = ordered(places, of._permutations(epoch))
         if groups is None and isinstance(order, range) and order == following and position.stride == 1:
             order = None  # as they come, where that is wanted
         ahead: Ahead | None = None
@@ -244,7 +244,8 @@ class Pool:
             and self._settings.executor != "thread"  # jobs run on the user's own object, which is at one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
-            next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
+            with on_behalf_of(clock):
+                next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
         if not is_auto:
@@ -256,7 +257,7 @@ class Pool:
     def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
         source = of._jobs()[0]
         if of.is_stream:
-            return StreamSource(source, of._clock.epoch, places)
+            return StreamSource(source, of._clock, places)
         return IteratorSource(source, of._iterators(), position, of.seed, of._clock.epoch)
 
     def close(self) -> None:

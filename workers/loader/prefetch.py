@@ -12,7 +12,7 @@ from workers.sequence.chunked import batches as batches_of
 from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
 
-from .options import Executor, Output, Policy, check_source
+from .options import INHERITED, Executor, Output, Policy, check_source
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ def prefetch(
 def prefetch(
     sequence: Any,
     nb_workers: NbWorkers | None = "auto",
-    max_queue_size: int | None = None,
-    executor: Executor = "process",
-    executor_options: dict[str, Any] | None = None,
+    max_queue_size: int | None = INHERITED,
+    executor: Executor = INHERITED,
+    executor_options: dict[str, Any] | None = INHERITED,
     seed: int | None = None,
-    in_order: bool = True,
+    in_order: bool = INHERITED,
     on_error: Policy | None = None,
-    job_timeout: float | None = None,
-    max_retries: int = 2,
+    job_timeout: float | None = INHERITED,
+    max_retries: int = INHERITED,
     shuffle: bool = False,
     *,
     batch_size: int | None = None,
@@ -74,13 +74,15 @@ def prefetch(
         nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
             :class:`SequenceMap`.
         max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,
-            worker_init_fn: see :class:`SequenceMap`.
+            worker_init_fn: see :class:`SequenceMap`. Where ``sequence`` is a front-end, or is made from one, those that
+            are not given are its own.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
             With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
         drop_last: leave out the last batch where samples are missing for it.
         collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
-            arrays and numbers are stacked, within tuples and dicts. Without ``batch_size``: called with each item.
+            arrays and numbers are stacked, within tuples, dicts, dataclasses and the like. Without ``batch_size``:
+            called with each item.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.

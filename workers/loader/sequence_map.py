@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers import limits
-from workers.checks import check_choice, check_function, check_int, check_seconds
+from workers.checks import check_choice, check_function
 from workers.errors import StalePassError
 from workers.figures.figures import Figures
 from workers.for_keras.endless import endless
@@ -29,22 +29,22 @@ from .metadata import Metadata
 from .next_item import ReadByNext
 from .on_error import OnError
 from .options import (
+    DEFAULTS,
     INHERITED,
     Executor,
     Output,
     Policy,
     bound,
-    check_executor,
     check_nb_workers,
     check_source,
+    checked,
+    front_end_of,
     least_workers,
 )
 from .pool import Pool, Settings
 from .reporting import Reports
 
 logger = logging.getLogger("workers")
-
-default_queue_timeout = 0.001  # seconds, as in trw
 
 #: What a pickled or copied one makes anew.
 _NOT_COPIED = "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
@@ -55,7 +55,9 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
-    (:meth:`batch`, :meth:`shuffle`, :meth:`shard`, :meth:`map`) has its workers.
+    (:meth:`batch`, :meth:`shuffle`, :meth:`shard`, :meth:`map`) has its workers, and those of its options that are not
+    given: all but ``nb_workers``, ``function_to_run``, ``collate_fn`` and ``as_items``. The defaults below are of one
+    that is made of no other.
 
     Args:
         source_split: what to map. Anything with ``__len__`` and ``__getitem__`` (the workers then compute whole
@@ -67,34 +69,35 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             returns a *list* yields its items one by one: ``for x, y in ...`` fails where it returns ``[x, y]``.
         max_jobs_at_once: batches finished or in work ahead of the consumer, per worker. None: as ``max_queue_size``
             says; 0: no limit.
-        queue_timeout: seconds that ``next_item(blocking=False)`` waits.
-        debug_job_report_timeout: a job that takes longer than these seconds is reported in the log, with its
+        queue_timeout: 0.001; seconds that ``next_item(blocking=False)`` waits.
+        debug_job_report_timeout: 30; a job that takes longer than these seconds is reported in the log, with its
             Python stack. None: never.
         collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
         max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
         max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
             enough for 50 ms of work (Ray: 0.5 s), for the other workers to go on during a slow job, and for as long as
             the loop lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
-        executor: ``"process"``, or ``"thread"`` for functions that wait or let go of the interpreter's lock. Threads
-            share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``, with
-            ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each other.
-            Those seen to draw from other generators run in processes. ``"ray"``: see :mod:`workers.cluster`.
+        executor: ``"process"``, the default, or ``"thread"`` for functions that wait or let go of the interpreter's
+            lock. Threads share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``,
+            with ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each
+            other. Those seen to draw from other generators run in processes. ``"ray"``: see :mod:`workers.cluster`.
         executor_options: of ``"ray"``.
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
-        in_order: deliver in the order of indices; False: as batches come, within an epoch.
+        in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
             ``"skip"`` the batch and log it. A function of the exception returns one of these, or ``"retry"``: run
-            the job again, with the same draws. It is called in the consumer's thread. None: as the SequenceMap that
-            this one is made of, else ``"raise"``.
-        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None: never.
+            the job again, with the same draws. It is called in the consumer's thread. None: inherited, else
+            ``"raise"``.
+        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None, the
+            default: never.
         as_items: False: a list that ``function_to_run`` returns is one batch.
-        max_retries: how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
+        max_retries: 2; how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
         output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors of it in the place of arrays, over the same
-            memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: as the
-            SequenceMap that this one is made of, else numpy arrays.
+            memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: inherited,
+            else numpy arrays.
         worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
             another, or that starts after a minute without work; with ``nb_workers=0`` in this process. What it raises
-            ends the loop. None: as ``on_error``.
+            ends the loop. None: inherited.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -109,39 +112,36 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         nb_workers: NbWorkers,
         function_to_run: Any = None,
         max_jobs_at_once: int | None = None,
-        queue_timeout: float = default_queue_timeout,
-        debug_job_report_timeout: float | None = 30.0,
+        queue_timeout: float = INHERITED,
+        debug_job_report_timeout: float | None = INHERITED,
         collate_fn: Callable[..., Any] | None = None,
         max_queue_size_pin: int | None = None,
         *,
-        max_queue_size: int | None = None,
-        executor: Executor = "process",
-        executor_options: dict[str, Any] | None = None,
+        max_queue_size: int | None = INHERITED,
+        executor: Executor = INHERITED,
+        executor_options: dict[str, Any] | None = INHERITED,
         seed: int | None = None,
-        in_order: bool = True,
+        in_order: bool = INHERITED,
         on_error: Policy | None = None,
-        job_timeout: float | None = None,
-        max_retries: int = 2,
+        job_timeout: float | None = INHERITED,
+        max_retries: int = INHERITED,
         as_items: bool = True,
         output: Output | None = None,
         worker_init_fn: Callable[[int], object] | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name in DEFAULTS}
         self._own_workers = check_nb_workers(nb_workers)
-        self.executor, self.executor_options = check_executor(executor, executor_options, self._own_workers)
-        self.in_order = bool(check_choice("in_order", in_order, (True, False)))
-        on_error = _or_of(source_split, "on_error", on_error) or "raise"
-        self.on_error = on_error if callable(on_error) else check_choice("on_error", on_error, ("raise", "skip"))
-        self.max_retries = check_int("max_retries", max_retries, 0)
-        self.queue_timeout = check_seconds("queue_timeout", queue_timeout, allow_none=False)
-        self.debug_job_report_timeout = check_seconds("debug_job_report_timeout", debug_job_report_timeout)
-        self.job_timeout = check_seconds("job_timeout", job_timeout)
+        if max_queue_size is INHERITED and not (max_jobs_at_once is None and max_queue_size_pin is None):
+            given["max_queue_size"] = None
+        front = front_end_of(source_split)
+        options = checked(front, self._own_workers, given)
+        own_workers = limits.cores() if self._own_workers == "auto" else self._own_workers
+        options["max_queue_size"] = bound(own_workers, options["max_queue_size"], max_jobs_at_once, max_queue_size_pin)
+        vars(self).update(options)
         self.collate_fn = check_function("collate_fn", collate_fn)
-        self.worker_init_fn = check_function("worker_init_fn", _or_of(source_split, "worker_init_fn", worker_init_fn))
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
-        own_workers = limits.cores() if self._own_workers == "auto" else self._own_workers
-        self.max_queue_size = bound(own_workers, max_queue_size, max_jobs_at_once, max_queue_size_pin)
-        self._set_output(output, source_split)
+        self._set_output(output, front)
         self._own_seed = seeding.check_seed(seed)
         source_split = endless(source_split)
         check_source(source_split)
@@ -274,7 +274,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
 
     def _options(self) -> dict[str, Any]:
         """What is made of it has these as well."""
-        return {name: getattr(self, name) for name in INHERITED} | {"seed": self._own_seed}
+        return {name: getattr(self, name) for name in DEFAULTS} | {"seed": self._own_seed}
 
     def _with_source(self, source: Any) -> SequenceMap[Any]:
         # In this process: a part is small most often, as trw has it.
@@ -301,8 +301,3 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             super().close()
         finally:  # also if a bar cannot write
             self._stop()
-
-
-def _or_of(source: Any, name: str, value: Any) -> Any:
-    """``value``, or if that is None what a SequenceMap has that this one is made of."""
-    return getattr(source, name) if value is None and isinstance(source, SequenceMap) else value

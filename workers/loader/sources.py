@@ -14,7 +14,7 @@ from workers.engine.reading import Reading
 from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
 from workers.job import seeding
-from workers.sequence.clock import Clock
+from workers.sequence.clock import Clock, on_behalf_of
 from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
 
@@ -48,8 +48,8 @@ class StreamSource:
 
     item: Item | None = None
 
-    def __init__(self, source: Any, epoch: int, left: Order[int]) -> None:
-        self._source, self._epoch, self._left = source, epoch, left
+    def __init__(self, source: Any, clock: Clock, left: Order[int]) -> None:
+        self._source, self._clock, self._epoch, self._left = source, clock, clock.epoch, left
         self._number = 0  # how many of these were read
 
     def run(self, function: Callable[[], Any]) -> Any:
@@ -60,7 +60,8 @@ class StreamSource:
             return False
         index, source = self._left[self._number], self._source
         try:
-            item = Item(index, as_numpy(source._run_job(index, lambda: source[index], self._epoch)))
+            with on_behalf_of(self._clock):  # for its seed
+                item = Item(index, as_numpy(source._run_job(index, lambda: source[index], self._epoch)))
         except Exception as error:
             item = Item(index, None, presentable(error))
         self.item = item

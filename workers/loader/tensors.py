@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from workers.batch.copies import SCALARS, is_immutable
+from workers.batch.nodes import leaves
 from workers.batch.tree import ALIGNMENT, Array, flatten, unflattener
 from workers.checks import check_choice, check_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+logger = logging.getLogger("workers")
 
 
 class Moved(NamedTuple):
@@ -33,15 +41,36 @@ class Tensors(ABC):
         self.device = self.device_of(device) if device is not None else None
         self._moves = self.is_elsewhere()
         self.depth = depth if self._moves else 0  # batches that are moved ahead of the loop
+        self._known: set[type] = {*SCALARS}  # of what is no array in batches before
+        self._named: set[type] = set()  # of leaves that were said to be delivered as they are
 
     def __call__(self, batch: Any) -> Moved:
         """``batch`` with tensors in the place of arrays."""
         arrays: list[Array] = []
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
+        if not self._known.issuperset(map(type, rest)):
+            self._known.update(map(type, rest))
+            self._name_leaves(batch, rest)
         tensors = [self.tensor(array) for array in arrays]
         moved, hand_over = self.move(tensors) if self._moves else (tensors, _nothing)
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
+
+    def _name_leaves(self, batch: Any, rest: list[Any]) -> None:
+        """Warn, once for each type, of what is delivered as it is although there may be arrays in it."""
+        ids = {id(leaf) for leaf in rest if type(leaf) is not np.ndarray and not is_immutable(leaf)}
+        for path, leaf in leaves(batch, lambda part: id(part) in ids):
+            kind = type(leaf)
+            if id(leaf) not in ids or kind in self._named:
+                continue
+            self._named.add(kind)
+            logger.warning(
+                "batch%s is a %s.%s, which is delivered as it is: no tensor is made of it or of what is in it; return "
+                "arrays, in tuples, lists, dicts or dataclasses",
+                path,
+                kind.__module__,
+                kind.__qualname__,
+            )
 
     @abstractmethod
     def device_of(self, device: Any) -> Any:

@@ -17,14 +17,15 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 
 from workers.batch import share, shared_memory
+from workers.batch.pickling import Pickler as PicklerByValue
 from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
+from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
 from . import by_value, memmap
@@ -42,7 +43,7 @@ _MAX_OWN_PIECES = 100
 _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(PicklerByValue):
     """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -70,6 +71,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 return np.ma.MaskedArray, (np.asarray(obj.data), np.ma.getmaskarray(obj), None, False, True)
             if type(obj) is np.ndarray:
                 return obj.__reduce_ex__(5)
+        of = place_of_global(obj)
+        if of is not None:
+            return getattr, of
         if isinstance(obj, type):
             for find in stand_ins:
                 if (stand_in := find(obj)) is not None:

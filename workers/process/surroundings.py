@@ -2,7 +2,8 @@
 
 - The flags of its interpreter, and Keras's backend, a process has from its start on: they belong to the server.
 - All else is collected when a pool starts, and each worker of it takes it over: ``warnings.filters``, the levels of
-  loggers, and settings of Keras and Pillow where the program has loaded them.
+  loggers, the limit of recursion, what numpy does on floating-point errors, and settings of Keras, torch and Pillow
+  where the program has loaded them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ import sys
 import warnings
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .replica import Pickler
 
-_KERAS = "floatx", "epsilon", "image_data_format"
+_KERAS = "floatx", "epsilon", "image_data_format", "dtype_policy"
 _PILLOW = {
     "PIL.Image": ("MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
     "PIL.ImageFile": ("LOAD_TRUNCATED_IMAGES", False),
 }  # {module: (its setting, as it is from the start)}
+
+#: An attribute that a module has when its import has come to its settings.
+_LOADED_WITH = {"keras": "config", "torch": "set_default_dtype"}
 
 #: {module: {setting: value}}, e.g. {"PIL.ImageFile": {"LOAD_TRUNCATED_IMAGES": True}}.
 Settings = dict[str, dict[str, Any]]
@@ -40,6 +46,7 @@ class Surroundings(NamedTuple):
 
     filters: list[Filter]
     settings: Settings
+    recursion_limit: int
     levels: dict[str, int]  # of all loggers that have one; "root": of the root
     disabled: int  # the level of logging.disable
 
@@ -75,10 +82,15 @@ def collect() -> Surroundings:
     config = getattr(sys.modules.get("keras"), "config", None)
     if config is not None:
         settings["keras"] = {key: getattr(config, key)() for key in _KERAS}
+        settings["keras"]["dtype_policy"] = settings["keras"]["dtype_policy"].name
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.get_default_dtype() != torch.float32:
+        settings["torch"] = {"default_dtype": str(torch.get_default_dtype()).partition(".")[2]}
+    settings["numpy"] = dict(np.geterr())
     filters = [found for each in warnings.filters if (found := _packed(each)) is not None]
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     levels = {each.name: each.level for each in loggers if isinstance(each, logging.Logger) and each.level}
-    return Surroundings(filters, settings, levels, logging.root.manager.disable)
+    return Surroundings(filters, settings, sys.getrecursionlimit(), levels, logging.root.manager.disable)
 
 
 def _packed(entry: Any) -> Filter | None:
@@ -94,6 +106,7 @@ def _packed(entry: Any) -> Filter | None:
 def before_imports(surroundings: Surroundings) -> None:
     """What holds already while the replica is loaded. Not the filters that make errors: the program may have set these
     after its own imports. Runs in: worker."""
+    sys.setrecursionlimit(surroundings.recursion_limit)  # the replica may be that deep
     _set_filters([each for each in surroundings.filters if each.action != "error"])
     _set_levels(surroundings)
 
@@ -125,12 +138,16 @@ def settle(settings: Settings) -> Settings:
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)
-        if module is None or (name == "keras" and not hasattr(module, "config")):  # the latter: it is being imported
+        if module is None or not hasattr(module, _LOADED_WITH.get(name, "__name__")):  # or it is being imported
             left[name] = values
-            continue
-        for key, value in values.items():
-            if name == "keras":
-                getattr(module.config, f"set_{key}")(value)
-            else:
-                setattr(module, key, value)
+        elif name == "numpy":
+            module.seterr(**values)
+        elif name == "torch":
+            module.set_default_dtype(getattr(module, values["default_dtype"]))
+        else:
+            for key, value in values.items():
+                if name == "keras":
+                    getattr(module.config, f"set_{key}")(value)
+                else:
+                    setattr(module, key, value)
     return left

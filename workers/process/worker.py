@@ -94,7 +94,7 @@ class Worker:
                 self._task.init_worker(self._number)
                 self._end_if_forked()
                 self._used = self._cores.use()  # without what it took to start
-            self._stream = seeding.Stream(self._task.seed, self._task.generators())
+            self._stream = self._task.stream(self._task.generators())
             self._replica = message.replica
         except BaseException as error:  # the user's own modules run here
             self._end_if_forked(error)

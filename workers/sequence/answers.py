@@ -8,7 +8,10 @@ from collections.abc import Sequence as OrderOf
 from typing import Any, TypeVar
 
 from workers.errors import StateError
+from workers.job.task import Loose
 
+from .chain import _makers
+from .clock import asking, on_behalf_of
 from .order import Permuted
 from .passes import Groups
 from .position import Position
@@ -70,6 +73,17 @@ class Answers:
         """The job that makes its batch ``index`` of ``epoch``: its draws are those of that job."""
         return index
 
+    def _job_at(self: Any, index: int, epoch: int | None = None) -> int:
+        """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
+        with on_behalf_of(asking() or self._clock):
+            job: int = self._job_of(index, self.epoch if epoch is None else epoch)
+            return job
+
+    def _given_seeds(self) -> list[int]:
+        """The seeds that were given along the chain, its end first."""
+        given = self.__dict__.get("_given_seed")
+        return [] if given is None else [given]
+
     #: Whether there is more to its batches than its jobs: who works on them has to ask for its items.
     _is_opaque = False
 
@@ -128,6 +142,12 @@ class Answers:
     def _groups(self) -> Groups | None:
         """What puts its batches together of the samples of several jobs; None: a batch is of one job."""
         return None
+
+    def _items_for_fit(self, items: list[Any]) -> list[Any]:
+        """The items of a job as ``model.fit`` has them, which fills no batch from what follows."""
+        if items and items[0] is Loose.FEWER:
+            return [_makers["stack"](items[1:])] if len(items) > 1 else []
+        return items
 
     def _asks_for_auto(self) -> bool:
         """Whether the workers it has are to be as many as pay."""

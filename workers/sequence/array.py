@@ -51,7 +51,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         self.sampler = sampler
         if callable(sampler):
             self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
-        self._order: tuple[int, Any] = (-1, None)  # (epoch, positions) of the last epoch asked for
+        self._order: tuple[tuple[int, int], Any] = ((-1, -1), None)  # ((epoch, seed), positions) asked for last
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:
         checked = np.asarray(positions)
@@ -72,18 +72,19 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def _positions(self) -> Any:
         if not callable(self.sampler):
             return self.sampler
-        epoch = self.epoch
+        place = self.epoch, self.seed
         known, positions = self._order
-        if known != epoch:
+        if known != place:
+            epoch, seed = place
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
-            stream = seeding.Stream(self.seed, Generators(lambda: [("sampler", sampler)]))
+            stream = seeding.Stream(seed, Generators(lambda: [("sampler", sampler)]), (self,))
             drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
-            self._order = (epoch, positions)
+            self._order = (place, positions)
         return positions
 
     def _is_length_at_hand(self) -> bool:
-        return not callable(self.sampler) or self._order[0] == self.epoch
+        return not callable(self.sampler) or self._order[0][0] == self.epoch
 
     def _own_facts(self) -> Iterable[Fact]:
         yield named("of", short(list(self.arrays)))
@@ -129,12 +130,9 @@ class SequenceArray(Sequence[dict[str, Any]]):
         drawn = np.arange(self.nb_samples) if positions is None else positions
         if nb_samples > len(drawn):
             raise ValueError(f"nb_samples must be at most the {len(drawn)} samples there are, not {nb_samples}")
-        chosen = np.sort(np.random.default_rng(self.seed).choice(len(drawn), nb_samples, replace=False))
-        if not callable(self.sampler):
-            return self._at(drawn[chosen], None)
-        is_fixed = len(np.unique(drawn)) == len(drawn)
-        sampler = _Chosen(self.sampler, drawn[chosen] if is_fixed else chosen, is_fixed)
-        return SequenceArray(self.arrays, sampler, seed=self.seed)
+        if self._given_seeds() and not callable(self.sampler):
+            return self._at(drawn[_choice(self.seed, len(drawn), nb_samples)], None)
+        return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceArray:
         """See :meth:`Sequence.subsample_uids`; ``new_sampler``: the order of these samples, as ``sampler``."""
@@ -148,22 +146,60 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._at(np.array(kept, np.int64), new_sampler)
 
     def _at(self, positions: Any, sampler: Any) -> SequenceArray:
-        return SequenceArray({name: gather(a, positions) for name, a in self.arrays.items()}, sampler, seed=self.seed)
+        return self._made_of({name: gather(array, positions) for name, array in self.arrays.items()}, sampler)
+
+    def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
+        """A sequence of the same seed, which was given to it or not as it was to this one."""
+        given = self._given_seeds()
+        made = SequenceArray.__new__(SequenceArray)
+        made.__dict__["_sequence_seed"] = self.seed
+        made.__init__(arrays, sampler, seed=given[0] if given else None)  # type: ignore[misc]
+        return made
+
+
+def _choice(seed: int, length: int, count: int) -> Any:
+    """``count`` places of ``length``, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
 
 
 class _Chosen:
-    """A sampler: those of what another one draws that are ``chosen``, or that stand at these places."""
+    """A sampler: ``count`` of what another one draws, chosen once, by the seed of the job that asks.
 
-    def __init__(self, sampler: Any, chosen: Any, is_of_samples: bool) -> None:
-        self.sampler = sampler
-        self.chosen = chosen
-        self.is_of_samples = is_of_samples
+    Where none is drawn twice, the samples are fixed; else their places among the drawn ones.
+
+    Args:
+        sampler: the other one, as of :class:`SequenceArray`.
+        epoch: of its draws, the one that is chosen from.
+    """
+
+    def __init__(self, sampler: Any, count: int, epoch: int) -> None:
+        self.sampler, self.count, self.epoch = sampler, count, epoch
+        self._chosen: dict[int, tuple[Any, bool]] = {}  # {seed: (samples or places, whether they are samples)}
 
     def __call__(self, nb_samples: int) -> Any:
-        drawn = np.asarray(self.sampler(nb_samples))
-        if self.is_of_samples:
-            return drawn[np.isin(drawn % nb_samples, self.chosen % nb_samples)]
-        return drawn[self.chosen[self.chosen < len(drawn)]]
+        stream = seeding.current_stream()
+        assert stream is not None
+        drawn = self._drawn(nb_samples)
+        chosen, is_of_samples = self._chosen.get(stream.seed) or self._choose(stream.seed, nb_samples)
+        if is_of_samples:
+            return drawn[np.isin(drawn % nb_samples, chosen % nb_samples)]
+        return drawn[chosen[chosen < len(drawn)]]
+
+    def _choose(self, seed: int, nb_samples: int) -> tuple[Any, bool]:
+        drawn: Any = self._drawn(nb_samples)
+        if callable(self.sampler):
+            stream = seeding.Stream(seed, Generators(lambda: [("sampler", self.sampler)]))
+            job = seeding.Job(self.epoch, seeding.EPOCH_START)
+            drawn = seeding.run_job(stream, job, lambda: self._drawn(nb_samples))
+        chosen = _choice(seed, len(drawn), self.count)
+        is_of_samples = callable(self.sampler) and len(np.unique(drawn)) == len(drawn)
+        self._chosen[seed] = found = (drawn[chosen] if is_of_samples else chosen), is_of_samples
+        return found
+
+    def _drawn(self, nb_samples: int) -> Any:
+        if callable(self.sampler):
+            return np.asarray(self.sampler(nb_samples))
+        return np.arange(nb_samples) if self.sampler is None else self.sampler
 
 
 def _as_array(name: str, values: Any) -> Any:

@@ -16,12 +16,12 @@ from workers.errors import ClosedError, StateError
 from workers.for_keras.dataset import KerasDataset, is_keras_dataset
 from workers.job import seeding
 from workers.job.generators import Generators
-from workers.job.task import Loose, Task
+from workers.job.task import Task, chain_of
 
 from . import state
 from .answers import HOOKS, Answers, is_default
-from .chain import Batch_co, Chain, _makers
-from .clock import Clock, asking, on_behalf_of
+from .chain import Batch_co, Chain
+from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .looks import SequenceLooks
 from .order import ordered
 from .passes import Pass, PassIterator
@@ -88,7 +88,15 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
     @property
     def seed(self) -> int:
-        """What all random draws depend on. May be set before anything was drawn."""
+        """What all random draws depend on. May be set before anything was drawn.
+
+        Without one of its own, that of the chain: in a job or a hook, the seed that was given to what was made of this.
+        """
+        given: int | None = self.__dict__.get("_given_seed")
+        if given is None:
+            given = seed_of_chain(self)
+        if given is not None:
+            return given
         seed: int | None = self.__dict__.get("_sequence_seed")
         if seed is None:
             seed = self.__dict__["_sequence_seed"] = seeding.draw_seed()
@@ -97,7 +105,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        self.__dict__["_sequence_seed"] = seeding.check_seed(seed)
+        self.__dict__["_given_seed"] = seeding.check_seed(seed)
 
     @property
     def epoch(self) -> int:
@@ -115,6 +123,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         clock: Clock | None = self.__dict__.get("_own_clock")
         if clock is None:
             clock = self.__dict__["_own_clock"] = Clock()
+            clock.owner = weakref.ref(self)
         return clock
 
     # -- loops
@@ -145,7 +154,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         clock = self._clock
         position, places = self._begin_epoch()
         engine = SerialEngine(self._task())
-        order = ordered(places, self._permutations(clock.epoch))
+        with on_behalf_of(clock):
+            order = ordered(places, self._permutations(clock.epoch))
         reading = engine.begin(clock.epoch, len(order), False, None, None, order)
         return Pass(reading, clock, position, places, order, self._groups())
 
@@ -192,14 +202,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def _run_job(self, index: int, compute: Callable[[], Any], epoch: int | None = None) -> Any:
         """``compute()``, as job ``index`` of ``epoch``; None: of the current one."""
         job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
-        stream = seeding.Stream(self.seed, self._generators)
+        stream = seeding.Stream(self.seed, self._generators, chain_of(self))
         return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
-
-    def _items_for_fit(self, items: list[Any]) -> list[Any]:
-        """The items of a job as ``model.fit`` has them, which fills no batch from what follows."""
-        if items and items[0] is Loose.FEWER:
-            return [_makers["stack"](items[1:])] if len(items) > 1 else []
-        return items
 
     def report(self) -> Report:
         """Where the time goes, or has gone, in ``model.fit`` of this sequence: see :class:`workers.Report`.
@@ -230,7 +234,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
             length = self._length_of_epoch()
             if partial is None and batch and self._is_at_end(batch):
                 epoch, position = epoch + 1, Position()
-        return state.written(state.State(*state.named(self._identity()), self.seed, length, epoch, position))
+        return state.written(state.State(*state.named(state.identity_of(self)), self.seed, length, epoch, position))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken: the batches are those that would have followed, byte for byte.
@@ -289,7 +293,7 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return getitem(self, index)
         self._check_open()
         index = check_index(index, self)
-        job = self._job_of(index, self.epoch) if self._has_jobs_of_others else index
+        job = self._job_at(index) if self._has_jobs_of_others else index
         return self._run_job(job, lambda: getitem(self, index))
 
     __getitem__._is_job = True  # type: ignore[attr-defined]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.batch.nodes import is_list, node_of
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
 from .chain import makes
+from .combined import stacked
 from .of_size import SequenceOfSize
 from .passes import Ready
 from .skipping import Samples
@@ -96,19 +97,23 @@ class SequenceBatch(SequenceOfSize, JobSource):
         return made
 
 
-def stack(samples: list[Any]) -> Any:
-    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists."""
+def stack(samples: list[Any], place: str = "") -> Any:
+    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists.
+
+    Containers keep the type of the first sample. ``place``: theirs within a sample, for messages.
+
+    Raises:
+        TypeError: no dtype holds all values of a number exactly. ValueError: samples have other keys or shapes.
+    """
     first = samples[0]
-    if isinstance(first, Mapping):
-        return {key: stack([sample[key] for sample in samples]) for key in first}
-    if isinstance(first, tuple):
-        parts = [stack(list(part)) for part in zip(*samples, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-    if isinstance(first, list):
-        return [stack(list(part)) for part in zip(*samples, strict=True)]
+    node = node_of(first)
+    if node is not None:
+        columns = node.columns(samples, f"samples{place}")
+        steps = node.steps()
+        return node.like([stack(column, place + step) for column, step in zip(columns, steps, strict=True)])
     if first is None or isinstance(first, (str, bytes)):
         return samples
-    return np.stack([np.asarray(sample) for sample in samples])
+    return stacked(samples, place)
 
 
 @makes("stack")
@@ -119,14 +124,12 @@ def stack_list(batch: Any) -> Any:
 
 def unstack(batch: Any) -> list[Any]:
     """The samples that :func:`stack` has made ``batch`` of."""
-    if isinstance(batch, Mapping):
-        columns = [unstack(part) for part in batch.values()]
-        return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
-    if isinstance(batch, tuple):
-        rows = list(zip(*map(unstack, batch), strict=True))
-        return [type(batch)(*row) for row in rows] if hasattr(batch, "_fields") else rows
-    if isinstance(batch, list) and batch and not (batch[0] is None or isinstance(batch[0], (str, bytes))):
-        return [list(row) for row in zip(*map(unstack, batch), strict=True)]
+    is_of_samples = is_list(batch) and (not batch or batch[0] is None or isinstance(batch[0], (str, bytes)))
+    node = None if is_of_samples else node_of(batch)
+    if node is not None:
+        return [node.like(list(row)) for row in zip(*map(unstack, node.parts), strict=True)]
+    if isinstance(batch, np.ma.MaskedArray):  # its items would be numbers, without their dtype where they are masked
+        return [batch[at : at + 1].reshape(batch.shape[1:]) for at in range(len(batch))]
     return list(batch)
 
 

@@ -122,12 +122,12 @@ class Chain(Generic[Batch_co]):
             **options: Unpack[DatasetOptions],
         ) -> SequenceMap[Any]: ...
 
-    def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **options: Any) -> Any:
+    def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
         """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
-        return _makers["prefetch"](self, nb_workers, max_queue_size, **options)
+        return _makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
-        """Batches of ``batch_size`` consecutive samples, stacked (dicts of arrays stay dicts of arrays).
+        """Batches of ``batch_size`` consecutive samples, stacked (dicts, dataclasses and the like keep their type).
 
         The samples are the items of this sequence. Where a function before returns lists, these are the samples; the
         length still counts what the function was given.
@@ -179,8 +179,8 @@ class Chain(Generic[Batch_co]):
         """The batches that ``collate_fn`` makes of this sequence's, in its workers. A list is one batch.
 
         Args:
-            collate_fn: a function of a batch. None: a list of samples is stacked (dicts of arrays stay dicts of
-                arrays), all else is left as it is.
+            collate_fn: a function of a batch. None: a list of samples is stacked (dicts, dataclasses and the like
+                keep their type), all else is left as it is.
             device: None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
 
         Source: ``trw.train.Sequence.collate``.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from workers.errors import StalePassError, StateError
 from workers.job import seeding
+from workers.job.task import chain_of
 
 from .position import Position
 
@@ -38,11 +40,21 @@ class Clock:
         self.is_closed = False
         self.is_fitted = False  # model.fit has read of this epoch
         self.bars: weakref.WeakSet[Any] = weakref.WeakSet()  # that show how a pass goes
+        self.owner: Callable[[], Any] | None = None  # the sequence that it is of, held weakly
         self._announced = -1  # the last epoch for which on_epoch_begin was called
         self._changed_by = ""  # what has ended the last pass
 
     def __reduce__(self) -> Any:
         return Clock, ()
+
+    def seed_for(self, part: Sequence) -> int | None:
+        """The seed that was given to the end of the chain that ``part`` belongs to, or last before it; None: none."""
+        given = None
+        for each in () if self.owner is None else chain_of(self.owner()):
+            if each is part:
+                return given
+            given = getattr(each, "_own_seed", None) if given is None else given
+        return None
 
     @property
     def is_begun(self) -> bool:
@@ -108,7 +120,8 @@ class Clock:
 
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
         with on_behalf_of(self):
-            seeding.run_job(seeding.Stream(sequence.seed), seeding.Job(self.epoch, index), hook)
+            stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
+            seeding.run_job(stream, seeding.Job(self.epoch, index), hook)
 
     def stale(self, name: str) -> StalePassError:
         """The error of who reads on in a pass over a ``name`` that is not the current one."""
@@ -139,3 +152,13 @@ class on_behalf_of:  # as contextlib names such
 def asking() -> Clock | None:
     """The clock on behalf of which this thread asks; None: nobody's."""
     return _asking.clock
+
+
+def seed_of_chain(part: Sequence) -> int | None:
+    """The seed of the chain in whose job, or on whose behalf, ``part`` of it is asked for its own; None: that was not
+    given, or there is no such chain."""
+    stream = seeding.current_stream()
+    if stream is not None and stream.is_of(part):
+        return stream.seed
+    clock = asking()
+    return None if clock is None else clock.seed_for(part)

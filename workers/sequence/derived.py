@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from workers.errors import StateError
 from .answers import defines_hooks
 from .base import Sequence
 from .chain import Batch_co
-from .clock import Clock, asking, on_behalf_of
+from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .indexed import is_indexed
 from .looks import Looks, SequenceLooks
 from .order import Permuted
@@ -44,6 +45,7 @@ class SequenceDerived(Sequence[Batch_co]):
                     f"other batches than a {type(self).__name__} of it: load it into what it was taken from"
                 )
             self.__dict__["_own_clock"] = clock
+            clock.owner = weakref.ref(self)
 
     def _check_follows(self, source: Sequence[Any]) -> None:
         if source._is_last:
@@ -59,9 +61,11 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @property
     def seed(self) -> int:
-        """Its own, where it was given one, or the source's."""
-        if self._own_seed is not None:
-            return self._own_seed
+        """Its own, where it was given one; else the source's, if that was; else that of the chain, or a drawn one."""
+        given = self._given_seeds()
+        of_chain = None if given else seed_of_chain(self)
+        if given or of_chain is not None:
+            return given[0] if of_chain is None else of_chain
         source = self.source_split
         return source.seed if isinstance(source, Sequence) else super().seed
 
@@ -69,10 +73,18 @@ class SequenceDerived(Sequence[Batch_co]):
     def seed(self, seed: int) -> None:
         raise AttributeError(f"the seed of a {type(self).__name__} is that of its source: set source_split.seed")
 
+    def _given_seeds(self) -> list[int]:
+        before = self.source_split._given_seeds() if isinstance(self.source_split, Sequence) else []
+        return before if self._own_seed is None else [self._own_seed, *before]
+
     @property
     def is_stream(self) -> bool:  # type: ignore[override]
         """Whether the source is read in order in the consumer's process."""
         return bool(getattr(self.source_split, "is_stream", False))
+
+    @property
+    def _on_error_of_items(self) -> str:  # type: ignore[override]
+        return self.source_split._on_error_of_items if isinstance(self.source_split, Sequence) else "raise"
 
     @property
     def _has_index(self) -> bool:  # type: ignore[override]

@@ -15,15 +15,21 @@ _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, a
 
 
 class Permuted(NamedTuple):
-    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7."""
+    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7.
+
+    Of what is shuffled already, the level is 1, and so on: no two levels of a chain have the same permutation.
+    """
 
     length: int
     seed: int
     epoch: int
+    level: int = 0
 
     def __call__(self, places: Any) -> list[int]:
         """What stands at ``places``, integers."""
-        key = self.seed, self.epoch, _OF_SHUFFLE
+        key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
+        if self.level:
+            key = *key, self.level
         found: list[int] = _permutation(self.length)(np.array(places, np.uint64), key).tolist()
         return found
 
@@ -40,6 +46,8 @@ class Order(Sequence[int]):
         return len(self.places)
 
     def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return Order(self.places[at], self.permutations)
         number, within = divmod(at if at >= 0 else at + len(self), _BLOCK)
         known, block = self._block
         if known != number:
@@ -55,10 +63,12 @@ class Order(Sequence[int]):
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
         """Where ``job`` comes."""
-        for block in range(start // _BLOCK, -(-len(self) // _BLOCK)):
-            jobs = self._jobs(block)
-            if job in jobs:
-                return block * _BLOCK + jobs.index(job)
+        start, stop, _ = slice(start, stop).indices(len(self))
+        for block in range(start // _BLOCK, -(-stop // _BLOCK)):
+            first = block * _BLOCK
+            for at, each in enumerate(self._jobs(block), first):
+                if each == job and start <= at < stop:
+                    return at
         raise ValueError(f"{job} is not in this order")
 
     def __eq__(self, other: object) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.batch.nodes import is_list, map_leaves, node_of
 from workers.checks import short
+
+from .combined import concatenated, stacked
 
 
 def _has_axes(part: Any) -> bool:
@@ -15,12 +18,11 @@ def _has_axes(part: Any) -> bool:
 
 
 def _lengths(batch: Any) -> Iterator[int]:
-    if isinstance(batch, Mapping):
-        batch = tuple(batch.values())
-    if isinstance(batch, tuple):
-        for part in batch:
+    node = None if is_list(batch) else node_of(batch)
+    if node is not None:
+        for part in node.parts:
             yield from _lengths(part)
-    elif isinstance(batch, list) or _has_axes(batch):
+    elif is_list(batch) or _has_axes(batch):
         yield len(batch)
 
 
@@ -47,40 +49,38 @@ def length_of_first(batch: Any) -> int:
 
 def cut(batch: Any, start: int, stop: int) -> Any:
     """Samples ``start`` to ``stop`` of ``batch``: slices of its arrays and lists. All else goes with each part."""
-    if isinstance(batch, Mapping):
-        return {name: cut(part, start, stop) for name, part in batch.items()}
-    if isinstance(batch, tuple):
-        parts = [cut(part, start, stop) for part in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
-    return batch[start:stop] if isinstance(batch, list) or _has_axes(batch) else batch
+    return map_leaves(lambda leaf: _slice(leaf, start, stop), batch, is_list)
 
 
-def join(parts: list[Any]) -> Any:
+def _slice(leaf: Any, start: int, stop: int) -> Any:
+    if is_list(leaf):
+        node = node_of(leaf)
+        return leaf if node is None else node.like(node.parts[start:stop])
+    return leaf[start:stop] if _has_axes(leaf) else leaf
+
+
+def join(parts: list[Any], place: str = "") -> Any:
     """One batch of all samples of ``parts``.
 
     What is no array or list is as it is in all of them; where they differ there is one for each: an array of numbers,
-    a list of anything else.
+    a list of anything else. ``place``: that of the parts within their batches, for messages.
+
+    Raises:
+        TypeError: no dtype holds all values of an array exactly. ValueError: batches have other keys or shapes.
     """
     first = parts[0]
-    if isinstance(first, Mapping):
-        _check_same_names(parts)
-        return {name: join([part[name] for part in parts]) for name in first}
-    if isinstance(first, tuple):
-        joined = [join(list(each)) for each in zip(*parts, strict=True)]
-        return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
-    if isinstance(first, list):
-        return [sample for part in parts for sample in part]
+    node = node_of(first)
+    if node is not None and not node.form.is_list:
+        columns = node.columns(parts, f"batches to be joined{place and f', at {place},'}")
+        steps = node.steps()
+        return node.like([join(column, place + step) for column, step in zip(columns, steps, strict=True)])
+    if node is not None:
+        return node.like([sample for part in parts for sample in part])
     if _has_axes(first):
-        return first if len(parts) == 1 else np.concatenate(parts)
+        return first if len(parts) == 1 else concatenated(parts, place)
     if all(part is first or part == first for part in parts):
         return first
-    return np.stack(parts) if isinstance(first, (int, float, complex, np.generic, np.ndarray)) else parts
-
-
-def _check_same_names(parts: list[Any]) -> None:
-    for part in parts[1:]:
-        if part.keys() != parts[0].keys():
-            raise ValueError(f"batches to be joined must be of the same names, not {list(parts[0])} and {list(part)}")
+    return stacked(parts, place) if isinstance(first, (int, float, complex, np.generic, np.ndarray)) else parts
 
 
 class Pieces(NamedTuple):

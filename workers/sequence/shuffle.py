@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from workers.job import seeding
+from workers.job.task import chain_of
 
 from .base import Sequence
 from .chain import makes
@@ -34,6 +35,7 @@ class SequenceShuffle(SequenceDerived):
         if self.is_stream:
             raise TypeError(f"{type(source_split).__name__} is read in an order of its own, which is shuffled already")
         self._own_seed = seeding.check_seed(seed)
+        self._level = sum(isinstance(each, SequenceShuffle) for each in chain_of(source_split))
         self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
 
     def __len__(self) -> int:
@@ -43,7 +45,7 @@ class SequenceShuffle(SequenceDerived):
         return self.source_split[self._permuted(self.epoch)([index])[0]]
 
     def _permuted(self, epoch: int) -> Permuted:
-        return Permuted(self._source_length(), self.seed, epoch)
+        return Permuted(self._source_length(), self.seed, epoch, self._level)
 
     def _jobs(self) -> Any:
         return jobs_of(self.source_split)

@@ -42,6 +42,13 @@ def named(identity: list[Any]) -> tuple[str, str]:
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def identity_of(sequence: Sequence) -> list[Any]:
+    """What tells ``sequence`` from others: also the seeds that parts of its chain were given beside its own."""
+    identity, seed = sequence._identity(), sequence.seed
+    others = [each for each in sequence._given_seeds() if each != seed]
+    return [*identity, ["seeds", *others]] if others else identity
+
+
 def _as_json(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else type(value).__qualname__  # a number of numpy's
 
@@ -119,7 +126,7 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
 
 def load(sequence: Sequence, state: State) -> None:
     """Have ``sequence`` stand where ``state`` says."""
-    check_same(state, *named(sequence._identity()), sequence.seed)
+    check_same(state, *named(identity_of(sequence)), sequence.seed)
     clock, epoch = sequence._clock, state.epoch
     before, goes_back = clock.epoch, not sequence._has_hooks()
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from workers.batch.nodes import node_of
 
 from .pixels import CHANNELS, Array, is_number
 
@@ -38,23 +39,20 @@ def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
     """The arrays of ``batch``, which holds no tensors, in order. Numbers and strings of a list are an array too."""
     if isinstance(batch, np.ndarray):
         yield Leaf(place, name, batch)
-    elif isinstance(batch, dict):
-        for key, part in batch.items():
-            yield from leaves_of(part, f"{place}[{key!r}]", str(key))
-    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        for field in dataclasses.fields(batch):
-            yield from leaves_of(getattr(batch, field.name), f"{place}.{field.name}", field.name)
-    elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        for field, part in zip(batch._fields, batch, strict=True):
-            yield from leaves_of(part, f"{place}.{field}", field)
-    elif isinstance(batch, (tuple, list)):
+        return
+    if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
         if batch and all(isinstance(part, (bool, int, float, str, bytes, np.generic)) for part in batch):
             yield Leaf(place, name, np.array(batch))
-        elif _are_examples(batch):
+            return
+        if _are_examples(batch):
             yield Leaf(place, name, _as_objects(batch))
-        else:
-            for at, part in enumerate(batch):
-                yield from leaves_of(part, f"{place}[{at}]", name)
+            return
+    node = node_of(batch)
+    if node is not None:
+        for key, step, part in zip(node.keys, node.steps(), node.parts, strict=True):
+            yield from leaves_of(
+                part, place + step, name if type(key) is int and not node.form.is_mapping else str(key)
+            )
 
 
 def _are_examples(parts: tuple[Any, ...] | list[Any]) -> bool:

@@ -1,0 +1,95 @@
+"""Whether two batches are the same, byte for byte, and in which leaf they are not."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from workers.engine.comparison import difference
+
+
+@dataclasses.dataclass
+class Data:
+    x: Any
+
+
+@dataclasses.dataclass(eq=False)
+class Plain:
+    x: Any
+
+
+class Pair(NamedTuple):
+    x: Any
+    y: Any
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+
+class NoTruth:
+    def __eq__(self, other: object) -> Any:
+        raise ValueError("neither")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+SAME = [
+    np.arange(6.0),
+    np.arange(6.0).reshape(2, 3).T,
+    np.array([np.nan, -0.0]),
+    np.array(["a", "bc"]),
+    np.array([1, "a", None, [2]], object),
+    np.zeros(2, [("a", "i1"), ("b", "f8")]),
+    np.zeros((0, 3)),
+    np.array(3),
+    np.ma.masked_array([1, 2], [False, True]),
+    {"x": [1, (2.0, "c", b"d")], 1: None},
+    Data(np.ones(2)),
+    Plain(np.ones(2)),
+    Pair(1, np.ones(2)),
+    Slotted(1),
+    NoTruth(),
+    float("nan"),
+    {1, 2},
+    np.float32(1),
+]
+
+
+@pytest.mark.parametrize("value", SAME, ids=lambda value: type(value).__name__)
+def test_a_copy_is_the_same(value: Any) -> None:
+    assert difference(value, copy.deepcopy(value)) is None
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "found"),
+    [
+        (np.ones(2), np.ones(2, np.float32), "batch is float64 of shape (2,) where the loop computes it, and float32"),
+        (np.ones(2), np.ones(3), "batch is float64 of shape (2,) where"),
+        (np.array([1.0, 2.0]), np.array([1.0, 3.0]), "batch[1] is np.float64(2.0) where"),
+        (np.array([0.0]), np.array([-0.0]), "batch[0] is"),
+        (np.array(1), np.array(2), "batch is np.int64(1)"),
+        ({"x": 1}, {"y": 1}, "batch is keys ['x']"),
+        ({"x": (1, 2)}, {"x": (1, 3)}, "batch['x'][1] is 2 where the loop computes it, and 3"),
+        ([1], [1, 2], "batch is of length 1"),
+        (1, 1.0, "batch is a int where"),
+        (0.0, -0.0, "batch is 0.0 where"),
+        ("a", "b", "batch is 'a'"),
+        (Data(1), Data(2), "batch is"),
+        (Plain(np.ones(1)), Plain(np.zeros(1)), "batch['x'][0] is"),
+        (Pair(1, 2), Pair(1, 3), "batch[1] is 2"),
+        (np.ma.masked_array([1, 2], [False, True]), np.ma.masked_array([1, 2], [True, True]), "batch.mask[0] is"),
+        (np.ma.masked_array([1, 2], [False, True]), np.ma.masked_array([0, 2], [False, True]), "batch.data[0] is"),
+        (np.array([1, "a"], object), np.array([1, "b"], object), "batch[1] is 'a'"),
+        (None, 1, "batch is a NoneType"),
+    ],
+)
+def test_what_differs_is_named(mine: Any, theirs: Any, found: str) -> None:
+    assert (difference(mine, theirs) or "").startswith(found)

@@ -1,0 +1,120 @@
+"""The walker of trees: every part that goes over a batch or a sample (transport, stacking, cutting, tensors, previews)
+goes by these functions, so no part overlooks what another one finds. See ``forms`` for what is a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from workers.checks import short
+
+from .forms import FORMS, MUTABLE_MAPPING, Form, form_of
+
+
+class Node(NamedTuple):
+    """A node that was taken apart."""
+
+    tree: Any
+    form: Form
+    keys: list[Any]
+    parts: list[Any]
+
+    def like(self, parts: list[Any]) -> Any:
+        """One of the same type with other parts. Where its class refuses them: a plain dict, tuple or list."""
+        form, kind = self.form, type(self.tree)
+        if kind is dict:
+            return dict(zip(self.keys, parts, strict=True))
+        if kind is tuple or kind is list:
+            return kind(parts)
+        try:
+            return form.filled(kind, self.keys, form.shell(self.tree, self.keys), parts)
+        except MemoryError:
+            raise
+        except Exception:
+            if form.is_mapping:
+                return dict(zip(self.keys, parts, strict=True))
+            if isinstance(self.tree, tuple):
+                return tuple(parts)
+            if form.is_list:
+                return parts
+            raise
+
+    def columns(self, trees: list[Any], name: str) -> list[list[Any]]:
+        """The parts of many nodes such as this one: [the first part of each, the second part of each, ...].
+
+        Raises:
+            TypeError, ValueError: one of ``trees`` has other parts; says so of ``name``.
+        """
+        kind = type(self.tree)
+        are_alike = set(map(type, trees)) == {kind}
+        if self.form.is_list or isinstance(self.tree, tuple):
+            other = (
+                None if are_alike else next((tree for tree in trees if isinstance(tree, (Mapping, str, bytes))), None)
+            )
+            if other is not None:
+                raise TypeError(f"{name} must be of one kind, not {short(self.tree)} and {short(other)}")
+            return [list(column) for column in zip(*trees, strict=True)]
+        if kind is dict and are_alike and all(map(self.tree.keys().__eq__, map(dict.keys, trees))):
+            return [[tree[key] for tree in trees] for key in self.keys]
+        rows = []
+        for tree in trees:
+            node = node_of(tree)
+            if node is None or node.form.is_mapping != self.form.is_mapping:
+                raise TypeError(f"{name} must be of one kind, not {short(self.tree)} and {short(tree)}")
+            parts = dict(zip(node.keys, node.parts, strict=True))
+            if len(parts) != len(self.keys) or not all(key in parts for key in self.keys):
+                raise ValueError(f"{name} must all have the same names, not {short(self.keys)} and {short(node.keys)}")
+            rows.append([parts[key] for key in self.keys])
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    def steps(self) -> list[str]:
+        """The places of its parts: ``['x']``, ``[0]`` or ``.mask``."""
+        return [self.form.step(key) for key in self.keys]
+
+
+def node_of(tree: Any) -> Node | None:
+    """``tree`` taken apart; None: it is a leaf. Also a mapping that cannot be made again is a node here."""
+    kind: Any = type(tree)
+    number = form_of(kind)
+    if number is None and isinstance(tree, Mapping):
+        number = MUTABLE_MAPPING
+    if number is None:
+        return None
+    form = FORMS[number]
+    try:
+        keys = form.keys(tree)
+        return Node(tree, form, keys, form.parts(tree, keys))
+    except MemoryError:
+        raise
+    except Exception:  # it does not let itself be taken apart
+        return None
+
+
+def is_list(tree: Any) -> bool:
+    """Whether ``tree`` is a list of some kind: in a batch, one of samples."""
+    kind: Any = type(tree)
+    number = form_of(kind)
+    return number is not None and FORMS[number].is_list
+
+
+def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of ``tree``, in order, each with its place, e.g. ``("[0]['x'].mask", array)``.
+
+    Args:
+        is_leaf: what says of nodes that they are leaves here.
+    """
+    node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
+    if node is None:
+        yield path, tree
+    else:
+        for step, part in zip(node.steps(), node.parts, strict=True):
+            yield from leaves(part, is_leaf, path + step)
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """``tree`` with ``function(leaf)`` in the place of each of its leaves; nodes keep their types."""
+    node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
+    if node is None:
+        return function(tree)
+    return node.like([map_leaves(function, part, is_leaf) for part in node.parts])

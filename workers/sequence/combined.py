@@ -1,0 +1,95 @@
+"""Arrays of several samples or batches as one array. It holds every value exactly, and masks stay."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_Masked = np.ma.MaskedArray
+_dtype_of = operator.attrgetter("dtype")
+
+
+def stacked(values: list[Any], place: str = "") -> Any:
+    """Arrays and numbers along a new first axis.
+
+    Args:
+        values: arrays, numbers or what ``numpy.asarray`` makes arrays of.
+        place: theirs within a sample, for messages, e.g. ``['id']``.
+
+    Raises:
+        TypeError: no dtype holds all their values exactly. ValueError: their shapes differ.
+    """
+    return _combined(values, np.stack, np.ma.stack, place)
+
+
+def concatenated(values: list[Any], place: str = "") -> Any:
+    """The same along the first axis that they have."""
+    return _combined(values, np.concatenate, np.ma.concatenate, place)
+
+
+def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Callable[..., Any], place: str) -> Any:
+    if not any(issubclass(kind, _Masked) for kind in set(map(type, values))):
+        return combine(_of_one_dtype(list(map(np.asarray, values)), place))
+    arrays = [value if isinstance(value, _Masked) else np.asarray(value) for value in values]
+    given = [array for array in arrays if array is not np.ma.masked]
+    if given:  # np.ma.masked, for a value that is missing, is a float64; the others need not be
+        missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
+        arrays = [missing if array is np.ma.masked else array for array in arrays]
+    made = combine_masked(_of_one_dtype(arrays, place))
+    masked = [array for array in given if isinstance(array, _Masked)]
+    if masked and all(array.hardmask for array in masked):
+        made.harden_mask()
+    fills = [array.fill_value for array in masked if array.dtype == made.dtype]
+    if fills and len(fills) == len(masked) and all(np.array_equal(fills[0], fill) for fill in fills):
+        made.fill_value = fills[0]
+    return made
+
+
+def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
+    """``arrays``, cast where numpy's own choice of a dtype for all of them would change a value."""
+    if len(set(map(_dtype_of, arrays))) == 1:
+        return arrays
+    dtypes = list(dict.fromkeys(array.dtype for array in arrays))
+    kinds = {dtype.kind for dtype in dtypes}
+    shown = " and ".join(map(str, dtypes))
+    if kinds & set("US") and kinds & set("biufc"):
+        raise TypeError(
+            f"samples{place} are of {shown}: together the numbers would become strings; have each sample hold the same"
+        )
+    if "O" in kinds or not kinds <= set("biufc") or not kinds & set("iu"):
+        return arrays
+    target = np.result_type(*dtypes)
+    if target.kind not in "fc":
+        return arrays
+    if kinds <= set("biu"):  # int64 and uint64: float64 to numpy, which changes large ids
+        wanted = _integer(arrays, dtypes)
+        if wanted is not None:
+            return [array.astype(wanted) for array in arrays]
+    elif all(_is_exact(array, target) for array in arrays):
+        return arrays
+    raise TypeError(
+        f"samples{place} are of {shown}: no dtype holds the values of all of them exactly, and numpy's {target} would "
+        "change some; convert them to one dtype in each sample"
+    )
+
+
+def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | None:
+    """The first of ``dtypes`` that holds all ``arrays`` of integers."""
+    low = min((int(array.min()) for array in arrays if array.size), default=0)
+    high = max((int(array.max()) for array in arrays if array.size), default=0)
+    of_integers = [dtype for dtype in dtypes if dtype.kind in "iu" and dtype.itemsize == 8]
+    return next((each for each in of_integers if np.iinfo(each).min <= low and high <= np.iinfo(each).max), None)
+
+
+def _is_exact(array: Any, target: np.dtype[Any]) -> bool:
+    """Whether ``target``, of floats, holds the integers of ``array`` exactly."""
+    limit = 2 ** (np.finfo(target).nmant + 1)  # all integers up to here are exact
+    if array.dtype.kind not in "iu" or not array.size or np.iinfo(array.dtype).max <= limit:
+        return True
+    if -limit <= int(array.min()) and int(array.max()) <= limit:
+        return True
+    values = np.unique(array)
+    return all(int(value) == int(number) for value, number in zip(values.astype(target).real, values, strict=True))
