@@ -110,6 +110,7 @@ class Task:
         self.seed = seed
         self.num_changes = num_changes
         self.worker_init_fn = worker_init_fn
+        self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
         self._knows_items = isinstance(source, JobSource)
         makes_batches = bool(functions) and hasattr(functions[0], "put_together")
         self._has_more = len(functions) > makes_batches  # functions of batches
@@ -144,7 +145,7 @@ class Task:
     def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         mark("source")
         if payload is not None:
-            items = [payload[0]]
+            items = [payload[0] if self.unpack is None else self.unpack(payload[0])]
         elif self._knows_items:
             items = self.source.items_of_job(index)
         else:

@@ -22,6 +22,7 @@ from workers.sequence.position import Position
 
 from .iterators import Iterators
 from .sources import FedPass
+from .tensor_items import unpacked
 
 logger = logging.getLogger("workers")
 
@@ -71,6 +72,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         task = super()._task()
         if not self._is_indexed:  # it is read here
             task.source = None
+            task.unpack = unpacked if self._keeps_tensors() else None
         task.worker_init_fn = self.worker_init_fn
         return task
 
@@ -101,6 +103,11 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         if length >= ENDLESS:
             raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
         return length
+
+    def _keeps_tensors(self) -> bool:
+        """Whether the functions get tensors of what is read here, and not arrays."""
+        functions = self._jobs()[1]
+        return bool(functions) and getattr(functions[0], "wants_tensors", True)
 
     @property
     def _on_error_of_items(self) -> str:  # type: ignore[override]

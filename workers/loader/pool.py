@@ -258,7 +258,7 @@ class Pool:
         source = of._jobs()[0]
         if of.is_stream:
             return StreamSource(source, of._clock, places)
-        return IteratorSource(source, of._iterators(), position, of.seed, of._clock.epoch)
+        return IteratorSource(source, of._iterators(), position, of._clock.epoch, of.seed, of._keeps_tensors())
 
     def close(self) -> None:
         """End the workers. May be repeated."""

@@ -19,6 +19,7 @@ from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
 
 from .iterators import Iterators, source_of
+from .tensor_items import packed
 
 _NEVER_AGAIN = 2**62  # runs: what was read from a stream cannot be repeated by a worker
 
@@ -74,10 +75,13 @@ class IteratorSource:
 
     item: Item | None = None
 
-    def __init__(self, source: Any, iterators: Iterators, position: Position, seed: int, epoch: int) -> None:
+    def __init__(
+        self, source: Any, iterators: Iterators, position: Position, epoch: int, seed: int, keeps_tensors: bool
+    ) -> None:
         self._reading = seeding.Reading(seed, epoch, source_of(source))
         self._iterator = self.run(lambda: iterators.begin(source, epoch))
         self._iterators, self._epoch = iterators, epoch
+        self._packed = packed if keeps_tensors else as_numpy
         self._batch, self._partial, _ = position.delivered
         self._apart = position.apart
         self._index = 0  # of the next one
@@ -108,7 +112,7 @@ class IteratorSource:
             index = self._index
             is_left = index >= self._batch and index not in self._apart
             if is_left or (self._partial and self._partial[0] == index):
-                item = Item(index, as_numpy(self._read[0]))
+                item = Item(index, self._packed(self._read[0]))
                 self.item, self._index = item, index + 1
                 del self._read[0]
                 return True

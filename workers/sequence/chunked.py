@@ -42,6 +42,7 @@ class _OfEach:
 
     def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
         self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
+        self.wants_tensors = getattr(functions[0], "wants_tensors", True) if functions else collate_fn is not None
 
     def __call__(self, items: list[Any]) -> list[Any]:
         task, part = Task(None, self.functions, 0, self.as_items), Samples(self.on_error)
