@@ -267,3 +267,30 @@ def test_what_comes_counts_and_not_the_length(length: int, workers: int) -> None
                 rest = [flat([batch]) for batch in others] if state["epoch"] == 0 else []
                 assert rest == items[step:], (length, step)
                 assert [flat([batch]) for batch in others] == items
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_an_iterator_that_was_left_is_let_go_of(in_zip: bool, is_closed: bool) -> None:
+    """When the loop is over, or the next one begins: what it holds, such as an open file, is closed."""
+    closed: list[str] = []
+
+    class Opens:
+        def __iter__(self) -> Any:
+            return zip(self.items()) if in_zip else self.items()
+
+        def items(self) -> Any:
+            try:
+                yield from range(COUNT)
+            finally:
+                closed.append("closed")
+
+    batches = prefetch(Opens(), 0)
+    next(iter(batches))
+    assert not closed
+    if is_closed:
+        batches.close()
+    else:
+        next(iter(batches))
+    assert closed == ["closed"]
+    batches.close()

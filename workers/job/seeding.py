@@ -13,6 +13,8 @@ runs, every generator it may draw from is set from these three numbers alone:
 - The generators that the Sequence holds: see ``generators``.
 - Those that each object of albumentations has: in a job they are the job's.
 
+What a source draws that is read here, an item at a time, is seeded once for each epoch: see :class:`Reading`.
+
 In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
 afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
 TensorFlow's eager draws and albumentations.

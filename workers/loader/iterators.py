@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dis
 import logging
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from workers.errors import StateError
@@ -31,7 +32,7 @@ class Iterators:
     """
 
     def __init__(self) -> None:
-        self._iterator: Any = None  # over the source, without chunks
+        self._iterator: Callable[[], Any] = _nothing  # over the source, without chunks; held weakly where it can be
         self._is_same = False  # it is that of an earlier pass
         self._epoch = -1  # of the last pass that has read something
         self._num_read = 0  # items, or chunks, that this pass has read
@@ -49,11 +50,16 @@ class Iterators:
         if isinstance(source, Chunks):
             return source.of(self.begin(source.source, epoch))
         iterator: Iterator[Any] = iter(source)
-        is_same = iterator is self._iterator and self._num_read > 0
+        is_same = iterator is self._iterator() and self._num_read > 0
         if is_same and not (self._is_at_end or _can_begin_again(source, iterator, self._epoch != epoch)):
             raise self._error(f"the loop of epoch {self._epoch} has read from it")
-        self._iterator, self._is_same = iterator, is_same
+        self._iterator, self._is_same = _reference(iterator), is_same
         return iterator
+
+    def release(self) -> None:
+        """Let go of the iterator, of which no more is read."""
+        if not isinstance(self._iterator, weakref.ref):
+            self._iterator = _nothing
 
     def read(self, number: int, epoch: int) -> None:
         """The current pass has read an item, the ``number``-th, from 1."""
@@ -83,9 +89,20 @@ class Iterators:
 
     def _error(self, why: str) -> StateError:
         return StateError(
-            f"{type(self._iterator).__name__} is an iterator, which cannot begin again, and {why}: give a factory, "
+            f"{type(self._iterator()).__name__} is an iterator, which cannot begin again, and {why}: give a factory, "
             "that is an object whose __iter__ makes a new iterator each time"
         )
+
+
+def _nothing() -> None:
+    """Stands for no iterator."""
+
+
+def _reference(iterator: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(iterator)
+    except TypeError:  # such as zip
+        return lambda: iterator
 
 
 def _can_begin_again(source: Any, iterator: Any, hooks_were_called: bool) -> bool:
