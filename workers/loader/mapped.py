@@ -104,6 +104,12 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
             raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
         return length
 
+    def close(self) -> None:
+        """Let go of everything. May be repeated; what comes after raises ClosedError."""
+        super().close()
+        if not self._is_length_exact:
+            self._iterators().release()
+
     def _keeps_tensors(self) -> bool:
         """Whether the functions get tensors of what is read here, and not arrays."""
         functions = self._jobs()[1]
@@ -116,7 +122,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def _iterators(self) -> Iterators:
         """The iterators that were made of the source, by this and by what else is made of the same front-end."""
         first: Any = self
-        while isinstance(first.source_split, Sequence):
+        while isinstance(first.source_split, SequenceDerived):
             first = first.source_split
         iterators: Iterators = first.__dict__.setdefault("_own_iterators", Iterators())
         return iterators

@@ -301,4 +301,3 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             super().close()
         finally:  # also if a bar cannot write
             self._stop()
-            self._iterators().release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Order
@@ -14,7 +15,7 @@ from workers.engine.reading import Reading
 from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
 from workers.job import seeding
-from workers.sequence.clock import Clock, on_behalf_of
+from workers.sequence.clock import Clock, run_on_behalf_of
 from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
 
@@ -61,8 +62,8 @@ class StreamSource:
             return False
         index, source = self._left[self._number], self._source
         try:
-            with on_behalf_of(self._clock):  # for its seed
-                item = Item(index, as_numpy(source._run_job(index, lambda: source[index], self._epoch)))
+            read = functools.partial(source._run_job, index, lambda: source[index], self._epoch)
+            item = Item(index, as_numpy(run_on_behalf_of(self._clock, read)))  # for its seed
         except Exception as error:
             item = Item(index, None, presentable(error))
         self.item = item
