@@ -150,7 +150,7 @@ class on_behalf_of:  # as contextlib names such
 
 
 def run_on_behalf_of(clock: Clock, function: Callable[[], Any]) -> Any:
-    """``function()`` within :class:`on_behalf_of`. A Ctrl-C, which Python raises where a function is called, ends it."""
+    """``function()`` within :class:`on_behalf_of`, and at its end, even after a Ctrl-C, out of it."""
     before = _asking.clock
     try:
         _asking.clock = clock
