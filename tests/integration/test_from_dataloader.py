@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,42 @@ def test_batches_of_a_map_over_an_iterator(nb_workers: int) -> None:
         pytest.raises(TypeError, match=r"wants one sample for each of its items.*8 samples of 4 items"),
     ):
         next(batches)
+
+
+WITHOUT_INDICES: dict[str, Callable[[], Any]] = {
+    "iterable": Stream,
+    "with length": StreamWithLength,
+    "DataLoader": lambda: DataLoader(Torch(), batch_size=4),
+    "iterator": lambda: iter(range(23)),
+    "set": lambda: set(range(23)),
+}
+MADE_OF_IT: dict[str, Callable[[Any], Any]] = {
+    "prefetch": lambda source: prefetch(source, 0),
+    "auto": prefetch,
+    "batch_size": lambda source: prefetch(source, 0, batch_size=4),
+    "map": lambda source: SequenceMap(source, 0, str),
+    "map of map": lambda source: SequenceMap(SequenceMap(source, 0), 0, str),
+    "batch": lambda source: SequenceMap(source, 0).batch(4),
+    "collated": lambda source: SequenceMap(source, 0, collate_fn=lambda item, source: item),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_INDICES)
+def test_what_has_no_indices_is_neither_shuffled_nor_sharded(name: str) -> None:
+    """It says so when it is made. Else nothing is shuffled, and each rank gets all of it."""
+    make = WITHOUT_INDICES[name]
+    of = rf" of a {type(make()).__name__} has no indices, so its items cannot be "
+    for batch_size in (None, 4):
+        with pytest.raises(TypeError, match="has no indices, so its items cannot be shuffled: shuffle where they"):
+            prefetch(make(), 0, batch_size=batch_size, shuffle=True)
+    for made_of_it in MADE_OF_IT.values():
+        with made_of_it(make()) as made:
+            with pytest.raises(TypeError, match=of + "shuffled: shuffle where they are read.* or give something with"):
+                made.shuffle()
+            with pytest.raises(
+                TypeError, match=of + r"sharded.*islice\(items, rank, None, world\).*shard=\(rank, world"
+            ):
+                made.shard(0, 2)
 
 
 def test_bad_arguments() -> None:

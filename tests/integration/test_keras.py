@@ -556,6 +556,25 @@ def test_the_first_is_skipped(bad: int) -> None:
     assert set(model.column(0)) == set(range(LENGTH)) - {bad}
 
 
+class Samples:
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Any:
+        if index in (3, 8, 9):
+            raise ValueError(index)
+        return np.full(2, index, np.float32), np.float32(index)
+
+
+@pytest.mark.parametrize("on_error", ["skip", lambda error: "skip"])
+def test_samples_that_are_skipped(on_error: Any) -> None:
+    """Their batches have fewer; in the place of one without any comes the one before."""
+    model = Recorder()
+    with prefetch(Samples(), 0, batch_size=2, on_error=on_error) as batches:
+        model.fit(batches, shuffle=False, verbose=0)
+    assert model.column(0) == [0, 2, 4, 6, 6]
+
+
 def twice(batch: Any) -> Any:
     return [batch, batch]
 

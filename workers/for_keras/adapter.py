@@ -241,7 +241,7 @@ class Reading:
         if front is not None and self._pass is not None:
             while True:
                 try:
-                    items: list[Any] = front._next_items(self._pass, _POLL_S)
+                    items: list[Any] = front._items_for_fit(front._next_items(self._pass, _POLL_S))
                     break
                 except queue.Empty:
                     continue
@@ -252,7 +252,8 @@ class Reading:
             sequence: Any = self._sequence()
             job = sequence._job_at(index, self._epoch)
             items = sequence._run_job(job, lambda: items_of_job(sequence, index), self._epoch)
-        if items and (items[0] is Loose.SAMPLES or (len(items) > 1 and all(map(_is_batch, items)))):
+            items = sequence._items_for_fit(items)
+        if items and (isinstance(items[0], Loose) or (len(items) > 1 and all(map(_is_batch, items)))):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         return items
 
@@ -265,6 +266,7 @@ class Reading:
             items: list[Any] = sequence._run_job(
                 sequence._job_at(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
             )
+            items = sequence._items_for_fit(items)
             if items:
                 return items
         raise PrefetchError("all batches were skipped")

@@ -13,6 +13,8 @@ runs, every generator it may draw from is set from these three numbers alone:
 - The generators that the Sequence holds: see ``generators``.
 - Those that each object of albumentations has: in a job they are the job's.
 
+What a source draws that is read here, an item at a time, is seeded once for each epoch: see :class:`Reading`.
+
 In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
 afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
 TensorFlow's eager draws and albumentations.
@@ -38,8 +40,9 @@ from .context import (
     enter_worker_process,
     is_in_worker_process,
 )
+from .generators import Generators
 from .program_seed import draw_seed
-from .stream import MAX_SEED, Stream, check_seed, current_rng, current_seed
+from .stream import MAX_SEED, Stream, check_seed, current_rng, current_seed, mix
 
 __all__ = [
     "EPOCH_BEGIN",
@@ -47,6 +50,7 @@ __all__ = [
     "EPOCH_START",
     "MAX_SEED",
     "Job",
+    "Reading",
     "Stream",
     "check_seed",
     "current_job",
@@ -66,6 +70,7 @@ logger = logging.getLogger("workers")
 
 _globals_lock = threading.RLock()
 _MAX_WAIT_S = 5.0
+_OF_READING = 0x0F0F0F0F0F0F0F0F  # tells the draws of a source that is read here from those of the jobs
 
 #: What has generators that are seeded only where it is loaded.
 _FRAMEWORKS = "tensorflow", "torch", "keras", "albumentations"
@@ -90,6 +95,19 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
         else:
             return result
         _tell(new)
+
+
+def _loaded_frameworks() -> tuple[str, ...]:
+    return tuple(name for name in _FRAMEWORKS if name in sys.modules)
+
+
+@functools.cache
+def _tell_of_import(before: tuple[str, ...]) -> None:
+    """Once in each process."""
+    logger.warning(
+        "reading the source has imported %s, whose draws in this epoch are not seeded: import it in the module",
+        ", ".join(name for name in _loaded_frameworks() if name not in before),
+    )
 
 
 @functools.cache
@@ -128,6 +146,72 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         finally:
             if is_alone:
                 _globals_lock.release()
+
+
+class Reading:
+    """What is read of a source in this process, in parts: all of it draws as one job would, seeded by (seed, epoch).
+
+    What a part leaves its generators at, the next one finds; in between they are the user's. Unlike a job, it is never
+    run again. ``current_job()`` is None in it: sequences that the source reads from have jobs of their own.
+
+    Args:
+        seed: of the jobs that work on what is read. They draw other numbers.
+    """
+
+    def __init__(self, seed: int, epoch: int, source: Any) -> None:
+        self._stream = Stream(mix(seed ^ _OF_READING) & MAX_SEED, Generators(lambda: [("source", source)]))
+        self._epoch = epoch
+        self._left: list[Callable[[], None]] | None = None  # what sets the generators to where the last part left them
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """``function()``, as the next part."""
+        before = context.here.job, context.here.stream
+        is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
+        restore: list[Callable[[], None]] = []
+        try:
+            process_generators.look_after_frameworks()
+            if self._left is None:
+                self._held.begin(self._epoch)
+            restore = self._save()
+            context.here.job, context.here.stream = None, self._stream
+            if self._left is None:
+                self._begin()
+            else:
+                for each in self._left:
+                    each()
+            loaded = _loaded_frameworks()
+            try:
+                return function()
+            finally:
+                if _loaded_frameworks() != loaded:
+                    _tell_of_import(loaded)
+                try:
+                    self._left = self._save()
+                except BaseException:  # a Ctrl-C
+                    self._left = self._save()
+                    raise
+        finally:
+            context.here.job, context.here.stream = before
+            try:
+                for each in restore:
+                    each()
+            finally:
+                if is_alone:
+                    _globals_lock.release()
+
+    @property
+    def _held(self) -> Generators:
+        held = self._stream.held
+        assert held is not None
+        return held
+
+    def _begin(self) -> None:
+        self._stream.begin(self._epoch, EPOCH_START)
+        self._stream.seed_held()
+        process_generators.seed(self._stream, self._epoch, EPOCH_START)
+
+    def _save(self) -> list[Callable[[], None]]:
+        return process_generators.save() + self._held.save()
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:

@@ -28,6 +28,7 @@ class Loose(enum.Enum):
     """The first item of a job whose others are samples, which the consumer puts together to batches."""
 
     SAMPLES = enum.auto()
+    FEWER = enum.auto()  # at most one for each index: all but those that were skipped
 
 
 class JobSource:
@@ -53,9 +54,29 @@ def items_of_job(source: Any, index: int) -> list[Any]:
     return source.items_of_job(index) if isinstance(source, JobSource) else [source[index]]
 
 
+def _put_together(items: list[Any], made_by: Any) -> list[Any]:
+    """What a function is given where ``made_by`` has made ``items``, which are loose."""
+    if items[0] is Loose.FEWER and hasattr(made_by, "put_together"):
+        return [made_by.put_together(items[1:])] if len(items) > 1 else []
+    raise TypeError(
+        "a function before .batch() returns lists, so its batches are put together where they are read: "
+        "apply what works on batches in the loop, or have the function return one sample each"
+    )
+
+
+#: The attribute of an error that holds what is left of its job without the samples that have raised:
+#: ((epoch, index) of the job, items, errors of other samples).
+LEFT = "_workers_left"
+
+
+def left_of(error: BaseException) -> Any:
+    """Take from ``error`` what it holds as ``LEFT``; None: nothing."""
+    return getattr(error, "__dict__", {}).pop(LEFT, None)
+
+
 def one_of(items: list[Any]) -> Any:
     """What an index stands for: the item, or the list of them."""
-    if items and items[0] is Loose.SAMPLES:
+    if items and isinstance(items[0], Loose):
         raise TypeError(
             "a function before .batch() returns lists, or samples were skipped, so which ones are in a batch is known "
             "only in a loop over all of them: use for batch in ..."
@@ -87,8 +108,11 @@ class Task:
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
         self.worker_init_fn = worker_init_fn
+        self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
         self._knows_items = isinstance(source, JobSource)
         self.history: History | None = None  # of the looks at its generators
+        makes_batches = bool(functions) and hasattr(functions[0], "put_together")
+        self._has_more = len(functions) > makes_batches  # functions of batches
 
     def generators(self) -> Generators:
         """The random generators that its source and functions hold."""
@@ -119,21 +143,28 @@ class Task:
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         """The items of job ``index``, which works on ``payload``; None: on what the source has at ``index``."""
+        try:
+            return self._run(index, payload)
+        except Exception as error:
+            if self._has_more:
+                left_of(error)  # functions had to work on it
+            raise
+
+    def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
         mark("source")
         if payload is not None:
-            items = [payload[0]]
+            items = [payload[0] if self.unpack is None else self.unpack(payload[0])]
         elif self._knows_items:
             items = self.source.items_of_job(index)
-            if self.functions and items and items[0] is Loose.SAMPLES:
-                raise TypeError(
-                    "a function before .batch() returns lists, so its batches are put together where they are read: "
-                    "apply what works on batches in the loop, or have the function return one sample each"
-                )
         else:
             items = [self.source[index]]
         if self.functions:
             mark("function_to_run")
+        made_by = self.source
         for function, as_items in zip(self.functions, self.as_items, strict=True):
+            if items and isinstance(items[0], Loose):
+                items = _put_together(items, made_by)
+            made_by = function
             results = [function(item) for item in items]
             items = []
             for result in results:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as OrderOf
 from typing import Any
@@ -14,12 +13,16 @@ from workers.for_keras.endless import ENDLESS
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers
-from workers.sequence.chunked import Chunks, SequenceChunks
 from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.indexed import is_indexed
 from workers.sequence.looks import Fact, count, state
 from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
 from workers.sequence.position import Position
+
+from .iterators import Iterators
+from .sources import FedPass
+from .tensor_items import unpacked
 
 logger = logging.getLogger("workers")
 
@@ -31,6 +34,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     _own_workers: NbWorkers
     _pool: Any  # None: its workers are not running
+    _pass: Any  # the one that the workers are at
     executor: str
     function_to_run: Any
     as_items: bool
@@ -68,6 +72,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         task = super()._task()
         if not self._is_indexed:  # it is read here
             task.source = None
+            task.unpack = unpacked if self._keeps_tensors() else None
         task.worker_init_fn = self.worker_init_fn
         return task
 
@@ -98,6 +103,29 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         if length >= ENDLESS:
             raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
         return length
+
+    def close(self) -> None:
+        """Let go of everything. May be repeated; what comes after raises ClosedError."""
+        super().close()
+        if not self._is_length_exact:
+            self._iterators().release()
+
+    def _keeps_tensors(self) -> bool:
+        """Whether the functions get tensors of what is read here, and not arrays."""
+        functions = self._jobs()[1]
+        return bool(functions) and getattr(functions[0], "wants_tensors", True)
+
+    @property
+    def _on_error_of_items(self) -> str:  # type: ignore[override]
+        return self.on_error if isinstance(self.on_error, str) else "ask"
+
+    def _iterators(self) -> Iterators:
+        """The iterators that were made of the source, by this and by what else is made of the same front-end."""
+        first: Any = self
+        while isinstance(first.source_split, SequenceDerived):
+            first = first.source_split
+        iterators: Iterators = first.__dict__.setdefault("_own_iterators", Iterators())
+        return iterators
 
     @property
     def nb_workers(self) -> NbWorkers:
@@ -175,26 +203,22 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
             return source._length_of_epoch()
         return len(source) if hasattr(source, "__len__") else None
 
+    @property
+    def _is_length_exact(self) -> bool:  # type: ignore[override]
+        return self._is_indexed or self.is_stream
+
     def _is_at_end(self, batch: int) -> bool:
         source = self.source_split
+        if not self._is_length_exact:
+            begun, length = self._pass, self._length_of_epoch()
+            return length is not None and batch >= length and isinstance(begun, FedPass) and begun.is_at_end()
         return source._is_at_end(batch) if isinstance(source, Sequence) else super()._is_at_end(batch)
 
     def state_dict(self) -> dict[str, Any]:
         if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError("other ranks are not within this list of a function: take the state behind its last item")
-        return super().state_dict()
-
-
-def _is_iterable_dataset(source: Any) -> bool:
-    """Whether it is one of torch's, which have a ``__getitem__`` that only raises, and may have a length."""
-    data = getattr(getattr(sys.modules.get("torch"), "utils", None), "data", None)
-    return data is not None and isinstance(source, data.IterableDataset)
-
-
-def is_indexed(source: Any) -> bool:
-    """Whether the batches of ``source`` can be asked for by index."""
-    if isinstance(source, Mapped):
-        return source._is_indexed or source.is_stream
-    if isinstance(source, (Chunks, SequenceChunks)) or _is_iterable_dataset(source):
-        return False
-    return hasattr(source, "__getitem__") and hasattr(source, "__len__")
+        state = super().state_dict()
+        length = None if self._is_length_exact else state["length"]  # of which more may have come
+        if length is not None and max(state["batch"], *state["apart"], 0) >= length:
+            state["length"] = None
+        return state

@@ -11,6 +11,7 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import presentable
 from workers.sequence.passes import Pass
+from workers.sequence.skipping import left, others
 
 from .options import Policy
 
@@ -41,25 +42,38 @@ class OnError:
             The job's error, or that of the user's function.
         """
         index, value, _, _ = outcome
-        what = "raise"
+        what, of_sample = "raise", None
         try:
-            while (what := self._what_of(value.error, of, check)) == "retry" and value.runs <= self._max_retries:
+            while True:
+                what, of_sample = self._what_of_all(value.error, of, check)
+                if what != "retry" or value.runs > self._max_retries:
+                    break
                 logger.warning("batch %d of epoch %d is tried again", index, of.epoch, exc_info=value.error)
                 _, value, ns, _ = of.reading.repeat(index, value.runs)
                 told(ns)
                 if type(value) is not Failure:
                     return list(value)
             if what != "skip":
-                raise value.error
-            logger.error("batch %d of epoch %d is skipped", index, of.epoch, exc_info=value.error)
-            return []
+                raise of_sample or value.error
+            items = left(value.error, of.epoch, index)
+            text = "samples of batch %d of epoch %d are skipped" if items else "batch %d of epoch %d is skipped"
+            logger.error(text, index, of.epoch, exc_info=value.error)
+            return items
         except Exception:
             what = "raise"
             raise
         finally:
             if callable(self.policy) and what in ("skip", "raise") and type(value) is Failure:
                 of.reading.forget(index)
-            del value, outcome  # no cycle with the error
+            del value, outcome, of_sample  # no cycle with the error
+
+    def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
+        """(what becomes of the job, because of which error): where several samples have failed, all may be skipped."""
+        for each in (error, *others(error)):
+            what = self._what_of(each, of, check)
+            if what != "skip":
+                return what, each
+        return "skip", error
 
     def _what_of(self, error: BaseException, of: Pass, check: Callable[[], None]) -> str:
         if not callable(self.policy):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from workers.checks import check_choice, check_function, check_int, check_seconds, short
 from workers.sequence.derived import SequenceDerived
+from workers.sequence.indexed import is_indexed
 
-from .mapped import NO_LIMIT, Mapped, is_indexed
+from .mapped import NO_LIMIT, Mapped
 
 Executor: TypeAlias = Literal["process", "thread", "auto", "ray"]
 Output: TypeAlias = Literal["torch", "jax", "tf"]

@@ -27,7 +27,7 @@ from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
 from workers.engine.threads import ThreadExecutor
 from workers.engine.watchdog import Options
-from workers.errors import PlatformError, StateError
+from workers.errors import PlatformError
 from workers.figures.figures import Figures
 from workers.figures.units import count
 from workers.job.task import Task
@@ -271,10 +271,7 @@ class Pool:
         source = of._jobs()[0]
         if of.is_stream:
             return StreamSource(source, of.seed, of._clock.epoch, places)
-        iterator = iter(source)
-        if iterator is source and not position.is_at_start and self._num_passes > 1:
-            raise StateError(f"{type(source).__name__} is an iterator, which cannot begin again: give a new one")
-        return IteratorSource(iterator, position)
+        return IteratorSource(source, of._iterators(), position, of._clock.epoch, of.seed, of._keeps_tensors())
 
     def close(self) -> None:
         """End the workers. May be repeated."""

@@ -9,9 +9,9 @@ from workers.checks import check_choice, check_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
+from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
 
-from .mapped import is_indexed
 from .options import INHERITED, Executor, Output, Policy, check_source
 from .sequence_map import SequenceMap
 
@@ -70,6 +70,7 @@ def prefetch(
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
+            What it draws is seeded by (seed, epoch). An iterator (a generator, zip, an open file) has one pass only.
         nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
             :class:`SequenceMap`.
         max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,
@@ -77,9 +78,11 @@ def prefetch(
             are not given are its own.
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
+            With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
         drop_last: leave out the last batch where samples are missing for it.
-        collate_fn: called in the workers with the list of a batch's samples; None: arrays and numbers are stacked,
-            within tuples, dicts, dataclasses and the like. Without ``batch_size``: called with each item.
+        collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
+            arrays and numbers are stacked, within tuples, dicts, dataclasses and the like. Without ``batch_size``:
+            called with each item.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -107,6 +110,7 @@ def prefetch(
         if not is_indexed(sequence):
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
+        sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
     return SequenceMap(
         sequence,
         "auto" if nb_workers is None else nb_workers,

@@ -18,12 +18,13 @@ from workers.job.task import one_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.clock import on_behalf_of
+from workers.sequence.indexed import is_indexed
 from workers.sequence.passes import Pass, PassIterator, read_alone
 from workers.sequence.position import Position
 
 from . import tensors
 from .consumer import Consumer
-from .mapped import Mapped, is_indexed
+from .mapped import Mapped
 from .metadata import Metadata
 from .next_item import ReadByNext
 from .on_error import OnError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Order
 from typing import Any, NamedTuple, Protocol
 
@@ -13,9 +13,13 @@ from workers.engine.handover import Outcome
 from workers.engine.reading import Reading
 from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
+from workers.job import seeding
 from workers.sequence.clock import Clock
 from workers.sequence.passes import Groups, Pass
 from workers.sequence.position import Position
+
+from .iterators import Iterators, source_of
+from .tensor_items import packed
 
 _NEVER_AGAIN = 2**62  # runs: what was read from a stream cannot be repeated by a worker
 
@@ -36,6 +40,9 @@ class Source(Protocol):
     def read(self) -> bool:
         """Set ``item`` to the next one. False: there are no more."""
 
+    def run(self, function: Callable[[], Any]) -> Any:
+        """``function()``, which reads items."""
+
 
 class StreamSource:
     """The batches of a stream that are left to a loop. What one of them raises is raised in its place."""
@@ -45,6 +52,9 @@ class StreamSource:
     def __init__(self, source: Any, seed: int, epoch: int, left: Order[int]) -> None:
         self._source, self._seed, self._epoch, self._left = source, seed, epoch, left
         self._number = 0  # how many of these were read
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return function()  # each batch is a job
 
     def read(self) -> bool:
         if self._number == len(self._left):
@@ -64,12 +74,20 @@ class IteratorSource:
 
     item: Item | None = None
 
-    def __init__(self, iterator: Iterator[Any], position: Position) -> None:
-        self._iterator = iterator
+    def __init__(
+        self, source: Any, iterators: Iterators, position: Position, epoch: int, seed: int, keeps_tensors: bool
+    ) -> None:
+        self._reading = seeding.Reading(seed, epoch, source_of(source))
+        self._iterator = self.run(lambda: iterators.begin(source, epoch))
+        self._iterators, self._epoch = iterators, epoch
+        self._packed = packed if keeps_tensors else as_numpy
         self._batch, self._partial, _ = position.delivered
         self._apart = position.apart
         self._index = 0  # of the next one
         self._read: deque[Any] = deque()  # that one, if it was read
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return self._reading.run(function)
 
     def read(self) -> bool:
         while True:
@@ -77,6 +95,7 @@ class IteratorSource:
                 try:
                     self._read.extend(map(next, [self._iterator]))  # in one step: a Ctrl-C loses nothing
                 except Exception:
+                    self._iterators.failed()
                     raise
                 except BaseException:
                     if not self._read:
@@ -85,12 +104,14 @@ class IteratorSource:
                 if not self._read:
                     if self._end:
                         raise PrefetchError(self._end)
+                    self._iterators.end(self._index)
                     return False
                 self._end = ""
+                self._iterators.read(self._index + 1, self._epoch)
             index = self._index
             is_left = index >= self._batch and index not in self._apart
             if is_left or (self._partial and self._partial[0] == index):
-                item = Item(index, as_numpy(self._read[0]))
+                item = Item(index, self._packed(self._read[0]))
                 self.item, self._index = item, index + 1
                 del self._read[0]
                 return True
@@ -144,10 +165,26 @@ class FedPass(Pass):
             return None
         return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
 
+    def is_at_end(self) -> bool:
+        """Whether all that the source has was taken. Reads one more item of it, if need be, for the next job."""
+        source = self._source
+        if self.ready or self.num_jobs_taken < self._num_added or self._unread or self._error is not None:
+            return False
+        if source is not None and source.item is None:
+            try:
+                if source.run(source.read):
+                    return False
+                self._source = None
+            except Exception as error:
+                self._source, self._error = None, error
+        return self._source is None and self._error is None
+
     def fill_queue(self) -> None:
         """Read as many items as may be in work."""
+        source = self._source
         try:
-            self._fill()
+            if source is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
+                source.run(self._fill)
         finally:
             self._fed.added()
 

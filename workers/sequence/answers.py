@@ -8,7 +8,9 @@ from collections.abc import Sequence as OrderOf
 from typing import Any, TypeVar
 
 from workers.errors import StateError
+from workers.job.task import Loose
 
+from .chain import _makers
 from .clock import asking, on_behalf_of
 from .order import Permuted
 from .passes import Groups
@@ -46,6 +48,12 @@ class Answers:
     #: Its batches are read in order in the consumer's process, and sent to workers. They are in random order already,
     #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
     is_stream = False
+
+    #: What becomes of an item that raises where batches are made of its items: "raise", "skip", or "ask" the consumer.
+    _on_error_of_items = "raise"
+
+    #: Whether its batches can be asked for by index. If not, they come in a loop only.
+    _has_index = True
 
     #: How many places of the epoch each batch stands for that it delivers.
     _stride = 1
@@ -101,6 +109,9 @@ class Answers:
         """How many places an epoch has; None: that is not known."""
         return len(self)
 
+    #: Whether an epoch has as many places as its length says. Of an iterable, what comes counts.
+    _is_length_exact = True
+
     def _is_length_at_hand(self) -> bool:
         """Whether ``len()`` of it runs no function of the user's but ``__len__``."""
         return True
@@ -131,6 +142,12 @@ class Answers:
     def _groups(self) -> Groups | None:
         """What puts its batches together of the samples of several jobs; None: a batch is of one job."""
         return None
+
+    def _items_for_fit(self, items: list[Any]) -> list[Any]:
+        """The items of a job as ``model.fit`` has them, which fills no batch from what follows."""
+        if items and items[0] is Loose.FEWER:
+            return [_makers["stack"](items[1:])] if len(items) > 1 else []
+        return items
 
     def _asks_for_auto(self) -> bool:
         """Whether the workers it has are to be as many as pay."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from .chain import makes
 from .combined import stacked
 from .of_size import SequenceOfSize
 from .passes import Ready
+from .skipping import Samples
 
 
 class SequenceBatch(SequenceOfSize, JobSource):
@@ -37,7 +39,8 @@ class SequenceBatch(SequenceOfSize, JobSource):
     @property
     def _has_lists(self) -> bool:
         """Whether there may be any number of samples for each index of the source."""
-        return isinstance(self.source_split, JobSource) and self.collate_fn is None
+        has_lists = isinstance(self.source_split, JobSource) or self._on_error() != "raise"
+        return has_lists and self.collate_fn is None
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self.items_of_job(index))
@@ -46,24 +49,48 @@ class SequenceBatch(SequenceOfSize, JobSource):
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start, end = self.source_split, index * self.batch_size, self._source_length()
         stop = min(start + self.batch_size, end)
-        if self.collate_fn is None and isinstance(source, Sequence):
-            batch = source._samples_at(np.arange(start, stop))
+        on_error = self._on_error()
+        # Of the last job: the samples behind its batch, which no other job has.
+        behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
+        is_whole = not ((self._drops_short and stop - start < self.batch_size) or (behind and on_error != "raise"))
+        if self.collate_fn is None and isinstance(source, Sequence) and is_whole:
+            batch = self._batch_at(source, start, stop, on_error)
             if batch is not None:
                 return [batch]
-        found = [items_of_job(source, at) for at in range(start, stop)]
+        part = Samples(on_error)
+        found = [part.items(at, functools.partial(items_of_job, source, at)) for at in range(start, stop)]
+        is_whole &= all(len(items) == 1 for items in found)
+        if not is_whole:
+            found += [part.items(at, functools.partial(items_of_job, source, at)) for at in behind]
+        return part.end(self._made_of(found, is_whole, on_error != "raise"))
+
+    def _batch_at(self, source: Sequence, start: int, stop: int, on_error: str) -> Any:
+        """The batch in one piece; None: it has to be made of single samples."""
+        try:
+            return source._samples_at(np.arange(start, stop))
+        except Exception:
+            if on_error == "raise":
+                raise
+            return None
+
+    def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]
-        if any(item is Loose.SAMPLES for item in samples):
+        if any(isinstance(item, Loose) for item in samples):
             raise TypeError("batches of a function's lists cannot be batched again")
-        if all(len(items) == 1 for items in found) and not (stop - start < self.batch_size and self._drops_short):
+        if is_whole:
             return [(self.collate_fn or stack)(samples)]
         if self.collate_fn is not None:
+            if may_lack and all(len(items) <= 1 for items in found):
+                return [self.collate_fn(samples)] if samples else []
             raise TypeError(
                 "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
                 "none: collate in a function behind .batch()"
             )
-        if self._drops_short and end - stop < self.batch_size:  # no other job has those behind
-            samples += [item for at in range(stop, end) for item in items_of_job(source, at)]
-        return [Loose.SAMPLES, *samples]
+        return [Loose.FEWER if all(len(items) <= 1 for items in found) else Loose.SAMPLES, *samples]
+
+    def put_together(self, samples: list[Any]) -> Any:
+        """The batch of samples of which some were skipped."""
+        return (self.collate_fn or stack)(samples)
 
     @property
     def _drops_short(self) -> bool:
@@ -87,7 +114,9 @@ class SequenceBatch(SequenceOfSize, JobSource):
         return self._of(self.source_split.subsample_uids(uids, uids_name, new_sampler))
 
     def _of(self, source: Any) -> Sequence:
-        return SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
+        made = SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
+        made.on_error_of_samples = self.on_error_of_samples
+        return made
 
 
 def stack(samples: list[Any], place: str = "") -> Any:
@@ -138,7 +167,7 @@ class Regrouped(NamedTuple):
 
         ``carry``: the samples that were left over before, each with what is delivered along with it.
         """
-        is_loose = bool(items) and items[0] is Loose.SAMPLES
+        is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
             return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
         samples = items[1:] if is_loose else unstack(items[0]) if items else []

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import repeat
 from typing import Any
 
-from workers.job.task import Task
+from workers.job.task import Loose, Task
 
 from .base import Sequence
-from .batched import SequenceBatch, stack
+from .batched import Regrouped, SequenceBatch, stack
 from .chain import makes
 from .derived import jobs_of
+from .indexed import is_indexed
 from .of_size import SequenceOfSize
+from .skipping import Samples
 
 
 class Chunks:
     """Lists of ``batch_size`` items of ``source``, which are read as they are asked for."""
 
+    source: Any  # has only __iter__
+
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
         self.source, self.batch_size, self.discard_batch_not_full = source, batch_size, discard_batch_not_full
 
     def __iter__(self) -> Iterator[list[Any]]:
-        items = iter(self.source)
-        while chunk := list(islice(items, self.batch_size)):
+        return self.of(iter(self.source))
+
+    def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
+        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called."""
+        while chunk := list(map(next, repeat(items, self.batch_size))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
                 return
             yield chunk
@@ -32,18 +40,27 @@ class Chunks:
 class _OfEach:
     """The batch of a list of items, each of which goes through the functions before."""
 
-    def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any]) -> None:
-        self.functions, self.as_items, self.collate_fn = functions, as_items, collate_fn
+    def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
+        self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
+        self.wants_tensors = getattr(functions[0], "wants_tensors", True) if functions else collate_fn is not None
 
-    def __call__(self, items: list[Any]) -> Any:
-        task = Task(None, self.functions, 0, self.as_items)
-        samples = [sample for item in items for sample in task.run(0, (item,))]
-        if len(samples) != len(items):
+    def __call__(self, items: list[Any]) -> list[Any]:
+        task, part = Task(None, self.functions, 0, self.as_items), Samples(self.on_error)
+        found = [part.items(at, functools.partial(task.run, 0, (item,))) for at, item in enumerate(items)]
+        samples = [sample for each in found for sample in each]
+        lists = sum(len(each) > 1 for each in found)
+        if lists or (self.on_error == "raise" and len(samples) != len(items)):
             raise TypeError(
                 "batch() of a source that has only __iter__ wants one sample for each of its items, but a function "
                 f"returned lists: {len(samples)} samples of {len(items)} items"
             )
-        return self.collate_fn(samples)
+        if len(samples) < len(items) and self.collate_fn is None:
+            return part.end([Loose.FEWER, *samples])
+        return part.end([self.put_together(samples)] if samples else [])
+
+    def put_together(self, samples: list[Any]) -> Any:
+        """The batch of ``samples``."""
+        return (self.collate_fn or stack)(samples)
 
 
 class SequenceChunks(SequenceOfSize):
@@ -57,14 +74,18 @@ class SequenceChunks(SequenceOfSize):
     def _jobs(self) -> Any:
         source, functions, as_items = jobs_of(self.source_split)
         chunks = Chunks(source, self.batch_size, self.discard_batch_not_full)
-        return chunks, (_OfEach(functions, as_items, self.collate_fn or stack),), (False,)
+        return chunks, (_OfEach(functions, as_items, self.collate_fn, self._on_error()),), (True,)
+
+    def _groups(self) -> Regrouped | None:
+        is_loose = self._on_error() != "raise" and self.collate_fn is None
+        return Regrouped(self.batch_size, self.discard_batch_not_full) if is_loose else None
 
     def _length_of_epoch(self) -> int | None:
         return None
 
 
 @makes("batch")
-def batches(source: Any, *arguments: Any) -> Sequence:
+def batches(source: Any, *arguments: Any) -> SequenceOfSize:
     """What :meth:`Sequence.batch` makes of any source."""
-    is_read_here = hasattr(source, "_is_indexed") and not (source._is_indexed or source.is_stream)
+    is_read_here = isinstance(source, Sequence) and not is_indexed(source)
     return SequenceChunks(source, *arguments) if is_read_here else SequenceBatch(source, *arguments)

@@ -151,6 +151,16 @@ class on_behalf_of:  # as contextlib names such
         _asking.clock = self._before
 
 
+def run_on_behalf_of(clock: Clock, function: Callable[[], Any]) -> Any:
+    """``function()`` within :class:`on_behalf_of`, and at its end, even after a Ctrl-C, out of it."""
+    before = _asking.clock
+    try:
+        _asking.clock = clock
+        return function()
+    finally:
+        _asking.clock = before
+
+
 def asking() -> Clock | None:
     """The clock on behalf of which this thread asks; None: nobody's."""
     return _asking.clock

@@ -12,6 +12,7 @@ from .answers import defines_hooks
 from .base import Sequence
 from .chain import Batch_co
 from .clock import Clock, asking, on_behalf_of, seed_of_chain
+from .indexed import is_indexed
 from .looks import Looks, SequenceLooks
 from .order import Permuted
 
@@ -80,6 +81,14 @@ class SequenceDerived(Sequence[Batch_co]):
     def is_stream(self) -> bool:  # type: ignore[override]
         """Whether the source is read in order in the consumer's process."""
         return bool(getattr(self.source_split, "is_stream", False))
+
+    @property
+    def _on_error_of_items(self) -> str:  # type: ignore[override]
+        return self.source_split._on_error_of_items if isinstance(self.source_split, Sequence) else "raise"
+
+    @property
+    def _has_index(self) -> bool:  # type: ignore[override]
+        return is_indexed(self.source_split)
 
     def on_epoch_begin(self) -> None:
         """The source's."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from workers.checks import check_choice, check_function, check_int
 
+from .base import Sequence
 from .derived import SequenceDerived
 
 
@@ -27,6 +28,10 @@ class SequenceOfSize(SequenceDerived[Any]):
 
     _has_places_of_source = False
 
+    #: What becomes of samples that raise: see ``_on_error_of_items``. Batches are filled from what follows; with
+    #: ``collate_fn``, which runs in the workers, they have fewer samples. None: as the source has it.
+    on_error_of_samples: str | None = None
+
     def __init__(
         self,
         source_split: Any,
@@ -42,6 +47,10 @@ class SequenceOfSize(SequenceDerived[Any]):
 
     def _check_source(self) -> None:
         """Raise a TypeError if no batches can be made of it."""
+
+    def _on_error(self) -> str:
+        source = self.source_split
+        return self.on_error_of_samples or (source._on_error_of_items if isinstance(source, Sequence) else "raise")
 
     def _num_batches(self) -> int:
         """Of all samples of the source."""

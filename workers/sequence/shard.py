@@ -11,6 +11,7 @@ from workers.errors import StateError
 from .base import Sequence
 from .chain import makes
 from .derived import SequenceDerived, job_of, jobs_of
+from .indexed import check_indexed
 from .position import Position
 
 
@@ -34,6 +35,12 @@ class SequenceShard(SequenceDerived):
                 f"{type(source_split).__name__} has {self._source_length()} batches in an epoch, so none is left for "
                 f'each of {self.world} ranks: make smaller batches, or give remainder="pad"'
             )
+        check_indexed(
+            source_split,
+            "sharded (each rank would get all of them)",
+            "split them where they are read, by itertools.islice(items, rank, None, world), or by shard=(rank, world) "
+            "of the source",
+        )
 
     def __len__(self) -> int:
         """Steps in an epoch: the same for all ranks."""

@@ -12,6 +12,7 @@ from workers.job.task import chain_of
 from .base import Sequence
 from .chain import makes
 from .derived import SequenceDerived, job_of, jobs_of
+from .indexed import check_indexed
 from .order import Permuted
 
 
@@ -27,8 +28,7 @@ class SequenceShuffle(SequenceDerived):
     _has_places_of_source = False
 
     def __init__(self, source_split: Any, *, seed: int | None = None) -> None:
-        if not (hasattr(source_split, "__getitem__") and hasattr(source_split, "__len__")):
-            raise TypeError(f"{type(source_split).__name__} has no indices, so its items cannot be shuffled")
+        check_indexed(source_split, "shuffled", "shuffle where they are read, such as in __iter__")
         if isinstance(source_split, Sequence) and source_split._stride > 1:
             raise TypeError("shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)")
         super().__init__(source_split)

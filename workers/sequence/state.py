@@ -137,7 +137,7 @@ def load(sequence: Sequence, state: State) -> None:
             lengths.append(sequence._length_of_epoch())
         clock.go_to(sequence, epoch)
         lengths.append(sequence._length_of_epoch())
-        if state.length not in lengths:
+        if state.length not in lengths and (state.length is not None or sequence._is_length_exact):
             raise StateError(f"state is of length {state.length}, not {lengths[-1]}: batches would not be the same")
     except BaseException as error:
         if goes_back:
