@@ -99,6 +99,10 @@ def tensorflow_kinds() -> dict[str, Any]:
 
     return {
         "tensorflow": (lambda: tf.random.Generator.from_seed(5), lambda it: float(it.uniform([]))),
+        "tensorflow of another seed": (
+            lambda: tf.random.Generator.from_seed(6),
+            lambda it: float(it.uniform([])),
+        ),
         "keras": (
             lambda: keras.random.SeedGenerator(5),
             lambda it: float(keras.random.uniform((), seed=it)),
@@ -180,6 +184,7 @@ def test_pairs_stay_pairs(cls: Any, kinds: Any) -> None:
                 scripted(batches, lambda look: 2 if look % 8 == 7 else 0 if look % 8 == 3 else None)
             got[nb_workers], states[nb_workers] = epochs_of(batches, 3, lambda of=sequence: of.draw(of.mask))
     serial = got[0]
+    assert all(len(set(image)) == len(image) for image, _ in serial)  # no kind draws what another one draws
     for column, name in enumerate(kinds()):
         assert len({image[column] for image, _ in serial}) == 3 * LENGTH, name
     assert [image == mask for image, mask in serial] == [True] * 3 * LENGTH

@@ -172,11 +172,8 @@ def _assign(variable: Any, state: Any) -> None:
 
 
 def _tensorflow_state(generator: Any) -> Any:
+    # No record: what from_seed() is given is where the counter begins, under a key that all share.
     return np.asarray(generator.state).tolist()
-
-
-def _tensorflow_record(generator: Any) -> Any:
-    return np.asarray(generator.state).tolist()[1:]  # the key; draws count in the first number
 
 
 def _seed_keras(generator: Any, number: int) -> None:
@@ -237,7 +234,7 @@ def kinds_loaded() -> dict[type, Kind]:
         ("torch:Generator", Kind("torch", _seed_torch, _save_torch, _torch_state, _torch_record)),
         (
             f"{_TENSORFLOW}:Generator",
-            Kind("tensorflow", _seed_tensorflow, _save_tensorflow, _tensorflow_state, _tensorflow_record),
+            Kind("tensorflow", _seed_tensorflow, _save_tensorflow, _tensorflow_state, _none),
         ),
         (
             "keras.src.random.seed_generator:SeedGenerator",
