@@ -54,10 +54,8 @@ _NOT_COPIED = "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
 class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
-    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. What is made of it
-    (:meth:`batch`, :meth:`shuffle`, :meth:`shard`, :meth:`map`) has its workers, and those of its options that are not
-    given: all but ``nb_workers``, ``function_to_run``, ``collate_fn`` and ``as_items``. The defaults below are of one
-    that is made of no other.
+    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Whatever is made of
+    it has its workers, and inherits the options that are not given, but ``collate_fn`` and ``as_items``.
 
     Args:
         source_split: what to map. Anything with ``__len__`` and ``__getitem__`` (the workers then compute whole

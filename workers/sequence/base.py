@@ -185,8 +185,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """What workers do for it."""
         source, functions, as_items = self._jobs()
         task = Task(source, functions, self.seed, as_items)
-        held: Generators | None = self.__dict__.get("_held")
-        task.history = None if held is None else held.history
+        task.history = self._generators.history
         return task
 
     @property
@@ -203,12 +202,10 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
             generators = self.__dict__["_held"] = Generators(roots)
         return generators
 
-    def _run_job(
-        self, index: int, compute: Callable[[], Any], epoch: int | None = None, seed: int | None = None
-    ) -> Any:
+    def _run_job(self, index: int, compute: Any, epoch: int | None = None, seed: int | None = None) -> Any:
         """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones."""
-        job = seeding.Job(self._clock.epoch if epoch is None else epoch, index)
-        stream = seeding.Stream(self.seed if seed is None else seed, self._generators, chain_of(self))
+        epoch, seed = self._clock.epoch if epoch is None else epoch, self.seed if seed is None else seed
+        stream, job = seeding.Stream(seed, self._generators, chain_of(self)), seeding.Job(epoch, index)
         return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
 
     def report(self) -> Report:
@@ -265,9 +262,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
         Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
         containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
-        written into a large array, what changes within the items of a large container, and that a shared array, a
-        memmap or a file which jobs read holds something else than when the next epoch's first batches were computed
-        ahead. Workers keep what they hold, unless what they were sent has changed.
+        written between epochs into a large array, a shared one, a memmap or a file, and what changes within the items
+        of a large container. Workers keep what they hold, unless what they were sent has changed.
         """
         self._clock.num_changes += 1
 
