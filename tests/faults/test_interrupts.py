@@ -124,6 +124,22 @@ def read_on(loop: Any) -> list[Any]:
     return got
 
 
+@pytest.mark.parametrize("kind", ["loop", "shard", "serial", "serial, lists", "serial, stream"])
+def test_at_every_place_of_its_beginning(kind: str) -> None:
+    """A loop that could not begin leaves nothing behind, such as for whom epochs are asked for."""
+    with KINDS[kind]() as batches:
+        expected = [told(batch) for batch in batches]
+        for number in itertools.count(1):
+            batches.epoch = 0
+            with interrupted_at(number) as where, contextlib.suppress(KeyboardInterrupt):
+                iter(batches)
+            if not where:
+                break
+            assert batches.epoch == 0, where
+            assert [told(batch) for batch in batches] == expected, where
+        assert number > 10
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_every_place(kind: str) -> None:
     with KINDS[kind]() as batches:

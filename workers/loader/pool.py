@@ -245,9 +245,8 @@ class Pool:
             self.sent(parcel)
             assert not isinstance(reading, AutoReading)  # of what is read here there are always workers, or none
             return FedPass(reading, clock, position, source, groups)
-        with on_behalf_of(clock):
-            following = of._places(Position(stride=position.stride)) or ()
-            order: OrderOf[int] | None = ordered(places, of._permutations(epoch))
+        following: OrderOf[int] = on_behalf_of(clock, of._places, Position(stride=position.stride)) or ()
+        order: OrderOf[int] | None = ordered(places, on_behalf_of(clock, of._permutations, epoch))
         if groups is None and isinstance(order, range) and order == following and position.stride == 1:
             order = None  # as they come, where that is wanted
         ahead: Ahead | None = None
@@ -257,8 +256,8 @@ class Pool:
             and self._settings.executor != "thread"  # jobs run on the user's own object, which is at one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
-            with on_behalf_of(clock):
-                next_order = None if order is None else ordered(following, of._permutations(epoch + 1))
+            permutations = on_behalf_of(clock, of._permutations, epoch + 1)
+            next_order = None if order is None else ordered(following, permutations)
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
         if not is_auto:

@@ -239,8 +239,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         self._pass = None
         with self._lock:
             pool, position = self._running(), Position(stride=self._stride)
-            with on_behalf_of(self._clock):
-                places = self._places(position) or ()
+            places = on_behalf_of(self._clock, self._places, position) or ()
             if not self.in_order or order != list(range(len(places))):
                 places = [places[index] for index in order]
             self._consumer.metadata = Metadata()

@@ -75,9 +75,9 @@ class Answers:
 
     def _job_at(self: Any, index: int, epoch: int | None = None) -> int:
         """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
-        with on_behalf_of(asking() or self._clock):
-            job: int = self._job_of(index, self.epoch if epoch is None else epoch)
-            return job
+        clock = asking() or self._clock
+        job: int = on_behalf_of(clock, lambda: self._job_of(index, self.epoch if epoch is None else epoch))
+        return job
 
     def _given_seeds(self) -> list[int]:
         """The seeds that were given along the chain, its end first."""

@@ -154,8 +154,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         clock = self._clock
         position, places = self._begin_epoch()
         engine = SerialEngine(self._task())
-        with on_behalf_of(clock):
-            order = ordered(places, self._permutations(clock.epoch))
+        order = ordered(places, on_behalf_of(clock, self._permutations, clock.epoch))
         reading = engine.begin(clock.epoch, len(order), False, None, None, order)
         return Pass(reading, clock, position, places, order, self._groups())
 
@@ -169,8 +168,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         while True:
             clock.begin_epoch(self)
             position = clock.begin_pass(self._stride)
-            with on_behalf_of(clock):
-                places = self._places(position)
+            places = on_behalf_of(clock, self._places, position)
             if places is None or len(places) or position.is_at_start:
                 return position, places or ()
             clock.end_epoch(self)  # what is left does not suffice for all shards
@@ -233,10 +231,9 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         clock = self._clock
         epoch, position = clock.epoch, clock.position
         batch, partial, _ = position.delivered
-        with on_behalf_of(clock):
-            length = self._length_of_epoch()
-            if partial is None and batch and self._is_at_end(batch):
-                epoch, position = epoch + 1, Position()
+        length = on_behalf_of(clock, self._length_of_epoch)
+        if partial is None and batch and on_behalf_of(clock, self._is_at_end, batch):
+            epoch, position = epoch + 1, Position()
         return state.written(state.State(*state.named(state.identity_of(self)), self.seed, length, epoch, position))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -252,8 +249,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         if seeding.current_job() is not None:
             raise StateError("a state cannot be loaded within a job, or within on_epoch_begin or on_epoch_end")
         self._generators.look_first()  # before a hook can draw from them
-        with on_behalf_of(self._clock):
-            state.load(self, state.read(state_dict))
+        on_behalf_of(self._clock, state.load, self, state.read(state_dict))
 
     # -- the end
 

@@ -120,9 +120,8 @@ class Clock:
             bar.close()
 
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
-        with on_behalf_of(self):
-            stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
-            seeding.run_job(stream, seeding.Job(self.epoch, index), hook)
+        stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
+        on_behalf_of(self, seeding.run_job, stream, seeding.Job(self.epoch, index), hook)
         sequence._generators.look()  # what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
@@ -133,30 +132,16 @@ class Clock:
         )
 
 
-class on_behalf_of:  # as contextlib names such
-    """In it, a sequence that is asked for its epoch in this thread names that of ``clock``, and not its own.
+def on_behalf_of(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
+    """``ask(*arguments)``, in which a sequence that is asked for its epoch in this thread names that of ``clock``, and
+    not its own: for what an iterated sequence asks of those that it is made from, their hooks and their length.
 
-    For what an iterated sequence asks of those that it is made from: their hooks, and their length.
+    No ``with``, whose end is a call: a Ctrl-C in it would leave the clock behind.
     """
-
-    __slots__ = ("_before", "_clock")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._before, _asking.clock = _asking.clock, self._clock
-
-    def __exit__(self, *_: object) -> None:
-        _asking.clock = self._before
-
-
-def run_on_behalf_of(clock: Clock, function: Callable[[], Any]) -> Any:
-    """``function()`` within :class:`on_behalf_of`, and at its end, even after a Ctrl-C, out of it."""
     before = _asking.clock
     try:
         _asking.clock = clock
-        return function()
+        return ask(*arguments)
     finally:
         _asking.clock = before
 

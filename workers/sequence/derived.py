@@ -111,8 +111,8 @@ class SequenceDerived(Sequence[Batch_co]):
         return permutations_of(self.source_split, epoch)
 
     def _source_length(self) -> int:
-        with on_behalf_of(asking() or self._clock):
-            return len(self.source_split)
+        length: int = on_behalf_of(asking() or self._clock, len, self.source_split)
+        return length
 
     def _is_length_at_hand(self) -> bool:
         source = self.source_split
