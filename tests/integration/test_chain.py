@@ -651,3 +651,15 @@ def test_a_shard_that_would_have_no_batch() -> None:
     with pytest.raises(ValueError, match="so none is left for each of 3 ranks"):
         SequenceArray({"x": np.arange(26)}, seed=1).batch(13).shard(0, 3)
     assert len(SequenceArray({"x": np.arange(26)}, seed=1).batch(13).shard(0, 3, "pad")) == 1
+
+
+@pytest.mark.parametrize("sampler", [None, list(range(5, 25)), np.random.permutation])
+@pytest.mark.parametrize("seed", [None, 1])
+def test_uids_of_a_part(sampler: Any, seed: int | None) -> None:
+    """Of those that were chosen, none else."""
+    samples = SequenceArray({"x": np.arange(30), "uid": np.arange(30)}, sampler, seed=seed)
+    part = samples.subsample(8)
+    chosen = {int(sample["uid"]) for sample in part}
+    assert len(chosen) == 8
+    found = [int(sample["uid"]) for sample in part.subsample_uids(range(29, -1, -1), "uid")]
+    assert found == sorted(chosen, reverse=True)

@@ -165,6 +165,9 @@ class SequenceArray(Sequence[dict[str, Any]]):
         where: dict[Any, list[int]] = {}
         for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
+        if isinstance(self.sampler, _Chosen):  # of these
+            chosen = set((self._positions() % self.nb_samples).tolist())
+            where = {uid: [at for at in places if at in chosen] for uid, places in where.items()}
         uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
         wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = [at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())]
