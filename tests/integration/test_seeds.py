@@ -124,6 +124,15 @@ def test_a_part_that_was_given_a_seed_has_its_own(source: Any) -> None:
             others.load_state_dict(batches.state_dict())
 
 
+def test_functions_of_one_chain_have_one_seed() -> None:
+    """They run in one job. What is given twice, and is the same, says nothing new."""
+    mapped = Draws().map(lambda item: item, seed=5)
+    for make in (mapped.prefetch, mapped.shuffle().prefetch, lambda **seed: mapped.map(lambda item: item, **seed)):
+        with pytest.raises(ValueError, match="seed is 6, but a map before it was given seed 5"):
+            make(seed=6)
+        assert make(seed=5).seed == 5 == make().seed
+
+
 @pytest.mark.parametrize("source", [single, multi, some_of_multi, array], ids=lambda source: source.__name__)
 def test_a_seed_that_is_set_later(source: Any) -> None:
     made = source()

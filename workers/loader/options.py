@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from workers.checks import check_choice, check_function, check_int, check_seconds, short
+from workers.job.task import chain_of
 from workers.sequence.derived import SequenceDerived
 from workers.sequence.indexed import is_indexed
 
@@ -147,6 +148,17 @@ def bound(nb_workers: int, max_queue_size: Any, max_jobs_at_once: Any, max_queue
         return None
     per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     return per_worker * max(nb_workers, 1) if per_worker else NO_LIMIT
+
+
+def check_one_seed(seed: int | None, source: Any) -> int | None:
+    """``seed`` of a front-end over ``source``. All functions of a chain run in one job, which has one seed."""
+    given = [each._own_seed for each in chain_of(source) if isinstance(each, Mapped) and each._own_seed is not None]
+    if seed is not None and given and given[0] != seed:
+        raise ValueError(
+            f"seed is {seed}, but a map before it was given seed {given[0]}: all functions of a chain draw from one "
+            "seed, so give it once, at the end"
+        )
+    return seed
 
 
 def check_source(source: Any) -> None:

@@ -36,6 +36,7 @@ from .options import (
     Policy,
     bound,
     check_nb_workers,
+    check_one_seed,
     check_source,
     checked,
     front_end_of,
@@ -140,7 +141,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
         self._set_output(output, front)
-        self._own_seed = seeding.check_seed(seed)
+        self._own_seed = check_one_seed(seeding.check_seed(seed), source_split)
         source_split = endless(source_split)
         check_source(source_split)
         super().__init__(source_split)
