@@ -59,6 +59,10 @@ def loads(options: argparse.Namespace) -> dict[str, Load]:
             f"{options.steps:,} random steps: next, break, close, states, kills",
             lambda tally: stress.walk(options.steps, seed, tally),
         ),
+        "model": (
+            f"{options.examples:,} random pipelines and steps of their loops, compared with the model",
+            lambda tally: stress.model(options.examples, seed, tally),
+        ),
     }
 
 
@@ -103,8 +107,9 @@ def main() -> None:
     parser.add_argument("--many-batches", type=int, default=300, metavar="N", help="of these in an epoch (300)")
     parser.add_argument("--tiny", type=int, default=1_000_000, metavar="N", help="batches of 24 bytes (1000000)")
     parser.add_argument("--steps", type=int, default=5000, metavar="N", help="random ones (5000)")
+    parser.add_argument("--examples", type=int, default=5000, metavar="N", help="of the model (5000)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), metavar="N")
-    parser.add_argument("--only", nargs="+", metavar="LOAD", help="kills shapes epochs keeping many tiny walk")
+    parser.add_argument("--only", nargs="+", metavar="LOAD", help="kills shapes epochs keeping many tiny walk model")
     options = parser.parse_args()
     all_loads = loads(options)
     if unknown := set(options.only or ()) - set(all_loads):

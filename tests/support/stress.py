@@ -468,3 +468,15 @@ class Walker:
         else:
             for _ in range(self._random.randint(1, 2)):
                 self._killer.kill_one()
+
+
+def model(size: int, seed: int, tally: Tally | None = None) -> Tally:
+    """``size`` pipelines drawn at random, and steps of their loops, compared with the model."""
+    from machine import SHARES, hold
+
+    tally = tally or Tally()
+    for machine, share in SHARES.items():
+        for number in range(0, round(size * share), 250):  # some at a time, so that it is seen to go on
+            machine.tally = tally
+            hold(machine, min(250, round(size * share) - number), seed + number)
+    return tally
