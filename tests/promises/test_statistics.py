@@ -58,7 +58,6 @@ def test_each_permutation_is_reached_equally_often(n: int) -> None:
     is_even(Counter(orders(n, "shuffle", PER_CELL * number)).values(), number)
 
 
-@pytest.mark.xfail(strict=False, reason="all levels share one key")  # KNOWN: goes when each has its own
 @pytest.mark.parametrize("name", list(CHAINS)[1:])
 @pytest.mark.parametrize("n", [2, 3, 4])
 def test_each_level_of_shuffling_has_a_permutation_of_its_own(n: int, name: str) -> None:

@@ -199,23 +199,16 @@ def batches_lists_of_iterable(spec: Spec) -> bool:
 def is_known(spec: Spec) -> bool:
     """It fails for one of the reasons that are known."""
     return (
-        skips_and_batches(spec)  # whole batches are skipped for one bad sample
-        or drops_and_lists(spec)  # the samples that are left out are counted before a function has returned lists
-        or (spec.is_seeded_at_the_end and shuffles(spec) > 0)  # the seed of the end does not reach the order
-        or (spec.is_seeded_at_the_end and spec.source in ("SingleShot", "MultiShot"))  # nor what a sampler has drawn
-        or spec.source == "shared"  # what was made ahead keeps the old values
-        or shuffles(spec) > 1  # all levels have one key
-        or shuffles_lists_by_option(spec)  # prefetch(shuffle=True, batch_size=n) takes a function's list for a sample
-        or batches_lists_of_iterable(spec)  # are refused, unless there happen to be as many samples as items
+        False
     )
 
 
 def is_refused_late(row: dict[str, Any]) -> bool:
-    return row.get("source") == "iterable"  # nothing is shuffled, and each rank gets all
+    return False
 
 
 def is_known_in_auto(spec: Spec) -> bool:
-    return shuffles(spec) > 0  # an order cannot be cut where workers take over
+    return False
 
 
 # -- machines

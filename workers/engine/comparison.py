@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,8 @@ def difference(mine: Any, theirs: Any) -> str | None:
     return next(_differences(mine, theirs, "batch"), None)
 
 
-def _differences(mine: Any, theirs: Any, path: str) -> Iterator[str]:
+def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
+    """``within``: the objects without an equality of their own on the way, which may lead to themselves."""
     if type(mine) is not type(theirs):
         if type(mine).__qualname__ != type(theirs).__qualname__:  # else the class was sent by value
             yield _told(path, f"a {type(mine).__name__}", f"a {type(theirs).__name__}")
@@ -42,9 +44,13 @@ def _differences(mine: Any, theirs: Any, path: str) -> Iterator[str]:
             yield _told(path, f"keys {short(node.keys)}", f"keys {short(other.keys)}")
             return
         for step, part, there in zip(node.steps(), node.parts, other.parts, strict=True):
-            yield from _differences(part, there, f"{path}{step}")
+            yield from _differences(part, there, f"{path}{step}", within)
+    elif isinstance(mine, enum.Enum):
+        if mine.name != theirs.name:
+            yield _told(path, repr(mine), repr(theirs))
     elif _has_no_equality(mine) and hasattr(mine, "__dict__"):
-        yield from _differences(vars(mine), vars(theirs), path)
+        if not any(mine is each for each in within):
+            yield from _differences(vars(mine), vars(theirs), path, (*within, mine))
     elif not _are_equal(mine, theirs):
         yield _told(path, short(mine), short(theirs))
 

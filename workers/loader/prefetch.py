@@ -101,7 +101,9 @@ def prefetch(
     """
     check_function("collate_fn", collate_fn)
     if check_choice("shuffle", shuffle, (True, False)):
-        sequence = SequenceShuffle(sequence, seed=seed)
+        shuffled: Any = SequenceShuffle(sequence, seed=seed)
+        # A front-end's function may return lists, which a front-end delivers one by one.
+        sequence = SequenceMap(shuffled, 0) if isinstance(sequence, SequenceMap) else shuffled
     if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
         raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
     function = collate_fn

@@ -52,7 +52,7 @@ class SequenceBatch(SequenceOfSize, JobSource):
         on_error = self._on_error()
         # Of the last job: the samples behind its batch, which no other job has.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
-        is_whole = not ((self._drops_short and stop - start < self.batch_size) or (behind and on_error != "raise"))
+        is_whole = stop - start == self.batch_size or not self._drops_short
         if self.collate_fn is None and isinstance(source, Sequence) and is_whole:
             batch = self._batch_at(source, start, stop, on_error)
             if batch is not None:

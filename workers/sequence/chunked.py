@@ -48,8 +48,8 @@ class _OfEach:
         task, part = Task(None, self.functions, 0, self.as_items), Samples(self.on_error)
         found = [part.items(at, functools.partial(task.run, 0, (item,))) for at, item in enumerate(items)]
         samples = [sample for each in found for sample in each]
-        lists = sum(len(each) > 1 for each in found)
-        if lists or (self.on_error == "raise" and len(samples) != len(items)):
+        most, least = max(map(len, found)), min(map(len, found))
+        if most > 1 or (least < 1 and self.on_error == "raise"):
             raise TypeError(
                 "batch() of a source that has only __iter__ wants one sample for each of its items, but a function "
                 f"returned lists: {len(samples)} samples of {len(items)} items"

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from workers.checks import check_int
 from workers.errors import StateError
+from workers.job.task import Loose
 
+from .batched import stack
 from .chain import makes
 from .derived import job_of, jobs_of
 from .of_size import SequenceOfSize, check_discard
@@ -80,6 +82,8 @@ class Cut(NamedTuple):
         Raises:
             TypeError, ValueError: an item is no batch. StateError: there are less than ``passed_by`` samples.
         """
+        if items and isinstance(items[0], Loose):  # of a .batch() before
+            items = [stack(items[1:])] if len(items) > 1 else []
         sizes = [num_samples(item) for item in items]
         total, start = sum(sizes), 0  # start: of an item, in the samples of the job
         if items and passed_by > total:
