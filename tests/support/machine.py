@@ -158,59 +158,6 @@ def puts_together(spec: Spec) -> bool:
     return "rebatch" in names or "max_samples" in names or any(copies in word.arguments for word in spec.words)
 
 
-# -- KNOWN: what fails today, and is being mended. To be deleted, predicate by predicate.
-
-
-def shuffles(spec: Spec) -> int:
-    """How many levels of shuffling it has."""
-    return spec.names().count("shuffle") + sum(bool(word.options.get("shuffle")) for word in spec.words)
-
-
-def skips_and_batches(spec: Spec) -> bool:
-    return any(word.options.get("on_error") == "skip" for word in spec.words) and (
-        "batch" in spec.names() or any("batch_size" in word.options for word in spec.words)
-    )
-
-
-def drops_and_lists(spec: Spec) -> bool:
-    found, has_lists = False, False
-    for word in spec.words:
-        has_lists |= copies in word.arguments or word.name == "sub_batch"
-        found |= has_lists and word.name == "batch" and word.arguments[1:] == (True,)
-        found |= has_lists and word.options.get("drop_last", False)
-    return found
-
-
-def shuffles_lists_by_option(spec: Spec) -> bool:
-    has_lists = False
-    for word in spec.words:
-        has_lists |= copies in word.arguments or word.name == "sub_batch"
-        if has_lists and word.options.get("shuffle") and word.options.get("batch_size"):
-            return True
-    return False
-
-
-def batches_lists_of_iterable(spec: Spec) -> bool:
-    has_batch = "batch" in spec.names() or any(word.options.get("batch_size") for word in spec.words)
-    has_lists = "sub_batch" in spec.names() or any(copies in word.arguments for word in spec.words)
-    return spec.source == "iterable" and has_batch and has_lists
-
-
-def is_known(spec: Spec) -> bool:
-    """It fails for one of the reasons that are known."""
-    return (
-        False
-    )
-
-
-def is_refused_late(row: dict[str, Any]) -> bool:
-    return False
-
-
-def is_known_in_auto(spec: Spec) -> bool:
-    return False
-
-
 # -- machines
 
 
@@ -230,8 +177,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def build(self, data: Any) -> None:
-        known = self.is_known
-        drawn = pipelines(self.sources, self.may_draw_by_numpy).filter(lambda spec: not known(spec))
+        drawn = pipelines(self.sources, self.may_draw_by_numpy).filter(self.has_one_answer)
         self.spec = data.draw(drawn, label="pipeline")
         self.pipeline = modelled(self.spec)
         self.open(data.draw(st.sampled_from(self.ways), label="workers"))
@@ -241,8 +187,9 @@ class Machine(RuleBasedStateMachine):
     def begin_otherwise(self, data: Any) -> None:
         """What is done before the steps."""
 
-    def is_known(self, spec: Spec) -> bool:
-        return is_known(spec) or (not is_ordered(spec) and puts_together(spec))
+    def has_one_answer(self, spec: Spec) -> bool:
+        """Whether it does not depend on which job ends first what is in a batch."""
+        return is_ordered(spec) or not puts_together(spec)
 
     def open(self, way: dict[str, Any]) -> None:
         self.close()
@@ -346,8 +293,8 @@ class Auto(Machine):
     sources = tuple(name for name in Threads.sources if name != "iterable")
     may_draw_by_numpy = False
 
-    def is_known(self, spec: Spec) -> bool:
-        return super().is_known(spec) or is_known_in_auto(spec) or not is_ordered(spec)
+    def has_one_answer(self, spec: Spec) -> bool:
+        return is_ordered(spec)
 
     def begin_otherwise(self, data: Any) -> None:
         if self.way["nb_workers"] == "auto":
@@ -379,11 +326,11 @@ class Processes(Auto):
     @rule(which=st.integers(0, 3))
     def kill(self, which: int) -> None:
         """At most two: what dies again and again before it can take a job is given up."""
+        self.num_kills += 1  # whether or not there is one now: what is drawn next must not depend on that
         pids = [worker.pid for worker in self.front().report().workers if worker.pid]
         if pids:
             with contextlib.suppress(ProcessLookupError):  # it was killed just now, and nobody has noticed
                 os.kill(pids[which % len(pids)], signal.SIGKILL)
-            self.num_kills += 1
             self.tally.faults += 1
 
 

@@ -48,6 +48,7 @@ class Samples(NamedTuple):
 
     samples: list[Any]
     is_whole: bool  # each job that was put into it had exactly one: it is a batch by itself
+    is_fewer: bool = False  # each had one at most, and one that failed may be left out
 
 
 class Job(NamedTuple):
@@ -103,7 +104,9 @@ def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool
             raise TypeError("batch() of a source that has only __iter__ wants one sample for each of its items")
         if any(isinstance(sample, Samples) and not sample.is_whole for sample in samples):
             raise TypeError("batches of a function's lists cannot be batched again")
-        return [Samples(list(map(batch_of, samples)), all(len(samples) == 1 for samples in each))]
+        whole = all(len(samples) == 1 for samples in each)
+        is_fewer = group[0].may_fail and all(len(samples) <= 1 for samples in each)
+        return [Samples(list(map(batch_of, samples)), whole, is_fewer)] if samples or not is_fewer else []
 
     groups = [jobs[at : at + size] for at in range(0, len(jobs), size)]
     if drop_last and groups and len(groups[-1]) < size:
@@ -147,7 +150,7 @@ def batch_of(item: Any) -> Any:
     """What a function is given for an item."""
     if not isinstance(item, Samples):
         return item
-    if not item.is_whole:
+    if not (item.is_whole or item.is_fewer):
         raise TypeError("a function before .batch() returns lists: what its batches are is known only in the loop")
     return stacked(item.samples)
 
@@ -226,7 +229,9 @@ class Rebatched:
         self.left: list[Any] = []  # parts of the next batch
 
     def add(self, item: Any) -> list[Any]:
-        batch = batch_of(item)
+        if isinstance(item, Samples):
+            item = stacked(item.samples) if item.samples else []
+        batch = item
         at, length, ready = 0, size_of(batch), []
         while at < length:
             stop = min(length, at + self.size - sum(map(size_of, self.left)))

@@ -86,7 +86,8 @@ class SequenceBatch(SequenceOfSize, JobSource):
                 "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
                 "none: collate in a function behind .batch()"
             )
-        return [Loose.FEWER if all(len(items) <= 1 for items in found) else Loose.SAMPLES, *samples]
+        is_fewer = may_lack and all(len(items) <= 1 for items in found)
+        return [Loose.FEWER if is_fewer else Loose.SAMPLES, *samples]
 
     def put_together(self, samples: list[Any]) -> Any:
         """The batch of samples of which some were skipped."""
