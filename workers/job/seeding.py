@@ -139,10 +139,11 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
                 restore += stream.held.save()
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
-        context.enter(*before)
+        context.here.job, context.here.stream = before  # at once: a Ctrl-C may come in the next call
         try:
             for each in restore:
                 each()
+            context.enter(*before)
         finally:
             if is_alone:
                 _globals_lock.release()

@@ -30,17 +30,17 @@ class SequenceShard(SequenceDerived):
         if source_split.is_stream:
             raise TypeError(f"{type(source_split).__name__} is sharded by files: give it shard=(rank, world)")
         super().__init__(source_split)
-        if self._is_length_at_hand() and self._source_length() and not len(self):
-            raise ValueError(
-                f"{type(source_split).__name__} has {self._source_length()} batches in an epoch, so none is left for "
-                f'each of {self.world} ranks: make smaller batches, or give remainder="pad"'
-            )
         check_indexed(
             source_split,
             "sharded (each rank would get all of them)",
             "split them where they are read, by itertools.islice(items, rank, None, world), or by shard=(rank, world) "
             "of the source",
         )
+        if self._is_length_at_hand() and self._source_length() and not len(self):
+            raise ValueError(
+                f"{type(source_split).__name__} has {self._source_length()} batches in an epoch, so none is left for "
+                f'each of {self.world} ranks: make smaller batches, or give remainder="pad"'
+            )
 
     def __len__(self) -> int:
         """Steps in an epoch: the same for all ranks."""
