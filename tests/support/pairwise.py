@@ -52,10 +52,11 @@ def all_pairs(
     for pair in sorted(missing, key=sorted):
         if pair not in missing:
             continue
-        found = (filled(dict(pair)) for _ in range(tries)) if has_meaning(values(dict(pair))) else iter(())
+        start = dict(sorted(pair))  # a set has another order in each process
+        found = (filled(start) for _ in range(tries)) if has_meaning(values(start)) else iter(())
         row = next((each for each in found if each is not None), None)
         if row is None:
-            without.append(values(dict(pair)))
+            without.append(values(start))
             missing.discard(pair)
             continue
         rows.append(values({name: row[name] for name in columns}))

@@ -88,3 +88,8 @@ class Bounds:
         if not self._job_ns:
             return 1
         return int(max(1, min(MAX_BUNDLE, self._bundle_ns / self._job_ns, self.bound() // (2 * self._num_workers))))
+
+    def bundle_behind(self, num_sent: int) -> int:
+        """The same where so many jobs of a pass were sent. A pass of which nothing was made ahead begins with single
+        jobs, so that its first batches do not wait for others."""
+        return min(self.bundle(), max(1, num_sent // (2 * self._num_workers)))

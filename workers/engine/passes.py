@@ -90,6 +90,11 @@ class Passes:
         return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
 
     @property
+    def num_sent(self) -> int:
+        """How many tickets of the first pass, and behind it, were sent."""
+        return self.next - self.current.first if self._passes else 0
+
+    @property
     def is_all_sent(self) -> bool:
         return not any(each.end > self.next for each in self._passes)
 

@@ -240,7 +240,7 @@ class Schedule:
         sends = self._resend()
         if self._again or self._suspects or self.parked:
             return sends  # what the consumer waits for comes before what is new
-        bundle = self.bundle()
+        bundle = self._bounds.bundle_behind(self._passes.num_sent)
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
         for share in (1, 2):
             for worker, member in self._crew.by_load():
