@@ -76,3 +76,14 @@ def test_as_many_slots_stay_as_were_in_use_lately(monkeypatch: pytest.MonkeyPatc
     now_s += 4.5
     assert peak.may_give_up(5)
     assert not peak.may_give_up(4)
+
+
+def test_a_pass_of_which_nothing_was_made_ahead_begins_with_single_jobs() -> None:
+    bounds = Bounds(2)
+    bounds.learn(1_000_000, 1000)
+    whole = bounds.bundle()
+    assert whole == 10
+    sizes = [bounds.bundle_behind(num_sent) for num_sent in range(100)]
+    assert sizes[:8] == [1] * 8
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == whole
