@@ -291,10 +291,12 @@ def test_a_new_pass_keeps_the_workers() -> None:
         have(batches, 1)
         ends: list[str] = []
 
-        def read(loop: Iterator[Any], is_begun: threading.Event) -> None:
+        def read(loop: Iterator[Any], is_begun: threading.Event, is_over: threading.Event) -> None:
             try:
-                for _ in loop:
+                for number, _ in enumerate(loop):
                     is_begun.set()
+                    if number == LENGTH // 2:  # else it might be at its end before the next one begins
+                        is_over.wait()
             except BaseException as error:
                 ends.append(type(error).__name__)
             else:
@@ -302,11 +304,13 @@ def test_a_new_pass_keeps_the_workers() -> None:
             is_begun.set()
 
         for epoch in range(30):
-            begun = threading.Event()
-            other = threading.Thread(target=read, args=[iter(batches), begun])
+            begun, over = threading.Event(), threading.Event()
+            other = threading.Thread(target=read, args=[iter(batches), begun, over])
             other.start()
             begun.wait()
-            assert [batch[1] for batch in batches] == list(range(LENGTH)), epoch
+            following = iter(batches)
+            over.set()
+            assert [batch[1] for batch in following] == list(range(LENGTH)), epoch
             other.join()
     assert ends == [StalePassError.__name__] * 30
 
