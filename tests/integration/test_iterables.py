@@ -294,3 +294,23 @@ def test_an_iterator_that_was_left_is_let_go_of(in_zip: bool, is_closed: bool) -
         next(iter(batches))
     assert closed == ["closed"]
     batches.close()
+
+
+class SameMemory:
+    """Uses its memory again for each item."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros(1)
+
+    def __iter__(self) -> Any:
+        for number in range(12):
+            self.buffer[:] = number
+            yield self.buffer
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+@pytest.mark.parametrize("nb_workers", [0, 1, 2])
+def test_a_source_that_uses_its_memory_again(nb_workers: int, executor: Any) -> None:
+    with prefetch(SameMemory(), 0).map(lambda item: item + 1, nb_workers, executor=executor) as batches:
+        for _ in range(2):
+            assert [float(batch[0]) for batch in batches] == [float(number) for number in range(1, 13)]

@@ -302,3 +302,55 @@ def test_functions_of_the_global_generators(kind: Any) -> None:
     """In a worker they are those of the worker's generators, not of a copy of the loop's."""
     with kind().prefetch(0) as batches, kind().prefetch(2) as others:
         assert [repr(batch) for batch in batches] == [repr(batch) for batch in others]
+
+
+class Held(Sequence[Any]):
+    """A sequence that another one holds; it was given no seed."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        return int(np.random.default_rng((self.seed, index)).integers(1000))
+
+
+class Holder(Sequence[Any]):
+    def __init__(self, held: Any) -> None:
+        super().__init__(seed=1)
+        self.held = held
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Any:
+        return self.held[index]
+
+
+def test_a_sequence_that_is_held_by_another_one() -> None:
+    """Its seed, where it was given none, follows from that of the chain: it is no job's, and no process's."""
+    with Holder(Held()).prefetch(0) as batches:
+        wanted = [list(batches), list(batches)]
+    for nb_workers in (1, 2):
+        with Holder(Held()).prefetch(nb_workers) as batches:
+            assert [list(batches), list(batches)] == wanted
+    with Holder(Held()).prefetch(0) as batches:
+        loop = iter(batches)
+        got = [next(loop), next(loop)]
+        state = batches.state_dict()
+    with Holder(Held()).prefetch(0) as batches:
+        batches.load_state_dict(state)
+        assert got + list(batches) == wanted[0]
+
+
+def test_uids_of_a_subsample() -> None:
+    def made(**options: Any) -> Any:
+        samples = SequenceArray({"uid": np.arange(1000)}, **options)
+        return samples.subsample(500).subsample_uids(range(9, -1, -1), "uid")
+
+    def uids(batches: Any) -> list[int]:
+        with batches:
+            return [int(sample["uid"]) for sample in batches]
+
+    wanted = uids(made().prefetch(0, seed=5))
+    assert wanted == uids(made().prefetch(0, seed=5)) == uids(made().prefetch(1, seed=5)) == uids(made(seed=5))
+    assert wanted == sorted(wanted, reverse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import random
 import secrets
@@ -193,6 +194,11 @@ class Stream:
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
+
+    def seed_of_held(self, name: str) -> int:
+        """The seed, in all jobs, of sequences of this name that what runs in the jobs holds, and that have none."""
+        digest = hashlib.blake2b(repr((self.seed, name)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") & MAX_SEED
 
     def draw_seed(self) -> int:
         """A seed for the next sequence that the job makes."""

@@ -216,7 +216,10 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def state_dict(self) -> dict[str, Any]:
         if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
-            raise StateError("other ranks are not within this list of a function: take the state behind its last item")
+            raise StateError(
+                "other ranks do not stand within this job, whose function returned a list, or of which samples were "
+                "skipped: take the state when its last item was delivered"
+            )
         state = super().state_dict()
         length = None if self._is_length_exact else state["length"]  # of which more may have come
         if length is not None and max(state["batch"], *state["apart"], 0) >= length:

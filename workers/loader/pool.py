@@ -270,7 +270,8 @@ class Pool:
         source = of._jobs()[0]
         if of.is_stream:
             return StreamSource(source, of.seed, of._clock.epoch, places)
-        return IteratorSource(source, of._iterators(), position, of._clock.epoch, of.seed, of._keeps_tensors())
+        copies = self.kind == "thread"  # what the source makes of its memory next is not to be seen by a job
+        return IteratorSource(source, of._iterators(), position, of._clock.epoch, of.seed, of._keeps_tensors(), copies)
 
     def close(self) -> None:
         """End the workers. May be repeated."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Order
 from typing import Any, NamedTuple, Protocol
 
-from workers.batch.tree import as_numpy
+from workers.batch.tree import as_numpy, own
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.engine.reading import Reading
@@ -75,12 +75,20 @@ class IteratorSource:
     item: Item | None = None
 
     def __init__(
-        self, source: Any, iterators: Iterators, position: Position, epoch: int, seed: int, keeps_tensors: bool
+        self,
+        source: Any,
+        iterators: Iterators,
+        position: Position,
+        epoch: int,
+        seed: int,
+        keeps_tensors: bool,
+        copies: bool = False,
     ) -> None:
         self._reading = seeding.Reading(seed, epoch, source_of(source))
         self._iterator = self.run(lambda: iterators.begin(source, epoch))
         self._iterators, self._epoch = iterators, epoch
-        self._packed = packed if keeps_tensors else as_numpy
+        pack: Callable[[Any], Any] = packed if keeps_tensors else as_numpy
+        self._packed: Callable[[Any], Any] = (lambda item: own(pack(item))) if copies else pack
         self._batch, self._partial, _ = position.delivered
         self._apart = position.apart
         self._index = 0  # of the next one

@@ -165,12 +165,14 @@ class SequenceArray(Sequence[dict[str, Any]]):
         where: dict[Any, list[int]] = {}
         for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
+        if isinstance(self.sampler, _Chosen) and new_sampler is None and not self._given_seeds():
+            every = np.array([at for uid in dict.fromkeys(_listed(uids)) for at in where.get(uid, ())], np.int64)
+            return self._made_of(self.arrays, _OfChosen(self.sampler, every))
         if isinstance(self.sampler, _Chosen):  # of these
             chosen = set((self._positions() % self.nb_samples).tolist())
             where = {uid: [at for at in places if at in chosen] for uid, places in where.items()}
         uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
-        wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
-        kept = [at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())]
+        kept = [at for uid in dict.fromkeys(_listed(uids)) for at in where.get(uid, ())]
         return self._at(np.array(kept, np.int64), new_sampler)
 
     def _uids(self, uids_name: str) -> Any:
@@ -206,6 +208,11 @@ class SequenceArray(Sequence[dict[str, Any]]):
         made.__dict__["_sequence_seed"] = self.seed
         made.__init__(arrays, sampler, seed=given[0] if given else None)  # type: ignore[misc]
         return made
+
+
+def _listed(uids: Any) -> Iterable[Any]:
+    given: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
+    return given
 
 
 def _choice(seed: int, length: int, count: int) -> Any:
@@ -251,6 +258,16 @@ class _Chosen:
         if callable(self.sampler):
             return np.asarray(self.sampler(nb_samples))
         return np.arange(nb_samples) if self.sampler is None else self.sampler
+
+
+class _OfChosen:
+    """A sampler: those of ``places`` that another one has chosen."""
+
+    def __init__(self, sampler: _Chosen, places: Any) -> None:
+        self.sampler, self.places = sampler, places
+
+    def __call__(self, nb_samples: int) -> Any:
+        return self.places[np.isin(self.places, self.sampler(nb_samples) % nb_samples)]
 
 
 def _as_array(name: str, values: Any) -> Any:

@@ -60,6 +60,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def __init__(self, *, seed: int | None = None) -> None:
         if seed is not None:
             self.seed = seed
+        elif seeding.current_stream() is not None:  # a job makes it
+            self.__dict__["_sequence_seed"] = seeding.draw_seed()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -98,7 +100,10 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         if given is not None:
             return given
         seed: int | None = self.__dict__.get("_sequence_seed")
-        if seed is None:
+        stream = seeding.current_stream()
+        if seed is None and stream is not None:  # not kept: each process would keep that of another job
+            seed = stream.seed_of_held(type(self).__qualname__)
+        elif seed is None:
             seed = self.__dict__["_sequence_seed"] = seeding.draw_seed()
             logger.info("%s draws from seed %d", type(self).__name__, seed)
         return seed
