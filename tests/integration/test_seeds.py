@@ -354,3 +354,9 @@ def test_uids_of_a_subsample() -> None:
     wanted = uids(made().prefetch(0, seed=5))
     assert wanted == uids(made().prefetch(0, seed=5)) == uids(made().prefetch(1, seed=5)) == uids(made(seed=5))
     assert wanted == sorted(wanted, reverse=True)
+
+
+def test_masked_uids_of_a_subsample_match_nothing() -> None:
+    part = SequenceArray({"uid": np.arange(20)}).subsample(20)
+    uids = np.ma.masked_array([3, 4, 5], [False, True, False])
+    assert [int(sample["uid"]) for sample in part.subsample_uids(uids, "uid")] == [3, 5]

@@ -91,9 +91,8 @@ class AutoEngine:
         self._least = least
         self._has_begun = False  # the workers are used
         self._is_hopeless = False  # there can be no workers
-        self.is_compared = (
-            least > 0
-        )  # a batch of these workers with the loop's own; there are none of its own with least
+        # A batch of these workers with the loop's own; with ``least``, the loop has none of its own.
+        self.is_compared = least > 0
         self._look = Look(figures)
         self._kind: Kind | None = None  # of the workers that there are
         if may_be_threads:

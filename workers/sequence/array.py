@@ -165,15 +165,14 @@ class SequenceArray(Sequence[dict[str, Any]]):
         where: dict[Any, list[int]] = {}
         for at, uid in enumerate(of_all.tolist()):
             where.setdefault(uid, []).append(at)
-        if isinstance(self.sampler, _Chosen) and new_sampler is None and not self._given_seeds():
-            every = np.array([at for uid in dict.fromkeys(_listed(uids)) for at in where.get(uid, ())], np.int64)
-            return self._made_of(self.arrays, _OfChosen(self.sampler, every))
-        if isinstance(self.sampler, _Chosen):  # of these
-            chosen = set((self._positions() % self.nb_samples).tolist())
-            where = {uid: [at for at in places if at in chosen] for uid, places in where.items()}
         uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
-        kept = [at for uid in dict.fromkeys(_listed(uids)) for at in where.get(uid, ())]
-        return self._at(np.array(kept, np.int64), new_sampler)
+        wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
+        kept = np.array([at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())], np.int64)
+        if isinstance(self.sampler, _Chosen):  # of these
+            if new_sampler is None and not self._given_seeds():
+                return self._made_of(self.arrays, _OfChosen(self.sampler, kept))
+            kept = kept[np.isin(kept, self._positions() % self.nb_samples)]
+        return self._at(kept, new_sampler)
 
     def _uids(self, uids_name: str) -> Any:
         if uids_name not in self.arrays:
@@ -210,11 +209,6 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return made
 
 
-def _listed(uids: Any) -> Iterable[Any]:
-    given: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
-    return given
-
-
 def _choice(seed: int, length: int, count: int) -> Any:
     """``count`` places of ``length``, ascending."""
     return np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
@@ -244,11 +238,12 @@ class _Chosen:
         return drawn[chosen[chosen < len(drawn)]]
 
     def _choose(self, seed: int, nb_samples: int) -> tuple[Any, bool]:
-        drawn: Any = self._drawn(nb_samples)
         if callable(self.sampler):
             stream = seeding.Stream(seed, Generators(lambda: [("sampler", self.sampler)]))
             job = seeding.Job(self.epoch, seeding.EPOCH_START)
-            drawn = seeding.run_job(stream, job, lambda: self._drawn(nb_samples))
+            drawn: Any = seeding.run_job(stream, job, lambda: self._drawn(nb_samples))
+        else:
+            drawn = self._drawn(nb_samples)
         chosen = _choice(seed, len(drawn), self.count)
         is_of_samples = callable(self.sampler) and len(np.unique(drawn)) == len(drawn)
         self._chosen[seed] = found = (drawn[chosen] if is_of_samples else chosen), is_of_samples

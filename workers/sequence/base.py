@@ -100,10 +100,10 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         if given is not None:
             return given
         seed: int | None = self.__dict__.get("_sequence_seed")
-        stream = seeding.current_stream()
-        if seed is None and stream is not None:  # not kept: each process would keep that of another job
-            seed = stream.seed_of_held(type(self).__qualname__)
-        elif seed is None:
+        if seed is None:
+            stream = seeding.current_stream()
+            if stream is not None:  # not kept: each process would keep that of another job
+                return stream.seed_of_held(type(self).__qualname__)
             seed = self.__dict__["_sequence_seed"] = seeding.draw_seed()
             logger.info("%s draws from seed %d", type(self).__name__, seed)
         return seed
