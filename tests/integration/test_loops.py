@@ -242,7 +242,7 @@ def test_a_shard_within_a_list() -> None:
     with Told().shard(0, 2).map(lambda batch: [batch, batch], 0) as batches:
         iter(batches)
         next(batches)
-        with pytest.raises(StateError, match="take the state behind its last item"):
+        with pytest.raises(StateError, match="take the state when its last item has been delivered"):
             batches.state_dict()
         next(batches)
         assert batches.state_dict()["batch"] == 2

@@ -218,7 +218,7 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         if self._stride > 1 and self._clock.position.delivered.partial and not self._is_put_together:
             raise StateError(
                 "other ranks do not stand within this job, whose function returned a list, or of which samples were "
-                "skipped: take the state when its last item was delivered"
+                "skipped: take the state when its last item has been delivered"
             )
         state = super().state_dict()
         length = None if self._is_length_exact else state["length"]  # of which more may have come
