@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -211,3 +212,30 @@ def test_pairs_of_a_loop_without_a_front_end() -> None:
     resumed = Hooked(numpy_kinds)
     resumed.load_state_dict(state)
     assert [*resumed, *resumed] == got[LENGTH + 2 :]
+
+
+class Late(Sequence[Any]):
+    """A generator that a later job than the first of its process makes."""
+
+    rng: Any = None
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.005)  # each of the workers has more than one job
+        if index < 4:
+            return index
+        if self.rng is None:
+            self.rng = np.random.default_rng(0)
+        return float(self.rng.random())
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_a_generator_that_a_later_job_makes(nb_workers: Any) -> None:
+    serial = read(Late, 0)
+    assert len(set(serial)) == 4 + 2 * 8
+    assert read(Late, nb_workers) == serial

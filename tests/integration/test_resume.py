@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +390,83 @@ def test_fit_is_killed(tmp_path: Path) -> None:
     assert (code, expected.split()[-2:]) == (0, ["4", "[]"])
     assert fit(tmp_path / "killed", 2)[0] == -signal.SIGKILL
     assert fit(tmp_path / "killed", -1) == (0, expected)
+
+
+# -- an error is raised while samples before it are still to come
+
+
+class Failing:
+    """Of items 0 to 7, 1 and 5 cannot be computed."""
+
+    def __init__(self, length: int = 8) -> None:
+        self.length = length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(np.arange(self.length))
+
+
+class FailingWithIndex(Failing):
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return np.int64(index)
+
+
+def twice(item: Any) -> Any:
+    if item % 4 == 1:
+        raise LookupError(f"item {item}")
+    return [np.full(2, item), np.full(2, item)]
+
+
+def rest_of(iterator: Any) -> list[Any]:
+    outcomes: list[Any] = []
+    while True:
+        try:
+            outcomes.append(np.asarray(next(iterator)).tolist())
+        except StopIteration:
+            return outcomes
+        except LookupError as error:
+            outcomes.append(str(error))
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+@pytest.mark.parametrize("source", [Failing, FailingWithIndex])
+def test_a_state_behind_an_error(source: Any, nb_workers: int) -> None:
+    """The error is not raised again, and the samples before it come."""
+
+    def opened() -> Any:
+        return prefetch(source(), nb_workers, seed=0).map(twice).rebatch(3)
+
+    with opened() as whole:
+        outcomes = rest_of(iter(whole))
+    assert [each for each in outcomes if isinstance(each, str)] == ["item 1", "item 5"]
+    for number in (1, outcomes.index("item 5") + 1) if nb_workers else range(len(outcomes)):
+        with opened() as before, opened() as after:
+            iterator = iter(before)
+            for _ in range(number):
+                with contextlib.suppress(LookupError):
+                    next(iterator)
+            after.load_state_dict(before.state_dict())
+            assert rest_of(iter(after)) == outcomes[number:]
+
+
+def test_ranks_do_not_stand_behind_such_an_error() -> None:
+    with prefetch(FailingWithIndex(16), 0, seed=0).shard(0, 2).map(later).rebatch(3) as batches:
+        iterator = iter(batches)
+        with pytest.raises(LookupError):
+            next(iterator)
+        with pytest.raises(StateError, match="take the state behind the next batch"):
+            batches.state_dict()
+        assert next(iterator).tolist() == [0, 0, 4]
+        state = batches.state_dict()
+        rest = rest_of(iterator)
+    with prefetch(FailingWithIndex(16), 0, seed=0).shard(0, 2).map(later).rebatch(3) as batches:
+        batches.load_state_dict(state)
+        assert rest_of(iter(batches)) == rest
+
+
+def later(item: Any) -> Any:
+    if item == 2:
+        raise LookupError("item 2")
+    return np.full(2, item)

@@ -332,7 +332,7 @@ def test_data_are_looked_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
         return parts
 
     monkeypatch.setattr(walk, "_parts", counted)
-    monkeypatch.setattr(data_only.gc, "get_referents", counted_referents)
+    monkeypatch.setattr(data_only, "gc", types.SimpleNamespace(get_referents=counted_referents))
     data: Any = DATA[kind]()
     source = Holder(data=data, rng=rng())
     found = Generators(lambda: [("source", source)])

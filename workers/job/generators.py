@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .data_only import DataOnly
+from .growth import Growth
 from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process, origins
 from .walk import MAX_OBJECTS, Paths, walk
 
@@ -77,6 +78,7 @@ class Generators:
         self._epoch = -1  # when was looked for them
         self._of_process: tuple[Any, ...] = ()  # see of_process(), at that time
         self._is_first_job = False  # since then
+        self._growth: Growth | None = None  # since the last look
 
     def __reduce__(self) -> Any:
         return type(None), ()  # whoever gets a copy of the Sequence looks for its own
@@ -98,9 +100,12 @@ class Generators:
 
     def has_grown(self) -> bool:
         """Whether the job that has just run has made some, whose draws were not seeded."""
-        if self._epoch < 0 or not (self._is_first_job or self._has_process_more()):
-            return False  # also after a job that seeds none of them
+        if self._epoch < 0:
+            return False  # it seeds none of them
+        has_more = self._is_first_job or self._has_process_more()
         self._is_first_job = False
+        if not (has_more or (self._growth is not None and self._growth.is_there())):
+            return False
         before = set(self._found)
         self.look()
         return not before.issuperset(self._found)
@@ -143,6 +148,7 @@ class Generators:
         if walked.stopped_at is not None and history.stopped_at is None:
             history.stopped_at = walked.stopped_at
             _warn_of(walked.stopped_at)
+        self._growth = Growth(walked, tuple(kinds))
         sent, history.sent = history.sent, None
         found: dict[str, _Found] = {}
         numbers: dict[bytes, int] = {}  # {origin: number}

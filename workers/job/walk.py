@@ -44,10 +44,16 @@ class Walked(NamedTuple):
 
     found: Paths
     stopped_at: str | None  # the path where it had seen too much; None: it has seen all
+    seen: list[Any]  # what it has been at, the nearest first
 
 
-def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly) -> Walked:
-    """All objects of the types ``wanted`` that can be reached from ``roots``."""
+def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: int | None = None) -> Walked:
+    """All objects of the types ``wanted`` that can be reached from ``roots``.
+
+    Args:
+        max_objects: to look at; MAX_OBJECTS if None.
+    """
+    most = MAX_OBJECTS if max_objects is None else max_objects
     found: Paths = []
     passed_over = *_GLOBAL_ONES, getattr(sys.modules.get("torch"), "default_generator", None)
     seen: dict[int, Any] = {id(each): each for each in passed_over}  # holds them, so that no id comes twice
@@ -62,7 +68,7 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly) -> Walked:
                 path, here = left.popleft()
                 if is_leaf(here) or id(here) in seen:
                     continue
-                if len(seen) >= MAX_OBJECTS:
+                if len(seen) >= most:
                     stopped_at = path
                     break
                 seen[id(here)] = here
@@ -100,7 +106,7 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly) -> Walked:
         except Exception:  # it does not let itself be looked into
             continue
     data.end()
-    return Walked(found, stopped_at)
+    return Walked(found, stopped_at, list(seen.values())[len(passed_over) :])
 
 
 def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:

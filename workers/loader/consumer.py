@@ -148,13 +148,12 @@ class Consumer:
         error = None
         if type(items) is Failure:
             self._on_error.check(begun)
-            items = []
             try:
                 items = self._on_error.items(begun, outcome, lambda: _check_still(of, begun), metadata.note_job)
             except StalePassError:
                 raise
             except Exception as raised:
-                error = raised
+                error, items = raised, None
         else:
             metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
             if len(items) > 1 and not self._has_warned:

@@ -225,7 +225,7 @@ class FedPass(Pass):
             self._num_added += 1
             source.item = None
 
-    def take(self, outcome: Outcome, items: list[Any]) -> None:
+    def take(self, outcome: Outcome, items: list[Any] | None) -> None:
         """See :meth:`Pass.take`."""
         number, job = self.num_taken, self.num_jobs_taken
         is_job = number not in self._unread

@@ -40,6 +40,15 @@ class Groups(Protocol):
         """The last batch, of the samples that are left over."""
 
 
+def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
+    """Each item of the job at ``place`` behind the first ``passed_by``, the last one first."""
+    last = len(items)
+    if last == 1:
+        return [(items[0], [(place, None)])]
+    numbered = list(enumerate(items[passed_by:], passed_by + 1))
+    return [(item, [(place, at if at < last else None)]) for at, item in reversed(numbered)]
+
+
 class Pass:
     """The consumer's end of a pass.
 
@@ -110,8 +119,9 @@ class Pass:
     def _outcome_that_is_there(self) -> Outcome | None:
         return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
 
-    def take(self, outcome: Outcome, items: list[Any]) -> None:
-        """Have ``items``, which came of ``outcome``, ready for delivery; if there are none, it is delivered."""
+    def take(self, outcome: Outcome, items: list[Any] | None) -> None:
+        """Have ``items``, which came of ``outcome``, ready for delivery. None: an error came of it, which the caller
+        raises next."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
@@ -120,30 +130,27 @@ class Pass:
         self._commit(outcome, place, items)
         self.reading.drop(number)
 
-    def _commit(self, outcome: Outcome, place: int, items: list[Any], is_job: bool = True) -> None:
+    def _commit(self, outcome: Outcome, place: int, items: list[Any] | None, is_job: bool = True) -> None:
         position, number, jobs = self.position, self.num_taken, self.num_jobs_taken
         passed_by = position.num_passed_by(place)
         delivered: Delivered = position.delivered
         error: Exception | None = None
         if items and passed_by >= len(items) and self._groups is None:
             text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
-            error, items = StateError(text), []
+            error, items = StateError(text), None
         carry: list[Ready] = self._carry
-        if self._groups is not None:
+        ready: list[Ready] = []
+        if items and self._groups is not None:
             try:
                 carry, ready = self._groups.add(carry, place, items, passed_by)
             except Exception as raised:  # no batches: raised in their place
-                error = raised
-                carry, ready = self._groups.add(carry, place, [], passed_by)
-        elif len(items) == 1:
-            ready = [(items[0], [(place, None)])]
-        else:
-            last = len(items)
-            ready = [
-                (item, [(place, at if at < last else None)]) for at, item in enumerate(items[passed_by:], passed_by + 1)
-            ]
-            ready.reverse()
-        if not ready and not carry:
+                error, items = raised, None
+        elif items:
+            ready = _each(items, place, passed_by)
+        if not items and carry and (items is not None or position.stride > 1):  # delivered with what is before it
+            carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]
+            delivered = delivered if items is not None else position.within(place)
+        elif not items or not (ready or carry):
             delivered = position.behind(place)
         if self.ready:  # it is taken ahead
             ready = [*ready, *self.ready]
@@ -192,7 +199,7 @@ class Pass:
                 raise StopIteration
             value = outcome.value
             if type(value) is Failure:
-                self.take(outcome, [])
+                self.take(outcome, None)
                 try:
                     raise value.error
                 finally:

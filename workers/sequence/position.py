@@ -44,6 +44,11 @@ class Position:
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
+    def is_between(self) -> bool:
+        """Whether this rank has raised an error before batches that come first: other ranks cannot stand there."""
+        return self.stride > 1 and self.delivered.newest is not None
+
+    @property
     def num_delivered(self) -> int:
         """How many batches of the epoch were delivered, or begun with."""
         batch, _, newest = self.delivered
@@ -63,7 +68,7 @@ class Position:
         """What ``delivered`` is when the batch at ``place`` was, or the first ``num_items`` of its items."""
         batch, partial, newest = self.delivered
         apart = self._apart
-        if newest is not None:
+        if newest is not None and self.stride == 1:
             apart.add(newest)
         if not apart:
             self._first = batch
@@ -82,6 +87,10 @@ class Position:
             while batch in apart:
                 batch += 1
         return Delivered(batch, (place, num_items) if num_items else partial, newest)
+
+    def within(self, place: int) -> Delivered:
+        """What ``delivered`` is when the batch at ``place`` has raised, and samples before it are still to come."""
+        return self.delivered._replace(newest=place)
 
     def after(self, marks: Sequence[Mark]) -> Delivered:
         """What ``delivered`` is when all of ``marks`` were."""

@@ -54,7 +54,16 @@ def _as_json(value: Any) -> Any:
 
 
 def written(state: State) -> dict[str, Any]:
-    """``state`` as plain JSON."""
+    """``state`` as plain JSON.
+
+    Raises:
+        StateError: it is of a rank, at a place where others cannot go on.
+    """
+    if state.position.is_between:
+        raise StateError(
+            "other ranks cannot go on here, where a batch has raised an error and samples before it are still to come: "
+            "take the state behind the next batch"
+        )
     batch, partial, _ = state.position.delivered
     return {
         "format": FORMAT,

@@ -1,0 +1,145 @@
+"""Whether a job has made something that it can reach again: ``self.rng = self.rng or np.random.default_rng()``.
+
+Looking at everything after each job would take longer than many jobs. So what the nearest objects refer to is kept, and
+compared after a job: at C speed, and without running any code of theirs. Only what is new there is looked into.
+"""
+
+from __future__ import annotations
+
+import gc
+import operator
+import types
+from collections import deque
+from collections.abc import Iterator
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from .data_only import DataOnly, is_leaf
+from .installed import is_installed
+from .walk import Walked, walk
+
+_MAX_REFERENCES = 2_000  # that are compared: 20 us
+_MAX_ITEMS = 500  # of a container, else only its length is compared
+_LARGE = 65_536  # bytes of an array
+_MAX_NEW = 1_000  # objects that are looked at for what is new
+
+
+class Growth:
+    """What the objects of a walk refer to.
+
+    Args:
+        wanted: the types that are looked for in what is new.
+    """
+
+    def __init__(self, walked: Walked, wanted: tuple[type, ...]) -> None:
+        self._wanted = wanted
+        holders: list[Any] = []
+        self._long: list[tuple[Any, int]] = []  # [(container, its length)]
+        self._kept: list[Any]  # what the holders refer to
+        self._types: list[type]  # of what those refer to that have a large array
+        size, known = 0, set[int]()
+        for holder in _holders(walked.seen):
+            if id(holder) in known or isinstance(holder, wanted):
+                continue
+            known.add(id(holder))
+            if _is_long(holder):
+                self._long.append((holder, len(holder)))
+                size += 1
+                continue
+            size += len(gc.get_referents(holder))
+            if size > _MAX_REFERENCES:
+                break
+            holders.append(holder)
+        self._keep(holders)
+
+    def is_there(self) -> bool:
+        """Whether something of the types that are wanted has come since the last time."""
+        new: list[Any] = []
+        now, kept = gc.get_referents(*self._holders), self._kept
+        if len(now) != len(kept) or any(map(operator.is_not, now, kept)):
+            new += self._new_ones(kept, now)
+            if any(map(_is_large, new)):
+                self._keep([*self._holders, *self._large])
+            else:
+                self._kept = now
+        if self._large:
+            now = gc.get_referents(*self._large)
+            types_now = list(map(type, now))
+            if types_now != self._types:
+                new += now
+                self._types = types_now
+        for at, (holder, length) in enumerate(self._long):
+            num = len(holder)
+            if num != length:
+                self._long[at] = holder, num
+                new += _last(holder, num - length)
+        new = [each for each in new if not is_leaf(each)]
+        return bool(new) and bool(walk([("", new)], self._wanted, DataOnly(), _MAX_NEW).found)
+
+    def _keep(self, holders: list[Any]) -> None:
+        """Note what ``holders`` refer to. Nobody may hold a large array that a job lets go of: of what refers to one,
+        only the types are noted."""
+        are_large = [any(map(_is_large, gc.get_referents(holder))) for holder in holders]
+        self._large = list(compress(holders, are_large))
+        self._holders = list(compress(holders, map(operator.not_, are_large)))
+        self._kept = gc.get_referents(*self._holders)
+        self._types = list(map(type, gc.get_referents(*self._large)))
+
+    def _new_ones(self, before: list[Any], now: list[Any]) -> list[Any]:
+        if len(now) != len(before):
+            known = set(map(id, before))
+            return [each for each in now if id(each) not in known]
+        changed = [(old, new) for old, new in zip(before, now, strict=True) if old is not new]
+        # A generator in the place of another one is made anew by each job, which so has seeded it itself.
+        wanted = self._wanted
+        return [new for old, new in changed if not (isinstance(old, wanted) and isinstance(new, wanted))]
+
+
+def _is_large(each: Any) -> bool:
+    return (isinstance(each, np.ndarray) and each.nbytes >= _LARGE) or (
+        isinstance(each, (bytes, bytearray, str)) and len(each) >= _LARGE
+    )
+
+
+def _is_long(holder: Any) -> bool:
+    return isinstance(holder, (list, dict)) and len(holder) > _MAX_ITEMS
+
+
+def _holders(seen: list[Any]) -> Iterator[Any]:
+    """What refers to what a job may have made: the objects ``seen``, and those of containers that hold only data."""
+    left = deque((each, False) for each in seen)
+    known = set(map(id, seen))
+    while left:
+        each, is_within = left.popleft()
+        holders = _holders_of(each)
+        yield from holders
+        for holder in [each, *holders] if is_within else [each]:
+            if isinstance(holder, (list, tuple, dict)) and len(holder) <= _MAX_ITEMS:
+                items = [item for item in gc.get_referents(holder) if not is_leaf(item) and id(item) not in known]
+                known.update(map(id, items))
+                left.extend((item, True) for item in items)
+
+
+def _holders_of(each: Any) -> list[Any]:
+    """An object, and what of it refers to what a job may change."""
+    if isinstance(each, (list, dict)):
+        return [each]
+    if isinstance(each, tuple):
+        return []
+    if isinstance(each, types.FunctionType):
+        return [] if is_installed(each.__module__) else [each.__globals__, *(each.__closure__ or ())]
+    if isinstance(each, type):
+        return [] if is_installed(each.__module__) else gc.get_referents(each.__dict__)
+    names = getattr(each, "__dict__", None)
+    return [each, names] if isinstance(names, dict) else [each]
+
+
+def _last(container: Any, num: int) -> list[Any]:
+    """The last ``num`` items of a list or dict."""
+    if num <= 0:
+        return []
+    if isinstance(container, list):
+        return list.__getitem__(container, slice(-num, None))
+    return [value for value, _ in zip(reversed(dict.values(container)), range(num), strict=False)]
