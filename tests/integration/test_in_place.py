@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,6 +134,135 @@ def test_the_data_stays_as_it_is(make: Any, nb_workers: Any, executor: str) -> N
         for name in epoch[0]:
             parts = [batch[name] if isinstance(batch[name], (dict, list)) else batch[name][0] for batch in epoch]
             assert set().union(*map(numbers_in, parts)) == set(range(1, LENGTH + 1)), name
+
+
+class Samples:
+    """A dataset that keeps its samples, as torch has it."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, item: int) -> Any:
+        return self.items[item]
+
+
+class Views(Samples):
+    """Its samples are made anew, of memory that it keeps."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items)
+        self.array = np.stack([item["x"] for item in items])
+
+    def __getitem__(self, item: int) -> Any:
+        return {"x": self.array[item]}
+
+
+class Iterable:
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Any:
+        return iter(self.items)
+
+
+def kept(name: str) -> list[Any]:
+    return [{"x": item} for item in DATA[name]()]
+
+
+def tensors() -> list[Any]:
+    torch = pytest.importorskip("torch")
+    return [{"x": torch.full((3,), float(at))} for at in range(LENGTH)]
+
+
+def in_place_of_tensors(sample: Any) -> Any:
+    sample["x"].add_(1)
+    return {"x": sample["x"].numpy()}
+
+
+def first_of_lists(sample: Any) -> Any:
+    """Of what an earlier function keeps."""
+    return KEPT[int(np.ravel(sample["x"])[0])]
+
+
+KEPT = [{"x": np.full(3, float(at))} for at in range(LENGTH)]
+
+#: {name: (what makes a source, whose sample ``i`` has the number ``i``, the functions)}
+SOURCES: dict[str, tuple[Callable[[], Any], list[Callable[[Any], Any]]]] = {
+    "list": (lambda: kept("rows"), [in_place]),
+    "list of large arrays": (lambda: kept("large rows"), [in_place]),
+    "list of lists": (lambda: [{"x": [float(at)] * 3} for at in range(LENGTH)], [in_place]),
+    "list of objects": (lambda: [{"x": as_objects([np.full(3, float(at))])} for at in range(LENGTH)], [in_place]),
+    "list of masked arrays": (lambda: kept("masked"), [in_place]),
+    "list of tensors": (tensors, [in_place_of_tensors]),
+    "dataset": (lambda: Samples(kept("rows")), [in_place]),
+    "views": (lambda: Views(kept("rows")), [in_place]),
+    "views of large arrays": (lambda: Views(kept("large rows")), [in_place]),
+    "behind another function": (lambda: kept("rows"), [first_of_lists, in_place]),
+}
+
+
+def mapped(source: Any, functions: list[Callable[[Any], Any]], nb_workers: int = 0, executor: str = "process") -> Any:
+    batches = prefetch(source, nb_workers, executor=executor, seed=0)
+    for function in functions:
+        batches = batches.map(function)
+    return batches
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_what_the_user_holds_stays_as_it_is(batch_size: int, nb_workers: Any, executor: str) -> None:
+    sources = {name: make() for name, (make, _) in SOURCES.items()}
+    sequences = {name: mapped(source, SOURCES[name][1]) for name, source in sources.items()}
+    if batch_size > 1:
+        sequences = {name: sequence.batch(batch_size) for name, sequence in sequences.items()}
+    for epoch in epochs_on(Several(sequences), nb_workers, executor, epochs=3):
+        for name in sequences:
+            found = set().union(*[numbers_in(batch[name]) for batch in epoch])
+            assert found == set(range(1, LENGTH + 1)), name
+    for name, (make, _) in SOURCES.items():
+        assert str(items_of(sources[name])) == str(items_of(make())), name
+
+
+def items_of(source: Any) -> Any:
+    return getattr(source, "items", source)
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), [(0, "process"), (1, "process"), (2, "thread")])
+def test_what_an_iterable_holds_stays_as_it_is(nb_workers: int, executor: str) -> None:
+    source = Iterable(kept("rows"))
+    with mapped(source, [in_place], nb_workers, executor) as batches:
+        for _ in range(2):
+            assert [numbers_in(batch) for batch in batches] == [{number + 1} for number in range(LENGTH)]
+    assert str(source.items) == str(kept("rows"))
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+@pytest.mark.parametrize("make", [lambda: kept("rows"), lambda: Iterable(kept("rows"))], ids=["list", "iterable"])
+def test_a_collate_fn_may_write_into_what_the_user_holds(make: Any, nb_workers: int) -> None:
+    with prefetch(make(), nb_workers, batch_size=2, collate_fn=one_by_one) as batches:
+        for _ in range(2):
+            assert [numbers_in(batch) for batch in batches] == [{1, 2}, {3, 4}, {5, 6}, {7, 8}]
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_a_function_that_is_run_again_has_what_it_had_before(executor: str, tmp_path: Path) -> None:
+    """It has written into it before it raised."""
+    source = Iterable(kept("rows"))
+    function = functools.partial(raises_once, tmp_path)
+    with prefetch(source, 1, executor=executor, on_error=lambda error: "retry", max_retries=1).map(function) as loop:
+        assert [numbers_in(batch) for batch in loop] == [{number + 1} for number in range(LENGTH)]
+
+
+def raises_once(folder: Path, sample: Any) -> Any:
+    in_place(sample)
+    flag = folder / str(int(sample["x"][0]))
+    if not flag.exists():
+        flag.touch()
+        raise OSError("for a moment")
+    return sample
 
 
 @pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)

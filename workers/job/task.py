@@ -12,6 +12,7 @@ from typing import Any
 from workers.checks import short
 from workers.errors import add_note
 
+from .context import is_in_worker_process
 from .generators import Generators, History
 from .stages import mark
 from .stream import Stream
@@ -32,7 +33,12 @@ class Loose(enum.Enum):
 
 
 class JobSource:
-    """A source that knows the items of a job: not always one, as of what has only ``__getitem__``."""
+    """A source that knows the items of a job."""
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether these may be any number; else there is one, as of what has only ``__getitem__``."""
+        return True
 
     @abstractmethod
     def items_of_job(self, index: int) -> list[Any]:
@@ -109,6 +115,7 @@ class Task:
         self.seed = seed
         self.worker_init_fn = worker_init_fn
         self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
+        self.private: Callable[[list[Any]], list[Any]] | None = None  # makes of items what functions may write into
         self._knows_items = isinstance(source, JobSource)
         self.history: History | None = None  # of the looks at its generators
         makes_batches = bool(functions) and hasattr(functions[0], "put_together")
@@ -160,11 +167,13 @@ class Task:
             items = [self.source[index]]
         if self.functions:
             mark("function_to_run")
-        made_by = self.source
+        made_by, are_private = self.source, payload is not None and is_in_worker_process()  # where it was unpickled
         for function, as_items in zip(self.functions, self.as_items, strict=True):
             if items and isinstance(items[0], Loose):
                 items = _put_together(items, made_by)
-            made_by = function
+            elif self.private is not None and not are_private:
+                items = self.private(items)
+            made_by, are_private = function, False
             results = [function(item) for item in items]
             items = []
             for result in results:

@@ -57,6 +57,13 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
         return source, (*functions, self.function_to_run), (*as_items, self.as_items)
 
     @property
+    def has_lists(self) -> bool:
+        source = self.source_split
+        if (self.function_to_run is not None and self.as_items) or self.on_error != "raise":
+            return True
+        return isinstance(source, JobSource) and source.has_lists
+
+    @property
     def _is_opaque(self) -> bool:  # type: ignore[override]
         return self.collate_fn is not None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
+from workers.batch.private import private
 from workers.batch.tree import own
 from workers.checks import check_index, check_int
 from workers.engine.serial import SerialEngine
@@ -188,7 +189,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """What workers do for it."""
         source, functions, as_items = self._jobs()
         task = Task(source, functions, self.seed, as_items)
-        task.history = self._generators.history
+        task.history, task.private = self._generators.history, private
         return task
 
     @property

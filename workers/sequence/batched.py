@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch.nodes import is_list, node_of
+from workers.batch.private import private
 from workers.batch.tree import makes_fresh_batches
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
@@ -34,12 +35,13 @@ class SequenceBatch(SequenceOfSize, JobSource):
     def __len__(self) -> int:
         number = self._num_batches()
         # A function's lists may fill a batch where the samples that it was given do not.
-        return max(1, number) if self._has_lists and self._source_length() else number
+        return max(1, number) if self.has_lists and self._source_length() else number
 
     @property
-    def _has_lists(self) -> bool:
+    def has_lists(self) -> bool:
         """Whether there may be any number of samples for each index of the source."""
-        has_lists = isinstance(self.source_split, JobSource) or self._on_error() != "raise"
+        source = self.source_split
+        has_lists = (isinstance(source, JobSource) and source.has_lists) or self._on_error() != "raise"
         return has_lists and self.collate_fn is None
 
     def __getitem__(self, index: int) -> Any:
@@ -62,6 +64,8 @@ class SequenceBatch(SequenceOfSize, JobSource):
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
             found += [part.items(at, functools.partial(items_of_job, source, at)) for at in behind]
+        if self.collate_fn is not None:
+            found = list(map(private, found))
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
 
     def _batch_at(self, source: Sequence, start: int, stop: int, on_error: str) -> Any:
@@ -96,7 +100,7 @@ class SequenceBatch(SequenceOfSize, JobSource):
     @property
     def _drops_short(self) -> bool:
         """Whether the last job may be given less samples than a batch has, or those behind the last whole batch."""
-        return self.discard_batch_not_full and self._has_lists
+        return self.discard_batch_not_full and self.has_lists
 
     @property
     def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
@@ -106,7 +110,7 @@ class SequenceBatch(SequenceOfSize, JobSource):
         return ()  # the source's are of its samples
 
     def _groups(self) -> Regrouped | None:
-        return Regrouped(self.batch_size, self.discard_batch_not_full) if self._has_lists else None
+        return Regrouped(self.batch_size, self.discard_batch_not_full) if self.has_lists else None
 
     def subsample(self, nb_samples: int) -> Sequence:
         return self._of(self.source_split.subsample(nb_samples))

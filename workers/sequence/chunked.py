@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any
 
+from workers.batch.private import private
 from workers.job.task import Loose, Task
 
 from .base import Sequence
@@ -46,6 +47,7 @@ class _OfEach:
 
     def __call__(self, items: list[Any]) -> list[Any]:
         task, part = Task(None, self.functions, 0, self.as_items), Samples(self.on_error)
+        task.private = private
         found = [part.items(at, functools.partial(task.run, 0, (item,))) for at, item in enumerate(items)]
         samples = [sample for each in found for sample in each]
         most, least = max(map(len, found)), min(map(len, found))

@@ -1,0 +1,76 @@
+"""What a function is given to work on, which it may write into: nobody else's, or a copy.
+
+Who else holds an array is told by its reference count: what ``__getitem__`` has just made need not be copied.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from .copies import is_immutable
+from .forms import is_of_framework
+from .nodes import map_leaves
+from .tree import copy_of
+
+_CONTAINERS = frozenset({list, tuple, dict})
+
+
+def private(items: list[Any]) -> list[Any]:
+    """``items``, of which the caller holds nothing else, as they may be written into.
+
+    Arrays, torch's tensors and bytearrays, and the containers that batches are made of, are copied where somebody else
+    holds them. Objects of other classes stay what they are.
+    """
+    return items if _is_private(items) else [map_leaves(_copy_of, item) for item in items]
+
+
+def _is_private(items: Any) -> bool:
+    """Whether nobody else holds anything that is within ``items``, as far as is known."""
+    left = deque([items])
+    while left:
+        container = left.pop()
+        for part in container.values() if type(container) is dict else container:
+            kind: Any = type(part)
+            if is_immutable(part):
+                continue
+            if sys.getrefcount(part) > _ONE_HOLDER:
+                return False
+            if kind in _CONTAINERS:
+                left.append(part)
+            elif kind is not np.ndarray or not _is_of_itself(part):
+                return False
+    return True
+
+
+def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
+    """Whether nobody else holds the memory of ``array``."""
+    if array.dtype.hasobject or not array.flags.writeable:
+        return False
+    base = array.base
+    return base is None or (type(base) is np.ndarray and base.base is None and sys.getrefcount(base) <= _ONE_HOLDER)
+
+
+def _count_of_one_holder() -> int:
+    """The reference count of an object that only a container holds, as a loop over it finds it in this interpreter."""
+    return next(sys.getrefcount(part) for part in [np.empty(1)])
+
+
+_ONE_HOLDER = _count_of_one_holder()
+
+
+def _copy_of(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        copy = copy_of(leaf) if type(leaf) is np.ndarray else leaf.copy()
+        if leaf.dtype.hasobject:
+            for at, part in enumerate(leaf.flat):
+                copy.flat[at] = map_leaves(_copy_of, part)
+        return copy
+    if isinstance(leaf, bytearray):
+        return leaf[:]
+    if is_of_framework(type(leaf)) and isinstance(leaf, getattr(sys.modules.get("torch"), "Tensor", ())):
+        return leaf if leaf.requires_grad else leaf.clone()
+    return leaf
