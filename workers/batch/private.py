@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from .copies import is_immutable
-from .forms import is_of_framework
 from .nodes import map_leaves
 from .tree import copy_of
 
@@ -63,14 +62,15 @@ _ONE_HOLDER = _count_of_one_holder()
 
 
 def _copy_of(leaf: Any) -> Any:
+    tensor: Any = getattr(sys.modules.get("torch"), "Tensor", ())
     if isinstance(leaf, np.ndarray):
-        copy = copy_of(leaf) if type(leaf) is np.ndarray else leaf.copy()
+        copy: Any = copy_of(leaf) if type(leaf) is np.ndarray else leaf.copy()
         if leaf.dtype.hasobject:
             for at, part in enumerate(leaf.flat):
                 copy.flat[at] = map_leaves(_copy_of, part)
         return copy
     if isinstance(leaf, bytearray):
         return leaf[:]
-    if is_of_framework(type(leaf)) and isinstance(leaf, getattr(sys.modules.get("torch"), "Tensor", ())):
+    if isinstance(leaf, tensor):
         return leaf if leaf.requires_grad else leaf.clone()
     return leaf
