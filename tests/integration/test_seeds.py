@@ -360,3 +360,26 @@ def test_masked_uids_of_a_subsample_match_nothing() -> None:
     part = SequenceArray({"uid": np.arange(20)}).subsample(20)
     uids = np.ma.masked_array([3, 4, 5], [False, True, False])
     assert [int(sample["uid"]) for sample in part.subsample_uids(uids, "uid")] == [3, 5]
+
+
+class SeedSeen(SequenceArray):
+    """Its samples show the seed that its jobs have."""
+
+    def __getitem__(self, index: int) -> Any:
+        return {**super().__getitem__(index), "seed": self.seed}
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+@pytest.mark.parametrize("how", ["whole", "subsample", "subsample of it", "subsample_uids"])
+def test_samples_that_ask_for_the_seed_of_the_end(how: str, nb_workers: int) -> None:
+    """Of a sequence of which only the end of the chain was given a seed."""
+    sequence: Any = SeedSeen({"x": np.arange(8), "uid": np.arange(8)})
+    if how.startswith("subsample of") or how == "subsample":
+        sequence = sequence.subsample(6)
+    if how == "subsample of it":
+        sequence = sequence.subsample(4)
+    if how == "subsample_uids":
+        sequence = sequence.subsample_uids([1, 2, 5], "uid")
+    with sequence.batch(2).prefetch(nb_workers, seed=77) as batches:
+        assert {int(seed) for batch in batches for seed in batch["seed"]} == {77}
+    assert [sequence[0]["seed"]] != [77]

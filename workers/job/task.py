@@ -46,12 +46,14 @@ class JobSource:
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
-    """``source``, what it was made from, and so on."""
+    """``source``, what it was made from, and so on. Where it is made from several, its class names the others."""
     chain: list[Any] = []
     while source is not None and not any(each is source for each in chain):
         chain.append(source)
         attributes = getattr(source, "__dict__", None)  # not by getattr: a class may pass on what it does not know
-        source = attributes.get("source_split") if isinstance(attributes, dict) else None
+        attributes = attributes if isinstance(attributes, dict) else {}
+        chain += [attributes[name] for name in getattr(type(source), "_names_beside", ())]
+        source = attributes.get("source_split")
     return tuple(chain)
 
 

@@ -18,6 +18,7 @@ class SequencePart(SequenceDerived[Any]):
     """
 
     _has_places_of_source = False
+    _names_beside = ("samples",)
 
     def __init__(self, source_split: Any, samples: Any) -> None:
         super().__init__(source_split)
