@@ -58,8 +58,8 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     @property
     def has_lists(self) -> bool:
-        source = self.source_split
-        if (self.function_to_run is not None and self.as_items) or self.on_error != "raise":
+        source, _, as_items = self._jobs()
+        if any(as_items) or self.on_error != "raise":
             return True
         return isinstance(source, JobSource) and source.has_lists
 
