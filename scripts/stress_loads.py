@@ -115,7 +115,9 @@ def main() -> None:
     if unknown := set(options.only or ()) - set(all_loads):
         parser.error(f"no load is called {sorted(unknown)}; there are {list(all_loads)}")
     print(f"--seed {options.seed}", flush=True)
-    logging.getLogger("workers").setLevel(logging.CRITICAL)  # else lines for each worker that is killed, each skipped job
+    logging.getLogger("workers").setLevel(
+        logging.CRITICAL
+    )  # else lines for each worker that is killed, each skipped job
     rows, are_well = [["load held", "faults survived", "batches delivered", "batches lost", "and"]], True
     for name, (label, run) in all_loads.items():
         if options.only and name not in options.only:

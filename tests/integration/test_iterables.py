@@ -314,3 +314,32 @@ def test_a_source_that_uses_its_memory_again(nb_workers: int, executor: Any) -> 
     with prefetch(SameMemory(), 0).map(lambda item: item + 1, nb_workers, executor=executor) as batches:
         for _ in range(2):
             assert [float(batch[0]) for batch in batches] == [float(number) for number in range(1, 13)]
+
+
+class UsesMemoryAgain:
+    """Each of its items is made in the memory of the one before."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __iter__(self) -> Iterator[Any]:
+        array = np.zeros(3)
+        whole = {"x": array}
+        for number in range(12):
+            array[:] = number
+            yield whole if self.kind == "dict" else {"x": memory_of(array) if self.kind == "tensor" else array}
+
+
+def memory_of(array: Any) -> Any:
+    return pytest.importorskip("torch").from_numpy(array)
+
+
+@pytest.mark.parametrize("kind", ["array", "dict", "tensor"])
+@pytest.mark.parametrize(("nb_workers", "executor"), [(0, "process"), (2, "process"), (2, "thread")])
+def test_batches_of_a_source_that_uses_its_memory_again(kind: str, nb_workers: int, executor: str) -> None:
+    for options in ({}, {"batch_size": 4}, {"batch_size": 4, "collate_fn": list}):
+        with prefetch(UsesMemoryAgain(kind), nb_workers, executor=executor, seed=0, **options) as batches:
+            found = [
+                np.stack([each["x"] for each in batch]) if isinstance(batch, list) else batch["x"] for batch in batches
+            ]
+        assert np.concatenate([each.reshape(-1, 3)[:, 0] for each in found]).tolist() == list(range(12))

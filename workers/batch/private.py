@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from .tree import copy_of
 _CONTAINERS = frozenset({list, tuple, dict})
 
 
-def private(items: list[Any]) -> list[Any]:
-    """``items``, of which the caller holds nothing else, as they may be written into.
+def private(items: Sequence[Any]) -> Any:
+    """``items``, a list or tuple of which the caller holds nothing else, as they may be written into.
 
     Arrays, torch's tensors and bytearrays, and the containers that batches are made of, are copied where somebody else
     holds them. Objects of other classes stay what they are.

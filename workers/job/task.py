@@ -117,7 +117,7 @@ class Task:
         self.seed = seed
         self.worker_init_fn = worker_init_fn
         self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
-        self.private: Callable[[list[Any]], list[Any]] | None = None  # makes of items what functions may write into
+        self.private: Callable[[Any], Any] | None = None  # makes of items what functions may write into
         self._knows_items = isinstance(source, JobSource)
         self.history: History | None = None  # of the looks at its generators
         makes_batches = bool(functions) and hasattr(functions[0], "put_together")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 from workers.batch.private import private
@@ -31,8 +31,11 @@ class Chunks:
         return self.of(iter(self.source))
 
     def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
-        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called."""
-        while chunk := list(map(next, repeat(items, self.batch_size))):
+        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called.
+
+        An item that the source still holds is copied: it may use its memory for the next one.
+        """
+        while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
                 return
             yield chunk
