@@ -55,6 +55,7 @@ class Job(NamedTuple):
     number: int
     items: Callable[[], list[Any]]  # called within the job
     may_fail: bool = False  # on_error="skip" was said: it counts as a job that delivers nothing
+    may_have_lists: bool = False  # it may deliver any number of items: behind a function, or where it may fail
 
 
 def in_job(seed: int, epoch: int, number: int, function: Callable[[], Any]) -> Any:
@@ -73,7 +74,10 @@ def mapped(jobs: list[Job], function: Callable[[Any], Any], as_items: bool = Tru
             result = function(batch_of(item))
             yield from result if type(result) is list and as_items else [result]
 
-    return [job._replace(items=lambda job=job: list(items(job))) for job in jobs]
+    return [
+        job._replace(items=lambda job=job: list(items(job)), may_have_lists=job.may_have_lists or as_items)
+        for job in jobs
+    ]
 
 
 def collated(jobs: list[Job], function: Callable[[Any], Any] | None = None) -> list[Job]:
@@ -95,10 +99,19 @@ def sub_batched(jobs: list[Job], size: int, drop_last: bool = False) -> list[Job
 
 
 def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool = True) -> list[Job]:
-    """``.batch(n)``: n consecutive jobs become one, which draws as one. A sample that fails and may is left out."""
+    """``.batch(n)``: n consecutive jobs become one, which draws as one. A sample that fails and may is left out.
 
-    def items(group: list[Job]) -> list[Any]:
+    With ``drop_last``, jobs behind the last whole batch belong to it where its own deliver other numbers than one: they
+    may fill another one. If there is no whole batch, there is one job all the same, where there may be lists.
+    """
+
+    def items(group: list[Job], behind: list[Job]) -> list[Any]:
         each = [outcome(job) for job in group]
+        has_one_each = all(len(samples) == 1 for samples in each)
+        if drop_last and len(group) < size and has_one_each:
+            return []
+        if not has_one_each:
+            each += [outcome(job) for job in behind]
         samples = [sample for samples in each for sample in samples]
         if not has_index and any(len(samples) != 1 and (samples or not group[0].may_fail) for samples in each):
             raise TypeError("batch() of a source that has only __iter__ wants one sample for each of its items")
@@ -109,10 +122,16 @@ def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool
         return [Samples(list(map(batch_of, samples)), whole, is_fewer)] if samples or not is_fewer else []
 
     groups = [jobs[at : at + size] for at in range(0, len(jobs), size)]
-    if drop_last and groups and len(groups[-1]) < size:
-        groups.pop()
+    behind: list[Job] = []
+    if drop_last and groups and len(groups[-1]) < size and (len(groups) > 1 or not jobs[0].may_have_lists):
+        behind = groups.pop()
     return [
-        Job(number, lambda group=group: items(group), all(job.may_fail for job in group))
+        Job(
+            number,
+            lambda group=group, behind=behind if group is groups[-1] else []: items(group, behind),
+            all(job.may_fail for job in group),
+            group[0].may_have_lists,
+        )
         for number, group in enumerate(groups)
     ]
 
@@ -280,7 +299,11 @@ class Pipeline:
         jobs, end, level = [Job(number, items) for number, items in enumerate(self.source.items(epoch))], Whole(), 0
         for name, arguments, options in self.words:
             if name == "prefetch":
-                jobs = [job._replace(may_fail=True) for job in jobs] if options.get("on_error") == "skip" else jobs
+                jobs = (
+                    [job._replace(may_fail=True, may_have_lists=True) for job in jobs]
+                    if options.get("on_error") == "skip"
+                    else jobs
+                )
             elif name == "shuffle":
                 jobs = [jobs[at] for at in self.order(self.seed, epoch, level, len(jobs))] if jobs else []
                 level += 1
