@@ -663,3 +663,13 @@ def test_uids_of_a_part(sampler: Any, seed: int | None) -> None:
     assert len(chosen) == 8
     found = [int(sample["uid"]) for sample in part.subsample_uids(range(29, -1, -1), "uid")]
     assert found == sorted(chosen, reverse=True)
+
+
+def test_too_few_samples_for_a_batch() -> None:
+    """Of a function that may return lists, and does not."""
+    for length in range(3):
+        with prefetch(list(range(length)), 0).map(np.negative).batch(3, True).batch(2, True) as batches:
+            assert list(batches) == list(batches) == []
+            if length:
+                with pytest.raises(TypeError, match="use for batch in"):
+                    batches[0]

@@ -61,10 +61,10 @@ class SequenceBatch(SequenceOfSize, JobSource):
                 return [batch]
         part = Samples(on_error)
         found = [part.items(at, functools.partial(items_of_job, source, at)) for at in range(start, stop)]
-        has_one_each = all(len(items) == 1 for items in found)
-        if has_one_each and not is_whole:
-            return part.end([])  # no lists fill the only batch, which has too few samples
-        is_whole &= has_one_each
+        found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
+        if not is_whole and all(len(items) <= 1 for items in found):
+            return part.end([Loose.FEWER])  # no lists fill the only batch, which has too few samples
+        is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
             found += [part.items(at, functools.partial(items_of_job, source, at)) for at in behind]
         if self.collate_fn is not None:
@@ -93,8 +93,6 @@ class SequenceBatch(SequenceOfSize, JobSource):
                 "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
                 "none: collate in a function behind .batch()"
             )
-        if not samples:
-            return []
         is_fewer = may_lack and all(len(items) <= 1 for items in found)
         return [Loose.FEWER if is_fewer else Loose.SAMPLES, *samples]
 
