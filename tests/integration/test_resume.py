@@ -470,3 +470,24 @@ def later(item: Any) -> Any:
     if item == 2:
         raise LookupError("item 2")
     return np.full(2, item)
+
+
+@pytest.mark.parametrize("remainder", ["pad", "drop"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_rank_within_its_last_batch(world: int, remainder: Any) -> None:
+    """Of an epoch that the ranks do not share evenly."""
+
+    def opened(rank: int) -> Any:
+        batches = prefetch(FailingWithIndex(9), 0, seed=0).shard(rank, world, remainder)
+        return batches.map(functools.partial(np.full, 2)).rebatch(3)
+
+    for rank in range(world):
+        with opened(rank) as whole:
+            found, states = [], []
+            for batch in whole:
+                found.append(batch.tolist())
+                states.append(json.dumps(whole.state_dict()))
+        for number, state in enumerate(states[:-1], 1):
+            with opened(rank) as after:
+                after.load_state_dict(json.loads(state))
+                assert [batch.tolist() for batch in after] == found[number:]

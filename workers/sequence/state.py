@@ -102,7 +102,8 @@ def read(written: Any) -> State:
     is_place = all(before < each for before, each in itertools.pairwise([batch, *apart]))
     if length is not None:
         is_place &= all(each < length for each in apart) and (batch < length or batch == 0 or partial is not None)
-        is_place &= batch <= length
+        is_place &= batch <= length or partial is not None  # a rank whose last batch fills up goes further
+        is_place &= partial is None or partial[0] < length
     if partial is not None:  # one of those that were delivered, in part
         is_place &= partial[1] >= 1 and (partial[0] < batch or partial[0] in apart)
     if not is_place:
