@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from faulty import servers, wait_for, worker_processes
 from shapes import Shapes, exactly
 
 from workers import Sequence, current_job, current_rng, empty
+from workers.process import server_handle
 
 MANY = 1_000_000  # retries: what is killed at random must not be given up
 SIZES = (3, 500, 9_000, 40_000)  # elements of 8 bytes: some batches are copied out, some leased
@@ -124,9 +126,11 @@ def both(sequence: Callable[[], Any], nb_workers: int, **options: Any) -> Iterat
 
 @contextlib.contextmanager
 def nothing_left() -> Iterator[None]:
-    """No process, thread or descriptor more than before."""
+    """No process, thread or descriptor more than before, but for the server that stays for the next pool."""
 
     def there() -> tuple[int, int, int]:
+        gc.collect()
+        server_handle.end_idle()
         own = psutil.Process()
         return len(own.children(recursive=True)), threading.active_count(), own.num_fds()
 
