@@ -21,7 +21,7 @@ from workers.process import server_handle
 sys.path[:0] = [str(Path(__file__).resolve().parent / "support")]  # what tests share, also for the workers
 
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
-PATIENCE_S = 5.0  # for what ends by itself
+PATIENCE_S = 30.0  # for what ends by itself
 # Every process below this one inherits it, so that an orphan is found too.
 os.environ["POLICED_BY"] = str(os.getpid())
 MARK = f"POLICED_BY={os.getpid()}".encode()
@@ -32,6 +32,7 @@ _terminal: int | None = None  # standard error, past pytest's capturing
 def pytest_configure(config: pytest.Config) -> None:
     global _terminal
     config.addinivalue_line("markers", "needs(*modules): is skipped where one of them is not installed")
+    config.addinivalue_line("markers", "own_server: its pools start a server of their own, and none stays behind it")
     _terminal = os.dup(2)  # here pytest does not capture
     # A shell has what it runs in the background ignore Ctrl-C, and so what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -112,20 +113,43 @@ def _leave_out_modules() -> None:
         gc.freeze()
 
 
+def _kept() -> set[str]:
+    """What belongs to the servers that stay for the next pool; their workers are not theirs to keep."""
+    found = set()
+    for server in server_handle._servers:
+        if not server.pools:
+            found |= {f"process {server.process.pid}", f"descriptor {server.channel.fileno()} "}
+            found |= {f"descriptor {server.page.descriptor} "}
+    return found
+
+
+def _left(before: set[str]) -> set[str]:
+    kept = _kept()
+    return {each for each in everything() - before if each not in kept and f"{each.partition('->')[0]}" not in kept}
+
+
 @pytest.fixture(autouse=True)
-def police() -> Iterator[None]:
-    """Fails a test that leaves something behind; ends the run, with all stacks, if one hangs."""
+def police(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test that leaves something behind; ends the run, with all stacks, if one hangs.
+
+    The server that all pools of a test process share may stay, but for tests that are marked ``own_server``.
+    """
+    has_own = request.node.get_closest_marker("own_server") is not None
+    if has_own:
+        server_handle.end_idle()
+    else:
+        monkeypatch.setattr(server_handle, "_LONG_S", 0.0)
     _leave_out_modules()
     before = everything()
     faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=_terminal or 2)
     try:
         yield
         gc.collect()
-        server_handle.end_idle()  # what stays on purpose, for the next pool
         deadline = time.monotonic() + PATIENCE_S
-        while (left := everything() - before) and time.monotonic() < deadline:
+        while (left := _left(before)) and time.monotonic() < deadline:
             gc.collect()
-            server_handle.end_idle()  # of a pool that has ended only now
+            if has_own:
+                server_handle.end_idle()  # of a pool that has ended only now
             time.sleep(0.01)
         assert not left, f"left behind: {sorted(left)}"
     finally:

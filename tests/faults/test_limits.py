@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from control_groups import enter, limited
 
+pytestmark = pytest.mark.own_server
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from faulty import PATIENCE_S
 
+pytestmark = pytest.mark.own_server
+
 ROOT = Path(__file__).resolve().parents[2]
 
 MODULE = """

@@ -57,7 +57,7 @@ def test_leftovers(tmp_path: Path) -> None:
     """Each kind fails the test that leaves it, by name, and no other."""
     name = f"/dev/shm/police-{os.getpid()}"
     try:
-        out = run(tmp_path, CULPRITS.replace("{pid}", str(os.getpid())), "PATIENCE_S = 5.0", "PATIENCE_S = 0.1")
+        out = run(tmp_path, CULPRITS.replace("{pid}", str(os.getpid())), "PATIENCE_S = 30.0", "PATIENCE_S = 0.1")
     finally:
         Path(name).unlink()
     assert "7 passed, 6 errors" in out, out

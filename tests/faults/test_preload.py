@@ -20,6 +20,8 @@ from faulty import servers, wait_for, worker_processes
 import workers
 from workers.process import server_handle
 
+pytestmark = pytest.mark.own_server
+
 LENGTH = 12
 COUNTED = """
     import os

@@ -16,6 +16,8 @@ from faulty import LENGTH, PATIENCE_S, Faulty, is_gone, same, servers, undisturb
 
 from workers import ClosedError, Sequence, prefetch
 
+pytestmark = pytest.mark.own_server
+
 
 def expected() -> list[Any]:
     return undisturbed()[0]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from faulty import PATIENCE_S, is_gone, wait_for
 
+pytestmark = pytest.mark.own_server
+
 ROOT = Path(__file__).resolve().parents[2]
 
 HEAD = """

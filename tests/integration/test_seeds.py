@@ -226,12 +226,35 @@ def output(before: str = "", after: str = "", last: str = "") -> str:
     ],
 )
 def test_to_seed_the_program_is_to_seed_all(seed: str) -> None:
-    pytest.importorskip(seed.partition(";")[0].removeprefix("import "))
-    one = output(before=seed.format(0))
-    assert output(before=seed.format(0)) == one == output(after=seed.format(0))
-    assert output(before=seed.format(1)) != one
-    first, second = one.splitlines()
-    assert first != second  # two sequences draw from two seeds
+    framework = seed.partition(";")[0]
+    pytest.importorskip(framework.removeprefix("import "))
+    # One program has imported the framework, and its forks are programs that have drawn nothing.
+    each = {"first": (seed.format(0), ""), "again": (seed.format(0), ""), "after": ("", seed.format(0))}
+    each["other"] = seed.format(1), ""
+    body = indented(
+        PROGRAM.format(root=str(ROOT), before="exec(before)", after="exec(after)", last="sys.stdout.flush()")
+    )
+    program = f"""
+import os
+{framework}
+for name, (before, after) in {each!r}.items():
+    print(name, flush=True)
+    if (child := os.fork()) == 0:
+{indented(body)}
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    first, again, after, other = (lines[at + 1 : at + 3] for at in range(0, len(lines), 3))
+    assert lines[::3] == list(each)
+    assert first == again == after != other
+    assert first[0] != first[1]  # two sequences draw from two seeds
+
+
+def indented(program: str) -> str:
+    return "\n".join(f"        {line}" for line in program.splitlines())
 
 
 def test_a_program_that_seeds_nothing() -> None:

@@ -222,8 +222,10 @@ def made(spec: Spec, nb_workers: Any, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def kept_server() -> Iterator[None]:
-    """A pool that keeps the server of all workers, with this module imported: none of those within need start it."""
-    with Numbers(1, 0).map(noisy, 1) as pool:
+    """A pool that keeps the server of all workers, with all that these need imported: none of those within start it."""
+    needed = Numbers(1, 0)
+    needed.sources = [make(4, 0) for name, make in SOURCES.items() if name != "PyDataset"]  # type: ignore[attr-defined]
+    with needed.map(noisy, 1) as pool:
         assert len(list(pool)) == 1
         yield
 

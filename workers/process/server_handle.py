@@ -91,7 +91,9 @@ class Connection:
         self._is_over = False
 
     def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
-        """Send the server an order."""
+        """Send the server an order, unless it has ended."""
+        if self._is_over:
+            return
         with contextlib.suppress(ConnectionError):  # it has died: we shall be told
             self.channel.send(message, files)
 
