@@ -101,7 +101,9 @@ class Overwritten(Numbers):
 
         writer = empty.writer
         if writer is not None:
-            writer._free[:] = writer._slots.values()
+            writer._free.take_all()
+            for slot in writer._slots.values():
+                writer._free.add(slot)
             writer._block = None
         return super().__getitem__(index)
 

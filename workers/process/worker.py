@@ -20,6 +20,7 @@ from typing import Any
 from workers.batch import empty
 from workers.batch.label import check_replica
 from workers.batch.slot_writer import SlotWriter
+from workers.batch.slots import MAX_SLOTS
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.errors import IntegrityError
@@ -109,7 +110,8 @@ class Worker:
             row = JobRow._make(plain)
             if self._page.begin(row.sending):
                 self._rows.append(self._job(row, message.replica))
-                if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
+                is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
+                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each has a descriptor open, here and there
                     self._flush()
             else:
                 self._rows.append((row.sending, 0, None))
