@@ -9,9 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from any_workers import epochs_on
 from control_groups import enter, limited
+
+import workers
+from workers import Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,3 +167,31 @@ with prefetch(Large(), 1, max_queue_size=12) as batches:
     assert is_whole == "True"
     assert re.search(rf"into the \d+ MB that are left of 400 MB \(memory.\w+ of the control group {group}\)", text)
     assert "The loop holds batches of" in text
+
+
+class Many(Sequence[Any]):
+    """Holds more shared arrays than a message has descriptors, and returns as many arrays in a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = [workers.share(np.full(1 << 20, number % 251, np.uint8)) for number in range(255)]
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        made = [workers.empty(40_000, np.uint8) if index % 2 else np.empty(40_000, np.uint8) for _ in range(600)]
+        for number, array in enumerate(made):
+            array[:] = (number + index) % 256
+        return made, sum(int(array[index]) for array in self.held)
+
+
+@pytest.mark.parametrize("nb_workers", [2, "auto"])
+def test_more_descriptors_than_a_message_takes(nb_workers: Any) -> None:
+    """In a sequence, and in a batch."""
+    sequence = Many()
+    expected = sum(int(array[0]) for array in sequence.held)
+    (kept,) = epochs_on(sequence, nb_workers, "process", 1)
+    for index, (arrays, total) in enumerate(kept):
+        assert total == expected
+        assert all((array == (number + index) % 256).all() for number, array in enumerate(arrays))

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import socket
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -95,6 +96,61 @@ def test_descriptors_go_with_their_message(ends: tuple[Channel, Channel]) -> Non
         assert os.read(file, 9) == b"%d" % number
     for file in [*files, *sum(pipes, ())]:
         os.close(file)
+
+
+@pytest.mark.parametrize("number", [249, 250, 251, 500, 1001])
+@pytest.mark.parametrize("is_owned", [False, True])
+def test_any_number_of_descriptors(ends: tuple[Channel, Channel], number: int, is_owned: bool) -> None:
+    """More than the kernel takes at a time go in steps, each one with its own message."""
+    one, other = ends
+    files = [memory(10) for _ in range(number)]
+    owner = object() if is_owned else None
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    for name in ("first", "second"):
+        one.send((name, b"x" * 400_000), files, owner)
+    got: list[Any] = []
+    while len(got) < 2:
+        one.flush()
+        got += other.receive()
+    assert not one.has_unsent
+    for _, received in got:
+        assert [os.fstat(file).st_ino for file in received] == [os.fstat(file).st_ino for file in files]
+        close_all(received)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before
+    close_all(files)
+
+
+def test_an_owner_lives_until_its_descriptors_have_gone(ends: tuple[Channel, Channel]) -> None:
+    class Owner:
+        pass
+
+    one, other = ends
+    owner, file = Owner(), memory(10)
+    gone = weakref.ref(owner)
+    one.send((b"x" * (3 << 20),))
+    one.send(("owned",), [file], owner)
+    del owner
+    assert gone() is not None
+    got: list[Any] = []
+    while len(got) < 2:
+        one.flush()
+        got += other.receive()
+    assert gone() is None
+    close_all([file, *got[1][1]])
+
+
+def test_a_blocking_end_sends_any_number(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    for end in ends:
+        end.socket.setblocking(True)
+    files = [memory(10) for _ in range(600)]
+    one.send(("many",), files)
+    received = []
+    while not received:
+        received = other.receive()
+    assert len(received[0][1]) == 600
+    close_all([*files, *received[0][1]])
 
 
 def test_a_closed_peer(ends: tuple[Channel, Channel]) -> None:

@@ -57,7 +57,7 @@ class WorkerHandle:
 
     def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
         """Send it replica ``number``, and what the program has set for itself."""
-        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors)
+        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""
@@ -83,9 +83,9 @@ class WorkerHandle:
         self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
-    def _transmit(self, message: tuple[Any, ...], files: list[int]) -> None:
+    def _transmit(self, message: tuple[Any, ...], files: list[int], owner: Any = None) -> None:
         with contextlib.suppress(ConnectionError):  # it has died: we shall be told
-            self.channel.send(message, files)
+            self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """What a message of results tells. Closes ``files``."""
