@@ -277,6 +277,57 @@ def test_a_blocking_end_waits_for_what_the_kernel_refuses(
     close_all([file, *files])
 
 
+def test_a_blocking_end_reads_while_it_waits(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other end has sent takes its descriptors off their way; it is handed out in order."""
+    one, other = ends
+    one.socket.setblocking(True)
+    file = memory(10)
+    other.send(("loaded",), [file])
+    refusing = Refusing(errno.ETOOMANYREFS, 2)
+    monkeypatch.setattr(socket, "send_fds", refusing)
+    one.send(("result",), [file])
+    assert len(one._descriptors) == 1
+    monkeypatch.undo()
+    other.send(("next",))
+    ((first, files),) = one.receive()
+    assert (first, told(one)) == (("loaded",), [("next",)])
+    ((result, more),) = other.receive()
+    assert result == ("result",)
+    other.close()
+    monkeypatch.setattr(socket, "send_fds", Refusing(errno.ETOOMANYREFS, 9))
+    with pytest.raises(ConnectionError):
+        one.send(("nobody hears",), [file])
+    close_all([file, *files, *more])
+
+
+def test_a_channel_that_is_held(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    one.hold()
+    for message in [("first",), ("second",)]:
+        one.send(message)
+    one.flush()
+    assert one.has_unsent
+    assert told(other) == []
+    one.let_go()
+    assert not one.has_unsent
+    assert told(other) == [("first",), ("second",)]
+
+
+def test_a_small_message_that_is_refused(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken, and the other end not taken for dead."""
+    one, other = ends
+
+    class Full:
+        def send(self, *arguments: Any) -> int:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "socket", Full())
+        assert not one.send_at_once(("logged",))
+    assert one.send_at_once(("logged",))
+    assert told(other) == [("logged",)]
+
+
 def test_another_error_is_raised(ends: tuple[Channel, Channel]) -> None:
     """A descriptor that is none, say: the message is not dropped in silence."""
     one, _ = ends

@@ -58,6 +58,8 @@ class Channel:
         self._in = bytearray()
         self._descriptors: deque[int] = deque()  # received, and not yet handed out with their frame
         self._out: deque[_Unsent] = deque()
+        self._is_ahead = False  # something was read while a message was to be sent
+        self.is_held = False  # nothing is sent for now: see hold()
         self.is_refused = False  # the kernel refuses the first of these for now, though the socket is writable
 
     def fileno(self) -> int:
@@ -84,7 +86,7 @@ class Channel:
         files = tuple(descriptors)
         identities = b"".join([_IDENTITY.pack(_identity(file)) for file in files]) if files else b""
         frame = memoryview(_HEADER.pack(len(payload), len(files)) + identities + payload)
-        if not self._out:
+        if not self._out and not self.is_held:
             frame, files = self._send_some(frame, files)
         if frame:
             self._out.append(_Unsent(frame, files if owner is not None else _copies(files), owner))
@@ -101,6 +103,10 @@ class Channel:
             sent = self.socket.send(frame, _SEND_FLAGS | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno in _REFUSALS:
+                return False
+            raise
         while sent < len(frame):  # not on Linux, which takes what is small as a whole
             sent += self.socket.send(frame[sent:], _SEND_FLAGS)
         return True
@@ -127,12 +133,38 @@ class Channel:
             if not self.socket.getblocking():
                 self.is_refused = True
                 break
+            if files:
+                self._read_ahead()
             time.sleep(REFUSED_S)
         return frame, files
 
+    def _read_ahead(self) -> None:
+        """Read what is there, for the next :meth:`receive`. Two ends that both have too many descriptors on their way
+        to the other would else wait for each other."""
+        try:
+            if not self._read(socket.MSG_DONTWAIT):
+                raise BrokenPipeError(errno.EPIPE, "the other end is gone")
+            self._is_ahead = True
+        except BlockingIOError:
+            pass
+
+    def hold(self) -> None:
+        """Keep what is sent here until :meth:`let_go`, while nobody reads at the other end: descriptors that are on
+        their way count, and might keep those from being sent that whoever is to read needs to be started."""
+        self.is_held = True
+
+    def let_go(self) -> None:
+        """Somebody reads at the other end.
+
+        Raises:
+            ConnectionError: the other end is gone.
+        """
+        self.is_held = False
+        self.flush()
+
     def flush(self) -> None:
         """Send what is left, as far as the kernel takes it."""
-        while self._out:
+        while self._out and not self.is_held:
             frame, files, owner = self._out[0]
             left, left_files = self._send_some(frame, files)
             if owner is None:
@@ -151,14 +183,23 @@ class Channel:
             EOFError: the other end is gone, and all that it sent was received before. PlatformError: descriptors were
                 lost. IntegrityError: a descriptor is not the one that was sent with its message.
         """
+        if self._is_ahead:
+            self._is_ahead = False
+            if frames := self._frames():
+                return frames
         try:
-            data, ancillary, flags, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS)
+            if not self._read(0):
+                raise EOFError
         except BlockingIOError:
             return []
+        return self._frames()
+
+    def _read(self, flags: int) -> bool:
+        """Read some bytes, and the descriptors that come with them. False: the other end is gone."""
+        try:
+            data, ancillary, flags, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS | flags)
         except ConnectionError:
-            data, ancillary = b"", []
-        if not data:
-            raise EOFError
+            return False
         for _, _, content in ancillary:
             received = array.array("i")
             received.frombytes(content[: len(content) - len(content) % received.itemsize])
@@ -171,7 +212,7 @@ class Channel:
                 "descriptors that came with a message were lost: this process may open no more files (ulimit -n)",
             )
         self._in += data
-        return self._frames()
+        return bool(data)
 
     def _frames(self) -> list[tuple[tuple[Any, ...], list[int]]]:
         frames: list[tuple[tuple[Any, ...], list[int]]] = []

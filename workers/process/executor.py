@@ -241,7 +241,7 @@ def _watch_unsent(
     is_refused = False
     for name, worker in workers.items():
         channel = worker.channel
-        if worker.is_watched and (channel.has_unsent or worker.awaits_room):
+        if worker.is_watched and not channel.is_held and (channel.has_unsent or worker.awaits_room):
             if channel.is_refused:
                 _flush(channel)
             is_refused |= channel.is_refused

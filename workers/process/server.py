@@ -39,7 +39,7 @@ class _Pool:
         self.groups: set[int] = set()  # process groups: of each worker it ever had, and of what that has started
 
     def tell(self, message: tuple[Any, ...]) -> None:
-        with contextlib.suppress(OSError):  # its front-end has just gone
+        with contextlib.suppress(ConnectionError):  # its front-end has just gone
             self.channel.send(message)
 
 

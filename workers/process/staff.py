@@ -114,10 +114,9 @@ class Staff:
 
     def forked(self, message: messages.Forked) -> None:
         if (worker := self.workers.get(message.worker)) is not None:
-            worker.pid = message.pid
+            worker.forked(message.pid)
             if not worker.is_leaving:
                 self._figures.lanes[worker.number].pid = message.pid
-            worker.theirs.close()
             self.shortage.forked()
 
     def ready(self, worker: WorkerHandle) -> None:

@@ -41,6 +41,7 @@ class WorkerHandle:
             raise
         mine.setblocking(False)
         self.channel = Channel(mine)
+        self.channel.hold()  # until it is forked
         self.pid: int | None = None
         self.is_ready = False
         self.is_leaving = False  # it is not needed any more, and was asked to end
@@ -54,6 +55,13 @@ class WorkerHandle:
         """What tells the server to start it, and the descriptors that go along."""
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
+
+    def forked(self, pid: int) -> None:
+        """It runs."""
+        self.pid = pid
+        self.theirs.close()
+        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
+            self.channel.let_go()
 
     def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
         """Send it replica ``number``, and what the program has set for itself."""
