@@ -207,6 +207,9 @@ def test_a_descriptor_that_is_lost(ends: tuple[Channel, Channel]) -> None:
             other.receive()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    one.send(("next",), files)
+    with pytest.raises(EOFError):  # what comes now would be given the wrong ones
+        other.receive()
     close_all(files)
 
 

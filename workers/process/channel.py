@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
+from workers import limits
 from workers.errors import PlatformError, integrity_error
 
 _HEADER = struct.Struct("<II")
@@ -59,6 +60,7 @@ class Channel:
         self._descriptors: deque[int] = deque()  # received, and not yet handed out with their frame
         self._out: deque[_Unsent] = deque()
         self._is_ahead = False  # something was read while a message was to be sent
+        self._is_broken = False  # descriptors were lost: what comes next would be given the wrong ones
         self.is_held = False  # nothing is sent for now: see hold()
         self.is_refused = False  # the kernel refuses the first of these for now, though the socket is writable
 
@@ -181,7 +183,8 @@ class Channel:
 
         Raises:
             EOFError: the other end is gone, and all that it sent was received before. PlatformError: descriptors were
-                lost. IntegrityError: a descriptor is not the one that was sent with its message.
+                lost, and with them all that will come. IntegrityError: a descriptor is not the one that was sent with
+                its message.
         """
         if self._is_ahead:
             self._is_ahead = False
@@ -196,6 +199,8 @@ class Channel:
 
     def _read(self, flags: int) -> bool:
         """Read some bytes, and the descriptors that come with them. False: the other end is gone."""
+        if self._is_broken:
+            return False
         try:
             data, ancillary, flags, _ = self.socket.recvmsg(_READ_NBYTES, _ANCILLARY_NBYTES, _RECEIVE_FLAGS | flags)
         except ConnectionError:
@@ -207,9 +212,11 @@ class Channel:
                 os.set_inheritable(file, False)
             self._descriptors.extend(received)
         if flags & _LOST:
+            self._is_broken = True
             raise PlatformError(
                 errno.EMFILE,
-                "descriptors that came with a message were lost: this process may open no more files (ulimit -n)",
+                "descriptors that came with a message were lost: this process has all the files open that it may, "
+                f"{limits.descriptors()} (ulimit -n)",
             )
         self._in += data
         return bool(data)
@@ -261,9 +268,12 @@ def _copies(files: tuple[int, ...]) -> tuple[int, ...]:
     try:
         for file in files:
             copies.append(os.dup(file))  # noqa: PERF401
-    except OSError:
+    except OSError as error:
         _close_all(copies)
-        raise
+        raise PlatformError(
+            error.errno,
+            f"{os.strerror(error.errno or 0)} (of {limits.descriptors()}, ulimit -n), to keep what goes with a message",
+        ) from error
     return tuple(copies)
 
 

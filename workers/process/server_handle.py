@@ -84,6 +84,9 @@ class Connection:
             server.channel.send(messages.Attach(), [theirs.fileno()])
         except ConnectionError:  # it has just died: the pool will be told by the end of file
             pass
+        except BaseException:
+            mine.close()
+            raise
         finally:
             theirs.close()
         mine.setblocking(False)
