@@ -14,7 +14,9 @@ from .slots import Slot
 
 _WINDOW_S = 4.0
 _GIVE_UP_S = 0.05  # between two slots that are given up
-_MAX_TIMES = 2  # so many times what it is taken for may a slot for a smaller array be: who keeps that keeps all of it
+#: So many times what it is taken for may a slot be, for who keeps the array keeps all of it: for the largest array of a
+#: batch, whose size may change from batch to batch, and for others.
+_MAX_TIMES_MAIN, _MAX_TIMES = 16, 2
 _SPARE_TIMES = 2  # so many times what was in use at once may there be for a while, where sizes change
 
 
@@ -70,8 +72,8 @@ class FreeSlots:
         """
         sizes = self._of_size
         if nbytes not in sizes:
-            fitting = [size for size in sizes if size >= nbytes and (is_main or size <= _MAX_TIMES * nbytes)]
-            nbytes = min(fitting, default=0)
+            most = nbytes * (_MAX_TIMES_MAIN if is_main else _MAX_TIMES)
+            nbytes = min((size for size in sizes if nbytes <= size <= most), default=0)
             if not nbytes:
                 return None
         return self._pop(nbytes, -1)  # its pages are warm

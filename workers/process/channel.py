@@ -29,6 +29,7 @@ from workers.errors import PlatformError, integrity_error
 
 _HEADER = struct.Struct("<II")
 _IDENTITY = struct.Struct("<Q")  # of a descriptor
+_TIME = struct.Struct("ll")  # seconds and microseconds
 _READ_NBYTES = 1 << 18
 _AT_A_TIME = 250  # descriptors: the kernel takes 253
 _ANCILLARY_NBYTES = socket.CMSG_SPACE(_AT_A_TIME * array.array("i").itemsize)
@@ -61,8 +62,13 @@ class Channel:
         self._out: deque[_Unsent] = deque()
         self._is_ahead = False  # something was read while a message was to be sent
         self._is_broken = False  # descriptors were lost: what comes next would be given the wrong ones
+        self.is_idle = False  # nothing had come when it was looked at last
         self.is_held = False  # nothing is sent for now: see hold()
         self.is_refused = False  # the kernel refuses the first of these for now, though the socket is writable
+
+    def wake_after(self, seconds: int) -> None:
+        """Have :meth:`receive` return on a blocking socket, too, when nothing has come for so long."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(seconds, 0))
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -190,10 +196,12 @@ class Channel:
             self._is_ahead = False
             if frames := self._frames():
                 return frames
+        self.is_idle = False
         try:
             if not self._read(0):
                 raise EOFError
         except BlockingIOError:
+            self.is_idle = True
             return []
         return self._frames()
 

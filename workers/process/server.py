@@ -231,13 +231,13 @@ def main(
     """
     import ctypes
 
-    from .worker import keep_freed_memory
+    from . import freed_memory
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's to handle
     if sys.platform == "linux":
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
-    keep_freed_memory()
+    freed_memory.keep()
     for file in (descriptor, page):
         os.set_inheritable(file, False)
     status = StatusPage(page)
