@@ -85,6 +85,13 @@ def cores(proc: str = PROC, root: str = ROOT) -> int:
     return max(1, most)
 
 
+def descriptors() -> int:
+    """How many files this process may have open at once: ``ulimit -n``."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def _quota(words: list[str]) -> float | None:
     """``["150000", "100000"]`` are 1.5 cores; None: no limit."""
     try:

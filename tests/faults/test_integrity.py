@@ -101,7 +101,9 @@ class Overwritten(Numbers):
 
         writer = empty.writer
         if writer is not None:
-            writer._free[:] = writer._slots.values()
+            writer._free.take_all()
+            for slot in writer._slots.values():
+                writer._free.add(slot)
             writer._block = None
         return super().__getitem__(index)
 
@@ -267,14 +269,53 @@ print("right")
 
 def test_a_kernel_that_refuses() -> None:
     """The real one, where the user has too many descriptors in flight: the loop waits, and goes on."""
-    command = [sys.executable, "-c", PROGRAM]
+    assert run_without_privileges(PROGRAM) == [os.strerror(errno.ETOOMANYREFS)] * 4 + ["right"]
+
+
+MANY = """
+import resource, sys
+import numpy as np
+import workers
+from workers import Sequence
+
+class Numbers(Sequence):
+    version = 0
+    def __init__(self, num_held):
+        super().__init__(seed=1)
+        self.held = [workers.share(np.full(1 << 20, number, np.uint8)) for number in range(num_held)]
+    def __len__(self):
+        return 12
+    def __getitem__(self, index):
+        return np.full(20_000, index), int(self.held[index][0]), self.version
+    def on_epoch_end(self):
+        self.version += 1
+
+limit, nb_workers, num_held = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+with Numbers(num_held).prefetch(nb_workers) as batches:
+    for epoch in range(3):
+        got = [(int(x[0]), held, version) for x, held, version in batches]
+        assert got == [(index, index, epoch) for index in range(12)], epoch
+print("right")
+"""
+
+
+@pytest.mark.parametrize(("limit", "nb_workers", "num_held"), [(100, 8, 30), (200, 3, 150)])
+def test_more_descriptors_than_may_be_in_flight(limit: int, nb_workers: int, num_held: int) -> None:
+    """What is sent to some does not keep from being sent what starts the others, nor their results."""
+    assert run_without_privileges(MANY, limit, nb_workers, num_held) == ["right"]
+
+
+def run_without_privileges(program: str, *arguments: int) -> list[str]:
+    """The lines that ``program`` prints, run by a user for whom descriptors in flight count."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     if os.getuid() == 0:  # root has no such limit
         if shutil.which("setpriv") is None:
             pytest.skip("needs setpriv to do without the privileges of root")
         command[:0] = ["setpriv", "--bounding-set=-sys_resource,-sys_admin"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [os.strerror(errno.ETOOMANYREFS)] * 4 + ["right"]
+    return done.stdout.splitlines()
 
 
 # -- actors of a Ray cluster, without Ray

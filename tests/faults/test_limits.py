@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from any_workers import epochs_on
 from control_groups import enter, limited
+
+import workers
+from workers import Sequence
+from workers.process import channel
 
 pytestmark = pytest.mark.own_server
 
@@ -163,3 +173,143 @@ with prefetch(Large(), 1, max_queue_size=12) as batches:
     assert is_whole == "True"
     assert re.search(rf"into the \d+ MB that are left of 400 MB \(memory.\w+ of the control group {group}\)", text)
     assert "The loop holds batches of" in text
+
+
+NO_DESCRIPTORS = """
+import contextlib, logging, os, psutil, time
+from workers import PlatformError
+logging.basicConfig(level="WARNING", stream=sys.stdout, format="%(message)s")
+
+class Growing(Sequence):
+    def __len__(self):
+        return 100
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return np.full(9_000 * (1 + index), index)
+
+@contextlib.contextmanager
+def none_left():
+    files = []
+    with contextlib.suppress(OSError):
+        while True:
+            files.append(os.open("/dev/null", os.O_RDONLY))
+    try:
+        yield
+    finally:
+        for file in files:
+            os.close(file)
+
+def processes():
+    return psutil.Process().children(recursive=True)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))
+batches = Growing(seed=1).prefetch(2)
+loop = iter(batches)
+assert int(next(loop)[0]) == 0
+processes()
+"""
+
+PLACES = {
+    "loop": """
+with none_left():
+    try:
+        for batch in loop:
+            pass
+    except PlatformError as error:
+        print(error)
+""",
+    "death": """
+workers = [each for server in psutil.Process().children() for each in server.children()]
+with none_left():
+    for each in workers:
+        os.kill(each.pid, 9)
+    try:
+        for batch in loop:
+            pass
+    except OSError as error:
+        print(error)
+    except RuntimeError as error:
+        print(error)
+""",
+    "close": """
+with none_left():
+    batches.close()
+print("ulimit -n")
+""",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_descriptors_are_left_for_a_while(place: str) -> None:
+    """The loop raises an error that names the limit, close() ends everything, and later another pool does all."""
+    program = """
+batches.close()
+assert not processes(), processes()
+with prefetch(Arrays(800), 2) as batches:
+    tell(batches)
+"""
+    *said, last = " ".join(run(NO_DESCRIPTORS + PLACES[place] + program)).split("ulimit -n")
+    assert place == "close" or "150" in said[-1]
+    assert "Traceback" not in " ".join(said)
+    assert last.endswith(" 0 1 2 3 4 5")
+
+
+def test_a_worker_that_cannot_be_replaced_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For want of descriptors: the others go on, and it comes later."""
+    pair, left = channel.pair, [1]
+
+    def refuse() -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pair()
+
+    class Mortal(Sequence[Any]):
+        def __len__(self) -> int:
+            return 30
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 5 and not os.path.exists(path):
+                with open(path, "w"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return index
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/died"
+        with Mortal().prefetch(2) as batches:
+            loop = iter(batches)
+            assert next(loop) == 0
+            monkeypatch.setattr(channel, "pair", refuse)
+            assert list(loop) == list(range(1, 30))
+            assert list(batches) == list(range(30))
+    assert "2 workers were asked for, 1 could be started: Too many open files (of" in caplog.text
+
+
+class Many(Sequence[Any]):
+    """Holds more shared arrays than a message has descriptors, and returns as many arrays in a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = [workers.share(np.full(1 << 20, number % 251, np.uint8)) for number in range(255)]
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        made = [workers.empty(40_000, np.uint8) if index % 2 else np.empty(40_000, np.uint8) for _ in range(600)]
+        for number, array in enumerate(made):
+            array[:] = (number + index) % 256
+        return made, sum(int(array[index]) for array in self.held)
+
+
+@pytest.mark.parametrize("nb_workers", [2, "auto"])
+def test_more_descriptors_than_a_message_takes(nb_workers: Any) -> None:
+    """In a sequence, and in a batch."""
+    sequence = Many()
+    expected = sum(int(array[0]) for array in sequence.held)
+    (kept,) = epochs_on(sequence, nb_workers, "process", 1)
+    for index, (arrays, total) in enumerate(kept):
+        assert total == expected
+        assert all((array == (number + index) % 256).all() for number, array in enumerate(arrays))

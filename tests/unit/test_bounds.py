@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers.batch import slot_writer
-from workers.batch.slot_writer import Peak
+from workers.batch import free_slots
+from workers.batch.free_slots import Peak
 from workers.engine.bounds import Bounds
 
 MS = 1_000_000
@@ -58,24 +58,28 @@ def test_one_slow_job_among_many() -> None:
     assert bound_after([(ms, 40 << 20) for ms, _ in slow_one]) == 6  # but no more memory
 
 
-def test_as_many_slots_stay_as_were_in_use_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_much_memory_stays_as_was_in_use_lately(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(free_slots.time, "monotonic", lambda: now_s)
     peak = Peak()
     for used in (3, 9, 2):
         peak.see(used)
-    assert not peak.may_give_up(9)
+    assert not (peak.is_due() and peak.is_enough(8))
     now_s += 1.0
-    assert peak.may_give_up(10)
-    assert not peak.may_give_up(10)  # slowly
+    assert peak.is_due()
+    assert peak.is_enough(9)
+    peak.gave_up()
+    assert not peak.is_due()  # slowly
     now_s += 1.0
-    assert peak.may_give_up(10)
+    assert peak.is_due()
     now_s += 3.0
-    assert not peak.may_give_up(9)  # a new window begins, but it is not long ago
+    assert peak.is_due()  # a new window begins, but it is not long ago
+    assert not peak.is_enough(8)
     peak.see(4)
     now_s += 4.5
-    assert peak.may_give_up(5)
-    assert not peak.may_give_up(4)
+    assert peak.is_due()
+    assert peak.is_enough(4)
+    assert not peak.is_enough(3)
 
 
 def test_a_pass_of_which_nothing_was_made_ahead_begins_with_single_jobs() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import socket
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -97,6 +98,61 @@ def test_descriptors_go_with_their_message(ends: tuple[Channel, Channel]) -> Non
         os.close(file)
 
 
+@pytest.mark.parametrize("number", [249, 250, 251, 500, 1001])
+@pytest.mark.parametrize("is_owned", [False, True])
+def test_any_number_of_descriptors(ends: tuple[Channel, Channel], number: int, is_owned: bool) -> None:
+    """More than the kernel takes at a time go in steps, each one with its own message."""
+    one, other = ends
+    files = [memory(10) for _ in range(number)]
+    owner = object() if is_owned else None
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    for name in ("first", "second"):
+        one.send((name, b"x" * 400_000), files, owner)
+    got: list[Any] = []
+    while len(got) < 2:
+        one.flush()
+        got += other.receive()
+    assert not one.has_unsent
+    for _, received in got:
+        assert [os.fstat(file).st_ino for file in received] == [os.fstat(file).st_ino for file in files]
+        close_all(received)
+    if before:
+        assert len(os.listdir("/proc/self/fd")) == before
+    close_all(files)
+
+
+def test_an_owner_lives_until_its_descriptors_have_gone(ends: tuple[Channel, Channel]) -> None:
+    class Owner:
+        pass
+
+    one, other = ends
+    owner, file = Owner(), memory(10)
+    gone = weakref.ref(owner)
+    one.send((b"x" * (3 << 20),))
+    one.send(("owned",), [file], owner)
+    del owner
+    assert gone() is not None
+    got: list[Any] = []
+    while len(got) < 2:
+        one.flush()
+        got += other.receive()
+    assert gone() is None
+    close_all([file, *got[1][1]])
+
+
+def test_a_blocking_end_sends_any_number(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    for end in ends:
+        end.socket.setblocking(True)
+    files = [memory(10) for _ in range(600)]
+    one.send(("many",), files)
+    received = []
+    while not received:
+        received = other.receive()
+    assert len(received[0][1]) == 600
+    close_all([*files, *received[0][1]])
+
+
 def test_a_closed_peer(ends: tuple[Channel, Channel]) -> None:
     """All that it sent is received first; a frame it had half sent is not."""
     one, other = ends
@@ -151,6 +207,9 @@ def test_a_descriptor_that_is_lost(ends: tuple[Channel, Channel]) -> None:
             other.receive()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    one.send(("next",), files)
+    with pytest.raises(EOFError):  # what comes now would be given the wrong ones
+        other.receive()
     close_all(files)
 
 
@@ -219,6 +278,57 @@ def test_a_blocking_end_waits_for_what_the_kernel_refuses(
     ((message, files),) = other.receive()
     assert message == ("refused",)
     close_all([file, *files])
+
+
+def test_a_blocking_end_reads_while_it_waits(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other end has sent takes its descriptors off their way; it is handed out in order."""
+    one, other = ends
+    one.socket.setblocking(True)
+    file = memory(10)
+    other.send(("loaded",), [file])
+    refusing = Refusing(errno.ETOOMANYREFS, 2)
+    monkeypatch.setattr(socket, "send_fds", refusing)
+    one.send(("result",), [file])
+    assert len(one._descriptors) == 1
+    monkeypatch.undo()
+    other.send(("next",))
+    ((first, files),) = one.receive()
+    assert (first, told(one)) == (("loaded",), [("next",)])
+    ((result, more),) = other.receive()
+    assert result == ("result",)
+    other.close()
+    monkeypatch.setattr(socket, "send_fds", Refusing(errno.ETOOMANYREFS, 9))
+    with pytest.raises(ConnectionError):
+        one.send(("nobody hears",), [file])
+    close_all([file, *files, *more])
+
+
+def test_a_channel_that_is_held(ends: tuple[Channel, Channel]) -> None:
+    one, other = ends
+    one.hold()
+    for message in [("first",), ("second",)]:
+        one.send(message)
+    one.flush()
+    assert one.has_unsent
+    assert told(other) == []
+    one.let_go()
+    assert not one.has_unsent
+    assert told(other) == [("first",), ("second",)]
+
+
+def test_a_small_message_that_is_refused(ends: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken, and the other end not taken for dead."""
+    one, other = ends
+
+    class Full:
+        def send(self, *arguments: Any) -> int:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one, "socket", Full())
+        assert not one.send_at_once(("logged",))
+    assert one.send_at_once(("logged",))
+    assert told(other) == [("logged",)]
 
 
 def test_another_error_is_raised(ends: tuple[Channel, Channel]) -> None:

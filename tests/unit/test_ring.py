@@ -107,10 +107,10 @@ def test_what_may_be_asked_for_is_not_overwritten(ring: Ring) -> None:
 
 def test_gone_slots_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the ring, with their descriptors, and by the workers."""
-    from workers.batch import slot_writer
+    from workers.batch import free_slots
 
     now_s = 0.0
-    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(free_slots.time, "monotonic", lambda: now_s)
     ring = Ring()
     link = Link(ring)
     held = [ring.ship(np.full(LARGE, number)) for number in range(20)]

@@ -18,10 +18,10 @@ from hypothesis.extra import numpy as hnp
 from shapes import Record, exactly, raw
 
 import workers
-from workers.batch import empty, slot_writer, tree
+from workers.batch import empty, free_slots, slot_writer, tree
 from workers.batch.slot_reader import SlotReader, Unread
 from workers.batch.slot_writer import SlotWriter
-from workers.batch.slots import HEADER_NBYTES
+from workers.batch.slots import HEADER_NBYTES, MAX_SLOTS, SMALL_NBYTES
 from workers.errors import IntegrityError
 from workers.job import context, seeding
 
@@ -222,7 +222,7 @@ def test_slots_are_used_again() -> None:
 def test_no_slot_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches come in a message, and however many of them are held: what was made once is enough."""
     now_s = itertools.count()
-    monkeypatch.setattr(slot_writer.time, "monotonic", lambda: next(now_s) / 4)
+    monkeypatch.setattr(free_slots.time, "monotonic", lambda: next(now_s) / 4)
     for nbytes in (64 << 10, 1 << 20, 9 << 20):
         link = Link()
         held: deque[Any] = deque(maxlen=5)
@@ -234,6 +234,79 @@ def test_no_slot_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
             news.append(link.writer._next_number)
         assert news[-1] == news[20] <= 12
         held.clear()
+
+
+def large(number: int = 1, nbytes: int = 200_000) -> Any:
+    return np.full(nbytes, number, np.uint8)
+
+
+KEPT = {
+    "labels": lambda: (large(), np.arange(64)),
+    "labels first": lambda: {"y": np.arange(64), "x": large(), "weights": np.ones(3)},
+    "masks": lambda: [large(1, 2_000_000), large(2, 40_000), (large(3), {"m": large(4, 300_000)})],
+    "rows": lambda: [large(number, 20_000) for number in range(20)],
+    "texts": lambda: (large(), "text" * 20_000, [None, 7]),
+    "orders": lambda: (np.ones((300, 200)).T, np.asfortranarray(np.ones((4, 4))), np.zeros((0, 5)), np.array(7)),
+    "structured": lambda: (np.zeros(9, ALIGNED), np.zeros(90_000, ALIGNED)),
+    "many": lambda: [large(number, 40_000) for number in range(128)],
+    "empty": lambda: (workers.empty((100, 1000), np.float32), workers.empty(90_000, np.int64), np.arange(9)),
+    "parts of empty": lambda: [workers.empty(90_000, np.int64)[:99], large(2)],
+    "small beside empty": lambda: [workers.empty(90_000, np.int64), *[np.ones(2000) for _ in range(20)]],
+}
+
+
+@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
+def test_an_array_that_is_kept_keeps_no_other(link: Link, make: Any) -> None:
+    """Whichever of a batch it is: a large one keeps its slot, a small one has memory of its own."""
+    for number in [*range(min(4, len(_flat(make())))), -1]:
+        link.writer.end_job([])
+        for _ in range(2):  # in new slots, and in some that were used before
+            arrays = _flat(link.send(make)[0])
+            kept = arrays[number]
+            del arrays
+            link.give_back()
+            nbytes = sum(link.writer._slots[slot].nbytes for slot in link.reader._leases)
+            assert nbytes <= (2 * (kept.nbytes + HEADER_NBYTES) if kept.nbytes > SMALL_NBYTES else 0)
+            assert bool(link.reader._leases) == (kept.nbytes > SMALL_NBYTES)
+            del kept
+            link.give_back()
+
+
+def _flat(batch: Any) -> list[Any]:
+    arrays: list[Any] = []
+    tree.flatten(batch, arrays, [])
+    return arrays
+
+
+@pytest.mark.parametrize("nbytes", [100, 100_000])
+def test_labels_that_are_kept(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> None:
+    """The images' slots serve again, however many labels are kept, whatever time goes by."""
+    now_s = itertools.count()
+    monkeypatch.setattr(free_slots.time, "monotonic", lambda: next(now_s) / 4)
+    link = Link()
+    labels = [link.send((large(number, 5_000_000), large(number, nbytes)))[0][1] for number in range(100)]
+    assert all((kept == number).all() for number, kept in enumerate(labels))
+    slots = [slot.nbytes for slot in link.writer._slots.values()]
+    assert sum(size > 5_000_000 for size in slots) <= 2
+    assert len(slots) <= (4 if nbytes == 100 else 105)
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_more_large_arrays_than_slots(link: Link, is_empty: bool) -> None:
+    """Some share a slot then, so that a batch costs no more descriptors than can be had."""
+
+    def make() -> Any:
+        made = [workers.empty(40_000, np.uint8) if is_empty else large(0, 40_000) for _ in range(1000)]
+        for number, array in enumerate(made):
+            array[...] = number % 256
+        return made
+
+    for _ in range(3):
+        (got,) = link.send(make)
+        assert all((array == number % 256).all() for number, array in enumerate(got))
+        assert len(link.reader._leases) <= MAX_SLOTS + 8
+        del got
+        link.give_back()
 
 
 def remember_few(monkeypatch: pytest.MonkeyPatch) -> None:

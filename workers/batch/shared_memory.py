@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from workers import limits
 from workers.errors import PlatformError
 
 from .memory_limit import check_available
@@ -48,20 +49,32 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
     """
     if nbytes >= _LARGE_NBYTES:
         check_available(nbytes)
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-    elif sys.platform == "darwin":
-        descriptor = _create_unlinked()
-    else:
+    try:
+        descriptor = _create(name)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
         raise PlatformError(
-            f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
-        )
+            error.errno,
+            f"shared memory needs a file descriptor for a moment, and none is left of {limits.descriptors()} (ulimit "
+            "-n): close files, or raise the limit",
+        ) from error
     try:
         os.ftruncate(descriptor, header_nbytes + nbytes)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _create(name: str) -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    if sys.platform == "darwin":
+        return _create_unlinked()
+    raise PlatformError(
+        f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
+    )
 
 
 def _create_unlinked() -> int:

@@ -16,7 +16,7 @@ from workers.errors import integrity_error
 from . import shared_memory
 from .label import WORD_NBYTES, check_label, words_of
 from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, PlainPlaced, Rest
-from .tree import Array, ArrayPlace, Layout, copy_of, digest_of, unflattener
+from .tree import Array, ArrayPlace, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
@@ -33,11 +33,15 @@ class KnownLayout(NamedTuple):
     digest: int
     places: tuple[ArrayPlace, ...]
     build: Callable[..., Any]
+    is_large: tuple[bool, ...]  # of each array: it keeps its slot, where a small one is copied out of it
+    leased: frozenset[int]  # which slots of the batch have a large one
 
     @classmethod
     def of(cls, pickled: bytes) -> KnownLayout:
-        layout: Layout = pickle.loads(pickled)
-        return cls(digest_of(pickled), layout.places, unflattener(layout.spec))
+        spec, places = pickle.loads(pickled)
+        is_large = tuple([place.nbytes > SMALL_NBYTES for place in places])
+        leased = frozenset([place.slot for place in places if place.nbytes > SMALL_NBYTES])
+        return cls(digest_of(pickled), places, unflattener(spec), is_large, leased)
 
 
 #: A batch in a worker's slots: (who reads it, its layout, where it lies). It has the layout itself, and not its name,
@@ -102,7 +106,7 @@ class SlotReader:
         Raises:
             IntegrityError: it is not that of ``sending``, or something has been written over it.
         """
-        digest, places, build = layout
+        digest, places, build, is_large, leased = layout
         _, slots, offset, nbytes, rest = placed
         if nbytes <= SMALL_NBYTES or shared_memory.num_mapped() > shared_memory.MAX_MAPPED:
             self._copied.update(slots)
@@ -114,10 +118,17 @@ class SlotReader:
                 for dtype, shape, strides, at, start in places
             ]
         else:
-            buffers = [self._lease(slot, sending, digest) for slot in slots]
+            buffers = [
+                self._lease(slot, sending, digest) if at in leased else self._buffers[slot]
+                for at, slot in enumerate(slots)
+            ]
+            if len(leased) < len(slots):
+                self._copied.update([slot for at, slot in enumerate(slots) if at not in leased])
             arrays = [
-                np.ndarray(shape, dtype, buffers[at], offset + start, strides)
-                for dtype, shape, strides, at, start in places
+                np.ndarray(shape, dtype, buffers[at], start, strides)
+                if stays
+                else copy_of(np.ndarray(shape, dtype, buffers[at], start, strides))
+                for stays, (dtype, shape, strides, at, start) in zip(is_large, places, strict=True)
             ]
         at = offset // WORD_NBYTES
         for slot in slots:  # after the copy: what has been written over it meanwhile shows

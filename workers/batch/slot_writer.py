@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import time
 import weakref
 from typing import Any, NamedTuple
 
@@ -13,11 +11,12 @@ import numpy as np
 from workers.errors import integrity_error
 
 from . import shared_memory
+from .free_slots import FreeSlots, Peak
 from .label import LABEL_NBYTES, WORD_NBYTES
 from .memory_limit import DoesNotFit
-from .slots import BYTE, HEADER_NBYTES, SMALL_NBYTES, Lease, Placed, Rest, Slot
+from .places import NOTHING, Planned, is_of, places_of, places_within, round_up
+from .slots import BYTE, HEADER_NBYTES, MAX_SLOTS, SMALL_NBYTES, Lease, Placed, Rest, Slot, new_slot
 from .tree import (
-    ALIGNMENT,
     Array,
     ArrayPlace,
     Layout,
@@ -32,32 +31,7 @@ from .tree import (
 
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
 _MAX_LAYOUTS_NBYTES = 1 << 20  # pickled: thousands of usual layouts
-_WINDOW_S = 4.0
-_GIVE_UP_S = 0.05  # between two slots that are given up
 _PLAIN = frozenset({int, float, bool, str, type(None)})
-
-
-class Peak:
-    """The most slots in use at once, lately: within the last one to two windows of ``_WINDOW_S``."""
-
-    def __init__(self) -> None:
-        self._now = self._before = 0
-        self._since_s = self._gave_up_s = time.monotonic()
-
-    def see(self, num_used: int) -> None:
-        """So many are in use now."""
-        if num_used > self._now:
-            self._now = num_used
-
-    def may_give_up(self, num_slots: int) -> bool:
-        """Whether one of ``num_slots`` is to go. To be asked often: it is what moves the window on."""
-        now_s = time.monotonic()
-        if now_s - self._since_s > _WINDOW_S:
-            self._since_s, self._before, self._now = now_s, self._now, 0
-        may = num_slots > max(self._now, self._before) and now_s - self._gave_up_s > _GIVE_UP_S
-        if may:
-            self._gave_up_s = now_s
-        return may
 
 
 class News(NamedTuple):
@@ -70,96 +44,72 @@ class News(NamedTuple):
     layouts: list[bytes]  # new ones, each a pickled Layout
 
 
-class Planned(NamedTuple):
-    """A layout that was seen before."""
-
-    digest: int
-    places: tuple[ArrayPlace, ...]
-    nbytes: int
-
-
-_NOTHING = Planned(0, (), 0)
 _AROUND = "around"  # begins the key of a layout of which parts lie where workers.empty() has put them
 
 
-def _round_up(nbytes: int, step: int = ALIGNMENT) -> int:
-    return -(-nbytes // step) * step
-
-
-def _is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
-    """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
-    if spec != last_spec or len(arrays) != len(places):
-        return False
-    for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
-        if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
-            return False
-    return True
-
-
 class SlotWriter:
-    """Puts the results of a worker's jobs into slots. Runs in: worker. Blocks: never."""
+    """Puts the results of a worker's jobs into slots. Runs in: worker. Blocks: never.
 
-    def __init__(self) -> None:
+    Args:
+        max_slots: of one batch.
+    """
+
+    def __init__(self, max_slots: int = MAX_SLOTS) -> None:
+        self._max_slots = max_slots
         self._slots: dict[int, Slot] = {}
-        self._free: list[Slot] = []  # the last one was used last: its pages are warm
+        self._nbytes = 0  # of these
+        self._free = FreeSlots()
         self._kept: list[Slot] = []  # whose empty() arrays the user's code still holds
         self._peak = Peak()
         self._next_number = 0
         self._block: Slot | None = None  # collects small batches until the next message
+        self._main_nbytes = 0  # of the largest slot's content, in the last batch with empty() arrays
         self._job_slots: list[Slot] = []  # what empty() has handed out in this job
-        self._expected_nbytes = 0  # of a whole batch, as the last one was
         self._layouts: dict[Any, Planned] = {}  # {what identifies a layout: it}; the reader has all of them
         self._layouts_nbytes = 0  # pickled
-        self._last: tuple[Any, Planned] = (None, _NOTHING)  # (spec, its layout)
+        self._last: tuple[Any, Planned] = (None, NOTHING)  # (spec, its layout)
         self._news = News([], [], [], False, [])
 
     # -- slots
 
-    def _take(self, nbytes: int) -> Slot:
-        """A slot for ``nbytes`` behind its header."""
+    def _take(self, nbytes: int, is_main: bool = True) -> Slot:
+        """A slot for ``nbytes`` behind its header. ``is_main``: see :class:`FreeSlots`."""
         if self._kept:
             self._look_at_kept()
-        free = self._free
-        for at in range(len(free) - 1, -1, -1):
-            if free[at].nbytes >= nbytes + HEADER_NBYTES:
-                slot = free.pop(at)
-                slot.used = HEADER_NBYTES
-                self._peak.see(len(self._slots) - len(free))
-                return slot
-        if free:  # too small: the batches have grown
-            self._give_up(free.pop(0))
-        # Sizes in steps of an eighth, so that batches of similar sizes can use each other's slots. Pages that
+        # Sizes in steps of an eighth, so that arrays of similar sizes can use each other's slots. Pages that
         # are never touched cost nothing.
-        nbytes = _round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
+        nbytes = round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
+        slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
+        if slot is not None:
+            slot.used = HEADER_NBYTES
+            self._peak.see(self._nbytes - self._free.nbytes)
+            return slot
         try:
-            descriptor = shared_memory.create(nbytes, header_nbytes=HEADER_NBYTES)
+            slot, descriptor = new_slot(self._next_number, nbytes)
         except DoesNotFit as error:
             # The slots of this job are given back, and wanted again.
             error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in self._job_slots)
             raise
-        try:
-            buffer = shared_memory.attach(descriptor, nbytes, header_nbytes=HEADER_NBYTES)
-            slot = Slot(self._next_number, HEADER_NBYTES + nbytes, buffer)
-        except BaseException:
-            os.close(descriptor)
-            raise
         self._next_number += 1
-        slot.used = HEADER_NBYTES
         self._slots[slot.number] = slot
-        self._peak.see(len(self._slots) - len(free))
+        self._nbytes += slot.nbytes
+        self._peak.see(self._nbytes - self._free.nbytes)
+        while (other := self._free.take_dispensable(self._nbytes, self._peak, not is_main)) is not None:
+            self._give_up(other)
         self._news.slots.append((slot.number, slot.nbytes))
         self._news.descriptors.append(descriptor)
         return slot
 
     def _give_up(self, slot: Slot) -> None:
         del self._slots[slot.number]
+        self._nbytes -= slot.nbytes
         self._news.gone.append(slot.number)
 
     def release(self, numbers: list[int]) -> None:
         """The consumer has let go of these.
 
-        As many slots stay as were in use at once lately: what one message gives up, a later one has to make again.
-        The others go slowly, those first that were used longest ago.
+        As much memory stays as was in use at once lately: what one message gives up, a later one has to make again.
+        The rest goes slowly.
 
         Raises:
             IntegrityError: one of them holds nothing that the consumer could have let go of.
@@ -169,21 +119,22 @@ class SlotWriter:
             if slot is None or not slot.is_out:
                 raise integrity_error(f"slot {number} was released, which the reader does not have")
             slot.is_out = False
-            self._free.append(slot)
-        if self._free and self._peak.may_give_up(len(self._slots)):
-            self._give_up(self._free.pop(0))
+            self._free.add(slot)
+        spare = self._free.take_dispensable(self._nbytes, self._peak) if self._free and self._peak.is_due() else None
+        if spare is not None:
+            self._peak.gave_up()
+            self._give_up(spare)
 
     def give_up_free(self) -> None:
         """Memory is short: keep nothing for later batches."""
         self._look_at_kept()
-        for slot in self._free:
+        for slot in self._free.take_all():
             self._give_up(slot)
-        self._free.clear()
 
     def _look_at_kept(self) -> None:
         for slot in [slot for slot in self._kept if slot.lease is None or slot.lease() is None]:
             self._kept.remove(slot)
-            self._free.append(slot)
+            self._free.add(slot)
 
     # -- a job
 
@@ -194,19 +145,26 @@ class SlotWriter:
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes <= SMALL_NBYTES or dtype.hasobject or min(shape) < 0:
             return np.empty(shape, dtype)
-        for slot in self._job_slots:
-            if slot.used + nbytes <= slot.nbytes:
-                break
-        else:
-            slot = self._take(max(nbytes, self._expected_nbytes))
-            self._job_slots.append(slot)
+        slot = self._job_slots[self._slot_for(nbytes, nbytes)]
         lease = slot.lease() if slot.lease is not None else None
         if lease is None:
             lease = Lease((slot.nbytes,), BYTE, slot.buffer)
             slot.lease = weakref.ref(lease)
         array: Array = np.ndarray(shape, dtype, lease, slot.used)
-        slot.used = _round_up(slot.used + nbytes)
+        slot.used = round_up(slot.used + nbytes)
         return array
+
+    def _slot_for(self, nbytes: int, new_nbytes: int) -> int:
+        """Which of the job's slots takes an array: a new one, if it is large and there are not many."""
+        slots = self._job_slots
+        is_full = len(slots) >= self._max_slots
+        if is_full or nbytes <= SMALL_NBYTES:
+            for at in range(len(slots) - 1, -1, -1):
+                if slots[at].used + nbytes <= slots[at].nbytes:
+                    return at
+        new_nbytes = max(new_nbytes, 2 * slots[-1].nbytes) if is_full else new_nbytes
+        slots.append(self._take(new_nbytes, new_nbytes >= self._main_nbytes // 2))
+        return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
         """Put a job's result into slots. ``sending``: what it is labelled with."""
@@ -223,12 +181,12 @@ class SlotWriter:
         if self._job_slots:
             return self._write_around(spec, arrays, rest, sending)
         last_spec, planned = self._last
-        if not _is_of(last_spec, planned.places, spec, arrays):
+        if not is_of(last_spec, planned.places, spec, arrays):
             key = (spec, *[(exact(array.dtype), array.shape, dense_strides(array)) for array in arrays])
             planned = self._layouts.get(key) or self._plan(key, spec, arrays)
             # A structured dtype can be changed in place, so being the same object says nothing.
-            self._last = (spec, planned) if all(is_plain(array.dtype) for array in arrays) else (None, _NOTHING)
-        digest, places, nbytes = planned
+            self._last = (spec, planned) if all(is_plain(array.dtype) for array in arrays) else (None, NOTHING)
+        digest, places, nbytes, lengths = planned
         if nbytes <= SMALL_NBYTES:
             slot = self._block
             if slot is None or slot.used + LABEL_NBYTES + nbytes > slot.nbytes:
@@ -236,29 +194,38 @@ class SlotWriter:
                 slot.used = 0
             offset = slot.used
             slot.used += LABEL_NBYTES + nbytes
+            slots = [slot]
         else:
-            slot = self._take(nbytes)
-            offset = 0
-            self._expected_nbytes = nbytes
-        buffer = slot.buffer
-        words, at = slot.words, offset // WORD_NBYTES
-        words[at], words[at + 1] = sending, digest  # first: what lay here is not to be taken for whole
-        for array, (dtype, shape, strides, _, start) in zip(arrays, places, strict=True):
-            copy_into(np.ndarray(shape, dtype, buffer, offset + start, strides), array)
-        slot.is_out = True
-        return Placed(digest, [slot.number], offset, nbytes, rest)
+            slots, offset = self._take_all(lengths), 0
+        at = offset // WORD_NBYTES
+        for slot in slots:  # first: what lay here is not to be taken for whole
+            slot.words[at], slot.words[at + 1] = sending, digest
+        for array, (dtype, shape, strides, at, start) in zip(arrays, places, strict=True):
+            copy_into(np.ndarray(shape, dtype, slots[at].buffer, offset + start, strides), array)
+        for slot in slots:
+            slot.is_out = True
+        return Placed(digest, [slot.number for slot in slots], offset, nbytes, rest)
+
+    def _take_all(self, lengths: tuple[int, ...]) -> list[Slot]:
+        slots: list[Slot] = []
+        try:
+            main = max(lengths) // 2
+            slots.extend(self._take(nbytes, nbytes >= main) for nbytes in lengths)
+        except BaseException as error:
+            if isinstance(error, DoesNotFit):
+                error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in slots)
+            for slot in slots:
+                self._free.add(slot)
+            raise
+        return slots
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
-        nbytes, places = sum(_round_up(array.nbytes) for array in arrays), []
-        end = LABEL_NBYTES if nbytes <= SMALL_NBYTES else HEADER_NBYTES
-        for array in arrays:
-            places.append(ArrayPlace(array.dtype, array.shape, dense_strides(array), 0, end))
-            end += _round_up(array.nbytes)
-        return self._planned(key, Layout(spec, tuple(places)), nbytes)
+        places, lengths = places_of(arrays, self._max_slots)
+        return self._planned(key, Layout(spec, places), sum(round_up(array.nbytes) for array in arrays), lengths)
 
-    def _planned(self, key: Any, layout: Layout, nbytes: int) -> Planned:
+    def _planned(self, key: Any, layout: Layout, nbytes: int, lengths: tuple[int, ...]) -> Planned:
         pickled = dumps(layout)
-        planned = self._layouts[key] = Planned(digest_of(pickled), layout.places, nbytes)
+        planned = self._layouts[key] = Planned(digest_of(pickled), layout.places, nbytes, lengths)
         self._layouts_nbytes += len(pickled)
         self._news.layouts.append(pickled)
         return planned
@@ -266,38 +233,26 @@ class SlotWriter:
     def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, sending: int) -> Placed:
         """The same where some arrays already lie in slots of this job."""
         slots = self._job_slots
-        places = []
-        for array in arrays:
-            start = shared_memory.address_of(array)
-            for at, slot in enumerate(slots):
-                offset = start - slot.address
-                # Dense arrays only: a strided one may begin inside a slot and reach back out of it.
-                if 0 <= offset < slot.nbytes and (array.flags.c_contiguous or array.flags.f_contiguous):
-                    strides = None if array.flags.c_contiguous else array.strides
-                    places.append(ArrayPlace(array.dtype, array.shape, strides, at, offset))
-                    break
-            else:
-                places.append(self._place(array, slots))
+        there = places_within(arrays, slots)
+        left = [array.nbytes for array, place in zip(arrays, there, strict=True) if place is None]
+        small_nbytes = sum(round_up(nbytes) for nbytes in left if nbytes <= SMALL_NBYTES)
+        places = [place or self._place(array, small_nbytes) for array, place in zip(arrays, there, strict=True)]
         nbytes = sum(slot.used for slot in slots) - HEADER_NBYTES * len(slots)
-        self._expected_nbytes = nbytes
+        self._main_nbytes = max(slot.used for slot in slots) - HEADER_NBYTES
         key = (_AROUND, spec, *[(exact(place.dtype), *place[1:]) for place in places])
-        digest, _, _ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes)
+        digest, *_ = self._layouts.get(key) or self._planned(key, Layout(spec, tuple(places)), nbytes, ())
         for slot in slots:
             slot.words[0], slot.words[1] = sending, digest
             slot.is_out = True
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
-    def _place(self, array: Array, slots: list[Slot]) -> ArrayPlace:
-        """Copy ``array`` behind what lies in the job's slots."""
-        for at, slot in enumerate(slots):  # noqa: B007
-            if slot.used + array.nbytes <= slot.nbytes:
-                break
-        else:
-            at, slot = len(slots), self._take(array.nbytes)
-            slots.append(slot)
+    def _place(self, array: Array, small_nbytes: int) -> ArrayPlace:
+        """Copy ``array`` into a slot of the job. ``small_nbytes``: of all small ones that are copied."""
+        at = self._slot_for(array.nbytes, array.nbytes if array.nbytes > SMALL_NBYTES else small_nbytes)
+        slot = self._job_slots[at]
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
         copy_into(np.ndarray(place.shape, place.dtype, slot.buffer, place.offset, place.strides), array)
-        slot.used = _round_up(slot.used + array.nbytes)
+        slot.used = round_up(slot.used + array.nbytes)
         return place
 
     def end_job(self, numbers: list[int]) -> None:
@@ -318,8 +273,13 @@ class SlotWriter:
                     self._kept.append(slot)
             else:
                 slot.is_out = False  # writing the result may have failed after this slot was labelled
-                (self._kept if held else self._free).append(slot)
+                (self._kept.append if held else self._free.add)(slot)
         self._job_slots = []
+
+    @property
+    def num_new_slots(self) -> int:
+        """Slots of which nothing was told yet: each has a descriptor open."""
+        return len(self._news.slots)
 
     @property
     def used_empty(self) -> bool:
@@ -332,6 +292,6 @@ class SlotWriter:
         if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # batches of ever new shapes: both ends start anew
             self._layouts.clear()
             self._layouts_nbytes = 0
-            self._last = (None, _NOTHING)
+            self._last = (None, NOTHING)
             self._news = self._news._replace(forgets=True)
         return news

@@ -8,8 +8,9 @@ list without running any Python code. The numbers of freed slots go back to the 
     worker:    take -> fill -> (result names it) ................................ released -> take ...
     consumer:                    lease -> views ... last view gone -> freed -> (jobs name it)
 
-Small batches share a slot, and the consumer copies them out at once: a copy of a few kilobytes is cheaper than a
-lease, and no batch that is kept holds more memory than it has.
+Each large array of a batch has a slot of its own, so that whoever keeps it (the masks of all batches, say) keeps that
+array's memory and no other. Small arrays share a slot, and the consumer copies them out at once: a copy of a few
+kilobytes is cheaper than a lease, and labels that are kept do not hold the images beside them.
 
 In front of every batch lies its label (see ``label``). The reader compares it with what it expects before it delivers,
 and again when a lease ends. So a slot that is reused too early, or named for another batch, is an error and never a
@@ -18,15 +19,18 @@ wrong batch.
 
 from __future__ import annotations
 
+import os
 import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .label import words_of
-from .shared_memory import PAGE, address_of
+from .shared_memory import PAGE, address_of, attach, create
 
-SMALL_NBYTES = 32 << 10  # up to here a batch is copied out
+SMALL_NBYTES = 32 << 10  # up to here a batch, or an array of one, is copied out
+#: Slots of one batch: each costs a descriptor and a mapping. Where more large arrays come, some lie in one slot.
+MAX_SLOTS = 128
 #: In front of the arrays in a slot of their own. It holds nothing but the label. So large arrays begin with a page, as
 #: they do in malloc's memory: copying 64 KB to 64 bytes past the start of a page takes 6 % longer.
 HEADER_NBYTES = PAGE
@@ -53,7 +57,7 @@ PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it travels: a Placed, 
 class Slot:
     """A piece of shared memory, as its worker has it."""
 
-    __slots__ = ("address", "buffer", "bytes", "is_out", "lease", "nbytes", "number", "used", "words")
+    __slots__ = ("address", "buffer", "bytes", "freed", "is_out", "lease", "nbytes", "number", "used", "words")
 
     def __init__(self, number: int, nbytes: int, buffer: Any) -> None:
         self.number = number
@@ -63,8 +67,21 @@ class Slot:
         self.words = words_of(buffer)
         self.address = address_of(self.bytes)
         self.used = 0  # bytes from the start that are spoken for
+        self.freed = 0  # when it was last given back to FreeSlots, counted there
         self.is_out = False  # it holds batches that the consumer has not released
         self.lease: weakref.ref[Lease] | None = None  # what a job's empty() arrays are views of
+
+
+def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
+    """A new slot for ``nbytes`` behind its header, and a descriptor of it, which is the caller's to close."""
+    descriptor = create(nbytes, header_nbytes=HEADER_NBYTES)
+    try:
+        slot = Slot(number, HEADER_NBYTES + nbytes, attach(descriptor, nbytes, header_nbytes=HEADER_NBYTES))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    slot.used = HEADER_NBYTES
+    return slot, descriptor
 
 
 class Lease(np.ndarray[Any, Any]):

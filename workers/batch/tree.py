@@ -15,6 +15,7 @@ cannot travel.
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -47,6 +48,10 @@ class ArrayPlace(NamedTuple):
     strides: tuple[int, ...] | None  # None: C order
     slot: int
     offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Layout(NamedTuple):

@@ -135,6 +135,8 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
 
 def too_few_processes(what: str, reason: str) -> WorkerStartError:
     """The error, or its text the warning, of what could not be started; ``reason`` is the system's."""
+    if reason.endswith("ulimit -n)"):
+        return WorkerStartError(f"{what}: {reason}. Lower nb_workers, close files, or raise the limit.")
     allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
     return WorkerStartError(
         f"{what}: {reason}. Allowed are {allowed or 'as many as there is memory for'}; threads count too, and all that "

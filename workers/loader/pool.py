@@ -303,11 +303,8 @@ def _explained(error: OSError, nb_workers: int) -> Exception:
         return too_few_processes(f"{nb_workers} workers cannot be started", str(error))
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return PlatformError(
         error.errno,
-        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limit} (ulimit -n); each worker "
-        "needs two, and the pool a few more",
+        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limits.descriptors()} (ulimit "
+        "-n); each worker needs two, and the pool a few more",
     )

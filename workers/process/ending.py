@@ -54,7 +54,7 @@ def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet)
     """Drop what a worker has sent, but for what it has logged. False: nothing was there."""
     try:
         received = worker.channel.receive()
-    except EOFError:
+    except (EOFError, OSError):  # it has ended, or no descriptors are left for those that it sends
         if worker.is_watched:
             selector.unregister(worker.channel)
             worker.is_watched = False

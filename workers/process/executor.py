@@ -18,6 +18,7 @@ from workers.engine import executor as events
 from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
+from workers.errors import PlatformError
 from workers.figures.pool import PoolFigures
 from workers.job.cores import Use
 
@@ -50,7 +51,12 @@ class ProcessExecutor:
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         settings = surroundings.collect()
         worth_it = preload.worth_it([*modules, *settings.modules])
-        self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
+        try:
+            self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
+        except BaseException:
+            for each in (self._inlet, self._waker, self._selector):
+                each.close()
+            raise
         self._workers = self._staff.workers
         self._events = self._staff.events
         try:
@@ -132,7 +138,7 @@ class ProcessExecutor:
     def poll(self, timeout_s: float | None) -> list[Event]:
         staff, workers = self._staff, self._workers
         if (number := staff.shortage.take()) is not None:
-            staff.start(number)
+            staff.start_again(number)
         if not self._events:
             if _watch_unsent(workers, staff.server, self._selector):
                 timeout_s = REFUSED_S if timeout_s is None else min(timeout_s, REFUSED_S)
@@ -184,6 +190,9 @@ class ProcessExecutor:
                 # It is of no use any more, even if it is only its socket that is gone.
                 self._staff.send_signal(worker.name, signal.SIGKILL)
             return False
+        except PlatformError as error:  # no descriptors are left for those that it has sent
+            self._events.append(events.Fatal(error))
+            return False
         for message, files in received:
             if isinstance(message, messages.Results):
                 self.figures.segments_made += len(message.slots)
@@ -219,12 +228,10 @@ class ProcessExecutor:
         return True
 
     def close(self) -> None:
-        self._let_end()
-        self._staff.close()
-        self._ring.close()
-        self._selector.close()
-        self._waker.close()
-        self._inlet.close()
+        with contextlib.ExitStack() as ends:  # all of them, also if one raises
+            for each in (self._inlet, self._waker, self._selector, self._ring, self._staff):
+                ends.callback(each.close)
+            self._let_end()
 
     def _let_end(self) -> None:
         let_end(self._workers, self._staff.server, self._selector, self._waker, self._inlet)
@@ -241,7 +248,7 @@ def _watch_unsent(
     is_refused = False
     for name, worker in workers.items():
         channel = worker.channel
-        if worker.is_watched and (channel.has_unsent or worker.awaits_room):
+        if worker.is_watched and not channel.is_held and (channel.has_unsent or worker.awaits_room):
             if channel.is_refused:
                 _flush(channel)
             is_refused |= channel.is_refused

@@ -31,12 +31,11 @@ from workers.job.traced import is_concrete, is_traced, reduced
 from . import arrays, by_value, memmap
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
-from .channel import MAX_DESCRIPTORS
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
-# From here on each has memory of its own, which all front-ends share; but a message takes no more than 250 descriptors.
+# From here on each has memory of its own, which all front-ends share; but each piece costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
@@ -199,8 +198,8 @@ class Parcel:
         self.files = pickled.files
         self._texts = pickled.texts
         self.pieces: list[Piece] = []
+        self._numbers: dict[int, int] = {}  # {id of a piece: its place among these}
         shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
-        most = min(_MAX_OWN_PIECES, MAX_DESCRIPTORS - 1 - len({id(found.piece) for found in shared if found}))
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         others: set[int] = set()  # of the pieces there: the ids of those that are not of arrays of share()
         end, starts = len(pickled.pickle), {}
@@ -209,10 +208,10 @@ class Parcel:
             if found is None and before is not None and same and same[at]:
                 number, start, _ = before.table[at + 1]
                 piece = before.pieces[number]
-                if id(piece) in others or len(others) < most:
+                if id(piece) in others or len(others) < _MAX_OWN_PIECES:
                     found = Found(piece, start)
                     others.add(id(piece))
-            if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(others) < most:
+            if found is None and buffer.nbytes >= _OWN_PIECE_NBYTES and len(others) < _MAX_OWN_PIECES:
                 found = Found(share.copy_of(buffer, address_of(buffer)), 0)
                 others.add(id(found.piece))
             if found is not None:
@@ -229,17 +228,12 @@ class Parcel:
                 np.frombuffer(piece.bytes, np.uint8, buffer.nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
                 places[at] = Found(piece, start)
             self.table.append(self._part(places[at], buffer.nbytes))
-        if len(self.pieces) > MAX_DESCRIPTORS:
-            raise NotPicklableError(
-                f"the sequence holds {len(self.pieces)} pieces of shared memory, and a worker can be sent no more than "
-                f"{MAX_DESCRIPTORS}: give workers.share() a few large arrays, and hold views of them"
-            )
 
     def _part(self, found: Found, nbytes: int) -> Part:
-        numbers = [number for number, piece in enumerate(self.pieces) if piece is found.piece]
-        if not numbers:
+        number = self._numbers.setdefault(id(found.piece), len(self.pieces))
+        if number == len(self.pieces):
             self.pieces.append(found.piece)
-        return Part(numbers[0] if numbers else len(self.pieces) - 1, found.start, nbytes)
+        return Part(number, found.start, nbytes)
 
     def compare(self, pickled: Pickled) -> Comparison:
         """Whether ``pickled`` is what lies here, byte by byte; of what is in shared memory, whether it is there."""

@@ -55,7 +55,7 @@ class Ring:
     """The consumer's end. :meth:`ship` runs in its thread, all else in the engine's."""
 
     def __init__(self) -> None:
-        self._writer = SlotWriter()
+        self._writer = SlotWriter(max_slots=1)  # an item costs a descriptor
         self._numbers = itertools.count()
         self._layouts: dict[int, bytes] = {}  # {digest: pickled Layout}, as the writer has them
         self._shipped: set[_Reference] = set()
@@ -179,7 +179,7 @@ class RingReader:
             if len(self._layouts) >= _MAX_LAYOUTS:
                 self._layouts.clear()
             known = self._layouts[layout] = KnownLayout.of(layout)
-        digest, places, build = known
+        digest, places, build, *_ = known
         buffer = self._buffers[slot]
         arrays = [
             copy_of(np.ndarray(shape, dtype, buffer, start, strides)) for dtype, shape, strides, _, start in places

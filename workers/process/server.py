@@ -39,7 +39,7 @@ class _Pool:
         self.groups: set[int] = set()  # process groups: of each worker it ever had, and of what that has started
 
     def tell(self, message: tuple[Any, ...]) -> None:
-        with contextlib.suppress(OSError):  # its front-end has just gone
+        with contextlib.suppress(ConnectionError):  # its front-end has just gone
             self.channel.send(message)
 
 
@@ -231,13 +231,13 @@ def main(
     """
     import ctypes
 
-    from .worker import keep_freed_memory
+    from . import freed_memory
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's to handle
     if sys.platform == "linux":
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
-    keep_freed_memory()
+    freed_memory.keep()
     for file in (descriptor, page):
         os.set_inheritable(file, False)
     status = StatusPage(page)

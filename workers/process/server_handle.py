@@ -82,8 +82,11 @@ class Connection:
         mine, theirs = channels.pair()
         try:
             server.channel.send(messages.Attach(), [theirs.fileno()])
-        except OSError:  # it has just died: the pool will be told by the end of file
+        except ConnectionError:  # it has just died: the pool will be told by the end of file
             pass
+        except BaseException:
+            mine.close()
+            raise
         finally:
             theirs.close()
         mine.setblocking(False)

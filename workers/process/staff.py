@@ -8,6 +8,7 @@ import selectors
 import signal
 from typing import Any
 
+from workers import limits
 from workers.engine import executor as events
 from workers.engine import report
 from workers.engine.executor import Event
@@ -77,8 +78,13 @@ class Staff:
         if number >= self._nb_workers:
             return
         name = next(self._names)
-        worker = self.workers[name] = WorkerHandle(name, number, self._ring)
-        self.server.tell(*worker.order())
+        worker = WorkerHandle(name, number, self._ring)
+        try:
+            self.server.tell(*worker.order())
+        except BaseException:
+            worker.close()
+            raise
+        self.workers[name] = worker
         if not self.server.channel.has_unsent:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
@@ -87,6 +93,15 @@ class Staff:
         worker.load(self.replica, self.parcel, self._surroundings)
         self._figures.started(number)
         self.events.append(events.Started(name))
+
+    def start_again(self, number: int) -> None:
+        """Start worker ``number`` in the place of another one: now, or later, if there are no descriptors for it."""
+        try:
+            self.start(number)
+        except OSError as error:
+            reason = f"{error.strerror} (of {limits.descriptors()} descriptors, ulimit -n)"
+            self._figures.ended(number, f"could not be started: {reason}")
+            self._lack(number, reason)
 
     def update(self, parcel: Any) -> None:
         """All later jobs are to be done on this replica."""
@@ -114,10 +129,9 @@ class Staff:
 
     def forked(self, message: messages.Forked) -> None:
         if (worker := self.workers.get(message.worker)) is not None:
-            worker.pid = message.pid
+            worker.forked(message.pid)
             if not worker.is_leaving:
                 self._figures.lanes[worker.number].pid = message.pid
-            worker.theirs.close()
             self.shortage.forked()
 
     def ready(self, worker: WorkerHandle) -> None:
@@ -135,9 +149,13 @@ class Staff:
         worker = self.remove(name)
         if worker.is_leaving:
             return
-        self.shortage.lost(worker.number)
         self._figures.ended(worker.number, f"could not be started: {reason}")
         self.events.append(events.NotStarted(name))
+        self._lack(worker.number, reason)
+
+    def _lack(self, number: int, reason: str) -> None:
+        """Worker ``number`` could not be started: it is tried again later."""
+        self.shortage.lost(number)
         if any(worker.pid is None for worker in self.workers.values()):
             return
         self.shortage.answered(len(self.workers))
@@ -163,7 +181,7 @@ class Staff:
                 error = report.not_started(self._failed_starts, report.how(death), death.stack)
                 self.events.append(events.Fatal(error))
                 return
-        self.start(worker.number)
+        self.start_again(worker.number)
 
     def server_died(self) -> bool:
         """All workers die with the server. Start anew. False: that is in vain."""

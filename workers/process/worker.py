@@ -20,6 +20,7 @@ from typing import Any
 from workers.batch import empty
 from workers.batch.label import check_replica
 from workers.batch.slot_writer import SlotWriter
+from workers.batch.slots import MAX_SLOTS
 from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.errors import IntegrityError
@@ -29,6 +30,7 @@ from workers.job.stages import begin_marks, mark, stages
 
 from . import replica, surroundings
 from .channel import Channel
+from .freed_memory import FreedMemory
 from .logs import Outlet
 from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
 from .ring import InRing, RingReader
@@ -36,6 +38,7 @@ from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
 _DETAILED_NS = 1_000_000  # a job that takes longer is told of in detail
+_IDLE_S = 2  # so long without a message, and memory that is kept for later jobs is given back
 _NOW_AND_THEN_NS = 5_000_000  # of shorter ones, one in this time
 
 
@@ -56,6 +59,7 @@ class Worker:
         self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._details: list[tuple[int, int, Any]] = []  # of these
+        self._freed = FreedMemory()
         self._cores = Cores()
         self._used = self._cores.use()  # when it was looked at last
         self._busy_ns = 0  # since then
@@ -65,6 +69,7 @@ class Worker:
     def run(self) -> None:
         """Blocks: until the consumer says Stop or is gone."""
         empty.writer = self._writer
+        self._channel.wake_after(_IDLE_S)
         self._outlet.install()
         try:
             self._run()
@@ -73,7 +78,11 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            for message, files in self._channel.receive():
+            received = self._channel.receive()
+            if not received and self._channel.is_idle and self._freed.rest():
+                self._writer.give_up_free()
+                self._flush()
+            for message, files in received:
                 if isinstance(message, Jobs):
                     self._jobs(message, files)
                 elif isinstance(message, Load):
@@ -109,18 +118,21 @@ class Worker:
             row = JobRow._make(plain)
             if self._page.begin(row.sending):
                 self._rows.append(self._job(row, message.replica))
-                if time.monotonic_ns() - self._flushed_ns > _FLUSH_NS:
+                is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
+                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each has a descriptor open, here and there
                     self._flush()
             else:
                 self._rows.append((row.sending, 0, None))
         if self._rows:
             self._flush()
         self._page.rest()
+        if self._freed.is_due(self._flushed_ns):
+            self._freed.look(time.monotonic_ns())
 
     def _trim(self, message: Trim) -> None:
         self._writer.release(message.free)
         self._writer.give_up_free()
-        give_back_freed_memory()
+        self._freed.give_back()
         self._flush()
 
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
@@ -218,23 +230,6 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def keep_freed_memory() -> None:
-    """Have malloc keep what is freed, where it is glibc's: a fresh array of a batch's size then lies on pages that
-    are there already, instead of costing a page fault for each 4 KB."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        trim_threshold, top_pad, mmap_max = -1, -2, -4
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(top_pad, 16 << 20)
-
-
-def give_back_freed_memory() -> None:
-    """Have malloc give to others what :func:`keep_freed_memory` has had it keep."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def die_with_parent(parent: int) -> None:

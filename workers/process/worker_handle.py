@@ -41,6 +41,7 @@ class WorkerHandle:
             raise
         mine.setblocking(False)
         self.channel = Channel(mine)
+        self.channel.hold()  # until it is forked
         self.pid: int | None = None
         self.is_ready = False
         self.is_leaving = False  # it is not needed any more, and was asked to end
@@ -55,9 +56,16 @@ class WorkerHandle:
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
+    def forked(self, pid: int) -> None:
+        """It runs."""
+        self.pid = pid
+        self.theirs.close()
+        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
+            self.channel.let_go()
+
     def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
         """Send it replica ``number``, and what the program has set for itself."""
-        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors)
+        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""
@@ -83,9 +91,9 @@ class WorkerHandle:
         self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
-    def _transmit(self, message: tuple[Any, ...], files: list[int]) -> None:
+    def _transmit(self, message: tuple[Any, ...], files: list[int], owner: Any = None) -> None:
         with contextlib.suppress(ConnectionError):  # it has died: we shall be told
-            self.channel.send(message, files)
+            self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """What a message of results tells. Closes ``files``."""

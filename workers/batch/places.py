@@ -1,0 +1,74 @@
+"""Where the arrays of a batch go in the worker's slots.
+
+A small batch is put into one slot with others. In a large one each large array has a slot of its own, and the small
+ones lie behind the first large one.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from typing import Any, NamedTuple
+
+from . import shared_memory
+from .label import LABEL_NBYTES
+from .slots import HEADER_NBYTES, SMALL_NBYTES, Slot
+from .tree import ALIGNMENT, Array, ArrayPlace, dense_strides
+
+
+class Planned(NamedTuple):
+    """A layout that was seen before."""
+
+    digest: int
+    places: tuple[ArrayPlace, ...]
+    nbytes: int
+    lengths: tuple[int, ...]  # of what lies in each slot, in bytes; for a large batch that is copied as a whole
+
+
+NOTHING = Planned(0, (), 0, ())
+
+
+def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
+    return -(-nbytes // step) * step
+
+
+def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
+    """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
+    if spec != last_spec or len(arrays) != len(places):
+        return False
+    for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
+        if array.shape != shape or array.dtype is not dtype or dense_strides(array) != strides:
+            return False
+    return True
+
+
+def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ...], tuple[int, ...]]:
+    """(where each array goes, how many bytes lie in each slot behind its header)."""
+    is_small = sum(round_up(array.nbytes) for array in arrays) <= SMALL_NBYTES
+    is_large = [array.nbytes > SMALL_NBYTES for array in arrays]
+    num_large, count = sum(is_large), itertools.count()
+    ends = [LABEL_NBYTES if is_small else HEADER_NBYTES] * max(1, min(num_large, max_slots))
+    places: dict[int, ArrayPlace] = {}
+    for number in sorted(range(len(arrays)), key=is_large.__getitem__, reverse=True):  # large ones first
+        array = arrays[number]
+        at = next(count) * len(ends) // num_large if is_large[number] else 0
+        places[number] = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, ends[at])
+        ends[at] += round_up(array.nbytes)
+    return tuple([places[number] for number in range(len(arrays))]), tuple([end - HEADER_NBYTES for end in ends])
+
+
+def places_within(arrays: list[Array], slots: list[Slot]) -> list[ArrayPlace | None]:
+    """Where each array lies in one of ``slots`` already; None: it does not."""
+    starts = sorted([(slot.address, at) for at, slot in enumerate(slots)])
+    return [_place_within(array, slots, starts) for array in arrays]
+
+
+def _place_within(array: Array, slots: list[Slot], starts: list[tuple[int, int]]) -> ArrayPlace | None:
+    address, flags = shared_memory.address_of(array), array.flags
+    # Dense arrays only: a strided one may begin inside a slot and reach back out of it.
+    if not (flags.c_contiguous or flags.f_contiguous) or (before := bisect.bisect(starts, (address, len(slots)))) == 0:
+        return None
+    start, at = starts[before - 1]
+    if address - start >= slots[at].nbytes:
+        return None
+    return ArrayPlace(array.dtype, array.shape, None if flags.c_contiguous else array.strides, at, address - start)
