@@ -25,7 +25,7 @@ from workers.errors import NotPicklableError
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
-from . import arrays, by_value, memmap, tensors
+from . import arrays, by_value, inheritance, memmap, tensors
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
 from .channel import MAX_DESCRIPTORS
@@ -68,6 +68,8 @@ class Pickler(PicklerByValue):
         if (of_tensor := self.storages.reduced(obj)) is not None:
             self.modules.add(of_tensor.package)
             return of_tensor.reduction
+        if (reduction := inheritance.reduced(obj)) is not None:
+            return reduction
         of = place_of_global(obj)
         if of is not None:
             return getattr, of
@@ -154,12 +156,15 @@ class Pickled:
             if parts := pickler.storages.parts():
                 pickler = dump(parts)
         except Exception as error:  # reducers raise what they like
-            path, of = find_unpicklable(value, name, _is_picklable)
+            path, of, advice = find_unpicklable(value, name, _is_picklable)
+            advice = advice or (
+                "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
+                "leave it out of what is sent: "
+                f"def __getstate__(self): return {{**self.__dict__, {first_name(path, name)!r}: None}}"
+            )
             raise NotPicklableError(
                 f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f"It is a {of}. Make or open it at first use in the worker (in get_examples or the augmenter: if it is "
-                "None), and leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {first_name(path, name)!r}: None}}. "
+                f"It is a {of}. {advice}. "
                 'Or use executor="thread" or nb_workers=0.'
             ) from error
         self.modules = pickler.modules

@@ -6,27 +6,39 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.job.traced import is_concrete
 
+from . import inheritance
 
-def find_unpicklable(
-    value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8
-) -> tuple[str, str]:
-    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
+
+class Unpicklable(NamedTuple):
+    """What cannot be pickled: Unpicklable("the sequence.source.lock", "lock", "")."""
+
+    path: str
+    kind: str  # the name of its type
+    advice: str  # on objects of this kind, if there is any
+
+
+def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
+    """The smallest part of ``value`` that cannot be pickled."""
     deadline = time.monotonic() + seconds
     seen: set[int] = set()
     while True:
         seen.add(id(value))
         for name, part in _parts(value, path):
             if time.monotonic() > deadline:
-                return path, type(value).__name__
+                return _found(path, value)
             if id(part) not in seen and not is_picklable(part):
                 path, value = name, part
                 break
         else:
-            return path, type(value).__name__
+            return _found(path, value)
+
+
+def _found(path: str, value: Any) -> Unpicklable:
+    return Unpicklable(path, type(value).__name__, inheritance.ADVICE if inheritance.is_inherited(value) else "")
 
 
 def first_name(path: str, name: str) -> str:
@@ -36,7 +48,7 @@ def first_name(path: str, name: str) -> str:
 
 
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if is_concrete(value):
+    if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
         yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
