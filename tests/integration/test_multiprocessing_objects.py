@@ -16,6 +16,7 @@ from any_workers import WORKERS
 from scripted import have, scripted
 
 from workers import NotPicklableError, prefetch
+from workers.process import inheritance
 
 LENGTH = 4
 
@@ -124,6 +125,14 @@ def test_what_can_be_sent(managers: Managers) -> None:
         for name in ("dict", "of another key"):  # jobs have written to it
             assert {held[name].pop(index + LENGTH) for index in range(LENGTH)} == set(range(LENGTH))
         held["nested"][0] = managers.manager.dict(held["dict"])
+
+
+def test_memory_that_is_not_tracked(managers: Managers, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inheritance.reduced(managers.memory) is None
+    monkeypatch.setattr(managers.memory, "_track", False, raising=False)  # from Python 3.13 on
+    make, arguments = inheritance.reduced(managers.memory)
+    assert (make.func, make.keywords) == (SharedMemory, {"track": False})
+    assert arguments == (managers.memory.name, False, managers.memory.size)
 
 
 def test_lists_in_shared_memory(managers: Managers) -> None:

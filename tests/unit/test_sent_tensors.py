@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import workers
+from workers.cluster.actor import _mapped
 from workers.process import replica
 from workers.process.replica import Parcel, Pickled
 from workers.process.watch import Watch
@@ -126,6 +127,20 @@ def test_other_tensors_and_storages() -> None:
     assert theirs["meta"].device.type == "meta"
     assert np.array_equal(theirs["array"], mine["array"])
     assert not theirs["array"].flags.writeable  # beside tensors, too
+
+
+def test_actors_have_copies_that_they_may_write_to() -> None:
+    """What lies in the object store of a Ray cluster, all actors of a node see."""
+    whole, array = floats(), np.arange(2_000_000.0)
+    parcel = Parcel(Pickled({"whole": whole, "array": array}))
+    pieces = [np.array(np.frombuffer(piece.bytes, np.uint8)) for piece in parcel.pieces]
+    message = parcel.message()
+    theirs = replica.made_of(message, [*map(_mapped, pieces, message.private)])
+    theirs["whole"][3] = -1.0
+    again = replica.made_of(message, [*map(_mapped, pieces, message.private)])
+    assert torch.equal(again["whole"], whole)
+    assert theirs["whole"].data_ptr() % 64 == 0
+    assert any(np.shares_memory(theirs["array"], piece) for piece in pieces)  # no tensor lies there
 
 
 def test_many_views_send_their_memory_once() -> None:

@@ -6,6 +6,7 @@ last process that knows it has ended: a worker with one of its own would remove,
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -53,19 +54,22 @@ def is_inherited(value: Any) -> bool:
 
 
 def reduced(obj: Any) -> Any:
-    """How to make a proxy of a manager again, as ``__reduce__`` returns it, with the key of the manager; None: as its
-    class says.
+    """How to make an object of multiprocessing again, as ``__reduce__`` returns it; None: as its class says.
+
+    A proxy of a manager needs the manager's key. Shared memory that is not tracked here is not to be tracked there.
 
     Raises:
         TypeError: it is one end of a pipe, whose number means another file in a worker.
     """
+    kind: Any = type(obj)
     managers, connection = map(sys.modules.get, ("multiprocessing.managers", "multiprocessing.connection"))
-    if managers is not None and isinstance(obj, managers.BaseProxy):
+    if managers is not None and issubclass(kind, managers.BaseProxy):
         make, arguments, *others = obj.__reduce__()
-        *arguments, options = arguments
-        if isinstance(options, dict) and obj._authkey is not None:
-            options = {**options, "authkey": bytes(obj._authkey)}
-        return make, (*arguments, options), *others
-    if connection is not None and isinstance(obj, connection._ConnectionBase):
+        if not arguments or not isinstance(arguments[-1], dict) or getattr(obj, "_authkey", None) is None:
+            return None
+        return make, (*arguments[:-1], {**arguments[-1], "authkey": bytes(obj._authkey)}), *others
+    if connection is not None and issubclass(kind, connection._ConnectionBase):
         raise TypeError("a pipe of multiprocessing is open in this process alone")
+    if kind.__name__ == "SharedMemory" and not getattr(obj, "_track", True):  # from Python 3.13 on
+        return functools.partial(kind, track=False), (obj.name, False, obj.size)
     return None
