@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from workers.batch import exact
 from workers.batch.exact import exact_array
+from workers.batch.forms import is_of_framework
 from workers.batch.strings import Strings, array_of, shared
+from workers.batch.to_numpy import arrays_of
 from workers.sequence.gather import gather, own_items
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
@@ -56,7 +58,7 @@ class Examples:
             loaded = [self.load_example_fn(self.x[p]) for p in (_with_bar(at) if may_take_long else at)]
             if all(isinstance(each, bytes) for each in loaded):
                 return array_of(loaded)  # each of its own length
-            found = [exact.as_array(each) for each in loaded]
+            found = [exact.as_array(each, "what load_example_fn returned") for each in loaded]
         elif isinstance(self.x, Ragged):
             found = [self.x[position] for position in at]
         else:
@@ -120,6 +122,8 @@ def as_items(x: Any) -> Any:
 def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
     """``x`` as an array of examples; an array, mapped or not, is not copied."""
     x = as_items(x)
+    if isinstance(x, (list, tuple)) and any(map(is_of_framework, set(map(type, x)))):
+        x = arrays_of(list(x), "x")
     if isinstance(x, Strings) or Strings.must_hold(x):
         return x if isinstance(x, Strings) else Strings(x)
     if isinstance(x, np.ndarray) and not (x.dtype.hasobject and x.ndim == 1 and are_arrays(x)):
@@ -147,7 +151,7 @@ def without_framework(x: Any) -> Any:
     if isinstance(x, (np.ndarray, list, tuple)):
         return x
     if hasattr(x, "detach"):  # torch
-        x = x.detach().cpu()
+        return exact.as_array(x, "x")
     for method in ("numpy", "to_numpy"):  # TensorFlow and torch; pandas and polars
         if callable(getattr(x, method, None)):
             return np.asarray(getattr(x, method)())

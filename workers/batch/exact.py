@@ -8,12 +8,15 @@ import numpy as np
 
 from workers.checks import short
 
+from .forms import is_of_framework
+from .to_numpy import arrays_of
+
 Array = np.ndarray[Any, Any]
 
 _EXACT_UP_TO = 2.0**53  # integers in a float64
 
 
-def exact_array(values: Any) -> Array:
+def exact_array(values: Any, name: str = "a value") -> Array:
     """``np.asarray(values)``, or an array of another dtype or type where that would not hold what ``values`` does.
 
     - Strings that numpy would change are objects: it drops the zeros at the end of a string, and makes text of numbers
@@ -22,10 +25,13 @@ def exact_array(values: Any) -> Array:
     - Integers stay integers: numpy makes floats of those from 2**63 on.
 
     Raises:
-        ValueError: the items are of different shapes. TypeError: no dtype holds the integers.
+        ValueError: the items are of different shapes. TypeError: no dtype holds the integers; a tensor cannot become an
+            array, and is called ``name``.
     """
     if not isinstance(values, (list, tuple)):
-        return as_array(values)
+        return as_array(values, name)
+    if any(map(is_of_framework, set(map(type, values)))):
+        values = [each if each.ndim else each[()] for each in arrays_of(list(values), name)]
     if any(each is np.ma.masked for each in values):
         return _with_masked(values)
     if any(isinstance(each, np.ma.MaskedArray) for each in values):
@@ -49,9 +55,9 @@ def stacked(arrays: list[Array]) -> Array:
     return np.ma.stack(arrays) if is_masked else np.stack(arrays)
 
 
-def as_array(value: Any) -> Array:
-    """``np.asarray(value)``; a masked array as it is."""
-    return value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+def as_array(value: Any, name: str = "a value") -> Array:
+    """``np.asarray(value)``, also of tensors that numpy does not take as they are; a masked array as it is."""
+    return value if isinstance(value, np.ma.MaskedArray) else arrays_of([value], name)[0]
 
 
 def _with_masked(values: Any) -> Array:

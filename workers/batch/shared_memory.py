@@ -103,8 +103,11 @@ def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) 
     libc.munmap(mapped.address, mapped.nbytes)
 
 
-def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: int = 0) -> Any:
+def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: int = 0, private: bool = False) -> Any:
     """Map ``descriptor``, which the caller still has to close.
+
+    Args:
+        private: what is written here goes to pages of this process alone.
 
     Returns:
         A buffer of ``nbytes`` behind ``header_nbytes``, unmapped when its last view has gone. Views of a read-only
@@ -113,9 +116,10 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
     Raises:
         MemoryError: the address space or the number of mappings is used up.
     """
-    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable or private else 0)
+    kind = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0) if private else mmap.MAP_SHARED
     mapped_nbytes = header_nbytes + nbytes
-    address = _libc.mmap(None, mapped_nbytes, access, mmap.MAP_SHARED, descriptor, 0)
+    address = _libc.mmap(None, mapped_nbytes, access, kind, descriptor, 0)
     if address is None or address == _MAP_FAILED:
         code = ctypes.get_errno()
         if code == errno.ENOMEM:

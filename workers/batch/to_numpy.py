@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .forms import is_of_framework
+
 _NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO", "BCSR", "COO", "CSR"})
 
 
@@ -52,3 +54,27 @@ def _of_torch(tensor: Any) -> Any:
         raise NoArrayError(tensor, f"is of {name}, which numpy knows with ml_dtypes: pip install ml_dtypes") from error
     bits = torch.uint16 if tensor.itemsize == 2 else torch.uint8
     return np.asarray(tensor.view(bits)).view(getattr(ml_dtypes, name))
+
+
+def arrays_of(values: list[Any], what: str) -> list[Any]:
+    """``np.asarray`` of each of ``values``, also of tensors that numpy does not take as they are.
+
+    Raises:
+        TypeError: a tensor cannot become an array; says that ``what`` is one.
+    """
+    kinds: set[Any] = set(map(type, values))
+    try:
+        if not any(kind.__name__ in _NO_ARRAYS and is_of_framework(kind) for kind in kinds):
+            return list(map(np.asarray, values))
+    except Exception:  # numpy's, torch's or that of a class of the user
+        if not any(map(is_of_framework, kinds)):
+            raise
+    return [_as_array(value, what) for value in values]
+
+
+def _as_array(value: Any, what: str) -> Any:
+    kind: Any = type(value)
+    try:
+        return np.asarray(to_numpy(value) if is_of_framework(kind) else value)
+    except NoArrayError as error:
+        raise TypeError(f"{what} is a {type(error.leaf).__name__}, which {error.reason}") from error.__cause__

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workers.batch.label import check_replica, check_sending
-from workers.batch.tree import dumps, flatten, unflattener
+from workers.batch.shared_memory import address_of
+from workers.batch.tree import ALIGNMENT, dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
@@ -105,7 +106,8 @@ class Actor:
             is_new = self._task is None
             if is_new:
                 surroundings.before_imports(around)
-            self._task = replica.made_of(message, [memoryview(piece) for piece in pieces])
+            memories = map(_mapped, pieces, message.private)
+            self._task = replica.made_of(message, [*memories])
             if is_new:
                 self._unsettled = surroundings.apply(around)
                 self._task.init_worker(self._number)
@@ -162,3 +164,14 @@ class Actor:
         if self._unsettled:
             self._unsettled = surroundings.settle(self._unsettled)
         seeding.enter_job(self._stream, job)
+
+
+def _mapped(piece: Any, is_private: bool) -> memoryview:
+    """A piece of the object store, or a copy that jobs may write to."""
+    if not is_private:
+        return memoryview(piece)
+    space = np.empty(len(piece) + ALIGNMENT, np.uint8)
+    start = -address_of(space) % ALIGNMENT
+    copy: Any = space[start : start + len(piece)]
+    copy[:] = piece
+    return memoryview(copy).toreadonly()

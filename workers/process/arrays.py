@@ -1,4 +1,4 @@
-"""Arrays on their way to the workers, and tensors of PyTorch: references to memory where that can be, not copies.
+"""Arrays on their way to the workers: references to memory where that can be, not copies.
 
 - What lies in shared memory (see ``workers.batch.share``) goes as the piece of memory and the place in it, whatever its
   size and its layout: the workers see what is written there.
@@ -11,11 +11,8 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import math
 import pickle
-import sys
-import warnings
 from typing import Any
 
 import numpy as np
@@ -26,16 +23,17 @@ from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 
 SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
-_MAX_SPREAD = 2  # the bytes that an array lies in may be so many times its own, to be sent as they are
+MAX_SPREAD = 2  # the bytes that an array lies in may be so many times its own, to be sent as they are
 _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
 
 
 class Memory:
     """The ``nbytes`` at ``address``, as numpy takes them; they are those of ``base``."""
 
-    def __init__(self, base: Any, address: int, nbytes: int) -> None:
+    def __init__(self, base: Any, address: int, nbytes: int, is_writable: bool = False) -> None:
         self.base = base
-        self.__array_interface__ = {"data": (address, True), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+        data = address, not is_writable
+        self.__array_interface__ = {"data": data, "shape": (nbytes,), "typestr": "|u1", "version": 3}
 
 
 def reduced(obj: Any) -> Any:
@@ -46,9 +44,6 @@ def reduced(obj: Any) -> Any:
         return None if obj.dtype.hasobject or not obj.nbytes else _reduced_row(obj)
     if isinstance(obj, Piece):
         return _memory_of, (pickle.PickleBuffer(obj.bytes),)
-    cls = getattr(sys.modules.get("torch"), "Tensor", None)
-    if cls is not None and issubclass(type(obj), cls):
-        return _reduced_tensor(obj, cls)
     return None
 
 
@@ -92,7 +87,7 @@ def _reduced_strided(array: Any) -> Any:
     """How to make an array that is not dense, or not aligned, again with its own strides."""
     is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
     own_nbytes = array.itemsize * math.prod(_lengths(array))
-    if _extent(array)[1] > _MAX_SPREAD * own_nbytes:
+    if _extent(array)[1] > MAX_SPREAD * own_nbytes:
         array, before = _packed(array), 1
     low, nbytes = _extent(array)
     memory: Any = ctypes.string_at(low, nbytes) if nbytes < SHARED_NBYTES else np.asarray(Memory(array, low, nbytes))
@@ -130,24 +125,6 @@ def _packed(array: Any) -> Any:
     return packed
 
 
-def _reduced_tensor(tensor: Any, cls: Any) -> Any:
-    """How to make a tensor over shared memory again; None: it is another one, or as its class says."""
-    kind = type(tensor)
-    if kind.__reduce_ex__ is not cls.__reduce_ex__:
-        return None
-    if tensor.device.type != "cpu" or "strided" not in str(tensor.layout) or not tensor.numel():
-        return None
-    if tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or not tensor.is_leaf:
-        return None
-    itemsize, shape = tensor.element_size(), tuple(tensor.shape)
-    strides = tuple(step * itemsize for step in tensor.stride())
-    found = share.find_bytes(*share.extent(tensor.data_ptr(), itemsize, shape, strides))
-    if found is None:
-        return None
-    layout = found.piece, found.start, tensor.dtype, shape, tensor.stride()
-    return _tensor, (kind, *layout, tensor.requires_grad, dict(vars(tensor)))
-
-
 # -- in a worker
 
 
@@ -180,23 +157,3 @@ def _masked(data: Any, mask: Any, fill_value: Any, is_hard: bool) -> Any:
 
 def _row(memory: Any, dtype: Any, start: int) -> Any:
     return np.ndarray((), dtype, memory, start)[()]
-
-
-def _tensor(
-    kind: Any,
-    memory: Any,
-    start: int,
-    dtype: Any,
-    shape: Any,
-    strides: Any,
-    requires_grad: bool,
-    attributes: dict[str, Any],
-) -> Any:
-    torch = importlib.import_module("torch")
-    num_items = 1 + sum(step * (length - 1) for step, length in zip(strides, shape, strict=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is read-only
-        items = torch.frombuffer(memory, dtype=dtype, count=num_items, offset=start)
-    tensor = items.as_strided(shape, strides).as_subclass(kind)
-    vars(tensor).update(attributes)
-    return tensor.requires_grad_(requires_grad)

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 
 class Load(NamedTuple):
-    """A new replica. Descriptors: its memory."""
+    """A new replica. Descriptors: its memory, and the resource tracker's pipe if there is one."""
 
     replica: int  # its number, which the jobs that belong to it name
     parcel: Any  # a workers.process.replica.ParcelMessage
     surroundings: Any  # a workers.process.surroundings.Surroundings
+    key: bytes | None  # of multiprocessing, if the program has loaded that
+    has_tracker: bool
 
 
 class Jobs(NamedTuple):

@@ -7,14 +7,11 @@ read-only, so that any number of workers share one copy. A ``np.memmap`` is open
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
-import re
-import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +25,10 @@ from workers.errors import NotPicklableError
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 
-from . import arrays, by_value, memmap
+from . import arrays, by_value, inheritance, memmap, tensors
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
+from .unpicklable import find_unpicklable, first_name
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -52,6 +50,7 @@ class Pickler(PicklerByValue):
         self.files: set[memmap.MappedFile] = set()  # which the workers will map
         self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
+        self.storages = tensors.Storages()
 
     def reducer_override(self, obj: Any) -> Any:
         if self.states and id(obj) in self.states:
@@ -64,6 +63,11 @@ class Pickler(PicklerByValue):
             if isinstance(obj, np.memmap):  # private changes: they are in no file
                 obj = np.asarray(obj)
         if (reduction := arrays.reduced(obj)) is not None:
+            return reduction
+        if (of_tensor := self.storages.reduced(obj)) is not None:
+            self.modules.add(of_tensor.package)
+            return of_tensor.reduction
+        if (reduction := inheritance.reduced(obj)) is not None:
             return reduction
         of = place_of_global(obj)
         if of is not None:
@@ -126,39 +130,45 @@ class Pickled:
         Raises:
             NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
         """
-        self.buffers: list[memoryview] = []
+        self.buffers: list[memoryview]
+        self.of_tensors: list[bool]  # which of these are the memory of tensors of torch
 
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
             if view.nbytes < SHARED_NBYTES and share.find_bytes(address_of(view), view.nbytes) is None:
                 return True
             self.buffers.append(view)
+            self.of_tensors.append(tensors.is_of_storage(view.obj))
             return False
 
-        file = io.BytesIO()
-        try:
+        def dump(parts: dict[int, tensors.Part]) -> Pickler:
+            file = io.BytesIO()
+            self.buffers, self.of_tensors = [], []
             pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
-            pickler.states = states or {}
+            pickler.states, pickler.storages = states or {}, tensors.Storages(parts)
             pickler.dump(value)
+            self.pickle = file.getvalue()
+            return pickler
+
+        try:
+            pickler = dump({})
+            if parts := pickler.storages.parts():
+                pickler = dump(parts)
         except Exception as error:  # reducers raise what they like
-            path, of = find_unpicklable(value, name)
+            path, of, advice = find_unpicklable(value, name, _is_picklable)
+            advice = advice or (
+                "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
+                "leave it out of what is sent: "
+                f"def __getstate__(self): return {{**self.__dict__, {first_name(path, name)!r}: None}}"
+            )
             raise NotPicklableError(
                 f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f"It is a {of}. Make or open it at first use in the worker (in get_examples or the augmenter: if it is "
-                "None), and leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}. "
+                f"It is a {of}. {advice}. "
                 'Or use executor="thread" or nb_workers=0.'
             ) from error
-        self.pickle = file.getvalue()
         self.modules = pickler.modules
         self.files = pickler.files
         self.texts = texts_of(pickler.compiled)
-
-
-def _first_name(path: str, name: str) -> str:
-    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
-    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
-    return found[1] if found else "name"
 
 
 class Part(NamedTuple):
@@ -175,6 +185,7 @@ class ParcelMessage(NamedTuple):
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
     texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``cells``
+    private: list[bool]  # which pieces a worker maps so that what it writes there is its own
 
 
 class Comparison(NamedTuple):
@@ -199,6 +210,7 @@ class Parcel:
         self._texts = pickled.texts
         self.pieces: list[Piece] = []
         self._numbers: dict[int, int] = {}  # {id of a piece: its place among these}
+        self._private: set[int] = set()  # the ids of those in which tensors lie, which jobs may write to
         shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
         places: dict[int, Found] = {}  # {buffer: where it lies already}
         others: set[int] = set()  # of the pieces there: the ids of those that are not of arrays of share()
@@ -228,6 +240,8 @@ class Parcel:
                 np.frombuffer(piece.bytes, np.uint8, buffer.nbytes, start)[:] = np.frombuffer(buffer, np.uint8)
                 places[at] = Found(piece, start)
             self.table.append(self._part(places[at], buffer.nbytes))
+            if pickled.of_tensors[at] and shared[at] is None:
+                self._private.add(id(places[at].piece))
 
     def _part(self, found: Found, nbytes: int) -> Part:
         number = self._numbers.setdefault(id(found.piece), len(self.pieces))
@@ -254,7 +268,8 @@ class Parcel:
 
     def message(self) -> ParcelMessage:
         """What is sent along with the descriptors."""
-        return ParcelMessage(self.table, [piece.nbytes for piece in self.pieces], self._texts)
+        lengths, private = zip(*((piece.nbytes, id(piece) in self._private) for piece in self.pieces), strict=True)
+        return ParcelMessage(self.table, list(lengths), self._texts, list(private))
 
     @property
     def descriptors(self) -> list[int]:
@@ -265,8 +280,9 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
     """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
     memories = []
     try:
-        for descriptor, nbytes in zip(descriptors, message.lengths, strict=True):
-            memories.append(shared_memory.view(shared_memory.attach(descriptor, nbytes, writable=False)).toreadonly())
+        for descriptor, nbytes, is_private in zip(descriptors, message.lengths, message.private, strict=True):
+            buffer = shared_memory.attach(descriptor, nbytes, writable=False, private=is_private)
+            memories.append(shared_memory.view(buffer).toreadonly())
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -275,26 +291,10 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
 
 def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
     """The object of a parcel whose pieces these are."""
-    table, _, texts = message
+    table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
     return pickle.loads(parts[0], buffers=parts[1:])
-
-
-def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, str]:
-    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
-    deadline = time.monotonic() + seconds
-    seen: set[int] = set()
-    while True:
-        seen.add(id(value))
-        for name, part in _parts(value, path):
-            if time.monotonic() > deadline:
-                return path, type(value).__name__
-            if id(part) not in seen and not _is_picklable(part):
-                path, value = name, part
-                break
-        else:
-            return path, type(value).__name__
 
 
 def _is_picklable(value: Any) -> bool:
@@ -305,27 +305,3 @@ def _is_picklable(value: Any) -> bool:
     except Exception:  # reducers raise what they like
         return False
     return True
-
-
-def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if is_concrete(value):
-        return
-    if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
-    with contextlib.suppress(TypeError):
-        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
-    function = getattr(value, "__func__", value)
-    if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        yield f"{path}.__self__", value.__self__
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-            with contextlib.suppress(ValueError):  # not yet filled
-                yield f"{path}'s variable {name!r}", cell.cell_contents
-        known = function.__globals__
-        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
-    for name in ("func", "args", "keywords"):  # functools.partial
-        if hasattr(value, "func") and hasattr(value, "keywords"):
-            yield f"{path}.{name}", getattr(value, name)

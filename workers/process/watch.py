@@ -5,8 +5,9 @@ The task is pickled again, and the bytes are compared. Left out of this are what
 - A large container (a list of a million paths) counts as unchanged while it is the same object and holds the same
   objects. What is changed *within* these objects is not seen; except where hooks are defined, which are there to change
   things: then a container is left out only if it holds nothing but numbers and strings.
-- A large array counts as unchanged while it is the same object. Where hooks are defined, its bytes are compared; but
-  not those of an array in shared memory, which the workers see as it is.
+- A large array counts as unchanged while it is the same object; a tensor of torch, while no operation of torch has
+  written to it either. Where hooks are defined, its bytes are compared; but not those of an array in shared memory,
+  which the workers see as it is.
 
 ``Sequence.changed()`` says what is not seen so.
 """
@@ -28,6 +29,7 @@ import numpy as np
 from workers.batch import share
 from workers.batch.shared_memory import address_of
 
+from . import tensors
 from .arrays import SHARED_NBYTES, Memory
 from .replica import Pickler
 
@@ -80,6 +82,7 @@ class _Seen(NamedTuple):
 
     pickle: bytes  # without what is left out; empty: it cannot be pickled
     buffers: list[_Buffer]
+    versions: list[int]  # of tensors of torch
 
 
 class Watch:
@@ -88,7 +91,7 @@ class Watch:
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}  # {id of a container: it}
         self._numbers = itertools.count()
-        self._last = self._now = _Seen(b"", [])
+        self._last = self._now = _Seen(b"", [], [])
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
@@ -101,7 +104,8 @@ class Watch:
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
         self._now = now
-        is_same = now.pickle and last.pickle == now.pickle and _are_equal(last.buffers, now.buffers)
+        is_same = now.pickle and last.pickle == now.pickle and last.versions == now.versions
+        is_same = is_same and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
         if last.pickle:
             self.tell_if_long(task, seconds)
@@ -145,9 +149,9 @@ class Watch:
         try:
             pickler.dump(task)
         except Exception:  # Pickled says what it is
-            return _Seen(b"", [])
+            return _Seen(b"", [], [])
         self._kept = pickler.seen
-        return _Seen(file.getvalue(), pickler.buffers)
+        return _Seen(file.getvalue(), pickler.buffers, pickler.versions)
 
 
 def _size_of(value: Any) -> str:
@@ -162,10 +166,16 @@ class _Looking(Pickler):
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:
         self.seen: dict[int, _Kept] = {}
         self.buffers: list[_Buffer] = []
+        self.versions: list[int] = []
         super().__init__(file, protocol=5, buffer_callback=functools.partial(_keep_out, self.buffers))
         self._kept_before = kept
         self._numbers = numbers
         self._is_exact = is_exact
+
+    def reducer_override(self, obj: Any) -> Any:
+        if (version := tensors.version(obj)) is not None:
+            self.versions.append(version)
+        return super().reducer_override(obj)
 
     def persistent_id(self, obj: Any) -> Any:
         kind = type(obj)
@@ -203,8 +213,8 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
 
 
 def _owner(array: Any) -> Any:
-    """The array that has the memory of ``array``, which may be a view that was made just now."""
-    while isinstance(array, (np.ndarray, Memory)) and isinstance(array.base, (np.ndarray, Memory)):
+    """The array or tensor that has the memory of ``array``, which may be a view that was made just now."""
+    while isinstance(array, Memory) or (isinstance(array, np.ndarray) and isinstance(array.base, (np.ndarray, Memory))):
         array = array.base
     return array
 

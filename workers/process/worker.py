@@ -28,7 +28,7 @@ from workers.job import seeding
 from workers.job.cores import Cores
 from workers.job.stages import begin_marks, mark, stages
 
-from . import replica, surroundings
+from . import inheritance, replica, surroundings
 from .channel import Channel
 from .freed_memory import FreedMemory
 from .logs import Outlet
@@ -97,6 +97,7 @@ class Worker:
         try:
             if self._task is None:
                 surroundings.before_imports(message.surroundings)
+            inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, self._task = self._task is None, replica.load(message.parcel, files)
             if is_new:
                 self._unsettled = surroundings.apply(message.surroundings)

@@ -14,7 +14,7 @@ from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
 from . import channel as channels
-from . import memmap, messages, replica
+from . import inheritance, memmap, messages, replica
 from .channel import Channel
 from .ring import Known, Ring, Shipped
 from .status import StatusPage
@@ -65,7 +65,10 @@ class WorkerHandle:
 
     def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
         """Send it replica ``number``, and what the program has set for itself."""
-        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors, parcel)
+        tracker = inheritance.tracker()
+        files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
+        key = inheritance.key()
+        self._transmit(messages.Load(number, parcel.message(), surroundings, key, tracker is not None), files, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""

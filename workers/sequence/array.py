@@ -273,6 +273,6 @@ def _as_array(name: str, values: Any) -> Any:
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:
-        return exact_array(values)
+        return exact_array(values, f"arrays[{name!r}]")
     except ValueError:  # items of different shapes: an array of objects
         return array_of(values)

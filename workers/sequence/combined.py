@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from workers.batch.to_numpy import arrays_of
+
 _Masked = np.ma.MaskedArray
 _dtype_of = operator.attrgetter("dtype")
 
@@ -16,11 +18,12 @@ def stacked(values: list[Any], place: str = "") -> Any:
     """Arrays and numbers along a new first axis.
 
     Args:
-        values: arrays, numbers or what ``numpy.asarray`` makes arrays of.
+        values: arrays, numbers, tensors or what ``numpy.asarray`` makes arrays of.
         place: theirs within a sample, for messages, e.g. ``['id']``.
 
     Raises:
-        TypeError: no dtype holds all their values exactly. ValueError: their shapes differ.
+        TypeError: no dtype holds all their values exactly, or a tensor cannot become an array. ValueError: their shapes
+            differ.
     """
     return _combined(values, np.stack, np.ma.stack, place)
 
@@ -32,8 +35,8 @@ def concatenated(values: list[Any], place: str = "") -> Any:
 
 def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Callable[..., Any], place: str) -> Any:
     if not any(issubclass(kind, _Masked) for kind in set(map(type, values))):
-        return combine(_of_one_dtype(list(map(np.asarray, values)), place))
-    arrays = [value if isinstance(value, _Masked) else np.asarray(value) for value in values]
+        return combine(_of_one_dtype(arrays_of(values, f"sample{place}"), place))
+    arrays = [value if isinstance(value, _Masked) else arrays_of([value], f"sample{place}")[0] for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
     if given:  # np.ma.masked, for a value that is missing, is a float64; the others need not be
         missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
