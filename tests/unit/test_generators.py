@@ -250,6 +250,8 @@ FAR: dict[str, Callable[[Any], Any]] = {
     ],
     "[100].__self__": lambda it: last(it.random, num=100),
     "[100].__self__.rng": lambda it: last(types.MethodType(repr, Holder(rng=it)), num=100),
+    "in a cached function": lambda it: functools.wraps(print)(functools.cache(lambda value=it: value)),
+    "in a ufunc": lambda it: np.frompyfunc(lambda x, value=it: x, 1, 1),
     "an attribute of a list": lambda it: with_attribute(Layers([1] * 1000), it),
     "an attribute of a list in a list": lambda it: [*([1] for _ in range(100)), with_attribute(Layers(), it)],
     "a dict with items of its own": lambda it: Iterated(a=it),

@@ -24,6 +24,7 @@ import numpy as np
 from .data_only import DataOnly, code_of, is_leaf, items_of, iterates_itself, length_of
 from .installed import is_installed
 from .traced import is_traced, python_function_of
+from .wrapped import function_of
 
 #: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
 NOT_SENT = frozenset(("_own_clock", "_fit", "_held", "_consumer", "_pool", "_pass", "_iterator", "_lock"))
@@ -149,6 +150,8 @@ def _parts(path: str, here: Any) -> Iterator[tuple[str, Any]]:
         yield f"{path}.python_function", python_function_of(here)
     else:
         yield from _of_object(path, here)
+        if (function := function_of(here)) is not None:
+            yield f"{path}.func", function
 
 
 def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:

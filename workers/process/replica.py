@@ -27,8 +27,9 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
+from workers.job.wrapped import Cached
 
-from . import arrays, by_value, memmap
+from . import arrays, by_name, by_value, memmap
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
 from .channel import MAX_DESCRIPTORS
@@ -41,7 +42,7 @@ _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
 
-_BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
+_BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 
 
 class Pickler(PicklerByValue):
@@ -85,13 +86,15 @@ class Pickler(PicklerByValue):
             )
         if isinstance(obj, types.ModuleType):
             by_value.look_at(obj.__name__)
-        elif isinstance(obj, (type, types.FunctionType)):
+        elif isinstance(obj, (type, types.FunctionType, Cached)):
             by_value.look_at(obj.__module__)
         reduction = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self.modules.add(obj.__name__)
         elif reduction is NotImplemented and isinstance(obj, _BY_NAME):
             self.modules.add(getattr(obj, "__module__", None) or "builtins")
+        elif reduction is NotImplemented and by_name.says_how(obj) and type(obj) not in self.dispatch_table:
+            return by_name.reduced(obj)
         return reduction
 
 
@@ -143,12 +146,14 @@ class Pickled:
             pickler.dump(value)
         except Exception as error:  # reducers raise what they like
             path, of = find_unpicklable(value, name)
+            at_first_use = (
+                "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
+                "leave it out of what is sent: "
+                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}."
+            )
             raise NotPicklableError(
                 f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f"It is a {of}. Make or open it at first use in the worker (in get_examples or the augmenter: if it is "
-                "None), and leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}. "
-                'Or use executor="thread" or nb_workers=0.'
+                f'It is a {of}. {by_name.advice(path) or at_first_use} Or use executor="thread" or nb_workers=0.'
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
@@ -335,3 +340,5 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name in ("func", "args", "keywords"):  # functools.partial
         if hasattr(value, "func") and hasattr(value, "keywords"):
             yield f"{path}.{name}", getattr(value, name)
+    if not isinstance(value, type):
+        yield type(value).__qualname__, type(value)
