@@ -25,6 +25,7 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
+from workers.job.data_only import items_of, length_of, raw_items
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 from workers.job.wrapped import Cached
@@ -322,8 +323,10 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if is_concrete(value):
         return
     if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{key!r}]", part) for key, part in raw_items(value))
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(items_of(value, 0, length_of(value))))
+    elif isinstance(value, (set, frozenset)):
         yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
     with contextlib.suppress(TypeError):
         yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
