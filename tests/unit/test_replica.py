@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import random
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +51,29 @@ def test_there_and_back(parcels: list[Parcel]) -> None:
         assert np.array_equal(one, other)
     assert got.name == "x"
     assert not got.arrays[0].flags.writeable
+
+
+class Lazy(types.ModuleType):
+    """Stands for the modules that packages replace by objects of a class of their own."""
+
+
+@pytest.mark.parametrize("where", ["a module", "of a file", "an attribute", "an attribute of an attribute"])
+def test_modules_of_a_class_of_their_own(where: str, parcels: list[Parcel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go by their names, also by what they are in a module that can be imported."""
+    parent = types.ModuleType("parent_of_lazy")
+    monkeypatch.setitem(sys.modules, parent.__name__, parent)
+    inner: Any = Lazy("parent_of_lazy.inner")
+    module = inner
+    if where == "an attribute of an attribute":
+        module = inner.far = Lazy("parent_of_lazy.inner.far")
+    vars(parent)["inner"] = inner
+    if where in ("a module", "of a file"):
+        monkeypatch.setitem(sys.modules, inner.__name__, inner)
+    if where == "of a file":  # torch.ops says so
+        inner.__file__ = "_lazy.py"
+    module.lock = threading.Lock()
+    parcels.append(Parcel(Pickled(type("Uses", (), {"module": module, "__module__": "__main__"}))))
+    assert loaded(parcels[0]).module is module
 
 
 def test_methods_of_the_global_generators(parcels: list[Parcel]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import pickle
 import sys
@@ -21,12 +22,15 @@ _LOCK = type(threading.RLock())
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's own makes a class without its slots, and is at a loss for those with private names.
 
-    It also pickles what decorators of functools and numpy have made by what these wrap.
+    It also pickles what decorators of functools and numpy have made by what these wrap, and modules of any class by
+    their names.
     """
 
     def reducer_override(self, obj: Any) -> Any:
         if (reduction := _by_what_it_wraps(obj)) is not None:
             return reduction
+        if isinstance(obj, types.ModuleType) and type(obj) is not types.ModuleType:
+            return _module_of_own_class(obj) or self.dispatch_table[types.ModuleType](obj)
         reduction = super().reducer_override(obj)
         if isinstance(obj, type) and "__slots__" in vars(obj) and isinstance(reduction, tuple):
             return _with_slots(obj, reduction)
@@ -55,10 +59,7 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is obj
+    return _part_of(sys.modules.get(module), name) is obj
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
@@ -81,6 +82,32 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
     if isinstance(obj, functools.cached_property) and isinstance(vars(obj).get("lock"), _LOCK):  # before Python 3.12
         return _cached_property, (kind,), {key: value for key, value in vars(obj).items() if key != "lock"}
     return None
+
+
+def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
+    """How to find a module whose class is its own, such as ``torch.ops``; None: not by its name."""
+    name = module.__name__
+    if name in cloudpickle.list_registry_pickle_by_value():
+        return None
+    if sys.modules.get(name) is module:
+        return importlib.import_module, (name,)
+    parent, _, attributes = name.partition(".")
+    while attributes:  # it may lie in its parent only, as an attribute
+        if parent in sys.modules and _part_of(sys.modules[parent], attributes) is module:
+            return _part_of_module, (parent, attributes)
+        first, _, attributes = attributes.partition(".")
+        parent = f"{parent}.{first}"
+    return None
+
+
+def _part_of(obj: Any, name: str) -> Any:
+    for part in name.split("."):
+        obj = getattr(obj, part, None)
+    return obj
+
+
+def _part_of_module(module: str, name: str) -> Any:
+    return _part_of(importlib.import_module(module), name)
 
 
 def _cached(function: Any, maxsize: int | None, typed: bool) -> Any:
