@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import pickle
 import random
 import sys
 import threading
@@ -11,10 +13,11 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
-from workers.process import replica
+from workers.process import by_value, main_module, replica
 from workers.process.arrays import SHARED_NBYTES
 from workers.process.replica import Parcel, Pickled
 
@@ -74,6 +77,36 @@ def test_modules_of_a_class_of_their_own(where: str, parcels: list[Parcel], monk
     module.lock = threading.Lock()
     parcels.append(Parcel(Pickled(type("Uses", (), {"module": module, "__module__": "__main__"}))))
     assert loaded(parcels[0]).module is module
+
+
+@pytest.mark.parametrize("has_namesake", [False, True])
+def test_definitions_of_a_module_that_workers_cannot_import(
+    has_namesake: bool, parcels: list[Parcel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has them under the module's name, unless that leads to another module there."""
+    name = "json" if has_namesake else "of_a_path"
+    module = types.ModuleType(name)
+    module.__file__ = "/nowhere/of_a_path.py"
+    exec("class Thing: pass\ndef thing(): return Thing()", vars(module))
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(by_value, "_ours", set())
+    monkeypatch.setattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", set())
+    parcels.append(Parcel(Pickled([module.thing])))
+    assert sys.modules[name] is module  # in the program nothing changes
+    worker_has = json if has_namesake else None
+    monkeypatch.setattr(main_module, "is_in_worker_process", lambda: True)
+    monkeypatch.setattr(main_module, "_made", {})
+    if worker_has is None:
+        monkeypatch.delitem(sys.modules, name)
+    else:
+        monkeypatch.setitem(sys.modules, name, worker_has)
+    (thing,) = loaded(parcels[0])
+    if has_namesake:
+        assert sys.modules[name] is json
+        assert not hasattr(json, "thing")
+    else:
+        assert pickle.loads(pickle.dumps(thing)) is thing
+        assert type(pickle.loads(pickle.dumps(thing()))) is type(thing())
 
 
 def test_methods_of_the_global_generators(parcels: list[Parcel]) -> None:

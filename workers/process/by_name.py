@@ -11,6 +11,8 @@ from typing import Any
 
 from workers.batch.pickling import goes_by_name
 
+from .main_module import Definitions
+
 _POINTER = 8
 
 
@@ -27,7 +29,7 @@ def _says_how(kind: Any) -> bool:
     return is_own and not issubclass(kind, type) and kind.__module__.partition(".")[0] != "numpy"
 
 
-def reduced(obj: Any) -> Any:
+def reduced(obj: Any, definitions: Definitions) -> Any:
     """How the class of ``obj`` has it pickled; by its attributes instead of a name that workers do not find.
 
     Raises:
@@ -36,6 +38,7 @@ def reduced(obj: Any) -> Any:
     reduction = obj.__reduce_ex__(5)
     if not isinstance(reduction, str) or goes_by_name(obj, reduction):
         return reduction
+    definitions.add(obj, reduction)
     kind = type(obj)
     slots: list[str] = copyreg._slotnames(kind)  # type: ignore[attr-defined]
     pointers = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
@@ -46,14 +49,3 @@ def reduced(obj: Any) -> Any:
         )
     in_slots = {name: getattr(obj, name) for name in slots if hasattr(obj, name)}
     return copyreg.__newobj__, (kind,), (getattr(obj, "__dict__", None), in_slots)  # type: ignore[attr-defined]
-
-
-def advice(path: str) -> str | None:
-    """What to do about an object that cannot be sent, at ``path``; None: no function uses it."""
-    function, is_of_function, _ = path.rpartition("'s ")
-    if not is_of_function:
-        return None
-    return (
-        f"Define {function} in a module of its own, a file that the script imports: then it goes by its name, and each "
-        "worker makes what it uses for itself. Or make that at first use, within the function."
-    )

@@ -7,14 +7,11 @@ read-only, so that any number of workers share one copy. A ``np.memmap`` is open
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
-import re
-import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +22,6 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
-from workers.job.data_only import items_of, length_of, raw_items
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 from workers.job.wrapped import Cached
@@ -34,6 +30,8 @@ from . import arrays, by_name, by_value, memmap
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
 from .channel import MAX_DESCRIPTORS
+from .main_module import Definitions
+from .unpicklable import advice, find_unpicklable, first_name
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -55,8 +53,11 @@ class Pickler(PicklerByValue):
         self.files: set[memmap.MappedFile] = set()  # which the workers will map
         self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
+        self.definitions = Definitions()  # what goes by value
 
     def reducer_override(self, obj: Any) -> Any:
+        if obj is self.definitions:
+            return obj.reduced()
         if self.states and id(obj) in self.states:
             return _with_state(obj, self.states[id(obj)])
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
@@ -94,8 +95,10 @@ class Pickler(PicklerByValue):
             self.modules.add(obj.__name__)
         elif reduction is NotImplemented and isinstance(obj, _BY_NAME):
             self.modules.add(getattr(obj, "__module__", None) or "builtins")
+        elif isinstance(obj, (type, types.FunctionType, Cached)):
+            self.definitions.add(obj, getattr(obj, "__qualname__", ""))
         elif reduction is NotImplemented and by_name.says_how(obj) and type(obj) not in self.dispatch_table:
-            return by_name.reduced(obj)
+            return by_name.reduced(obj, self.definitions)
         return reduction
 
 
@@ -144,28 +147,22 @@ class Pickled:
         try:
             pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
             pickler.states = states or {}
-            pickler.dump(value)
+            pickler.dump((value, pickler.definitions))
         except Exception as error:  # reducers raise what they like
-            path, of = find_unpicklable(value, name)
+            path, of = find_unpicklable(value, name, _is_picklable)
             at_first_use = (
                 "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
                 "leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}."
+                f"def __getstate__(self): return {{**self.__dict__, {first_name(path, name)!r}: None}}."
             )
             raise NotPicklableError(
                 f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f'It is a {of}. {by_name.advice(path) or at_first_use} Or use executor="thread" or nb_workers=0.'
+                f'It is a {of}. {advice(path) or at_first_use} Or use executor="thread" or nb_workers=0.'
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
         self.files = pickler.files
         self.texts = texts_of(pickler.compiled)
-
-
-def _first_name(path: str, name: str) -> str:
-    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
-    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
-    return found[1] if found else "name"
 
 
 class Part(NamedTuple):
@@ -290,23 +287,8 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
     table, _, texts = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
-    return pickle.loads(parts[0], buffers=parts[1:])
-
-
-def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, str]:
-    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
-    deadline = time.monotonic() + seconds
-    seen: set[int] = set()
-    while True:
-        seen.add(id(value))
-        for name, part in _parts(value, path):
-            if time.monotonic() > deadline:
-                return path, type(value).__name__
-            if id(part) not in seen and not _is_picklable(part):
-                path, value = name, part
-                break
-        else:
-            return path, type(value).__name__
+    value, _ = pickle.loads(parts[0], buffers=parts[1:])
+    return value
 
 
 def _is_picklable(value: Any) -> bool:
@@ -317,31 +299,3 @@ def _is_picklable(value: Any) -> bool:
     except Exception:  # reducers raise what they like
         return False
     return True
-
-
-def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if is_concrete(value):
-        return
-    if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", part) for key, part in raw_items(value))
-    elif isinstance(value, (list, tuple)):
-        yield from ((f"{path}[{at}]", part) for at, part in enumerate(items_of(value, 0, length_of(value))))
-    elif isinstance(value, (set, frozenset)):
-        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
-    with contextlib.suppress(TypeError):
-        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
-    function = getattr(value, "__func__", value)
-    if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        yield f"{path}.__self__", value.__self__
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-            with contextlib.suppress(ValueError):  # not yet filled
-                yield f"{path}'s variable {name!r}", cell.cell_contents
-        known = function.__globals__
-        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
-    for name in ("func", "args", "keywords"):  # functools.partial
-        if hasattr(value, "func") and hasattr(value, "keywords"):
-            yield f"{path}.{name}", getattr(value, name)
-    if not isinstance(value, type):
-        yield type(value).__qualname__, type(value)

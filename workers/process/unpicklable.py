@@ -1,0 +1,75 @@
+"""The part of an object that keeps it from being pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from workers.job.data_only import items_of, length_of, raw_items
+from workers.job.traced import is_concrete
+
+
+def find_unpicklable(
+    value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8
+) -> tuple[str, str]:
+    """The smallest part of ``value`` that cannot be pickled: (path to it, name of its type)."""
+    deadline = time.monotonic() + seconds
+    seen: set[int] = set()
+    while True:
+        seen.add(id(value))
+        for name, part in _parts(value, path):
+            if time.monotonic() > deadline:
+                return path, type(value).__name__
+            if id(part) not in seen and not is_picklable(part):
+                path, value = name, part
+                break
+        else:
+            return path, type(value).__name__
+
+
+def first_name(path: str, name: str) -> str:
+    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
+    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
+    return found[1] if found else "name"
+
+
+def advice(path: str) -> str | None:
+    """What to do about an object that cannot be sent, at ``path``; None: no function uses it."""
+    function, is_of_function, _ = path.rpartition("'s ")
+    if not is_of_function:
+        return None
+    return (
+        f"Define {function} in a module of its own, a file that the script imports: then it goes by its name, and each "
+        "worker makes what it uses for itself. Or make that at first use, within the function."
+    )
+
+
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if is_concrete(value):
+        return
+    if isinstance(value, dict):
+        yield from ((f"{path}[{key!r}]", part) for key, part in raw_items(value))
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(items_of(value, 0, length_of(value))))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
+    with contextlib.suppress(TypeError):
+        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
+    function = getattr(value, "__func__", value)
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        yield f"{path}.__self__", value.__self__
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+            with contextlib.suppress(ValueError):  # not yet filled
+                yield f"{path}'s variable {name!r}", cell.cell_contents
+        known = function.__globals__
+        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
+    for name in ("func", "args", "keywords"):  # functools.partial
+        if hasattr(value, "func") and hasattr(value, "keywords"):
+            yield f"{path}.{name}", getattr(value, name)
+    if not isinstance(value, type):
+        yield type(value).__qualname__, type(value)
