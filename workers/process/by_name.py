@@ -6,7 +6,7 @@ Such are singletons, ``typing.NewType`` and the cached functions of cachetools.
 from __future__ import annotations
 
 import copyreg
-import functools
+import sys
 from typing import Any
 
 from workers.batch.pickling import goes_by_name
@@ -16,17 +16,17 @@ from .main_module import Definitions
 _POINTER = 8
 
 
-def says_how(obj: Any) -> bool:
-    """Whether a class other than those of numpy says itself how its objects are pickled."""
-    kind: Any = type(obj)
-    return _says_how(kind)
-
-
-@functools.lru_cache(maxsize=4096)
-def _says_how(kind: Any) -> bool:
+def reduces_itself(kind: Any) -> bool:
+    """Whether a class says itself how its objects are pickled."""
     plain: Any = object
-    is_own = kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
-    return is_own and not issubclass(kind, type) and kind.__module__.partition(".")[0] != "numpy"
+    return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
+
+
+def may_be(kind: Any) -> bool:
+    """Whether an object of this class may be sent by a name. Those of Python and numpy are not, but ``NewType`` is."""
+    package = str(getattr(kind, "__module__", "")).partition(".")[0]
+    is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
+    return is_others and reduces_itself(kind) and not issubclass(kind, type)
 
 
 def reduced(obj: Any, definitions: Definitions) -> Any:

@@ -54,12 +54,16 @@ class Pickler(PicklerByValue):
         self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
         self.definitions = Definitions()  # what goes by value
+        self._plain: set[type] = set()  # classes whose objects go as pickle has it
+        self._may_be_names: dict[type, bool] = {}  # {class of others: whether one may be sent by a name}
 
     def reducer_override(self, obj: Any) -> Any:
-        if obj is self.definitions:
-            return obj.reduced()
         if self.states and id(obj) in self.states:
             return _with_state(obj, self.states[id(obj)])
+        if type(obj) in self._plain:
+            return NotImplemented
+        if obj is self.definitions:
+            return obj.reduced()
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
             again = memmap.reopened(obj)
             if again is not None:
@@ -97,9 +101,17 @@ class Pickler(PicklerByValue):
             self.modules.add(getattr(obj, "__module__", None) or "builtins")
         elif isinstance(obj, (type, types.FunctionType, Cached)):
             self.definitions.add(obj, getattr(obj, "__qualname__", ""))
-        elif reduction is NotImplemented and by_name.says_how(obj) and type(obj) not in self.dispatch_table:
-            return by_name.reduced(obj, self.definitions)
+        elif reduction is NotImplemented and type(obj) not in self.dispatch_table:
+            return self._reduced_by_its_class(obj)
         return reduction
+
+    def _reduced_by_its_class(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind not in self._may_be_names:
+            self._may_be_names[kind] = by_name.may_be(kind)
+            if not by_name.reduces_itself(kind):
+                self._plain.add(kind)
+        return by_name.reduced(obj, self.definitions) if self._may_be_names[kind] else NotImplemented
 
 
 class _Absent:
