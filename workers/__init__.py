@@ -28,8 +28,8 @@ The rooms, each of which knows only those before it:
   pay, of which ``chooser`` decides.
 - ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
   changed in it (``watch``, ``kept_back``), what the program has set for itself (``surroundings``), what goes
-  ``by_value``, items of streams (``ring``), log records (``logs``), the server with its imports (``preload``), the
-  worker.
+  ``by_value``, ``__main__`` of a worker (``main_module``), items of streams (``ring``), log records (``logs``), the
+  server with its imports (``preload``), the worker.
 - ``for_keras``: what Keras is given, and how it reads it.
 - ``sequence``: what a user writes and where it stands: clock, position, pass, state, how it shows itself (``looks``),
   and what is made of it.

@@ -553,3 +553,21 @@ def test_current_seed() -> None:
 
 
 GOLDEN = [[111026902, 901972810], [1412066255, 958492127], [57201609, 1184335514], [2053391627, 1311354543]]
+
+
+def test_modules_of_torch() -> None:
+    """Of a class of their own: what they are is the same in a worker."""
+    torch = pytest.importorskip("torch")
+
+    class Uses(Sequence):
+        modules = torch.ops, torch.ops.aten, torch.backends.cudnn
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            zeros = torch.ops.aten.zeros([2])
+            return [module.__name__ for module in self.modules], zeros.numpy()
+
+    with Uses().prefetch(nb_workers=1) as batches:
+        assert [list(names) for names, _ in batches] == [["torch.ops", "torch.ops.aten", "torch.backends.cudnn"]] * 2

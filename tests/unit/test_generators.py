@@ -7,6 +7,7 @@ import functools
 import gc
 import pickle
 import random
+import shelve
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -250,6 +251,8 @@ FAR: dict[str, Callable[[Any], Any]] = {
     ],
     "[100].__self__": lambda it: last(it.random, num=100),
     "[100].__self__.rng": lambda it: last(types.MethodType(repr, Holder(rng=it)), num=100),
+    "in a cached function": lambda it: functools.wraps(print)(functools.cache(lambda value=it: value)),
+    "in a ufunc": lambda it: np.frompyfunc(lambda x, value=it: x, 1, 1),
     "an attribute of a list": lambda it: with_attribute(Layers([1] * 1000), it),
     "an attribute of a list in a list": lambda it: [*([1] for _ in range(100)), with_attribute(Layers(), it)],
     "a dict with items of its own": lambda it: Iterated(a=it),
@@ -271,10 +274,64 @@ def test_found_wherever_it_lies(where: str) -> None:
         assert paths(found)[1].replace(".__defaults__[0][0]", ":value") == f"source.data{where}"
 
 
-def test_what_is_lazy_is_not_read() -> None:
-    lazy = Lazy()
-    assert paths(seeded(Holder(data=lazy))) == ["source.data.rng"]
-    assert lazy.num_read == 64
+asked: list[str] = []  # the methods that were called of the containers of ``telling``
+
+
+def telling(base: type) -> Any:
+    """A subclass of a container whose methods note that they were called."""
+
+    def noted(name: str) -> Any:
+        def method(self: Any, *arguments: Any) -> Any:
+            asked.append(f"{base.__name__}.{name}")
+            return getattr(base, name)(self, *arguments)
+
+        return method
+
+    names = "__iter__", "__getitem__", "__len__", "__contains__", "__reversed__", "items", "keys", "values", "get"
+    return type(f"Telling{base.__name__}", (base,), {name: noted(name) for name in names if hasattr(base, name)})
+
+
+def user_dict(it: Any) -> Any:
+    made = telling(collections.UserDict)()
+    made.data["a"] = it
+    return made
+
+
+STORES: dict[str, Callable[[Any], Any]] = {
+    "a mapping": lambda it: with_attribute(Lazy(), it),
+    "a dict": lambda it: telling(dict)(a=it),
+    "an ordered dict": lambda it: telling(collections.OrderedDict)(a=it),
+    "a default dict": lambda it: telling(collections.defaultdict)(list, a=it),
+    "a dict of the user's": user_dict,
+    "a list": lambda it: telling(list)([it]),
+    "a tuple": lambda it: telling(tuple)([it]),
+    "a deque": lambda it: telling(collections.deque)([it]),
+    "a chain": lambda it: collections.ChainMap(telling(dict)(a=it), telling(collections.OrderedDict)(b=1)),
+    "a view of a dict": lambda it: types.MappingProxyType(telling(dict)(a=it)),
+    "a chain of stores": lambda it: with_attribute(collections.ChainMap({}, Lazy()), it),
+    "a shelf": lambda it: with_attribute(shelve.Shelf(telling(dict)(a=pickle.dumps(1))), it),
+    "a long dict": lambda it: telling(dict)({**dict.fromkeys(range(1000), 0), "a": it}),
+    "a long list": lambda it: telling(list)(last(it)),
+    "in a list": lambda it: last(telling(dict)(a=it)),
+    "an attribute": lambda it: with_attribute(telling(dict)(a=1), it),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_stores_are_not_read(kind: str) -> None:
+    """What would load what it is asked for is not asked, by no look; its contents are seen all the same."""
+    generator = rng(5)
+    source = Holder(near=rng(6), data=STORES[kind](generator))
+    found = Generators(lambda: [("source", source)])
+    asked.clear()
+    for epoch in range(2):
+        found.begin(epoch)
+        setattr(source, f"more_{epoch}", Holder(rng=rng(epoch)))
+        assert found.has_grown()
+        assert any(each.generator is generator for each in found._found.values())
+    assert not asked
+    stores = [each for each in [source.data, *getattr(source.data, "maps", [])] if isinstance(each, Lazy)]
+    assert not any(store.num_read for store in stores)
 
 
 def test_cycles_and_shared_parts() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import os
 import pickle
 import threading
@@ -160,3 +161,28 @@ def test_exit_code(error: BaseException | None, code: int) -> None:
         wrapped = JobError("x")
         wrapped.__cause__ = error
         assert exit_code(wrapped) == code
+
+
+class OfUser(AttributeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (bdb.BdbQuit(), "nb_workers=0"),
+        (EOFError("EOF when reading a line"), "nb_workers=0"),
+        (AttributeError("Can't get attribute 'X' on <module '__main__'>"), "needs = "),
+        (pickle.PicklingError("Can't pickle <f>: attribute lookup f on __main__ failed"), "needs = "),
+        (EOFError("Ran out of input"), None),
+        (AttributeError("'X' object has no attribute 'y'"), None),
+        (OfUser("of __main__"), None),
+    ],
+)
+def test_what_is_due_to_being_in_a_worker(error: BaseException, hint: str | None) -> None:
+    """The text of the error says what to do about it, once; other errors stay as they are."""
+    text = str(error)
+    for _ in range(2):
+        got = str(unpack(pack(error), "epoch 0, batch 1"))
+        assert got.startswith(text)
+        assert got.count(hint) == 1 if hint else got == text

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+import pickle
 import random
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 
-from workers.process import replica
+from workers.process import by_value, main_module, replica
 from workers.process.arrays import SHARED_NBYTES
 from workers.process.replica import Parcel, Pickled
 
@@ -48,6 +54,59 @@ def test_there_and_back(parcels: list[Parcel]) -> None:
         assert np.array_equal(one, other)
     assert got.name == "x"
     assert not got.arrays[0].flags.writeable
+
+
+class Lazy(types.ModuleType):
+    """Stands for the modules that packages replace by objects of a class of their own."""
+
+
+@pytest.mark.parametrize("where", ["a module", "of a file", "an attribute", "an attribute of an attribute"])
+def test_modules_of_a_class_of_their_own(where: str, parcels: list[Parcel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go by their names, also by what they are in a module that can be imported."""
+    parent = types.ModuleType("parent_of_lazy")
+    monkeypatch.setitem(sys.modules, parent.__name__, parent)
+    inner: Any = Lazy("parent_of_lazy.inner")
+    module = inner
+    if where == "an attribute of an attribute":
+        module = inner.far = Lazy("parent_of_lazy.inner.far")
+    vars(parent)["inner"] = inner
+    if where in ("a module", "of a file"):
+        monkeypatch.setitem(sys.modules, inner.__name__, inner)
+    if where == "of a file":  # torch.ops says so
+        inner.__file__ = "_lazy.py"
+    module.lock = threading.Lock()
+    parcels.append(Parcel(Pickled(type("Uses", (), {"module": module, "__module__": "__main__"}))))
+    assert loaded(parcels[0]).module is module
+
+
+@pytest.mark.parametrize("has_namesake", [False, True])
+def test_definitions_of_a_module_that_workers_cannot_import(
+    has_namesake: bool, parcels: list[Parcel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has them under the module's name, unless that leads to another module there."""
+    name = "json" if has_namesake else "of_a_path"
+    module = types.ModuleType(name)
+    module.__file__ = "/nowhere/of_a_path.py"
+    exec("class Thing: pass\ndef thing(): return Thing()", vars(module))
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(by_value, "_ours", set())
+    monkeypatch.setattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", set())
+    parcels.append(Parcel(Pickled([module.thing])))
+    assert sys.modules[name] is module  # in the program nothing changes
+    worker_has = json if has_namesake else None
+    monkeypatch.setattr(main_module, "is_in_worker_process", lambda: True)
+    monkeypatch.setattr(main_module, "_made", {})
+    if worker_has is None:
+        monkeypatch.delitem(sys.modules, name)
+    else:
+        monkeypatch.setitem(sys.modules, name, worker_has)
+    (thing,) = loaded(parcels[0])
+    if has_namesake:
+        assert sys.modules[name] is json
+        assert not hasattr(json, "thing")
+    else:
+        assert pickle.loads(pickle.dumps(thing)) is thing
+        assert type(pickle.loads(pickle.dumps(thing()))) is type(thing())
 
 
 def test_methods_of_the_global_generators(parcels: list[Parcel]) -> None:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
+import pickle
+import sys
+import threading
 import types
 from typing import Any
 
 import cloudpickle
+import numpy as np
+
+from workers.job.wrapped import Cached, function_of, identity_of, is_dispatcher
+
+_LOCK = type(threading.RLock())
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's own makes a class without its slots, and is at a loss for those with private names."""
+    """cloudpickle's own makes a class without its slots, and is at a loss for those with private names.
+
+    It also pickles what decorators of functools and numpy have made by what these wrap, and modules of any class by
+    their names.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
+        if (reduction := _by_what_it_wraps(obj)) is not None:
+            return reduction
+        if isinstance(obj, types.ModuleType) and type(obj) is not types.ModuleType:
+            return _module_of_own_class(obj) or self.dispatch_table[types.ModuleType](obj)
         reduction = super().reducer_override(obj)
         if isinstance(obj, type) and "__slots__" in vars(obj) and isinstance(reduction, tuple):
             return _with_slots(obj, reduction)
@@ -34,6 +52,82 @@ def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
         if key != "__slots__" and not isinstance(value, types.MemberDescriptorType)
     }
     return make, (made_of, name, bases, {**names, "__slots__": slots}, *ids), (attributes, more), *others
+
+
+def goes_by_name(obj: Any, name: str | None) -> bool:
+    """Whether another process finds ``obj`` as ``name`` in its module, which it can import."""
+    module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
+    if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
+        return False
+    return _part_of(sys.modules.get(module), name) is obj
+
+
+def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
+    """How to make again what a decorator has made; None: as its class says."""
+    kind = type(obj)
+    if kind is Cached:  # what it has in its cache, each process finds out for itself
+        if goes_by_name(obj, getattr(obj, "__qualname__", None)):
+            return None
+        attributes = {key: value for key, value in vars(obj).items() if key != "cache_parameters"}
+        return _cached, (function_of(obj), *obj.cache_parameters().values()), attributes
+    if kind is types.FunctionType:
+        if not is_dispatcher(obj) or goes_by_name(obj, obj.__qualname__):
+            return None
+        own = "registry", "register", "dispatch", "_clear_cache"
+        state = dict(obj.registry), {key: value for key, value in vars(obj).items() if key not in own}
+        return functools.singledispatch, (state[0].pop(object),), state, None, None, _set_dispatcher
+    if kind is np.ufunc:
+        function = function_of(obj)
+        return function and (_ufunc, (function, obj.nin, obj.nout, *identity_of(obj)))
+    if isinstance(obj, functools.cached_property) and isinstance(vars(obj).get("lock"), _LOCK):  # before Python 3.12
+        return _cached_property, (kind,), {key: value for key, value in vars(obj).items() if key != "lock"}
+    return None
+
+
+def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
+    """How to find a module whose class is its own, such as ``torch.ops``; None: not by its name."""
+    name = module.__name__
+    if name in cloudpickle.list_registry_pickle_by_value():
+        return None
+    if sys.modules.get(name) is module:
+        return importlib.import_module, (name,)
+    parent, _, attributes = name.partition(".")
+    while attributes:  # it may lie in its parent only, as an attribute
+        if parent in sys.modules and _part_of(sys.modules[parent], attributes) is module:
+            return _part_of_module, (parent, attributes)
+        first, _, attributes = attributes.partition(".")
+        parent = f"{parent}.{first}"
+    return None
+
+
+def _part_of(obj: Any, name: str) -> Any:
+    for part in name.split("."):
+        obj = getattr(obj, part, None)
+    return obj
+
+
+def _part_of_module(module: str, name: str) -> Any:
+    return _part_of(importlib.import_module(module), name)
+
+
+def _cached(function: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _set_dispatcher(dispatcher: Any, state: tuple[dict[type, Any], dict[str, Any]]) -> None:
+    for cls, function in state[0].items():
+        dispatcher.register(cls, function)
+    vars(dispatcher).update(state[1])
+
+
+def _ufunc(function: Any, nin: int, nout: int, *identity: Any) -> Any:
+    return np.frompyfunc(function, nin, nout, **dict(zip(("identity",), identity, strict=False)))
+
+
+def _cached_property(kind: Any) -> Any:
+    made = kind.__new__(kind)
+    made.lock = threading.RLock()
+    return made
 
 
 def pickled_by_value(value: Any) -> bytes:

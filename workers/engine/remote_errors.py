@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from workers.batch.tree import dumps
 from workers.errors import JobError, RemoteTraceback, add_note, presentable
 
+from .hints import explain
+
 _MAX_TEXT = 1 << 20
 
 
@@ -36,6 +38,7 @@ def exit_code(error: BaseException | None) -> int:
 
 def pack(error: BaseException) -> RemoteFailure:
     """Runs in: worker."""
+    explain(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")

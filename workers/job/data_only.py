@@ -14,8 +14,8 @@ from __future__ import annotations
 import collections
 import gc
 import types
+import weakref
 from collections import deque
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ from .installed import is_installed
 LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), np.ndarray, np.generic, types.ModuleType, set)
 
 _PLAIN = {list, tuple, dict}
-_ITERATIONS = list.__iter__, tuple.__iter__, deque.__iter__  # that run no code of a subclass
-_ITEMS = dict.items, collections.OrderedDict.items
+_RAW = list, tuple, deque, dict
+_WEAK = {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}
 _MAX_LEVELS = 64
 _NUM_AT_ONCE = 10_000  # objects whose parts are held at the same time
 _MANY = 256  # objects: nothing is kept of containers that hold fewer
@@ -41,11 +41,29 @@ def is_leaf(value: Any) -> bool:
     return isinstance(value, LEAVES) and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
 
 
-def iterates_itself(cls: type) -> bool:
-    """Whether a subclass of a list, tuple, dict or deque has an iteration of its own, or it is another mapping."""
-    if issubclass(cls, Mapping):
-        return getattr(cls, "items", None) not in _ITEMS
-    return cls.__iter__ not in _ITERATIONS  # type: ignore[attr-defined]
+def raw_of(container: Any) -> Any:
+    """The list, tuple, deque or dict that a container consists of, to be read without running any code of a subclass;
+    None: it is another mapping, which may load what it is asked for."""
+    if isinstance(container, _RAW):
+        return container
+    if isinstance(container, collections.UserDict):
+        data = vars(container).get("data")
+        return raw_of(data) if isinstance(data, dict) else None
+    if type(container) is types.MappingProxyType:
+        return raw_of(gc.get_referents(container)[0])
+    if isinstance(container, collections.ChainMap):
+        maps = [raw_of(each) for each in reversed(vars(container).get("maps", ()))]
+        if not all(isinstance(each, dict) for each in maps):
+            return None
+        return {key: value for each in maps for key, value in raw_items(each)}
+    return dict(container.items()) if type(container) in _WEAK else None
+
+
+def raw_items(container: dict[Any, Any]) -> Any:
+    """The keys and values of a dict. No code of a subclass is run."""
+    if isinstance(container, collections.OrderedDict):
+        return collections.OrderedDict.items(container)
+    return dict.items(container)
 
 
 def items_of(container: Any, start: int, stop: int) -> list[Any]:
@@ -252,9 +270,7 @@ class DataOnly:
         """Whether objects of ``cls`` that the walk has not seen may be data; False: they are to be walked."""
         known = self._may_hold.get(cls)
         if known is None:
-            is_container = issubclass(cls, (list, tuple, deque, Mapping))
-            is_wanted = issubclass(cls, self._wanted)
-            known = self._may_hold[cls] = not (is_wanted or (is_container and iterates_itself(cls)))
+            known = self._may_hold[cls] = not issubclass(cls, self._wanted)
         return known
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .data_only import DataOnly, is_leaf
+from .data_only import DataOnly, is_leaf, length_of
 from .installed import is_installed
 from .walk import Walked, walk
 
@@ -45,7 +45,7 @@ class Growth:
                 continue
             known.add(id(holder))
             if _is_long(holder):
-                self._long.append((holder, len(holder)))
+                self._long.append((holder, length_of(holder)))
                 size += 1
                 continue
             size += len(gc.get_referents(holder))
@@ -71,7 +71,7 @@ class Growth:
                 new += now
                 self._types = types_now
         for at, (holder, length) in enumerate(self._long):
-            num = len(holder)
+            num = length_of(holder)
             if num != length:
                 self._long[at] = holder, num
                 new += _last(holder, num - length)
@@ -104,7 +104,7 @@ def _is_large(each: Any) -> bool:
 
 
 def _is_long(holder: Any) -> bool:
-    return isinstance(holder, (list, dict)) and len(holder) > _MAX_ITEMS
+    return isinstance(holder, (list, dict)) and length_of(holder) > _MAX_ITEMS
 
 
 def _holders(seen: list[Any]) -> Iterator[Any]:
@@ -116,7 +116,7 @@ def _holders(seen: list[Any]) -> Iterator[Any]:
         holders = _holders_of(each)
         yield from holders
         for holder in [each, *holders] if is_within else [each]:
-            if isinstance(holder, (list, tuple, dict)) and len(holder) <= _MAX_ITEMS:
+            if isinstance(holder, (list, tuple, dict)) and length_of(holder) <= _MAX_ITEMS:
                 items = [item for item in gc.get_referents(holder) if not is_leaf(item) and id(item) not in known]
                 known.update(map(id, items))
                 left.extend((item, True) for item in items)

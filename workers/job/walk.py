@@ -3,7 +3,8 @@
 Breadth first, so that what is found has the shortest path to it. Of long containers the first items come first, and
 the others once all else was looked at. Sets are passed over (they have no order), and so is what installed packages
 have in their modules and classes. Containers that hold only data are skipped whole: see ``data_only``. No property is
-run, and no object of the user's is iterated, unless it is a list, tuple, dict, deque or mapping.
+run, and no object of the user's is iterated: what is a list, tuple, dict or deque is read as such, past the methods
+that a subclass has, and of other mappings (a store that loads what it is asked for) only the attributes are looked at.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .data_only import DataOnly, code_of, is_leaf, items_of, iterates_itself, length_of
+from .data_only import DataOnly, code_of, is_leaf, items_of, length_of, raw_items, raw_of
 from .installed import is_installed
 from .traced import is_traced, python_function_of
+from .wrapped import function_of
 
 #: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
 NOT_SENT = frozenset(("_own_clock", "_fit", "_held", "_consumer", "_pool", "_pass", "_iterator", "_lock"))
@@ -76,17 +78,17 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
                     found.append((path, here))
                 elif isinstance(here, np.ndarray):
                     long.append((path, here, 0, here.size))
-                elif isinstance(here, (list, tuple, deque, Mapping)):
+                elif isinstance(here, (list, tuple, deque, Mapping)) and (raw := raw_of(here)) is not None:
                     is_exact = type(here) in _EXACT
                     if not is_exact:
                         subclassed.append((path, here))
-                    is_raw = isinstance(here, (list, tuple, deque, dict))
-                    num = length_of(here) if is_raw else 0
-                    if (is_exact or not iterates_itself(type(here))) and data.holds_only_data(here, 0, num):
-                        continue
-                    if is_raw and (num > _NUM_FIRST or not is_exact):
-                        long.append((path, here, _NUM_FIRST if is_exact else 0, num))
-                    left.extend(_first(path, here))
+                    if raw is here:
+                        num = length_of(here)
+                        if data.holds_only_data(here, 0, num):
+                            continue
+                        if num > _NUM_FIRST or not is_exact:
+                            long.append((path, here, _NUM_FIRST if is_exact else 0, num))
+                    left.extend(_first(path, raw))
                 else:
                     if isinstance(here, types.FunctionType):
                         data.code.add(code_of(here))
@@ -110,12 +112,12 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
 
 
 def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
-    """The first items of a container, as it says."""
-    if isinstance(here, Mapping):
-        for key, part in itertools.islice(here.items(), _NUM_FIRST):
+    """The first items of a container, as they are: no code of a subclass is run."""
+    if isinstance(here, dict):
+        for key, part in itertools.islice(raw_items(here), _NUM_FIRST):
             yield _of_key(path, key), part
     else:
-        for at, part in enumerate(itertools.islice(here, _NUM_FIRST)):
+        for at, part in enumerate(items_of(here, 0, _NUM_FIRST)):
             yield f"{path}[{at}]", part
 
 
@@ -149,6 +151,8 @@ def _parts(path: str, here: Any) -> Iterator[tuple[str, Any]]:
         yield f"{path}.python_function", python_function_of(here)
     else:
         yield from _of_object(path, here)
+        if (function := function_of(here)) is not None:
+            yield f"{path}.func", function
 
 
 def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:

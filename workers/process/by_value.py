@@ -27,6 +27,8 @@ def look_at(name: str | None) -> None:
         return
     if name == "__main__" or is_installed(name):
         return
+    if type(module) is not types.ModuleType and not os.path.isfile(file):  # torch.ops is of a "_ops.py"
+        return
     is_importable = _leads_to(name, os.path.abspath(file), search_path())
     if not is_importable and name not in cloudpickle.list_registry_pickle_by_value() and module.__name__ == name:
         cloudpickle.register_pickle_by_value(module)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from workers.errors import NotPicklableError
+from workers.job.data_only import items_of, length_of, raw_items
 
 from . import replica
 from .replica import ABSENT, Parcel, Pickled, Pickler, state_of
@@ -146,18 +147,18 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
 def _parts(value: Any, state: dict[str, Any]) -> Iterator[tuple[bool, Any, Any]]:
     """(whether it is an attribute, its name or place, the part)."""
     if isinstance(value, dict):
-        yield from ((False, key, part) for key, part in value.items())
+        yield from ((False, key, part) for key, part in raw_items(value))
     elif isinstance(value, (list, tuple)):
-        yield from ((False, at, part) for at, part in enumerate(value))
+        yield from ((False, at, part) for at, part in enumerate(items_of(value, 0, length_of(value))))
     else:
         yield from ((True, name, part) for name, part in state_of(value).items() if name not in state)
 
 
 def _item(container: Any, key: Any) -> Any:
-    try:
-        return container[key]
-    except (LookupError, TypeError):
-        return ABSENT
+    if isinstance(container, dict):
+        return dict.get(container, key, ABSENT)
+    found = items_of(container, key, key + 1) if isinstance(container, (list, tuple)) else []
+    return found[0] if found else ABSENT
 
 
 def _is_picklable(value: Any, states: dict[int, dict[str, Any]]) -> bool:

@@ -24,10 +24,12 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
+from workers.job.wrapped import Cached
 
-from . import arrays, by_value, inheritance, memmap, tensors
+from . import arrays, by_name, by_value, inheritance, memmap, tensors
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
+from .main_module import Definitions
 from .unpicklable import find_unpicklable, first_name
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
@@ -38,7 +40,7 @@ _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
 
-_BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc
+_BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 
 
 class Pickler(PicklerByValue):
@@ -51,10 +53,17 @@ class Pickler(PicklerByValue):
         self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
         self.storages = tensors.Storages()
+        self.definitions = Definitions()  # what goes by value
+        self._plain: set[type] = set()  # classes whose objects go as pickle has it
+        self._may_be_names: dict[type, bool] = {}  # {class of others: whether one may be sent by a name}
 
     def reducer_override(self, obj: Any) -> Any:
         if self.states and id(obj) in self.states:
             return _with_state(obj, self.states[id(obj)])
+        if type(obj) in self._plain:
+            return NotImplemented
+        if obj is self.definitions:
+            return obj.reduced()
         if isinstance(obj, np.ndarray) and obj.nbytes >= SHARED_NBYTES and not obj.dtype.hasobject:
             again = memmap.reopened(obj)
             if again is not None:
@@ -88,14 +97,26 @@ class Pickler(PicklerByValue):
             )
         if isinstance(obj, types.ModuleType):
             by_value.look_at(obj.__name__)
-        elif isinstance(obj, (type, types.FunctionType)):
+        elif isinstance(obj, (type, types.FunctionType, Cached)):
             by_value.look_at(obj.__module__)
         reduction = super().reducer_override(obj)
         if isinstance(obj, types.ModuleType):
             self.modules.add(obj.__name__)
         elif reduction is NotImplemented and isinstance(obj, _BY_NAME):
             self.modules.add(getattr(obj, "__module__", None) or "builtins")
+        elif isinstance(obj, (type, types.FunctionType, Cached)):
+            self.definitions.add(obj, getattr(obj, "__qualname__", ""))
+        elif reduction is NotImplemented and type(obj) not in self.dispatch_table:
+            return self._reduced_by_its_class(obj)
         return reduction
+
+    def _reduced_by_its_class(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind not in self._may_be_names:
+            self._may_be_names[kind] = by_name.may_be(kind)
+            if not by_name.reduces_itself(kind):
+                self._plain.add(kind)
+        return by_name.reduced(obj, self.definitions) if self._may_be_names[kind] else NotImplemented
 
 
 class _Absent:
@@ -146,7 +167,7 @@ class Pickled:
             self.buffers, self.of_tensors = [], []
             pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
             pickler.states, pickler.storages = states or {}, tensors.Storages(parts)
-            pickler.dump(value)
+            pickler.dump((value, pickler.definitions))
             self.pickle = file.getvalue()
             return pickler
 
@@ -294,7 +315,8 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
     table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
-    return pickle.loads(parts[0], buffers=parts[1:])
+    value, _ = pickle.loads(parts[0], buffers=parts[1:])
+    return value
 
 
 def _is_picklable(value: Any) -> bool:

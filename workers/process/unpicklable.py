@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from workers.job.data_only import items_of, length_of, raw_items
 from workers.job.traced import is_concrete
 
 from . import inheritance
@@ -18,7 +19,7 @@ class Unpicklable(NamedTuple):
 
     path: str
     kind: str  # the name of its type
-    advice: str  # on objects of this kind, if there is any
+    advice: str  # on objects of this kind, or at this place, if there is any
 
 
 def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
@@ -37,22 +38,36 @@ def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool],
             return _found(path, value)
 
 
-def _found(path: str, value: Any) -> Unpicklable:
-    return Unpicklable(path, type(value).__name__, inheritance.ADVICE if inheritance.is_inherited(value) else "")
-
-
 def first_name(path: str, name: str) -> str:
     """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
     found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
     return found[1] if found else "name"
 
 
+def _found(path: str, value: Any) -> Unpicklable:
+    advice = inheritance.ADVICE if inheritance.is_inherited(value) else _of_function(path)
+    return Unpicklable(path, type(value).__name__, advice)
+
+
+def _of_function(path: str) -> str:
+    """What to do about an object at ``path`` that a function uses; else nothing."""
+    function, is_of_function, _ = path.rpartition("'s ")
+    if not is_of_function:
+        return ""
+    return (
+        f"Define {function} in a module of its own, a file that the script imports: then it goes by its name, and each "
+        "worker makes what it uses for itself. Or make that at first use, within the function"
+    )
+
+
 def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{key!r}]", part) for key, part in raw_items(value))
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"{path}[{at}]", part) for at, part in enumerate(items_of(value, 0, length_of(value))))
+    elif isinstance(value, (set, frozenset)):
         yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
     with contextlib.suppress(TypeError):
         yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
@@ -69,3 +84,5 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name in ("func", "args", "keywords"):  # functools.partial
         if hasattr(value, "func") and hasattr(value, "keywords"):
             yield f"{path}.{name}", getattr(value, name)
+    if not isinstance(value, type):
+        yield type(value).__qualname__, type(value)
