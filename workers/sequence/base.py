@@ -246,7 +246,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """Go on where ``state_dict`` was taken: the batches are those that would have followed, byte for byte.
 
         It takes effect when the next loop begins; one that is being read is over. ``on_epoch_begin`` and
-        ``on_epoch_end``, where they are defined, are called for the epochs in between.
+        ``on_epoch_end``, where they are defined, are called for the epochs in between, 100,000 at most.
 
         Raises:
             TypeError, StateError (a ValueError): it is no state, or one of another sequence, length or seed.
