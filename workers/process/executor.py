@@ -133,10 +133,12 @@ class ProcessExecutor:
         staff, workers = self._staff, self._workers
         if (number := staff.shortage.take()) is not None:
             staff.start(number)
+        if staff.unanswered:
+            staff.look_after_server()
         if not self._events:
             if _watch_unsent(workers, staff.server, self._selector):
                 timeout_s = REFUSED_S if timeout_s is None else min(timeout_s, REFUSED_S)
-            for key, ready in self._selector.select(staff.shortage.left_s(timeout_s)):
+            for key, ready in self._selector.select(staff.left_s(timeout_s)):
                 if key.data == "wake":
                     self._waker.clear()
                 elif key.data == "server":
@@ -157,6 +159,8 @@ class ProcessExecutor:
                 for name in list(self._workers):
                     self._exited(name, None, 0)
             return
+        if received:
+            self._staff.unanswered.heard()
         for message, _ in received:
             if isinstance(message, messages.Exited):
                 self._exited(message.worker, message.exit_code, message.max_rss)
