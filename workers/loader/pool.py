@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers import limits
+from workers.batch.memory_limit import DoesNotFit
 from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
@@ -131,7 +133,8 @@ class Pool:
         try:
             publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
             self._num_changes = self._num_changes_now = of._count_changes()
-            engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
+            with _room_for_sequence():
+                engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(of, engine.close)
@@ -206,7 +209,8 @@ class Pool:
         self._why = f"{self._why}; {changed}" if self._why else changed
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
-        return Parcel(pickled, self._parcel, same)
+        with _room_for_sequence():
+            return Parcel(pickled, self._parcel, same)
 
     def _has_changed_in_place(self) -> bool:
         """Whether shared arrays have, which workers on other machines do not see."""
@@ -296,6 +300,20 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 def _name(of: Mapped) -> str:
     """What it computes, in short."""
     return short(of.source_split)
+
+
+@contextlib.contextmanager
+def _room_for_sequence() -> Iterator[None]:
+    """Say what to do if the sequence's large arrays do not fit into shared memory."""
+    try:
+        yield
+    except DoesNotFit as error:
+        raise MemoryError(
+            "the large arrays of the sequence are copied into shared memory, which all workers read, and there is no "
+            f"room for that beside the arrays themselves: {error}. Have such an array there from the start: array = "
+            "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file by np.load(path, mmap_mode="
+            '"r"); or use executor="thread" or nb_workers=0'
+        ) from error
 
 
 def _explained(error: OSError, nb_workers: int) -> Exception:

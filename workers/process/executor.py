@@ -48,9 +48,13 @@ class ProcessExecutor:
         self._waker = Waker()
         self.wake = self._waker.wake
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
-        settings = surroundings.collect()
-        worth_it = preload.worth_it([*modules, *settings.modules])
-        self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
+        try:
+            settings = surroundings.collect()
+            worth_it = preload.worth_it([*modules, *settings.modules])
+            self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
+        except BaseException:
+            self._close_own()
+            raise
         self._workers = self._staff.workers
         self._events = self._staff.events
         try:
@@ -185,6 +189,7 @@ class ProcessExecutor:
             if worker.is_watched:
                 self._selector.unregister(worker.channel)
                 worker.is_watched = False
+                worker.hung_up()
                 # It is of no use any more, even if it is only its socket that is gone.
                 self._staff.send_signal(worker.name, signal.SIGKILL)
             return False
@@ -225,6 +230,9 @@ class ProcessExecutor:
     def close(self) -> None:
         self._let_end()
         self._staff.close()
+        self._close_own()
+
+    def _close_own(self) -> None:
         self._ring.close()
         self._selector.close()
         self._waker.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import os
 import pickle
 import signal
@@ -203,9 +204,11 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
         Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the consumer is gone, or has no use for this worker any more
-    except BaseException:
+    except BaseException as error:
         code = 1
-        if os.getpid() == pid:
+        if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
+            page.lose_descriptors()  # a job has closed what others have opened
+        elif os.getpid() == pid:
             import traceback
 
             traceback.print_exc()
