@@ -68,6 +68,8 @@ class KerasDataset:
             rest[0] = {name: value for name, value in rest[0].items() if name not in _NOT_COPIED}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
+    __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
+
     # For a Keras that is not known, which reads a sequence by itself.
     workers = 1
     use_multiprocessing = False

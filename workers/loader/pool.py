@@ -33,6 +33,7 @@ from workers.errors import PlatformError
 from workers.figures.figures import Figures
 from workers.figures.units import count
 from workers.job.task import Task
+from workers.process.attributes import Attributes
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel
 from workers.process.watch import Watch
@@ -84,6 +85,7 @@ class Pool:
         self._figures = figures
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
+        self._attributes = Attributes(self._watch)
         self._kept_back = KeptBack()
         self._num_passes = 0
         self._sent_in = 0  # the pass in which the workers got what they work on
@@ -134,7 +136,7 @@ class Pool:
             publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
             self._num_changes = self._num_changes_now = of._count_changes()
             with _room_for_sequence():
-                engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
+                engine = Engine(self._executor(of._task(), nb_workers, of._has_hooks()), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(of, engine.close)
@@ -143,7 +145,7 @@ class Pool:
         logger.debug("%s started with %d workers", type(of).__name__, nb_workers)
         return engine
 
-    def _executor(self, task: Task, nb_workers: int) -> Executor:
+    def _executor(self, task: Task, nb_workers: int, has_hooks: bool) -> Executor:
         if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
         if isinstance(task.source, Sequence):
@@ -161,6 +163,8 @@ class Pool:
             from workers.process.executor import ProcessExecutor
 
             executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
+            self._attributes.changed(task, has_hooks, self._kept_back.states())  # while the server starts
+            self._attributes.commit()
         self._parcel = executor.parcel
         return executor
 
@@ -210,7 +214,9 @@ class Pool:
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
-            return Parcel(pickled, self._parcel, same)
+            parcel = Parcel(pickled, self._parcel, same)
+        parcel.changed = self._attributes.changed(task, has_hooks, self._kept_back.states())
+        return parcel
 
     def _has_changed_in_place(self) -> bool:
         """Whether shared arrays have, which workers on other machines do not see."""
@@ -225,6 +231,8 @@ class Pool:
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
+        if parcel is not None:
+            self._attributes.commit()
 
     # -- passes
 

@@ -23,6 +23,7 @@ class Load(NamedTuple):
     replica: int  # its number, which the jobs that belong to it name
     parcel: Any  # a workers.process.replica.ParcelMessage
     surroundings: Any  # a workers.process.surroundings.Surroundings
+    changed: Any = None  # a workers.process.attributes.Changed, since the last replica; None: all is new
 
 
 class Jobs(NamedTuple):

@@ -97,7 +97,7 @@ class Staff:
         self.replica += 1
         for worker in self.workers.values():
             if not worker.is_leaving:
-                worker.load(self.replica, parcel, self._surroundings)
+                worker.load(self.replica, parcel, self._surroundings, parcel.changed)
 
     def resize(self, nb_workers: int) -> None:
         """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""

@@ -29,6 +29,7 @@ from workers.job.cores import Cores
 from workers.job.stages import begin_marks, mark, stages
 
 from . import replica, surroundings
+from .attributes import merged
 from .channel import Channel
 from .logs import Outlet
 from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
@@ -89,7 +90,8 @@ class Worker:
         try:
             if self._task is None:
                 surroundings.before_imports(message.surroundings)
-            is_new, self._task = self._task is None, replica.load(message.parcel, files)
+            is_new, task = self._task is None, replica.load(message.parcel, files)
+            self._task = task if is_new or message.changed is None else merged(self._task, task, message.changed)
             if is_new:
                 self._unsettled = surroundings.apply(message.surroundings)
                 self._task.init_worker(self._number)

@@ -59,9 +59,9 @@ class WorkerHandle:
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
-    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
-        """Send it replica ``number``, and what the program has set for itself."""
-        self._transmit(messages.Load(number, parcel.message(), surroundings), parcel.descriptors)
+    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings, changed: Any = None) -> None:
+        """Send it replica ``number``, and what the program has set for itself. ``changed``: see ``attributes``."""
+        self._transmit(messages.Load(number, parcel.message(), surroundings, changed), parcel.descriptors)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""

@@ -265,7 +265,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
         containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
         written between epochs into a large array, a shared one, a memmap or a file, and what changes within the items
-        of a large container. Workers keep what they hold, unless what they were sent has changed.
+        of a large container. Workers keep what they hold, such as caches, but for attributes that have changed here.
         """
         self._clock.num_changes += 1
 
