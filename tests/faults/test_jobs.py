@@ -43,7 +43,7 @@ DEATHS = [
     pytest.param("in the job", "SIGTERM", "killed by SIGTERM", id="job-SIGTERM"),
     pytest.param("in the job", "_exit", "exited with code 3", id="job-_exit"),
     pytest.param("in the job", "segfault", "killed by SIGSEGV", id="job-segfault"),
-    pytest.param("in the job", "close descriptors", "", id="job-close-descriptors"),
+    pytest.param("in the job", "close descriptors", "close only what it has opened", id="job-close-descriptors"),
     pytest.param("in the job", "kill the server", "killed with its server", id="job-kill-the-server"),
     pytest.param("while writing", "SIGKILL", "killed by SIGKILL", id="writing-SIGKILL"),
     pytest.param("while writing", "_exit", "exited with code 3", id="writing-_exit"),
@@ -309,3 +309,41 @@ def test_a_batch_that_cannot_be_unpickled(index: int) -> None:
             got = read(batches)
             assert isinstance(got[index], TypeError)
             assert got[:index] + got[index + 1 :] == [each for each in range(12) if each != index]
+
+
+class ExitsWhenLoaded:
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+class ErrorThatExitsWhenLoaded(Exception):
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_what_ends_the_program_when_it_is_unpickled(nb_workers: Any) -> None:
+    """Is the error of its batch; the others come."""
+
+    def odd(index: int) -> Any:
+        if index == 3:
+            raise ErrorThatExitsWhenLoaded("in batch 3")
+        time.sleep(0.002)  # workers pay
+        return ExitsWhenLoaded() if index == 1 and current_job().worker is not None else index
+
+    with SequenceMap(list(range(40)), nb_workers, odd) as batches:
+        for _ in range(2):
+            got = read(batches)
+            assert got[:1] + got[2:3] + got[4:] == [0, 2, *range(4, 40)]
+            assert "in batch 3" in str(got[3])
+            if nb_workers != "auto":
+                assert isinstance(got[1], JobError)
+                assert "SystemExit(3)" in str(got[1])
+
+
+def test_a_worker_that_is_killed_from_outside_has_closed_nothing(caplog: Any) -> None:
+    """Its socket is at its end as well."""
+    with Faulty("SIGKILL", "in the job").prefetch(nb_workers=2) as batches:
+        assert len(list(batches)) == LENGTH
+    assert "was lost: killed by SIGKILL" in caplog.text
+    assert "descriptors" not in caplog.text

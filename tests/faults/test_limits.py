@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from any_workers import epochs_on
 from control_groups import enter, limited
 
 import workers
-from workers import Sequence
+from workers import PlatformError, Sequence, current_job, prefetch
 from workers.process import channel
 
 pytestmark = pytest.mark.own_server
@@ -313,3 +314,97 @@ def test_more_descriptors_than_a_message_takes(nb_workers: Any) -> None:
     for index, (arrays, total) in enumerate(kept):
         assert total == expected
         assert all((array == (number + index) % 256).all() for number, array in enumerate(arrays))
+
+
+def test_an_array_of_the_sequence_that_fits_only_once(group: Path) -> None:
+    """It is copied into shared memory: the error says why, how much is allowed, and how to have it there only."""
+    program = """
+class Holding(Arrays):
+    def __init__(self, array):
+        super().__init__(800)
+        self.array = array
+
+def show(*arguments, **options):
+    try:
+        with prefetch(Holding(array), *arguments, **options) as batches: print(len(list(batches)))
+    except MemoryError as error:
+        print(error)
+
+array = np.ones(220 << 17)
+show(1)
+show(0)
+show(1, executor="thread")
+del array
+from workers import share
+array = share(np.zeros(220 << 17))
+array[:] = 1
+show(1)
+"""
+    text, *others = run(enter(group) + program)
+    assert text.startswith("the large arrays of the sequence are copied into shared memory")
+    assert re.search(
+        r"230,686,720 bytes of shared memory do not fit: [\d,]+ bytes are left of 419,430,400 \(memory", text
+    )
+    assert "workers.share(np.zeros(shape, dtype)), and then fill it" in text
+    assert others == ["6", "6", "6"]
+
+
+def allow_files_of(nbytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+class Batches(Sequence[Any]):
+    """With ``limit``, batch 3 is larger than a file may be."""
+
+    def __init__(self, limit: int = 0) -> None:
+        super().__init__(seed=1)
+        self.limit = limit
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        if self.limit and index == 3 and current_job().worker is not None:
+            allow_files_of(self.limit)
+            return np.zeros(2 * self.limit, np.uint8)
+        return np.full(100, index)
+
+
+def test_a_limit_of_the_size_of_files_in_a_worker() -> None:
+    """Shared memory counts as a file."""
+    with prefetch(Batches(1 << 20), 1) as batches:
+        iterator = iter(batches)
+        got = [int(next(iterator)[0]) for _ in range(3)]
+        with pytest.raises(PlatformError, match=r"2,097,152 bytes .* no more than 1,048,576 .*RLIMIT_FSIZE.*ulimit -f"):
+            next(iterator)
+        assert [*got, *(int(batch[0]) for batch in iterator)] == [0, 1, 2, 4, 5]
+
+
+def test_a_limit_of_the_size_of_files_in_the_program() -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    allow_files_of(1000)
+    try:
+        with pytest.raises(PlatformError, match=r"4,096 bytes .* no more than 1,000 .*executor=.thread."):
+            prefetch(Batches(), 1)
+        with prefetch(Batches(), 1, executor="thread") as batches:
+            assert len(list(batches)) == 6
+    finally:
+        allow_files_of(most)
+
+
+@pytest.mark.parametrize("how", ["refused", "missing"])
+def test_no_memfd(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in some sandboxes, and with an old C library."""
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if how == "missing":
+        monkeypatch.delattr(os, "memfd_create")
+    else:
+        monkeypatch.setattr(os, "memfd_create", refuse)
+    text = {"refused": "is refused .Operation not permitted.", "missing": "was built without os.memfd_create"}[how]
+    with pytest.raises(PlatformError, match=rf"no shared memory: .*{text}.*executor=.thread."):
+        prefetch(Batches(), 1)
+    with prefetch(Batches(), "auto") as batches:
+        assert len(list(batches)) == 6

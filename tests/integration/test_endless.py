@@ -1,38 +1,134 @@
-"""A PyDataset whose ``num_batches`` is None has no end: neither has a loop over it."""
+"""A PyDataset that defines ``num_batches`` and no ``__len__``. None, or nothing at all: it has no end."""
 
 from __future__ import annotations
 
 import itertools
+import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
-from workers import current_rng, prefetch
+from workers import Sequence, current_rng, prefetch
 
 
 class Noise(keras.utils.PyDataset):  # type: ignore[misc]
     @property
-    def num_batches(self) -> None:
+    def num_batches(self) -> int | None:
         return None
 
     def __getitem__(self, index: int) -> Any:
-        return np.array([index, current_rng().random()])
+        return np.array([index, current_rng().random(), os.getpid()])
 
 
-@pytest.mark.parametrize("nb_workers", [0, 2])
-def test_an_endless_dataset_is_a_stream(nb_workers: int) -> None:
-    with prefetch(Noise(), nb_workers, seed=1) as batches:
-        got = [batch.tolist() for batch in itertools.islice(batches, 500)]
+class Unsaid(keras.utils.PyDataset):  # type: ignore[misc]
+    __getitem__ = Noise.__getitem__
+
+
+class NoiseOfOurs(Sequence[Any]):
+    num_batches = None  # type: ignore[assignment]
+    __getitem__ = Noise.__getitem__
+
+
+class Five(Noise):
+    """Counts its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = self.ended = 0
+
+    @property
+    def num_batches(self) -> int:
+        return 5
+
+    def on_epoch_begin(self) -> None:
+        self.begun += 1
+
+    def on_epoch_end(self) -> None:
+        self.ended += 1
+
+
+class FiveByLength(Five):
+    def __len__(self) -> int:
+        return 5
+
+
+class FiveOfOurs(Sequence[Any]):
+    num_batches = 5  # type: ignore[assignment]
+    __getitem__ = Noise.__getitem__
+
+
+@pytest.mark.parametrize(
+    ("make", "nb_workers"), [(Noise, 0), (Noise, 2), (Noise, "auto"), (Unsaid, 2), (NoiseOfOurs, 2)]
+)
+def test_an_endless_dataset_is_a_stream(make: Callable[[], Any], nb_workers: Any) -> None:
+    with prefetch(make(), nb_workers, seed=1) as batches:
+        got = [batch[:2].tolist() for batch in itertools.islice(batches, 500)]
         assert [index for index, _ in got] == list(range(500))
         iterator = iter(batches)  # the next epoch
-        next(iterator)
+        processes = {next(iterator)[2]}
         state = batches.state_dict()
-        following = next(iterator).tolist()
-        with pytest.raises(TypeError, match="does not end"):
+        following = next(iterator)
+        processes.add(following[2])
+        assert (os.getpid() not in processes) or nb_workers != 2
+        with pytest.raises(TypeError, match=f"a map of a {make.__name__} has no length: it does not end"):
             len(batches)
-    with prefetch(Noise(), 0, seed=1) as batches:
-        assert [batch.tolist() for batch in itertools.islice(batches, 500)] == got
+        assert batches.num_batches is None
+    with prefetch(make(), 0, seed=1) as batches:
+        assert [batch[:2].tolist() for batch in itertools.islice(batches, 500)] == got
         batches.load_state_dict(state)
-        assert next(batches).tolist() == following
+        assert next(batches)[:2].tolist() == following[:2].tolist()
+
+
+def test_batches_of_an_endless_dataset() -> None:
+    with prefetch(Noise(), 0, batch_size=3) as batches:
+        assert [batch[:, 0].tolist() for batch in itertools.islice(batches, 2)] == [[0, 1, 2], [3, 4, 5]]
+        assert batches.num_batches is None
+
+
+def test_what_has_no_end_is_not_shuffled() -> None:
+    with pytest.raises(TypeError, match=r"Noise has no end.*cannot be shuffled.*current_rng"):
+        prefetch(Noise(), 0, shuffle=True)
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
+def test_a_length_that_only_num_batches_says(nb_workers: Any) -> None:
+    """The same batches, hooks and states as with ``__len__``; in the workers."""
+
+    def batches_of(dataset: Any, **options: Any) -> list[Any]:
+        with prefetch(dataset, nb_workers, seed=1, **options) as batches:
+            assert len(batches) == batches.num_batches
+            got = [batch for _ in range(2) for batch in batches]
+        if nb_workers == 2 and not options:
+            assert os.getpid() not in {batch[2] for batch in got}
+        return [batch[..., :2].tolist() for batch in got]
+
+    expected = batches_of(FiveByLength())
+    assert len(expected) == 10
+    for dataset in (Five(), FiveOfOurs()):
+        assert batches_of(dataset) == expected
+        assert isinstance(dataset, FiveOfOurs) or (dataset.begun, dataset.ended) == (2, 2)
+    for options in ({"shuffle": True}, {"batch_size": 2}):
+        assert batches_of(Five(), **options) == batches_of(FiveByLength(), **options)
+
+
+def test_a_state_of_a_dataset_without_a_length() -> None:
+    """Is that of its class, as with ``__len__``."""
+    with prefetch(Five(), 0, seed=1) as batches:
+        next(batches)
+        state = batches.state_dict()
+        following = next(batches)[1]
+    assert (state["sampler"], state["length"], state["batch"]) == ("Five", 5, 1)
+    with prefetch(Five(), 2, seed=1) as batches:
+        batches.load_state_dict(state)
+        assert next(batches)[1] == following
+
+
+def test_a_sequence_that_says_nothing_of_its_length() -> None:
+    class Nothing(Sequence[Any]):
+        __getitem__ = Noise.__getitem__
+
+    with pytest.raises(NotImplementedError, match="Nothing must define __len__"):
+        len(Nothing())

@@ -588,8 +588,8 @@ def test_what_fit_cannot_use() -> None:
         def __iter__(self) -> Any:
             return iter([])
 
-    with prefetch(Items(), 1) as batches, pytest.raises(TypeError, match="Items has no"):
-        model.fit(batches, verbose=0)
+    with prefetch(Items(), 1) as batches, pytest.raises(ValueError, match="Items has no batches in epoch 0"):
+        model.fit(batches, shuffle=False, verbose=0)
 
 
 def test_classes_that_want_no_subclasses() -> None:
@@ -663,6 +663,155 @@ def test_a_dataset_of_keras(tmp_path: Path, kind: str) -> None:
         model.fit(batches, epochs=2, verbose=0)
         assert sorted(round(x) for x in model.column(0)) == sorted([0, 40, 80, 120, 160, 200] * 2)
         assert dataset.ended == 4
+
+
+class Numbered(keras.utils.PyDataset):  # type: ignore[misc]
+    """Says by num_batches alone how many batches it has."""
+
+    def __init__(self, num_batches: int | None) -> None:
+        super().__init__()
+        self.number = num_batches
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.number
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full((2, 5), [index, current_job().epoch, os.getpid(), 0, 0], np.float64), np.zeros((2, 1))
+
+
+@pytest.mark.parametrize("nb_workers", [2, "auto"])
+def test_a_dataset_without_an_end(nb_workers: Any) -> None:
+    """fit, evaluate and predict read as many steps as they are told. The epochs of one fit go on in it."""
+    model = Recorder()
+    with prefetch(Numbered(None), nb_workers) as batches:
+        model.fit(batches, epochs=2, steps_per_epoch=4, shuffle=False, verbose=0)
+        model.evaluate(batches, steps=3, verbose=0)
+        model.predict(batches, steps=3, verbose=0)
+        model.fit(batches, epochs=1, steps_per_epoch=2, shuffle=False, verbose=0)
+    assert model.column(0) == [*range(8), 0, 1]
+    assert model.column(0, "test") == model.column(0, "predict") == [0, 1, 2]
+    assert model.column(1)[:8] == [0] * 8
+    assert model.column(1)[8] > 0
+    if nb_workers == 2:
+        assert os.getpid() not in model.column(2)
+
+
+def test_a_length_that_only_num_batches_says() -> None:
+    model = Recorder()
+    with prefetch(Numbered(5), 2) as batches:
+        model.fit(batches, epochs=2, shuffle=True, verbose=0)
+        model.evaluate(batches, verbose=0)
+    assert sorted(model.column(0)) == sorted([*range(5)] * 2)
+    assert model.column(1) == [0] * 5 + [1] * 5
+    assert model.column(0, "test") == list(range(5))
+
+
+class Iterable:
+    """Is read, not asked: 5 batches. ``length`` is what it says of that."""
+
+    def __init__(self) -> None:
+        self.num_begun = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.num_begun += 1
+        for index in range(5):
+            yield np.full((2, 5), [index, np.random.random(), os.getpid(), 0, 0]), np.zeros((2, 1))
+
+
+class IterableOfLength(Iterable):
+    def __len__(self) -> int:
+        return 5
+
+
+class Singles(IterableOfLength):
+    """Samples of these."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for x, y in super().__iter__():
+            yield from zip(x, y, strict=True)
+
+    def __len__(self) -> int:
+        return 10
+
+
+def shifted(batch: Any) -> Any:
+    x, y = batch
+    return x + np.array([0, 0, 0, os.getpid(), 0]), y
+
+
+STREAMS: dict[str, Callable[[Any], Any]] = {
+    "in the loop": lambda nb_workers: prefetch(IterableOfLength(), nb_workers, seed=1),
+    "mapped": lambda nb_workers: prefetch(IterableOfLength(), 0, seed=1).map(shifted, nb_workers),
+    "of no length": lambda nb_workers: prefetch(Iterable(), nb_workers, seed=1),
+    "of samples": lambda nb_workers: prefetch(Singles(), nb_workers, seed=1, batch_size=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras's, where it is not told a length
+@pytest.mark.parametrize(
+    ("kind", "nb_workers"),
+    [("in the loop", 0), ("mapped", 2), ("mapped", "auto"), ("of no length", 0), ("of samples", 2)],
+)
+def test_what_can_only_be_iterated(kind: str, nb_workers: Any) -> None:
+    """Each epoch is one pass over it, as of a loop."""
+    model = Recorder()
+    with STREAMS[kind](nb_workers) as batches:
+        model.fit(batches, epochs=3, shuffle=False, verbose=0)
+        assert batches.epoch == 3
+        model.evaluate(batches, verbose=0)
+        model.predict(batches, verbose=0)
+    assert model.column(0) == list(range(5)) * 3
+    assert model.column(0, "test") == model.column(0, "predict") == list(range(5))
+    if kind == "mapped" and nb_workers == 2:
+        assert os.getpid() not in model.column(3)
+    if kind != "of samples" and nb_workers != "auto":
+        with STREAMS[kind](0) as batches:
+            expected = [x[0, 1] for _ in range(3) for x, _ in batches]
+        assert [x[0, 1] for x in model.seen["train"]] == expected
+
+
+def test_steps_of_what_can_only_be_iterated() -> None:
+    """An epoch of it may take several of Keras's."""
+    model = Recorder()
+    with prefetch(IterableOfLength(), 0) as batches:
+        model.fit(batches, epochs=2, steps_per_epoch=2, verbose=0)
+    assert model.column(0) == [0, 1, 2, 3]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_what_can_be_iterated_once_only() -> None:
+    def once() -> Iterator[Any]:
+        yield from Iterable()
+
+    with prefetch(once(), 0) as batches, pytest.raises(ValueError, match=r"cannot begin again.*give a factory"):
+        Recorder().fit(batches, shuffle=False, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_an_iterable_that_raises() -> None:
+    class Failing(IterableOfLength):
+        def __iter__(self) -> Iterator[Any]:
+            yield from itertools.islice(super().__iter__(), 3)
+            raise KeyError("batch 3")
+
+    model = Recorder()
+    with prefetch(Failing(), 0) as batches, pytest.raises(KeyError, match="batch 3"):
+        model.fit(batches, epochs=1, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_an_iterable_of_one_batch() -> None:
+    """Keras, which is told no length, asks for two to learn their shapes."""
+
+    class One(Iterable):
+        def __iter__(self) -> Iterator[Any]:
+            yield from itertools.islice(super().__iter__(), 1)
+
+    model = Recorder()
+    with prefetch(One(), 0) as batches:
+        model.fit(batches, shuffle=False, verbose=0)
+    assert model.column(0) == [0]
 
 
 @pytest.mark.parametrize("backend", ["jax"])

@@ -271,6 +271,26 @@ def test_what_is_no_state_of_it(change: dict[str, Any], text: str) -> None:
     assert sequence.state_dict() == state
 
 
+@pytest.mark.parametrize("make", [Hooked, lambda seed: prefetch(Hooked(seed), 0)])
+@pytest.mark.parametrize("batch", [0, 3])
+def test_a_state_too_many_hooks_away(make: Callable[[int], Any], batch: int) -> None:
+    """Is refused before the first one is called. Who sets the epoch can load it; and without hooks it takes no time."""
+    sequence = make(1)
+    source = getattr(sequence, "source_split", sequence)
+    state = {**sequence.state_dict(), "epoch": 10_000_000, "batch": batch}
+    with pytest.raises(
+        StateError, match=r"epoch 10,000,000, .* from epoch 0 .* 100,000 epochs at most.* set its epoch"
+    ):
+        sequence.load_state_dict(state)
+    assert (sequence.epoch, source.told) == (0, 0)
+    sequence.epoch = 10_000_000
+    sequence.load_state_dict(state)
+    assert next(iter(sequence))[:2].tolist() == [10_000_000, batch]
+    plain = Drawn(seed=1)
+    plain.load_state_dict({**plain.state_dict(), "epoch": 10_000_000, "batch": batch})
+    assert next(iter(plain))[:2].tolist() == [10_000_000, batch]
+
+
 def test_another_sampler() -> None:
     state = memory(SingleShotMemorySampler).state_dict()
     options: dict[str, Any] = {"class_per_batch": 4, "steps_per_epoch": PER_EPOCH, "augmenter": augment, "seed": 3}

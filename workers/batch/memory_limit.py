@@ -34,10 +34,10 @@ def check_available(nbytes: int) -> None:
     """Raise DoesNotFit, naming sizes, if ``nbytes`` are more than may still be taken."""
     available = available_nbytes()
     if available is not None and nbytes > available:
+        limit = limits.memory()
+        of = "" if limit is None else f" of {limit.most:,} ({limit.source})"
         raise DoesNotFit(
-            f"{nbytes:,} bytes of shared memory do not fit: {max(0, available):,} bytes are left, of this machine or "
-            "within the limit of its control group",
-            nbytes,
+            f"{nbytes:,} bytes of shared memory do not fit: {max(0, available):,} bytes are left{of}", nbytes
         )
 
 

@@ -45,7 +45,7 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
 
     Raises:
         DoesNotFit: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
-        of.
+            of, or allows no piece so large.
     """
     if nbytes >= _LARGE_NBYTES:
         check_available(nbytes)
@@ -61,19 +61,47 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
         ) from error
     try:
         os.ftruncate(descriptor, header_nbytes + nbytes)
-    except BaseException:
+    except OSError as error:
         os.close(descriptor)
+        if error.errno == errno.EFBIG:
+            raise _too_large(nbytes) from error
         raise
     return descriptor
 
 
 def _create(name: str) -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC)
+        try:
+            return os.memfd_create(name, os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+                raise
+            raise _unknown(
+                f"memfd_create() is refused ({error.strerror}), as by a container's seccomp profile"
+            ) from error
     if sys.platform == "darwin":
         return _create_unlinked()
-    raise PlatformError(
-        f'worker processes need Linux or macOS, not {sys.platform!r}; use nb_workers=0 or executor="thread" here'
+    if sys.platform == "linux":
+        raise _unknown("this Python was built without os.memfd_create, as with a glibc before 2.27")
+    raise _unknown(f"they need Linux or macOS, not {sys.platform!r}")
+
+
+def _unknown(reason: str) -> PlatformError:
+    return PlatformError(
+        errno.ENOSYS,
+        f'worker processes get no shared memory: {reason}. Use nb_workers=0 or executor="thread" here',
+    )
+
+
+def _too_large(nbytes: int) -> PlatformError:
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return PlatformError(
+        errno.EFBIG,
+        f"{nbytes:,} bytes of shared memory cannot be made: a file may have no more than {limit:,} bytes here "
+        "(RLIMIT_FSIZE), and shared memory counts as one. Raise that (ulimit -f unlimited), or use nb_workers=0 or "
+        'executor="thread"',
     )
 
 

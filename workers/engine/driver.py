@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from workers.batch.memory_limit import DoesNotFit
-from workers.errors import IntegrityError, PrefetchError
+from workers.errors import IntegrityError, PrefetchError, presentable
 
 from . import report
 from .delivery import Failure, Result
@@ -245,8 +245,8 @@ class Driver:
         except IntegrityError as error:  # what else lies in shared memory is not to be trusted either
             self.fatal = error
             return
-        except Exception as raised:  # unpickling runs the user's code; mapping may want too much
-            batch = Failure(raised, schedule.runs_before(ticket) + 1)
+        except BaseException as raised:  # unpickling runs the user's code, also sys.exit(); mapping may want too much
+            batch = Failure(presentable(raised), schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 
     def _note(self, ticket: int | None, job_ns: int, detail: Detail) -> None:

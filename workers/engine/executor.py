@@ -35,6 +35,7 @@ class Death(NamedTuple):
     stack: str = ""  # where it was, as faulthandler says
     shortened: tuple[str, ...] = ()  # killed by SIGBUS: the files that it maps and that are shorter now, with sizes
     how: str = ""  # all that is known of it, where there is no exit code
+    has_hung_up: bool = False  # it was ended because its descriptors were closed
 
     @property
     def is_with_server(self) -> bool:

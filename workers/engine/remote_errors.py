@@ -61,7 +61,7 @@ def _pickle(error: BaseException) -> bytes | None:
             pickled = dumps(what)
             if _text(rebuild(pickled)) == _text(error):
                 return pickled
-        except Exception:  # whatever the class does
+        except BaseException:  # whatever the class does, also sys.exit()
             continue
     return None
 
@@ -69,7 +69,7 @@ def _pickle(error: BaseException) -> bytes | None:
 def _survives(value: Any) -> bool:
     try:
         pickle.loads(dumps(value))
-    except Exception:  # whatever a reducer raises
+    except BaseException:  # whatever a reducer raises, also SystemExit
         return False
     return True
 
@@ -92,7 +92,7 @@ def unpack(failure: RemoteFailure, where: str) -> BaseException:
     if failure.pickled is not None:
         try:
             error = rebuild(failure.pickled)
-        except Exception:  # its class is known to the worker only
+        except BaseException:  # its class is known to the worker only, or calls sys.exit()
             error = None
     if error is None:
         error = JobError(f"{failure.name}: {failure.message}")

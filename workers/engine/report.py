@@ -28,6 +28,8 @@ def how(death: Death) -> str:
         return death.how
     if death.exit_code is None:
         return "killed with its server"
+    if death.has_hung_up:
+        return "ended, as the descriptors by which it is reached were closed"
     if death.exit_code >= 0:
         return f"exited with code {death.exit_code}"
     if death.exit_code == -signal.SIGBUS:
@@ -48,7 +50,7 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Loa
             f"{where} took longer than {how(last)} in each of {deaths} attempts. Raise job_timeout, or see why it "
             f"hangs; its stack at the last timeout:\n{last.stack or '(none)'}"
         )
-    is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0)
+    is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0 or last.has_hung_up)
     ended = f"was {how(last)}" if is_killed else how(last)
     if last.how:  # on another machine
         return WorkerDiedError(f"a worker was {last.how} in {where}, for the {_ordinal(deaths)} time. {last.stack}")
@@ -58,7 +60,11 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Loa
     text += f"It held up to {_mb(max_rss)}"
     text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
     text += f"; {_mb(max(0, available))} are available now. " if available is not None else ". "
-    if is_killed and last.exit_code == -signal.SIGKILL:
+    if last.has_hung_up:
+        text += (
+            "A job has closed what it had not opened, as os.closerange() does: close only what it has opened itself."
+        )
+    elif is_killed and last.exit_code == -signal.SIGKILL:
         text += f"Most likely it was the out-of-memory killer: {what_to_lower(max_rss, load, limit)}."
     elif last.stack:
         text += f"Where it was:\n{last.stack}"

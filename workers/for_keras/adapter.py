@@ -26,33 +26,28 @@ from __future__ import annotations
 
 import functools
 import logging
-import queue
 import random
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from collections.abc import Sequence as OrderOf
 from typing import Any
 
-from workers.batch.nodes import is_list, node_of
 from workers.errors import (
-    NotPicklableError,
-    PlatformError,
     PrefetchError,
     RemoteTraceback,
     StalePassError,
     StateError,
     add_note,
 )
-from workers.job.task import Loose, items_of_job
+from workers.job.task import chain_of
+
+from .reading import ENDLESS, EndOfSource, Reading, is_read_as_it_comes
 
 logger = logging.getLogger("workers")
 
 _MODULE = "keras.src.trainers.data_adapters"
 _PROBED = 2  # batches that Keras may read to learn their shapes
-_POLL_S = 0.1  # how often a waiting generator looks whether a loop of the user's has taken the workers over
-
-#: What makes the front-end of a sequence that was given to Keras without one. Filled by ``loader``.
-make_front: list[Callable[[Any], Any]] = []
 
 
 def install() -> None:
@@ -114,6 +109,8 @@ class Feed:
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
         self._is_within = False  # an epoch of Keras's
         self._reading: Reading | None = None  # the pass that was begun last and has not ended its epoch
+        self._probe: Reading | None = None  # of a source that is read here, for the shapes of its batches
+        self._last: Any = None  # of these passes the one that was begun last
         self._error: BaseException | None = None  # to be raised by on_epoch_end
 
     @property
@@ -124,12 +121,23 @@ class Feed:
         return sequence
 
     @property
-    def num_batches(self) -> int:
-        return len(self.sequence)
+    def num_batches(self) -> int | None:
+        length: int | None = self.sequence._length_for_fit()
+        return length
 
     def __getitem__(self, index: int) -> Any:
         """Batch ``index``, for its shape."""
-        return Reading(self.sequence, [index]).next()
+        if not is_read_as_it_comes(self.sequence):
+            return Reading(self.sequence, [index]).next()
+        if index == 0 or self._probe is None:
+            self._probe = Reading(self.sequence, None)
+        try:
+            return self._probe.next()
+        except EndOfSource:
+            if index == 0:
+                name = type(chain_of(self.sequence)[-1]).__name__
+                raise ValueError(f"{name} has no batches in epoch {self.sequence.epoch}") from None
+            return self._probe.again()
 
     def on_epoch_begin(self) -> None:
         self._is_within = True
@@ -171,6 +179,9 @@ class Feed:
     def _pass(self, shuffle: bool) -> Iterator[Any]:
         if not self._is_new:
             self._end_epoch()  # of a pass that was read to its end, or left
+        if is_read_as_it_comes(self.sequence):
+            yield from self._stream()
+            return
         order, number = self._order(shuffle), 0
         while self._is_new and number < min(_PROBED, len(order)):
             yield Reading(self.sequence, order[number : number + 1]).next()
@@ -180,112 +191,32 @@ class Feed:
         while not reading.is_whole:
             yield reading.next()
 
-    def _order(self, shuffle: bool) -> list[int]:
-        sequence = self.sequence
-        if not sequence._clock.start.is_at_start:
+    def _stream(self) -> Iterator[Any]:
+        """A pass over a source that is read here. Each begins it anew, also after one that has learnt shapes."""
+        self._check_at_start()
+        self._probe, reading = None, Reading(self.sequence, None, is_probe=self._is_new)
+        self._last = last = weakref.ref(reading)
+        self._reading = None if self._is_new else reading
+        try:
+            while True:
+                yield reading.next()
+        except EndOfSource:
+            pass
+        except StalePassError:
+            if self._last is last:  # else it is TensorFlow's, which reads on in a pass that it has given up
+                raise
+
+    def _check_at_start(self) -> None:
+        if not self.sequence._clock.start.is_at_start:
             raise StateError("model.fit begins with a whole epoch, and the state that was loaded is within one")
-        order = list(range(len(sequence)))
+
+    def _order(self, shuffle: bool) -> OrderOf[int]:
+        sequence = self.sequence
+        self._check_at_start()
+        length = sequence._length_for_fit()
+        if length is None:
+            return range(ENDLESS)
+        order = list(range(length))
         if shuffle and not sequence.is_stream:
             random.shuffle(order)  # as Keras does it, and when
         return order
-
-
-class Reading:
-    """A pass over the batches at ``order`` of the current epoch, as Keras wants them: one for each index.
-
-    Where a loop of the user's, in a callback, takes the workers over, what is left is computed in this process. A state
-    does not count it. It holds the sequence weakly.
-    """
-
-    def __init__(self, sequence: Any, order: list[int], is_probe: bool = True) -> None:
-        sequence._check_open()
-        clock = sequence._clock
-        clock.begin_epoch(sequence)
-        self._sequence = weakref.ref(sequence)
-        self._order = order
-        self._is_probe = is_probe
-        self._clock, self._epoch, self._version = clock, clock.epoch, clock.version
-        self._num_read = 0
-        self._last: list[Any] = []  # the items that were read last
-        front = front_of(sequence)
-        self._front = None if front is None else weakref.ref(front)
-        self._pass = None if front is None else front._begin_apart(order)
-
-    @property
-    def is_whole(self) -> bool:
-        """All its batches were read."""
-        return self._num_read == len(self._order)
-
-    def end_epoch(self) -> None:
-        """The epoch is over, unless somebody else has ended it."""
-        sequence = self._sequence()
-        if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
-            front = None if self._front is None else self._front()
-            if front is not None and self._pass is not None:
-                front._consumer.tell_of_epoch(self._epoch)
-            self._clock.end_epoch(sequence)
-
-    def next(self) -> Any:
-        """The next batch. In the place of one that is skipped: the one before, or the first that can be had."""
-        if not self._is_probe:
-            self._clock.is_fitted = True
-        items = self._items(self._order[self._num_read])
-        self._num_read += 1
-        if not items:
-            items = self._last or self._another()
-        self._last = items
-        return items[0] if len(items) == 1 else items
-
-    def _items(self, index: int) -> list[Any]:
-        front = None if self._front is None else self._front()
-        if front is not None and self._pass is not None:
-            while True:
-                try:
-                    items: list[Any] = front._items_for_fit(front._next_items(self._pass, _POLL_S))
-                    break
-                except queue.Empty:
-                    continue
-                except StalePassError:
-                    self._pass = None
-                    return self._items(index)
-        else:
-            sequence: Any = self._sequence()
-            job = sequence._job_at(index, self._epoch)
-            items = sequence._run_job(job, lambda: items_of_job(sequence, index), self._epoch)
-            items = sequence._items_for_fit(items)
-        if items and (isinstance(items[0], Loose) or (len(items) > 1 and all(map(_is_batch, items)))):
-            raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
-        return items
-
-    def _another(self) -> list[Any]:
-        """A batch in the place of the first one, which is skipped: the first that can be had."""
-        first = self._order[0]
-        sequence: Any = self._sequence()
-        for step in range(1, len(sequence)):
-            index = (first + step) % len(sequence)
-            items: list[Any] = sequence._run_job(
-                sequence._job_at(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
-            )
-            items = sequence._items_for_fit(items)
-            if items:
-                return items
-        raise PrefetchError("all batches were skipped")
-
-
-def _is_batch(item: Any) -> bool:
-    return node_of(item) is not None and not is_list(item)
-
-
-def front_of(sequence: Any) -> Any:
-    """The front-end whose workers compute the batches of ``sequence``; None: it has to be done in this process."""
-    if hasattr(type(sequence), "_begin_apart"):
-        return sequence
-    if sequence.is_stream:  # nothing is left to do for workers
-        return None
-    if "_fit" not in sequence.__dict__:
-        try:
-            sequence.__dict__["_fit"] = make_front[0](sequence)
-        except (NotPicklableError, PlatformError) as error:
-            logger.warning("model.fit computes the batches in its own process: %s", error)
-            sequence.__dict__["_fit"] = None
-    return sequence.__dict__["_fit"]

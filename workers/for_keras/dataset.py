@@ -10,6 +10,7 @@ from typing import Any
 from workers.process import replica
 
 from . import adapter
+from .reading import ENDLESS
 
 #: Not copied along with a sequence: where it stands, its workers, what was found in it.
 _NOT_COPIED = "_own_clock", "_fit", "_held"
@@ -67,15 +68,29 @@ class KerasDataset:
             rest[0] = {name: value for name, value in rest[0].items() if name not in _NOT_COPIED}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
+    __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
+
     # For a Keras that is not known, which reads a sequence by itself.
     workers = 1
     use_multiprocessing = False
     max_queue_size: Any = 10
 
     @property
-    def num_batches(self) -> int:
-        """Its length, by the name that Keras has for it."""
-        return len(self)  # type: ignore[arg-type]
+    def num_batches(self) -> int | None:
+        """Its length, by the name that Keras has for it; None: as many as come, which may be without an end."""
+        return self._length_for_fit()
+
+    def _length_for_fit(self) -> int | None:
+        length = len(self)  # type: ignore[arg-type]
+        return None if length >= ENDLESS else length
+
+    def _length_by_num_batches(self) -> int | None:
+        """What ``num_batches`` says, if a subclass defines it; None: none does."""
+        of = next(each for each in type(self).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
+        if of is KerasDataset:
+            return None
+        number = self.num_batches
+        return ENDLESS if number is None else number
 
     def _close_for_keras(self) -> None:
         """End the workers that ``model.fit`` was given."""

@@ -56,7 +56,7 @@ class History:
         self.found: dict[str, _Found] = {}  # {path: what is there}
         self.has_looked = False
         self.data = DataOnly()
-        self.sent = sent
+        self.told = self.sent = sent  # the latter until the first look
         self.stopped_at = sent and sent.stopped_at
         self.lock = threading.RLock()
 

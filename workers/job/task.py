@@ -136,6 +136,15 @@ class Task:
         self.history = History(pickle.loads(state["history"]))
         self.generators().look_first()  # now: what worker_init_fn puts in their places was not sent
 
+    def take_over(self, before: Task) -> None:
+        """Parts of ``before``, an earlier replica, were put into this one: their generators are known as they were."""
+        assert self.history is not None
+        assert before.history is not None
+        history = History(self.history.told)
+        history.found = dict(before.history.found)
+        self.history = history
+        self.generators().look_first()
+
     def stream(self, generators: Generators | None = None) -> Stream:
         """What its jobs draw from."""
         return Stream(self.seed, generators, chain_of(self.source))

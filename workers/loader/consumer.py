@@ -116,13 +116,15 @@ class Consumer:
         """All items of the next job of a pass that states do not count; none, if it is skipped.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. StalePassError. What the job has raised.
+            queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here is at its end. StalePassError.
+            What the job has raised.
         """
         of._check(begun)
         metadata, num_ready = self.metadata, len(begun.reading.outcomes)
         asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
         outcome = begun.outcome(timeout_s)
-        assert outcome is not None
+        if outcome is None:
+            raise StopIteration
         try:
             self._take(of, begun, outcome)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from workers.for_keras import adapter
+from workers.for_keras import reading
 from workers.job.task import Task
 from workers.sequence.base import Sequence
 from workers.sequence.chain import NbWorkers
@@ -41,4 +41,4 @@ class FitFront(SequenceMap):
         return self.source_split._clock  # type: ignore[no-any-return]
 
 
-adapter.make_front.append(FitFront)
+reading.make_front.append(FitFront)

@@ -9,7 +9,8 @@ from typing import Any
 
 from workers import limits
 from workers.errors import StateError
-from workers.for_keras.endless import ENDLESS
+from workers.for_keras.endless import Counted
+from workers.for_keras.reading import ENDLESS
 from workers.job.task import JobSource, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers
@@ -20,7 +21,7 @@ from workers.sequence.order import Permuted
 from workers.sequence.passes import Groups
 from workers.sequence.position import Position
 
-from .iterators import Iterators
+from .iterators import Iterators, source_of
 from .sources import FedPass
 from .tensor_items import unpacked
 
@@ -108,8 +109,19 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
             raise TypeError(f"{type(self.source_split).__name__} has no length, so a map of it has none")
         length = self._source_length()
         if length >= ENDLESS:
-            raise TypeError(f"a map of a {type(self.source_split).__name__} has no length: it does not end")
+            source = source_of(self._jobs()[0])
+            name = source.dataset_name if isinstance(source, Counted) else type(source).__name__
+            raise TypeError(f"a map of a {name} has no length: it does not end")
         return length
+
+    def _length_for_fit(self) -> int | None:
+        if self._is_length_exact:
+            length = self._source_length()
+            return None if length >= ENDLESS else length
+        try:
+            return len(self)
+        except TypeError:  # it has none, or says so: what comes is an epoch
+            return None
 
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers import limits
+from workers.batch.memory_limit import DoesNotFit
 from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
@@ -31,6 +33,7 @@ from workers.errors import PlatformError
 from workers.figures.figures import Figures
 from workers.figures.units import count
 from workers.job.task import Task
+from workers.process.attributes import Attributes
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel
 from workers.process.watch import Watch
@@ -82,6 +85,7 @@ class Pool:
         self._figures = figures
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = Watch()
+        self._attributes = Attributes(self._watch)
         self._kept_back = KeptBack()
         self._num_passes = 0
         self._sent_in = 0  # the pass in which the workers got what they work on
@@ -131,7 +135,8 @@ class Pool:
         try:
             publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
             self._num_changes = self._num_changes_now = of._count_changes()
-            engine = Engine(self._executor(of._task(), nb_workers), schedule, options, publisher)
+            with _room_for_sequence():
+                engine = Engine(self._executor(of._task(), nb_workers, of._has_hooks()), schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(of, engine.close)
@@ -140,7 +145,7 @@ class Pool:
         logger.debug("%s started with %d workers", type(of).__name__, nb_workers)
         return engine
 
-    def _executor(self, task: Task, nb_workers: int) -> Executor:
+    def _executor(self, task: Task, nb_workers: int, has_hooks: bool) -> Executor:
         if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
         if isinstance(task.source, Sequence):
@@ -158,6 +163,8 @@ class Pool:
             from workers.process.executor import ProcessExecutor
 
             executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
+            self._attributes.changed(task, has_hooks, self._kept_back.states())  # while the server starts
+            self._attributes.commit()
         self._parcel = executor.parcel
         return executor
 
@@ -206,7 +213,10 @@ class Pool:
         self._why = f"{self._why}; {changed}" if self._why else changed
         # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
         self._looks_ahead = self._num_passes <= 1
-        return Parcel(pickled, self._parcel, same)
+        with _room_for_sequence():
+            parcel = Parcel(pickled, self._parcel, same)
+        parcel.changed = self._attributes.changed(task, has_hooks, self._kept_back.states())
+        return parcel
 
     def _has_changed_in_place(self) -> bool:
         """Whether shared arrays have, which workers on other machines do not see."""
@@ -221,6 +231,8 @@ class Pool:
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
+        if parcel is not None:
+            self._attributes.commit()
 
     # -- passes
 
@@ -296,6 +308,20 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 def _name(of: Mapped) -> str:
     """What it computes, in short."""
     return short(of.source_split)
+
+
+@contextlib.contextmanager
+def _room_for_sequence() -> Iterator[None]:
+    """Say what to do if the sequence's large arrays do not fit into shared memory."""
+    try:
+        yield
+    except DoesNotFit as error:
+        raise MemoryError(
+            "the large arrays of the sequence are copied into shared memory, which all workers read, and there is no "
+            f"room for that beside the arrays themselves: {error}. Have such an array there from the start: array = "
+            "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file by np.load(path, mmap_mode="
+            '"r"); or use executor="thread" or nb_workers=0'
+        ) from error
 
 
 def _explained(error: OSError, nb_workers: int) -> Exception:

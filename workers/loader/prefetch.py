@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from workers.checks import check_choice, check_function
+from workers.for_keras.endless import counted
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
@@ -100,6 +101,7 @@ def prefetch(
     [array([1, 2]), array([3])]
     """
     check_function("collate_fn", collate_fn)
+    sequence = counted(sequence)
     if check_choice("shuffle", shuffle, (True, False)):
         shuffled: Any = SequenceShuffle(sequence, seed=seed)
         # A front-end's function may return lists, which a front-end delivers one by one.

@@ -6,13 +6,14 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers import limits
 from workers.checks import check_choice, check_function
 from workers.errors import StalePassError
 from workers.figures.figures import Figures
-from workers.for_keras.endless import endless
+from workers.for_keras.endless import counted
 from workers.job import seeding
 from workers.job.task import one_function
 from workers.sequence.base import Sequence
@@ -142,7 +143,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
         self._set_output(output, front)
         self._own_seed = check_one_seed(seeding.check_seed(seed), source_split)
-        source_split = endless(source_split)
+        source_split = counted(source_split)
         check_source(source_split)
         super().__init__(source_split)
         self._make_own()
@@ -235,14 +236,14 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             self._consumer.figures.begin(self._pass.epoch, *pool.begun)
             return self._pass
 
-    def _begin_apart(self, order: list[int]) -> Pass:
+    def _begin_apart(self, order: OrderOf[int] | None) -> Pass:
         """A pass over the batches at ``order`` of the current epoch that no state counts: see ``for_keras``."""
         self._pass = None
         with self._lock:
             pool, position = self._running(), Position(stride=self._stride)
             places = on_behalf_of(self._clock, self._places, position) or ()
-            if not self.in_order or order != list(range(len(places))):
-                places = [places[index] for index in order]
+            if order is not None:  # else all that come of a source that is read here
+                places = _at(places, order, self.in_order)
             self._consumer.metadata = Metadata()
             self._pass = pool.begin(self, position, places, None)
             self._consumer.figures.begin(self._pass.epoch, *pool.begun)
@@ -300,3 +301,11 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
             super().close()
         finally:  # also if a bar cannot write
             self._stop()
+
+
+def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:
+    """Those of ``places``, which may be more than a list can hold, that ``order`` names."""
+    if isinstance(order, range):
+        return places[order.start : order.stop]
+    is_all = in_order and len(order) == len(places) and order == list(range(len(places)))
+    return places if is_all else [places[index] for index in order]

@@ -49,13 +49,12 @@ class ProcessExecutor:
         self._waker = Waker()
         self.wake = self._waker.wake
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
-        settings = surroundings.collect()
-        worth_it = preload.worth_it([*modules, *settings.modules])
         try:
+            settings = surroundings.collect()
+            worth_it = preload.worth_it([*modules, *settings.modules])
             self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
         except BaseException:
-            for each in (self._inlet, self._waker, self._selector):
-                each.close()
+            self._close_own()
             raise
         self._workers = self._staff.workers
         self._events = self._staff.events
@@ -139,10 +138,12 @@ class ProcessExecutor:
         staff, workers = self._staff, self._workers
         if (number := staff.shortage.take()) is not None:
             staff.start_again(number)
+        if staff.unanswered:
+            staff.look_after_server()
         if not self._events:
             if _watch_unsent(workers, staff.server, self._selector):
                 timeout_s = REFUSED_S if timeout_s is None else min(timeout_s, REFUSED_S)
-            for key, ready in self._selector.select(staff.shortage.left_s(timeout_s)):
+            for key, ready in self._selector.select(staff.left_s(timeout_s)):
                 if key.data == "wake":
                     self._waker.clear()
                 elif key.data == "server":
@@ -163,6 +164,8 @@ class ProcessExecutor:
                 for name in list(self._workers):
                     self._exited(name, None, 0)
             return
+        if received:
+            self._staff.unanswered.heard()
         for message, _ in received:
             if isinstance(message, messages.Exited):
                 self._exited(message.worker, message.exit_code, message.max_rss)
@@ -187,6 +190,7 @@ class ProcessExecutor:
             if worker.is_watched:
                 self._selector.unregister(worker.channel)
                 worker.is_watched = False
+                worker.hung_up()
                 # It is of no use any more, even if it is only its socket that is gone.
                 self._staff.send_signal(worker.name, signal.SIGKILL)
             return False
@@ -229,9 +233,14 @@ class ProcessExecutor:
 
     def close(self) -> None:
         with contextlib.ExitStack() as ends:  # all of them, also if one raises
-            for each in (self._inlet, self._waker, self._selector, self._ring, self._staff):
-                ends.callback(each.close)
+            ends.callback(self._close_own)
+            ends.callback(self._staff.close)
             self._let_end()
+
+    def _close_own(self) -> None:
+        with contextlib.ExitStack() as ends:
+            for each in (self._inlet, self._waker, self._selector, self._ring):
+                ends.callback(each.close)
 
     def _let_end(self) -> None:
         let_end(self._workers, self._staff.server, self._selector, self._waker, self._inlet)

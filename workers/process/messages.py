@@ -25,6 +25,7 @@ class Load(NamedTuple):
     surroundings: Any  # a workers.process.surroundings.Surroundings
     key: bytes | None  # of multiprocessing, if the program has loaded that
     has_tracker: bool
+    changed: Any = None  # a workers.process.attributes.Changed, since the last replica; None: all is new
 
 
 class Jobs(NamedTuple):

@@ -223,7 +223,10 @@ class Parcel:
         table: where the pickle and each buffer lie.
         pieces: the memory they lie in.
         files: those that it has the workers map.
+        changed: what has changed since the parcel that workers have; None: all may have. See ``attributes``.
     """
+
+    changed: Any = None
 
     def __init__(self, pickled: Pickled, before: Parcel | None = None, same: list[bool] | None = None) -> None:
         self.pickle = pickled.pickle

@@ -92,6 +92,35 @@ class Connection:
         mine.setblocking(False)
         self.channel = Channel(mine)
         self._is_over = False
+        self._is_killed = False  # because it did not answer
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self.server.process.pid
+
+    @property
+    def is_preloaded(self) -> bool:
+        """Whether the server has done its imports, and now does what it is told at once."""
+        return self.server.import_s is not None
+
+    def state(self) -> str:
+        """What the system says of the server, e.g. ``"sleeping"``."""
+        import psutil
+
+        try:
+            return str(psutil.Process(self.pid).status())
+        except psutil.Error:
+            return "gone"
+
+    def is_stopped(self) -> bool:
+        """Whether somebody has stopped the server (SIGSTOP)."""
+        return self.state() == "stopped"
+
+    def kill(self) -> None:
+        """End the server, which does not answer, and so its workers: the end of file will tell."""
+        self._is_killed = True
+        self.server.process.kill()
 
     def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
         """Send the server an order, unless it has ended."""
@@ -122,7 +151,7 @@ class Connection:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.server.process.wait(_END_S)
         status = self.server.process.returncode
-        if self.server.import_s is None:
+        if self.server.import_s is None and not self._is_killed:
             _failed.add(self.server.modules)
         self._leave()
         return -1 if status is None else status

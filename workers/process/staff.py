@@ -18,6 +18,7 @@ from . import messages, replica, server_handle
 from .ring import Ring
 from .shortage import Shortage
 from .surroundings import Surroundings
+from .unanswered import Unanswered
 from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("workers")
@@ -49,6 +50,7 @@ class Staff:
         self.replica = 0
         self.events: list[Event] = []
         self.shortage = Shortage()
+        self.unanswered = Unanswered()
         self._nb_workers = nb_workers
         self._modules = modules
         self._surroundings = surroundings
@@ -85,6 +87,7 @@ class Staff:
             worker.close()
             raise
         self.workers[name] = worker
+        self.unanswered.ask("fork", name)
         if not self.server.channel.has_unsent:
             worker.theirs.close()
         self._selector.register(worker.channel, selectors.EVENT_READ, name)
@@ -109,7 +112,7 @@ class Staff:
         self.replica += 1
         for worker in self.workers.values():
             if not worker.is_leaving:
-                worker.load(self.replica, parcel, self._surroundings)
+                worker.load(self.replica, parcel, self._surroundings, parcel.changed)
 
     def resize(self, nb_workers: int) -> None:
         """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""
@@ -124,10 +127,32 @@ class Staff:
 
     def send_signal(self, name: int, number: int) -> None:
         self.server.tell(messages.Signal(name, int(number)))
+        if number == signal.SIGKILL:
+            self.unanswered.ask("end", name)
 
     # -- what becomes of them
 
+    def look_after_server(self) -> None:
+        """End a server that does not answer. Its workers die with it, and all of them are started anew."""
+        server = self.server
+        seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
+        if seconds is not None:
+            logger.warning(
+                "the server of the workers (process %d, its state is %r) does not answer for %.0f s: it is replaced, "
+                "and so are its workers",
+                server.pid,
+                server.state(),
+                seconds,
+            )
+            self.unanswered.forget()
+            server.kill()
+
+    def left_s(self, timeout_s: float | None) -> float | None:
+        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        return self.unanswered.left_s(self.shortage.left_s(timeout_s))
+
     def forked(self, message: messages.Forked) -> None:
+        self.unanswered.answer("fork", worker=message.worker)
         if (worker := self.workers.get(message.worker)) is not None:
             worker.forked(message.pid)
             if not worker.is_leaving:
@@ -144,6 +169,7 @@ class Staff:
     def not_forked(self, message: messages.NotForked) -> None:
         """Go on with the workers that there are, and tell when it is known how many these are."""
         name, reason = message
+        self.unanswered.answer("fork", worker=name)
         if name not in self.workers:
             return
         worker = self.remove(name)
@@ -186,6 +212,7 @@ class Staff:
     def server_died(self) -> bool:
         """All workers die with the server. Start anew. False: that is in vain."""
         self._selector.unregister(self.server.channel)
+        self.unanswered.forget()
         status = self.server.wait()
         self._failed_starts += not any(worker.is_ready for worker in self.workers.values())
         if self._is_hopeless:
@@ -207,6 +234,7 @@ class Staff:
 
     def remove(self, name: int) -> WorkerHandle:
         worker = self.workers.pop(name)
+        self.unanswered.answer("fork", "end", worker=name)
         if worker.is_watched:
             self._selector.unregister(worker.channel)
         worker.close()

@@ -14,7 +14,7 @@ import time
 
 from workers.batch import shared_memory
 
-_RUNNING, _SINCE, _CANCEL = range(3)
+_RUNNING, _SINCE, _CANCEL, _LOST = range(4)
 
 #: What asks a worker for its stack: a signal that nothing else is likely to use.
 STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
@@ -50,6 +50,10 @@ class StatusPage:
         """No job runs."""
         self._words[_RUNNING] = 0
 
+    def lose_descriptors(self) -> None:
+        """The worker's descriptors were closed, so nothing can be sent. This page is memory, and stays."""
+        self._words[_LOST] = 1
+
     def catch_crashes(self) -> None:
         """Have faulthandler write the stack here, on a crash and on :data:`STACK_SIGNAL`."""
         import faulthandler
@@ -66,6 +70,10 @@ class StatusPage:
         words = self._words
         sending = words[_RUNNING]
         return (sending, words[_SINCE]) if sending else (0, 0)
+
+    @property
+    def has_lost_descriptors(self) -> bool:
+        return bool(self._words[_LOST])
 
     def cancel(self, sending: int) -> None:
         """The worker need not begin jobs up to this sending."""

@@ -77,12 +77,18 @@ class _Buffer(NamedTuple):
     nbytes: int
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """What a look has found."""
 
     pickle: bytes  # without what is left out; empty: it cannot be pickled
     buffers: list[_Buffer]
     versions: list[int]  # of tensors of torch
+    is_whole: bool = False  # nothing was left out that can be changed within, but arrays
+
+    def is_same(self, last: Seen) -> bool:
+        """Whether nothing can have changed since ``last``. False also if that is not known, as of large arrays."""
+        is_same = self.is_whole and last.is_whole and last.pickle == self.pickle and last.versions == self.versions
+        return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
 
 class Watch:
@@ -91,7 +97,7 @@ class Watch:
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}  # {id of a container: it}
         self._numbers = itertools.count()
-        self._last = self._now = _Seen(b"", [], [])
+        self._last = self._now = Seen(b"", [], [])
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
@@ -104,7 +110,7 @@ class Watch:
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
         self._now = now
-        is_same = now.pickle and last.pickle == now.pickle and last.versions == now.versions
+        is_same = bool(now.pickle) and last.pickle == now.pickle and last.versions == now.versions
         is_same = is_same and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
         if last.pickle:
@@ -142,16 +148,28 @@ class Watch:
             where,
         )
 
-    def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> _Seen:
+    def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
+        """What there is to see of a part of the task that was looked at last; None: it cannot be pickled on its own."""
+        file = io.BytesIO()
+        pickler = _Looking(file, self._kept, self._numbers, is_exact)
+        pickler.states = states
+        try:
+            pickler.dump(part)
+        except Exception:  # reducers raise what they like
+            return None
+        is_whole = is_exact or all(kept.is_plain for kept in pickler.seen.values())
+        return Seen(file.getvalue(), pickler.buffers, pickler.versions, is_whole)
+
+    def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen:
         file = io.BytesIO()
         pickler = _Looking(file, self._kept, self._numbers, is_exact)
         pickler.states = states
         try:
             pickler.dump(task)
         except Exception:  # Pickled says what it is
-            return _Seen(b"", [], [])
+            return Seen(b"", [], [])
         self._kept = pickler.seen
-        return _Seen(file.getvalue(), pickler.buffers, pickler.versions)
+        return Seen(file.getvalue(), pickler.buffers, pickler.versions)
 
 
 def _size_of(value: Any) -> str:

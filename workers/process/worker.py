@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import errno
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ from workers.job.cores import Cores
 from workers.job.stages import begin_marks, mark, stages
 
 from . import inheritance, replica, surroundings
+from .attributes import merged
 from .channel import Channel
 from .freed_memory import FreedMemory
 from .logs import Outlet
@@ -98,7 +100,8 @@ class Worker:
             if self._task is None:
                 surroundings.before_imports(message.surroundings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
-            is_new, self._task = self._task is None, replica.load(message.parcel, files)
+            is_new, task = self._task is None, replica.load(message.parcel, files)
+            self._task = task if is_new or message.changed is None else merged(self._task, task, message.changed)
             if is_new:
                 self._unsettled = surroundings.apply(message.surroundings)
                 self._task.init_worker(self._number)
@@ -216,9 +219,11 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
         Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the consumer is gone, or has no use for this worker any more
-    except BaseException:
+    except BaseException as error:
         code = 1
-        if os.getpid() == pid:
+        if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
+            page.lose_descriptors()  # a job has closed what others have opened
+        elif os.getpid() == pid:
             import traceback
 
             traceback.print_exc()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +20,8 @@ from .channel import Channel
 from .ring import Known, Ring, Shipped
 from .status import StatusPage
 from .surroundings import Surroundings
+
+_LOOKS, _LOOK_S = 10, 0.005  # for a process that has closed its socket to be gone
 
 
 class WorkerHandle:
@@ -48,6 +51,7 @@ class WorkerHandle:
         self.is_watched = False  # its socket is in the executor's selector
         self.awaits_room = False  # there for writing as well
         self.stuck: Stuck | None = None  # it is killed for this
+        self.has_hung_up = False  # its socket is closed, though it lives
         self._reader = SlotReader()
         self._known = Known(ring)
 
@@ -63,12 +67,12 @@ class WorkerHandle:
         with contextlib.suppress(ConnectionError):  # it has died: we shall be told
             self.channel.let_go()
 
-    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings) -> None:
-        """Send it replica ``number``, and what the program has set for itself."""
+    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings, changed: Any = None) -> None:
+        """Send it replica ``number``, and what the program has set for itself. ``changed``: see ``attributes``."""
         tracker = inheritance.tracker()
         files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
-        key = inheritance.key()
-        self._transmit(messages.Load(number, parcel.message(), surroundings, key, tracker is not None), files, parcel)
+        key, has_tracker = inheritance.key(), tracker is not None
+        self._transmit(messages.Load(number, parcel.message(), surroundings, key, has_tracker, changed), files, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""
@@ -121,12 +125,31 @@ class WorkerHandle:
         """How it ended; it was in the job that its status page tells."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
-        return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened)
+        has_hung_up = self.has_hung_up or self.page.has_lost_descriptors
+        return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened, has_hung_up=has_hung_up)
+
+    def hung_up(self) -> None:
+        """Its socket is at its end. If it is not its death that has closed it, a job has."""
+        self.has_hung_up = not self.is_leaving and self.pid is not None and _lives(self.pid)
 
     def close(self) -> None:
         self.channel.close()
         self.theirs.close()
         self.page.close()
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is still there a moment after its socket was closed, which a death does shortly before."""
+    import psutil
+
+    for _ in range(_LOOKS):
+        try:
+            if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                return False
+        except psutil.Error:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 def _is_open(descriptor: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence as OrderOf
 from typing import Any, TypeVar
 
 from workers.errors import StateError
+from workers.for_keras.endless import Counted
 from workers.job.task import Loose
 
 from .chain import _makers
@@ -28,6 +29,7 @@ def is_default(hook: _Hook) -> _Hook:
 
 def defines_hooks(source: Any, *names: str) -> bool:
     """Whether the class of ``source`` defines these hooks, or any, itself."""
+    source = source.dataset if isinstance(source, Counted) else source
     methods = [getattr(type(source), name, None) for name in names or HOOKS]
     return any(
         method is not None
@@ -41,9 +43,12 @@ class Answers:
     """The answers of a sequence that is made from no other one. To be overridden where they are others."""
 
     @abstractmethod
-    def __len__(self) -> int:
+    def __len__(self: Any) -> int:
         """Batches in an epoch."""
-        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+        length: int | None = self._length_by_num_batches()
+        if length is None:
+            raise NotImplementedError(f"{type(self).__name__} must define __len__")
+        return length
 
     #: Its batches are read in order in the consumer's process, and sent to workers. They are in random order already,
     #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.

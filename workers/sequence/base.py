@@ -246,7 +246,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """Go on where ``state_dict`` was taken: the batches are those that would have followed, byte for byte.
 
         It takes effect when the next loop begins; one that is being read is over. ``on_epoch_begin`` and
-        ``on_epoch_end``, where they are defined, are called for the epochs in between.
+        ``on_epoch_end``, where they are defined, are called for the epochs in between, 100,000 at most.
 
         Raises:
             TypeError, StateError (a ValueError): it is no state, or one of another sequence, length or seed.
@@ -265,7 +265,8 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
         containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
         written between epochs into a large array, a shared one, a memmap, a file or, not by torch, a large tensor, and
-        what changes in items of a large container. Workers keep what they hold, unless what they were sent has changed.
+        what changes in items of a large container. Workers keep what they hold, such as caches, but for attributes that
+        have changed here.
         """
         self._clock.num_changes += 1
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.errors import StateError
+from workers.for_keras.endless import Counted
 
 from .answers import defines_hooks
 from .base import Sequence
@@ -154,7 +155,9 @@ class SequenceDerived(Sequence[Batch_co]):
 
 def identity_of(source: Any) -> list[Any]:
     """Of any source: its class, and arguments of it that can be written as JSON."""
-    return source._identity() if isinstance(source, Sequence) else [type(source).__qualname__]
+    if isinstance(source, Sequence):
+        return source._identity()
+    return [source.name if isinstance(source, Counted) else type(source).__qualname__]
 
 
 def jobs_of(source: Any) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[bool, ...]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.checks import check_choice, check_function, check_int
+from workers.for_keras.reading import ENDLESS
 
 from .base import Sequence
 from .derived import SequenceDerived
@@ -55,6 +56,8 @@ class SequenceOfSize(SequenceDerived[Any]):
     def _num_batches(self) -> int:
         """Of all samples of the source."""
         samples = self._source_length()
+        if samples >= ENDLESS:
+            return samples
         return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
 
     def _identity(self) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.for_keras.endless import Endless
 from workers.job import seeding
 from workers.job.task import chain_of
 
@@ -29,6 +30,11 @@ class SequenceShuffle(SequenceDerived):
 
     def __init__(self, source_split: Any, *, seed: int | None = None) -> None:
         check_indexed(source_split, "shuffled", "shuffle where they are read, such as in __iter__")
+        if isinstance(source_split, Endless):
+            raise TypeError(
+                f"{source_split.dataset_name} has no end (its num_batches is None), so it cannot be shuffled: draw "
+                "what a batch holds in its __getitem__, by current_rng()"
+            )
         if isinstance(source_split, Sequence) and source_split._stride > 1:
             raise TypeError("shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)")
         super().__init__(source_split)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .base import Sequence
 
 FORMAT = 1
-_MAX_EPOCH = 10_000_000  # hooks are called for each: a state that was damaged must not take for ever
+_MAX_EPOCH = 10_000_000
+_MAX_HOOKED = 100_000  # epochs that hooks are called for on the way to a state: some ten seconds, if they do nothing
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
@@ -136,9 +137,16 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
 
 def load(sequence: Sequence, state: State) -> None:
     """Have ``sequence`` stand where ``state`` says."""
-    check_same(state, *named(identity_of(sequence)), sequence.seed)
+    sampler, fingerprint = named(identity_of(sequence))
+    check_same(state, sampler, fingerprint, sequence.seed)
     clock, epoch = sequence._clock, state.epoch
     before, goes_back = clock.epoch, not sequence._has_hooks()
+    if not goes_back and epoch - before > _MAX_HOOKED:
+        raise StateError(
+            f"state is of epoch {epoch:,}, and on the way there from epoch {before:,} on_epoch_begin and on_epoch_end "
+            f"would be called for each, which is done for {_MAX_HOOKED:,} epochs at most. If the state is not damaged, "
+            f"give the {sampler} what its hooks would have made, set its epoch to {epoch} and load the state then"
+        )
     try:
         lengths = []
         # Taken at the end of the epoch before, it has the length of that: the next one's was not known yet.
