@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from workers.arguments import explains_arguments
 from workers.checks import check_choice, check_function
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
 from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
+from workers.sequence.source import check_source
 
-from .options import INHERITED, Executor, Output, Policy, check_source
+from .options import INHERITED, Executor, Output, Policy
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def prefetch(
     shuffle: bool = False,
     **options: Unpack[DatasetOptions],
 ) -> SequenceMap[Any]: ...
+@explains_arguments
 def prefetch(
     sequence: Any,
     nb_workers: NbWorkers | None = "auto",
@@ -100,6 +103,7 @@ def prefetch(
     [array([1, 2]), array([3])]
     """
     check_function("collate_fn", collate_fn)
+    check_source("sequence", sequence)
     if check_choice("shuffle", shuffle, (True, False)):
         shuffled: Any = SequenceShuffle(sequence, seed=seed)
         # A front-end's function may return lists, which a front-end delivers one by one.
@@ -108,7 +112,6 @@ def prefetch(
         raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
     function = collate_fn
     if batch_size is not None:
-        check_source(sequence)
         if not is_indexed(sequence):
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None

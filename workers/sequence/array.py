@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.arguments import explains_arguments
 from workers.batch.exact import exact_array
 from workers.batch.strings import Strings, array_of, shared
 from workers.checks import check_int, short
@@ -45,6 +46,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     _item_names = "sample", "samples"
 
+    @explains_arguments
     def __init__(self, arrays: Mapping[str, Any], sampler: Any = None, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
         if not isinstance(arrays, Mapping) or not arrays:

@@ -10,14 +10,18 @@ import numpy as np
 from workers.batch.nodes import is_list, node_of
 from workers.batch.private import private
 from workers.batch.tree import makes_fresh_batches
+from workers.checks import short
 from workers.job.task import JobSource, Loose, items_of_job, one_of
 
 from .base import Sequence
 from .chain import makes
-from .combined import stacked
+from .combined import ALIKE, stacked
 from .of_size import SequenceOfSize
 from .passes import Ready
 from .skipping import Samples
+
+_TEXTS = frozenset({type(None), str, bytes})
+_NUMBERS = bool, int, float, complex
 
 
 class SequenceBatch(SequenceOfSize, JobSource):
@@ -133,17 +137,33 @@ def stack(samples: list[Any], place: str = "") -> Any:
     Containers keep the type of the first sample. ``place``: theirs within a sample, for messages.
 
     Raises:
-        TypeError: no dtype holds all values of a number exactly. ValueError: samples have other keys or shapes.
+        TypeError: no dtype holds all values of a number exactly, or samples are of different kinds. ValueError: samples
+            have other keys or shapes.
     """
     first = samples[0]
     node = node_of(first)
     if node is not None:
-        columns = node.columns(samples, f"samples{place}")
+        try:
+            columns = node.columns(samples, f"samples{place}")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error}; {ALIKE}") from None
         steps = node.steps()
         return node.like([stack(column, place + step) for column, step in zip(columns, steps, strict=True)])
     if first is None or isinstance(first, (str, bytes)):
-        return samples
+        return samples if _TEXTS.issuperset(map(type, samples)) else _of_kinds(samples, place)
     return stacked(samples, place)
+
+
+def _of_kinds(samples: list[Any], place: str) -> Any:
+    """A batch of ``samples`` of which the first is None or a string, and others are neither."""
+    others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
+    numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
+    if others and len(numbers) == len(others) and not any(isinstance(sample, (str, bytes)) for sample in samples):
+        return stacked(samples, place)  # as where a number is the first
+    wrong = next((other for other in others if node_of(other) is not None), numbers[0] if numbers else None)
+    if wrong is not None:
+        raise TypeError(f"samples{place} must be of one kind, not {short(samples[0])} and {short(wrong)}; {ALIKE}")
+    return samples
 
 
 @makes("stack")

@@ -15,6 +15,7 @@ from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .indexed import is_indexed
 from .looks import Looks, SequenceLooks
 from .order import Permuted
+from .source import check_source
 
 
 class SequenceDerived(Sequence[Batch_co]):
@@ -33,6 +34,7 @@ class SequenceDerived(Sequence[Batch_co]):
     _passes_on = False
 
     def __init__(self, source_split: Any) -> None:
+        check_source("source_split", source_split)
         super().__init__()
         self.source_split = source_split
         if isinstance(source_split, Sequence):
