@@ -82,6 +82,7 @@ def prefetch(
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
             With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
+            Those of a dataset with ``__getitems__`` are read by one call.
         drop_last: leave out the last batch where samples are missing for it.
         collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
             arrays and numbers are stacked, within tuples, dicts, dataclasses and the like. Without ``batch_size``:

@@ -11,11 +11,12 @@ from workers.batch.nodes import is_list, node_of
 from workers.batch.private import private
 from workers.batch.tree import makes_fresh_batches
 from workers.checks import short
-from workers.job.task import JobSource, Loose, items_of_job, one_of
+from workers.job.task import JobSource, Loose, one_of
 
 from .base import Sequence
 from .chain import makes
 from .combined import ALIKE, stacked
+from .fetching import getter
 from .of_size import SequenceOfSize
 from .passes import Ready
 from .skipping import Samples
@@ -63,14 +64,15 @@ class SequenceBatch(SequenceOfSize, JobSource):
             batch = self._batch_at(source, start, stop, on_error)
             if batch is not None:
                 return [batch]
-        part = Samples(on_error)
-        found = [part.items(at, functools.partial(items_of_job, source, at)) for at in range(start, stop)]
+        part, items_at = Samples(on_error), getter(source, range(start, stop), self.epoch, on_error)
+        found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
             return part.end([Loose.FEWER])  # no lists fill the only batch, which has too few samples
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
-            found += [part.items(at, functools.partial(items_of_job, source, at)) for at in behind]
+            items_at = getter(source, behind, self.epoch, on_error)
+            found += [part.items(at, functools.partial(items_at, at)) for at in behind]
         if self.collate_fn is not None:
             found = list(map(private, found))
         return part.end(self._made_of(found, is_whole, on_error != "raise"))

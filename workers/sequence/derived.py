@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from collections.abc import Sequence as OrderOf
 from typing import Any
 
 from workers.errors import StateError
@@ -167,6 +168,11 @@ def jobs_of(source: Any) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[b
 def job_of(source: Any, index: int, epoch: int) -> int:
     """The job that makes batch ``index`` of any source."""
     return source._job_of(index, epoch) if _is_transparent(source) else index
+
+
+def job_indices_of(source: Any, indices: OrderOf[int], epoch: int) -> list[int]:
+    """The jobs that make the batches of any source at ``indices``."""
+    return source._jobs_of(indices, epoch) if _is_transparent(source) else list(indices)
 
 
 def permutations_of(source: Any, epoch: int) -> tuple[Permuted, ...]:
