@@ -11,6 +11,7 @@ from workers.checks import short
 
 from .base import Sequence
 from .indexed import is_indexed
+from .tables import check_table
 
 _FUNCTIONS = types.FunctionType, types.BuiltinFunctionType, types.MethodType
 _TEXTS = str, bytes, bytearray
@@ -30,6 +31,7 @@ def check_source(name: str, source: Any) -> None:
             f"{name} is {short(source)} ({type(source).__name__}), whose items are single characters: give a list of "
             "strings; of the name of a file, what you read from that"
         )
+    check_table(name, source)
     if isinstance(source, Mapping):
         _check_mapping(name, source)
     if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
