@@ -89,7 +89,15 @@ class SequenceBatch(SequenceOfSize, JobSource):
     def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]
         if any(isinstance(item, Loose) for item in samples):
-            raise TypeError("batches of a function's lists cannot be batched again")
+            why = (
+                "samples were skipped"
+                if any(item is Loose.FEWER for item in samples)
+                else "a function before .batch() returns lists"
+            )
+            raise TypeError(
+                f"{why}, so batches are put together where they are read, and another .batch() cannot follow: use "
+                ".rebatch(...) for batches of another size"
+            )
         if is_whole:
             return [(self.collate_fn or stack)(samples)]
         if self.collate_fn is not None:

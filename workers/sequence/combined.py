@@ -62,11 +62,14 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
         if not others:
             raise
         other = next((shape for shape in others if shape[1:] != first[1:]), others[0])
+        if combine in (np.concatenate, np.ma.concatenate):
+            text = f"batches to be joined{place} must be equal in all dimensions but the first, not {first} and {other}"
+            raise ValueError(f"{text}: make them alike, or give rebatch(..., collate_fn=...)") from error
         if any(array.dtype.hasobject and array.shape == () and array.item() is None for array in arrays):
-            raise ValueError(
-                f"samples{place} are None here and arrays of shape {first or other} there: {ALIKE}"
-            ) from error
-        raise ValueError(f"samples{place} are of different shapes, {first} and {other}: {ALIKE}") from error
+            found = f"None here and arrays of shape {first or other} there"
+        else:
+            found = f"of different shapes, {first} and {other}"
+        raise ValueError(f"samples{place} are {found}: {ALIKE}") from error
 
 
 def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
