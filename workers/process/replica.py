@@ -293,7 +293,7 @@ def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, 
     seen: set[int] = set()
     while True:
         seen.add(id(value))
-        for name, part in _parts(value, path):
+        for name, part in parts_of(value, path):
             if time.monotonic() > deadline:
                 return path, type(value).__name__
             if id(part) not in seen and not _is_picklable(part):
@@ -313,7 +313,8 @@ def _is_picklable(value: Any) -> bool:
     return True
 
 
-def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def parts_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The parts of ``value`` that are pickled with it, each with its path."""
     if is_concrete(value):
         return
     if isinstance(value, dict):
