@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import UserDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers import Sequence, SequenceArray, SequenceMap, prefetch
+from workers import NotPicklableError, Sequence, SequenceArray, SequenceMap, prefetch
 from workers.sequence.batched import stack
 from workers.sequence.pieces import join
 
@@ -267,3 +268,69 @@ def test_batches_that_cannot_be_joined() -> None:
         join([{"x": np.zeros((2, 3))}, {"x": np.zeros((1, 4))}])
     with pytest.raises(ValueError, match="batches to be joined must be equally long, not 1 and 2 items"):
         join([(np.zeros(2),), (np.zeros(2), np.zeros(2))])
+
+
+# -- what cannot be sent
+
+
+class Holder(Items):
+    def __init__(self, held: Any) -> None:
+        super().__init__(len)
+        self.held = held
+
+    def __call__(self, batch: Any) -> Any:
+        return batch
+
+
+class HolderSequence(Sequence):
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+LOCK = threading.Lock()
+UNSENDABLE: list[tuple[Callable[[], Any], str, str]] = [
+    (lambda: prefetch(Holder(LOCK), 1), "source.held", "Holder"),
+    (lambda: prefetch(Holder([0, {"a": LOCK}]), 1, batch_size=2), "source.held[1]['a']", "Holder"),
+    (lambda: prefetch(Holder(LOCK), 1, batch_size=2, shuffle=True), "source.held", "Holder"),
+    (lambda: prefetch(Holder(Holder(LOCK)), 1, batch_size=2), "source.held.held", "Holder"),
+    (lambda: prefetch([Holder(LOCK)], 1, batch_size=2), "source[0].held", "Holder"),
+    (lambda: HolderSequence(LOCK).shuffle().batch(2).prefetch(1), "source.held", "HolderSequence"),
+    (lambda: prefetch([1, 2], 1, batch_size=2, collate_fn=Holder(LOCK)), "source.collate_fn.held", "Holder"),
+    (lambda: prefetch([1, 2], 0).map(Holder(LOCK), 1), "functions[0].held", "Holder"),
+    (lambda: prefetch([1, 2], 0).map(Holder(LOCK)).batch(2).prefetch(1), "source.function_to_run.held", "Holder"),
+    (lambda: prefetch(iter([1, 2]), 0).map(Holder(LOCK)).batch(2).prefetch(1), "functions[0].functions[0]", "Holder"),
+]
+
+
+@pytest.mark.parametrize(("make", "path", "owner"), UNSENDABLE)
+def test_what_cannot_be_sent_is_named_as_the_user_has_it(make: Callable[[], Any], path: str, owner: str) -> None:
+    """However many words are between it and the workers."""
+    with pytest.raises(NotPicklableError) as raised:
+        make()
+    text = str(raised.value)
+    assert text.startswith(f"the sequence.{path}")
+    assert f"in {owner}, def __getstate__(self): return {{**self.__dict__, 'held': None}}" in text
+    assert "source_split" not in text
+
+
+@pytest.mark.parametrize("make", [lambda: prefetch([1, LOCK], 1, batch_size=2), lambda: _of_closure(threading.Lock())])
+def test_what_is_in_no_attribute_cannot_be_left_out(make: Callable[[], Any]) -> None:
+    with pytest.raises(NotPicklableError, match="make it where it is used, or hold it in an object of a class with"):
+        make()
+
+
+def _of_closure(lock: Any) -> Any:
+    return prefetch([1, 2], 0).map(lambda item: (item, lock)).batch(2).prefetch(1)
+
+
+def test_the_seed_of_what_was_made() -> None:
+    with pytest.raises(AttributeError, match="what it was made from: set that of the HolderSequence"):
+        HolderSequence(1).shuffle().batch(2).prefetch(0).seed = 3
+    with pytest.raises(AttributeError, match=r"what it was made from: give seed=\.\.\. there"):
+        prefetch([1, 2], 0, batch_size=2).seed = 3

@@ -11,7 +11,6 @@ import contextlib
 import io
 import os
 import pickle
-import re
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from . import arrays, by_value, memmap
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
 from .channel import MAX_DESCRIPTORS
+from .left_out import left_out, shown
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -144,22 +144,16 @@ class Pickled:
         except Exception as error:  # reducers raise what they like
             path, of = find_unpicklable(value, name)
             raise NotPicklableError(
-                f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
+                f"{shown(path)} cannot be sent to worker processes: {type(error).__name__}: {error}. "
                 f"It is a {of}. Make or open it at first use in the worker (in get_examples or the augmenter: if it is "
                 "None), and leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {_first_name(path, name)!r}: None}}. "
+                f"{left_out(value, path, name)}. "
                 'Or use executor="thread" or nb_workers=0.'
             ) from error
         self.pickle = file.getvalue()
         self.modules = pickler.modules
         self.files = pickler.files
         self.texts = texts_of(pickler.compiled)
-
-
-def _first_name(path: str, name: str) -> str:
-    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
-    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
-    return found[1] if found else "name"
 
 
 class Part(NamedTuple):
@@ -293,7 +287,7 @@ def find_unpicklable(value: Any, path: str, seconds: float = 0.8) -> tuple[str, 
     seen: set[int] = set()
     while True:
         seen.add(id(value))
-        for name, part in parts_of(value, path):
+        for name, part in _parts(value, path):
             if time.monotonic() > deadline:
                 return path, type(value).__name__
             if id(part) not in seen and not _is_picklable(part):
@@ -313,8 +307,7 @@ def _is_picklable(value: Any) -> bool:
     return True
 
 
-def parts_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The parts of ``value`` that are pickled with it, each with its path."""
+def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if is_concrete(value):
         return
     if isinstance(value, dict):

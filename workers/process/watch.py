@@ -31,7 +31,7 @@ from workers.batch.shared_memory import address_of
 from workers.job.task import single_function_to_run
 
 from .arrays import SHARED_NBYTES, Memory
-from .replica import Pickler, parts_of
+from .replica import Pickler
 
 logger = logging.getLogger("workers")
 
@@ -197,8 +197,20 @@ def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _
     longest = max(costs, default=None, key=operator.itemgetter(0))
     if longest is None or not callable(longest.value):
         return longest
-    within = _longest([part for part in parts_of(longest.value, longest.name) if not callable(part[1])], repeat)
+    within = _longest(_held_by(longest.value, longest.name), repeat)
     return within if within is not None and within.seconds > longest.seconds / 2 else longest
+
+
+def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
+    """The attributes, variables and globals of a function, or of an object that is called like one."""
+    held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        held += [(f"{name}'s variable {variable!r}", cell.cell_contents) for variable, cell in cells]
+        known = function.__globals__
+        held += [(f"{name}'s global {variable!r}", known[variable]) for variable in code.co_names if variable in known]
+    return [(place, value) for place, value in held if not callable(value)]
 
 
 def _pickle_and_read(value: Any) -> None:

@@ -74,7 +74,11 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        raise AttributeError(f"the seed of a {type(self).__name__} is that of its source: set source_split.seed")
+        first = self.source_split
+        while isinstance(first, SequenceDerived):
+            first = first.source_split
+        instead = f"set that of the {type(first).__name__}" if isinstance(first, Sequence) else "give seed=... there"
+        raise AttributeError(f"the seed of a {type(self).__name__} is that of what it was made from: {instead}")
 
     def _given_seeds(self) -> list[int]:
         before = self.source_split._given_seeds() if isinstance(self.source_split, Sequence) else []
