@@ -213,6 +213,13 @@ def test_what_has_taken_the_time_is_named(
         assert ("or define no on_epoch_begin" in each) == ("Hooked" in place)
 
 
+def test_a_machine_that_was_slow_is_not_blamed_on_data(caplog: pytest.LogCaptureFixture) -> None:
+    """What takes no time when it is done again has not taken it."""
+    with workers.prefetch(Holding(held=[1, 2]), 0) as batches:
+        Watch().tell_if_long(batches._task(), False, 3600.0)
+    assert not caplog.messages
+
+
 def _first(batch: Any, more: Any) -> Any:
     return batch
 

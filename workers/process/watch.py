@@ -122,14 +122,14 @@ class Watch:
         """``repeat``: does again for a part what has taken so long."""
         if self._has_told or seconds <= _LONG_S:
             return
-        self._has_told = True
         found = _longest(_parts_of_task(task), repeat)
-        where = ""
-        if found is not None and found.seconds > seconds / 100:
-            where = f", most of it for {found.name} ({type(found.value).__name__}, {_size_of(found.value)})"
+        if found is None or found.seconds <= seconds / 20:
+            return  # it was the machine that was slow
+        self._has_told = True
+        where = f"{found.name} ({type(found.value).__name__}, {_size_of(found.value)})"
         logger.warning(
-            "to see whether anything has changed took %.0f ms at the beginning of an epoch%s. Hold such data in arrays "
-            "of workers.share()%s",
+            "to see whether anything has changed took %.0f ms at the beginning of an epoch, most of it for %s. Hold "
+            "such data in arrays of workers.share()%s",
             1e3 * seconds,
             where,
             ", or define no on_epoch_begin and on_epoch_end" if has_hooks else "",

@@ -36,7 +36,8 @@ def check_source(name: str, source: Any) -> None:
         _check_mapping(name, source)
     if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
         raise TypeError(f"{name} must have __len__ and __getitem__, or __iter__; {_what_lacks(source)}")
-    if getattr(source, "shape", None) == ():
+    num_axes = getattr(source, "ndim", None)
+    if isinstance(num_axes, int) and not num_axes:
         raise TypeError(
             f"{name} is a single value, {short(source)}, and has no items: give an array of one axis at least, or a "
             "list of values"
