@@ -15,7 +15,7 @@
 
 The rooms, each of which knows only those before it:
 
-- ``checks``, ``errors``: bad arguments, and what is raised.
+- ``arguments``, ``checks``, ``errors``: bad arguments, and what is raised.
 - ``bars``: progress bars, of what takes long. Only who makes one imports it, and with it tqdm.
 - ``limits``: how much memory, how many processes and cores there are for us, in a container too.
 - ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.

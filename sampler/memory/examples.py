@@ -14,6 +14,7 @@ from workers.batch.forms import is_of_framework
 from workers.batch.strings import Strings, array_of, shared
 from workers.batch.to_numpy import arrays_of
 from workers.sequence.gather import gather, own_items
+from workers.sequence.tables import check_table
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
 
@@ -109,6 +110,7 @@ def _with_bar(positions: list[int]) -> Iterable[int]:
 def as_items(x: Any) -> Any:
     """``x`` as something with a length that can be indexed by position."""
     x = without_framework(x)
+    check_table("x", x, is_for_array=True)
     is_indexed = hasattr(x, "__len__") and hasattr(x, "__getitem__")
     if not is_indexed or isinstance(x, (str, bytes, Mapping)):
         raise TypeError(

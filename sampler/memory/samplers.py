@@ -282,6 +282,8 @@ def select_examples(
     checked = seeding.check_seed(seed)
     key = seeding.draw_seed() if checked is None else checked
     examples = Examples(x, None)
-    index = ClassIndex(y, len(examples), class_list, num_examples_per_class, key)
+    index = ClassIndex(y, len(examples), class_list, num_examples_per_class, key, is_told=True)
+    if num_examples_per_class is not None:
+        index.warn_of_few("num_examples_per_class", num_examples_per_class, "all are taken")
     positions = index.positions[Draws(len(index.positions), len(index.positions), key).view(0)]
     return examples.take(positions), gather(index.y, positions)

@@ -123,6 +123,32 @@ def test_lists_of_samples(nb_workers: int) -> None:
             assert [told(batch) for batch in batches] == [{"x": [n] * n, "y": [-n] * n} for n in (3, 1, 2)]
 
 
+@pytest.mark.parametrize(
+    ("nb_workers", "word", "size"),
+    [
+        (0, lambda s: s, 3),
+        (0, lambda s: s.shuffle(), 8),
+        (0, lambda s: s.shard(0, 1), 100),
+        (2, lambda s: s, 8),
+        ("auto", lambda s: s, 8),
+    ],
+)
+def test_batches_of_a_functions_lists_are_cut_and_joined(
+    nb_workers: Any, word: Callable[[Any], Any], size: int
+) -> None:
+    """What stands for them on the way is no sample; also where samples are skipped, here with 3."""
+
+    def twice(number: int) -> list[int]:
+        if number == 3:
+            raise ValueError(number)
+        return [number] * 2
+
+    with word(prefetch(range(12), nb_workers, on_error="skip", seed=1).map(twice).batch(5)) as batches:
+        joined = [batch.tolist() for batch in batches.rebatch(size)]
+    assert sorted(number for batch in joined for number in batch) == sorted([n for n in range(12) if n != 3] * 2)
+    assert {len(batch) for batch in joined[:-1]} <= {size}
+
+
 # -- promises
 
 

@@ -80,6 +80,10 @@ def test_batches_that_do_not_join(nb_workers: int) -> None:
         assert next(loop)["y"].tolist() == np.ones((2, 4)).tolist()
 
 
+def twice(number: int) -> list[int]:
+    return [number] * 2
+
+
 SAMPLES = SequenceArray({"x": np.arange(4)}, seed=1)
 WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Varying().rebatch(0), ValueError, "batch_size must be an integer >= 1, not 0"),
@@ -108,6 +112,11 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Varying().max_samples(2).map(same), TypeError, "the last of a chain"),
     (lambda: prefetch(Varying().max_samples(2), 0), TypeError, "the last of a chain"),
     (lambda: Varying().max_samples(2).max_samples(2), TypeError, "the last of a chain"),
+    (
+        lambda: list(prefetch([1, 2], 0).map(twice).batch(1).batch(2)),
+        TypeError,
+        "^a function before .* returns lists, so .* use .rebatch",
+    ),
     (lambda: list(SAMPLES.rebatch(2)), TypeError, "must have an array or a list of its samples"),
     (lambda: list(SAMPLES.sub_batch(2)), TypeError, "must have an array or a list of its samples"),
 ]

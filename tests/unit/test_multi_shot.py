@@ -194,6 +194,12 @@ def test_fewer_than_asked(caplog: Any) -> None:
         "examples_per_class_per_batch is 6, but some classes have fewer examples, so these come more than once: 5 (5)",
     ]
     caplog.clear()
+    with caplog.at_level(logging.WARNING, "sampler"):
+        select_examples(X, Y, num_examples_per_class=9, seed=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "num_examples_per_class is 9, but some classes have fewer examples, so all are taken: 3 (7), 5 (5)"
+    ]
+    caplog.clear()
     list(pickle.loads(pickle.dumps(seq)))
     assert not caplog.records
 

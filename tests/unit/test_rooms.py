@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ["bars", "checks", "errors", "limits"]
+FIRST = ["arguments", "bars", "checks", "errors", "limits"]
 ROOMS = [
     *FIRST,
     "job",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
@@ -127,6 +128,100 @@ def test_what_takes_long_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: p
         watch.commit()
     (message,) = caplog.messages
     assert "at the beginning of an epoch, most of it for Task.source" in message or "Task." in message
+
+
+class Clock:
+    """Time goes by where a Slow object is pickled."""
+
+    now = 0.0
+
+    @classmethod
+    def monotonic(cls) -> float:
+        return cls.now
+
+
+class Slow:
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds = seconds
+
+    def __reduce__(self) -> Any:
+        Clock.now += self.seconds
+        return Slow, (self.seconds,)
+
+
+class Holding:
+    def __init__(self, **attributes: Any) -> None:
+        self.name = "a string"
+        self.__dict__.update(attributes)
+
+    def __call__(self, batch: Any) -> Any:
+        return batch
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return index
+
+
+class Hooked(Holding):
+    def on_epoch_end(self) -> None:
+        """Counts as something that changes things."""
+
+
+def _of_closure() -> Any:
+    held = [Slow()]
+    return lambda batch: (batch, held)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: workers.prefetch(Holding(held=[Slow()]), 0), "for Holding.held (list, 1 items)"),
+        (lambda: workers.prefetch(Hooked(held=[Slow()]), 0), "for Hooked.held (list, 1 items)"),
+        (lambda: workers.prefetch([Slow(), "a"], 0), "for what its jobs read (list, 2 items)"),
+        (
+            lambda: workers.prefetch(Holding(a=Slow(2.0), b=Slow()), 0, batch_size=2, shuffle=True),
+            "for Holding.a (Slow,",
+        ),
+        (lambda: workers.SequenceMap(Holding(), 0, Holding(held=(Slow(),))), "for Holding.held (tuple, 1 items)"),
+        (lambda: workers.SequenceMap(Holding(), 0, _of_closure()), "<lambda>'s variable 'held' (list, 1 items)"),
+        (lambda: workers.SequenceMap(Holding(), 0, [abs, Holding(held=Slow())]), "for Holding.held (Slow,"),
+        (
+            lambda: workers.SequenceMap(Holding(), 0, functools.partial(_first, more=Slow())),
+            "for _first's argument 'more' (Slow, one",
+        ),
+    ],
+)
+def test_what_has_taken_the_time_is_named(
+    make: Any, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And hooks are where there are some."""
+    from workers.process import watch as module
+
+    monkeypatch.setattr(module, "time", Clock)
+    with make() as batches:
+        task, has_hooks, watch = batches._task(), batches._has_hooks(), Watch()
+        for _ in range(3):
+            watch.has_changed(task, has_hooks)
+            watch.commit()
+        (message,) = caplog.messages
+        other = Watch()
+        other.tell_if_long(task, has_hooks, 1.0)
+    for each in (message, caplog.messages[-1]):
+        assert place in each
+        assert ("or define no on_epoch_begin" in each) == ("Hooked" in place)
+
+
+def test_a_machine_that_was_slow_is_not_blamed_on_data(caplog: pytest.LogCaptureFixture) -> None:
+    """What takes no time when it is done again has not taken it."""
+    with workers.prefetch(Holding(held=[1, 2]), 0) as batches:
+        Watch().tell_if_long(batches._task(), False, 3600.0)
+    assert not caplog.messages
+
+
+def _first(batch: Any, more: Any) -> Any:
+    return batch
 
 
 class Numbers(Sequence):

@@ -4,12 +4,14 @@ goes by these functions, so no part overlooks what another one finds. See ``form
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workers.checks import short
 
 from .forms import FORMS, MUTABLE_MAPPING, Form, form_of
+
+_TEXTS = str, bytes, bytearray
 
 
 class Node(NamedTuple):
@@ -49,12 +51,17 @@ class Node(NamedTuple):
         kind = type(self.tree)
         are_alike = set(map(type, trees)) == {kind}
         if self.form.is_list or isinstance(self.tree, tuple):
-            other = (
-                None if are_alike else next((tree for tree in trees if isinstance(tree, (Mapping, str, bytes))), None)
-            )
-            if other is not None:
-                raise TypeError(f"{name} must be of one kind, not {short(self.tree)} and {short(other)}")
-            return [list(column) for column in zip(*trees, strict=True)]
+            for other in () if are_alike else trees:
+                if not _has_places(other):
+                    raise TypeError(f"{name} must be of one kind, not {short(self.tree)} and {short(other)}")
+            try:
+                return [list(column) for column in zip(*trees, strict=True)]
+            except ValueError:
+                other = next(tree for tree in trees if len(tree) != len(self.keys))
+                raise ValueError(
+                    f"{name} must be equally long, not {len(self.keys)} and {len(other)} items, as "
+                    f"{short(self.tree)} and {short(other)}: the items at one place of all of them become an array"
+                ) from None
         if kind is dict and are_alike and all(map(self.tree.keys().__eq__, map(dict.keys, trees))):
             return [[tree[key] for tree in trees] for key in self.keys]
         rows = []
@@ -71,6 +78,15 @@ class Node(NamedTuple):
     def steps(self) -> list[str]:
         """The places of its parts: ``['x']``, ``[0]`` or ``.mask``."""
         return [self.form.step(key) for key in self.keys]
+
+
+def _has_places(tree: Any) -> bool:
+    """Whether its parts are told apart by their order alone."""
+    kind: Any = type(tree)
+    number = form_of(kind)
+    if number is not None:
+        return FORMS[number].is_list or isinstance(tree, tuple)
+    return (isinstance(tree, Sequence) and not isinstance(tree, _TEXTS)) or bool(getattr(tree, "shape", ()))
 
 
 def node_of(tree: Any) -> Node | None:

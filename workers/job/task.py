@@ -45,6 +45,17 @@ class JobSource:
         """The items of job ``index``. To be called within a job."""
 
 
+class MakesItems(JobSource):
+    """A source whose items are made by functions of what another one has."""
+
+    @abstractmethod
+    def items_at(self, index: int, job: int, source: Any = None) -> list[Any]:
+        """The items at ``index``, which ``job`` makes of what ``source`` has there; None: of what its own source has.
+
+        To be called within a job.
+        """
+
+
 def chain_of(source: Any) -> tuple[Any, ...]:
     """``source``, what it was made from, and so on. Where it is made from several, its class names the others."""
     chain: list[Any] = []

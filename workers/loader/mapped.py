@@ -11,10 +11,10 @@ from workers import limits
 from workers.errors import StateError
 from workers.for_keras.endless import Counted
 from workers.for_keras.reading import ENDLESS
-from workers.job.task import JobSource, Task, one_of
+from workers.job.task import JobSource, MakesItems, Task, one_of
 from workers.sequence.base import Sequence
 from workers.sequence.chain import Batch_co, NbWorkers
-from workers.sequence.derived import SequenceDerived, job_of, jobs_of, permutations_of
+from workers.sequence.derived import SequenceDerived, job_indices_of, job_of, jobs_of, permutations_of
 from workers.sequence.indexed import is_indexed
 from workers.sequence.looks import Fact, count, state
 from workers.sequence.order import Permuted
@@ -30,7 +30,7 @@ logger = logging.getLogger("workers")
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
 
 
-class Mapped(SequenceDerived[Batch_co], JobSource):
+class Mapped(SequenceDerived[Batch_co], MakesItems):
     """A function over a source of any kind. What is left to :class:`workers.SequenceMap` are loops and workers."""
 
     _own_workers: NbWorkers
@@ -86,8 +86,15 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def items_of_job(self, index: int) -> list[Any]:
         """Its items at ``index``, none if they are to be skipped. For jobs that work on them, as of a batch."""
+        return self._items_or_none(index)
+
+    def items_at(self, index: int, job: int, source: Any = None) -> list[Any]:
+        """See :class:`MakesItems`; none if they are to be skipped."""
+        return self._items_or_none(index, job, source)
+
+    def _items_or_none(self, index: int, *known: Any) -> list[Any]:
         try:
-            return self._items(index)
+            return self._items(index, *known)
         except Exception as error:
             if self.on_error != "skip":
                 raise
@@ -97,11 +104,14 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items(index))
 
-    def _items(self, index: int) -> list[Any]:
+    def _items(self, index: int, job: int | None = None, source: Any = None) -> list[Any]:
         if not is_indexed(self.source_split):
             name = type(self.source_split).__name__
             raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
-        items = super()._task().run(job_of(self.source_split, index, self.epoch), None)
+        task, job = super()._task(), job_of(self.source_split, index, self.epoch) if job is None else job
+        if source is not None:
+            task.source = source
+        items = task.run(job, None)
         return items if self.collate_fn is None else [self.collate_fn(item, source=self) for item in items]
 
     def __len__(self) -> int:
@@ -198,6 +208,9 @@ class Mapped(SequenceDerived[Batch_co], JobSource):
 
     def _job_of(self, index: int, epoch: int) -> int:
         return job_of(self.source_split, index, epoch)
+
+    def _jobs_of(self, indices: OrderOf[int], epoch: int) -> list[int]:
+        return job_indices_of(self.source_split, indices, epoch)
 
     def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
         return permutations_of(self.source_split, epoch)

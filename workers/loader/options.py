@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
-from workers.checks import check_choice, check_function, check_int, check_seconds, short
+from workers.checks import check_choice, check_function, check_int, check_seconds
 from workers.job.task import chain_of
 from workers.sequence.derived import SequenceDerived
-from workers.sequence.indexed import is_indexed
 
 from .mapped import NO_LIMIT, Mapped
 
@@ -159,12 +158,3 @@ def check_one_seed(seed: int | None, source: Any) -> int | None:
             "seed, so give it once, at the end"
         )
     return seed
-
-
-def check_source(source: Any) -> None:
-    """Raise a TypeError if ``source`` can be neither indexed nor iterated."""
-    if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
-        raise TypeError(
-            "source_split must have __len__ and __getitem__, or __iter__; "
-            f"{short(source)} ({type(source).__name__}) has neither"
-        )

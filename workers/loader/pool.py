@@ -207,7 +207,7 @@ class Pool:
         is_same, same = self._parcel.compare(pickled)
         if is_same:
             if not is_said:
-                self._watch.tell_if_long(task, time.monotonic() - start_s)
+                self._watch.tell_if_long(task, has_hooks, time.monotonic() - start_s)
             return self._parcel if has_changed_there else None
         changed = "the sequence had changed, and was sent to the workers again"
         self._why = f"{self._why}; {changed}" if self._why else changed

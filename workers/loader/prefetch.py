@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+from workers.arguments import explains_arguments
 from workers.checks import check_choice, check_function
 from workers.for_keras.endless import counted
 from workers.sequence.base import Sequence
@@ -12,8 +13,9 @@ from workers.sequence.chain import Batch_co, NbWorkers, makes
 from workers.sequence.chunked import batches as batches_of
 from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
+from workers.sequence.source import check_source
 
-from .options import INHERITED, Executor, Output, Policy, check_source
+from .options import INHERITED, Executor, Output, Policy
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def prefetch(
     shuffle: bool = False,
     **options: Unpack[DatasetOptions],
 ) -> SequenceMap[Any]: ...
+@explains_arguments
 def prefetch(
     sequence: Any,
     nb_workers: NbWorkers | None = "auto",
@@ -80,6 +83,7 @@ def prefetch(
         shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
         batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
             With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
+            Those of a dataset with ``__getitems__`` are read by one call.
         drop_last: leave out the last batch where samples are missing for it.
         collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
             arrays and numbers are stacked, within tuples, dicts, dataclasses and the like. Without ``batch_size``:
@@ -102,6 +106,7 @@ def prefetch(
     """
     check_function("collate_fn", collate_fn)
     sequence = counted(sequence)
+    check_source("sequence", sequence)
     if check_choice("shuffle", shuffle, (True, False)):
         shuffled: Any = SequenceShuffle(sequence, seed=seed)
         # A front-end's function may return lists, which a front-end delivers one by one.
@@ -110,7 +115,6 @@ def prefetch(
         raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
     function = collate_fn
     if batch_size is not None:
-        check_source(sequence)
         if not is_indexed(sequence):
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None

@@ -10,6 +10,7 @@ from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers import limits
+from workers.arguments import explains_arguments
 from workers.checks import check_choice, check_function
 from workers.errors import StalePassError
 from workers.figures.figures import Figures
@@ -38,7 +39,6 @@ from .options import (
     bound,
     check_nb_workers,
     check_one_seed,
-    check_source,
     checked,
     front_end_of,
     least_workers,
@@ -106,6 +106,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
     Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
     """
 
+    @explains_arguments
     def __init__(
         self,
         source_split: Any,
@@ -144,7 +145,6 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         self._set_output(output, front)
         self._own_seed = check_one_seed(seeding.check_seed(seed), source_split)
         source_split = counted(source_split)
-        check_source(source_split)
         super().__init__(source_split)
         self._make_own()
         source = self._jobs()[0]

@@ -29,8 +29,9 @@ from workers.job.wrapped import Cached
 from . import arrays, by_name, by_value, inheritance, memmap, tensors
 from .arrays import SHARED_NBYTES
 from .cells import learn, of_file, texts_of
+from .left_out import left_out, shown
 from .main_module import Definitions
-from .unpicklable import find_unpicklable, first_name
+from .unpicklable import find_unpicklable
 
 #: Functions of a class: what a worker calls to get a lighter one in its place, or None.
 stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
@@ -180,10 +181,10 @@ class Pickled:
             advice = advice or (
                 "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
                 "leave it out of what is sent: "
-                f"def __getstate__(self): return {{**self.__dict__, {first_name(path, name)!r}: None}}"
+                f"{left_out(value, path, name)}"
             )
             raise NotPicklableError(
-                f"{path} cannot be sent to worker processes: {type(error).__name__}: {error}. "
+                f"{shown(path)} cannot be sent to worker processes: {type(error).__name__}: {error}. "
                 f"It is a {of}. {advice}. "
                 'Or use executor="thread" or nb_workers=0.'
             ) from error

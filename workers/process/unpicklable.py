@@ -38,12 +38,6 @@ def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool],
             return _found(path, value)
 
 
-def first_name(path: str, name: str) -> str:
-    """The attribute of the sequence that a path leads through: of "the sequence.source.files[0]" it is "files"."""
-    found = re.match(r"(?:\.source)?\.(\w+)", path.removeprefix(name))
-    return found[1] if found else "name"
-
-
 def _found(path: str, value: Any) -> Unpicklable:
     advice = inheritance.ADVICE if inheritance.is_inherited(value) else _of_function(path)
     return Unpicklable(path, type(value).__name__, advice)

@@ -22,12 +22,14 @@ import operator
 import pickle
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from workers.batch import share
 from workers.batch.shared_memory import address_of
+from workers.job.task import single_function_to_run
 
 from . import tensors
 from .arrays import SHARED_NBYTES, Memory
@@ -114,7 +116,7 @@ class Watch:
         is_same = is_same and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
         if last.pickle:
-            self.tell_if_long(task, seconds)
+            self._tell_if_long(task, is_exact, seconds, lambda value: self._looking(is_exact).dump(value))
         # The bytes of arrays are left to Parcel.compare.
         return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
@@ -122,36 +124,31 @@ class Watch:
         """The workers have what was seen."""
         self._last = self._now
 
-    def tell_if_long(self, task: Any, seconds: float) -> None:
-        """Say once why an epoch's start takes so long, if it does: because of looking, or of comparing arrays."""
+    def tell_if_long(self, task: Any, has_hooks: bool, seconds: float) -> None:
+        """Say once why an epoch's start takes so long, if it does, because of pickling all and comparing arrays."""
+        self._tell_if_long(task, has_hooks, seconds, _pickle_and_read)
+
+    def _tell_if_long(self, task: Any, has_hooks: bool, seconds: float, repeat: Callable[[Any], object]) -> None:
+        """``repeat``: does again for a part what has taken so long."""
         if self._has_told or seconds <= _LONG_S:
             return
+        found = _longest(_parts_of_task(task), repeat)
+        if found is None or found.seconds <= seconds / 20:
+            return  # it was the machine that was slow
         self._has_told = True
-        costs, source = [], getattr(task, "source", None)
-        for name, value in getattr(source, "__dict__", {}).items():
-            start_s = time.monotonic()
-            try:
-                Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
-            except Exception:  # on its own it may not be what is sent
-                continue
-            nbytes = getattr(value, "nbytes", 0)
-            costs.append((time.monotonic() - start_s + nbytes / 1e10, name, value))
-        where = ""
-        if costs:
-            _, name, value = max(costs, key=operator.itemgetter(0))
-            size = _size_of(value)
-            where = f", most of it for {type(source).__name__}.{name} ({type(value).__name__}, {size})"
+        where = f"{found.name} ({type(found.value).__name__}, {_size_of(found.value)})"
         logger.warning(
-            "to see whether anything has changed took %.0f ms at the beginning of an epoch%s. Hold such data in arrays "
-            "of workers.share(), or define no hooks",
+            "to see whether anything has changed took %.0f ms at the beginning of an epoch, most of it for %s. Hold "
+            "such data in arrays of workers.share()%s",
             1e3 * seconds,
             where,
+            ", or define no on_epoch_begin and on_epoch_end" if has_hooks else "",
         )
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
         """What there is to see of a part of the task that was looked at last; None: it cannot be pickled on its own."""
         file = io.BytesIO()
-        pickler = _Looking(file, self._kept, self._numbers, is_exact)
+        pickler = self._looking(is_exact, file)
         pickler.states = states
         try:
             pickler.dump(part)
@@ -160,9 +157,12 @@ class Watch:
         is_whole = is_exact or all(kept.is_plain for kept in pickler.seen.values())
         return Seen(file.getvalue(), pickler.buffers, pickler.versions, is_whole)
 
+    def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
+        return _Looking(file or io.BytesIO(), self._kept, self._numbers, is_exact)
+
     def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen:
         file = io.BytesIO()
-        pickler = _Looking(file, self._kept, self._numbers, is_exact)
+        pickler = self._looking(is_exact, file)
         pickler.states = states
         try:
             pickler.dump(task)
@@ -170,6 +170,77 @@ class Watch:
             return Seen(b"", [], [])
         self._kept = pickler.seen
         return Seen(file.getvalue(), pickler.buffers, pickler.versions)
+
+
+class _Cost(NamedTuple):
+    """What looking at a part has taken."""
+
+    seconds: float
+    name: str
+    value: Any
+
+
+def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
+    """The attributes of what its jobs read, along the chain, and its functions; each with its name."""
+    parts: list[tuple[str, Any]] = []
+    source, is_left = getattr(task, "source", None), True
+    while is_left:
+        attributes = getattr(source, "__dict__", {})
+        of = type(source).__name__
+        is_left = "source_split" in attributes
+        parts += [(f"{of}.{name}", value) for name, value in attributes.items() if name != "source_split"]
+        if not attributes:
+            parts.append(("what its jobs read", source))
+        source = attributes.get("source_split")
+    return parts + [part for each in getattr(task, "functions", ()) for part in _parts_of_function(each)]
+
+
+def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
+    """The functions and arguments that ``functools.partial`` binds; of any other function, itself."""
+    if not isinstance(function, functools.partial):
+        return [(getattr(function, "__qualname__", type(function).__name__), function)]
+    arguments: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
+    if function.func is single_function_to_run:
+        return [part for each in arguments["function_to_run"] for part in _parts_of_function(each)]
+    ((name, of), *others) = _parts_of_function(function.func)
+    return [(name, of), *others, *[(f"{name}'s argument {key!r}", value) for key, value in arguments.items()]]
+
+
+def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _Cost | None:
+    """The part that takes longest; of a function, what it holds."""
+    costs = []
+    for name, value in parts:
+        start_s = time.monotonic()
+        try:
+            repeat(value)
+        except Exception:  # on its own it may not be what is sent
+            continue
+        costs.append(_Cost(time.monotonic() - start_s, name, value))
+    longest = max(costs, default=None, key=operator.itemgetter(0))
+    if longest is None or not callable(longest.value):
+        return longest
+    within = _longest(_held_by(longest.value, longest.name), repeat)
+    return within if within is not None and within.seconds > longest.seconds / 2 else longest
+
+
+def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
+    """The attributes, variables and globals of a function, or of an object that is called like one."""
+    held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        held += [(f"{name}'s variable {variable!r}", cell.cell_contents) for variable, cell in cells]
+        known = function.__globals__
+        held += [(f"{name}'s global {variable!r}", known[variable]) for variable in code.co_names if variable in known]
+    return [(place, value) for place, value in held if not callable(value)]
+
+
+def _pickle_and_read(value: Any) -> None:
+    def read(buffer: pickle.PickleBuffer) -> bool:
+        np.frombuffer(buffer.raw(), np.uint8).max(initial=0)
+        return False
+
+    Pickler(io.BytesIO(), protocol=5, buffer_callback=read).dump(value)
 
 
 def _size_of(value: Any) -> str:

@@ -78,6 +78,10 @@ class Answers:
         """The job that makes its batch ``index`` of ``epoch``: its draws are those of that job."""
         return index
 
+    def _jobs_of(self, indices: OrderOf[int], epoch: int) -> list[int]:
+        """The same for several batches."""
+        return [self._job_of(index, epoch) for index in indices]
+
     def _job_at(self: Any, index: int, epoch: int | None = None) -> int:
         """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
         clock = asking() or self._clock

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.arguments import explains_arguments
 from workers.batch.exact import exact_array
 from workers.batch.strings import Strings, array_of, shared
 from workers.checks import check_int, short
@@ -19,6 +20,7 @@ from .base import Sequence
 from .gather import gather
 from .looks import Fact, named
 from .part import SequencePart
+from .tables import check_table
 
 _NO_ORDER = (-1, -1), None, None
 
@@ -45,8 +47,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     _item_names = "sample", "samples"
 
+    @explains_arguments
     def __init__(self, arrays: Mapping[str, Any], sampler: Any = None, *, seed: int | None = None) -> None:
         super().__init__(seed=seed)
+        check_table("arrays", arrays)
         if not isinstance(arrays, Mapping) or not arrays:
             raise TypeError(f"arrays must be a dict of at least one array, not {arrays!r:.200}")
         self.arrays = {name: _as_array(name, array) for name, array in arrays.items()}
@@ -270,6 +274,8 @@ def _as_array(name: str, values: Any) -> Any:
         return values
     if Strings.suit(values) or Strings.must_hold(values):
         return Strings(values)
+    if hasattr(values, "toarray"):
+        check_table(f"arrays[{name!r}]", values)  # a sparse matrix; tables become arrays of two axes
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:

@@ -10,14 +10,19 @@ import numpy as np
 from workers.batch.nodes import is_list, node_of
 from workers.batch.private import private
 from workers.batch.tree import makes_fresh_batches
-from workers.job.task import JobSource, Loose, items_of_job, one_of
+from workers.checks import short
+from workers.job.task import JobSource, Loose, one_of
 
 from .base import Sequence
 from .chain import makes
-from .combined import stacked
+from .combined import ALIKE, stacked
+from .fetching import getter
 from .of_size import SequenceOfSize
 from .passes import Ready
 from .skipping import Samples
+
+_TEXTS = frozenset({type(None), str, bytes})
+_NUMBERS = bool, int, float, complex
 
 
 class SequenceBatch(SequenceOfSize, JobSource):
@@ -59,14 +64,15 @@ class SequenceBatch(SequenceOfSize, JobSource):
             batch = self._batch_at(source, start, stop, on_error)
             if batch is not None:
                 return [batch]
-        part = Samples(on_error)
-        found = [part.items(at, functools.partial(items_of_job, source, at)) for at in range(start, stop)]
+        part, items_at = Samples(on_error), getter(source, range(start, stop), self.epoch, on_error)
+        found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
             return part.end([Loose.FEWER])  # no lists fill the only batch, which has too few samples
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
-            found += [part.items(at, functools.partial(items_of_job, source, at)) for at in behind]
+            items_at = getter(source, behind, self.epoch, on_error)
+            found += [part.items(at, functools.partial(items_at, at)) for at in behind]
         if self.collate_fn is not None:
             found = list(map(private, found))
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
@@ -83,7 +89,15 @@ class SequenceBatch(SequenceOfSize, JobSource):
     def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]
         if any(isinstance(item, Loose) for item in samples):
-            raise TypeError("batches of a function's lists cannot be batched again")
+            why = (
+                "samples were skipped"
+                if any(item is Loose.FEWER for item in samples)
+                else "a function before .batch() returns lists"
+            )
+            raise TypeError(
+                f"{why}, so batches are put together where they are read, and another .batch() cannot follow: use "
+                ".rebatch(...) for batches of another size"
+            )
         if is_whole:
             return [(self.collate_fn or stack)(samples)]
         if self.collate_fn is not None:
@@ -133,17 +147,33 @@ def stack(samples: list[Any], place: str = "") -> Any:
     Containers keep the type of the first sample. ``place``: theirs within a sample, for messages.
 
     Raises:
-        TypeError: no dtype holds all values of a number exactly. ValueError: samples have other keys or shapes.
+        TypeError: no dtype holds all values of a number exactly, or samples are of different kinds. ValueError: samples
+            have other keys or shapes.
     """
     first = samples[0]
     node = node_of(first)
     if node is not None:
-        columns = node.columns(samples, f"samples{place}")
+        try:
+            columns = node.columns(samples, f"samples{place}")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error}; {ALIKE}") from None
         steps = node.steps()
         return node.like([stack(column, place + step) for column, step in zip(columns, steps, strict=True)])
     if first is None or isinstance(first, (str, bytes)):
-        return samples
+        return samples if _TEXTS.issuperset(map(type, samples)) else _of_kinds(samples, place)
     return stacked(samples, place)
+
+
+def _of_kinds(samples: list[Any], place: str) -> Any:
+    """A batch of ``samples`` of which the first is None or a string, and others are neither."""
+    others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
+    numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
+    if others and len(numbers) == len(others) and not any(isinstance(sample, (str, bytes)) for sample in samples):
+        return stacked(samples, place)  # as where a number is the first
+    wrong = next((other for other in others if node_of(other) is not None), numbers[0] if numbers else None)
+    if wrong is not None:
+        raise TypeError(f"samples{place} must be of one kind, not {short(samples[0])} and {short(wrong)}; {ALIKE}")
+    return samples
 
 
 @makes("stack")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
+from workers.arguments import explains_arguments
 from workers.checks import short
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Chain(Generic[Batch_co]):
             **options: Unpack[MapOptions],
         ) -> SequenceMap[Any]: ...
 
+    @explains_arguments
     def map(
         self,
         function_to_run: Any,
@@ -126,6 +128,7 @@ class Chain(Generic[Batch_co]):
         """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
         return _makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
+    @explains_arguments
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
         """Batches of ``batch_size`` consecutive samples, stacked (dicts, dataclasses and the like keep their type).
 
@@ -139,6 +142,7 @@ class Chain(Generic[Batch_co]):
         """
         return self._made("batch", batch_size, discard_batch_not_full)
 
+    @explains_arguments
     def rebatch(
         self,
         batch_size: int,
@@ -163,6 +167,7 @@ class Chain(Generic[Batch_co]):
         """
         return self._made("rebatch", batch_size, discard_batch_not_full, collate_fn)
 
+    @explains_arguments
     def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
         """This sequence's batches, those of more than ``batch_size`` samples cut into several; none are joined.
 
@@ -195,6 +200,7 @@ class Chain(Generic[Batch_co]):
             raise TypeError(f"collate_fn must be a function of a batch, or None, not {short(collate_fn)}")
         return self._mapped(collate_fn or _makers["stack"], as_items=False)
 
+    @explains_arguments
     def max_samples(self, max_samples: int) -> Sequence[Any]:
         """This sequence in passes of ``max_samples`` samples (and the rest of the batch that reaches it).
 
@@ -210,6 +216,7 @@ class Chain(Generic[Batch_co]):
         made: Sequence[Any] = _makers["max_samples"](self, max_samples)
         return made
 
+    @explains_arguments
     def shuffle(self) -> Sequence[Batch_co]:
         """The same batches (before :meth:`batch`: samples) in an order that is drawn anew for each epoch.
 
@@ -218,6 +225,7 @@ class Chain(Generic[Batch_co]):
         """
         return self._made("shuffle")
 
+    @explains_arguments
     def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
         """The part of process ``rank`` of ``world`` in a data-parallel training: every ``world``-th batch.
 

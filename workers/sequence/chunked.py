@@ -72,8 +72,9 @@ class SequenceChunks(SequenceOfSize):
     """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
 
     def __len__(self) -> int:
-        if not hasattr(jobs_of(self.source_split)[0], "__len__"):
-            raise TypeError(f"{type(self.source_split).__name__} has no length, so batches of it have none")
+        first = jobs_of(self.source_split)[0]
+        if not hasattr(first, "__len__"):
+            raise TypeError(f"{type(first).__name__} has no length, so batches of it have none")
         return self._num_batches()
 
     def _jobs(self) -> Any:

@@ -10,6 +10,12 @@ import numpy as np
 
 from workers.batch.to_numpy import arrays_of
 
+#: What to do about samples that make no batch as they are.
+ALIKE = (
+    "make all samples alike, as by padding, or give prefetch(..., batch_size=..., collate_fn=...) a function that "
+    "makes a batch of their list"
+)
+
 _Masked = np.ma.MaskedArray
 _dtype_of = operator.attrgetter("dtype")
 
@@ -35,13 +41,13 @@ def concatenated(values: list[Any], place: str = "") -> Any:
 
 def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Callable[..., Any], place: str) -> Any:
     if not any(issubclass(kind, _Masked) for kind in set(map(type, values))):
-        return combine(_of_one_dtype(arrays_of(values, f"sample{place}"), place))
+        return _call(combine, _of_one_dtype(arrays_of(values, f"sample{place}"), place), place)
     arrays = [value if isinstance(value, _Masked) else arrays_of([value], f"sample{place}")[0] for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
     if given:  # np.ma.masked, for a value that is missing, is a float64; the others need not be
         missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
         arrays = [missing if array is np.ma.masked else array for array in arrays]
-    made = combine_masked(_of_one_dtype(arrays, place))
+    made = _call(combine_masked, _of_one_dtype(arrays, place), place)
     masked = [array for array in given if isinstance(array, _Masked)]
     if masked and all(array.hardmask for array in masked):
         made.harden_mask()
@@ -49,6 +55,24 @@ def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Ca
     if fills and len(fills) == len(masked) and all(np.array_equal(fills[0], fill) for fill in fills):
         made.fill_value = fills[0]
     return made
+
+
+def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
+    try:
+        return combine(arrays)
+    except ValueError as error:
+        first, *others = dict.fromkeys(array.shape for array in arrays)
+        if not others:
+            raise
+        other = next((shape for shape in others if shape[1:] != first[1:]), others[0])
+        if combine in (np.concatenate, np.ma.concatenate):
+            text = f"batches to be joined{place} must be equal in all dimensions but the first, not {first} and {other}"
+            raise ValueError(f"{text}: make them alike, or give rebatch(..., collate_fn=...)") from error
+        if any(array.dtype.hasobject and array.shape == () and array.item() is None for array in arrays):
+            found = f"None here and arrays of shape {first or other} there"
+        else:
+            found = f"of different shapes, {first} and {other}"
+        raise ValueError(f"samples{place} are {found}: {ALIKE}") from error
 
 
 def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from collections.abc import Sequence as OrderOf
 from typing import Any
 
 from workers.errors import StateError
@@ -16,6 +17,7 @@ from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .indexed import is_indexed
 from .looks import Looks, SequenceLooks
 from .order import Permuted
+from .source import check_source
 
 
 class SequenceDerived(Sequence[Batch_co]):
@@ -34,6 +36,7 @@ class SequenceDerived(Sequence[Batch_co]):
     _passes_on = False
 
     def __init__(self, source_split: Any) -> None:
+        check_source("source_split", source_split)
         super().__init__()
         self.source_split = source_split
         if isinstance(source_split, Sequence):
@@ -72,7 +75,11 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        raise AttributeError(f"the seed of a {type(self).__name__} is that of its source: set source_split.seed")
+        first = self.source_split
+        while isinstance(first, SequenceDerived):
+            first = first.source_split
+        instead = f"set that of the {type(first).__name__}" if isinstance(first, Sequence) else "give seed=... there"
+        raise AttributeError(f"the seed of a {type(self).__name__} is that of what it was made from: {instead}")
 
     def _given_seeds(self) -> list[int]:
         before = self.source_split._given_seeds() if isinstance(self.source_split, Sequence) else []
@@ -168,6 +175,11 @@ def jobs_of(source: Any) -> tuple[Any, tuple[Callable[[Any], Any], ...], tuple[b
 def job_of(source: Any, index: int, epoch: int) -> int:
     """The job that makes batch ``index`` of any source."""
     return source._job_of(index, epoch) if _is_transparent(source) else index
+
+
+def job_indices_of(source: Any, indices: OrderOf[int], epoch: int) -> list[int]:
+    """The jobs that make the batches of any source at ``indices``."""
+    return source._jobs_of(indices, epoch) if _is_transparent(source) else list(indices)
 
 
 def permutations_of(source: Any, epoch: int) -> tuple[Permuted, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as OrderOf
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from workers.job.task import chain_of
 
 from .base import Sequence
 from .chain import makes
-from .derived import SequenceDerived, job_of, jobs_of
+from .derived import SequenceDerived, job_indices_of, job_of, jobs_of
 from .indexed import check_indexed
 from .order import Permuted
 
@@ -58,6 +59,9 @@ class SequenceShuffle(SequenceDerived):
 
     def _job_of(self, index: int, epoch: int) -> int:
         return job_of(self.source_split, self._permuted(epoch)([index])[0], epoch)
+
+    def _jobs_of(self, indices: OrderOf[int], epoch: int) -> list[int]:
+        return job_indices_of(self.source_split, list(self._permuted(epoch)(indices)), epoch)
 
     def _permutations(self, epoch: int) -> tuple[Permuted, ...]:
         return self._permuted(epoch), *super()._permutations(epoch)

@@ -1,0 +1,82 @@
+"""Keyword arguments that a function does not take: an error that names the one to write instead."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: {the name in other libraries: its names here, of which the first that the function takes is shown}.
+_NAMES_HERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("num_workers", "n_workers", "workers", "max_workers", "num_processes", "n_jobs", "num_parallel_calls"),
+        ("nb_workers",),
+    ),
+    **dict.fromkeys(("prefetch_factor", "buffer_size", "queue_size", "max_size"), ("max_queue_size",)),
+    **dict.fromkeys(("timeout", "timeout_s"), ("job_timeout",)),
+    **dict.fromkeys(("generator", "random_state", "random_seed", "rng"), ("seed",)),
+    **dict.fromkeys(("multiprocessing_context", "use_multiprocessing", "backend", "start_method"), ("executor",)),
+    **dict.fromkeys(("collate", "collate_function", "collator", "batch_fn"), ("collate_fn",)),
+    **dict.fromkeys(
+        ("drop_last", "drop_remainder", "discard", "discard_batch_not_full"), ("drop_last", "discard_batch_not_full")
+    ),
+    **dict.fromkeys(("function", "func", "fn", "map_func", "map_fn"), ("function_to_run",)),
+    **dict.fromkeys(("dataset", "data", "source"), ("sequence", "source_split", "arrays")),
+    **dict.fromkeys(("num_replicas", "world_size", "num_shards", "num_ranks"), ("world",)),
+    **dict.fromkeys(("index", "shard_index", "shard_id"), ("rank",)),
+    **dict.fromkeys(("ordered", "deterministic", "keep_order"), ("in_order",)),
+    **dict.fromkeys(("bs", "size", "batchsize"), ("batch_size",)),
+}
+
+#: {the name in other libraries: what to do instead, where no argument takes its place}.
+_ADVICE = {
+    "sampler": "give a dataset whose __getitem__(i) returns dataset[order[i]], or a SequenceArray(..., sampler=order); "
+    "shuffle=True draws a new order in each epoch",
+    "batch_sampler": "give a dataset whose __getitem__(i) makes the batch of the i-th list of indices, and no "
+    "batch_size",
+    "pin_memory": "write output=... and .to_device(device) of what this returns, which pins what it needs",
+    "persistent_workers": "leave it out: workers stay until close(), or until the with block ends",
+    "device": "write .to_device(device) of what this returns",
+    "transform": "write .map(function), or call it in __getitem__",
+    "epochs": "leave it out: each loop over what this returns is one epoch",
+    "batch_size": "write .batch(batch_size), or prefetch(..., batch_size=...)",
+    "shuffle": "write .shuffle() before it",
+    "seed": "the order is drawn from the seed of the sequence: give seed=... to the sequence, or to prefetch(...)",
+    "max_queue_size": "leave it out",
+    "nb_workers": "give it to .map(...) or .prefetch(...)",
+    "collate_fn": "write .collate(function) after it, or prefetch(..., batch_size=..., collate_fn=...)",
+}
+_ADVICE |= {"pin_memory_device": _ADVICE["pin_memory"], "num_epochs": _ADVICE["epochs"]}
+_ADVICE |= {"map": _ADVICE["transform"], "transforms": _ADVICE["transform"]}
+
+
+def explains_arguments(function: _Function) -> _Function:
+    """``function``, which raises an error of ours for a keyword argument that it does not take."""
+    parameters = inspect.signature(function).parameters.values()
+    passes_on = any(each.kind is each.VAR_KEYWORD for each in parameters)  # to what knows the others
+    known = [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        for option in options:
+            if option not in known and not (passes_on and set(known).isdisjoint(_NAMES_HERE.get(option, ()))):
+                raise TypeError(f"{name}() has no argument {option!r}: {_instead(option, known)}")
+        return function(*arguments, **options)
+
+    return checked  # type: ignore[return-value]
+
+
+def _instead(option: str, known: list[str]) -> str:
+    """What to write instead of ``option``, where the arguments in ``known`` are taken."""
+    known = [name for name in known if name != "self"]
+    names = [name for name in _NAMES_HERE.get(option, ()) if name in known]
+    names = names or ([] if option in _ADVICE else difflib.get_close_matches(option, known, 1, 0.7))
+    if names:
+        return f"write {names[0]}=..."
+    here = next((name for name in _NAMES_HERE.get(option, ()) if name in _ADVICE), option)
+    return _ADVICE.get(here) or (f"it takes {', '.join(known)}" if known else "it takes none")

@@ -1,0 +1,91 @@
+"""What a sequence can be made of. What would be read wrongly is refused, with what to give instead."""
+
+from __future__ import annotations
+
+import types
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from workers.checks import short
+
+from .base import Sequence
+from .indexed import is_indexed
+from .tables import check_table
+
+_FUNCTIONS = types.FunctionType, types.BuiltinFunctionType, types.MethodType
+_TEXTS = str, bytes, bytearray
+
+
+def check_source(name: str, source: Any) -> None:
+    """Raise an error if argument ``name`` is nothing whose items can be read one by one.
+
+    Raises:
+        TypeError: see there. NotImplementedError: it is a Sequence without ``__getitem__`` or ``__len__``.
+    """
+    if isinstance(source, Sequence):
+        _check_methods(source)
+        return
+    if isinstance(source, _TEXTS):
+        raise TypeError(
+            f"{name} is {short(source)} ({type(source).__name__}), whose items are single characters: give a list of "
+            "strings; of the name of a file, what you read from that"
+        )
+    check_table(name, source)
+    if isinstance(source, Mapping):
+        _check_mapping(name, source)
+    if isinstance(source, type) or not (is_indexed(source) or hasattr(source, "__iter__")):
+        raise TypeError(f"{name} must have __len__ and __getitem__, or __iter__; {_what_lacks(source)}")
+    num_axes = getattr(source, "ndim", None)
+    if isinstance(num_axes, int) and not num_axes:
+        raise TypeError(
+            f"{name} is a single value, {short(source)}, and has no items: give an array of one axis at least, or a "
+            "list of values"
+        )
+
+
+def _check_methods(source: Sequence) -> None:
+    """Raise a NotImplementedError if the user's class has not what a Sequence must define."""
+    kind: Any = type(source)
+    getitem = kind.__getitem__
+    if source._has_index and getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
+        raise NotImplementedError(f"{kind.__name__} must define __getitem__(self, index), which returns batch index")
+    says_num_batches = place_in_mro(kind, "num_batches") < place_in_mro(kind, "__len__")
+    if getattr(kind.__len__, "__isabstractmethod__", False) and not says_num_batches:
+        raise NotImplementedError(f"{kind.__name__} must define __len__(self), which returns the batches in an epoch")
+
+
+def _what_lacks(source: Any) -> str:
+    if isinstance(source, type):
+        return f"{source.__name__} is a class: give an instance of it, {source.__name__}(...)"
+    if isinstance(source, _FUNCTIONS):
+        return f"{source.__name__} is a function: give what it returns, {source.__name__}(...)"
+    shown = f"{short(source)} ({type(source).__name__})"
+    if hasattr(source, "__getitem__"):
+        return f"{shown} has __getitem__ but no __len__: define __len__, which returns how many items there are"
+    if hasattr(source, "__len__"):
+        return f"{shown} has __len__ but no __getitem__: define __getitem__(self, index), which returns an item"
+    return f"{shown} has neither"
+
+
+def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
+    """Raise a TypeError if the items of a mapping are found by other keys than 0, 1, 2, ..."""
+    kind = type(source)
+    is_told = place_in_mro(kind, "__contains__") <= place_in_mro(kind, "__getitem__")
+    makes_missing = hasattr(kind, "__missing__") and not isinstance(source, defaultdict)
+    if not is_told or makes_missing or not len(source):
+        return
+    try:
+        if 0 in source:
+            return
+    except Exception:  # of a store on disk, which knows strings only
+        pass
+    raise TypeError(
+        f"{name} is a mapping ({kind.__name__}), whose items are found by key, not by index: for arrays of equal "
+        "length, whose rows are the samples, give SequenceArray(dict(...)); for one sample a key, list(....values())"
+    )
+
+
+def place_in_mro(kind: type, name: str) -> float:
+    """Which class of ``kind.__mro__`` defines ``name``: 0 for itself; infinity: none does."""
+    return next((at for at, each in enumerate(kind.__mro__) if name in each.__dict__), float("inf"))
