@@ -319,9 +319,18 @@ def test_what_cannot_be_sent_is_named_as_the_user_has_it(make: Callable[[], Any]
     assert "source_split" not in text
 
 
-@pytest.mark.parametrize("make", [lambda: prefetch([1, LOCK], 1, batch_size=2), lambda: _of_closure(threading.Lock())])
-def test_what_is_in_no_attribute_cannot_be_left_out(make: Callable[[], Any]) -> None:
-    with pytest.raises(NotPicklableError, match="make it where it is used, or hold it in an object of a class with"):
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (
+            lambda: prefetch([1, LOCK], 1, batch_size=2),
+            "make it where it is used, or hold it in an object of a class with",
+        ),
+        (lambda: _of_closure(threading.Lock()), r"Define the sequence\.source\.function_to_run in a module of its own"),
+    ],
+)
+def test_what_is_in_no_attribute_cannot_be_left_out(make: Callable[[], Any], advice: str) -> None:
+    with pytest.raises(NotPicklableError, match=advice):
         make()
 
 

@@ -185,7 +185,7 @@ class Pickled:
             )
             raise NotPicklableError(
                 f"{shown(path)} cannot be sent to worker processes: {type(error).__name__}: {error}. "
-                f"It is a {of}. {advice}. "
+                f"It is a {of}. {shown(advice)}. "
                 'Or use executor="thread" or nb_workers=0.'
             ) from error
         self.modules = pickler.modules

@@ -265,8 +265,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
         containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
         written between epochs into a large array, a shared one, a memmap, a file or, not by torch, a large tensor, and
-        what changes in items of a large container. Workers keep what they hold, such as caches, but for attributes that
-        have changed here.
+        what changes in items of a large container. Workers keep what they hold, but for attributes that have changed.
         """
         self._clock.num_changes += 1
 
