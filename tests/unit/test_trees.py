@@ -22,7 +22,7 @@ from workers.batch import tree
 from workers.batch.nodes import is_list, leaves, map_leaves
 from workers.batch.pickling import pickled_by_value
 from workers.figures.pictures.images import leaves_of
-from workers.for_keras import adapter
+from workers.for_keras import reading
 from workers.sequence.batched import stack, unstack
 from workers.sequence.pieces import cut, join, length_of_first, num_samples
 
@@ -125,7 +125,7 @@ def test_cut_and_joined(make: Any) -> None:
 def test_what_keras_takes_for_a_batch(make: Any) -> None:
     """A list of them, returned by a function, is no batch."""
     batch = make(np.zeros(2), 1)
-    assert adapter._is_batch(batch) is not is_list(batch)
+    assert reading._is_batch(batch) is not is_list(batch)
 
 
 @KINDS

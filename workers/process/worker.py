@@ -96,12 +96,15 @@ class Worker:
 
     def _load(self, message: Load, files: list[int]) -> None:
         failure = None
+        before, self._replica = self._replica, -1  # until this one is whole
         try:
             if self._task is None:
                 surroundings.before_imports(message.surroundings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, task = self._task is None, replica.load(message.parcel, files)
-            self._task = task if is_new or message.changed is None else merged(self._task, task, message.changed)
+            is_next = before == message.replica - 1  # what has changed, it has since that one
+            is_part = is_next and message.changed is not None
+            self._task = merged(self._task, task, message.changed) if is_part else task
             if is_new:
                 self._unsettled = surroundings.apply(message.surroundings)
                 self._task.init_worker(self._number)
