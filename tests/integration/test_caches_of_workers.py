@@ -148,3 +148,84 @@ def test_a_worker_that_comes_later_has_all_that_has_changed() -> None:
 def test_caches_stay_below_what_is_made_of_it() -> None:
     got = epochs_of(Hooked(), 1, batch_size=2, shuffle=True, collate_fn=list)
     assert max(jobs[0] for epoch in got for batch in epoch for _, jobs in batch) == EPOCHS * LENGTH
+
+
+class Emptied(Sequence[Any]):
+    """A cache of what depends on ``level``. It is emptied in one of several ways when that changes."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self._level = 0
+        self.cache: dict[int, Any] = {}
+        self.kept: dict[int, int] = {}
+        self.inner = Inner()
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        self.kept.setdefault(0, self.epoch)
+        for cache in (self.cache, self.inner.cache):
+            cache.setdefault(index, self._level)
+        return self.cache[index], self.inner.cache[index], self.kept[0]
+
+    @property
+    def level(self) -> int:
+        return self._level
+
+    @level.setter
+    def level(self, level: int) -> None:
+        self._level = level
+        self._empty()
+
+    def _empty(self) -> None:
+        self.cache.clear()
+        self.inner.forget()
+
+
+class Inner:
+    def __init__(self) -> None:
+        self.cache: dict[int, int] = {}
+
+    def forget(self) -> None:
+        self.cache.clear()
+
+
+class EmptiedByHook(Emptied):
+    def on_epoch_end(self) -> None:
+        self._level += 1
+        self.cache = {}
+        self.inner.cache.clear()
+
+
+class EmptiedByMethod(Emptied):
+    def on_epoch_begin(self) -> None:
+        self._level = self.epoch
+        self._empty()
+
+
+class EmptiedBySetter(Emptied):
+    def on_epoch_end(self) -> None:
+        self.level += 1
+
+
+@pytest.mark.parametrize("cls", [EmptiedByHook, EmptiedByMethod, EmptiedBySetter, Emptied])
+def test_a_cache_that_is_emptied_is_empty_in_the_workers(cls: Any) -> None:
+    """By hooks, by what they call, or by the loop through a setter; others are kept."""
+
+    def epochs(nb_workers: int) -> list[Any]:
+        sequence = cls()
+        found = []
+        with sequence.prefetch(nb_workers) as batches:
+            for epoch in range(3):
+                if cls is Emptied and epoch:
+                    sequence.level += 1
+                found.append([batch[:2] for batch in batches])
+                last = batch_of(batches)
+        assert last[2] == 0  # the other cache
+        return found
+
+    def batch_of(batches: Any) -> Any:
+        return next(iter(batches))
+
+    assert epochs(0) == epochs(1)

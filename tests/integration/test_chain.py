@@ -556,7 +556,7 @@ def test_the_seed_may_be_set() -> None:
     with pytest.raises(ValueError, match="seed must be None or 0 to"):
         Seeded(-1)
     batches = Numbers().batch(2)
-    with pytest.raises(AttributeError, match="the seed of a SequenceBatch is that of its source"):
+    with pytest.raises(AttributeError, match="the seed of a SequenceBatch is that of what it was made from"):
         batches.seed = 5
 
 

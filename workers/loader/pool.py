@@ -215,7 +215,8 @@ class Pool:
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
             parcel = Parcel(pickled, self._parcel, same)
-        parcel.changed = self._attributes.changed(task, has_hooks, self._kept_back.states())
+        changed_in = self._attributes.changed(task, has_hooks, self._kept_back.states())
+        parcel.changed = None if is_said else changed_in  # then workers keep nothing
         return parcel
 
     def _has_changed_in_place(self) -> bool:

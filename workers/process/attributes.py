@@ -3,6 +3,9 @@
 What jobs keep in the objects of their replica (caches, open files) stays when a hook or the loop changes something else
 there. The workers load the whole task anew, and take from it what has changed: :func:`merged`.
 
+A cache that only jobs fill is empty in the loop's process, and so is one that a hook has emptied. So the attributes
+that hooks name, or setters of an attribute that has changed, count as changed whatever they are.
+
 Looked at are the task, the sequence that its jobs are made of, and from there on the objects of the user's own classes
 that are attributes of each other, if they are pickled by their attributes alone. Anything else (a list, an object with
 ``__setstate__``) is replaced as a whole if its pickle has changed.
@@ -11,8 +14,12 @@ that are attributes of each other, if they are pickled by their attributes alone
 from __future__ import annotations
 
 import copyreg
+import functools
+import inspect
 import time
+import types
 import weakref
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from workers.job.installed import is_installed
@@ -23,6 +30,7 @@ from .watch import Seen, Watch
 _PATIENCE_S = 0.25  # for a look at all attributes; else all counts as changed
 _MAX_DEPTH = 8
 _OWN = "workers", "sampler"
+HOOKS = "on_epoch_begin", "on_epoch_end"
 
 
 class Changed(NamedTuple):
@@ -55,7 +63,10 @@ class Attributes:
         """
         self._now = self._look(task, vars(task), is_exact, states, time.monotonic() + _PATIENCE_S, set())
         # The task itself is made anew for each look.
-        return None if self._last is None or self._now is None else _difference(self._last.parts, self._now.parts)
+        if self._last is None or self._now is None:
+            return None
+        names = _names_in(_functions_of(frozenset(_classes(self._now)), frozenset(HOOKS)))
+        return _difference(self._last, self._now, names)
 
     def commit(self) -> None:
         """The workers have what was seen."""
@@ -99,18 +110,77 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
     return state if state or not vars(value) else None  # none: it has slots too
 
 
-def _difference(last: dict[str, _Object | Seen], now: dict[str, _Object | Seen]) -> Changed:
+def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
+    """``named``: attributes that count as changed."""
     names: dict[str, Any] = {}
-    for name, part in now.items():
-        before = last.get(name)
+    for name, part in now.parts.items():
+        before = last.parts.get(name)
         if isinstance(part, _Object):
             is_same = isinstance(before, _Object) and before.of() is part.of() is not None
-            inner = _difference(before.parts, part.parts) if is_same else None  # type: ignore[union-attr]
+            inner = _difference(before, part, named) if is_same else None  # type: ignore[arg-type]
             if inner is None or inner.names or inner.gone:
                 names[name] = inner
-        elif not isinstance(before, Seen) or not part.is_same(before):
+        elif name in named or not isinstance(before, Seen) or not part.is_same(before):
             names[name] = None
-    return Changed(names, [name for name in last if name not in now])
+    of = now.of()
+    for name in () if of is None else _set_with(of.__class__, frozenset(names)) - names.keys():
+        if name in now.parts:
+            names[name] = None
+    return Changed(names, [name for name in last.parts if name not in now.parts])
+
+
+def _classes(of: _Object) -> Iterator[type]:
+    """Those of an object, and of the objects in it."""
+    if (value := of.of()) is not None:
+        yield type(value)
+    for part in of.parts.values():
+        if isinstance(part, _Object):
+            yield from _classes(part)
+
+
+@functools.lru_cache(64)
+def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
+    """The code of the methods and properties so called, and of those that it names in turn."""
+    found: dict[types.CodeType, None] = {}
+    left = list(names)
+    seen = set(left)
+    while left:
+        name = left.pop()
+        for cls in classes:
+            for code in _code_of(inspect.getattr_static(cls, name, None)):
+                found[code] = None
+                left += _names_in((code,)) - seen
+                seen |= _names_in((code,))
+    return tuple(found)
+
+
+def _code_of(member: Any) -> list[types.CodeType]:
+    of = (member.fget, member.fset) if isinstance(member, property) else (getattr(member, "__func__", member),)
+    functions = [each for each in of if isinstance(each, types.FunctionType) and not is_installed(each.__module__)]
+    return [each.__code__ for each in functions]
+
+
+def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
+    """The attributes and globals that it names."""
+    found: set[str] = set()
+    left = list(code)
+    while left:
+        each = left.pop()
+        found |= {*each.co_names}
+        left += [part for part in each.co_consts if isinstance(part, types.CodeType)]
+    return frozenset(found)
+
+
+@functools.lru_cache(64)
+def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
+    """What the setters of a class name that set one of ``names``, and what they call."""
+    found: frozenset[str] = frozenset()
+    members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
+    for name, member in members.items():
+        if isinstance(member, property) and member.fset is not None:
+            named = _names_in(_functions_of(frozenset({cls}), frozenset({name})))
+            found |= named if named & names else frozenset()
+    return found
 
 
 def merged(before: Any, now: Any, changed: Changed) -> Any:

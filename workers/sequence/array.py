@@ -95,8 +95,9 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return self.sampler
         place = self.epoch, self.seed
         known, positions, sampler = self._order
-        # Within an epoch its jobs keep the order that it began with.
-        if known != place or (sampler is not self.sampler and seeding.current_job() is None):
+        # Within an epoch its jobs keep the order that it began with. To a worker another one comes between epochs.
+        may_be_new = seeding.current_job() is None or seeding.is_in_worker_process()
+        if known != place or (sampler is not self.sampler and may_be_new):
             epoch, seed = place
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
             stream = seeding.Stream(seed, Generators(lambda: [("sampler", sampler)]), (self,))
