@@ -415,6 +415,7 @@ def test_what_cannot_be_sent(caplog: Any) -> None:
     assert ".lock cannot be sent to worker processes" in caplog.text
 
 
+@pytest.mark.own_server
 @pytest.mark.usefixtures("has_workers")
 def test_nobody_holds_it_any_more() -> None:
     """The pool of a sequence that was given to Keras as it is ends with the sequence."""

@@ -231,9 +231,7 @@ def test_to_seed_the_program_is_to_seed_all(seed: str) -> None:
     # One program has imported the framework, and its forks are programs that have drawn nothing.
     each = {"first": (seed.format(0), ""), "again": (seed.format(0), ""), "after": ("", seed.format(0))}
     each["other"] = seed.format(1), ""
-    body = indented(
-        PROGRAM.format(root=str(ROOT), before="exec(before)", after="exec(after)", last="sys.stdout.flush()")
-    )
+    body = PROGRAM.format(root=str(ROOT), before="exec(before)", after="exec(after)", last="sys.stdout.flush()")
     program = f"""
 import os
 {framework}
