@@ -18,7 +18,8 @@ import pytest
 
 from workers.process import server_handle
 
-sys.path[:0] = [str(Path(__file__).resolve().parent / "support")]  # what tests share, also for the workers
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS / "support")]  # what tests share, also for the workers
 
 DEADLINE_S = 120.0  # detects a deadlock, nothing else
 PATIENCE_S = 30.0  # for what ends by itself
@@ -36,6 +37,36 @@ def pytest_configure(config: pytest.Config) -> None:
     _terminal = os.dup(2)  # here pytest does not capture
     # A shell has what it runs in the background ignore Ctrl-C, and so what that starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="run the tests that thorough.txt names, and no others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that thorough.txt names, or all others; a test that is asked for by its name is run."""
+    file = TESTS / "thorough.txt"
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line for line in lines if line and not line.startswith("#")]
+    wanted = config.getoption("--thorough")
+    if not wanted and any("::" in argument for argument in config.args):
+        return
+    chosen, left, matched = [], [], set()
+    for item in items:
+        at = next((name for name in names if _is_named(item, name)), None)
+        matched.add(at)
+        (chosen if wanted == (at is not None) else left).append(item)
+    is_whole = [Path(argument).resolve() for argument in config.args] == [TESTS]
+    if is_whole and (unknown := [name for name in names if name not in matched]):
+        raise pytest.UsageError(f"thorough.txt names no test by {unknown}")
+    config.hook.pytest_deselected(items=left)
+    items[:] = chosen
+
+
+def _is_named(item: pytest.Item, name: str) -> bool:
+    """Whether ``name`` is that of a test, of one of its cases, or of its file."""
+    here = f"{item.path.relative_to(TESTS)}::{item.nodeid.partition('::')[2]}"
+    return here == name or here.startswith((f"{name}[", f"{name}::"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
