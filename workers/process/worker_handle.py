@@ -146,7 +146,7 @@ def _lives(pid: int) -> bool:
         try:
             if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return False
-        except psutil.Error:
+        except (psutil.Error, OSError):  # it is gone; or no descriptor is left to look
             return False
         time.sleep(_LOOK_S)
     return True
