@@ -3,7 +3,7 @@
 Every batch is compared with the serial run. Prints a table for README.rst; ends with 1 if anything was lost. All that
 is random depends on the seed, which is printed first, and on when a process gets how much of the processor.
 
-Takes about 22 minutes on 2 cores.
+Takes about 45 minutes on 2 cores.
 """
 
 from __future__ import annotations
