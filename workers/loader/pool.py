@@ -215,8 +215,7 @@ class Pool:
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
             parcel = Parcel(pickled, self._parcel, same)
-        changed_in = self._attributes.changed(task, has_hooks, self._kept_back.states())
-        parcel.changed = None if is_said else changed_in  # then workers keep nothing
+        parcel.changed = self._attributes.changed(task, has_hooks, self._kept_back.states())
         return parcel
 
     def _has_changed_in_place(self) -> bool:
