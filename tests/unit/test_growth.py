@@ -143,3 +143,41 @@ def test_no_large_array_is_kept() -> None:
     assert not generators.has_grown()
     holder.none = None
     assert gone() is None
+
+
+class Pure:
+    def __init__(self) -> None:
+        self.rng = made()
+        self.data = [1, 2]
+
+    def __getitem__(self, index: int) -> Any:
+        total = sum(self.data)
+        return total + self.rng.random()
+
+
+class Storing(Pure):
+    def __getitem__(self, index: int) -> Any:
+        self.last = index
+        return self.last
+
+
+class Appending(Pure):
+    def __getitem__(self, index: int) -> Any:
+        self.data.append(index)
+        return index
+
+
+@pytest.mark.parametrize(("cls", "is_watched"), [(Pure, False), (Storing, True), (Appending, True)])
+def test_what_stores_nothing_is_not_watched(cls: type, is_watched: bool) -> None:
+    source = cls()
+    generators = Generators(lambda: [("source", source)])
+    generators.begin(0)
+    assert (generators._growth is not None) is is_watched
+
+
+def test_code_of_other_packages_may_store() -> None:
+    source = Pure()
+    source.data = pytest.importorskip("albumentations").HorizontalFlip()
+    generators = Generators(lambda: [("source", source)])
+    generators.begin(0)
+    assert generators._growth is not None

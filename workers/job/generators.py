@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .data_only import DataOnly
-from .growth import Growth
+from .growth import Growth, may_grow
 from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process, origins
 from .walk import MAX_OBJECTS, Paths, walk
 
@@ -148,7 +148,7 @@ class Generators:
         if walked.stopped_at is not None and history.stopped_at is None:
             history.stopped_at = walked.stopped_at
             _warn_of(walked.stopped_at)
-        self._growth = Growth(walked, tuple(kinds))
+        self._growth = Growth(walked, tuple(kinds)) if may_grow(walked) else None
         sent, history.sent = history.sent, None
         found: dict[str, _Found] = {}
         numbers: dict[bytes, int] = {}  # {origin: number}

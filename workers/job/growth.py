@@ -6,6 +6,8 @@ compared after a job: at C speed, and without running any code of theirs. Only w
 
 from __future__ import annotations
 
+import dis
+import functools
 import gc
 import operator
 import types
@@ -23,6 +25,12 @@ from .walk import Walked, walk
 _MAX_REFERENCES = 2_000  # that are compared: 20 us
 _MAX_ITEMS = 500  # of a container, else only its length is compared
 _LARGE = 65_536  # bytes of an array
+_KNOWN = frozenset({"builtins", "collections", "functools", "numpy", "random", "sampler", "types", "typing", "workers"})
+_STORING = frozenset({"STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_DEREF"})
+_CHANGING = frozenset(
+    {"__dict__", "__setattr__", "__setitem__", "add", "append", "appendleft", "extend", "globals", "insert", "setattr"}
+    | {"setdefault", "update", "vars"}
+)
 _MAX_NEW = 1_000  # objects that are looked at for what is new
 
 
@@ -100,6 +108,47 @@ class Growth:
 def _is_large(each: Any) -> bool:
     return (isinstance(each, np.ndarray) and each.nbytes >= _LARGE) or (
         isinstance(each, (bytes, bytearray, str)) and len(each) >= _LARGE
+    )
+
+
+def may_grow(walked: Walked) -> bool:
+    """Whether jobs may put something new into the objects of a walk: False if no code of the user's there stores
+    anything but local variables, and nothing there is of other packages, whose code is not known."""
+    try:
+        return any(map(_may_store, walked.seen))
+    except Exception:  # a class that does not let itself be looked into
+        return True
+
+
+def _may_store(each: Any) -> bool:
+    if isinstance(each, types.FunctionType):
+        return not is_installed(each.__module__) and _stores(each.__code__)
+    if not isinstance(each, type):
+        return type(each).__module__.partition(".")[0] not in _KNOWN and is_installed(type(each).__module__)
+    for base in each.__mro__:
+        if base.__module__.partition(".")[0] in _KNOWN:
+            continue
+        if is_installed(base.__module__):
+            return True
+        for name, member in vars(base).items():
+            if isinstance(member, property):
+                functions = [member.fget, member.fset, member.fdel]
+            else:
+                functions = [getattr(member, "__func__", getattr(member, "func", member))]
+            if name != "__init__" and any(isinstance(f, types.FunctionType) and _stores(f.__code__) for f in functions):
+                return True
+            if isinstance(member, functools.cached_property):
+                return True
+    return False
+
+
+@functools.lru_cache(1024)
+def _stores(code: types.CodeType) -> bool:
+    within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return (
+        not _STORING.isdisjoint(each.opname for each in dis.get_instructions(code))
+        or not _CHANGING.isdisjoint(code.co_names)
+        or any(map(_stores, within))
     )
 
 
