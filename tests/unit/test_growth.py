@@ -45,7 +45,7 @@ class Holder:
         self.fill: Callable[[], None] = fill
 
     def __call__(self) -> Any:
-        return MADE
+        return by_global(self) if MADE is None else MADE
 
 
 def by_global(holder: Holder) -> None:

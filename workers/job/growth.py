@@ -26,11 +26,20 @@ _MAX_REFERENCES = 2_000  # that are compared: 20 us
 _MAX_ITEMS = 500  # of a container, else only its length is compared
 _LARGE = 65_536  # bytes of an array
 _KNOWN = frozenset({"builtins", "collections", "functools", "numpy", "random", "sampler", "types", "typing", "workers"})
-_STORING = frozenset({"STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "STORE_DEREF"})
-_CHANGING = frozenset(
-    {"__dict__", "__setattr__", "__setitem__", "add", "append", "appendleft", "extend", "globals", "insert", "setattr"}
-    | {"setdefault", "update", "vars"}
-)
+_GLOBAL = frozenset({"STORE_GLOBAL", "globals"})
+_STORING = _GLOBAL | {"STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_DEREF", "__dict__", "__setattr__"}
+_STORING |= {
+    "__setitem__",
+    "add",
+    "append",
+    "appendleft",
+    "extend",
+    "insert",
+    "setattr",
+    "setdefault",
+    "update",
+    "vars",
+}
 _MAX_NEW = 1_000  # objects that are looked at for what is new
 
 
@@ -48,7 +57,12 @@ class Growth:
         self._kept: list[Any]  # what the holders refer to
         self._types: list[type]  # of what those refer to that have a large array
         size, known = 0, set[int]()
+        # Most jobs set no globals, which are many.
+        codes = [each.__code__ for each in walked.seen if isinstance(each, types.FunctionType)]
+        has_globals = any(_stores(code, _GLOBAL) for code in codes)
         for holder in _holders(walked.seen):
+            if not has_globals and isinstance(holder, dict) and "__builtins__" in holder:
+                continue
             if id(holder) in known or isinstance(holder, wanted):
                 continue
             known.add(id(holder))
@@ -143,12 +157,14 @@ def _may_store(each: Any) -> bool:
 
 
 @functools.lru_cache(1024)
-def _stores(code: types.CodeType) -> bool:
+def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
+    """Whether it has one of the instructions or names ``what``; None: of those that may store something."""
+    sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
-        not _STORING.isdisjoint(each.opname for each in dis.get_instructions(code))
-        or not _CHANGING.isdisjoint(code.co_names)
-        or any(map(_stores, within))
+        not sought.isdisjoint(each.opname for each in dis.get_instructions(code))
+        or not sought.isdisjoint(code.co_names)
+        or any(_stores(each, what) for each in within)
     )
 
 
