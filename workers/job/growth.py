@@ -61,7 +61,7 @@ class Growth:
         codes = [each.__code__ for each in walked.seen if isinstance(each, types.FunctionType)]
         has_globals = any(_stores(code, _GLOBAL) for code in codes)
         for holder in _holders(walked.seen):
-            if not has_globals and isinstance(holder, dict) and "__builtins__" in holder:
+            if not has_globals and type(holder) is dict and "__builtins__" in holder:
                 continue
             if id(holder) in known or isinstance(holder, wanted):
                 continue
