@@ -198,7 +198,7 @@ def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any
     yield f"{path}.__defaults__", (here.__defaults__, here.__kwdefaults__)
     if not is_installed(here.__module__):
         known = here.__globals__
-        names = dict.fromkeys(_names(code))
+        names = dict.fromkeys(names_in(code))
         for name in names:
             part = known.get(name)
             if isinstance(part, types.ModuleType):
@@ -208,8 +208,9 @@ def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any
                 yield f"{path}:{name}", part
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
+def names_in(code: types.CodeType) -> Iterator[str]:
+    """The attributes and globals that it names, and the code within it."""
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
-            yield from _names(const)
+            yield from names_in(const)

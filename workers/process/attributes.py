@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from workers.job.installed import is_installed
+from workers.job.walk import names_in
 
 from .replica import ABSENT, state_of
 from .watch import Seen, Watch
@@ -162,13 +163,7 @@ def _code_of(member: Any) -> list[types.CodeType]:
 
 def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
     """The attributes and globals that it names."""
-    found: set[str] = set()
-    left = list(code)
-    while left:
-        each = left.pop()
-        found |= {*each.co_names}
-        left += [part for part in each.co_consts if isinstance(part, types.CodeType)]
-    return frozenset(found)
+    return frozenset(name for each in code for name in names_in(each))
 
 
 @functools.lru_cache(64)

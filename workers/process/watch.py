@@ -147,29 +147,31 @@ class Watch:
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
         """What there is to see of a part of the task that was looked at last; None: it cannot be pickled on its own."""
-        file = io.BytesIO()
-        pickler = self._looking(is_exact, file)
-        pickler.states = states
-        try:
-            pickler.dump(part)
-        except Exception:  # reducers raise what they like
-            return None
-        is_whole = is_exact or all(kept.is_plain for kept in pickler.seen.values())
-        return Seen(file.getvalue(), pickler.buffers, pickler.versions, is_whole)
+        return self._seen(part, is_exact, states)[0]
 
     def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
         return _Looking(file or io.BytesIO(), self._kept, self._numbers, is_exact)
 
     def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen:
+        seen, kept = self._seen(task, is_exact, states)
+        if seen is None:
+            return Seen(b"", [], [])  # Pickled says what it is
+        self._kept = kept
+        return seen
+
+    def _seen(
+        self, value: Any, is_exact: bool, states: dict[int, dict[str, Any]]
+    ) -> tuple[Seen | None, dict[int, _Kept]]:
+        """(what there is to see of ``value``, None if it cannot be pickled; the large containers in it)."""
         file = io.BytesIO()
         pickler = self._looking(is_exact, file)
         pickler.states = states
         try:
-            pickler.dump(task)
-        except Exception:  # Pickled says what it is
-            return Seen(b"", [], [])
-        self._kept = pickler.seen
-        return Seen(file.getvalue(), pickler.buffers, pickler.versions)
+            pickler.dump(value)
+        except Exception:  # reducers raise what they like
+            return None, {}
+        is_whole = is_exact or all(kept.is_plain for kept in pickler.seen.values())
+        return Seen(file.getvalue(), pickler.buffers, pickler.versions, is_whole), pickler.seen
 
 
 class _Cost(NamedTuple):
