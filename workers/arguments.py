@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: {the name in other libraries: its names here, of which the first that the function takes is shown}.
+#: {the name in other libraries: its names here, an error shows the first that the function takes}.
 _NAMES_HERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("num_workers", "n_workers", "workers", "max_workers", "num_processes", "n_jobs", "num_parallel_calls"),

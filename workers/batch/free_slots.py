@@ -17,7 +17,7 @@ _GIVE_UP_S = 0.05  # between two slots that are given up
 #: So many times what it is taken for may a slot be, for who keeps the array keeps all of it: for the largest array of a
 #: batch, whose size may change from batch to batch, and for others.
 _MAX_TIMES_MAIN, _MAX_TIMES = 16, 2
-_SPARE_TIMES = 2  # so many times what was in use at once may there be for a while, where sizes change
+_SPARE_TIMES = 2  # free slots may hold so many times what was in use at once, for a while, where sizes change
 
 
 class Peak:
