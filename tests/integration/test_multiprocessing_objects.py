@@ -77,7 +77,15 @@ class Managers:
         self.memory.unlink()
 
 
-# Of the module, as multiprocessing keeps a tracker and a heap for the rest of the program.
+@pytest.fixture(scope="module", autouse=True)
+def _ends_the_tracker() -> Iterator[None]:
+    """Multiprocessing would keep it for the rest of the program: a child that other tests do not expect."""
+    yield
+    tracker: Any = resource_tracker
+    tracker._resource_tracker._stop()
+
+
+# Of the module, as multiprocessing keeps a tracker and a heap.
 @pytest.fixture(scope="module")
 def managers() -> Iterator[Managers]:
     made = Managers()
