@@ -17,8 +17,6 @@ from faulty import LENGTH, Faulty, is_gone, read, same, servers, undisturbed, wa
 from workers import Sequence, SequenceMap, current_rng, prefetch
 from workers.engine import rest
 
-pytestmark = pytest.mark.own_server
-
 
 @pytest.fixture(params=[0.0, 0.05], ids=["at once", "soon"])
 def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:

@@ -51,6 +51,39 @@ def test_bare_bit_generators(nb_workers: Any) -> None:
     assert read(BareBits, nb_workers) == serial
 
 
+NAMES_OF_OURS = "_own_clock", "_fit", "_held", "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
+
+
+class Flip:
+    """Its attributes are called as those are that a front-end makes anew in each process."""
+
+    def __init__(self) -> None:
+        self.__dict__ |= {name: np.random.default_rng(number) for number, name in enumerate(NAMES_OF_OURS)}
+
+    def __call__(self, sample: Any) -> Any:
+        return [*sample, *[rng.random() for rng in vars(self).values()]]
+
+
+class Flipped(Sequence[Any]):
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self._pool, self._lock, self._iterator = np.random.default_rng([1, 2, 3]).spawn(3)
+        self.flip = Flip()
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        return self.flip([rng.random() for rng in (self._pool, self._lock, self._iterator)])
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_attributes_by_any_name(nb_workers: Any) -> None:
+    serial = read(Flipped, 0)
+    assert [len(set(column)) for column in zip(*serial, strict=True)] == [2 * LENGTH] * len(serial[0])
+    assert read(Flipped, nb_workers) == serial
+
+
 class Boxes(Sequence[Any]):
     """The boxes of many images in lists, and then what draws: also within one of the last of them."""
 

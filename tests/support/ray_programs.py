@@ -4,6 +4,7 @@ it found as JSON."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import json
 import logging
@@ -268,6 +269,53 @@ def node() -> Any:
         cluster.add_node(num_cpus=1)
         found["joined"] = until(lambda: actors() == 3)
         found["still"] = [batch[1] for batch in batches] == list(range(LENGTH))
+    return found
+
+
+class GoesOn(Drawn):
+    """A job that lets no other thread run, for longer than a node may be silent."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 3:
+            ctypes.PyDLL(None).sleep(6)
+        return super().__getitem__(index)
+
+
+def stopped() -> Any:
+    """One of three nodes is stopped in the middle of an epoch. It costs no batch, and not a minute."""
+    cluster = made()
+    found: dict[str, Any] = {}
+    options = {"node_timeout": 4.0}
+    for source in (Hooked, GoesOn):
+        with source(0.05).prefetch(nb_workers=3, executor="ray", executor_options=options) as batches:
+            until(lambda: actors() == 3)
+            found[source.__name__] = [plain(batch) for batch in batches] == expected(source(0.0))
+            found[f"{source.__name__} restarts"] = sum(each.restarts for each in batches.report().workers)
+    for when in ("within an epoch", "between epochs"):
+        with Hooked(0.05).prefetch(nb_workers=3, executor="ray", executor_options=options) as batches:
+            until(lambda: actors() == 3)
+            got, waits = [], []
+            for _ in range(2):
+                loop, stop_at = iter(batches), 15 if when == "within an epoch" else LENGTH - 1
+                for number in range(LENGTH):
+                    if len(got) == stop_at:
+                        halted = halt(next(iter(cluster.worker_nodes)))
+                    start = time.monotonic()
+                    got.append(plain(next(loop)))
+                    waits.append(time.monotonic() - start)
+            found[when] = got == expected(Hooked(0.0), 2)
+            found[f"{when}, longest wait"] = max(waits)
+            for each in halted:
+                each.resume()
+    return found
+
+
+def halt(node: Any) -> list[psutil.Process]:
+    """Stop all of its processes."""
+    below = [psutil.Process(each.process.pid) for each in node.all_processes["raylet"]]
+    found = [*below, *(child for each in below for child in each.children(recursive=True))]
+    for each in found:
+        each.suspend()
     return found
 
 

@@ -6,4 +6,6 @@
   nodes were given by name.
 - ``"placement"``: ``"spread"`` over the nodes, ``"pack"``, a placement group, or a scheduling strategy of Ray's.
 - ``"writable"``: ``True``: the loop gets copies. The arrays in Ray's object store, which it gets else, are read-only.
+- ``"node_timeout"``: a node that has not answered for so many seconds, 10 by default, is lost, and what its workers had
+  to do is done by others. ``math.inf``: until Ray itself gives the node up, which takes about a minute.
 """

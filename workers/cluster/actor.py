@@ -1,7 +1,8 @@
-"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. It knows nothing of Ray."""
+"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. Of Ray it knows its node alone."""
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 import threading
@@ -79,6 +80,11 @@ class Actor:
     def cancel(self, sending: int) -> None:
         """Jobs up to this sending need not be begun. Runs in: the other thread."""
         self._cancelled = sending
+
+    def node(self) -> str:
+        """Where it is. Runs in: the other thread."""
+        ray: Any = importlib.import_module("ray")
+        return str(ray.get_runtime_context().get_node_id())
 
     def stack(self) -> str:
         """Where the job is. Runs in: the other thread."""

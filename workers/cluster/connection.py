@@ -11,7 +11,8 @@ from typing import Any
 from workers.checks import short
 from workers.errors import PlatformError
 
-OPTIONS = ("address", "resources", "placement", "writable")
+OPTIONS = ("address", "resources", "placement", "writable", "node_timeout")
+NODE_TIMEOUT_S = 10.0
 
 
 def check_options(options: Any) -> dict[str, Any]:
@@ -43,6 +44,12 @@ def check_options(options: Any) -> dict[str, Any]:
         )
     if not isinstance(options.get("writable", False), bool):
         raise TypeError(f"executor_options['writable'] must be True or False, not {short(options['writable'])}")
+    bound_s = options.get("node_timeout", NODE_TIMEOUT_S)
+    if isinstance(bound_s, bool) or not isinstance(bound_s, (int, float)) or not bound_s > 0:
+        raise ValueError(
+            "executor_options['node_timeout'] must be a number of seconds above 0 (math.inf: none, until Ray itself gives "
+            f"the node up), not {short(bound_s)}"
+        )
     return dict(options)
 
 

@@ -47,15 +47,19 @@ from workers.process import replica, surroundings
 from workers.process.logs import Inlet
 
 from . import connection
+from .connection import NODE_TIMEOUT_S
 from .actor import Actor, Answer, Told
 from .head import LOOK_S, Head
 from .member import Member
 from .room import Room
+from .silence import Silence
 from .store import Store
 
 logger = logging.getLogger("workers")
 
-Call: TypeAlias = "list[int] | Literal['load', 'stack']"  # what was called: the sendings of jobs, or something else
+Call: TypeAlias = (
+    "list[int] | Literal['load', 'stack', 'node']"  # what was called: the sendings of jobs, or something else
+)
 
 _CONTROL = "control"  # the group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
@@ -88,6 +92,7 @@ class RayExecutor:
         self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
         self._head = Head()
+        self._silence = Silence(self._ray, options.get("node_timeout", NODE_TIMEOUT_S))
         self._inlet = Inlet()
 
     @property
@@ -109,6 +114,7 @@ class RayExecutor:
         member = self._members[name] = Member(number, self._make.remote(number))
         self.figures.started(number)
         self._load(name, member)  # Started is told when there is room for it, and it has loaded
+        self._ask(name, member)
 
     def _load(self, name: int, member: Member) -> None:
         assert self.parcel is not None
@@ -150,8 +156,15 @@ class RayExecutor:
         member.bundles.append(sendings)
         self._follow(worker, sendings, member.handle.run.remote(self._store.replica, [tuple(row) for row in rows]))
 
+    def _ask(self, name: int, member: Member) -> None:
+        """Ask an actor where it is."""
+        self._follow(name, "node", member.handle.node.options(concurrency_group=_CONTROL).remote())
+
     def _follow(self, name: int, call: Call, reference: Any) -> None:
-        arrived = self._queue
+        arrived, member = self._queue, self._members[name]
+        if member.num_calls == 0:
+            member.heard_s = time.monotonic()
+        member.num_calls += 1
         reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
 
     def trim(self, worker: int) -> None:
@@ -201,7 +214,9 @@ class RayExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        wait_s = 0.0 if self._events else LOOK_S if timeout_s is None else min(LOOK_S, timeout_s)
+        is_called = any(member.num_calls for member in self._members.values())
+        look_s = min(LOOK_S, self._silence.look_s) if is_called else LOOK_S
+        wait_s = 0.0 if self._events else look_s if timeout_s is None else min(look_s, timeout_s)
         try:
             arrived = self._queue.get(timeout=wait_s)
             while True:
@@ -223,21 +238,28 @@ class RayExecutor:
         if self._head.silent_s > _SILENT_S:
             text = f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
             self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
+        for name in self._silence.look(self._members, self._ask):
+            member = self._members[name]
+            text = f"node {member.node[:8]} has not answered for {self._silence.bound_s:g} s"
+            logger.warning("worker %d: %s; what it had to do is done by others", member.number, text)
+            self._lost(name, member, text, is_of_node=True)
         self._room.look(not self._members or any(member.is_ready for member in self._members.values()), self._ray)
 
     def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
         member = self._members.get(name)
         if member is None:  # it was ended, or has died
             return
+        member.num_calls -= 1
+        member.is_asked, member.heard_s = False, time.monotonic()
         error = future.exception()
         exceptions = self._ray.exceptions
         if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
             error = error.cause or error
         elif isinstance(error, exceptions.RayError):
-            self._died(name, member, error)
+            self._lost(name, member, _detail(str(error)), is_of_node="its node" in str(error))
             return
-        if call == "stack":
-            member.stack = "" if error else future.result()
+        if call in ("stack", "node"):
+            setattr(member, call, "" if error else future.result())
             return
         told = Told(error, []) if error else future.result()
         for logged in told.logged:
@@ -268,14 +290,12 @@ class RayExecutor:
         member.is_ready, member.since_ns = True, time.monotonic_ns()
         self.figures.ready(member.number)
 
-    def _died(self, name: int, member: Member, error: BaseException) -> None:
-        """Something of it is lost, so it is of no use any more."""
-        text = str(error)
-        is_of_node = "its node" in text
+    def _lost(self, name: int, member: Member, text: str, is_of_node: bool) -> None:
+        """Something of it is lost, so it is of no use any more; ``text`` says how."""
         how = "lost with its node" if is_of_node else "lost"
         # Which job of several it was in is not known; nor was it the job's fault, if the node is gone.
         is_certain = not is_of_node and (not member.bundles or len(member.bundles[0]) == 1)
-        death = Death(None, 1 if is_certain else None, member.stuck, stack=_detail(text), how=how)
+        death = Death(None, 1 if is_certain else None, member.stuck, stack=text, how=how)
         del self._members[name]
         self._end(member)
         self.figures.ended(member.number, report.how(death))
@@ -285,7 +305,7 @@ class RayExecutor:
         elif not is_of_node:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
-                self._events.append(Fatal(report.not_started(self._failed_starts, text.splitlines()[0], "")))
+                self._events.append(Fatal(report.not_started(self._failed_starts, text, "")))
                 return
         if self._ray.is_initialized():
             self._start(member.number)

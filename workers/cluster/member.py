@@ -18,3 +18,7 @@ class Member:
         self.sent_ns: dict[int, int] = {}  # {sending of what it has not answered: when it was sent}, in this order
         self.bundles: deque[list[int]] = deque()  # the same, as they were sent together
         self.since_ns = 0  # when it last had nothing to do, or finished a job
+        self.node = ""  # where it is, as Ray calls it; until it has told it: nowhere
+        self.num_calls = 0  # that it has not answered
+        self.heard_s = 0.0  # when it last answered, or was called after all was answered
+        self.is_asked = False  # whether it is there

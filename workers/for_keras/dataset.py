@@ -12,9 +12,6 @@ from workers.process import replica
 from . import adapter
 from .reading import ENDLESS
 
-#: Not copied along with a sequence: where it stands, its workers, what was found in it.
-_NOT_COPIED = "_own_clock", "_fit", "_held"
-
 
 def keras_class() -> type | None:
     """``keras.utils.PyDataset``, where Keras is loaded."""
@@ -39,6 +36,9 @@ class KerasDataset:
 
     Pickled, or in a process without Keras, it is nothing else. What Keras does with it then: see ``adapter``.
     """
+
+    #: Attributes that a copy makes anew: where it stands, its workers, what was found in it.
+    _not_copied: tuple[str, ...] = ("_own_clock", "_fit", "_held")
 
     def _class(self) -> type:
         dataset, own = keras_class(), type(self)
@@ -65,7 +65,7 @@ class KerasDataset:
         if function is copyreg.__newobj__:  # type: ignore[attr-defined]
             function = _new
         if rest and isinstance(rest[0], dict):
-            rest[0] = {name: value for name, value in rest[0].items() if name not in _NOT_COPIED}
+            rest[0] = {name: value for name, value in rest[0].items() if name not in self._not_copied}
         return (_plain(function), tuple(map(_plain, arguments)), *rest)
 
     __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]

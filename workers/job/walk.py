@@ -27,9 +27,6 @@ from .installed import is_installed
 from .traced import is_traced, python_function_of
 from .wrapped import function_of
 
-#: Attributes of a Sequence that are this process's own: where it stands, its workers, what was found in it.
-NOT_SENT = frozenset(("_own_clock", "_fit", "_held", "_consumer", "_pool", "_pass", "_iterator", "_lock"))
-
 #: Objects that a walk looks at, at most.
 MAX_OBJECTS = 100_000  # 0.5 s
 _NUM_IN_PART, _NUM_PARTS = 500, 16  # items of a long container: those that hold only data are told part by part
@@ -160,9 +157,10 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(names, dict):
         if "_seed_generators" in names and "_layers" in names:  # a layer of Keras: its other attributes are Keras's own
             names = {name: names[name] for name in ("_seed_generators", "_layers", *_not_of_keras(here, names))}
+        not_copied = getattr(type(here), "_not_copied", ())  # a Sequence's own, which workers do not have
         # Sorted: in a worker they may have been set in another order.
         for name in sorted(name for name in names if isinstance(name, str)):
-            if name not in NOT_SENT and not is_leaf(names[name]) and not _is_given(type(here), name):
+            if name not in not_copied and not is_leaf(names[name]) and not _is_given(type(here), name):
                 yield f"{path}.{name}", names[name]
     for cls in type(here).__mro__:
         slots = cls.__dict__.get("__slots__", ())

@@ -48,9 +48,6 @@ from .reporting import Reports
 
 logger = logging.getLogger("workers")
 
-#: What a pickled or copied one makes anew.
-_NOT_COPIED = "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
-
 
 @makes("map")
 class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
@@ -105,6 +102,8 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
 
     Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
     """
+
+    _not_copied = (*Mapped._not_copied, "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock")
 
     @explains_arguments
     def __init__(
@@ -212,7 +211,7 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         return self._consumer.metadata._share_waited()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _NOT_COPIED}
+        return {name: value for name, value in self.__dict__.items() if name not in self._not_copied}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

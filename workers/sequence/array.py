@@ -198,7 +198,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         """A copy whose order is that of its arrays. It has epochs of its own."""
         copied = copy.copy(self)
         copied.sampler = None
-        for name in ("_own_clock", "_held", "_fit"):
+        for name in self._not_copied:
             copied.__dict__.pop(name, None)
         return copied
 
