@@ -64,6 +64,18 @@ def test_a_node_that_goes_and_one_that_comes() -> None:
 
 
 @has_ray
+def test_a_node_that_is_stopped() -> None:
+    """It costs no batch, and its bound (4 s here); a job that lets no other thread run does not count as one."""
+    found = played("stopped")
+    assert found["Hooked"]
+    assert found["GoesOn"]
+    assert found["Hooked restarts"] == found["GoesOn restarts"] == 0
+    for when in ("within an epoch", "between epochs"):
+        assert found[when]
+        assert found[f"{when}, longest wait"] < 30  # Ray itself takes a minute
+
+
+@has_ray
 def test_auto_follows_the_cluster() -> None:
     found = played("auto")
     assert found["same"]

@@ -246,6 +246,7 @@ def test_a_stopped_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_equal([*got, *loop], serial(Hooked, 1)[0])
 
 
+@pytest.mark.own_server
 def test_closed_meanwhile(soon: float) -> None:
     batches = Faulty("").prefetch(nb_workers=2)
     wait_until_at_rest(batches)

@@ -295,9 +295,9 @@ def stopped() -> Any:
         with Hooked(0.05).prefetch(nb_workers=3, executor="ray", executor_options=options) as batches:
             until(lambda: actors() == 3)
             got, waits = [], []
-            for _ in range(2):
+            for _epoch in range(2):
                 loop, stop_at = iter(batches), 15 if when == "within an epoch" else LENGTH - 1
-                for number in range(LENGTH):
+                for _ in range(LENGTH):
                     if len(got) == stop_at:
                         halted = halt(next(iter(cluster.worker_nodes)))
                     start = time.monotonic()

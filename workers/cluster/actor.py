@@ -1,4 +1,4 @@
-"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. Of Ray it knows its node alone."""
+"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. Of Ray it knows only its node."""
 
 from __future__ import annotations
 

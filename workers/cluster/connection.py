@@ -47,8 +47,8 @@ def check_options(options: Any) -> dict[str, Any]:
     bound_s = options.get("node_timeout", NODE_TIMEOUT_S)
     if isinstance(bound_s, bool) or not isinstance(bound_s, (int, float)) or not bound_s > 0:
         raise ValueError(
-            "executor_options['node_timeout'] must be a number of seconds above 0 (math.inf: none, until Ray itself gives "
-            f"the node up), not {short(bound_s)}"
+            "executor_options['node_timeout'] must be a number of seconds above 0, or math.inf to leave it to Ray, not "
+            f"{short(bound_s)}"
         )
     return dict(options)
 

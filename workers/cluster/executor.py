@@ -47,9 +47,8 @@ from workers.process import replica, surroundings
 from workers.process.logs import Inlet
 
 from . import connection
-from .connection import NODE_TIMEOUT_S
 from .actor import Actor, Answer, Told
-from .head import LOOK_S, Head
+from .head import LOOK_S, Awake, Head
 from .member import Member
 from .room import Room
 from .silence import Silence
@@ -57,9 +56,7 @@ from .store import Store
 
 logger = logging.getLogger("workers")
 
-Call: TypeAlias = (
-    "list[int] | Literal['load', 'stack', 'node']"  # what was called: the sendings of jobs, or something else
-)
+Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # what was called; a list: jobs, by their sendings
 
 _CONTROL = "control"  # the group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
@@ -91,8 +88,9 @@ class RayExecutor:
         self._surroundings = surroundings.collect()
         self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
-        self._head = Head()
-        self._silence = Silence(self._ray, options.get("node_timeout", NODE_TIMEOUT_S))
+        self._awake = Awake()
+        self._head = Head(self._awake)
+        self._silence = Silence(self._ray, options.get("node_timeout", connection.NODE_TIMEOUT_S), self._awake)
         self._inlet = Inlet()
 
     @property
@@ -163,7 +161,7 @@ class RayExecutor:
     def _follow(self, name: int, call: Call, reference: Any) -> None:
         arrived, member = self._queue, self._members[name]
         if member.num_calls == 0:
-            member.heard_s = time.monotonic()
+            member.heard_s = self._awake.now_s
         member.num_calls += 1
         reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
 
@@ -226,12 +224,12 @@ class RayExecutor:
                 arrived = self._queue.get_nowait()
         except queue.Empty:
             pass
+        self._awake.has_waited(wait_s)
         if self._ray.is_initialized():
             self._look_at_the_cluster()
         else:  # nothing may be asked of it now: Ray would begin anew
             self._events = [Fatal(PlatformError("the program has left the Ray cluster: ray.shutdown() was called"))]
-        events = self._events.copy()
-        self._events.clear()
+        events, self._events = self._events, []
         return events
 
     def _look_at_the_cluster(self) -> None:
@@ -250,7 +248,7 @@ class RayExecutor:
         if member is None:  # it was ended, or has died
             return
         member.num_calls -= 1
-        member.is_asked, member.heard_s = False, time.monotonic()
+        member.is_asked, member.heard_s = False, self._awake.now_s
         error = future.exception()
         exceptions = self._ray.exceptions
         if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
@@ -258,7 +256,7 @@ class RayExecutor:
         elif isinstance(error, exceptions.RayError):
             self._lost(name, member, _detail(str(error)), is_of_node="its node" in str(error))
             return
-        if call in ("stack", "node"):
+        if call == "stack" or call == "node":  # so that its type is known
             setattr(member, call, "" if error else future.result())
             return
         told = Told(error, []) if error else future.result()

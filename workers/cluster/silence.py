@@ -8,15 +8,13 @@ silent. If that does not come back either, the node is lost.
 
 from __future__ import annotations
 
-import logging
-import time
+import importlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from .head import Awake
 from .member import Member
-
-logger = logging.getLogger("workers")
 
 _ASK, _PROBE = 0.2, 0.4  # after these parts of the bound: the actor is asked, the task is started
 
@@ -28,8 +26,9 @@ def _answer() -> None:
 class Silence:
     """``bound_s``: after so long a node is lost."""
 
-    def __init__(self, ray: Any, bound_s: float) -> None:
+    def __init__(self, ray: Any, bound_s: float, awake: Awake) -> None:
         self.bound_s = bound_s
+        self._awake = awake
         self._heard_s: dict[str, float] = {}  # {node: when a task came back from there}
         self._probes: dict[str, Any] = {}  # {node: what was started there, and has not come back}
         self._ray = ray
@@ -46,7 +45,7 @@ class Silence:
         for name, member in members.items():
             if not (member.num_calls and member.node):
                 continue
-            silent_s = time.monotonic() - max(member.heard_s, self._heard_s.get(member.node, 0.0))
+            silent_s = self._awake.now_s - max(member.heard_s, self._heard_s.get(member.node, 0.0))
             if silent_s > self.bound_s:
                 lost.append(name)
             elif silent_s > self.bound_s * _PROBE:
@@ -59,14 +58,13 @@ class Silence:
     def _probe(self, node: str) -> None:
         if node in self._probes:
             return
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
+        where = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         self._probes[node] = reference = self._task.options(scheduling_strategy=where).remote()
 
         def came_back(future: Future[Any]) -> None:
             self._probes.pop(node, None)
             if future.exception() is None:
-                self._heard_s[node] = time.monotonic()
+                self._heard_s[node] = self._awake.now_s
 
         reference.future().add_done_callback(came_back)
