@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from workers import Sequence
 from workers.job.generators import Generators
 from workers.job.growth import Growth
 
@@ -167,7 +168,26 @@ class Appending(Pure):
         return index
 
 
-@pytest.mark.parametrize(("cls", "is_watched"), [(Pure, False), (Storing, True), (Appending, True)])
+class Sharing(Pure):
+    """A variable of the call itself, which a function within it reads."""
+
+    def __getitem__(self, index: int) -> Any:
+        place = index + 1
+        return sorted(self.data, key=lambda each: each % place)
+
+
+class OfOurs(Sequence[Any]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return index
+
+
+KINDS = [(Pure, False), (Sharing, False), (OfOurs, False), (Storing, True), (Appending, True)]
+
+
+@pytest.mark.parametrize(("cls", "is_watched"), KINDS)
 def test_what_stores_nothing_is_not_watched(cls: type, is_watched: bool) -> None:
     source = cls()
     generators = Generators(lambda: [("source", source)])

@@ -25,7 +25,7 @@ class Peak:
 
     def __init__(self) -> None:
         self._now = self._before = 0
-        self._since_s = self._gave_up_s = time.monotonic()
+        self._since_s = self._asked_s = time.monotonic()
 
     def see(self, nbytes: int) -> None:
         """So many are in use now."""
@@ -37,15 +37,14 @@ class Peak:
         return nbytes >= self._now and nbytes >= self._before
 
     def is_due(self) -> bool:
-        """Whether a slot may go now. To be asked often: it is what moves the window on."""
+        """Whether a slot may go now, which is every ``_GIVE_UP_S``. To be asked often: it moves the window on."""
         now_s = time.monotonic()
+        if now_s - self._asked_s <= _GIVE_UP_S:
+            return False
+        self._asked_s = now_s
         if now_s - self._since_s > _WINDOW_S:
             self._since_s, self._before, self._now = now_s, self._now, 0
-        return now_s - self._gave_up_s > _GIVE_UP_S
-
-    def gave_up(self) -> None:
-        """A slot goes."""
-        self._gave_up_s = time.monotonic()
+        return True
 
 
 class FreeSlots:
@@ -65,7 +64,9 @@ class FreeSlots:
         self.nbytes += slot.nbytes
 
     def take(self, nbytes: int, is_main: bool) -> Slot | None:
-        """The slot to use for so many bytes, header included: the smallest that holds them.
+        """The slot to use for so many bytes, header included, the last one of its size: its pages are warm.
+
+        It is the smallest that holds them.
 
         Args:
             is_main: it is for the largest array of a batch. Smaller ones get no slot that is much too large for them.
@@ -76,7 +77,7 @@ class FreeSlots:
             nbytes = min((size for size in sizes if nbytes <= size <= most), default=0)
             if not nbytes:
                 return None
-        return self._pop(nbytes, -1)  # its pages are warm
+        return self._pop(nbytes, -1)
 
     def _pop(self, nbytes: int, at: int) -> Slot:
         slots = self._of_size[nbytes]

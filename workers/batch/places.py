@@ -22,7 +22,7 @@ class Planned(NamedTuple):
     digest: int
     places: tuple[ArrayPlace, ...]
     nbytes: int
-    lengths: tuple[int, ...]  # of what lies in each slot, in bytes; for a large batch that is copied as a whole
+    sizes: tuple[tuple[int, bool], ...]  # of its slots, as (bytes behind the header, whether it is the largest array's)
 
 
 NOTHING = Planned(0, (), 0, ())
@@ -30,6 +30,12 @@ NOTHING = Planned(0, (), 0, ())
 
 def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
     return -(-nbytes // step) * step
+
+
+def slot_size(nbytes: int) -> int:
+    """How large a slot for so many bytes is: in steps of an eighth, so that arrays of similar sizes can use each
+    other's slots. Pages that are never touched cost nothing."""
+    return round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
 
 
 def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:

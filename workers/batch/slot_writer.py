@@ -10,11 +10,10 @@ import numpy as np
 
 from workers.errors import integrity_error
 
-from . import shared_memory
 from .free_slots import FreeSlots, Peak
 from .label import LABEL_NBYTES, WORD_NBYTES
 from .memory_limit import DoesNotFit
-from .places import NOTHING, Planned, is_of, places_of, places_within, round_up
+from .places import NOTHING, Planned, is_of, places_of, places_within, round_up, slot_size
 from .slots import BYTE, HEADER_NBYTES, MAX_SLOTS, SMALL_NBYTES, Lease, Placed, Rest, Slot, new_slot
 from .tree import (
     Array,
@@ -74,11 +73,12 @@ class SlotWriter:
 
     def _take(self, nbytes: int, is_main: bool = True) -> Slot:
         """A slot for ``nbytes`` behind its header. ``is_main``: see :class:`FreeSlots`."""
+        return self._take_sized(slot_size(nbytes), is_main)
+
+    def _take_sized(self, nbytes: int, is_main: bool) -> Slot:
+        """The same for a size of slots, without the header."""
         if self._kept:
             self._look_at_kept()
-        # Sizes in steps of an eighth, so that arrays of similar sizes can use each other's slots. Pages that
-        # are never touched cost nothing.
-        nbytes = round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
         slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
         if slot is not None:
             slot.used = HEADER_NBYTES
@@ -120,10 +120,10 @@ class SlotWriter:
                 raise integrity_error(f"slot {number} was released, which the reader does not have")
             slot.is_out = False
             self._free.add(slot)
-        spare = self._free.take_dispensable(self._nbytes, self._peak) if self._free and self._peak.is_due() else None
-        if spare is not None:
-            self._peak.gave_up()
-            self._give_up(spare)
+        if self._free and self._peak.is_due():
+            spare = self._free.take_dispensable(self._nbytes, self._peak)
+            if spare is not None:
+                self._give_up(spare)
 
     def give_up_free(self) -> None:
         """Memory is short: keep nothing for later batches."""
@@ -186,7 +186,7 @@ class SlotWriter:
             planned = self._layouts.get(key) or self._plan(key, spec, arrays)
             # A structured dtype can be changed in place, so being the same object says nothing.
             self._last = (spec, planned) if all(is_plain(array.dtype) for array in arrays) else (None, NOTHING)
-        digest, places, nbytes, lengths = planned
+        digest, places, nbytes, sizes = planned
         if nbytes <= SMALL_NBYTES:
             slot = self._block
             if slot is None or slot.used + LABEL_NBYTES + nbytes > slot.nbytes:
@@ -196,7 +196,7 @@ class SlotWriter:
             slot.used += LABEL_NBYTES + nbytes
             slots = [slot]
         else:
-            slots, offset = self._take_all(lengths), 0
+            slots, offset = self._take_all(sizes), 0
         at = offset // WORD_NBYTES
         for slot in slots:  # first: what lay here is not to be taken for whole
             slot.words[at], slot.words[at + 1] = sending, digest
@@ -206,11 +206,11 @@ class SlotWriter:
             slot.is_out = True
         return Placed(digest, [slot.number for slot in slots], offset, nbytes, rest)
 
-    def _take_all(self, lengths: tuple[int, ...]) -> list[Slot]:
+    def _take_all(self, sizes: tuple[tuple[int, bool], ...]) -> list[Slot]:
         slots: list[Slot] = []
         try:
-            main = max(lengths) // 2
-            slots.extend(self._take(nbytes, nbytes >= main) for nbytes in lengths)
+            for nbytes, is_main in sizes:
+                slots.append(self._take_sized(nbytes, is_main))
         except BaseException as error:
             if isinstance(error, DoesNotFit):
                 error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in slots)
@@ -221,11 +221,12 @@ class SlotWriter:
 
     def _plan(self, key: Any, spec: Any, arrays: list[Array]) -> Planned:
         places, lengths = places_of(arrays, self._max_slots)
-        return self._planned(key, Layout(spec, places), sum(round_up(array.nbytes) for array in arrays), lengths)
+        sizes = tuple([(slot_size(each), each >= max(lengths) // 2) for each in lengths])
+        return self._planned(key, Layout(spec, places), sum(round_up(array.nbytes) for array in arrays), sizes)
 
-    def _planned(self, key: Any, layout: Layout, nbytes: int, lengths: tuple[int, ...]) -> Planned:
+    def _planned(self, key: Any, layout: Layout, nbytes: int, sizes: tuple[tuple[int, bool], ...]) -> Planned:
         pickled = dumps(layout)
-        planned = self._layouts[key] = Planned(digest_of(pickled), layout.places, nbytes, lengths)
+        planned = self._layouts[key] = Planned(digest_of(pickled), layout.places, nbytes, sizes)
         self._layouts_nbytes += len(pickled)
         self._news.layouts.append(pickled)
         return planned

@@ -48,10 +48,9 @@ from workers.process.logs import Inlet
 
 from . import connection
 from .actor import Actor, Answer, Told
-from .head import LOOK_S, Awake, Head
+from .health import Health
 from .member import Member
 from .room import Room
-from .silence import Silence
 from .store import Store
 
 logger = logging.getLogger("workers")
@@ -60,7 +59,6 @@ Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # what was cal
 
 _CONTROL = "control"  # the group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
-_SILENT_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
 
 
 class RayExecutor:
@@ -88,9 +86,7 @@ class RayExecutor:
         self._surroundings = surroundings.collect()
         self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
-        self._awake = Awake()
-        self._head = Head(self._awake)
-        self._silence = Silence(self._ray, options.get("node_timeout", connection.NODE_TIMEOUT_S), self._awake)
+        self._health = Health(self._ray, options.get("node_timeout", connection.NODE_TIMEOUT_S))
         self._inlet = Inlet()
 
     @property
@@ -148,21 +144,15 @@ class RayExecutor:
         return dumps(item)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        member, now_ns = self._members[worker], time.monotonic_ns()
-        sendings = [row.sending for row in rows]
-        member.sent_ns |= dict.fromkeys(sendings, now_ns)
-        member.bundles.append(sendings)
-        self._follow(worker, sendings, member.handle.run.remote(self._store.replica, [tuple(row) for row in rows]))
+        self._follow(worker, *self._members[worker].run(self._store.replica, rows))
 
     def _ask(self, name: int, member: Member) -> None:
         """Ask an actor where it is."""
         self._follow(name, "node", member.handle.node.options(concurrency_group=_CONTROL).remote())
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
-        arrived, member = self._queue, self._members[name]
-        if member.num_calls == 0:
-            member.heard_s = self._awake.now_s
-        member.num_calls += 1
+        arrived = self._queue
+        self._health.called(self._members[name])
         reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
 
     def trim(self, worker: int) -> None:
@@ -180,12 +170,7 @@ class RayExecutor:
         return self._members[worker].number if worker in self._members else -1
 
     def look(self, worker: int) -> tuple[int, int]:
-        """As far as is known here: it does what it was sent one after the other."""
-        member = self._members[worker]
-        if not (member.is_ready and member.sent_ns):
-            return 0, 0
-        sending, sent_ns = next(iter(member.sent_ns.items()))
-        return sending, max(sent_ns, member.since_ns)
+        return self._members[worker].look()
 
     def kill(self, worker: int, why: Stuck) -> bool:
         if worker in self._members:
@@ -212,8 +197,7 @@ class RayExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        is_called = any(member.num_calls for member in self._members.values())
-        look_s = min(LOOK_S, self._silence.look_s) if is_called else LOOK_S
+        look_s = self._health.look_s(self._members)
         wait_s = 0.0 if self._events else look_s if timeout_s is None else min(look_s, timeout_s)
         try:
             arrived = self._queue.get(timeout=wait_s)
@@ -224,7 +208,7 @@ class RayExecutor:
                 arrived = self._queue.get_nowait()
         except queue.Empty:
             pass
-        self._awake.has_waited(wait_s)
+        self._health.has_waited(wait_s)
         if self._ray.is_initialized():
             self._look_at_the_cluster()
         else:  # nothing may be asked of it now: Ray would begin anew
@@ -233,22 +217,18 @@ class RayExecutor:
         return events
 
     def _look_at_the_cluster(self) -> None:
-        if self._head.silent_s > _SILENT_S:
-            text = f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
+        if text := self._health.of_head():
             self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
-        for name in self._silence.look(self._members, self._ask):
-            member = self._members[name]
-            text = f"node {member.node[:8]} has not answered for {self._silence.bound_s:g} s"
-            logger.warning("worker %d: %s; what it had to do is done by others", member.number, text)
-            self._lost(name, member, text, is_of_node=True)
+        for name, text in self._health.of_nodes(self._members, self._ask):
+            logger.warning("worker %d: %s; what it had to do is done by others", self.number(name), text)
+            self._lost(name, self._members[name], text, is_of_node=True)
         self._room.look(not self._members or any(member.is_ready for member in self._members.values()), self._ray)
 
     def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
         member = self._members.get(name)
         if member is None:  # it was ended, or has died
             return
-        member.num_calls -= 1
-        member.is_asked, member.heard_s = False, self._awake.now_s
+        self._health.answered(member)
         error = future.exception()
         exceptions = self._ray.exceptions
         if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
@@ -323,7 +303,7 @@ class RayExecutor:
         self._members.clear()
 
     def close(self) -> None:
-        self._head.close()
+        self._health.close()
         if self._ray.is_initialized():
             self._end_all()
         self._members.clear()

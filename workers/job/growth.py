@@ -162,10 +162,15 @@ def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
     sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
-        not sought.isdisjoint(each.opname for each in dis.get_instructions(code))
+        not sought.isdisjoint(each.opname for each in dis.get_instructions(code) if not _is_local(each, code))
         or not sought.isdisjoint(code.co_names)
         or any(_stores(each, what) for each in within)
     )
+
+
+def _is_local(instruction: dis.Instruction, code: types.CodeType) -> bool:
+    """Whether it stores a variable of the call itself, which functions within it share."""
+    return instruction.opname == "STORE_DEREF" and instruction.argval not in code.co_freevars
 
 
 def _is_long(holder: Any) -> bool:

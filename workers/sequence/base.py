@@ -298,9 +298,9 @@ def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         if seeding.current_job() is not None:
             return getitem(self, index)
         self._check_open()
-        index = check_index(index, self)
-        job = self._job_at(index) if self._has_jobs_of_others else index
-        return self._run_job(job, lambda: getitem(self, index))
+        checked = check_index(index, self)
+        job = self._job_at(checked) if self._has_jobs_of_others else checked
+        return self._run_job(job, functools.partial(getitem, self, checked))
 
     __getitem__._is_job = True  # type: ignore[attr-defined]
     return __getitem__
