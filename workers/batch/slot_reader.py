@@ -118,11 +118,13 @@ class SlotReader:
                 for dtype, shape, strides, at, start in places
             ]
         else:
-            buffers = [
-                self._lease(slot, sending, digest) if at in leased else self._buffers[slot]
-                for at, slot in enumerate(slots)
-            ]
-            if len(leased) < len(slots):
+            if len(leased) == len(slots):
+                buffers = [self._lease(slot, sending, digest) for slot in slots]
+            else:
+                buffers = [
+                    self._lease(slot, sending, digest) if at in leased else self._buffers[slot]
+                    for at, slot in enumerate(slots)
+                ]
                 self._copied.update([slot for at, slot in enumerate(slots) if at not in leased])
             arrays = [
                 np.ndarray(shape, dtype, buffers[at], start, strides)
