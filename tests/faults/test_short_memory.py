@@ -20,8 +20,6 @@ from workers import SequenceMap, prefetch
 from workers.batch import memory_limit
 from workers.engine import memory, report, rest
 
-pytestmark = pytest.mark.own_server
-
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> Any:
