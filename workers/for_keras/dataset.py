@@ -37,8 +37,8 @@ class KerasDataset:
     Pickled, or in a process without Keras, it is nothing else. What Keras does with it then: see ``adapter``.
     """
 
-    #: Attributes that a copy makes anew: where it stands, its workers, what was found in it.
-    _not_copied: tuple[str, ...] = ("_own_clock", "_fit", "_held")
+    #: Attributes that a copy makes anew: where it stands, its workers, what was found in it, and what Keras sees of it.
+    _not_copied: tuple[str, ...] = ("_own_clock", "_fit", "_held", "_seen_as_dataset")
 
     def _class(self) -> type:
         dataset, own = keras_class(), type(self)

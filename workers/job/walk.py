@@ -180,10 +180,11 @@ def _is_given(cls: type, name: str) -> bool:
 
 
 def _of_class(path: str, here: type) -> Iterator[tuple[str, Any]]:
+    not_copied = getattr(here, "_not_copied", ())
     for cls in here.__mro__:
         if cls is not object and not is_installed(cls.__module__):
             for name, part in sorted(cls.__dict__.items()):
-                if not name.startswith("__") or name in ("__getitem__", "__call__"):
+                if name not in not_copied and (not name.startswith("__") or name in ("__getitem__", "__call__")):
                     is_wrapped = isinstance(part, (staticmethod, classmethod))
                     yield f"{path}.{name}", part.__func__ if is_wrapped else getattr(part, "fget", part)
 
