@@ -63,10 +63,22 @@ fingerprint() {
     { echo "$root" "$1" && cat "$root/setup.cfg" "$root/setup.py" && readlink -f "$python"; } | cksum
 }
 
+# PyTorch's own index has a build without CUDA, which is gigabytes smaller. Where it cannot be reached, pip takes what it
+# finds elsewhere.
+install_torch() {
+    local index=https://download.pytorch.org/whl/cpu wanted
+    wanted=$(sed -n 's/^ *\(torch == .*\)/\1/p' "$root/setup.cfg" | head -n 1)
+    [ "$(uname)" = Linux ] && ! "$python" -c 'import torch' 2>/dev/null || return 0
+    "$python" -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' "$index/torch/" 2>/dev/null || return 0
+    echo "== pip install $wanted, without CUDA"
+    "$python" -m pip install --disable-pip-version-check --index-url "$index" "$wanted" || true
+}
+
 install() {
     local stamp=$root/.venv/installed-$1
     [ -x "$python" ] && [ "$(fingerprint "$1")" = "$(cat "$stamp" 2>/dev/null)" ] && return
     make_venv
+    case ,$1, in *,test,* | *,benchmark,*) install_torch ;; esac
     echo "== pip install --editable .[$1]"
     (cd "$root" && "$python" -m pip install --disable-pip-version-check --editable ".[$1]")
     fingerprint "$1" >"$stamp" # last, so that an interrupted installation is taken up again

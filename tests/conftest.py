@@ -60,7 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if is_whole and (unknown := [name for name in names if name not in matched]):
         raise pytest.UsageError(f"thorough.txt names no test by {unknown}")
     config.hook.pytest_deselected(items=left)
-    items[:] = chosen
+    # Those with servers of their own, which end the one that is kept, come first.
+    items[:] = sorted(chosen, key=lambda item: getattr(item.module, "pytestmark", None) != pytest.mark.own_server)
 
 
 def _is_named(item: pytest.Item, name: str) -> bool:
@@ -179,6 +180,7 @@ def police(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         server_handle.end_idle()
     else:
         monkeypatch.setattr(server_handle, "_LONG_S", 0.0)
+        monkeypatch.setattr(server_handle, "_NUM_IDLE", 4)  # with other modules each
     _leave_out_modules()
     before = everything()
     faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=_terminal or 2)

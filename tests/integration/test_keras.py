@@ -265,6 +265,7 @@ def test_steps_per_epoch() -> None:
 
 @pytest.mark.parametrize("nb_workers", [0, 2])
 @pytest.mark.parametrize("how", ["fit", "evaluate", "predict"])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_an_exception(nb_workers: int, how: str) -> None:
     """It stops fit as what it is; after that all works again."""
     model = Recorder()
@@ -511,6 +512,7 @@ def test_a_copy_has_its_own_workers() -> None:
         assert sequence[0][0][0, 1] == 1
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_who_else_asks() -> None:
     """By hand, from any thread, after a fit that failed: the true error, and nothing counts."""
     model = Recorder()

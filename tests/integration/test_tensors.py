@@ -148,6 +148,7 @@ def test_arrays_that_are_not_plain(output: Any) -> None:
         (key, r"batch\['key'\] is a PRNGKeyArray, which does not become a numpy array"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_is_no_plain_array_is_named(make: Any, says: str) -> None:
     for nb_workers in (0, 1) if make in (sparse, nested) else (0,):  # a worker would have to import TensorFlow for it
         with prefetch(Batches(make), nb_workers) as batches, pytest.raises(TypeError, match=says):

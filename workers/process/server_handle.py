@@ -33,6 +33,7 @@ from .surroundings import flags, keras_backend
 logger = logging.getLogger("workers")
 
 _LONG_S = 0.5  # imports that took longer than this are worth keeping
+_NUM_IDLE = 1  # servers that no pool needs and that are kept, when another one is asked for
 _END_S = 5.0  # for a server to kill a pool's workers
 
 
@@ -204,7 +205,7 @@ def _tell_skipped(module: str, reason: str) -> None:
 
 # Never waited for when a pool ends: the garbage collector may end one in the thread that holds it.
 _lock = threading.RLock()
-_servers: list[ServerHandle] = []  # the one that was started last at the end
+_servers: list[ServerHandle] = []  # the one that was needed last at the end
 _failed: set[frozenset[str]] = set()  # imports that have ended a server: workers are to do them
 
 
@@ -228,21 +229,23 @@ def connect(modules: frozenset[str]) -> Connection:
             server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
             if server is None:
                 server = ServerHandle(modules, surroundings)
-                _servers.append(server)
+            else:
+                _servers.remove(server)
+            _servers.append(server)
             connection = Connection(server)
             server.pools.add(connection)
-            end_idle(server)  # one that is kept is enough
+            end_idle(_NUM_IDLE - 1)
             return connection
     finally:
         _tidy()
 
 
-def end_idle(but: ServerHandle | None = None) -> None:
-    """End the servers that no pool needs now."""
+def end_idle(num_kept: int = 0) -> None:
+    """End the servers that no pool needs now, but for those that were needed last."""
     with _lock:
-        for each in [each for each in _servers if each is not but]:
-            if not each.pools:
-                _forget(each)
+        idle = [each for each in _servers if not each.pools]
+        for each in idle[: max(0, len(idle) - num_kept)]:
+            _forget(each)
 
 
 def _tidy() -> None:
