@@ -72,6 +72,7 @@ def assert_equal(one: Any, other: Any) -> None:
         assert np.array_equal(got[2], wanted[2])
 
 
+@pytest.mark.own_server
 @pytest.mark.parametrize("bound", [1, 5, None])
 def test_a_loop_that_pauses(soon: float, bound: int | None) -> None:
     """Wherever it does: the same batches, hooks and states, from the same server."""

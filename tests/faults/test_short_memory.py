@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from faulty import wait_for, worker_processes
+from faulty import servers, wait_for, worker_processes
 from short_memory import NBYTES, Growing, Large, Limit, Pieces, limit, taken_nbytes
 
 from workers import SequenceMap, prefetch
@@ -195,8 +195,7 @@ def test_who_dies_meanwhile(way: str, little: Any, tmp_path: Path) -> None:
 
 def kill(way: str) -> None:
     """End a worker or their server, whichever there are now."""
-    servers = psutil.Process().children()
-    for process in servers if way == "server" else servers[0].children()[:1]:
+    for process in servers() if way == "server" else worker_processes()[:1]:
         process.send_signal(signal.SIGKILL)
 
 

@@ -53,6 +53,7 @@ def test_batches_are_views_of_shared_memory() -> None:
     assert all((x == y).all() for x, y in held[1:])
 
 
+@pytest.mark.own_server
 def test_one_copy_of_the_data() -> None:
     """100 MB in the Sequence, 3 workers: in shared memory once, in nobody's private memory."""
     data = np.ones((100, 250_000), np.float32)

@@ -150,7 +150,7 @@ def everywhere() -> Holder:
 def test_paths_and_numbers_stay_the_same_from_release_to_release() -> None:
     """Also where what lies beyond the first items of a long container would be nearer."""
     found = seeded(everywhere())
-    assert {path: each.number for path, each in found._found.items()} == {
+    assert {path: each.number for path, each in found._found.items() if path.startswith("source")} == {
         "source.bound.__self__": 5353244507215276263,
         "source.dd[('t', 1)]": 6503620429826575157,
         "source.dd[?]": 1947478506539103353,
@@ -269,7 +269,7 @@ def test_found_wherever_it_lies(where: str) -> None:
     found = Generators(lambda: [("source", source)])
     for epoch in range(3):  # also by looks that know what the first has found
         found.begin(epoch)
-        assert [each.generator is generator for each in found._found.values()] == [False, True]
+        assert [found._found[path].generator is generator for path in paths(found)] == [False, True]
     if where.startswith("[") and " " not in where:
         assert paths(found)[1].replace(".__defaults__[0][0]", ":value") == f"source.data{where}"
 
@@ -472,7 +472,8 @@ def of(bits: Any, seed: Any = 5) -> Any:
 )
 def test_what_is_a_pair(one: Any, two: Any, is_pair: bool) -> None:
     source = Holder(one=one(), two=two())
-    first, second = seeded(source)._found.values()
+    found = seeded(source)
+    first, second = (found._found[path] for path in paths(found))
     assert (first.number == second.number) is is_pair
     assert (source.one.random() == source.two.random()) is is_pair
 
