@@ -180,7 +180,6 @@ def police(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         server_handle.end_idle()
     else:
         monkeypatch.setattr(server_handle, "_LONG_S", 0.0)
-        monkeypatch.setattr(server_handle, "_NUM_IDLE", 4)  # with other modules each
     _leave_out_modules()
     before = everything()
     faulthandler.dump_traceback_later(DEADLINE_S, exit=True, file=_terminal or 2)

@@ -89,6 +89,52 @@ def test_an_import_serves_all_workers(write: Write, keep_servers: None) -> None:
     assert importers() == [server.pid]
 
 
+def use(mine: Any, nb_workers: int = 1) -> None:
+    with workers.prefetch(mine.Mine(), nb_workers) as batches:
+        assert [batch[0] for batch in batches] == list(range(LENGTH))
+
+
+def test_an_idle_server_imports_what_is_missing(write: Write, keep_servers: None) -> None:
+    one, two = write("mine_one", ""), write("mine_two", "")
+    use(one)
+    (server,) = servers()
+    with workers.prefetch(two.Mine(), 2) as batches:
+        assert len(list(batches)) == LENGTH
+        assert servers() == [server]
+    use(one)
+    use(two)
+    assert servers() == [server]
+    assert importers() == [server.pid] * 2
+
+
+def test_a_server_that_a_pool_needs_imports_nothing_more(write: Write, keep_servers: None) -> None:
+    """The pool's workers may die meanwhile, and have to be replaced."""
+    one, two = write("mine_first", ""), write("mine_second", "")
+    with workers.prefetch(one.Mine(), 1) as batches:
+        list(batches)
+        (server,) = servers()
+        use(two)
+        assert len(servers()) == 2
+        assert sorted(importers()) == sorted(each.pid for each in servers())
+        assert server in servers()
+
+
+def test_a_pool_ends_while_an_idle_server_imports(
+    write: Write, keep_servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_handle, "_END_S", 0.3)
+    one = write("mine_quick_one", "")
+    slow = write("mine_slow_one", f"import time\nif os.getpid() != {os.getpid()}:\n    time.sleep(1000)\n")
+    use(one)
+    (server,) = servers()
+    batches = workers.SequenceMap(slow.Mine(), 1)
+    batches.initializer()
+    wait_for(lambda: importers() == [server.pid] * 2)
+    batches.close()
+    assert not servers()
+    use(one)
+
+
 def test_a_server_with_quick_imports_does_not_stay(write: Write) -> None:
     mine = write("mine_quick", "")
     with workers.prefetch(mine.Mine(), 1) as batches:
@@ -98,27 +144,36 @@ def test_a_server_with_quick_imports_does_not_stay(write: Write) -> None:
 
 HAZARDS = {
     "thread": ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "the thread"),
-    "file": ("held = open(__file__)", "it has opened .*mine_file"),
+    "file": ("held = open(__file__)", "it has opened .*mine_file_"),
     "socket": ("import socket; held = socket.socketpair()", "it has opened socket:"),
     "device": ("held = open('/dev/fuse') if __import__('os').path.exists('/dev/fuse') else open(__file__)", "opened /"),
 }
 
 
+@pytest.mark.parametrize("is_idle", [False, True], ids=["new server", "idle server"])
 @pytest.mark.parametrize("hazard", HAZARDS)
-def test_what_must_not_be_forked(write: Write, hazard: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_must_not_be_forked(
+    write: Write, hazard: str, is_idle: bool, keep_servers: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each worker imports it for itself, and the log says why."""
     caplog.set_level(logging.INFO, "workers")
-    name = f"mine_{hazard}"
+    before = None
+    if is_idle:
+        use(write("mine_before", ""))
+        (before,) = servers()
+    name = f"mine_{hazard}_{is_idle}"
     code, reason = HAZARDS[hazard]
     code = f"if os.getpid() != {os.getpid()}:\n    {code}\n"
     mine = write(name, code)
     with workers.prefetch(mine.Mine(), 2) as batches:
         assert [batch[0] for batch in batches] == list(range(LENGTH))
         (server,) = servers()
+        assert before in (None, server)
 
         def both_have() -> bool:  # one of them may have done all jobs before the other has begun
             found = {worker.pid for worker in worker_processes()}
-            return len(found) == 2 and sorted(importers()) == sorted([server.pid, *found])
+            # The server has begun anew, with what it had imported before.
+            return len(found) == 2 and sorted(importers()) == sorted([*[server.pid] * (1 + is_idle), *found])
 
         wait_for(both_have)
     assert any(name in line and "imported by each worker for itself" in line for line in caplog.messages)
@@ -134,12 +189,14 @@ def test_a_log_that_is_only_written_to(write: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["os._exit(3)", "os.abort()", "raise SystemExit(3)", "raise ImportError('x')"])
-def test_an_import_that_ends_the_server(write: Write, end: str) -> None:
+@pytest.mark.parametrize("is_idle", [False, True], ids=["new server", "idle server"])
+def test_an_import_that_ends_the_server(write: Write, end: str, is_idle: bool, keep_servers: None) -> None:
     """What the server cannot import, the workers import for themselves."""
     me = os.getpid()
+    if is_idle:
+        use(write("mine_before_end", ""))
     mine = write("mine_end", f"if os.getppid() == {me}:\n    {end}\n")
-    with workers.prefetch(mine.Mine(), 2) as batches:
-        assert [batch[0] for batch in batches] == list(range(LENGTH))
+    use(mine, 2)
 
 
 def test_an_import_that_does_not_end(write: Write, caplog: pytest.LogCaptureFixture) -> None:

@@ -83,6 +83,8 @@ class Logged(NamedTuple):
 class Attach(NamedTuple):
     """Another pool. Descriptors: the server's end of a channel of its own."""
 
+    modules: list[str]  # to be imported before; empty unless it is the only pool
+
 
 class Fork(NamedTuple):
     """Start a worker. Descriptors: its socket, its status page, and what it writes ``streams`` to."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import preload
 from .channel import Channel
-from .messages import Detach, Detached, Exited, Fork, Forked, NotForked, Preloaded, Signal
+from .messages import Attach, Detach, Detached, Exited, Fork, Forked, NotForked, Preloaded, Signal
 from .status import StatusPage
 
 _IDLE_MS = 300_000  # it ends when no pool has needed it for so long
@@ -29,6 +29,34 @@ _IDLE_MS = 300_000  # it ends when no pool has needed it for so long
 
 class _NotNeeded(Exception):
     """The consumer is gone, or has had no pool for long."""
+
+
+class _Imports:
+    """What was imported for the workers. Where that must not be forked, the server begins anew without it."""
+
+    def __init__(self, path: list[str], request: dict[str, Any], status: StatusPage) -> None:
+        self.seconds = 0.0  # it has taken
+        self._path = path
+        self._request = request  # what the server was asked to be
+        self._status = status
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """What the workers import for themselves, and why."""
+        return self._request["skipped"]  # type: ignore[no-any-return]
+
+    def add(self, modules: list[str], attached: int | None = None) -> None:
+        """Import ``modules``. ``attached``: the channel of the pool that needs them."""
+        start_s, request = time.monotonic(), self._request
+        request["modules"] = sorted({*request["modules"], *modules})
+        found = preload.preload(modules)
+        if found is not None:
+            request["modules"].remove(found.module)
+            request |= {"skipped": [*self.skipped, tuple(found)], "attached": attached}
+            kept = [request["descriptor"], request["page"], *([] if attached is None else [attached])]
+            self._status.rest()
+            preload.begin_anew(self._path, request, kept)
+        self.seconds += time.monotonic() - start_s
 
 
 class _Pool:
@@ -46,9 +74,9 @@ class _Pool:
 class Server:
     """Runs in: the server's process."""
 
-    def __init__(self, channel: Channel, page: int, consumer: int, preloaded: Preloaded) -> None:
+    def __init__(self, channel: Channel, page: int, consumer: int, imports: _Imports) -> None:
         self._channel = channel
-        self._preloaded = preloaded
+        self._imports = imports
         self._pools: dict[int, _Pool] = {}  # {descriptor of its channel: pool}
         self._workers: dict[int, tuple[_Pool, int]] = {}  # {process id: (its pool, worker)}
         self._pid = os.getpid()
@@ -89,15 +117,19 @@ class Server:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup, 4096)
         elif file == self._channel.fileno():
-            for _, files in self._channel.receive():  # Attach is all there is
-                self._attach(*files)
+            for message, (descriptor,) in self._channel.receive():
+                assert isinstance(message, Attach)
+                self.attach(descriptor, message.modules)
         elif file in self._pools:  # else it was detached in this very round
             self._obey_all(self._pools[file])
 
-    def _attach(self, descriptor: int) -> None:
+    def attach(self, descriptor: int, modules: list[str] | None = None) -> None:
+        """A pool has come, which needs ``modules``."""
+        if modules:
+            self._imports.add(modules, descriptor)
         pool = self._pools[descriptor] = _Pool(Channel(socket.socket(fileno=descriptor)))
         self._poll.register(descriptor, select.POLLIN)
-        pool.tell(self._preloaded)
+        pool.tell(Preloaded(self._imports.seconds, self._imports.skipped))
 
     def _obey_all(self, pool: _Pool) -> None:
         try:
@@ -218,7 +250,13 @@ def _open_pid(pid: int) -> int | None:
 
 
 def main(
-    path: list[str], descriptor: int, page: int, consumer: int, modules: list[str], skipped: list[tuple[str, str]]
+    path: list[str],
+    descriptor: int,
+    page: int,
+    consumer: int,
+    modules: list[str],
+    skipped: list[tuple[str, str]],
+    attached: int | None = None,
 ) -> None:
     """Be the server of process ``consumer``.
 
@@ -228,7 +266,10 @@ def main(
         page: of the status page, for the stack of an import that does not end.
         modules: what to import.
         skipped: what is not to be imported, and why.
+        attached: the descriptor of a pool's channel, which was announced before.
     """
+    files = [descriptor, page, *([] if attached is None else [attached])]
+    request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": modules, "skipped": skipped}
     import ctypes
 
     from . import freed_memory
@@ -238,20 +279,16 @@ def main(
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
     freed_memory.keep()
-    for file in (descriptor, page):
+    for file in files:
         os.set_inheritable(file, False)
     status = StatusPage(page)
     status.catch_crashes()
     status.begin(1)  # from here on it may be asked for its stack
-    start_s = time.monotonic()
-    found = preload.preload(modules)
-    if found is not None:
-        left = [name for name in modules if name != found.module]
-        request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": left}
-        status.rest()
-        preload.begin_anew(path, {**request, "skipped": [*skipped, tuple(found)]}, (descriptor, page))
-    preloaded = Preloaded(time.monotonic() - start_s, skipped)
-    server = Server(Channel(socket.socket(fileno=descriptor)), page, consumer, preloaded)
+    imports = _Imports(path, request, status)
+    imports.add(modules, attached)
+    server = Server(Channel(socket.socket(fileno=descriptor)), page, consumer, imports)
+    if attached is not None:
+        server.attach(attached)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     with contextlib.suppress(BaseException):

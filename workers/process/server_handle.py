@@ -1,7 +1,8 @@
 """The servers, as the consumer has them: one for all pools of the program that need the same imports.
 
-A server whose imports took long stays when the last pool has gone: the next pool then starts at once. It ends with the
-program, or when nobody has needed it for five minutes.
+A server whose imports took long stays when the last pool has gone: the next pool then starts at once, and what that
+needs beside them is imported by the same server. It ends with the program, or when nobody has needed it for five
+minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from .surroundings import flags, keras_backend
 logger = logging.getLogger("workers")
 
 _LONG_S = 0.5  # imports that took longer than this are worth keeping
-_NUM_IDLE = 1  # servers that no pool needs and that are kept, when another one is asked for
 _END_S = 5.0  # for a server to kill a pool's workers
 
 
@@ -65,24 +65,32 @@ class ServerHandle:
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
     def serves(self, modules: frozenset[str], surroundings: dict[str, Any]) -> bool:
-        """Whether its workers are what a new server's would be."""
+        """Whether its workers are what a new server's would be. What is missing it imports, if no pool needs it now."""
+        may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
             self.pid == os.getpid()
-            and modules <= self.modules
+            and (modules <= self.modules or may_import)
             and self.surroundings == surroundings
             and self.process.poll() is None
             and all(_changed(file) == when for file, when in self.files.items())
         )
 
+    def add(self, modules: frozenset[str]) -> list[str]:
+        """It is to import these too. Returns: those that it has not yet."""
+        more = sorted(modules - self.modules)
+        if more:
+            self.modules, self.files, self.import_s = self.modules | modules, _files_of_users(), None
+        return more
+
 
 class Connection:
     """A pool's connection with its server."""
 
-    def __init__(self, server: ServerHandle) -> None:
+    def __init__(self, server: ServerHandle, modules: frozenset[str]) -> None:
         self.server = server
         mine, theirs = channels.pair()
         try:
-            server.channel.send(messages.Attach(), [theirs.fileno()])
+            server.channel.send(messages.Attach(server.add(modules)), [theirs.fileno()])
         except ConnectionError:  # it has just died: the pool will be told by the end of file
             pass
         except BaseException:
@@ -205,7 +213,7 @@ def _tell_skipped(module: str, reason: str) -> None:
 
 # Never waited for when a pool ends: the garbage collector may end one in the thread that holds it.
 _lock = threading.RLock()
-_servers: list[ServerHandle] = []  # the one that was needed last at the end
+_servers: list[ServerHandle] = []  # the one that was started last at the end
 _failed: set[frozenset[str]] = set()  # imports that have ended a server: workers are to do them
 
 
@@ -229,31 +237,30 @@ def connect(modules: frozenset[str]) -> Connection:
             server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
             if server is None:
                 server = ServerHandle(modules, surroundings)
-            else:
-                _servers.remove(server)
-            _servers.append(server)
-            connection = Connection(server)
+                _servers.append(server)
+            connection = Connection(server, modules)
             server.pools.add(connection)
-            end_idle(_NUM_IDLE - 1)
+            end_idle(server)  # one that is kept is enough
             return connection
     finally:
         _tidy()
 
 
-def end_idle(num_kept: int = 0) -> None:
-    """End the servers that no pool needs now, but for those that were needed last."""
+def end_idle(but: ServerHandle | None = None) -> None:
+    """End the servers that no pool needs now."""
     with _lock:
-        idle = [each for each in _servers if not each.pools]
-        for each in idle[: max(0, len(idle) - num_kept)]:
-            _forget(each)
+        for each in [each for each in _servers if each is not but]:
+            if not each.pools:
+                _forget(each)
 
 
 def _tidy() -> None:
     """End the servers that no pool needs and that are not worth keeping. Who holds the lock does it when he is done."""
     if _lock.acquire(blocking=False):
         try:
-            for each in [each for each in _servers if not each.pools and (each.import_s or 0.0) < _LONG_S]:
-                _forget(each)
+            for each in [each for each in _servers if not each.pools]:
+                if each.import_s is None or each.import_s < _LONG_S:
+                    _forget(each)
         finally:
             _lock.release()
 
