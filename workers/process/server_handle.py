@@ -22,14 +22,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from workers.errors import PlatformError
-from workers.job.installed import is_installed
 
 from . import channel as channels
 from . import messages, preload
 from .by_value import search_path
 from .channel import Channel
+from .environment import changed_at, environment, files_of_users, surroundings
 from .status import STACK_SIGNAL, StatusPage
-from .surroundings import flags, keras_backend
 
 logger = logging.getLogger("workers")
 
@@ -44,7 +43,7 @@ class ServerHandle:
         self.modules = modules
         self.page = StatusPage()  # where its stack is written
         self.surroundings = surroundings
-        self.files = _files_of_users()
+        self.files = files_of_users()
         self.pid = os.getpid()
         self.pools: set[Connection] = set()  # that need it
         self.import_s: float | None = None  # how long its imports took; None: they are not done
@@ -72,14 +71,14 @@ class ServerHandle:
             and (modules <= self.modules or may_import)
             and self.surroundings == surroundings
             and self.process.poll() is None
-            and all(_changed(file) == when for file, when in self.files.items())
+            and all(changed_at(file) == when for file, when in self.files.items())
         )
 
     def add(self, modules: frozenset[str]) -> list[str]:
         """It is to import these too. Returns: those that it has not yet."""
         more = sorted(modules - self.modules)
         if more:
-            self.modules, self.files, self.import_s = self.modules | modules, _files_of_users(), None
+            self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
         return more
 
 
@@ -233,10 +232,10 @@ def connect(modules: frozenset[str]) -> Connection:
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
-            surroundings = _surroundings()
-            server = next((each for each in reversed(_servers) if each.serves(modules, surroundings)), None)
+            of_now = surroundings()
+            server = next((each for each in reversed(_servers) if each.serves(modules, of_now)), None)
             if server is None:
-                server = ServerHandle(modules, surroundings)
+                server = ServerHandle(modules, of_now)
                 _servers.append(server)
             connection = Connection(server, modules)
             server.pools.add(connection)
@@ -286,69 +285,22 @@ def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, p
         process.wait()
 
 
-def _surroundings() -> dict[str, Any]:
-    """What a process inherits, or is given, when it starts."""
-    environment = _environment()
-    environment.pop("PYTEST_CURRENT_TEST", None)
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    return {
-        "flags": flags(),
-        "environ": environment,
-        "path": search_path(),
-        "folder": _folder(),
-        "affinity": affinity,
-    }
-
-
-def _environment() -> dict[str, str]:
-    """That of the program; with the backend of its Keras, if that is from elsewhere."""
-    environment = dict(os.environ)
-    backend = keras_backend()
-    if backend is not None and backend != environment.get("KERAS_BACKEND", "tensorflow"):
-        environment["KERAS_BACKEND"] = backend
-    return environment
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return None
-
-
-def _files_of_users() -> dict[str, float]:
-    """{file: when it was changed} of the modules that are no part of an installed package."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and name != "__main__" and not is_installed(name):
-            found[file] = _changed(file)
-    return found
-
-
-def _changed(file: str) -> float:
-    try:
-        return os.stat(file).st_mtime
-    except OSError:
-        return 0.0
-
-
 def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subprocess.Popen[bytes]:
     if not sys.executable:
         raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
     path = [*search_path()]
     path += [] if preload.HERE in path else [preload.HERE]  # sampler lies there too
-    environment = _environment()
+    variables = environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        environment.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
+        variables.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
     # The order of a set of strings is then the same in every run.
-    environment.setdefault("PYTHONHASHSEED", "0")
+    variables.setdefault("PYTHONHASHSEED", "0")
     files = {"descriptor": theirs.fileno(), "page": page}
     request = {**files, "consumer": os.getpid(), "modules": sorted(modules), "skipped": []}
     return subprocess.Popen(
         preload.program(path, request),
         pass_fds=[*files.values()],
-        env=environment,
+        env=variables,
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is the consumer's to handle
     )

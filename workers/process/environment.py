@@ -1,0 +1,62 @@
+"""What a process has from its start on: its environment, path and folder, the flags of its interpreter, its modules' files.
+
+A server serves a pool only where these are still the program's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from workers.job.installed import is_installed
+
+from .by_value import search_path
+from .surroundings import flags, keras_backend
+
+
+def surroundings() -> dict[str, Any]:
+    """What a process inherits, or is given, when it starts."""
+    variables = environment()
+    variables.pop("PYTEST_CURRENT_TEST", None)
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    return {
+        "flags": flags(),
+        "environ": variables,
+        "path": search_path(),
+        "folder": _folder(),
+        "affinity": affinity,
+    }
+
+
+def environment() -> dict[str, str]:
+    """The environment variables of the program; with the backend of its Keras, if that is from elsewhere."""
+    variables = dict(os.environ)
+    backend = keras_backend()
+    if backend is not None and backend != variables.get("KERAS_BACKEND", "tensorflow"):
+        variables["KERAS_BACKEND"] = backend
+    return variables
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
+
+
+def files_of_users() -> dict[str, float]:
+    """{file: when it was changed} of the modules that are no part of an installed package."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and name != "__main__" and not is_installed(name):
+            found[file] = changed_at(file)
+    return found
+
+
+def changed_at(file: str) -> float:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0
