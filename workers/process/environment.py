@@ -1,4 +1,4 @@
-"""What a process has from its start on: its environment, path and folder, the flags of its interpreter, its modules' files.
+"""What a process has from its start on: environment, path and folder, the flags of its interpreter, its modules' files.
 
 A server serves a pool only where these are still the program's own.
 """
