@@ -25,6 +25,7 @@ from benchmarks.processes import megabytes_of_processes
 
 HELD = 400_000_000  # bytes
 _PATHS = 1_000_000
+_KEPT = 1_000  # batches
 _IMPORTS = "tensorflow", "torch", "albumentations"
 _MANY = 4  # workers, where a module imports much
 
@@ -151,6 +152,97 @@ def paths_forked(settings: Settings) -> Numbers:
     return _mb()
 
 
+class Labelled:
+    """Batches of 10 MB of images and 512 bytes of labels."""
+
+    def __len__(self) -> int:
+        return _KEPT
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full((64, 156_250), index % 200, np.uint8), np.full(64, index)
+
+
+def labels_kept(make: Callable[[], Any], settings: Settings) -> Numbers:
+    """A loop that keeps the labels of each batch: how much more the processes hold at its end than near its start."""
+    labels, loop = [], iter(make())
+    before = 0.0
+    for number in range(_KEPT):
+        labels.append(next(loop)[1])
+        if number == 50:
+            before = _mb()["all_mb"]
+    return {"kept_mb": _mb()["all_mb"] - before}
+
+
+def _labelled_here() -> Any:
+    import workers
+
+    return workers.prefetch(Labelled(), 2)
+
+
+def _labelled_loader() -> Any:
+    from torch.utils.data import DataLoader
+
+    return DataLoader(Labelled(), batch_size=None, num_workers=2)  # type: ignore[arg-type,unused-ignore]
+
+
+class Pairs:
+    """Samples of an array, or of a tensor, and their labels."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.x[index], self.y[index]
+
+
+def _rows() -> Pairs:
+    x = np.ones((HELD // 4000, 1000), np.float32)
+    return Pairs(x, np.arange(len(x)))
+
+
+def _tensors() -> Pairs:
+    import torch
+
+    rows = _rows()
+    return Pairs(torch.from_numpy(rows.x), torch.from_numpy(rows.y))
+
+
+def samples(make: Callable[[], Pairs], settings: Settings) -> Numbers:
+    """The first batch of a loop over samples, those of later epochs, and what the workers hold."""
+    import workers
+
+    with workers.prefetch(range(100), 1) as batches:  # so that all is imported
+        _read(batches)
+    pairs, start = make(), time.perf_counter()
+    with workers.prefetch(pairs, 2, batch_size=32) as batches:
+        return _epochs(batches, start)
+
+
+def samples_of_loader(settings: Settings) -> Numbers:
+    from torch.utils.data import DataLoader
+
+    pairs, start = _tensors(), time.perf_counter()
+    loader: Any = DataLoader(pairs, 32, num_workers=2, persistent_workers=True)  # type: ignore[arg-type,unused-ignore]
+    return _epochs(loader, start)
+
+
+def _epochs(batches: Any, start: float) -> Numbers:
+    gaps = []
+    for _ in range(8):
+        loop = iter(batches)
+        next(loop)
+        gaps.append(time.perf_counter() - start)
+        _read(loop, 100)
+        del loop
+        start = time.perf_counter()
+    loop = iter(batches)
+    _read(loop, 100)
+    return {"first_s": gaps[0], "epoch_start_ms": 1e3 * sorted(gaps[1:])[len(gaps) // 2], **_mb()}
+
+
 def imports(name: str, settings: Settings) -> Numbers:
     """A sequence whose module imports ``name``: first batches, and what each of the workers has for itself."""
     import workers
@@ -204,6 +296,21 @@ JOBS = {
             "fork": _way("DataLoader, forked", paths_forked, "torch"),
         },
     ),
+    "labels": core.Job(
+        f"labels of {_KEPT:,} batches of 10 MB are kept",
+        {
+            "here": _way("here", functools.partial(labels_kept, _labelled_here)),
+            "loader": _way("PyTorch DataLoader", functools.partial(labels_kept, _labelled_loader), "torch"),
+        },
+    ),
+    "samples": core.Job(
+        "samples of 400 MB",
+        {
+            "numpy": _way("of an array", functools.partial(samples, _rows)),
+            "torch": _way("of a tensor", functools.partial(samples, _tensors), "torch"),
+            "fork": _way("of a tensor, PyTorch DataLoader, forked", samples_of_loader, "torch"),
+        },
+    ),
     "imports": core.Job(
         f"a module that imports, {_MANY} workers",
         {name: _way(name, functools.partial(imports, name), name) for name in _IMPORTS},
@@ -215,6 +322,8 @@ NAMES = {
     "in_shared_mb": "in shared memory, MB",
     "most_mb": "at most, MB",
     "after_close_mb": "after close(), beside the array, MB",
+    "kept_mb": "more at the end, MB",
+    "first_s": "first batch, s",
     "epoch_start_ms": "an epoch's first batch, ms",
     "one_import_s": "one import, s",
     "first_pool_s": "first batch, s",
@@ -239,6 +348,10 @@ def _imports(name: str) -> tuple[Target, ...]:
     )
 
 
+def _of_array(number: str, r: Round) -> float:
+    return r("samples", "torch", number) / r("samples", "numpy", number)
+
+
 TARGETS = (
     Target("400 MB, two front-ends, all, MB", lambda r: r("array", "sampler", "all_mb"), "<=", 560),
     Target("400 MB, after close(), MB", lambda r: r("array", "sampler", "after_close_mb"), "<=", 15),
@@ -249,6 +362,11 @@ TARGETS = (
         "<=",
         15,
     ),
+    Target("labels of 1,000 batches of 10 MB, MB", lambda r: r("labels", "here", "kept_mb"), "<=", 20),
+    *[
+        Target(f"samples of a tensor, of those of an array: {name}", functools.partial(_of_array, number), "<=", 1.2)
+        for number, name in {"first_s": "first batch", "epoch_start_ms": "an epoch's first", "all_mb": "memory"}.items()
+    ],
     *[target for name in _IMPORTS for target in _imports(name)],
 )
 
