@@ -198,15 +198,14 @@ class Pairs:
         return self.x[index], self.y[index]
 
 
-def _rows() -> Pairs:
-    x = np.ones((HELD // 4000, 1000), np.float32)
-    return Pairs(x, np.arange(len(x)))
+def _rows(number: int = HELD // 4000) -> Pairs:
+    return Pairs(np.ones((number, 1000), np.float32), np.arange(number))
 
 
-def _tensors() -> Pairs:
+def _tensors(number: int = HELD // 4000) -> Pairs:
     import torch
 
-    rows = _rows()
+    rows = _rows(number)
     return Pairs(torch.from_numpy(rows.x), torch.from_numpy(rows.y))
 
 
@@ -214,7 +213,7 @@ def samples(make: Callable[[], Pairs], settings: Settings) -> Numbers:
     """The first batch of a loop over samples, those of later epochs, and what the workers hold."""
     import workers
 
-    with workers.prefetch(range(100), 1) as batches:  # so that all is imported
+    with workers.prefetch(_tensors(100), 1) as batches:  # so that all is imported, also by the server
         _read(batches)
     pairs, start = make(), time.perf_counter()
     with workers.prefetch(pairs, 2, batch_size=32) as batches:

@@ -195,6 +195,17 @@ def test_what_stores_nothing_is_not_watched(cls: type, is_watched: bool) -> None
     assert (generators._growth is not None) is is_watched
 
 
+@pytest.mark.needs("keras")
+def test_what_keras_sees_of_a_sequence_is_not_watched() -> None:
+    import keras
+
+    source = OfOurs()
+    assert isinstance(source, keras.utils.PyDataset)
+    generators = Generators(lambda: [("source", source)])
+    generators.begin(0)
+    assert generators._growth is None
+
+
 def test_code_of_other_packages_may_store() -> None:
     source = Pure()
     source.data = pytest.importorskip("albumentations").HorizontalFlip()
