@@ -711,7 +711,7 @@ def test_a_length_that_only_num_batches_says() -> None:
 
 
 class Iterable:
-    """Is read, not asked: 5 batches. ``length`` is what it says of that."""
+    """An iterable of 5 batches, which has no indices."""
 
     def __init__(self) -> None:
         self.num_begun = 0

@@ -393,7 +393,7 @@ class SeedSeen(SequenceArray):
 @pytest.mark.parametrize("nb_workers", [0, 2])
 @pytest.mark.parametrize("how", ["whole", "subsample", "subsample of it", "subsample_uids"])
 def test_samples_that_ask_for_the_seed_of_the_end(how: str, nb_workers: int) -> None:
-    """Of a sequence of which only the end of the chain was given a seed."""
+    """Only the end of the chain was given a seed; a sequence at its beginning that asks for its own gets that."""
     sequence: Any = SeedSeen({"x": np.arange(8), "uid": np.arange(8)})
     if how.startswith("subsample of") or how == "subsample":
         sequence = sequence.subsample(6)

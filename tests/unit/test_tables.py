@@ -1,4 +1,4 @@
-"""Tables and sparse matrices in the place of samples: an error says how to have their rows."""
+"""A table or a sparse matrix is given where samples are expected: the error says how to get its rows."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def test_labels_that_are_kept(monkeypatch: pytest.MonkeyPatch, nbytes: int) -> N
 
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_more_large_arrays_than_slots(link: Link, is_empty: bool) -> None:
-    """Some share a slot then, so that a batch costs no more descriptors than can be had."""
+    """Each slot costs a descriptor. So a batch of more arrays than it may have slots puts several arrays into one."""
 
     def make() -> Any:
         made = [workers.empty(40_000, np.uint8) if is_empty else large(0, 40_000) for _ in range(1000)]

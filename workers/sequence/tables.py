@@ -1,6 +1,7 @@
-"""Tables and sparse matrices, whose ``table[i]`` is a column, a label or an error: what to write for their rows.
+"""Tables and sparse matrices are no sequences of rows: ``table[i]`` is a column, a label or an error.
 
-They are known by the names of their classes, so that no library is imported.
+For each kind that is known here, the error says what to write instead. Kinds are recognised by the names of their
+classes, so that no library is imported.
 """
 
 from __future__ import annotations
