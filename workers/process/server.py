@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from . import preload
@@ -45,17 +46,16 @@ class _Imports:
         """What the workers import for themselves, and why."""
         return self._request["skipped"]  # type: ignore[no-any-return]
 
-    def add(self, modules: list[str], attached: int | None = None) -> None:
-        """Import ``modules``. ``attached``: the channel of the pool that needs them."""
+    def add(self, modules: list[str], attached: list[int]) -> None:
+        """Import ``modules``. ``attached``: the descriptors of the channels of pools that wait for that."""
         start_s, request = time.monotonic(), self._request
         request["modules"] = sorted({*request["modules"], *modules})
         found = preload.preload(modules)
         if found is not None:
             request["modules"].remove(found.module)
             request |= {"skipped": [*self.skipped, tuple(found)], "attached": attached}
-            kept = [request["descriptor"], request["page"], *([] if attached is None else [attached])]
             self._status.rest()
-            preload.begin_anew(self._path, request, kept)
+            preload.begin_anew(self._path, request, [request["descriptor"], request["page"], *attached])
         self.seconds += time.monotonic() - start_s
 
 
@@ -117,19 +117,20 @@ class Server:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup, 4096)
         elif file == self._channel.fileno():
-            for message, (descriptor,) in self._channel.receive():
-                assert isinstance(message, Attach)
-                self.attach(descriptor, message.modules)
+            received = self._channel.receive()
+            modules = [name for message, _ in received if isinstance(message, Attach) for name in message.modules]
+            self.attach([descriptor for _, (descriptor,) in received], modules)
         elif file in self._pools:  # else it was detached in this very round
             self._obey_all(self._pools[file])
 
-    def attach(self, descriptor: int, modules: list[str] | None = None) -> None:
-        """A pool has come, which needs ``modules``."""
+    def attach(self, descriptors: list[int], modules: list[str]) -> None:
+        """Pools have come, by the descriptors of their channels, which need ``modules``."""
         if modules:
-            self._imports.add(modules, descriptor)
-        pool = self._pools[descriptor] = _Pool(Channel(socket.socket(fileno=descriptor)))
-        self._poll.register(descriptor, select.POLLIN)
-        pool.tell(Preloaded(self._imports.seconds, self._imports.skipped))
+            self._imports.add(modules, descriptors)
+        for descriptor in descriptors:
+            pool = self._pools[descriptor] = _Pool(Channel(socket.socket(fileno=descriptor)))
+            self._poll.register(descriptor, select.POLLIN)
+            pool.tell(Preloaded(self._imports.seconds, self._imports.skipped))
 
     def _obey_all(self, pool: _Pool) -> None:
         try:
@@ -256,7 +257,7 @@ def main(
     consumer: int,
     modules: list[str],
     skipped: list[tuple[str, str]],
-    attached: int | None = None,
+    attached: Sequence[int] = (),
 ) -> None:
     """Be the server of process ``consumer``.
 
@@ -266,10 +267,8 @@ def main(
         page: of the status page, for the stack of an import that does not end.
         modules: what to import.
         skipped: what is not to be imported, and why.
-        attached: the descriptor of a pool's channel, which was announced before.
+        attached: the descriptors of the channels of pools that were announced before.
     """
-    files = [descriptor, page, *([] if attached is None else [attached])]
-    request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": modules, "skipped": skipped}
     import ctypes
 
     from . import freed_memory
@@ -279,16 +278,16 @@ def main(
         pr_set_child_subreaper = 36
         ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
     freed_memory.keep()
-    for file in files:
+    for file in (descriptor, page, *attached):
         os.set_inheritable(file, False)
     status = StatusPage(page)
     status.catch_crashes()
     status.begin(1)  # from here on it may be asked for its stack
+    request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": modules, "skipped": skipped}
     imports = _Imports(path, request, status)
-    imports.add(modules, attached)
+    imports.add(modules, list(attached))
     server = Server(Channel(socket.socket(fileno=descriptor)), page, consumer, imports)
-    if attached is not None:
-        server.attach(attached)
+    server.attach(list(attached), [])
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     with contextlib.suppress(BaseException):
