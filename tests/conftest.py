@@ -47,27 +47,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out the tests that thorough.txt names, or all others; a test that is asked for by its name is run."""
     file = TESTS / "thorough.txt"
     lines = file.read_text().splitlines() if file.exists() else []
-    names = [line for line in lines if line and not line.startswith("#")]
+    names = {line for line in lines if line and not line.startswith("#")}
     wanted = config.getoption("--thorough")
     if not wanted and any("::" in argument for argument in config.args):
         return
     chosen, left, matched = [], [], set()
     for item in items:
-        at = next((name for name in names if _is_named(item, name)), None)
-        matched.add(at)
-        (chosen if wanted == (at is not None) else left).append(item)
+        by = names.intersection(_names_of(item))
+        matched |= by
+        (chosen if wanted == bool(by) else left).append(item)
     is_whole = [Path(argument).resolve() for argument in config.args] == [TESTS]
-    if is_whole and (unknown := [name for name in names if name not in matched]):
-        raise pytest.UsageError(f"thorough.txt names no test by {unknown}")
+    if is_whole and (unknown := names - matched):
+        raise pytest.UsageError(f"thorough.txt names no test by {sorted(unknown)}")
     config.hook.pytest_deselected(items=left)
     # Those with servers of their own, which end the one that is kept, come first.
     items[:] = sorted(chosen, key=lambda item: getattr(item.module, "pytestmark", None) != pytest.mark.own_server)
 
 
-def _is_named(item: pytest.Item, name: str) -> bool:
-    """Whether ``name`` is that of a test, of one of its cases, or of its file."""
-    here = f"{item.path.relative_to(TESTS)}::{item.nodeid.partition('::')[2]}"
-    return here == name or here.startswith((f"{name}[", f"{name}::"))
+def _names_of(item: pytest.Item) -> set[str]:
+    """The names by which a case of a test is meant: its own, that of the test, and that of the file."""
+    file, case = str(item.path.relative_to(TESTS)), item.nodeid.partition("::")[2]
+    return {file, f"{file}::{case.partition('[')[0]}", f"{file}::{case}"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
