@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from any_workers import epochs_on
 from control_groups import enter, limited
+from faulty import wait_for
 
 import workers
 from workers import PlatformError, Sequence, current_job, prefetch
@@ -271,16 +272,19 @@ def test_a_worker_that_cannot_be_replaced_at_once(
 
         def __getitem__(self, index: int) -> Any:
             if index == 5 and not os.path.exists(path):
+                wait_for(lambda: os.path.exists(go))
                 with open(path, "w"):
                     os.kill(os.getpid(), signal.SIGKILL)
             return index
 
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/died"
+        path, go = f"{folder}/died", f"{folder}/go"
         with Mortal().prefetch(2) as batches:
             loop = iter(batches)
             assert next(loop) == 0
+            wait_for(lambda: [worker.pid is not None for worker in batches.report().workers] == [True, True])
             monkeypatch.setattr(channel, "pair", refuse)
+            Path(go).touch()
             assert list(loop) == list(range(1, 30))
             assert list(batches) == list(range(30))
     assert "2 workers were asked for, 1 could be started: Too many open files (of" in caplog.text
