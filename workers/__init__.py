@@ -43,6 +43,7 @@ too. Until 1.0.0 MINOR stands for MAJOR, and PATCH for the rest. The bytes are p
 whatever else the batch is drawn with.
 """
 
+from . import wiring as _wiring  # noqa: F401  # what the methods of the chain make
 from .batch.empty import empty
 from .batch.share import share
 from .errors import (
@@ -65,11 +66,9 @@ from .figures.report import Report
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
-from .loader import fit as _fit  # noqa: F401
 from .loader.metadata import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
-from .sequence import chunked, limited, rebatched, shard, shuffle  # noqa: F401  # what the methods of the chain make
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 

@@ -54,11 +54,15 @@ _ADVICE |= {"pin_memory_device": _ADVICE["pin_memory"], "num_epochs": _ADVICE["e
 _ADVICE |= {"map": _ADVICE["transform"], "transforms": _ADVICE["transform"]}
 
 
-def explains_arguments(function: _Function) -> _Function:
-    """``function``, which raises an error of ours for a keyword argument that it does not take."""
+def explains_arguments(function: _Function, options: type | None = None) -> _Function:
+    """``function``, which raises an error of ours for a keyword argument that it does not take.
+
+    ``options``: a TypedDict that says what it takes as ``**options``; None: it passes them on to what knows them.
+    """
     parameters = inspect.signature(function).parameters.values()
-    passes_on = any(each.kind is each.VAR_KEYWORD for each in parameters)  # to what knows the others
+    passes_on = options is None and any(each.kind is each.VAR_KEYWORD for each in parameters)
     known = [each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+    known += [] if options is None else [each for each in options.__annotations__ if each not in known]
     name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
@@ -69,6 +73,11 @@ def explains_arguments(function: _Function) -> _Function:
         return function(*arguments, **options)
 
     return checked  # type: ignore[return-value]
+
+
+def explains_options(options: type) -> Callable[[_Function], _Function]:
+    """The same for a function with ``**options: Unpack[options]``."""
+    return functools.partial(explains_arguments, options=options)
 
 
 def _instead(option: str, known: list[str]) -> str:

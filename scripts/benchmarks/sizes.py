@@ -38,8 +38,9 @@ def _segments(job: jobs.Job, settings: Settings) -> int:
     import workers
 
     with workers.prefetch(job, settings.num_workers) as batches:
-        assert batches._pool is not None
-        counts, loop, steady_at = batches._pool.engine.figures, iter(batches), time.perf_counter() + settings.seconds
+        assert batches._live.pool is not None
+        counts: Any = batches._live.pool.engine.figures
+        loop, steady_at = iter(batches), time.perf_counter() + settings.seconds
         last, before = ENDLESS, 0
         for index in range(ENDLESS):
             check(job, next(loop), index)
@@ -47,7 +48,7 @@ def _segments(job: jobs.Job, settings: Settings) -> int:
                 last, before = index + _STEADY, counts.segments_made
             if index == last:
                 break
-        return counts.segments_made - before
+        return int(counts.segments_made) - before
 
 
 def _job(label: str, nbytes: int) -> core.Job:

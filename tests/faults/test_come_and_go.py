@@ -149,7 +149,7 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
 
     with Where().prefetch() as batches:
         scripted(batches, never)
-        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+        choosing: Any = batches._live.pool.engine  # type: ignore[union-attr]
         have(batches, 1)
         if are_used_before:
             loop = iter(batches)
@@ -221,7 +221,7 @@ def test_an_engine_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         have(batches, 2)
         loop = iter(batches)
         got = [plain(next(loop)) for _ in range(5)]
-        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+        choosing: Any = batches._live.pool.engine  # type: ignore[union-attr]
         choosing.engine.order(fail)
         got += [plain(batch) for batch in loop]
         got += [plain(batch) for batch in batches]
@@ -241,7 +241,7 @@ def test_an_engine_that_fails_while_it_is_asked(before: int, check: int, caplog:
         loop = iter(batches)
         got = [plain(next(loop)) for _ in range(before)]
         have(batches, 2)
-        choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+        choosing: Any = batches._live.pool.engine  # type: ignore[union-attr]
         engine = choosing.engine
         ask = engine.check
 
@@ -265,7 +265,7 @@ def test_an_engine_that_fails_while_it_is_asked(before: int, check: int, caplog:
 def test_close_while_workers_start() -> None:
     batches = Drawn().prefetch()
     scripted(batches, never)
-    choosing: Any = batches._pool.engine  # type: ignore[union-attr]
+    choosing: Any = batches._live.pool.engine  # type: ignore[union-attr]
     start, starting = choosing.workers.have, threading.Event()
 
     class Slow:
@@ -323,7 +323,7 @@ def test_more_and_fewer_at_once() -> None:
     with Drawn(400).prefetch() as batches:
         scripted(batches, never)
         have(batches, 1)
-        engine: Any = batches._pool.engine.engine  # type: ignore[union-attr]
+        engine: Any = batches._live.pool.engine.engine  # type: ignore[union-attr]
         for number, batch in enumerate(batches):
             assert batch[1] == number
             if number < 60:
@@ -348,7 +348,7 @@ def test_jobs_that_become_slow_are_noticed() -> None:
 
     seen: list[float] = []
     with Slower().prefetch() as batches:
-        chooser: Any = batches._pool.engine.chooser  # type: ignore[union-attr]
+        chooser: Any = batches._live.pool.engine.chooser  # type: ignore[union-attr]
         chooser.without_workers = lambda sample, left: seen.append(sample.job)
         assert len(list(batches)) == 3010
     assert sum(job > 0.02 for job in seen) >= 8

@@ -163,7 +163,7 @@ def test_auto_does_not_go_on_alone() -> None:
     """What was delivered before may be wrong as well: it is not passed over with a warning."""
     with Mislabelled().prefetch() as batches:
         have(batches, 1)
-        batches._pool.engine._has_begun = True
+        batches._live.pool.engine._has_begun = True
         assert read_until_it_ends(batches) <= AT
 
 

@@ -388,7 +388,7 @@ def read_epoch(batches: SequenceMap, plan: Plan, epoch: int) -> list[Any]:
     if plan.stage == "idle" and epoch < len(plan.ways):
         begun = rest(batches, 1)
         # Only when the queue is full again is nothing sent any more.
-        wait_for(lambda: len(batches._pass.reading.outcomes) == BOUND and not batches.has_background_jobs())
+        wait_for(lambda: len(batches._live.current.reading.outcomes) == BOUND and not batches.has_background_jobs())
         waiting = wait_for(lambda: [each for each in worker_processes() if is_ready(plan, each.pid)])
         waiting[0].send_signal(signal_of(plan.ways[epoch]))
         wait_for(lambda: plan.is_taken(plan.ways[epoch]))

@@ -26,7 +26,7 @@ def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> flo
 
 
 def wait_until_at_rest(batches: SequenceMap) -> None:
-    engine: Any = batches._pool.engine  # type: ignore[union-attr]
+    engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
     # A pool that has not begun yet has no workers either.
     wait_for(lambda: engine._driver._rest.is_resting and not worker_processes())
 
@@ -116,7 +116,7 @@ def test_batches_stay_as_they_are(soon: float) -> None:
         loop = iter(batches)
         held = [next(loop), next(loop)]
         wait_until_at_rest(batches)
-        assert len(batches._pass.reading.outcomes) == 4  # type: ignore[union-attr]
+        assert len(batches._live.current.reading.outcomes) == 4  # type: ignore[union-attr]
         assert_equal([*held, *loop], serial(Hooked, 1)[0])
     assert_equal(held, serial(Hooked, 1)[0][:2])
 
@@ -233,7 +233,7 @@ def test_a_stopped_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     with Hooked().prefetch(nb_workers=2, max_queue_size=3) as batches:
         loop = iter(batches)
         got = [next(loop)]
-        engine: Any = batches._pool.engine  # type: ignore[union-attr]
+        engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
         wait_for(
             lambda: (
                 engine.handover.num_untaken == 3  # else they are idle only until the next ones are sent

@@ -271,8 +271,8 @@ def test_fewer_are_made_ahead_afterwards(little: Any, tmp_path: Path, caplog: py
                 if epoch == index == 0:
                     wait_for(lambda: "does not fit into memory now" in caplog.text)
             del batch
-            assert batches._pool is not None
-            bounds.append(batches._pool.engine.bound())
+            assert batches._live.pool is not None
+            bounds.append(batches._live.pool.engine.bound())
     assert bounds == sorted(bounds, reverse=True)
     assert 1 <= bounds[1] <= 3
     quiet = [epoch for epoch in range(1, 5) if bounds[epoch - 1] == bounds[epoch + 1]]  # some are run an epoch ahead

@@ -25,7 +25,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_until_at_rest(batches: SequenceMap) -> None:
-    engine: Any = batches._pool.engine  # type: ignore[union-attr]
+    engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
     wait_for(lambda: engine._driver._rest.is_resting and not worker_processes())
 
 

@@ -16,7 +16,7 @@ import sampler
 import workers
 from sampler import ContrastiveAugmenter, MultiShotMemorySampler, Problem, SingleShotMemorySampler
 from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap
-from workers.loader.options import DEFAULTS, INHERITED
+from workers.loader.options import Options
 from workers.sequence.batched import SequenceBatch
 from workers.sequence.shard import SequenceShard
 from workers.sequence.shuffle import SequenceShuffle
@@ -109,9 +109,12 @@ def same(value: Any, expected: Any) -> bool:
 def check(made: Any, given: dict[str, Any], in_effect: dict[str, Any]) -> None:
     """All arguments of the class of ``made``; those not given are what their default says."""
     cls = next(each for each in type(made).__mro__ if each is not Constant)
-    for name, parameter in inspect.signature(cls).parameters.items():
-        expected = {**given, **in_effect}.get(name, parameter.default)
-        expected = DEFAULTS[name] if expected is INHERITED else expected
+    parameters = inspect.signature(cls).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+    if cls is SequenceMap:
+        defaults |= {"seed": None, **vars(Options())}
+    for name, default in defaults.items():
+        expected = {**given, **in_effect}.get(name, default)
         if name == "shard":  # it is a method of all sequences
             continue
         value = getattr(made, name)

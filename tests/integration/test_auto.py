@@ -146,7 +146,7 @@ def test_a_short_loop_starts_nothing() -> None:
         for _ in range(3):
             assert len(list(batches)) == 5
         assert batches.report().nb_workers == 0
-        assert batches._pool.engine.engine is None  # type: ignore[union-attr]
+        assert batches._live.pool.engine.engine is None  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_sent_is_computed_in_the_loop(caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +198,7 @@ def test_workers_that_cannot_load_it_are_not_used(caplog: pytest.LogCaptureFixtu
         for batch in batches:
             got.append(plain(batch))
             if len(got) == 10:
-                auto: Any = batches._pool.engine  # type: ignore[union-attr]
+                auto: Any = batches._live.pool.engine  # type: ignore[union-attr]
                 while not auto.engine.has_ended:
                     time.sleep(0.01)
         assert got == expected(Drawn, 1)
@@ -328,7 +328,7 @@ def told(executor: str, job: Any, caplog: pytest.LogCaptureFixture, length: int 
         for _ in range(2):
             for batch in batches:
                 got.append(batch)
-                if len(got) == 8 and not batches._pool.engine._is_hopeless:  # type: ignore[union-attr]
+                if len(got) == 8 and not batches._live.pool.engine._is_hopeless:  # type: ignore[union-attr]
                     until_ready(batches)
         return got, [each.message for each in caplog.records if each.levelno >= logging.INFO and "seed" not in each.msg]
 
@@ -398,7 +398,7 @@ def test_workers_that_fail_at_what_the_loop_can_do(times: int, stays_alone: bool
         scripted(batches, lambda look: 1 if look == 0 else None)
         have(batches, 1)
         assert list(batches) == list(range(40))
-        assert batches._pool.engine._is_hopeless == stays_alone  # type: ignore[union-attr]
+        assert batches._live.pool.engine._is_hopeless == stays_alone  # type: ignore[union-attr]
         assert list(batches) == list(range(40))
 
 

@@ -92,7 +92,7 @@ def epochs_of(dataset: Any, nb_workers: int, end_one: bool = False, **options: A
     with prefetch(dataset, nb_workers, seed=1, **options) as batches:
         for epoch in range(EPOCHS):
             if end_one and epoch == 2:
-                (worker,) = (each.pid for each in batches._pool.engine.executor._workers.values())  # type: ignore[union-attr]
+                (worker,) = (each.pid for each in batches._live.pool.engine.executor._workers.values())  # type: ignore[union-attr]
                 os.kill(worker, signal.SIGKILL)
             found.append(list(batches))
             if type(dataset) is Dataset:

@@ -297,7 +297,7 @@ def test_a_shard_of_a_map_with_workers() -> None:
     """One pool for both."""
     whole = Fails(None).map(lambda batch: batch + 1, 1)
     with whole, whole.shard(0, 2).map(lambda batch: -batch, 1) as batches:
-        assert whole._pool is None
+        assert whole._live.pool is None
         assert read(batches) == [-1, -3, -5]
 
 

@@ -14,7 +14,9 @@ import pytest
 from any_workers import WORKERS, Several, epochs_on
 
 from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
-from workers.sequence.batched import stack, unstack
+from workers.batch.stacking import stack, unstack
+from workers.sequence.base import plan_of
+from workers.sequence.plan import EpochPlan
 
 LENGTH = 23
 
@@ -153,7 +155,7 @@ def test_shuffled_samples() -> None:
         order = np.concatenate([batch["x"] for batch in batches])
         assert sorted(order) == list(range(1000))
         assert [int(sample["x"]) for sample in arrays] == order.tolist()
-    assert arrays._samples_at(np.arange(3)) is not None
+    assert batches._batch_at(EpochPlan(plan_of(arrays), 0, 1000), range(3), "raise") is not None
 
 
 def test_prefetch_shuffled() -> None:

@@ -66,7 +66,7 @@ def test_workers_that_come_and_go() -> None:
         choose, makers = at_random(SEED, 0.03), set()
 
         def choose_when_ready(look: int) -> int | None:
-            if batches._pool.engine.chooser.nb_workers:
+            if batches._live.pool.engine.chooser.nb_workers:
                 until_ready(batches)
             return 0 if look % LENGTH < LENGTH // 4 else choose(look)  # so that the loop computes some, too
 

@@ -194,7 +194,7 @@ def test_no_segment_is_made_in_the_steady_state(nbytes: int, options: dict[str, 
 
     with SequenceMap(range(100 * number), 2, batch, **options) as batches:
         loop, held = iter(batches), deque[Any](maxlen=5)
-        counts = batches._pool.engine.figures  # type: ignore[union-attr]
+        counts = batches._live.pool.engine.figures  # type: ignore[union-attr]
         while len(made) < 4 or made[-1] != made[-2]:
             assert len(made) < 100
             for _ in range(number):

@@ -216,7 +216,7 @@ def test_long_jobs_among_short_ones() -> None:
     slow = range(100, 3000, 300)
     with Sleeping(3000, 0.0, slow=dict.fromkeys(slow, 0.01)).prefetch(nb_workers=1) as batches:
         assert len(list(batches)) == 3000
-        pool: Any = batches._pool._figures.pool  # type: ignore[union-attr]
+        pool: Any = batches._live.pool._figures.pool  # type: ignore[union-attr]
         cores, cores_of_ns = pool.cores, pool.cores_of_ns
         report = batches.report()
     spans = report.timeline.spans

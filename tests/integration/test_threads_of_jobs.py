@@ -67,5 +67,5 @@ def test_generators_that_are_handed_on(nb_workers: Any) -> None:
 def test_auto_takes_no_threads_for_jobs_that_draw_in_threads() -> None:
     with Rows().prefetch("auto", executor="auto") as batches:
         list(batches)
-        watched = batches._pool.engine.serial.watched
+        watched = batches._live.pool.engine.serial.watched
     assert not watched.draws_alone

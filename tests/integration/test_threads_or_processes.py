@@ -156,7 +156,7 @@ def test_a_number_of_workers_is_of_one_kind() -> None:
 def test_the_kind_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "workers"), Quiet().prefetch(executor="auto") as batches:
         scripted(batches, lambda look: None, lambda: "thread")
-        batches._pool.engine.chooser.kind = "thread"  # type: ignore[union-attr]
+        batches._live.pool.engine.chooser.kind = "thread"  # type: ignore[union-attr]
         have(batches, 2)
         list(batches)
         assert batches.report().executor == "thread"

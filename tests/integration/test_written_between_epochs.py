@@ -191,7 +191,7 @@ def test_workers_keep_what_they_hold(kind: type[Counts], tmp_path: Path) -> None
     with counts.prefetch(1) as batches:
         for epoch in range(EPOCHS):
             got = list(batches)
-            assert len(batches._pool.engine.schedule._passes._passes) == 1 + (kind is Counts)  # type: ignore[union-attr]
+            assert len(batches._live.pool.engine.schedule._passes._passes) == 1 + (kind is Counts)  # type: ignore[union-attr]
             assert {value for _, value in got} == {epoch}
             assert got[0][0] > epoch * LENGTH
             if kind is Counts:
@@ -211,7 +211,7 @@ def test_changed_and_an_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         counts.write(5)
         counts.changed()
         with monkeypatch.context() as patch:
-            patch.setattr(type(batches._pool.engine), "begin", _interrupt)  # type: ignore[union-attr]
+            patch.setattr(type(batches._live.pool.engine), "begin", _interrupt)  # type: ignore[union-attr]
             with pytest.raises(KeyboardInterrupt):
                 list(batches)
         assert {value for _, value in batches} == {5}

@@ -98,7 +98,7 @@ def run(row: Row) -> None:
     with made(spec, nb_workers, executor=row["executor"]) as batches:
         loop = Loop(batches, pipeline, row["in_order"])
         front = batches if isinstance(batches, SequenceMap) else batches.source_split
-        is_auto = nb_workers == "auto" and hasattr(front._pool.engine, "chooser") and row["in_order"]
+        is_auto = nb_workers == "auto" and hasattr(front._live.pool.engine, "chooser") and row["in_order"]
         if is_auto:
             scripted(front, lambda look: wanted)
         loop.begin()

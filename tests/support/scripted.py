@@ -56,7 +56,7 @@ def scripted(
 ) -> list[int]:
     """Have ``choose(look)`` decide how many workers there are, and ``kind()`` of which kind; None: as before. Returns
     what it has chosen."""
-    auto, chosen = batches._pool.engine, []
+    auto, chosen = batches._live.pool.engine, []
     assert isinstance(auto, AutoEngine)
 
     def look(left: int) -> float:
@@ -79,14 +79,14 @@ def at_random(seed: int, often: float = 0.15) -> Callable[[int], int | None]:
 def until_ready(batches: Any) -> None:
     """Blocks: until a worker could begin."""
     deadline = time.monotonic() + 60.0
-    while not batches._pool.engine.is_ready:
+    while not batches._live.pool.engine.is_ready:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def have(batches: Any, nb_workers: int) -> None:
     """Have so many workers, and wait until one could begin."""
-    auto = batches._pool.engine
+    auto = batches._live.pool.engine
     auto.chooser.kind = auto._kind or auto.chooser.kind
     auto._choose(Choice(nb_workers, "the test wants it", auto.chooser.kind))
     until_ready(batches)

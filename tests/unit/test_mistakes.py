@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from workers import NotPicklableError, Sequence, SequenceArray, SequenceMap, prefetch
-from workers.sequence.batched import stack
-from workers.sequence.pieces import join
+from workers.batch.stacking import join, stack
 
 
 class Items:

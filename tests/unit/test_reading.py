@@ -83,7 +83,7 @@ def test_another_thread_begins_a_pass() -> None:
         reader = threading.Thread(target=read, args=[iter(batches)])
         reader.start()
         assert waits.is_waiting.wait(100.0)
-        while batches._pass is None or batches._pass.num_taken < 3:  # then it waits
+        while batches._live.current is None or batches._live.current.num_taken < 3:  # then it waits
             time.sleep(0.001)
         batches.epoch = 1
         assert list(batches) == [(1, index) for index in range(LENGTH)]
@@ -103,7 +103,7 @@ def test_the_engine_ends_with_batches_left(executor: str, in_order: bool) -> Non
     with SequenceMap(range(1000), 2, executor=executor, max_queue_size=4, in_order=in_order, seed=1) as batches:
         loop = iter(batches)
         got = [next(loop)]
-        engine = batches._pool.engine  # type: ignore[union-attr]
+        engine = batches._live.pool.engine  # type: ignore[union-attr]
         assert isinstance(engine, Engine)
         while len(engine.handover.outcomes) < 4:
             time.sleep(0.001)

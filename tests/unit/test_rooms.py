@@ -10,15 +10,17 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRST = ["arguments", "bars", "checks", "errors", "limits"]
 ROOMS = [
     *FIRST,
+    "frameworks",
     "job",
     "batch",
     "figures",
     "engine",
     "process",
     "cluster",
-    "for_keras",
     "sequence",
     "loader",
+    "for_keras",
+    "wiring",
     "top",
     "sampler",
 ]

@@ -201,7 +201,7 @@ def test_what_has_taken_the_time_is_named(
 
     monkeypatch.setattr(module, "time", Clock)
     with make() as batches:
-        task, has_hooks, watch = batches._task(), batches._has_hooks(), Watch()
+        task, has_hooks, watch = batches._live.task(), batches._has_hooks(), Watch()
         for _ in range(3):
             watch.has_changed(task, has_hooks)
             watch.commit()
@@ -216,7 +216,7 @@ def test_what_has_taken_the_time_is_named(
 def test_a_machine_that_was_slow_is_not_blamed_on_data(caplog: pytest.LogCaptureFixture) -> None:
     """What takes no time when it is done again has not taken it."""
     with workers.prefetch(Holding(held=[1, 2]), 0) as batches:
-        Watch().tell_if_long(batches._task(), False, 3600.0)
+        Watch().tell_if_long(batches._live.task(), False, 3600.0)
     assert not caplog.messages
 
 
@@ -245,7 +245,7 @@ def test_an_interrupt_before_the_workers_have_it(monkeypatch: pytest.MonkeyPatch
         assert [batch[2] for batch in batches] == [1, 1, 1]
         seq.scale = 5
         with monkeypatch.context() as patch:
-            patch.setattr(type(batches._pool.engine), "begin", _interrupt)  # type: ignore[union-attr]
+            patch.setattr(type(batches._live.pool.engine), "begin", _interrupt)  # type: ignore[union-attr]
             with pytest.raises(KeyboardInterrupt):
                 list(batches)
         assert [batch[2] for batch in batches] == [5, 5, 5]

@@ -19,7 +19,7 @@ from .publishing import Publisher
 from .remote_errors import RemoteFailure, unpack
 from .rest import Rest
 from .schedule import Schedule
-from .watchdog import Options, Watchdog
+from .watchdog import Timeouts, Watchdog
 
 logger = logging.getLogger("workers")
 
@@ -31,7 +31,7 @@ class Driver:
         self,
         executor: Executor,
         schedule: Schedule,
-        options: Options,
+        options: Timeouts,
         handover: Handover,
         publisher: Publisher | None = None,
     ) -> None:

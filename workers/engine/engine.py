@@ -32,7 +32,7 @@ from .passes import Ahead
 from .publishing import Publisher
 from .reading import Reading
 from .schedule import Schedule
-from .watchdog import Options
+from .watchdog import Timeouts
 
 logger = logging.getLogger("workers")
 
@@ -54,7 +54,7 @@ class Engine:
     """One pool of workers, for as long as its front-end lives."""
 
     def __init__(
-        self, executor: Executor, schedule: Schedule, options: Options, publisher: MakePublisher | None = None
+        self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
     ) -> None:
         """``publisher``: makes what publishes its figures; None: nobody does."""
         self.executor = executor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from . import report
 from .executor import Executor, Stuck
@@ -17,11 +17,13 @@ STACK_S = 0.3  # for a stuck worker to write down its stack
 _BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to begin a job: a new replica takes its time
 
 
-class Options(NamedTuple):
-    """What the engine does about jobs that do not end."""
+class Timeouts(Protocol):
+    """What the engine does about jobs that do not end: see :class:`workers.SequenceMap`."""
 
-    debug_job_report_timeout: float | None = 30.0
-    job_timeout: float | None = None
+    @property
+    def debug_job_report_timeout(self) -> float | None: ...
+    @property
+    def job_timeout(self) -> float | None: ...
 
 
 class Asked(NamedTuple):
@@ -34,7 +36,7 @@ class Asked(NamedTuple):
 class Watchdog:
     """Runs in: the engine's thread. Blocks: never."""
 
-    def __init__(self, executor: Executor, schedule: Schedule, options: Options) -> None:
+    def __init__(self, executor: Executor, schedule: Schedule, options: Timeouts) -> None:
         self._executor = executor
         self._schedule = schedule
         self._timeout = options.job_timeout

@@ -40,9 +40,11 @@ from workers.errors import (
     StateError,
     add_note,
 )
+from workers.frameworks.keras import ENDLESS
 from workers.job.task import chain_of
+from workers.sequence.base import Sequence, count_batches
 
-from .reading import ENDLESS, EndOfSource, Reading, is_read_as_it_comes
+from .reading import EndOfSource, Reading, is_read_as_it_comes
 
 logger = logging.getLogger("workers")
 
@@ -63,7 +65,7 @@ def install() -> None:
 
     @functools.wraps(original, updated=())
     def choose(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return (ours if hasattr(type(x), "_begin_epoch") else original)(x, *args, **kwargs)
+        return (ours if isinstance(x, Sequence) else original)(x, *args, **kwargs)
 
     choose.for_sequences = ours  # type: ignore[attr-defined]
     module.PyDatasetAdapter = choose
@@ -122,8 +124,7 @@ class Feed:
 
     @property
     def num_batches(self) -> int | None:
-        length: int | None = self.sequence._length_for_fit()
-        return length
+        return count_batches(self.sequence)
 
     def __getitem__(self, index: int) -> Any:
         """Batch ``index``, for its shape."""
@@ -213,7 +214,7 @@ class Feed:
     def _order(self, shuffle: bool) -> OrderOf[int]:
         sequence = self.sequence
         self._check_at_start()
-        length = sequence._length_for_fit()
+        length = count_batches(sequence)
         if length is None:
             return range(ENDLESS)
         order = list(range(length))

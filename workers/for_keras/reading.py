@@ -6,22 +6,24 @@ import functools
 import logging
 import queue
 import weakref
-from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import Any
 
 from workers.batch.nodes import is_list, node_of
+from workers.batch.stacking import stack_list
 from workers.errors import NotPicklableError, PlatformError, PrefetchError, StalePassError
-from workers.job.task import Loose, items_of_job
+from workers.job.task import Loose
+from workers.loader.loop import Loop
+from workers.loader.options import Options
+from workers.sequence.base import Sequence, count_batches
+from workers.sequence.chain import NbWorkers
+from workers.sequence.jobs import items_of_index, job_of_index, run_job
 
 logger = logging.getLogger("workers")
 
-ENDLESS = 2**62  # batches: the length of what has no end
+NB_WORKERS: NbWorkers = "auto"
 _MAX_TRIED = 1000  # batches of a sequence without an end, until one is there in the place of the first
 _POLL_S = 0.1  # how often a waiting generator looks whether a loop of the user's has taken the workers over
-
-#: What makes the front-end of a sequence that was given to Keras without one. Filled by ``loader``.
-make_front: list[Callable[[Any], Any]] = []
 
 
 class EndOfSource(Exception):
@@ -30,7 +32,7 @@ class EndOfSource(Exception):
 
 def is_read_as_it_comes(sequence: Any) -> bool:
     """Whether the batches of ``sequence`` have no indices, and an epoch is what comes."""
-    return not (sequence._has_index or sequence.is_stream)
+    return bool(sequence._plan().is_read_here)
 
 
 class Reading:
@@ -49,14 +51,14 @@ class Reading:
         clock.begin_epoch(sequence)
         self._sequence = weakref.ref(sequence)
         self._order = order
-        self._num_left = sequence._length_for_fit() if order is None else len(order)  # None: that is not known
+        self._num_left = count_batches(sequence) if order is None else len(order)  # None: that is not known
         self._is_probe = is_probe
         self._clock, self._epoch, self._version = clock, clock.epoch, clock.version
         self._num_read = 0
         self._last: list[Any] = []  # the items that were read last
-        front = front_of(sequence)
-        self._front = None if front is None else weakref.ref(front)
-        self._pass = None if front is None else front._begin_apart(order)
+        loop = loop_of(sequence)
+        self._loop = None if loop is None else weakref.ref(loop)
+        self._pass = None if loop is None else loop.begin_apart(order)
 
     @property
     def is_whole(self) -> bool:
@@ -67,9 +69,9 @@ class Reading:
         """The epoch is over, unless somebody else has ended it."""
         sequence = self._sequence()
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
-            front = None if self._front is None else self._front()
-            if front is not None and self._pass is not None:
-                front._consumer.tell_of_epoch(self._epoch)
+            loop = None if self._loop is None else self._loop()
+            if loop is not None and self._pass is not None:
+                loop.consumer.tell_of_epoch(self._epoch)
             self._clock.end_epoch(sequence)
 
     def next(self) -> Any:
@@ -93,11 +95,11 @@ class Reading:
         return self._last[0] if len(self._last) == 1 else self._last
 
     def _items(self, index: int) -> list[Any]:
-        front = None if self._front is None else self._front()
-        if front is not None and self._pass is not None:
+        loop = None if self._loop is None else self._loop()
+        if loop is not None and self._pass is not None:
             while True:
                 try:
-                    items: list[Any] = front._items_for_fit(front._next_items(self._pass, _POLL_S))
+                    items: list[Any] = _stacked(loop.next_items(self._pass, _POLL_S))
                     break
                 except queue.Empty:
                     continue
@@ -111,9 +113,9 @@ class Reading:
                     return self._items(index)
         else:
             sequence: Any = self._sequence()
-            job = sequence._job_at(index, self._epoch)
-            items = sequence._run_job(job, lambda: items_of_job(sequence, index), self._epoch)
-            items = sequence._items_for_fit(items)
+            job = job_of_index(sequence, index, self._epoch)
+            items = run_job(sequence, job, lambda: items_of_index(sequence, index), self._epoch)
+            items = _stacked(items)
         if items and (isinstance(items[0], Loose) or (len(items) > 1 and all(map(_is_batch, items)))):
             raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
         return items
@@ -123,32 +125,47 @@ class Reading:
         assert self._order is not None
         first = self._order[0]
         sequence: Any = self._sequence()
-        length = sequence._length_for_fit() or first + _MAX_TRIED
+        length = count_batches(sequence) or first + _MAX_TRIED
         for step in range(1, length):
             index = (first + step) % length
-            items: list[Any] = sequence._run_job(
-                sequence._job_at(index, self._epoch), functools.partial(items_of_job, sequence, index), self._epoch
+            items: list[Any] = run_job(
+                sequence,
+                job_of_index(sequence, index, self._epoch),
+                functools.partial(items_of_index, sequence, index),
+                self._epoch,
             )
-            items = sequence._items_for_fit(items)
+            items = _stacked(items)
             if items:
                 return items
         raise PrefetchError("all batches were skipped")
+
+
+def _stacked(items: list[Any]) -> list[Any]:
+    """The items of a job. Keras wants them now: a batch of which samples were skipped is not filled from others."""
+    if items and items[0] is Loose.FEWER:
+        return [stack_list(items[1:])] if len(items) > 1 else []
+    return items
 
 
 def _is_batch(item: Any) -> bool:
     return node_of(item) is not None and not is_list(item)
 
 
-def front_of(sequence: Any) -> Any:
-    """The front-end whose workers compute the batches of ``sequence``; None: it has to be done in this process."""
-    if hasattr(type(sequence), "_begin_apart"):
-        return sequence
+def loop_of(sequence: Sequence[Any]) -> Loop | None:
+    """The loop whose workers compute the batches of ``sequence``; None: it has to be done in this process."""
+    live = sequence._live
+    if isinstance(live, Loop):  # of a front-end
+        return live
     if sequence.is_stream:  # nothing is left to do for workers
         return None
-    if "_fit" not in sequence.__dict__:
+    if live.fit is None and not live.fits_here:
+        made = Loop(sequence, NB_WORKERS, Options(), live.clock)
+        made.generators = live.generators
         try:
-            sequence.__dict__["_fit"] = make_front[0](sequence)
+            made.start()
+            live.fit = made
         except (NotPicklableError, PlatformError) as error:
+            live.fits_here = True
             logger.warning("model.fit computes the batches in its own process: %s", error)
-            sequence.__dict__["_fit"] = None
-    return sequence.__dict__["_fit"]
+    loop: Loop | None = live.fit
+    return loop

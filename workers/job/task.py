@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import functools
 import pickle
-from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from workers.checks import short
 from workers.errors import add_note
@@ -32,28 +31,35 @@ class Loose(enum.Enum):
     FEWER = enum.auto()  # at most one for each index: all but those that were skipped
 
 
-class JobSource:
-    """A source that knows the items of a job."""
+class JobSource(Protocol):
+    """A source that knows the items of a job; any other is asked for its item at an index."""
 
     @property
-    def has_lists(self) -> bool:
-        """Whether these may be any number; else there is one, as of what has only ``__getitem__``."""
-        return True
+    def _has_lists(self) -> bool:
+        """Whether a job may have any number of items; else it has one."""
 
-    @abstractmethod
-    def items_of_job(self, index: int) -> list[Any]:
+    def _items_of_job(self, index: int) -> list[Any]:
         """The items of job ``index``. To be called within a job."""
 
 
-class MakesItems(JobSource):
+class MakesItems(JobSource, Protocol):
     """A source whose items are made by functions of what another one has."""
 
-    @abstractmethod
-    def items_at(self, index: int, job: int, source: Any = None) -> list[Any]:
-        """The items at ``index``, which ``job`` makes of what ``source`` has there; None: of what its own source has.
+    def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
+        """The items at place ``index``, which ``job`` makes of what ``source`` has there; None: of its own source.
 
         To be called within a job.
         """
+
+
+def knows_items(source: Any) -> bool:
+    """Whether ``source`` is a :class:`JobSource`."""
+    return hasattr(type(source), "_items_of_job")
+
+
+def makes_items(source: Any) -> bool:
+    """Whether it is a :class:`MakesItems`."""
+    return hasattr(type(source), "_items_at")
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
@@ -70,7 +76,7 @@ def chain_of(source: Any) -> tuple[Any, ...]:
 
 def items_of_job(source: Any, index: int) -> list[Any]:
     """The items that job ``index`` of any ``source`` has. To be called within a job."""
-    return source.items_of_job(index) if isinstance(source, JobSource) else [source[index]]
+    return source._items_of_job(index) if knows_items(source) else [source[index]]
 
 
 def _put_together(items: list[Any], made_by: Any) -> list[Any]:
@@ -129,7 +135,7 @@ class Task:
         self.worker_init_fn = worker_init_fn
         self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
         self.private: Callable[[Any], Any] | None = None  # makes of items what functions may write into
-        self._knows_items = isinstance(source, JobSource)
+        self._knows_items = knows_items(source)
         self.history: History | None = None  # of the looks at its generators
         makes_batches = bool(functions) and hasattr(functions[0], "put_together")
         self._has_more = len(functions) > makes_batches  # functions of batches
@@ -184,7 +190,7 @@ class Task:
         if payload is not None:
             items = [payload[0] if self.unpack is None else self.unpack(payload[0])]
         elif self._knows_items:
-            items = self.source.items_of_job(index)
+            items = self.source._items_of_job(index)
         else:
             items = [self.source[index]]
         if self.functions:

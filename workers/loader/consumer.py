@@ -14,21 +14,21 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
 from workers.figures.loop import LoopFigures
+from workers.sequence.grouping import Pieces
 from workers.sequence.passes import Pass
-from workers.sequence.pieces import Pieces
 
 from .metadata import Metadata
 from .on_error import OnError
 from .tensors import Moved, Tensors
 
 if TYPE_CHECKING:
-    from .sequence_map import SequenceMap
+    from .loop import Loop
 
 logger = logging.getLogger("workers")
 
 
 class Consumer:
-    """Reads the passes of a front-end."""
+    """Reads the passes of a loop."""
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
@@ -38,14 +38,14 @@ class Consumer:
         self._has_warned = False
         self._asked_ns = 0  # since when next_items is asked for the next ones; 0: it is not
 
-    def next(self, of: SequenceMap, begun: Pass, timeout_s: float | None = None) -> Any:
+    def next(self, loop: Loop, begun: Pass, timeout_s: float | None = None) -> Any:
         """The next batch.
 
         Raises:
             StopIteration: the pass is over, or ``timeout_s``. StalePassError: another pass has taken its place. What
                 the job has raised.
         """
-        of._check(begun)
+        loop.check(begun)
         if begun.is_collating:
             raise RuntimeError(
                 "collate_fn has asked for a batch of the loop that it works for: loop over another front-end there, "
@@ -62,28 +62,28 @@ class Consumer:
             if outcome is None:
                 if begun.has_rest():
                     break
-                begun.end(of)
+                begun.end(loop.sequence)
                 self.tell_of_epoch(begun.epoch)
                 raise StopIteration
             try:
-                self._take(of, begun, outcome)
+                self._take(loop, begun, outcome)
             finally:
                 del outcome  # no cycle with an error that it may hold
         got_ns = time.monotonic_ns()
         metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
         self.figures.note(asked_ns, got_ns, num_ready)
-        if of._output is not None:
-            return self._as_tensors(of, begun, of._output.tensors)
-        return begun.deliver() if self._collate_fn is None else self._collated(of, begun)
+        if loop.output is not None:
+            return self._as_tensors(loop, begun, loop.output.tensors)
+        return begun.deliver() if self._collate_fn is None else self._collated(loop, begun)
 
-    def _as_tensors(self, of: SequenceMap, begun: Pass, tensors: Tensors) -> Any:
+    def _as_tensors(self, loop: Loop, begun: Pass, tensors: Tensors) -> Any:
         """The next batch; those behind it, as far as they are there, are on the way to the device."""
         ready = begun.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
             if self._collate_fn is not None:
-                batch = self._collated(of, begun, then=tensors)
+                batch = self._collated(loop, begun, then=tensors)
             elif type(batch) is Pieces:  # put together as it is delivered
                 batch = tensors(begun.deliver())
             else:
@@ -92,12 +92,12 @@ class Consumer:
         else:
             begun.deliver()
         batch.hand_over()
-        with of._lock:
-            if of._pass is begun and tensors.depth:
-                self._move_ahead(of, begun, tensors)
+        with loop.lock:
+            if loop.current is begun and tensors.depth:
+                self._move_ahead(loop, begun, tensors)
         return batch.batch
 
-    def _move_ahead(self, of: SequenceMap, begun: Pass, tensors: Tensors) -> None:
+    def _move_ahead(self, loop: Loop, begun: Pass, tensors: Tensors) -> None:
         while len(begun.ready) < tensors.depth and begun.take_ahead():
             pass
         ready = begun.ready
@@ -107,26 +107,26 @@ class Consumer:
                 continue
             try:
                 batch = batch.whole() if type(batch) is Pieces else batch
-                collated = batch if self._collate_fn is None else self._collate_fn(batch, source=of)
+                collated = batch if self._collate_fn is None else self._collate_fn(batch, source=loop.sequence)
                 ready[at] = tensors(collated), marks
             except Exception:  # raised when it is due
                 break
 
-    def next_items(self, of: SequenceMap, begun: Pass, timeout_s: float) -> list[Any]:
+    def next_items(self, loop: Loop, begun: Pass, timeout_s: float) -> list[Any]:
         """All items of the next job of a pass that states do not count; none, if it is skipped.
 
         Raises:
             queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here is at its end. StalePassError.
             What the job has raised.
         """
-        of._check(begun)
+        loop.check(begun)
         metadata, num_ready = self.metadata, len(begun.reading.outcomes)
         asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
         outcome = begun.outcome(timeout_s)
         if outcome is None:
             raise StopIteration
         try:
-            self._take(of, begun, outcome)
+            self._take(loop, begun, outcome)
         finally:
             del outcome  # no cycle with an error that it may hold
         self._asked_ns, got_ns = 0, time.monotonic_ns()
@@ -135,7 +135,7 @@ class Consumer:
         self.figures.note(asked_ns, got_ns, num_ready)
         items = []
         while begun.ready:
-            items.append(begun.deliver() if self._collate_fn is None else self._collated(of, begun))
+            items.append(begun.deliver() if self._collate_fn is None else self._collated(loop, begun))
         return items
 
     def tell_of_epoch(self, epoch: int) -> None:
@@ -143,7 +143,7 @@ class Consumer:
         if logger.isEnabledFor(logging.INFO):
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
-    def _take(self, of: SequenceMap, begun: Pass, outcome: Outcome) -> None:
+    def _take(self, loop: Loop, begun: Pass, outcome: Outcome) -> None:
         """Have the items of ``outcome`` ready, or raise what has become of its job."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
@@ -151,7 +151,7 @@ class Consumer:
         if type(items) is Failure:
             self._on_error.check(begun)
             try:
-                items = self._on_error.items(begun, outcome, lambda: _check_still(of, begun), metadata.note_job)
+                items = self._on_error.items(begun, outcome, lambda: _check_still(loop, begun), metadata.note_job)
             except StalePassError:
                 raise
             except Exception as raised:
@@ -160,9 +160,9 @@ class Consumer:
             metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
             if len(items) > 1 and not self._has_warned:
                 self._has_warned = _warn_of_columns(items)
-        with of._lock:
-            if of._pass is not begun:
-                _check_still(of, begun)
+        with loop.lock:
+            if loop.current is not begun:
+                _check_still(loop, begun)
             begun.take(outcome, items)
         if error is not None:
             try:
@@ -170,7 +170,7 @@ class Consumer:
             finally:
                 del error, outcome  # no cycle with the error
 
-    def _collated(self, of: SequenceMap, begun: Pass, then: Callable[[Any], Any] | None = None) -> Any:
+    def _collated(self, loop: Loop, begun: Pass, then: Callable[[Any], Any] | None = None) -> Any:
         """As :meth:`Pass.deliver`; ``collate_fn`` is called in between, and a state that it takes counts the batch."""
         assert self._collate_fn is not None
         ready, position = begun.ready, begun.position
@@ -179,7 +179,7 @@ class Consumer:
         position.delivered = after
         begun.is_collating = True
         try:
-            batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=of)
+            batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=loop.sequence)
             begun.is_collating = False
             batch = batch if then is None else then(batch)
         except Exception as error:
@@ -196,10 +196,10 @@ class Consumer:
         return batch
 
 
-def _check_still(of: SequenceMap, begun: Pass) -> None:
+def _check_still(loop: Loop, begun: Pass) -> None:
     """Raise StalePassError if ``on_error`` has begun another pass. It may have closed the front-end."""
     if not begun.reading.engine.has_ended:
-        of._check(begun)
+        loop.check(begun)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from workers.errors import StateError
-from workers.sequence.answers import defines_hooks
 from workers.sequence.chunked import Chunks
+from workers.sequence.hooks import defines_hooks
 
 logger = logging.getLogger("workers")
 

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as OrderOf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from workers import limits
 from workers.batch.memory_limit import DoesNotFit
@@ -28,59 +28,46 @@ from workers.engine.report import given_up, too_few_processes
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine
 from workers.engine.threads import ThreadExecutor
-from workers.engine.watchdog import Options
 from workers.errors import PlatformError
-from workers.figures.figures import Figures
 from workers.figures.units import count
-from workers.job.task import Task
+from workers.job.task import Task, chain_of
 from workers.process.attributes import Attributes
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel
 from workers.process.watch import Watch
 from workers.sequence.base import Sequence
-from workers.sequence.clock import on_behalf_of
-from workers.sequence.order import ordered
-from workers.sequence.passes import Groups, Pass
+from workers.sequence.grouping import Assembly
+from workers.sequence.passes import Pass
+from workers.sequence.plan import EpochPlan
 from workers.sequence.position import Position
 
 if TYPE_CHECKING:
     from workers.cluster.executor import RayExecutor
     from workers.process.executor import ProcessExecutor
 
-from .mapped import Mapped
+    from .loop import Loop
+
 from .sources import FedPass, IteratorSource, Source, StreamSource
 
 logger = logging.getLogger("workers")
 
 
-class Settings(NamedTuple):
-    """How the workers of a pool are to work: see :class:`workers.SequenceMap`."""
-
-    executor: str
-    max_queue_size: int | None
-    in_order: bool
-    max_retries: int
-    may_retry: bool  # what failed may be asked for again
-    debug_job_report_timeout: float | None
-    job_timeout: float | None
-    executor_options: dict[str, Any]
-
-
 class Pool:
-    """An engine for the jobs of ``of``. It ends with ``owner``.
+    """An engine for the jobs of ``loop``. It ends with the sequence of that.
 
     Args:
-        nb_workers: so many; 0: all is computed here. None: as many as pay, at least ``least``.
+        nb_workers: so many; 0: all is computed here. None: as many as pay.
 
     Attributes:
         begun: what the last pass has cost to begin: (seconds, why).
     """
 
-    def __init__(self, of: Mapped, nb_workers: int | None, least: int, settings: Settings, figures: Figures) -> None:
+    def __init__(self, loop: Loop, nb_workers: int | None) -> None:
+        options, figures = loop.options, loop.figures
         self.engine: Engine | SerialEngine | AutoEngine
         self.begun = (0.0, "")
-        self._of = weakref.ref(of)
-        self._settings = settings
+        self._loop = weakref.ref(loop)
+        self._options = options
         self._nb_workers = nb_workers or 0
         self._figures = figures
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
@@ -94,18 +81,19 @@ class Pool:
         self._looks_ahead = True  # whether to begin the next epoch before this one's end
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
-        of._generators.look_first()  # before a hook or the loop can draw from them
-        self.kind = "process" if settings.executor == "auto" else settings.executor
+        loop.generators.look_first()  # before a hook or the loop can draw from them
+        self.kind = "process" if options.executor == "auto" else options.executor
         if nb_workers == 0:
-            self.engine = SerialEngine(of._task(), figures.pool)
+            self.engine = SerialEngine(loop.task(), figures.pool)
         elif nb_workers is None:
-            self._kept_back.remember(of._task().source)
-            may_be_threads = settings.executor == "auto" and not least
+            self._kept_back.remember(loop.task().source)
+            least = options.least_workers
+            may_be_threads = options.executor == "auto" and not least
             cores: Callable[[], int] = limits.cores
             most: Callable[[], int] | None = None
-            if settings.executor == "ray":
-                cores, most = _of_cluster(settings.executor_options)
-            task = of._task_here()
+            if options.executor == "ray":
+                cores, most = _of_cluster(options.executor_options or {})
+            task = loop.task_here()
             self.engine = AutoEngine(task, figures, least, weakref.proxy(self), may_be_threads, cores, most)
         else:
             self.engine = self._start(nb_workers)
@@ -119,37 +107,38 @@ class Pool:
     # -- workers
 
     def _start(self, nb_workers: int) -> Engine:
-        of, settings = self._of(), self._settings
-        assert of is not None
+        loop, options = self._loop(), self._options
+        assert loop is not None
         schedule = Schedule(
             nb_workers,
-            settings.max_queue_size,
-            settings.in_order,
-            settings.max_retries + 1,
+            options.max_queue_size,
+            options.in_order,
+            options.max_retries + 1,
             explain=given_up,
-            keeps_failed=settings.may_retry,
+            keeps_failed=callable(options.on_error),
             # Of jobs that travel together it is not seen which one takes so long.
-            bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and settings.job_timeout is None else BUNDLE_NS,
+            bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and options.job_timeout is None else BUNDLE_NS,
         )
-        options = Options(settings.debug_job_report_timeout, settings.job_timeout)
         try:
-            publisher = functools.partial(Publisher, figures=self._figures, name=_name(of), kind=self.kind)
-            self._num_changes = self._num_changes_now = of._count_changes()
+            publisher = functools.partial(Publisher, figures=self._figures, name=_name(loop), kind=self.kind)
+            self._num_changes = self._num_changes_now = loop.count_changes()
             with _room_for_sequence():
-                engine = Engine(self._executor(of._task(), nb_workers, of._has_hooks()), schedule, options, publisher)
+                executor = self._executor(loop.task(), nb_workers, loop.sequence._has_hooks())
+                engine = Engine(executor, schedule, options, publisher)
         except OSError as error:
             raise _explained(error, nb_workers) from error
-        self._finalizer = weakref.finalize(of, engine.close)
+        self._finalizer = weakref.finalize(loop.sequence, engine.close)
         self._workers, self._sent_in = engine, self._num_passes
         engines.watch_for_exit()
-        logger.debug("%s started with %d workers", type(of).__name__, nb_workers)
+        logger.debug("%s started with %d workers", type(loop.sequence).__name__, nb_workers)
         return engine
 
     def _executor(self, task: Task, nb_workers: int, has_hooks: bool) -> Executor:
         if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
-        if isinstance(task.source, Sequence):
-            task.source._share()
+        for part in chain_of(task.source):
+            if isinstance(part, Sequence):
+                part._share()
         self._watch.has_changed(task, False)
         pickled = self._kept_back.first(task, "the sequence")
         self._watch.commit()
@@ -157,7 +146,7 @@ class Pool:
         if self.kind == "ray":
             from workers.cluster.executor import RayExecutor
 
-            options = self._settings.executor_options
+            options = self._options.executor_options or {}
             executor = RayExecutor(nb_workers, lambda: Parcel(pickled), options, self._figures.pool)
         else:
             from workers.process.executor import ProcessExecutor
@@ -172,7 +161,7 @@ class Pool:
 
     def have(self, nb_workers: int, kind: Kind) -> Engine:
         """The engine, now with so many workers of a kind."""
-        if self._settings.executor == "auto" and kind != self.kind:
+        if self._options.executor == "auto" and kind != self.kind:
             self._end_workers()
             self.kind = kind
         if self._workers is None:
@@ -182,20 +171,20 @@ class Pool:
 
     def changes(self) -> Parcel | None:
         """What the workers have to be sent before they can have the rest of this pass."""
-        of = self._of()
-        if of is None or self._sent_in == self._num_passes:
+        loop = self._loop()
+        if loop is None or self._sent_in == self._num_passes:
             return None
-        return self._changes(of)
+        return self._changes(loop)
 
     # -- what they work on
 
-    def _changes(self, of: Mapped) -> Parcel | None:
+    def _changes(self, loop: Loop) -> Parcel | None:
         """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
         What was computed ahead is forgotten if the user says that it is out of date."""
         if self._parcel is None:  # jobs run on the user's own objects, and none ahead
             return None
-        task, has_hooks, start_s = of._task(), of._has_hooks(), time.monotonic()
-        self._num_changes_now = of._count_changes()
+        task, has_hooks, start_s = loop.task(), loop.sequence._has_hooks(), time.monotonic()
+        self._num_changes_now = loop.count_changes()
         is_said = self._num_changes_now != self._num_changes
         if is_said and self._workers is not None:
             self._workers.revoke()
@@ -236,54 +225,54 @@ class Pool:
 
     # -- passes
 
-    def begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
-        """A pass of ``of`` over ``places``, whose jobs the workers have begun with."""
+    def begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
+        """A pass over ``places``, whose jobs the workers have begun with."""
         start_s = time.monotonic()
-        begun = self._begin(of, position, places, groups)
+        begun = self._begin(plan, position, places, assembly)
         self.begun = time.monotonic() - start_s, self._why
         self._why = ""
         return begun
 
-    def _begin(self, of: Mapped, position: Position, places: OrderOf[int], groups: Groups | None) -> Pass:
-        clock, engine = of._clock, self.engine
+    def _begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
+        loop, engine, epoch = self._loop(), self.engine, plan.epoch
+        assert loop is not None
         self._num_passes += 1
-        epoch, parcel = clock.epoch, None
+        parcel: Parcel | None = None
         is_auto = isinstance(engine, AutoEngine)  # which asks for what has changed, if there are workers
         if not is_auto:
-            parcel = self._changes(of)
-        if not of._is_indexed:
-            source = self._source(of, position, places)
+            parcel = self._changes(loop)
+        if plan.plan.is_read_here or plan.plan.is_stream:
+            source = self._source(loop, plan, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self.sent(parcel)
             assert not isinstance(reading, AutoReading)  # of what is read here there are always workers, or none
-            return FedPass(reading, clock, position, source, groups)
-        following: OrderOf[int] = on_behalf_of(clock, of._places, Position(stride=position.stride)) or ()
-        order: OrderOf[int] | None = ordered(places, on_behalf_of(clock, of._permutations, epoch))
-        if groups is None and isinstance(order, range) and order == following and position.stride == 1:
+            return FedPass(reading, loop.clock, position, source, assembly)
+        following: OrderOf[int] = plan.places(Position(stride=position.stride)) or ()
+        order: OrderOf[int] | None = plan.order(places)
+        if assembly is None and isinstance(order, range) and order == following and position.stride == 1:
             order = None  # as they come, where that is wanted
         ahead: Ahead | None = None
         if (
             self._looks_ahead
-            and not of._has_hooks()  # what they write to, a file say, is not known: they run first
-            and self._settings.executor != "thread"  # jobs run on the user's own object, which is at one epoch
+            and not loop.sequence._has_hooks()  # what they write to, a file say, is not known: they run first
+            and self._options.executor != "thread"  # jobs run on the user's own object, which is at one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
-            permutations = on_behalf_of(clock, of._permutations, epoch + 1)
-            next_order = None if order is None else ordered(following, permutations)
+            next_order = None if order is None else plan.following().order(following)
             ahead = epoch + 1, len(following), next_order
         reading = engine.begin(epoch, len(places), False, ahead, parcel, order)
         if not is_auto:
             self.sent(parcel)
-        if order is None and self._settings.in_order:
+        if order is None and self._options.in_order:
             order = places
-        return Pass(reading, clock, position, places, order, groups)
+        return Pass(reading, loop.clock, position, places, order, assembly)
 
-    def _source(self, of: Mapped, position: Position, places: OrderOf[int]) -> Source:
-        source = of._jobs()[0]
-        if of.is_stream:
-            return StreamSource(source, of.seed, of._clock.epoch, places)
+    def _source(self, loop: Loop, plan: EpochPlan, position: Position, places: OrderOf[int]) -> Source:
+        source, seed = plan.plan.source, loop.sequence.seed
+        if plan.plan.is_stream:
+            return StreamSource(source, seed, plan.epoch, places)
         copies = self.kind == "thread"  # what the source makes of its memory next is not to be seen by a job
-        return IteratorSource(source, of._iterators(), position, of._clock.epoch, of.seed, of._keeps_tensors(), copies)
+        return IteratorSource(source, loop.iterators(), position, plan.epoch, seed, loop.keeps_tensors(), copies)
 
     def close(self) -> None:
         """End the workers. May be repeated."""
@@ -305,9 +294,10 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
     return connection.cores, functools.partial(connection.room, options)
 
 
-def _name(of: Mapped) -> str:
+def _name(loop: Loop) -> str:
     """What it computes, in short."""
-    return short(of.source_split)
+    sequence = loop.sequence
+    return short(getattr(sequence, "source_split", sequence))
 
 
 @contextlib.contextmanager

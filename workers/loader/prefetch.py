@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from workers.arguments import explains_arguments
+from workers.arguments import explains_options
 from workers.checks import check_choice, check_function
-from workers.for_keras.endless import counted
-from workers.sequence.base import Sequence
-from workers.sequence.chain import Batch_co, NbWorkers, makes
+from workers.frameworks.keras import counted
+from workers.sequence.base import Sequence, plan_of
+from workers.sequence.chain import Batch_co, NbWorkers
 from workers.sequence.chunked import batches as batches_of
-from workers.sequence.indexed import is_indexed
 from workers.sequence.shuffle import SequenceShuffle
 from workers.sequence.source import check_source
 
-from .options import INHERITED, Executor, Output, Policy
+from .options import INHERITED, DatasetOptions
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .options import DatasetOptions, PrefetchOptions
+    from .options import PrefetchOptions
 
 
 class _Indexed(Protocol[Batch_co]):
@@ -49,25 +48,17 @@ def prefetch(
     shuffle: bool = False,
     **options: Unpack[DatasetOptions],
 ) -> SequenceMap[Any]: ...
-@explains_arguments
+@explains_options(DatasetOptions)
 def prefetch(
     sequence: Any,
     nb_workers: NbWorkers | None = "auto",
     max_queue_size: int | None = INHERITED,
-    executor: Executor = INHERITED,
-    executor_options: dict[str, Any] | None = INHERITED,
-    seed: int | None = None,
-    in_order: bool = INHERITED,
-    on_error: Policy | None = None,
-    job_timeout: float | None = INHERITED,
-    max_retries: int = INHERITED,
-    shuffle: bool = False,
     *,
+    shuffle: bool = False,
     batch_size: int | None = None,
     drop_last: bool = False,
     collate_fn: Callable[[Any], Any] | None = None,
-    output: Output | None = None,
-    worker_init_fn: Callable[[int], object] | None = None,
+    **options: Any,
 ) -> SequenceMap[Any]:
     """Compute the batches of ``sequence`` ahead, in worker processes.
 
@@ -108,33 +99,17 @@ def prefetch(
     sequence = counted(sequence)
     check_source("sequence", sequence)
     if check_choice("shuffle", shuffle, (True, False)):
-        shuffled: Any = SequenceShuffle(sequence, seed=seed)
+        shuffled: Any = SequenceShuffle(sequence, seed=options.get("seed"))
         # A front-end's function may return lists, which a front-end delivers one by one.
         sequence = SequenceMap(shuffled, 0) if isinstance(sequence, SequenceMap) else shuffled
     if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
         raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
     function = collate_fn
     if batch_size is not None:
-        if not is_indexed(sequence):
+        if plan_of(sequence).is_read_here:
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
         sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
+        on_error = options.get("on_error")
         sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
-    return SequenceMap(
-        sequence,
-        "auto" if nb_workers is None else nb_workers,
-        function,
-        max_queue_size=max_queue_size,
-        executor=executor,
-        executor_options=executor_options,
-        seed=seed,
-        in_order=in_order,
-        on_error=on_error,
-        job_timeout=job_timeout,
-        max_retries=max_retries,
-        as_items=False,
-        output=output,
-        worker_init_fn=worker_init_fn,
-    )
-
-
-makes("prefetch")(prefetch)
+    nb_workers = "auto" if nb_workers is None else nb_workers
+    return SequenceMap(sequence, nb_workers, function, max_queue_size=max_queue_size, as_items=False, **options)

@@ -3,54 +3,39 @@
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any, Literal
 
-from workers import limits
-from workers.arguments import explains_arguments
-from workers.checks import check_choice, check_function
-from workers.errors import StalePassError
-from workers.figures.figures import Figures
-from workers.for_keras.endless import counted
+from workers.arguments import explains_options
+from workers.checks import check_choice, check_function, check_int
+from workers.frameworks.keras import ENDLESS, Counted, counted
 from workers.job import seeding
-from workers.job.task import one_function
-from workers.sequence.base import Sequence
-from workers.sequence.chain import Batch_co, NbWorkers, makes
-from workers.sequence.clock import on_behalf_of
-from workers.sequence.indexed import is_indexed
-from workers.sequence.passes import Pass, PassIterator, read_alone
-from workers.sequence.position import Position
+from workers.job.task import chain_of, one_function, one_of
+from workers.sequence.base import plan_of
+from workers.sequence.chain import Batch_co, NbWorkers
+from workers.sequence.clock import Clock
+from workers.sequence.derived import SequenceDerived, items_of, source_length
+from workers.sequence.epochs import plan_of_epoch
+from workers.sequence.passes import PassIterator
+from workers.sequence.plan import Plan
 
-from . import tensors
-from .consumer import Consumer
-from .mapped import Mapped
-from .metadata import Metadata
-from .next_item import ReadByNext
-from .on_error import OnError
-from .options import (
-    DEFAULTS,
-    INHERITED,
-    Executor,
-    Output,
-    Policy,
-    bound,
-    check_nb_workers,
-    check_one_seed,
-    checked,
-    front_end_of,
-    least_workers,
-)
-from .pool import Pool, Settings
-from .reporting import Reports
+from . import trw
+from .loop import Loop
+from .options import INHERITED, OPTION_NAMES, Options, OutputName, PrefetchOptions, bound, check_nb_workers
+from .tensors import Output, checked_output
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from workers.figures.report import Report
+
+    from .metadata import Metadata
 
 logger = logging.getLogger("workers")
 
 
-@makes("map")
-class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOutput):
+class SequenceMap(SequenceDerived[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Whatever is made of
@@ -103,9 +88,9 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
     Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
     """
 
-    _not_copied = (*Mapped._not_copied, "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock")
+    _output: Output | None
 
-    @explains_arguments
+    @explains_options(PrefetchOptions)
     def __init__(
         self,
         source_split: Any,
@@ -118,169 +103,132 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         max_queue_size_pin: int | None = None,
         *,
         max_queue_size: int | None = INHERITED,
-        executor: Executor = INHERITED,
-        executor_options: dict[str, Any] | None = INHERITED,
-        seed: int | None = None,
-        in_order: bool = INHERITED,
-        on_error: Policy | None = None,
-        job_timeout: float | None = INHERITED,
-        max_retries: int = INHERITED,
         as_items: bool = True,
-        output: Output | None = None,
-        worker_init_fn: Callable[[int], object] | None = None,
+        output: OutputName | None = None,
+        **options: Unpack[PrefetchOptions],
     ) -> None:
-        given = {name: value for name, value in locals().items() if name in DEFAULTS}
         self._own_workers = check_nb_workers(nb_workers)
-        if max_queue_size is INHERITED and not (max_jobs_at_once is None and max_queue_size_pin is None):
-            given["max_queue_size"] = None
-        front = front_end_of(source_split)
-        options = checked(front, self._own_workers, given)
-        own_workers = limits.cores() if self._own_workers == "auto" else self._own_workers
-        options["max_queue_size"] = bound(own_workers, options["max_queue_size"], max_jobs_at_once, max_queue_size_pin)
-        vars(self).update(options)
+        given = {
+            "queue_timeout": queue_timeout,
+            "debug_job_report_timeout": debug_job_report_timeout,
+            "max_queue_size": bound(self._own_workers, max_queue_size, max_queue_size_pin, max_jobs_at_once),
+            **options,
+        }
+        front = _front_end_of(source_split)
+        inherited = Options() if front is None else front.options
+        vars(self).update(vars(inherited.but(self._own_workers, given)))
         self.collate_fn = check_function("collate_fn", collate_fn)
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))
-        self._set_output(output, front)
-        self._own_seed = check_one_seed(seeding.check_seed(seed), source_split)
-        source_split = counted(source_split)
-        super().__init__(source_split)
-        self._make_own()
-        source = self._jobs()[0]
-        self._is_indexed = is_indexed(source) and not self.is_stream
-        if isinstance(source, SequenceMap) and not self._is_indexed:
+        self._output = checked_output(output) or (None if front is None else front._output)
+        self._own_seed = _check_one_seed(seeding.check_seed(options.get("seed")), source_split)
+        super().__init__(counted(source_split))
+        plan = self._plan()
+        if plan.is_read_here and isinstance(plan.source, SequenceMap):
             raise TypeError("of a source without indices, only the last map can have a collate_fn")
-        self._start()
+        self._live.start()
 
-    def _make_own(self) -> None:
-        """What a copy has of its own."""
-        self._figures = Figures()
-        on_error = OnError(self.on_error, self.max_retries)
-        self._consumer: Consumer = Consumer(on_error, self.collate_fn, self._figures.loop)
-        self._pool: Pool | None = None
-        self._pass: Pass | None = None  # the one that the workers are at
-        self._iterator: Callable[[], PassIterator | None] | None = None  # what iter() has returned, held weakly
-        self._lock = threading.RLock()  # model.fit may read in a thread of its own
-
-    # -- its workers
-
-    def _start(self) -> None:
-        """Start the workers. Those of what this is made of are among them, and stop."""
-        if isinstance(self.source_split, Sequence):
-            self.source_split._stop_workers()
-        settings = Settings(
-            self.executor,
-            self.max_queue_size,
-            self.in_order,
-            self.max_retries,
-            callable(self.on_error),
-            self.debug_job_report_timeout,
-            self.job_timeout,
-            self.executor_options or {},
-        )
-        nb_workers = None if self._is_auto else self._num_workers()
-        if nb_workers is None and not self._is_indexed:  # read here: for the functions there are workers at once
-            nb_workers = limits.default_nb_workers() if self._jobs()[1] else 0
-        self._pool = Pool(self, nb_workers, least_workers(self), settings, self._figures)
-
-    def _stop_workers(self) -> None:
-        """End the workers until they are needed again, unless a loop over this is under way."""
-        begun, is_held = self._pass, self._iterator is None or self._iterator() is not None
-        if begun is None or begun.is_over or not (is_held and self._clock.is_begun):
-            self._stop()
-        super()._stop_workers()
-
-    def _stop(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = self._pass = None
-
-    def _running(self) -> Pool:
-        self._check_open()
-        if self._pool is None:  # it was part of a chain, or is a copy
-            self._start()
-        assert self._pool is not None
-        return self._pool
+    def _make_live(self, clock: Clock | None = None) -> Loop:
+        return Loop(self, self._own_workers, self.options, clock, self.collate_fn, self._output)
 
     @property
-    def metadata(self) -> Metadata:
-        """How the pass went that was begun last."""
-        return self._consumer.metadata
+    def options(self) -> Options:
+        """How it works: its options, also those that it has inherited."""
+        return Options(**{name: vars(self)[name] for name in OPTION_NAMES})
 
-    def _share_waited(self) -> float | None:
-        return self._consumer.metadata._share_waited()
+    # -- what it computes
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in self._not_copied}
+    def _plan(self) -> Plan:
+        finished_by = None if self.collate_fn is None else self
+        how = self.as_items, finished_by, self.options.on_error_of_items, self._own_seed
+        return plan_of(self.source_split).mapped(self.function_to_run, *how)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._make_own()
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return _length_of(self)
+
+    def __getitem__(self, index: int) -> Any:
+        """Batch ``index`` of the current epoch, computed in this process."""
+        return one_of(_items_of(self, plan_of_epoch(self).job(index)))
+
+    @property
+    def _has_lists(self) -> bool:
+        return self._plan().has_lists
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        """See :class:`JobSource`: asked by its place. None, if they are to be skipped."""
+        return self._items_at(index, None)
+
+    def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
+        """See :class:`MakesItems`."""
+        try:
+            return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
+        except Exception as error:
+            if self.options.on_error != "skip":
+                raise
+            logger.error("item %d is skipped", index, exc_info=error)
+            return []
 
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
-        iterator = PassIterator(self, self._begin_pass())
-        self._iterator = weakref.ref(iterator)
+        loop = self._live
+        begun = loop.begin()
+        iterator = PassIterator(self, begun, lambda: loop.next(begun))
+        loop.iterator = weakref.ref(iterator)
         return iterator
 
-    def _begin_pass(self) -> Pass:
-        self._pass = None  # whoever reads one in another thread lets go of it
-        with self._lock:
-            pool = self._running()
-            position, places = self._begin_epoch()
-            self._consumer.metadata = Metadata()
-            self._pass = pool.begin(self, position, places, self._groups())
-            self._consumer.figures.begin(self._pass.epoch, *pool.begun)
-            return self._pass
+    @property
+    def nb_workers(self) -> NbWorkers:
+        """The workers of its pool: its own, and those of what it is made of."""
+        return "auto" if self._live.is_auto else self._live.num_workers
 
-    def _begin_apart(self, order: OrderOf[int] | None) -> Pass:
-        """A pass over the batches at ``order`` of the current epoch that no state counts: see ``for_keras``."""
-        self._pass = None
-        with self._lock:
-            pool, position = self._running(), Position(stride=self._stride)
-            places = on_behalf_of(self._clock, self._places, position) or ()
-            if order is not None:  # else all that come of a source that is read here
-                places = _at(places, order, self.in_order)
-            self._consumer.metadata = Metadata()
-            self._pass = pool.begin(self, position, places, None)
-            self._consumer.figures.begin(self._pass.epoch, *pool.begun)
-            return self._pass
+    def report(self) -> Report:
+        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
+        after :meth:`close`. Takes a few milliseconds for each worker."""
+        return self._live.report()  # type: ignore[no-any-return]
 
-    def _next_of(self, begun: Pass, timeout_s: float | None = None) -> Any:
-        return read_alone(begun, self._consumer.next, self, begun, timeout_s)
+    def close(self) -> None:
+        """End the workers. May be repeated. Batches that were delivered stay valid; what comes after raises
+        ClosedError."""
+        try:
+            super().close()
+        finally:  # also if a bar cannot write
+            self._live.close()
 
-    def _next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
-        items: list[Any] = read_alone(begun, self._consumer.next_items, self, begun, timeout_s)
-        return items
+    # -- tensors
 
-    def _check(self, begun: Pass) -> None:
-        """Raise StopIteration or StalePassError if there is nothing more to be had of a pass."""
-        begun.check(self)
-        if self._pass is not begun:
-            raise StalePassError(
-                f"this iterator over a {type(self).__name__} is over: its workers work for something else now, such as "
-                "model.fit, or what was made of it"
-            )
+    @property
+    def output(self) -> str | None:
+        """What the loop gets in the place of arrays; None: arrays."""
+        return None if self._output is None else self._output.name
 
-    # -- what is made of it, and the end
+    def to_device(self, device: Any, depth: int = 2) -> Self:
+        """Deliver batches on ``device``, where the next ones are already while the loop works on one.
+
+        To a CUDA device they are copied from pinned memory, without waiting. On the CPU nothing is copied.
+
+        Args:
+            device: as ``output`` names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or ``"gpu"``;
+                ``"/GPU:0"`` of TensorFlow.
+            depth: how many batches are on the device ahead of the loop; they are beside ``max_queue_size``.
+
+        Returns:
+            This front-end itself.
+
+        Raises:
+            TypeError: ``output`` was not given. What the framework raises if it has no such device.
+        """
+        if self._output is None:
+            raise TypeError("to_device wants tensors: give output='torch', 'jax' or 'tf' to prefetch")
+        self._output = self._live.output = self._output.on(device, check_int("depth", depth, 0))
+        return self
+
+    # -- what is made of it
 
     def _made(self, name: str, *arguments: Any) -> SequenceMap[Any]:
-        made = SequenceMap(super()._made(name, *arguments), 0, **self._options())
-        made._output = self._output
-        return made
-
-    def _options(self) -> dict[str, Any]:
-        """What is made of it has these as well."""
-        return {name: getattr(self, name) for name in DEFAULTS} | {"seed": self._own_seed}
-
-    def _with_source(self, source: Any) -> SequenceMap[Any]:
-        # In this process: a part is small most often, as trw has it.
-        own: dict[str, Any] = {"collate_fn": self.collate_fn, "as_items": self.as_items}
-        made = SequenceMap(source, 0, self.function_to_run, **self._options(), **own)
-        made._output = self._output
-        return made
+        return SequenceMap(super()._made(name, *arguments), 0)
 
     if TYPE_CHECKING:  # a front-end makes front-ends
 
@@ -289,22 +237,96 @@ class SequenceMap(Reports, Mapped[Batch_co], ReadByNext[Batch_co], tensors.HasOu
         def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> SequenceMap[Batch_co]: ...
 
     def subsample(self, nb_samples: int) -> SequenceMap[Any]:
-        return self._with_source(self.source_split.subsample(nb_samples))
+        return _like(self, self.source_split.subsample(nb_samples))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceMap[Any]:
-        return self._with_source(self.source_split.subsample_uids(uids, uids_name, new_sampler))
+        return _like(self, self.source_split.subsample_uids(uids, uids_name, new_sampler))
 
-    def close(self) -> None:
-        """End the workers. May be repeated. Batches that were delivered stay valid."""
-        try:
-            super().close()
-        finally:  # also if a bar cannot write
-            self._stop()
+    # -- as trw has it: see ``trw``
+
+    def __next__(self) -> Batch_co:
+        return self.next_item(blocking=True)  # type: ignore[no-any-return]
+
+    def next_item(self, blocking: bool) -> Any:
+        """The next batch of the pass that was begun last; if there is none, one begins.
+
+        Args:
+            blocking: wait for it. If not, at most ``queue_timeout`` seconds, and then raise StopIteration.
+
+        Raises:
+            StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
+        """
+        return trw.next_item(self._live, None if blocking else self.options.queue_timeout)
+
+    def initializer(self) -> None:
+        """Begin a pass, which ``next()`` of this then reads."""
+        self._live.begin()
+
+    def has_background_jobs(self) -> bool:
+        """Whether a worker has something to do."""
+        return trw.has_background_jobs(self._live)
+
+    def fill_queue(self) -> None:
+        """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
+        trw.fill_queue(self._live)
+
+    @property
+    def metadata(self) -> Metadata:
+        """How the pass went that was begun last."""
+        return self._live.consumer.metadata  # type: ignore[no-any-return]
+
+    @property
+    def max_queue_size_pin(self) -> int | None:
+        """``max_queue_size``, of which it is another name."""
+        return self.max_queue_size  # type: ignore[no-any-return]
+
+    @property
+    def max_jobs_at_once(self) -> int | None:
+        """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+        return trw.max_jobs_at_once(self._live)
 
 
-def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:
-    """Those of ``places``, which may be more than a list can hold, that ``order`` names."""
-    if isinstance(order, range):
-        return places[order.start : order.stop]
-    is_all = in_order and len(order) == len(places) and order == list(range(len(places)))
-    return places if is_all else [places[index] for index in order]
+def _length_of(front: SequenceMap[Any]) -> int:
+    origin, source = front._plan().origin, front.source_split
+    if not hasattr(source, "__len__"):
+        raise TypeError(f"{type(source).__name__} has no length, so a map of it has none")
+    length = source_length(front)
+    if length >= ENDLESS:
+        name = origin.dataset_name if isinstance(origin, Counted) else type(origin).__name__
+        raise TypeError(f"a map of a {name} has no length: it does not end")
+    return length
+
+
+def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any]:
+    if front._plan().is_read_here:
+        name = type(front.source_split).__name__
+        raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
+    items = items_of(front, job, source)
+    return items if front.collate_fn is None else [front.collate_fn(item, source=front) for item in items]
+
+
+def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
+    """A front-end like ``front`` over ``source``, in this process: a part is small most often, as trw has it."""
+    own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
+    made = SequenceMap(source, 0, front.function_to_run, **vars(front.options), **own)
+    made._output = made._live.output = front._output
+    return made
+
+
+def _front_end_of(source: Any) -> SequenceMap[Any] | None:
+    """The front-end that ``source`` is, or that it is made from."""
+    while isinstance(source, SequenceDerived) and not isinstance(source, SequenceMap):
+        source = source.source_split
+    return source if isinstance(source, SequenceMap) else None
+
+
+def _check_one_seed(seed: int | None, source: Any) -> int | None:
+    """``seed`` of a front-end over ``source``. All functions of a chain run in one job, which has one seed."""
+    fronts = [each for each in chain_of(source) if isinstance(each, SequenceMap)]
+    given = [each._own_seed for each in fronts if each._own_seed is not None]
+    if seed is not None and given and given[0] != seed:
+        raise ValueError(
+            f"seed is {seed}, but a map before it was given seed {given[0]}: all functions of a chain draw from one "
+            "seed, so give it once, at the end"
+        )
+    return seed

@@ -15,7 +15,9 @@ from workers.engine.serial import SerialReading
 from workers.errors import PrefetchError, presentable
 from workers.job import seeding
 from workers.sequence.clock import Clock
-from workers.sequence.passes import Groups, Pass
+from workers.sequence.grouping import Assembly
+from workers.sequence.jobs import run_job
+from workers.sequence.passes import Pass
 from workers.sequence.position import Position
 
 from .iterators import Iterators, source_of
@@ -61,7 +63,7 @@ class StreamSource:
             return False
         index, source = self._left[self._number], self._source
         try:
-            item = Item(index, as_numpy(source._run_job(index, lambda: source[index], self._epoch, self._seed)))
+            item = Item(index, as_numpy(run_job(source, index, lambda: source[index], self._epoch, self._seed)))
         except Exception as error:
             item = Item(index, None, presentable(error))
         self.item = item
@@ -141,9 +143,9 @@ class FedPass(Pass):
         clock: Clock,
         position: Position,
         source: Source,
-        groups: Groups | None = None,
+        assembly: Assembly | None = None,
     ) -> None:
-        super().__init__(reading, clock, position, groups=groups)
+        super().__init__(reading, clock, position, assembly=assembly)
         self._fed = reading
         self._source: Source | None = source  # None: it is at its end
         self._num_added = 0  # jobs that the engine was given

@@ -11,18 +11,14 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from workers.batch.copies import SCALARS, is_immutable
 from workers.batch.nodes import leaves
 from workers.batch.tree import ALIGNMENT, Array, flatten, unflattener
-from workers.checks import check_choice, check_int
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+from workers.checks import check_choice
 
 logger = logging.getLogger("workers")
 
@@ -229,44 +225,13 @@ class Output:
         return self
 
 
-class HasOutput:
-    """What a front-end knows of the tensors that its loop gets."""
-
-    _output: Output | None = None  # None: arrays
-
-    def _set_output(self, output: str | None, source: Any) -> None:
-        """Have ``output``; None: that of ``source``."""
-        if output is not None:
-            self._output = Output(check_choice("output", output, (None, *OUTPUTS)))
-            self._output.tensors  # noqa: B018  # imports the framework, or raises, here
-        elif isinstance(source, HasOutput):
-            self._output = source._output
-
-    @property
-    def output(self) -> str | None:
-        """What the loop gets in the place of arrays; None: arrays."""
-        return None if self._output is None else self._output.name
-
-    def to_device(self, device: Any, depth: int = 2) -> Self:
-        """Deliver batches on ``device``, where the next ones are already while the loop works on one.
-
-        To a CUDA device they are copied from pinned memory, without waiting. On the CPU nothing is copied.
-
-        Args:
-            device: as ``output`` names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or ``"gpu"``;
-                ``"/GPU:0"`` of TensorFlow.
-            depth: how many batches are on the device ahead of the loop; they are beside ``max_queue_size``.
-
-        Returns:
-            This front-end itself.
-
-        Raises:
-            TypeError: ``output`` was not given. What the framework raises if it has no such device.
-        """
-        if self._output is None:
-            raise TypeError("to_device wants tensors: give output='torch', 'jax' or 'tf' to prefetch")
-        self._output = self._output.on(device, check_int("depth", depth, 0))
-        return self
+def checked_output(name: str | None) -> Output | None:
+    """What ``output`` of a front-end names; None: it says nothing. Imports the framework, or raises."""
+    if name is None:
+        return None
+    output = Output(check_choice("output", name, (None, *OUTPUTS)))
+    output.tensors  # noqa: B018
+    return output
 
 
 def _plain(array: Array) -> Array:

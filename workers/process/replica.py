@@ -11,7 +11,6 @@ import io
 import os
 import pickle
 import types
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from workers.batch.share import Found, Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
+from workers.frameworks.keras import is_keras_dataset, plain_dataset
 from workers.job.process_generators import place_of_global
 from workers.job.traced import is_concrete, is_traced, reduced
 from workers.job.wrapped import Cached
@@ -32,9 +32,6 @@ from .cells import learn, of_file, texts_of
 from .left_out import left_out, shown
 from .main_module import Definitions
 from .unpicklable import find_unpicklable
-
-#: Functions of a class: what a worker calls to get a lighter one in its place, or None.
-stand_ins: list[Callable[[type], Callable[[], type] | None]] = []
 
 # From here on each has memory of its own, which all front-ends share; but each piece costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
@@ -82,10 +79,8 @@ class Pickler(PicklerByValue):
         of = place_of_global(obj)
         if of is not None:
             return getattr, of
-        if isinstance(obj, type):
-            for find in stand_ins:
-                if (stand_in := find(obj)) is not None:
-                    return stand_in, ()
+        if is_keras_dataset(obj):
+            return plain_dataset, ()
         if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))

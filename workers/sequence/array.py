@@ -15,9 +15,9 @@ from workers.checks import check_int, short
 from workers.job import seeding
 from workers.job.generators import Generators
 
-from .answers import defines_hooks
 from .base import Sequence
 from .gather import gather
+from .hooks import defines_hooks
 from .looks import Fact, named
 from .part import SequencePart
 from .tables import check_table
@@ -158,7 +158,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         drawn = np.arange(self.nb_samples) if positions is None else positions
         if nb_samples > len(drawn):
             raise ValueError(f"nb_samples must be at most the {len(drawn)} samples there are, not {nb_samples}")
-        if self._given_seeds() and not callable(self.sampler):
+        if self._plan().seeds and not callable(self.sampler):
             return self._at(drawn[_choice(self.seed, len(drawn), nb_samples)], None)
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
@@ -174,7 +174,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = np.array([at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())], np.int64)
         if isinstance(self.sampler, _Chosen):  # of these
-            if new_sampler is None and not self._given_seeds():
+            if new_sampler is None and not self._plan().seeds:
                 return self._made_of(self.arrays, _OfChosen(self.sampler, kept))
             kept = kept[np.isin(kept, self._positions() % self.nb_samples)]
         return self._at(kept, new_sampler)
@@ -207,7 +207,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
         """A sequence of the same seed, which was given to it or not as it was to this one."""
-        given = self._given_seeds()
+        given = self._plan().seeds
         made = SequenceArray.__new__(SequenceArray)
         made.__dict__["_sequence_seed"] = self.seed
         made.__init__(arrays, sampler, seed=given[0] if given else None)  # type: ignore[misc]

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import weakref
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as OrderOf
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from workers.batch.private import private
-from workers.batch.tree import own
-from workers.checks import check_index, check_int
+from workers.checks import check_int
 from workers.engine.serial import SerialEngine
 from workers.errors import ClosedError, StateError
-from workers.for_keras.dataset import KerasDataset, is_keras_dataset
+from workers.frameworks import keras
 from workers.job import seeding
-from workers.job.generators import Generators
-from workers.job.task import Task, chain_of
 
-from . import state
-from .answers import HOOKS, Answers, is_default
-from .chain import Batch_co, Chain
-from .clock import Clock, asking, on_behalf_of, seed_of_chain
-from .looks import SequenceLooks
-from .order import ordered
+from . import looks, state
+from .chain import Batch_co, Chain, makers
+from .clock import Clock, asking, on_behalf_of
+from .epochs import begin_epoch, seed_of
+from .hooks import has_hooks, is_default
+from .jobs import task_of, wrap_methods
+from .live import Live
 from .passes import Pass, PassIterator, read_alone
-from .position import Position
+from .plan import Plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
-class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
+class Sequence(Chain[Batch_co]):
     """Base of all sequences of batches.
 
     A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Random draws in them come from
@@ -58,6 +53,9 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     Source: ``keras.utils.Sequence`` for what a subclass defines, ``trw.train.Sequence`` for the chain.
     """
 
+    #: Attributes that a copy makes anew.
+    _not_copied = ("_live", "_seen_as_dataset")
+
     def __init__(self, *, seed: int | None = None) -> None:
         if seed is not None:
             self.seed = seed
@@ -66,14 +64,15 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Also those of bases that know nothing of us. What PyDataset itself defines says nothing.
-        for name in ("__getitem__", *HOOKS):
-            of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))
-            method = of.__dict__[name]
-            if name == "__getitem__" and not hasattr(method, "_is_job"):
-                method = _as_job(method)
-            if getattr(cls, name) is not method:
-                setattr(cls, name, method)
+        wrap_methods(cls)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        length = keras.num_batches_of_class(self, Sequence)
+        if length is None:
+            raise NotImplementedError(f"{type(self).__name__} must define __len__")
+        return length
 
     def __getitem__(self, index: int) -> Batch_co:
         """Batch ``index`` of the current epoch."""
@@ -95,19 +94,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
         Without one of its own, that of the chain: in a job or a hook, the seed that was given to what was made of this.
         """
-        given: int | None = self.__dict__.get("_given_seed")
-        if given is None:
-            given = seed_of_chain(self)
-        if given is not None:
-            return given
-        seed: int | None = self.__dict__.get("_sequence_seed")
-        if seed is None:
-            stream = seeding.current_stream()
-            if stream is not None:  # not kept: each process would keep that of another job
-                return stream.seed_of_held(type(self).__qualname__)
-            seed = self.__dict__["_sequence_seed"] = seeding.draw_seed()
-            logger.info("%s draws from seed %d", type(self).__name__, seed)
-        return seed
+        return seed_of(self)
 
     @seed.setter
     def seed(self, seed: int) -> None:
@@ -124,19 +111,75 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         (asking() or self._clock).set_epoch(check_int("epoch", epoch, 0))
 
     @property
-    def _clock(self) -> Clock:
+    def _live(self) -> Any:
         # Not by attribute: a class may pass on unknown ones to another sequence.
-        clock: Clock | None = self.__dict__.get("_own_clock")
-        if clock is None:
-            clock = self.__dict__["_own_clock"] = Clock()
-            clock.owner = weakref.ref(self)
-        return clock
+        live = self.__dict__.get("_live")
+        if live is None:
+            live = self.__dict__["_live"] = self._make_live()
+        return live
+
+    def _make_live(self, clock: Clock | None = None) -> Live:
+        return Live(self, clock)
+
+    @property
+    def _clock(self) -> Clock:
+        return self._live.clock  # type: ignore[no-any-return]
+
+    # -- what a source says of itself. To be overridden where it is otherwise.
+
+    #: Its batches are read in order in the consumer's process, and sent to workers. They are in random order already,
+    #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
+    is_stream = False
+
+    #: Whether the arrays of its batches are made for them, and kept by nobody: so they need not be copied.
+    _makes_fresh_batches = False
+
+    #: What an item of it is called, and several.
+    _item_names = "batch", "batches"
+
+    def _identity(self) -> list[Any]:
+        """What identifies it in a saved state: its class, and the arguments that matter, as JSON."""
+        return [type(self).__qualname__]
+
+    def _may_draw(self) -> bool:
+        """Whether its batches may depend on ``random`` or ``numpy.random``, which then are seeded."""
+        return True
+
+    def _is_length_at_hand(self) -> bool:
+        """Whether ``len()`` of it runs no function of the user's but ``__len__``."""
+        return True
+
+    def _samples_at(self, places: Any) -> Any:
+        """Its items at ``places``, an array of integers, as one batch; None: they have to be asked for one by one."""
+        return None
+
+    def _share(self) -> None:
+        """Put large data of its own into shared memory, in the place of what it has: it will be sent to workers."""
+
+    def _has_hooks(self, *names: str) -> bool:
+        """Whether these hooks, or any, are defined for its epochs."""
+        return has_hooks(self, self._plan().origin, names)
+
+    def _own_facts(self) -> Iterable[looks.Fact | None]:
+        """What is told of one of its kind, where it shows itself."""
+        return ()
+
+    # -- what it computes
+
+    def _plan(self) -> Plan:
+        """What it computes in any epoch."""
+        given = self.__dict__.get("_given_seed")
+        return Plan.of(self, () if given is None else (given,))
 
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
-        return PassIterator(self, self._begin_pass())
+        plan, position, places = begin_epoch(self)
+        engine, order = SerialEngine(task_of(self)), plan.order(places)
+        reading = engine.begin(plan.epoch, len(order), False, None, None, order)
+        begun = Pass(reading, self._clock, position, places, order, plan.plan.assembly)
+        return PassIterator(self, begun, lambda: read_alone(begun, begun.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
         """Begin such a pass, which shows how far it is: ``for batch in sequence.progress(): ...``.
@@ -156,74 +199,13 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
 
         return Progress(self, tqdm_options)
 
-    def _begin_pass(self) -> Pass:
-        clock = self._clock
-        position, places = self._begin_epoch()
-        engine = SerialEngine(self._task())
-        order = ordered(places, on_behalf_of(clock, self._permutations, clock.epoch))
-        reading = engine.begin(clock.epoch, len(order), False, None, None, order)
-        return Pass(reading, clock, position, places, order, self._groups())
-
-    def _begin_epoch(self) -> tuple[Position, OrderOf[int]]:
-        """(the position of a pass that begins now, the places that are left to it)."""
-        self._check_open()
-        clock = self._clock
-        self._generators.look_first()  # before a hook can draw from them
-        if clock.is_begun:
-            clock.end_epoch(self)
-        while True:
-            clock.begin_epoch(self)
-            position = clock.begin_pass(self._stride)
-            places = on_behalf_of(clock, self._places, position)
-            if places is None or len(places) or position.is_at_start:
-                return position, places or ()
-            clock.end_epoch(self)  # what is left does not suffice for all shards
-
-    def _next_of(self, begun: Pass) -> Any:
-        """The next batch of a pass over this."""
-        return read_alone(begun, begun.next, self)
-
-    # -- jobs
-
-    def _task(self) -> Task:
-        """What workers do for it."""
-        source, functions, as_items = self._jobs()
-        task = Task(source, functions, self.seed, as_items)
-        task.history, task.private = self._generators.history, private
-        return task
-
-    @property
-    def _generators(self) -> Generators:
-        """The random generators that it holds."""
-        generators: Generators | None = self.__dict__.get("_held")
-        if generators is None:
-            of = weakref.ref(self)  # no cycle: it goes, with its workers, with the last reference
-
-            def roots() -> list[tuple[str, Any]]:
-                source, functions, _ = of()._jobs()  # type: ignore[union-attr]
-                return [("source", source), *([("functions", functions)] if functions else [])]
-
-            generators = self.__dict__["_held"] = Generators(roots)
-        return generators
-
-    def _run_job(self, index: int, compute: Any, epoch: int | None = None, seed: int | None = None) -> Any:
-        """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones."""
-        epoch, seed = self._clock.epoch if epoch is None else epoch, self.seed if seed is None else seed
-        stream, job = seeding.Stream(seed, self._generators, chain_of(self)), seeding.Job(epoch, index)
-        return seeding.run_job(stream, job, lambda: own(compute(), self._makes_fresh_batches), self._may_draw())
-
     def report(self) -> Report:
         """Where the time goes, or has gone, in ``model.fit`` of this sequence: see :class:`workers.Report`.
 
         Raises:
             StateError: there was none. Loops over it have no figures; those over ``sequence.prefetch()`` have.
         """
-        front = self.__dict__.get("_fit")
-        if front is None:
-            name = type(self).__name__
-            raise StateError(f"no model.fit has read this {name}: report() is of that, and of loops over .prefetch()")
-        report: Report = front.report()
-        return report
+        return self._live.report()  # type: ignore[no-any-return]
 
     # -- states
 
@@ -234,13 +216,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         sequence begins anew: take the state along.
         """
         self._check_open()
-        clock = self._clock
-        epoch, position = clock.epoch, clock.position
-        batch, partial, _ = position.delivered
-        length = on_behalf_of(clock, self._length_of_epoch)
-        if partial is None and batch and on_behalf_of(clock, self._is_at_end, batch):
-            epoch, position = epoch + 1, Position()
-        return state.written(state.State(*state.named(state.identity_of(self)), self.seed, length, epoch, position))
+        return state.taken(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken: the batches are those that would have followed, byte for byte.
@@ -254,7 +230,7 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         self._check_open()
         if seeding.current_job() is not None:
             raise StateError("a state cannot be loaded within a job, or within on_epoch_begin or on_epoch_end")
-        self._generators.look_first()  # before a hook can draw from them
+        self._live.generators.look_first()  # before a hook can draw from them
         on_behalf_of(self._clock, state.load, self, state.read(state_dict))
 
     # -- the end
@@ -269,13 +245,10 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
         """
         self._clock.num_changes += 1
 
-    def _count_changes(self) -> int:
-        """How often :meth:`changed` was called in the chain up to here."""
-        return self._clock.num_changes
-
     def close(self) -> None:
         """Let go of everything. May be repeated; what comes after raises ClosedError."""
-        self._close_for_keras()
+        if self._live.fit is not None:
+            self._live.fit.close()
         self._clock.close()
 
     def _check_open(self) -> None:
@@ -289,18 +262,46 @@ class Sequence(SequenceLooks, Chain[Batch_co], Answers, KerasDataset):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    # -- what Python, notebooks and Keras see of it
 
-def _as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """``__getitem__`` of a subclass, such that a call from outside of a job is one."""
+    __repr__, _repr_html_, __dir__ = looks.shown, looks.shown_as_table, looks.offered
 
-    @functools.wraps(getitem)
-    def __getitem__(self: Sequence, index: Any) -> Any:
-        if seeding.current_job() is not None:
-            return getitem(self, index)
-        self._check_open()
-        checked = check_index(index, self)
-        job = self._job_at(checked) if self._has_jobs_of_others else checked
-        return self._run_job(job, functools.partial(getitem, self, checked))
+    __class__ = property(lambda self: seen_class(type(self)), object.__dict__["__class__"].__set__)
 
-    __getitem__._is_job = True  # type: ignore[attr-defined]
-    return __getitem__
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return keras.reduced(self, protocol, self._not_copied)
+
+    __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
+
+    # For a Keras that is not known, which reads a sequence by itself.
+    workers = 1
+    use_multiprocessing = False
+    max_queue_size: Any = 10
+
+    @property
+    def num_batches(self) -> int | None:
+        """Its length, by the name that Keras has for it; None: as many as come, which may be without an end."""
+        return count_batches(self)
+
+
+def seen_class(own: type) -> type:
+    """What ``isinstance`` sees a sequence as: where Keras is loaded, a PyDataset."""
+    makers["keras"]()
+    return keras.seen_class(own)
+
+
+def count_batches(sequence: Sequence[Any]) -> int | None:
+    """How many batches ``model.fit`` may ask for in an epoch; None: as many as come."""
+    try:
+        length = len(sequence)
+    except TypeError:
+        plan = sequence._plan()
+        if plan.is_read_here or (not plan.is_rebatched and (plan.count() or 0) >= keras.ENDLESS):
+            return None
+        raise
+    return None if length >= keras.ENDLESS else length
+
+
+def plan_of(source: Any) -> Plan:
+    """What a link of the chain is made of: the plan of any source."""
+    return source._plan().seen_from_behind() if isinstance(source, Sequence) else Plan.of(source)

@@ -3,29 +3,66 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from workers.batch.nodes import is_list, node_of
 from workers.batch.private import private
+from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
-from workers.checks import short
-from workers.job.task import JobSource, Loose, one_of
+from workers.checks import check_choice, check_function, check_int
+from workers.frameworks.keras import ENDLESS
+from workers.job.task import Loose, one_of
 
-from .base import Sequence
-from .chain import makes
-from .combined import ALIKE, stacked
+from .base import Sequence, plan_of
+from .derived import SequenceDerived, source_length
 from .fetching import getter
-from .of_size import SequenceOfSize
-from .passes import Ready
+from .grouping import OfSamples
+from .plan import EpochPlan, Plan
 from .skipping import Samples
 
-_TEXTS = frozenset({type(None), str, bytes})
-_NUMBERS = bool, int, float, complex
+
+class SequenceOfSize(SequenceDerived[Any]):
+    """Batches of ``batch_size`` samples of another sequence.
+
+    Args:
+        source_split: the other one.
+        batch_size: how many samples are in a batch.
+        discard_batch_not_full: leave out the last batch where samples are missing for it.
+        collate_fn: what makes a batch of the list of what it is made of; None: it is stacked or joined.
+    """
+
+    #: What becomes of samples that raise: see ``Plan.on_error``. Batches are filled from what follows; with
+    #: ``collate_fn``, which runs in the workers, they have fewer samples. None: as the source has it.
+    on_error_of_samples: str | None = None
+
+    def __init__(
+        self,
+        source_split: Any,
+        batch_size: int,
+        discard_batch_not_full: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.discard_batch_not_full = bool(
+            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
+        )
+        self.collate_fn = check_function("collate_fn", collate_fn)
+        super().__init__(source_split)
+
+    def _on_error(self) -> str:
+        return self.on_error_of_samples or plan_of(self.source_split).on_error
+
+    def _num_batches(self) -> int:
+        """Of all samples of the source."""
+        samples = source_length(self)
+        if samples >= ENDLESS:
+            return samples
+        return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
 
 
-class SequenceBatch(SequenceOfSize, JobSource):
+class SequenceBatch(SequenceOfSize):
     """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`.
 
     Its source is anything with ``__len__`` and ``__getitem__``.
@@ -33,54 +70,62 @@ class SequenceBatch(SequenceOfSize, JobSource):
 
     _item_names = "batch", "batches"
 
-    def _check_source(self) -> None:
-        if isinstance(self.source_split, Sequence) and self.source_split._stride > 1:
-            raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
+    def _plan(self) -> Plan:
+        size, discard = self.batch_size, self.discard_batch_not_full
+        assembly = OfSamples(size, discard) if self._has_lists else None
+        return plan_of(self.source_split).batched(self, size, discard, assembly)
 
     def __len__(self) -> int:
         number = self._num_batches()
         # A function's lists may fill a batch where the samples that it was given do not.
-        return max(1, number) if self.has_lists and self._source_length() else number
+        return max(1, number) if self._has_lists and source_length(self) else number
 
     @property
-    def has_lists(self) -> bool:
+    def _has_lists(self) -> bool:
         """Whether there may be any number of samples for each index of the source."""
-        source = self.source_split
-        has_lists = (isinstance(source, JobSource) and source.has_lists) or self._on_error() != "raise"
-        return has_lists and self.collate_fn is None
+        if self.collate_fn is not None:
+            return False
+        samples = plan_of(self.source_split)
+        return samples.has_lists or (self.on_error_of_samples or samples.on_error) != "raise"
 
     def __getitem__(self, index: int) -> Any:
-        return one_of(self.items_of_job(index))
+        return one_of(self._items_of_job(index))
 
-    def items_of_job(self, index: int) -> list[Any]:
+    def _items_of_job(self, index: int) -> list[Any]:
         """The batch; or, where the source has not one item for each index, the samples that there are."""
-        source, start, end = self.source_split, index * self.batch_size, self._source_length()
+        source, start = self.source_split, index * self.batch_size
+        end = source_length(self)
+        plan = plan_of(source)
+        samples = EpochPlan(plan, self.epoch, end, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
-        on_error = self._on_error()
+        on_error = self.on_error_of_samples or samples.plan.on_error
         # Of the last job: the samples behind its batch, which no other job has.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
         is_whole = stop - start == self.batch_size or not self._drops_short
-        if self.collate_fn is None and isinstance(source, Sequence) and is_whole:
-            batch = self._batch_at(source, start, stop, on_error)
+        if self.collate_fn is None and is_whole:
+            batch = self._batch_at(samples, range(start, stop), on_error)
             if batch is not None:
                 return [batch]
-        part, items_at = Samples(on_error), getter(source, range(start, stop), self.epoch, on_error)
+        part, items_at = Samples(on_error), getter(samples, source, range(start, stop), on_error)
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
             return part.end([Loose.FEWER])  # no lists fill the only batch, which has too few samples
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
-            items_at = getter(source, behind, self.epoch, on_error)
+            items_at = getter(samples, source, behind, on_error)
             found += [part.items(at, functools.partial(items_at, at)) for at in behind]
         if self.collate_fn is not None:
             found = list(map(private, found))
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
 
-    def _batch_at(self, source: Sequence, start: int, stop: int, on_error: str) -> Any:
+    def _batch_at(self, samples: EpochPlan, places: range, on_error: str) -> Any:
         """The batch in one piece; None: it has to be made of single samples."""
+        source = samples.plan.source
+        if samples.plan.is_mapped or not isinstance(source, Sequence):
+            return None
         try:
-            return source._samples_at(np.arange(start, stop))
+            return source._samples_at(np.array(samples.jobs(places)))
         except Exception:
             if on_error == "raise":
                 raise
@@ -117,17 +162,11 @@ class SequenceBatch(SequenceOfSize, JobSource):
     @property
     def _drops_short(self) -> bool:
         """Whether the last job may be given less samples than a batch has, or those behind the last whole batch."""
-        return self.discard_batch_not_full and self.has_lists
+        return self.discard_batch_not_full and self._has_lists
 
     @property
     def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
         return self.collate_fn is None and makes_fresh_batches(self.source_split)
-
-    def _permutations(self, epoch: int) -> tuple[Any, ...]:
-        return ()  # the source's are of its samples
-
-    def _groups(self) -> Regrouped | None:
-        return Regrouped(self.batch_size, self.discard_batch_not_full) if self.has_lists else None
 
     def subsample(self, nb_samples: int) -> Sequence:
         return self._of(self.source_split.subsample(nb_samples))
@@ -139,92 +178,3 @@ class SequenceBatch(SequenceOfSize, JobSource):
         made = SequenceBatch(source, self.batch_size, self.discard_batch_not_full, self.collate_fn)
         made.on_error_of_samples = self.on_error_of_samples
         return made
-
-
-def stack(samples: list[Any], place: str = "") -> Any:
-    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists.
-
-    Containers keep the type of the first sample. ``place``: theirs within a sample, for messages.
-
-    Raises:
-        TypeError: no dtype holds all values of a number exactly, or samples are of different kinds. ValueError: samples
-            have other keys or shapes.
-    """
-    first = samples[0]
-    node = node_of(first)
-    if node is not None:
-        try:
-            columns = node.columns(samples, f"samples{place}")
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{error}; {ALIKE}") from None
-        steps = node.steps()
-        return node.like([stack(column, place + step) for column, step in zip(columns, steps, strict=True)])
-    if first is None or isinstance(first, (str, bytes)):
-        return samples if _TEXTS.issuperset(map(type, samples)) else _of_kinds(samples, place)
-    return stacked(samples, place)
-
-
-def _of_kinds(samples: list[Any], place: str) -> Any:
-    """A batch of ``samples`` of which the first is None or a string, and others are neither."""
-    others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
-    numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
-    if others and len(numbers) == len(others) and not any(isinstance(sample, (str, bytes)) for sample in samples):
-        return stacked(samples, place)  # as where a number is the first
-    wrong = next((other for other in others if node_of(other) is not None), numbers[0] if numbers else None)
-    if wrong is not None:
-        raise TypeError(f"samples{place} must be of one kind, not {short(samples[0])} and {short(wrong)}; {ALIKE}")
-    return samples
-
-
-@makes("stack")
-def stack_list(batch: Any) -> Any:
-    """A list of samples stacked; anything else as it is."""
-    return stack(batch) if isinstance(batch, list) and batch else batch
-
-
-def unstack(batch: Any) -> list[Any]:
-    """The samples that :func:`stack` has made ``batch`` of."""
-    is_of_samples = is_list(batch) and (not batch or batch[0] is None or isinstance(batch[0], (str, bytes)))
-    node = None if is_of_samples else node_of(batch)
-    if node is not None:
-        return [node.like(list(row)) for row in zip(*map(unstack, node.parts), strict=True)]
-    if isinstance(batch, np.ma.MaskedArray):  # its items would be numbers, without their dtype where they are masked
-        return [batch[at : at + 1].reshape(batch.shape[1:]) for at in range(len(batch))]
-    return list(batch)
-
-
-class Regrouped(NamedTuple):
-    """Batches of ``batch_size`` samples from jobs that have any number of them each."""
-
-    batch_size: int
-    discard_batch_not_full: bool
-
-    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """(the samples that are left over, the batches that are whole, the last one first), now that the job at
-        ``place`` has ``items``.
-
-        ``carry``: the samples that were left over before, each with what is delivered along with it.
-        """
-        is_loose = bool(items) and isinstance(items[0], Loose)
-        if items and not (is_loose or carry or passed_by):
-            return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
-        samples = items[1:] if is_loose else unstack(items[0]) if items else []
-        last = len(samples)
-        carry = carry + [
-            (sample, [(place, at if at < last else None)])
-            for at, sample in enumerate(samples[passed_by:], passed_by + 1)
-        ]
-        if passed_by >= last and carry:
-            carry[-1][1].append((place, None))
-        stop = len(carry) // self.batch_size * self.batch_size
-        ready = [self._batch(carry[at : at + self.batch_size]) for at in range(0, stop, self.batch_size)]
-        return carry[stop:], ready[::-1]
-
-    def rest(self, carry: list[Ready]) -> list[Ready]:
-        """The last batch, of the samples that are left over."""
-        return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
-
-    @staticmethod
-    def _batch(samples: list[Ready]) -> Ready:
-        marks = dict(mark for _, marks in samples for mark in marks)  # of each place, the last one
-        return stack([sample for sample, _ in samples]), list(marks.items())

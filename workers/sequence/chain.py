@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
 
 from workers.arguments import explains_arguments
+from workers.batch.stacking import Split, stack_list
 from workers.checks import short
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
-    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, Output, PrefetchOptions
+    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, OutputName, PrefetchOptions
     from workers.loader.sequence_map import SequenceMap
 
     from .base import Sequence
@@ -26,20 +27,8 @@ else:
 #: How many workers: so many, or as many as pay.
 NbWorkers: TypeAlias = int | Literal["auto"]
 
-_Maker = TypeVar("_Maker", bound=Callable[..., Any])
-
-#: {"map": SequenceMap, ...}. The modules above this one enter what they make, so that it need not import them.
-_makers: dict[str, Callable[..., Any]] = {}
-
-
-def makes(name: str) -> Callable[[_Maker], _Maker]:
-    """Enter what the method ``name`` of the chain makes."""
-
-    def enter(maker: _Maker) -> _Maker:
-        _makers[name] = maker
-        return maker
-
-    return enter
+#: What the methods of the chain call: {"map": SequenceMap, ...}. See ``wiring``.
+makers: dict[str, Callable[..., Any]] = {}
 
 
 class Chain(Generic[Batch_co]):
@@ -72,7 +61,7 @@ class Chain(Generic[Batch_co]):
             collate_fn: Callable[..., Any] | None = None,
             max_queue_size_pin: int | None = None,
             *,
-            output: Output | None = None,
+            output: OutputName | None = None,
             **options: Unpack[MapOptions],
         ) -> SequenceMap[Any]: ...
 
@@ -101,7 +90,7 @@ class Chain(Generic[Batch_co]):
         others: dict[str, Any] = {"max_jobs_at_once": max_jobs_at_once, "max_queue_size_pin": max_queue_size_pin}
         if queue_timeout is not None:
             others["queue_timeout"] = queue_timeout
-        return _makers["map"](self, nb_workers, function_to_run, collate_fn=collate_fn, **others, **options)
+        return makers["map"](self, nb_workers, function_to_run, collate_fn=collate_fn, **others, **options)
 
     if TYPE_CHECKING:
 
@@ -126,7 +115,7 @@ class Chain(Generic[Batch_co]):
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
         """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
-        return _makers["prefetch"](self, nb_workers, *max_queue_size, **options)
+        return makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     @explains_arguments
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
@@ -179,7 +168,8 @@ class Chain(Generic[Batch_co]):
 
         Source: ``trw.train.Sequence.sub_batch``.
         """
-        return self._mapped(_makers["split"](batch_size, discard_batch_not_full))
+        made: SequenceMap[Any] = makers["map"](self, 0, Split(batch_size, discard_batch_not_full))
+        return made
 
     def collate(self, collate_fn: Callable[[Any], Any] | None = None, device: None = None) -> SequenceMap[Any]:
         """The batches that ``collate_fn`` makes of this sequence's, in its workers. A list is one batch.
@@ -198,7 +188,8 @@ class Chain(Generic[Batch_co]):
             )
         if collate_fn is not None and not callable(collate_fn):
             raise TypeError(f"collate_fn must be a function of a batch, or None, not {short(collate_fn)}")
-        return self._mapped(collate_fn or _makers["stack"], as_items=False)
+        made: SequenceMap[Any] = makers["map"](self, 0, collate_fn or stack_list, as_items=False)
+        return made
 
     @explains_arguments
     def max_samples(self, max_samples: int) -> Sequence[Any]:
@@ -213,7 +204,7 @@ class Chain(Generic[Batch_co]):
 
         Source: ``trw.train.Sequence.max_samples``.
         """
-        made: Sequence[Any] = _makers["max_samples"](self, max_samples)
+        made: Sequence[Any] = makers["max_samples"](self, max_samples)
         return made
 
     @explains_arguments
@@ -247,16 +238,7 @@ class Chain(Generic[Batch_co]):
         """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
-    def _mapped(self, function: Any, **options: Any) -> SequenceMap[Any]:
-        """This, mapped by ``function`` in the workers that it has."""
-        made: SequenceMap[Any] = _makers["map"](self, 0, function, **self._options(), **options)
-        return made
-
-    def _options(self) -> dict[str, Any]:
-        """The options of the front-ends that are made of this."""
-        return {}
-
     def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
         """What the maker ``name`` makes of this. A front-end makes a front-end of it, whose workers work on it."""
-        made: Sequence[Any] = _makers[name](self, *arguments)
+        made: Sequence[Any] = makers[name](self, *arguments)
         return made

@@ -8,14 +8,13 @@ from itertools import chain, repeat
 from typing import Any
 
 from workers.batch.private import private
+from workers.batch.stacking import stack
 from workers.job.task import Loose, Task
 
-from .base import Sequence
-from .batched import Regrouped, SequenceBatch, stack
-from .chain import makes
-from .derived import jobs_of
-from .indexed import is_indexed
-from .of_size import SequenceOfSize
+from .base import plan_of
+from .batched import SequenceBatch, SequenceOfSize
+from .grouping import OfSamples
+from .plan import Plan
 from .skipping import Samples
 
 
@@ -71,27 +70,21 @@ class _OfEach:
 class SequenceChunks(SequenceOfSize):
     """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
 
+    def _plan(self) -> Plan:
+        samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
+        on_error = self.on_error_of_samples or samples.on_error
+        function = _OfEach(samples.functions, samples.as_items, self.collate_fn, on_error)
+        is_loose = on_error != "raise" and self.collate_fn is None
+        assembly = OfSamples(size, discard) if is_loose else None
+        return samples.batched_as_read(Chunks(samples.source, size, discard), function, size, discard, assembly)
+
     def __len__(self) -> int:
-        first = jobs_of(self.source_split)[0]
-        if not hasattr(first, "__len__"):
-            raise TypeError(f"{type(first).__name__} has no length, so batches of it have none")
+        origin = plan_of(self.source_split).source
+        if not hasattr(origin, "__len__"):
+            raise TypeError(f"{type(origin).__name__} has no length, so batches of it have none")
         return self._num_batches()
 
-    def _jobs(self) -> Any:
-        source, functions, as_items = jobs_of(self.source_split)
-        chunks = Chunks(source, self.batch_size, self.discard_batch_not_full)
-        return chunks, (_OfEach(functions, as_items, self.collate_fn, self._on_error()),), (True,)
 
-    def _groups(self) -> Regrouped | None:
-        is_loose = self._on_error() != "raise" and self.collate_fn is None
-        return Regrouped(self.batch_size, self.discard_batch_not_full) if is_loose else None
-
-    def _length_of_epoch(self) -> int | None:
-        return None
-
-
-@makes("batch")
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:
     """What :meth:`Sequence.batch` makes of any source."""
-    is_read_here = isinstance(source, Sequence) and not is_indexed(source)
-    return SequenceChunks(source, *arguments) if is_read_here else SequenceBatch(source, *arguments)
+    return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

@@ -122,7 +122,7 @@ class Clock:
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
         stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
         on_behalf_of(self, seeding.run_job, stream, seeding.Job(self.epoch, index), hook)
-        sequence._generators.look()  # what the hook has made, before the loop can draw from it
+        sequence._live.generators.look()  # what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
         """The error of who reads on in a pass over a ``name`` that is not the current one."""

@@ -11,35 +11,36 @@ import numpy as np
 
 from workers.checks import short
 from workers.errors import add_note
-from workers.job.task import JobSource, MakesItems, items_of_job
+from workers.job.task import items_of_job, knows_items, makes_items
 
-from .derived import job_indices_of, jobs_of
+from .plan import EpochPlan
 from .source import place_in_mro
 
 
-def getter(source: Any, places: OrderOf[int], epoch: int, on_error: str) -> Callable[[int], list[Any]]:
-    """The function of a place that returns its items, once for each of ``places``. To be called within a job.
+def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
+    """The function of a place that returns the items of ``source``, of which this is the plan, once for each of
+    ``places``. To be called within a job.
 
-    Where the dataset at the beginning of ``source`` has ``__getitems__``, they are read now, by one call. If that
+    Where the dataset at the beginning of it has ``__getitems__``, they are read now, by one call. If that
     raises, they are read one by one, so that each error is that of its sample, unless ``on_error`` is ``"raise"``.
 
     Raises:
         TypeError: ``__getitems__`` returns no list with one sample for each index.
     """
-    dataset, functions, _ = jobs_of(source)
-    makes_items = source.items_at if isinstance(source, MakesItems) else None
-    if isinstance(dataset, JobSource) or (functions and makes_items is None):
+    dataset, functions = plan.plan.source, plan.plan.functions
+    items_at = source._items_at if makes_items(source) else None
+    if knows_items(dataset) or (functions and items_at is None):
         return functools.partial(items_of_job, source)
-    jobs = dict(zip(places, job_indices_of(source, places, epoch), strict=True))
+    jobs = dict(zip(places, plan.jobs(places), strict=True))
     samples = _samples(dataset, list(jobs.values()), on_error) if jobs and gets_several(dataset) else None
     if samples is None:
-        if makes_items is None:
+        if items_at is None:
             return lambda place: [dataset[jobs[place]]]
-        return lambda place: makes_items(place, jobs[place])
+        return lambda place: items_at(place, jobs[place])
     read = _Read(samples)
-    if makes_items is None or not functions:
+    if items_at is None or not functions:
         return lambda place: [read[place]]
-    return lambda place: makes_items(place, jobs[place], read)
+    return lambda place: items_at(place, jobs[place], read)
 
 
 class _Read:

@@ -5,34 +5,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .answers import Answers
-
 
 def is_indexed(source: Any) -> bool:
-    """Whether the items of ``source`` can be asked for by index."""
-    if isinstance(source, Answers):
-        return source._has_index
-    if _is_iterable_dataset(source):
-        return False
-    return hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    """Whether the items of ``source``, which is made of no other, can be asked for by index."""
+    return hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_iterable_dataset(source)
 
 
-def check_indexed(source: Any, done: str, instead: str) -> None:
-    """Raise a TypeError if the items of ``source`` have no indices.
+def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
+    """Raise a TypeError if the items of ``origin`` have no indices.
 
     Args:
+        name: the class of what is made of it.
         done: what cannot be done to them, such as "shuffled".
         instead: what to write instead.
     """
-    if is_indexed(source):
+    if is_indexed(origin):
         return
-    first = source
-    while isinstance(first, Answers):
-        first = first.source_split  # type: ignore[attr-defined]  # only what is made of something lacks indices
-    made_of = "" if first is source else f" of a {type(first).__name__}"
+    first = type(origin).__name__
+    made_of = "" if first == name else f" of a {first}"
     raise TypeError(
-        f"{type(source).__name__}{made_of} has no indices, so its items cannot be {done}: {instead}; or give something "
-        "with __len__ and __getitem__, such as a list"
+        f"{name}{made_of} has no indices, so its items cannot be {done}: {instead}; or give something with __len__ and "
+        "__getitem__, such as a list"
     )
 
 

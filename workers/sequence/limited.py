@@ -5,32 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from workers.batch.stacking import length_of_first
 from workers.checks import check_int, short
 from workers.errors import StateError
 
-from .base import Sequence
-from .chain import NbWorkers, makes
+from .base import Sequence, plan_of
+from .chain import NbWorkers, makers
 from .clock import Clock
 from .derived import SequenceDerived
-from .pieces import length_of_first
+from .live import Live
+from .plan import Plan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@makes("max_samples")
 class SequenceMaxSamples(SequenceDerived[Any]):
     """Another sequence, in passes of ``max_samples`` samples. Made by :meth:`Sequence.max_samples`.
 
     A pass goes on where the one before has ended, through the epochs of the source; ``epoch`` is the source's.
     """
 
-    _is_last = _passes_on = True
-
     def __init__(self, source_split: Sequence[Any], max_samples: int) -> None:
         self._max_samples = check_int("max_samples", max_samples, 1)
         source_split._check_open()
-        super().__init__(source_split._mapped(None))  # a front-end of its own, with the workers of the source
+        super().__init__(makers["map"](source_split, 0))  # a front-end of its own, with the workers of the source
         self._begin()
 
     def _begin(self, num_samples: int = 0) -> None:
@@ -40,9 +39,9 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         self._batches: Iterator[Any] | None = None  # of the source's epoch; stays from pass to pass
         self._version = self._clock.version
 
-    @property
-    def _clock(self) -> Clock:
-        return self.source_split._clock  # type: ignore[no-any-return]
+    def _make_live(self, clock: Clock | None = None) -> Live:
+        live: Live = self.source_split._live
+        return live
 
     def __len__(self) -> int:
         raise TypeError("how many batches hold max_samples samples is known only when they have been read")
@@ -53,11 +52,8 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_num_samples": 0, "_resumes": False}
 
-    def _share_waited(self) -> float | None:
-        return self.source_split._share_waited()  # type: ignore[no-any-return]
-
-    def _identity(self) -> list[Any]:
-        return [*super()._identity(), self._max_samples]
+    def _plan(self) -> Plan:
+        return plan_of(self.source_split).limited()
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **kwargs: Any) -> Any:
         """The same, computed ahead in the background."""

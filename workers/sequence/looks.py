@@ -18,7 +18,7 @@ NOT_OFFERED = frozenset(
     {
         *("max_queue_size", "num_batches", "use_multiprocessing", "workers"),  # of keras.utils.PyDataset
         *("fill_queue", "has_background_jobs", "initializer", "next_item", "queue_timeout"),  # of trw
-        *("is_stream", "items_of_job"),  # of the engine
+        "is_stream",  # of the engine
     }
 )
 _OPTIONS = "max_queue_size"
@@ -56,90 +56,85 @@ def tried(ask: Callable[[], Any]) -> Any:
         return None
 
 
-class Looks:
-    """Shows what :meth:`_shown_facts` tells. A class of the user's keeps its own ``__repr__``, or its bases'."""
+def shown(of: Any) -> str:
+    """The ``__repr__`` of what tells facts. A class of the user's keeps its own ``__repr__``, or its bases'."""
+    own = _own_repr(type(of))
+    if own is not None:
+        return str(own(of))
+    name, facts = _told(of)
+    return f"<{name}: {', '.join(fact.text for fact in facts)}>" if facts else f"<{name}>"
 
-    def _shown_name(self) -> str:
-        return type(self).__name__
+
+def shown_as_table(of: Any) -> str | None:
+    """A table, in a notebook; None: as its own ``__repr__`` has it."""
+    cls: Any = type(of)
+    if cls.__repr__ is not shown or _own_repr(cls) is not None:
+        return None
+    from html import escape
+
+    name, facts = _told(of)
+    rows = "".join(f"<tr><td>{escape(fact.name)}</td><td>{escape(fact.value)}</td></tr>" for fact in facts)
+    return f'<table><thead><tr><th colspan="2">{escape(name)}</th></tr></thead><tbody>{rows}</tbody></table>'
+
+
+def offered(of: Any) -> list[str]:
+    """What completion offers."""
+    return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
+
+
+class Looks:
+    """Shows what :meth:`_shown_facts` tells."""
 
     def _shown_facts(self) -> Iterable[Fact | None]:
         """What is told of it; None is left out."""
         return ()
 
-    def __repr__(self) -> str:
-        own = _own_repr(type(self))
-        if own is not None:
-            return str(own(self))
-        name, facts = _told(self)
-        return f"<{name}: {', '.join(fact.text for fact in facts)}>" if facts else f"<{name}>"
-
-    def _repr_html_(self) -> str | None:
-        """A table, in a notebook; None: as its own ``__repr__`` has it."""
-        if type(self).__repr__ is not Looks.__repr__ or _own_repr(type(self)) is not None:
-            return None
-        from html import escape
-
-        name, facts = _told(self)
-        rows = "".join(f"<tr><td>{escape(fact.name)}</td><td>{escape(fact.value)}</td></tr>" for fact in facts)
-        return f'<table><thead><tr><th colspan="2">{escape(name)}</th></tr></thead><tbody>{rows}</tbody></table>'
-
-    def __dir__(self) -> list[str]:
-        return sorted(name for name in set(super().__dir__()) if name not in NOT_OFFERED or _is_users(self, name))
+    __repr__, _repr_html_, __dir__ = shown, shown_as_table, offered
 
 
-class SequenceLooks(Looks):
-    """How a sequence shows itself: how long it is, and where it stands."""
-
-    #: What an item of it is called.
-    _item_names: tuple[str, str] = ("batch", "batches")
-
-    def _shown_facts(self: Any) -> Iterable[Fact | None]:
-        one, many = self._item_names
-        length, epoch, number = (tried(ask) for ask in (self._known_length, lambda: self.epoch, self._num_read))
-        yield None if length is None else count(length, one, many)
-        yield from self._own_facts()
-        yield None if epoch is None else named("epoch", epoch)
-        yield named(one, f"{number:,}") if number else None
-        if self._is_shown_closed():
-            yield state("closed")
-        else:
-            yield from self._working_facts()
-
-    def _own_facts(self) -> Iterable[Fact | None]:
-        """What is told of one of its kind."""
-        return ()
-
-    def _working_facts(self) -> Iterable[Fact | None]:
-        """What is told of its workers."""
-        return ()
-
-    def _known_length(self: Any) -> int | None:
-        return len(self) if self._is_length_at_hand() else None
-
-    def _num_read(self: Any) -> int:
-        """How many of its items were delivered in this epoch."""
-        return int(self._clock.position.num_delivered)
-
-    def _is_shown_closed(self: Any) -> bool:
-        try:
-            self._check_open()
-        except ClosedError:
-            return True
-        return False
+def facts_of_sequence(of: Any) -> Iterable[Fact | None]:
+    """How long a sequence is, and where it stands."""
+    one, many = of._item_names
+    length, epoch = tried(lambda: len(of) if of._is_length_at_hand() else None), tried(lambda: of.epoch)
+    number = tried(lambda: int(of._clock.position.num_delivered))
+    yield None if length is None else count(length, one, many)
+    yield from of._own_facts()
+    yield None if epoch is None else named("epoch", epoch)
+    yield named(one, f"{number:,}") if number else None
+    if _is_shown_closed(of):
+        yield state("closed")
+    elif (facts_of_workers := getattr(type(of._live), "facts", None)) is not None:
+        yield from facts_of_workers(of._live)
 
 
-def _told(of: Looks) -> tuple[str, list[Fact]]:
+def _is_shown_closed(of: Any) -> bool:
+    try:
+        of._check_open()
+    except ClosedError:
+        return True
+    return False
+
+
+def _name_of(of: Any) -> str:
+    """Its class, and those of what it was made from."""
+    names = [type(of).__name__]
+    while _is_ours(type(of)) and (of := vars(of).get("source_split")) is not None:
+        names.append(type(of).__name__)
+    return " of ".join(names)
+
+
+def _told(of: Any) -> tuple[str, list[Fact]]:
     facts: list[Fact] = []
     with contextlib.suppress(Exception):  # see tried
-        for fact in of._shown_facts():
+        for fact in of._shown_facts() if hasattr(of, "_shown_facts") else facts_of_sequence(of):
             facts += [] if fact is None else [fact]
-    return tried(of._shown_name) or type(of).__name__, facts
+    return tried(lambda: _name_of(of)) or type(of).__name__, facts
 
 
 def _own_repr(cls: type) -> Callable[[Any], str] | None:
     """The ``__repr__`` of a base of the user's class, which ours would hide."""
-    behind = cls.__mro__[cls.__mro__.index(Looks) + 1 : -1]
-    return next((each.__dict__["__repr__"] for each in behind if "__repr__" in each.__dict__), None)
+    reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
+    return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
 
 
 def _is_users(of: Any, name: str) -> bool:

@@ -25,13 +25,12 @@ class Permuted(NamedTuple):
     epoch: int
     level: int = 0
 
-    def __call__(self, places: Any) -> list[int]:
-        """What stands at ``places``, integers."""
+    def take(self, places: Any) -> Any:
+        """What stands at ``places``, integers from 0: an int64 array."""
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
         if self.level:
             key = *key, self.level
-        found: list[int] = _permutation(self.length)(np.array(places, np.uint64), key).tolist()
-        return found
+        return _permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64)
 
 
 class Order(Sequence[int]):
@@ -48,18 +47,37 @@ class Order(Sequence[int]):
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
             return Order(self.places[at], self.permutations)
-        number, within = divmod(at if at >= 0 else at + len(self), _BLOCK)
+        at = range(len(self))[at]
+        number, within = divmod(at, _BLOCK)
         known, block = self._block
         if known != number:
             block = self._jobs(number)
             self._block = number, block
         return block[within]
 
+    def take(self, at: Any) -> Any:
+        """The jobs at ``at``, integers or an array of them: an int64 array."""
+        at = np.asarray(at, np.int64)
+        places = self.places
+        if isinstance(places, range):
+            jobs = places.start + places.step * np.where(at < 0, at + len(places), at)
+        else:
+            jobs = np.asarray(places, np.int64)[at]
+        if at.size and not (-len(places) <= at.min() and at.max() < len(places)):
+            raise IndexError(f"an order of {len(places)} has no places {at.min()} to {at.max()}")
+        for permuted in self.permutations:
+            jobs = permuted.take(jobs)
+        return jobs
+
     def _jobs(self, block: int) -> list[int]:
         jobs: Any = self.places[block * _BLOCK : (block + 1) * _BLOCK]
         for permuted in self.permutations:
-            jobs = permuted(jobs)
-        return list(jobs)
+            jobs = permuted.take(jobs)
+        return [int(job) for job in jobs] if isinstance(jobs, (range, list)) else jobs.tolist()
+
+    def __iter__(self) -> Any:
+        for block in range(-(-len(self) // _BLOCK)):
+            yield from self._jobs(block)
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
         """Where ``job`` comes."""

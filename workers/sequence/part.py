@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answers import defines_hooks
-from .derived import SequenceDerived, identity_of
+from .base import plan_of
+from .derived import SequenceDerived, source_length
 from .gather import gather
+from .hooks import defines_hooks
+from .plan import Plan
 
 
 class SequencePart(SequenceDerived[Any]):
@@ -17,15 +19,17 @@ class SequencePart(SequenceDerived[Any]):
         samples: a SequenceArray whose order is that of its arrays, and whose hooks are called.
     """
 
-    _has_places_of_source = False
     _names_beside = ("samples",)
 
     def __init__(self, source_split: Any, samples: Any) -> None:
-        super().__init__(source_split)
         self.samples = samples
+        super().__init__(source_split)
+
+    def _plan(self) -> Plan:
+        return Plan.of(self, plan_of(self.source_split).seeds)
 
     def __len__(self) -> int:
-        return self._source_length()
+        return source_length(self)
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[int(self.source_split[index]["place"])]
@@ -41,14 +45,11 @@ class SequencePart(SequenceDerived[Any]):
     def _has_hooks(self, *names: str) -> bool:
         return defines_hooks(self.samples, *names)
 
+    def _is_length_at_hand(self) -> bool:
+        return bool(self.source_split._is_length_at_hand())
+
     def _identity(self) -> list[Any]:
-        return [*super()._identity(), identity_of(self.samples)]
-
-    def _count_changes(self) -> int:
-        return super()._count_changes() + int(self.samples._count_changes())
-
-    def _share(self) -> None:
-        self.samples._share()
+        return [type(self).__qualname__, plan_of(self.source_split).identity, plan_of(self.samples).identity]
 
     def subsample(self, nb_samples: int) -> SequencePart:
         """See :meth:`SequenceArray.subsample`."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from workers.engine.auto_reading import AnyReading
 from workers.engine.delivery import Failure
@@ -14,8 +14,8 @@ from workers.engine.handover import Outcome
 from workers.errors import StateError, integrity_error, presentable
 
 from .clock import Clock
-from .pieces import Pieces
-from .position import Delivered, Mark, Position
+from .grouping import Assembly, Pieces, Ready
+from .position import Delivered, Position
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 
 
 _POLL_S = 0.001  # between two looks whether another thread has its batch
-
-#: A batch, and what is delivered along with it.
-Ready = tuple[Any, list[Mark]]
-
-
-class Groups(Protocol):
-    """Puts the samples of several jobs together to batches: see ``batched``."""
-
-    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """(the samples that are left over, the batches that are whole, the last one first), now that the job at
-        ``place`` has ``items``."""
-
-    def rest(self, carry: list[Ready]) -> list[Ready]:
-        """The last batch, of the samples that are left over."""
 
 
 def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
@@ -70,7 +56,7 @@ class Pass:
         position: Position,
         places: OrderOf[int] = (),
         order: OrderOf[int] | None = None,
-        groups: Groups | None = None,
+        assembly: Assembly | None = None,
     ) -> None:
         self.reading = reading
         self.clock = clock
@@ -85,7 +71,7 @@ class Pass:
         self.ready: list[Ready] = []  # taken, not yet delivered: the next batch is the last of them
         self._places = places
         self._order = order
-        self._groups = groups
+        self._assembly = assembly
         self._carry: list[Ready] = []  # samples that are left over for the next batch
 
     def check(self, of: Sequence) -> None:
@@ -135,14 +121,14 @@ class Pass:
         passed_by = position.num_passed_by(place)
         delivered: Delivered = position.delivered
         error: Exception | None = None
-        if items and passed_by >= len(items) and self._groups is None:
+        if items and passed_by >= len(items) and self._assembly is None:
             text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
             error, items = StateError(text), None
         carry: list[Ready] = self._carry
         ready: list[Ready] = []
-        if items and self._groups is not None:
+        if items and self._assembly is not None:
             try:
-                carry, ready = self._groups.add(carry, place, items, passed_by)
+                carry, ready = self._assembly.add(carry, place, items, passed_by)
             except Exception as raised:  # no batches: raised in their place
                 error, items = raised, None
         elif items:
@@ -209,10 +195,10 @@ class Pass:
 
     def has_rest(self) -> bool:
         """Whether samples were left over at the end, which are ready for delivery now."""
-        if self._groups is None:
+        if self._assembly is None:
             return False
-        rest = self._groups.rest(self._carry)
-        self.ready, self._groups = rest, None
+        rest = self._assembly.rest(self._carry)
+        self.ready, self._assembly = rest, None
         return bool(rest)
 
     def end(self, of: Sequence) -> None:
@@ -240,16 +226,20 @@ def read_alone(begun: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class PassIterator:
-    """What ``iter()`` of a sequence returns. It holds the sequence, whose workers live as long as somebody does."""
+    """What ``iter()`` of a sequence returns. It holds the sequence, whose workers live as long as somebody does.
 
-    __slots__ = "__weakref__", "_of", "_pass"
+    ``read``: returns the next batch of the pass.
+    """
 
-    def __init__(self, of: Sequence, begun: Pass) -> None:
+    __slots__ = "__weakref__", "_of", "_pass", "_read"
+
+    def __init__(self, of: Sequence, begun: Pass, read: Callable[[], Any]) -> None:
         self._of = of
         self._pass = begun
+        self._read = read
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
-        return self._of._next_of(self._pass)
+        return self._read()

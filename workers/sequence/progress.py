@@ -92,7 +92,7 @@ class Progress(Bar, Generic[Batch_co]):
     def format_dict(self) -> MutableMapping[str, Any]:
         """What tqdm draws the bar of, and how long the loop waits: asked for only when it is drawn."""
         told = super().format_dict
-        share = self._of._share_waited()
+        share = self._of._live.share_waited()
         if share is not None:
             waits = f"waits {100 * share:.0f} %"
             told["postfix"] = f"{told['postfix']}, {waits}" if told["postfix"] else waits

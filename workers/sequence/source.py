@@ -48,7 +48,7 @@ def _check_methods(source: Sequence) -> None:
     """Raise a NotImplementedError if the user's class has not what a Sequence must define."""
     kind: Any = type(source)
     getitem = kind.__getitem__
-    if source._has_index and getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
+    if getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
         raise NotImplementedError(f"{kind.__name__} must define __getitem__(self, index), which returns batch index")
     says_num_batches = place_in_mro(kind, "num_batches") < place_in_mro(kind, "__len__")
     if getattr(kind.__len__, "__isabstractmethod__", False) and not says_num_batches:

@@ -15,6 +15,9 @@ from workers.checks import short
 from workers.errors import StateError, add_note
 from workers.job.seeding import MAX_SEED
 
+from .clock import on_behalf_of
+from .epochs import plan_of_epoch
+from .plan import EpochPlan
 from .position import Position
 
 if TYPE_CHECKING:
@@ -41,13 +44,6 @@ def named(identity: list[Any]) -> tuple[str, str]:
     """(the class, a digest) of a sequence's identity, as far as it can be told in no time."""
     text = json.dumps(identity, default=_as_json)
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def identity_of(sequence: Sequence) -> list[Any]:
-    """What tells ``sequence`` from others: also the seeds that parts of its chain were given beside its own."""
-    identity, seed = sequence._identity(), sequence.seed
-    others = [each for each in sequence._given_seeds() if each != seed]
-    return [*identity, ["seeds", *others]] if others else identity
 
 
 def _as_json(value: Any) -> Any:
@@ -135,6 +131,41 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
         raise StateError(f"state is of a {sampler} of other arguments or data: batches would not be the same")
 
 
+def taken(sequence: Sequence) -> dict[str, Any]:
+    """Where ``sequence`` stands, as plain JSON."""
+    clock, plan = sequence._clock, sequence._plan()
+    epoch, position, length = clock.epoch, clock.position, _count_places(sequence)
+    batch, partial, _ = position.delivered
+    if partial is not None and plan.shard is not None and not plan.is_rebatched:
+        raise StateError(
+            "other ranks do not stand within this job, whose function returned a list, or of which samples were "
+            "skipped: take the state when its last item has been delivered"
+        )
+    is_at_end = batch and EpochPlan(plan, epoch, length).is_at_end(batch)
+    if is_at_end and plan.is_read_here:  # more may come than the length says
+        is_at_end = sequence._live.is_source_at_end()
+    if partial is None and is_at_end:
+        epoch, position = epoch + 1, Position()
+    made = written(State(*named(identity_of(sequence)), sequence.seed, length, epoch, position))
+    if plan.is_read_here and length is not None and max(made["batch"], *made["apart"], 0) >= length:
+        made["length"] = None  # more have come
+    return made
+
+
+def identity_of(sequence: Sequence) -> list[Any]:
+    """What tells ``sequence`` from others: also the seeds that parts of its chain were given beside its own."""
+    plan, seed = sequence._plan(), sequence.seed
+    of_rank = plan_of_epoch(sequence).identity_of_rank() if plan.shard is not None and plan.is_rebatched else []
+    others = [each for each in plan.seeds if each != seed]
+    return [*plan.identity, *of_rank, *([["seeds", *others]] if others else [])]
+
+
+def _count_places(sequence: Sequence) -> int | None:
+    """How many places the current epoch has; None: that is not known."""
+    length: int | None = on_behalf_of(sequence._clock, sequence._plan().count)
+    return length
+
+
 def load(sequence: Sequence, state: State) -> None:
     """Have ``sequence`` stand where ``state`` says."""
     sampler, fingerprint = named(identity_of(sequence))
@@ -152,10 +183,10 @@ def load(sequence: Sequence, state: State) -> None:
         # Taken at the end of the epoch before, it has the length of that: the next one's was not known yet.
         if state.position.is_at_start and epoch and (goes_back or epoch > before):
             clock.go_to(sequence, epoch - 1)
-            lengths.append(sequence._length_of_epoch())
+            lengths.append(_count_places(sequence))
         clock.go_to(sequence, epoch)
-        lengths.append(sequence._length_of_epoch())
-        if state.length not in lengths and (state.length is not None or sequence._is_length_exact):
+        lengths.append(_count_places(sequence))
+        if state.length not in lengths and (state.length is not None or not sequence._plan().is_read_here):
             raise StateError(f"state is of length {state.length}, not {lengths[-1]}: batches would not be the same")
     except BaseException as error:
         if goes_back:

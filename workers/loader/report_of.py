@@ -1,12 +1,11 @@
-"""The report of a front-end: its figures, put together when somebody asks."""
+"""The report of a loop: its figures, put together when somebody asks."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workers import limits
-from workers.figures.figures import Figures
 from workers.figures.loop import LoopFigures
 from workers.figures.pool import Lane, PoolFigures
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
@@ -15,42 +14,18 @@ from workers.figures.usage import usage
 from workers.figures.verdict import Facts, verdict
 
 if TYPE_CHECKING:
-    from .sequence_map import SequenceMap
+    from .loop import Loop
 
 
-class Reports:
-    """What a front-end can say of how it goes."""
-
-    _figures: Figures
-    _pool: Any
-    _num_workers: Any
-    executor: Any
-
-    def report(self) -> Report:
-        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
-        after :meth:`close`. Takes a few milliseconds for each worker."""
-        return _report(self)  # type: ignore[arg-type]
-
-    @property
-    def _pool_kind(self) -> str:
-        """Of its workers."""
-        return str(self.executor if self._pool is None else self._pool.kind)
-
-    @property
-    def _num_running(self) -> int:
-        """Workers that its jobs are run by now, or will be."""
-        return int(self._num_workers() if self._pool is None else self._pool.nb_workers)
-
-
-def _report(of: SequenceMap) -> Report:
-    loop, pool = of._figures.loop.copy(), of._figures.pool
-    wait, step = loop.spreads
-    totals, starts = loop.totals(), loop.starts()
+def report_of(loop: Loop) -> Report:
+    """Where the time of ``loop`` has gone since it was made. Takes a few milliseconds for each worker."""
+    figures, pool, number = loop.figures.loop.copy(), loop.figures.pool, loop.num_running
+    wait, step = figures.spreads
+    totals, starts = figures.totals(), figures.starts()
     job = pool.jobs.spread()
     stages = {stage: durations.spread() for stage, durations in pool.stages.copy().items()}
-    until_ns = _last_ns(loop, pool)
-    workers = [_worker(number, lane, until_ns) for number, lane in sorted(pool.lanes.copy().items())]
-    running = of._num_running
+    until_ns = _last_ns(figures, pool)
+    workers = [_worker(name, lane, until_ns) for name, lane in sorted(pool.lanes.copy().items())]
     slowest = [Slow(epoch, index, ns / 1e9) for ns, epoch, index in sorted(pool.slowest, reverse=True)]
     nbytes = pool.nbytes
     facts = Facts(
@@ -58,7 +33,7 @@ def _report(of: SequenceMap) -> Report:
         wait=wait.total,
         step=step.total,
         first_waits=totals.first_wait_ns / 1e9,
-        begins=loop.begins,
+        begins=figures.begins,
         num_passes=totals.num_passes,
         why=_why(starts),
         job=job.total / max(job.count, 1),
@@ -67,13 +42,13 @@ def _report(of: SequenceMap) -> Report:
         slowest=slowest[0] if slowest else None,
         slow=sum(each.seconds for each in slowest),
         batch_nbytes=nbytes / max(pool.num_jobs, 1),
-        nb_workers=running,
-        busy=job.total / max(running * (wait.total + step.total - totals.first_wait_ns / 1e9), 1e-9),
+        nb_workers=number,
+        busy=job.total / max(number * (wait.total + step.total - totals.first_wait_ns / 1e9), 1e-9),
         computes=min(1.0, pool.cores.had / pool.cores_of_ns) if pool.cores_of_ns else None,
         queues=min(1.0, pool.cores.wanted / max(pool.cores_of_ns, 1)),
         cores=limits.cores(),
         bound=pool.bound,
-        is_bound_given=of.max_queue_size is not None,
+        is_bound_given=loop.options.max_queue_size is not None,
     )
     return Report(
         seconds=wait.total + step.total,
@@ -89,12 +64,12 @@ def _report(of: SequenceMap) -> Report:
         slowest=slowest,
         segments_made=pool.segments_made,
         starts=starts,
-        nb_workers=running,
+        nb_workers=number,
         cores=facts.cores,
-        executor=of._pool_kind if running else "serial",
-        choices=of._figures.choices,
+        executor=loop.kind_of_workers if number else "serial",
+        choices=loop.figures.choices,
         verdict=verdict(facts),
-        timeline=Timeline(list(pool.spans), loop.steps(), list(pool.incidents), pool.bound),
+        timeline=Timeline(list(pool.spans), figures.steps(), list(pool.incidents), pool.bound),
     )
 
 

@@ -1,0 +1,158 @@
+"""What is known of Keras: its class of data sets, and what stands for one in our loops and in a worker."""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+import types
+from typing import Any
+
+ENDLESS = 2**62  # batches: the length of what has no end
+
+
+def keras_class() -> type | None:
+    """``keras.utils.PyDataset``, where Keras is loaded."""
+    dataset = getattr(getattr(sys.modules.get("keras"), "utils", None), "PyDataset", None)
+    return dataset if isinstance(dataset, type) else None
+
+
+def is_keras_dataset(value: Any) -> bool:
+    """Whether ``value`` is the class PyDataset itself."""
+    return value is not None and value is keras_class()
+
+
+# -- a class that Keras takes for a PyDataset
+
+
+class _Quiet:
+    """In front of a class, keeps its ``__init_subclass__`` from being called for what is no subclass to its author."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
+
+
+def seen_class(own: type) -> type:
+    """What ``isinstance`` sees an object of class ``own`` as: where Keras is loaded, a PyDataset."""
+    dataset = keras_class()
+    if dataset is None or issubclass(own, dataset):
+        return own
+    seen_as: type | None = own.__dict__.get("_seen_as_dataset")
+    if seen_as is None:
+        names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "_plain": own}
+        seen_as = types.new_class(own.__name__, (_Quiet, own, dataset), {}, lambda space: space.update(names))
+        type.__setattr__(own, "_seen_as_dataset", seen_as)
+    return seen_as
+
+
+def reduced(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
+    """How ``obj`` is pickled by its attributes, but for those that are ``not_copied``, as what it is without Keras."""
+    # pickle compares __class__ with the type, which are not the same here.
+    found: Any = object.__reduce_ex__(obj, max(2, protocol))
+    if isinstance(found, str):  # the name of a global
+        return found
+    function, arguments, *rest = found
+    if function is copyreg.__newobj__:  # type: ignore[attr-defined]
+        function = _new
+    if rest and isinstance(rest[0], dict):
+        rest[0] = {name: value for name, value in rest[0].items() if name not in not_copied}
+    return (_plain(function), tuple(map(_plain, arguments)), *rest)
+
+
+def _plain(value: Any) -> Any:
+    """A class in the place of what Keras sees it as."""
+    return value.__dict__.get("_plain", value) if isinstance(value, type) else value
+
+
+def _new(cls: Any, *arguments: Any) -> Any:
+    return cls.__new__(cls, *arguments)
+
+
+def num_batches_of_class(dataset: Any, default: type) -> int | None:
+    """What ``num_batches`` of ``dataset`` says, where its class defines it, and not ``default``; None: it does not."""
+    of = next(each for each in type(dataset).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
+    if of is default:
+        return None
+    number: int | None = dataset.num_batches
+    return ENDLESS if number is None else number
+
+
+# -- PyDatasets of the user's
+
+
+class Counted:
+    """The batches of a PyDataset that defines ``num_batches`` and no ``__len__``."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    @property
+    def name(self) -> str:
+        """What a state calls it: the class of the dataset, as if that had a ``__len__``."""
+        return type(self.dataset).__qualname__
+
+    @property
+    def dataset_name(self) -> str:
+        """What an error calls it."""
+        return type(self.dataset).__name__
+
+    def __len__(self) -> int:
+        return self.dataset.num_batches  # type: ignore[no-any-return]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def on_epoch_begin(self) -> None:
+        self.dataset.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.dataset.on_epoch_end()
+
+
+class Endless(Counted):
+    """The batches of a PyDataset without an end."""
+
+    name = "Endless"
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+
+def counted(source: Any) -> Any:
+    """``source``, or what stands for it if it is a PyDataset of the user's that has no end, or no ``__len__``."""
+    of_keras: Any = keras_class()
+    if of_keras is None or not isinstance(source, of_keras) or hasattr(type(source), "_plan"):
+        return source
+    try:
+        number = source.num_batches
+    except NotImplementedError:  # it does not say: Keras's own loop over it has no end either
+        has_loop = type(source).__iter__ is not of_keras.__iter__ or hasattr(source, "__len__")
+        return source if has_loop else Endless(source)
+    except TypeError:  # of its own __len__, which says what is wrong when it is asked
+        return source
+    if number is None:
+        return Endless(source)
+    return source if hasattr(source, "__len__") else Counted(source)
+
+
+class PlainDataset:
+    """What a PyDataset of the user's derives from in a worker, where it is only asked for batches.
+
+    So a worker need not import Keras and TensorFlow: that takes seconds and 300 MB.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} must define __len__")
+
+    @property
+    def num_batches(self) -> int:
+        """As Keras has it."""
+        return len(self)
+
+    workers = property(lambda self: self._workers)
+    use_multiprocessing = property(lambda self: self._use_multiprocessing)
+    max_queue_size = property(lambda self: self._max_queue_size)
+
+
+def plain_dataset() -> type:
+    """What a worker finds in place of ``keras.utils.PyDataset``."""
+    return PlainDataset

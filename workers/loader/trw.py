@@ -1,0 +1,47 @@
+"""trw's way to read a front-end: by ``next()`` of itself, in the pass that was begun last.
+
+Source: ``trw.train.SequenceMap``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.errors import StalePassError
+
+from .loop import Loop
+from .options import NO_LIMIT
+from .sources import FedPass
+
+
+def next_item(loop: Loop, timeout_s: float | None) -> Any:
+    """The next batch of the pass that was begun last; if there is none, one begins. See ``Consumer.next``."""
+    loop.sequence._check_open()
+    begun, loop.iterator = loop.current, None  # it is read without one
+    if begun is None or begun.version != loop.clock.version:  # the epoch was set, or a state loaded
+        begun = loop.begin()
+    try:
+        return loop.next(begun, timeout_s)
+    except StalePassError:
+        if loop.current is begun and begun.version == loop.clock.version:
+            raise
+        return next_item(loop, timeout_s)  # on_error has begun another
+
+
+def fill_queue(loop: Loop) -> None:
+    """Read items of a source that has only ``__iter__``, as many as may be in work."""
+    if isinstance(loop.current, FedPass):
+        loop.current.fill_queue()
+
+
+def has_background_jobs(loop: Loop) -> bool:
+    """Whether a worker has something to do."""
+    return loop.pool is not None and loop.pool.engine.has_background_jobs
+
+
+def max_jobs_at_once(loop: Loop) -> int | None:
+    """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+    bound = loop.options.max_queue_size
+    if bound is None:
+        return None
+    return 0 if bound >= NO_LIMIT else max(1, bound // loop.most_workers)

@@ -1,0 +1,132 @@
+"""Batches that are put together where they are read, of what several jobs have made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from workers.batch.stacking import cut, num_samples, stack, unstack
+from workers.errors import StateError
+from workers.job.task import Loose
+
+from .position import Mark
+
+#: A batch, or a sample or part of one, and what is delivered along with it.
+Ready = tuple[Any, list[Mark]]
+
+
+class Assembly(ABC):
+    """Puts batches of ``batch_size`` samples together.
+
+    Args:
+        batch_size: how many samples are in a batch.
+        discard_batch_not_full: leave out the last batch where samples are missing for it.
+    """
+
+    #: Whether jobs make batches, which are cut and joined; else samples, which are stacked.
+    is_of_batches = False
+
+    def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
+        self.batch_size = batch_size
+        self.discard_batch_not_full = discard_batch_not_full
+
+    @abstractmethod
+    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        """(what is left over, the batches that are whole, the last one first), now that the job at ``place`` has
+        ``items``.
+
+        Args:
+            carry: what was left over before.
+            passed_by: how many samples of the job were delivered already.
+        """
+
+    def rest(self, carry: list[Ready]) -> list[Ready]:
+        """The last batch, of what is left over."""
+        return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
+
+    def _batch(self, carry: list[Ready]) -> Ready:
+        marks = dict(mark for _, marks in carry for mark in marks)  # of each place, the last one
+        return self._made_of([each for each, _ in carry]), list(marks.items())
+
+    @abstractmethod
+    def _made_of(self, parts: list[Any]) -> Any:
+        """The batch of samples, or of parts."""
+
+
+class OfSamples(Assembly):
+    """Of jobs that have any number of samples each."""
+
+    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        """See :meth:`Assembly.add`."""
+        is_loose = bool(items) and isinstance(items[0], Loose)
+        if items and not (is_loose or carry or passed_by):
+            return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
+        samples = items[1:] if is_loose else unstack(items[0]) if items else []
+        last = len(samples)
+        carry = carry + [
+            (sample, [(place, at if at < last else None)])
+            for at, sample in enumerate(samples[passed_by:], passed_by + 1)
+        ]
+        if passed_by >= last and carry:
+            carry[-1][1].append((place, None))
+        stop = len(carry) // self.batch_size * self.batch_size
+        ready = [self._batch(carry[at : at + self.batch_size]) for at in range(0, stop, self.batch_size)]
+        return carry[stop:], ready[::-1]
+
+    def _made_of(self, parts: list[Any]) -> Any:
+        return stack(parts)
+
+
+class OfBatches(Assembly):
+    """Of jobs whose batches are of any size: their arrays are cut and joined. A mark counts the samples of a place."""
+
+    is_of_batches = True
+
+    def __init__(self, batch_size: int, discard_batch_not_full: bool, collate_fn: Callable[[list[Any]], Any]) -> None:
+        super().__init__(batch_size, discard_batch_not_full)
+        self.collate_fn = collate_fn
+
+    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        """See :meth:`Assembly.add`.
+
+        Raises:
+            TypeError, ValueError: an item is no batch. StateError: there are less than ``passed_by`` samples.
+        """
+        if items and isinstance(items[0], Loose):  # of a .batch() before
+            items = [stack(items[1:])] if len(items) > 1 else []
+        sizes = [num_samples(item) for item in items]
+        total, start = sum(sizes), 0  # start: of an item, in the samples of the job
+        if items and passed_by > total:
+            raise StateError(f"the state was taken behind sample {passed_by} of batch {place}, which has {total}")
+        carry, ready = list(carry), []
+        missing = self.batch_size - sum(num_samples(part) for part, _ in carry)
+        for item, size in zip(items, sizes, strict=True):
+            at = max(0, passed_by - start)
+            while at < size:
+                stop = min(size, at + missing)
+                end = start + stop
+                carry.append((cut(item, at, stop), [(place, end if end < total else None)]))
+                missing -= stop - at
+                at = stop
+                if not missing:
+                    ready.append(self._batch(carry))
+                    carry, missing = [], self.batch_size
+            start += size
+        if passed_by >= total and carry:  # nothing came of it: it is delivered with what is before it
+            part, marks = carry[-1]
+            carry[-1] = part, [*marks, (place, None)]
+        return carry, ready[::-1]
+
+    def _made_of(self, parts: list[Any]) -> Any:
+        return Pieces(parts, self.collate_fn)
+
+
+class Pieces(NamedTuple):
+    """A batch that is put together when it is delivered, so that what this raises is raised in its place."""
+
+    parts: list[Any]
+    collate_fn: Callable[[list[Any]], Any]
+
+    def whole(self) -> Any:
+        return self.collate_fn(self.parts)

@@ -1,0 +1,80 @@
+"""Jobs of a sequence: what a worker does for it, and how this process runs one when it is asked for a batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from workers.batch.private import private
+from workers.batch.tree import own
+from workers.checks import check_index
+from workers.frameworks.keras import is_keras_dataset
+from workers.job import seeding
+from workers.job.task import Task, chain_of, items_of_job, knows_items
+
+from .epochs import plan_of_epoch
+from .hooks import HOOKS
+
+if TYPE_CHECKING:
+    from .base import Sequence
+
+
+def task_of(sequence: Sequence[Any]) -> Task:
+    """What workers do for ``sequence``."""
+    task = sequence._plan().task(sequence.seed)
+    task.history, task.private = sequence._live.generators.history, private
+    return task
+
+
+def run_job(
+    sequence: Sequence[Any],
+    index: int,
+    compute: Callable[[], Any],
+    epoch: int | None = None,
+    seed: int | None = None,
+) -> Any:
+    """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones."""
+    epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
+    stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
+    return seeding.run_job(stream, job, lambda: own(compute(), sequence._makes_fresh_batches), sequence._may_draw())
+
+
+def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
+    """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
+    if sequence._plan().source is sequence:
+        return index
+    plan = plan_of_epoch(sequence)
+    return (plan if epoch is None else plan._replace(epoch=epoch)).job(index)
+
+
+def items_of_index(sequence: Sequence[Any], index: int) -> list[Any]:
+    """The items of batch ``index``. To be called within its job."""
+    return items_of_job(sequence, plan_of_epoch(sequence).place(index) if knows_items(sequence) else index)
+
+
+def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """``__getitem__`` of a subclass, such that a call from outside of a job is one."""
+
+    @functools.wraps(getitem)
+    def __getitem__(self: Sequence[Any], index: Any) -> Any:
+        if seeding.current_job() is not None:
+            return getitem(self, index)
+        self._check_open()
+        checked = check_index(index, self)
+        return run_job(self, job_of_index(self, checked), functools.partial(getitem, self, checked))
+
+    __getitem__._is_job = True  # type: ignore[attr-defined]
+    return __getitem__
+
+
+def wrap_methods(cls: Any) -> None:
+    """Have ``__getitem__`` of a new subclass be a job, and its hooks found: also those of bases that know nothing of
+    us. What PyDataset itself defines says nothing."""
+    for name in ("__getitem__", *HOOKS):
+        of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))
+        method = of.__dict__[name]
+        if name == "__getitem__" and not hasattr(method, "_is_job"):
+            method = as_job(method)
+        if getattr(cls, name) is not method:
+            setattr(cls, name, method)

@@ -1,0 +1,24 @@
+"""What rooms below call of rooms above them: which class each method of the chain makes, how Keras reads a Sequence."""
+
+from __future__ import annotations
+
+from .for_keras import adapter
+from .loader.prefetch import prefetch
+from .loader.sequence_map import SequenceMap
+from .sequence.chain import makers
+from .sequence.chunked import batches
+from .sequence.limited import SequenceMaxSamples
+from .sequence.rebatched import SequenceRebatch
+from .sequence.shard import SequenceShard
+from .sequence.shuffle import SequenceShuffle
+
+makers.update(
+    map=SequenceMap,
+    prefetch=prefetch,
+    batch=batches,
+    rebatch=SequenceRebatch,
+    max_samples=SequenceMaxSamples,
+    shuffle=SequenceShuffle,
+    shard=SequenceShard,
+    keras=adapter.install,
+)
