@@ -20,5 +20,5 @@ makers.update(
     max_samples=SequenceMaxSamples,
     shuffle=SequenceShuffle,
     shard=SequenceShard,
-    keras=adapter.install,
+    fit=adapter.install,
 )

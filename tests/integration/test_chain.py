@@ -147,6 +147,31 @@ def test_shuffle_of_ranks() -> None:
     assert [number for step in zip(*ranks, strict=True) for number in step] == whole
 
 
+@pytest.mark.parametrize("word", ["map", "prefetch", "rebatch", "max_samples", "sub_batch"])
+@pytest.mark.parametrize("nb_workers", [0, 1, "auto"])
+def test_what_follows_a_collate_fn_of_a_rank(word: str, nb_workers: Any) -> None:
+    """It asks for the batches of that rank, by their places; not for batches of others."""
+
+    def noted(batch: Any, source: Any) -> Any:
+        return {**batch, "y": batch["x"] + 100}
+
+    made = []
+    for rank in range(3):
+        samples = SequenceArray({"x": np.arange(40)}, seed=1).shuffle().batch(2).shard(rank, 3, "pad")
+        front = SequenceMap(samples, nb_workers, None, collate_fn=noted)
+        wanted = [batch["y"].tolist() for batch in front]
+        words: dict[str, tuple[Any, ...]] = {"map": (dict,), "prefetch": (0,), "max_samples": (2 * len(front),)}
+        followed = getattr(front, word)(*words.get(word, (2,)))
+        followed.epoch = 0
+        with followed:
+            assert [batch["y"].tolist() for batch in followed] == wanted
+            if word in ("map", "prefetch"):
+                followed.epoch = 0
+                assert followed[1]["y"].tolist() == wanted[1]
+        made += [number for batch in wanted for number in batch]
+    assert set(made) == set(range(100, 140))
+
+
 def test_shuffled_samples() -> None:
     """Before a batch: the samples are shuffled; of arrays, at the speed of a slice."""
     arrays = SequenceArray({"x": np.arange(1000)}, seed=1).shuffle()

@@ -51,7 +51,7 @@ def test_bare_bit_generators(nb_workers: Any) -> None:
     assert read(BareBits, nb_workers) == serial
 
 
-NAMES_OF_OURS = "_own_clock", "_fit", "_held", "_consumer", "_figures", "_pool", "_pass", "_iterator", "_lock"
+NAMES_OF_OURS = "_own_clock", "_fit", "_held", "_pool", "_pass", "_iterator", "_lock", "_figures", "options", "live"
 
 
 class Flip:

@@ -64,7 +64,7 @@ class Recorder(keras.Model):  # type: ignore[misc]
 @pytest.fixture
 def has_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sequence that fit is given as it is has a worker at once, not when it pays."""
-    monkeypatch.setattr("workers.loader.fit.NB_WORKERS", 1)
+    monkeypatch.setattr("workers.for_keras.reading.NB_WORKERS", 1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -275,7 +275,7 @@ class Schedule:
         return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
-        """{worker: sending} of workers that are stuck in another job than that one, as they were just :meth:`saw`. Each
+        """{worker: sending} of workers that are stuck in another job than that one, as they have just been seen. Each
         is to be told that it need not begin jobs up to that one, then looked at again."""
         return self._crew.to_relieve(now_ns, self.bundle())
 

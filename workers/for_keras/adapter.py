@@ -52,15 +52,15 @@ _MODULE = "keras.src.trainers.data_adapters"
 _PROBED = 2  # batches that Keras may read to learn their shapes
 
 
-def install() -> None:
-    """Have Keras, which is loaded, read sequences by passes."""
+def install() -> bool:
+    """Have Keras read sequences by passes. False: it is not loaded yet."""
     module: Any = sys.modules.get(_MODULE)
     original = getattr(module, "PyDatasetAdapter", None)
     if module is None or hasattr(original, "for_sequences"):
-        return
+        return module is not None
     if original is None or not hasattr(original, "_get_iterator"):
         _warn_of_unknown_keras()
-        return
+        return True
     ours = _adapter_class(original)
 
     @functools.wraps(original, updated=())
@@ -69,6 +69,7 @@ def install() -> None:
 
     choose.for_sequences = ours  # type: ignore[attr-defined]
     module.PyDatasetAdapter = choose
+    return True
 
 
 @functools.cache

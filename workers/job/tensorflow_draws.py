@@ -6,7 +6,7 @@ numbers it has drawn before; and every eager draw makes a kernel of its own (1 m
 set and no kernel made:
 
 - An eager draw in a job is computed by the stateless operation of the same distribution, whose seed is the job's next
-  one (:meth:`Stream.next_seed`). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep
+  one (``Stream.next_seed``). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep
   their meaning: equal ones draw equal sequences, within the job.
 - A draw in a traced function keeps its kernel, whose state goes on from job to job. It cannot be the same in another
   run. Where it was given no seed, the system's entropy seeds it. Where it was given one, each worker adds its own to

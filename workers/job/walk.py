@@ -16,6 +16,7 @@ import itertools
 import random
 import sys
 import types
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -157,7 +158,8 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(names, dict):
         if "_seed_generators" in names and "_layers" in names:  # a layer of Keras: its other attributes are Keras's own
             names = {name: names[name] for name in ("_seed_generators", "_layers", *_not_of_keras(here, names))}
-        not_copied = getattr(type(here), "_not_copied", ())  # a Sequence's own, which workers do not have
+        cls = here.__class__ if type(here) in weakref.ProxyTypes else type(here)
+        not_copied = getattr(cls, "_not_copied", ())  # a Sequence's own, which workers do not have
         # Sorted: in a worker they may have been set in another order.
         for name in sorted(name for name in names if isinstance(name, str)):
             if name not in not_copied and not is_leaf(names[name]) and not _is_given(type(here), name):

@@ -156,11 +156,11 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return self._plan().has_lists
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """See :class:`JobSource`: asked by its place. None, if they are to be skipped."""
+        """See ``JobSource``: asked by its place. None, if they are to be skipped."""
         return self._items_at(index, None)
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """See :class:`MakesItems`."""
+        """See ``MakesItems``."""
         try:
             return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
         except Exception as error:

@@ -1,6 +1,6 @@
 """The user's Sequence on its way to the workers: pickled once, its large arrays in shared memory once.
 
-:func:`pack` pickles by cloudpickle (what ``__main__`` or a notebook defines goes by value) with the buffers of large
+It is pickled by cloudpickle (what ``__main__`` or a notebook defines goes by value), with the buffers of large
 arrays left out; these go, aligned, into one piece of shared memory behind the pickle. Every worker maps it
 read-only, so that any number of workers share one copy. A ``np.memmap`` is opened again by its file instead.
 """

@@ -284,9 +284,13 @@ class Sequence(Chain[Batch_co]):
         return count_batches(self)
 
 
+_fitted: list[bool] = []  # Keras reads sequences by passes
+
+
 def seen_class(own: type) -> type:
     """What ``isinstance`` sees a sequence as: where Keras is loaded, a PyDataset."""
-    makers["keras"]()
+    if not _fitted and keras.keras_class() is not None and makers["fit"]():
+        _fitted.append(True)
     return keras.seen_class(own)
 
 

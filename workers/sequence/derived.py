@@ -18,7 +18,7 @@ from .source import check_source
 
 class SequenceDerived(Sequence[Batch_co]):
     """A sequence made from another one, whose seed and hooks it has. Its epochs are its own, and begin where the other
-    one stands when it is made. What it computes is one function of the other's :class:`~.plan.Plan`: see ``_plan``.
+    one stands when it is made. What it computes is one function of the other's :class:`Plan`: see ``_plan``.
     """
 
     _own_seed: int | None = None

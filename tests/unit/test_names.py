@@ -1,0 +1,141 @@
+"""One name for one thing: classes, frameworks, references in docstrings, and what ``workers.`` and Tab offer."""
+
+from __future__ import annotations
+
+import ast
+import collections
+import importlib
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import FILES, ROOMS, ROOT, name_of
+
+import workers
+
+#: Names that two classes share. May only shrink.
+SHARED: set[str] = {
+    *("Bar", "Lane", "Load", "Member", "Memory", "Part", "Pass", "Pickler", "Pool", "Reading", "Ready", "Room"),
+    *("Step", "Use", "History", "Watch", "_Page"),
+}
+#: {a framework: (what names its modules, where it is known)}. The lists may only shrink.
+FRAMEWORKS = {
+    "tensorflow": (
+        "tensorflow|tf",
+        {
+            *("batch/forms.py", "job/kinds.py", "job/process_generators.py", "job/program_seed.py", "job/seeding.py"),
+            *("job/tensorflow_draws.py", "job/traced.py", "loader/options.py", "loader/tensor_items.py"),
+            *("loader/tensors.py", "process/environment.py", "process/tensors.py"),
+        },
+    ),
+    "torch": (
+        "torch",
+        {
+            *("batch/forms.py", "batch/private.py", "batch/to_numpy.py", "job/kinds.py", "job/process_generators.py"),
+            *("job/program_seed.py", "job/seeding.py", "job/walk.py", "loader/options.py", "loader/tensor_items.py"),
+            *("loader/tensors.py", "process/surroundings.py", "process/tensors.py", "sequence/indexed.py"),
+        },
+    ),
+    "keras": (
+        "keras",
+        {
+            *("for_keras/adapter.py", "for_keras/resume.py", "frameworks/keras.py", "job/kinds.py", "job/seeding.py"),
+            *("process/surroundings.py", "sequence/hooks.py", "sequence/looks.py"),
+        },
+    ),
+    "jax": ("jax|jaxlib", {"batch/forms.py", "loader/options.py", "loader/tensor_items.py", "loader/tensors.py"}),
+}
+FRAMEWORKS["jax"][1].add("process/tensors.py")
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    """The modules that a file imports, and the strings in it that are not documentation."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and _has_doc(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+def _has_doc(node: Any) -> bool:
+    return bool(node.body) and isinstance(node.body[0], ast.Expr) and ast.get_docstring(node) is not None
+
+
+def _trees() -> dict[str, ast.Module]:
+    files = [file for file in FILES if name_of(file)[0] == "workers"]
+    return {str(file.relative_to(ROOT / "workers")): ast.parse(file.read_text()) for file in files}
+
+
+def test_no_two_classes_share_a_name() -> None:
+    names = collections.Counter(
+        node.name for tree in _trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, number in names.items() if number > 1} == SHARED
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework_is_named_where_it_is_known(framework: str) -> None:
+    names, known = FRAMEWORKS[framework]
+    pattern = re.compile(rf"({names})(\.[\w.]*)?")
+    found = {file for file, tree in _trees().items() if any(pattern.fullmatch(name) for name in _names(tree))}
+    assert found == known
+
+
+#: A reference of Sphinx in a docstring, such as :meth:`Sequence.map`.
+_REFERENCE = re.compile(r":(class|func|meth|attr|mod|data):`~?\.?([\w.]+)`")
+
+
+def _documented() -> Iterator[tuple[Path, str, str | None]]:
+    """(a file, a docstring or comment of it, the class that it is in)."""
+    for file in FILES:
+        tree = ast.parse(file.read_text())
+        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _REFERENCE.search(node.value):
+                within: Any = node
+                while within is not None and not isinstance(within, ast.ClassDef):
+                    within = parents.get(within)
+                yield file, node.value, within and within.name
+
+
+def _resolves(name: str, module: types.ModuleType, within: str | None) -> bool:
+    first, *rest = name.split(".")
+    roots = [getattr(module, within, None)] if within else []
+    roots += [module, importlib.import_module("workers"), importlib.import_module("sampler")]
+    for root in roots:
+        found = getattr(root, first, None) if first not in ("workers", "sampler") else importlib.import_module(first)
+        for part in rest:
+            try:
+                found = getattr(found, part)
+            except AttributeError:
+                try:
+                    found = importlib.import_module(f"{found.__name__}.{part}")  # type: ignore[union-attr]
+                except (AttributeError, ImportError):
+                    found = getattr(found, "__annotations__", {}).get(part)
+        if found is not None:
+            return True
+    return False
+
+
+def test_references_resolve() -> None:
+    wrong = []
+    for file, text, within in _documented():
+        module = importlib.import_module(".".join(name_of(file)))
+        for _, name in _REFERENCE.findall(text):
+            if not _resolves(name.removeprefix("."), module, within):
+                wrong.append(f"{file.relative_to(ROOT)}: {name}")
+    assert not wrong
+
+
+def test_what_the_package_offers() -> None:
+    """Nothing but what it is for, and its rooms: no module that was imported for its effect."""
+    public = {name for name in set(dir(workers)) - set(workers.__all__) if not name.startswith("_")}
+    assert public <= set(ROOMS)
+    assert all(isinstance(getattr(workers, name), types.ModuleType) for name in public)
