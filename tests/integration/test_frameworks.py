@@ -420,7 +420,7 @@ def test_a_fork_draws_seeds_of_its_own() -> None:
     """The server may have run a job while it imported a module; its workers must not all draw alike."""
     import tensorflow as tf
 
-    from workers.job import tensorflow_draws
+    from workers.frameworks import tensorflow_draws
 
     assert tf.constant(1) == 1
     OfFunction(lambda x: x)[0]  # a job, so that TensorFlow's draws are looked after

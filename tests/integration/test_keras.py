@@ -220,6 +220,7 @@ def test_a_keras_that_is_not_known(monkeypatch: pytest.MonkeyPatch, caplog: Any)
     own = data_adapters.PyDatasetAdapter.__wrapped__
     monkeypatch.setattr(data_adapters, "PyDatasetAdapter", own)
     monkeypatch.delattr(own, "_get_iterator")
+    monkeypatch.setattr("workers.sequence.base._fitted", [])
     with Telling() as sequence:
         assert isinstance(sequence, keras.utils.PyDataset)
         assert data_adapters.PyDatasetAdapter is own

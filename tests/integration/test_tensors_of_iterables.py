@@ -117,7 +117,7 @@ def test_without_functions_they_are_arrays(workers: int) -> None:
         with prefetch(Map("few"), 0, batch_size=batch_size) as batches:
             expected = [value(batch) for batch in batches]
         with prefetch(Stream("few"), workers, batch_size=batch_size) as batches:
-            assert not batches._keeps_tensors()
+            assert not batches._live.keeps_tensors()
             assert [value(batch) for batch in batches] == expected
 
 

@@ -13,9 +13,9 @@ from workers import Sequence, SequenceMap, StalePassError
 from workers.engine.engine import Engine
 from workers.engine.schedule import Schedule
 from workers.engine.threads import ThreadExecutor
-from workers.engine.watchdog import Options
 from workers.figures.pool import PoolFigures
 from workers.job.task import Task
+from workers.loader.options import Options
 
 LENGTH = 8
 
@@ -23,7 +23,9 @@ LENGTH = 8
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     engine = Engine(
-        ThreadExecutor(Task(range(1000), (), 0), 2, PoolFigures()), Schedule(2, keeps_failed=True), Options(None, None)
+        ThreadExecutor(Task(range(1000), (), 0), 2, PoolFigures()),
+        Schedule(2, keeps_failed=True),
+        Options(debug_job_report_timeout=None),
     )
     yield engine
     engine.close()

@@ -18,11 +18,12 @@ from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import MutableMapping
 from typing import Any
 
+from workers.frameworks import PACKAGES
+
 from .pickling import pickled_by_value
 
 _OF_TEXT = frozenset({str})
 _CACHED_HASH = "_attrs_cached_hash"
-_FRAMEWORKS = ("tensorflow", "torch", "jax", "jaxlib")
 
 
 class Hole:
@@ -329,7 +330,7 @@ def _caches_hash(kind: Any) -> bool:
 @functools.lru_cache(256)
 def is_of_framework(kind: Any) -> bool:
     """Whether it is a class of TensorFlow, torch or JAX, or made of one, as those of torchvision are."""
-    return any(each.__module__.partition(".")[0] in _FRAMEWORKS for each in kind.__mro__)
+    return any(each.__module__.partition(".")[0] in PACKAGES for each in kind.__mro__)
 
 
 def _base_of(tree: Any) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from workers import frameworks
+
 from .copies import is_immutable
 from .nodes import map_leaves
 from .tree import copy_of
@@ -63,7 +65,6 @@ _ONE_HOLDER = _count_of_one_holder()
 
 
 def _copy_of(leaf: Any) -> Any:
-    tensor: Any = getattr(sys.modules.get("torch"), "Tensor", ())
     if isinstance(leaf, np.ndarray):
         copy: Any = copy_of(leaf) if type(leaf) is np.ndarray else leaf.copy()
         if leaf.dtype.hasobject:
@@ -72,6 +73,5 @@ def _copy_of(leaf: Any) -> Any:
         return copy
     if isinstance(leaf, bytearray):
         return leaf[:]
-    if isinstance(leaf, tensor):
-        return leaf if leaf.requires_grad else leaf.clone()
-    return leaf
+    copied = frameworks.first_answer("own_copy", leaf)
+    return leaf if copied is None else copied

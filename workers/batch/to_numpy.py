@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
+from workers import frameworks
+from workers.frameworks import NoArrayError
+
 from .forms import is_of_framework
 
 _NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO", "BCSR", "COO", "CSR"})
-
-
-class NoArrayError(Exception):
-    """A leaf is a tensor that cannot become an array."""
-
-    def __init__(self, leaf: Any, reason: str) -> None:
-        super().__init__(leaf, reason)
-        self.leaf, self.reason = leaf, reason
 
 
 def to_numpy(tensor: Any) -> Any:
@@ -25,35 +19,14 @@ def to_numpy(tensor: Any) -> Any:
     if type(tensor).__name__ in _NO_ARRAYS:
         raise NoArrayError(tensor, "is no plain array: return its parts, or make it dense")
     try:
-        if hasattr(tensor, "detach"):
-            return _of_torch(tensor)
-        if hasattr(tensor, "numpy") and hasattr(tensor, "dtype"):  # TensorFlow, eager
-            value = tensor.numpy()
-            return np.asarray(value, object if isinstance(value, bytes) else None)  # no bytes cut short, as in a vector
-        if hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # JAX
-            return np.asarray(tensor)
+        found = frameworks.first_answer("to_numpy", tensor)
+        if found is None and hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # as JAX has it
+            found = np.asarray(tensor)
+        return tensor if found is None else found
     except NoArrayError:
         raise
     except Exception as error:
         raise NoArrayError(tensor, f"does not become a numpy array: {error}") from error
-    return tensor
-
-
-def _of_torch(tensor: Any) -> Any:
-    torch = sys.modules["torch"]
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-        kind = "nested" if tensor.is_nested else "quantized" if tensor.is_quantized else "sparse"
-        raise NoArrayError(tensor, f"is {kind}: return its parts, or make it dense")
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    name = str(tensor.dtype).partition(".")[2]
-    if name != "bfloat16" and not name.startswith("float8"):
-        return np.asarray(tensor)
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise NoArrayError(tensor, f"is of {name}, which numpy knows with ml_dtypes: pip install ml_dtypes") from error
-    bits = torch.uint16 if tensor.itemsize == 2 else torch.uint8
-    return np.asarray(tensor.view(bits)).view(getattr(ml_dtypes, name))
 
 
 def arrays_of(values: list[Any], what: str) -> list[Any]:

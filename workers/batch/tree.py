@@ -24,11 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.frameworks import NoArrayError
+
 from .copies import SCALARS, copies_of
 from .forms import FORMS, Form, form_of, is_of_framework, survives
 from .nodes import leaves
 from .pickling import pickled_by_value
-from .to_numpy import NoArrayError, to_numpy
+from .to_numpy import to_numpy
 
 ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the widest vector unit
 

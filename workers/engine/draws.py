@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from workers import frameworks
 from workers.job import process_generators
-from workers.job.kinds import of_process
 from workers.job.seeding import Stream
 
 _LOOKED_AT = 200  # jobs: each look takes 0.4 ms
@@ -44,5 +44,5 @@ class Watched:
 
 def _states() -> Any:
     """Of all generators of the process."""
-    found: list[Any] = [generator for generator in of_process() if generator is not None]
+    found: list[Any] = [generator for _, generator in frameworks.process_generators() if generator is not None]
     return process_generators.states(), [np.asarray(generator.state).tobytes() for generator in found]

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from . import Kind, tensorflow
+from .tensorflow import assign, is_plain, read
+
+_STATE = "keras.src.backend.common.global_state"
+_SEEDS = "keras.src.random.seed_generator"
+_SETTINGS = "floatx", "epsilon", "image_data_format", "dtype_policy"
+PACKAGE = "keras"
 ENDLESS = 2**62  # batches: the length of what has no end
 
 
@@ -44,7 +55,7 @@ def seen_class(own: type) -> type:
     return seen_as
 
 
-def reduced(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
+def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
     """How ``obj`` is pickled by its attributes, but for those that are ``not_copied``, as what it is without Keras."""
     # pickle compares __class__ with the type, which are not the same here.
     found: Any = object.__reduce_ex__(obj, max(2, protocol))
@@ -156,3 +167,82 @@ class PlainDataset:
 def plain_dataset() -> type:
     """What a worker finds in place of ``keras.utils.PyDataset``."""
     return PlainDataset
+
+
+# -- random generators
+
+
+def kinds() -> dict[type, Kind]:
+    cls = getattr(sys.modules.get(_SEEDS), "SeedGenerator", None)
+    return {} if cls is None else {cls: Kind("keras", _seed_one, _save_one, lambda _: None, _record_of)}
+
+
+def _seed_one(generator: Any, number: int) -> None:
+    # 30 bits each: it counts upwards, and for some backends they are signed
+    state = np.array([number & 0x3FFFFFFF, (number >> 30) & 0x3FFFFFFF], np.int64)
+    _assign(generator.state, state.astype(str(generator.state.dtype)))
+
+
+def _assign(variable: Any, state: Any) -> None:
+    # On TensorFlow the variable within: Keras's own checks of what is assigned take 90 us.
+    assign(variable.value if is_plain(variable.value) else variable, state)
+
+
+def _save_one(generator: Any) -> Callable[[], None]:
+    value = generator.state.value
+    if hasattr(value, "detach"):  # torch's
+        value = value.detach().cpu()
+    # Not by keras.ops.convert_to_numpy, which has numpy 2 warn of TensorFlow's variables, at each job.
+    return functools.partial(_assign, generator.state, read(value))
+
+
+def _record_of(generator: Any) -> Any:
+    return generator._initial_seed  # None: it was not given one
+
+
+def process_generators() -> list[tuple[str, Any]]:
+    """It has no public way to ask for its own without making one."""
+    attribute = getattr(sys.modules.get(_STATE), "get_global_attribute", None)
+    return [("keras.random", attribute("global_seed_generator") if attribute else None)]
+
+
+def is_layer(attributes: Any) -> bool:
+    """Whether an object with these attributes is a layer: what others it has is Keras's own."""
+    return "_seed_generators" in attributes and "_layers" in attributes
+
+
+PARTS_OF_LAYER = "_seed_generators", "_layers"
+
+
+# -- what the program has set
+
+
+def backend() -> str | None:
+    """The backend that the program's Keras has; None: it is not loaded."""
+    config = getattr(sys.modules.get("keras"), "config", None)
+    return config.backend() if config is not None else None
+
+
+def backend_variable(variables: dict[str, str]) -> dict[str, str]:
+    """The variable of the environment that says so to another process; none, where ``variables`` do."""
+    found = backend()
+    is_said = found is None or found == variables.get("KERAS_BACKEND", tensorflow.NAME)
+    return {} if is_said or found is None else {"KERAS_BACKEND": found}
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    config = getattr(sys.modules.get("keras"), "config", None)
+    if config is None:
+        return {}
+    values = {key: getattr(config, key)() for key in _SETTINGS}
+    values["dtype_policy"] = values["dtype_policy"].name
+    return {"keras": values}
+
+
+def apply(_: str, values: dict[str, Any]) -> bool:
+    config = getattr(sys.modules.get("keras"), "config", None)
+    if config is None:  # it is being imported
+        return False
+    for key, value in values.items():
+        getattr(config, f"set_{key}")(value)
+    return True

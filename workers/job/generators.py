@@ -19,16 +19,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import operator
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers.frameworks import Kind, process_generators
+
 from .data_only import DataOnly
 from .growth import Growth, may_grow
-from .kinds import PATHS_OF_PROCESS, Kind, bits_of, kinds_loaded, of_process, origins
+from .kinds import bits_of, kinds_loaded, origins
 from .walk import MAX_OBJECTS, Paths, walk
 
 logger = logging.getLogger("workers")
@@ -76,7 +77,7 @@ class Generators:
         self._roots = roots
         self._found: dict[str, _Found] = {}  # {path: what is there}
         self._epoch = -1  # when was looked for them
-        self._of_process: tuple[Any, ...] = ()  # see of_process(), at that time
+        self._of_process: Paths = []  # see process_generators(), at that time
         self._is_first_job = False  # since then
         self._growth: Growth | None = None  # since the last look
 
@@ -89,7 +90,7 @@ class Generators:
     @property
     def are_of_sequence(self) -> bool:
         """Whether the Sequence holds one, and not only the process."""
-        return not set(PATHS_OF_PROCESS).issuperset(self._found)
+        return not self._paths_of_process().issuperset(self._found)
 
     def begin(self, epoch: int) -> None:
         """A job of ``epoch`` begins: look for them, if there may be others than before."""
@@ -111,8 +112,11 @@ class Generators:
         return not before.issuperset(self._found)
 
     def _has_process_more(self) -> bool:
-        now = of_process()
-        return any(map(operator.is_not, self._of_process, now)) or len(now) != len(self._of_process)
+        before, now = self._of_process, process_generators()
+        return len(now) != len(before) or any(one[1] is not other[1] for one, other in zip(before, now, strict=True))
+
+    def _paths_of_process(self) -> set[str]:
+        return {path for path, _ in self._of_process}
 
     def seed(self, number: Callable[[int], int]) -> None:
         """Seed each of them with ``number`` of where it was found."""
@@ -137,13 +141,14 @@ class Generators:
     def to_send(self) -> Sent:
         """What workers are to be told of them, as they are now."""
         self.look()
-        of_sequence = {path: each.origins for path, each in self._found.items() if path not in PATHS_OF_PROCESS}
+        of_process = self._paths_of_process()
+        of_sequence = {path: each.origins for path, each in self._found.items() if path not in of_process}
         return Sent(of_sequence, self.history.stopped_at)
 
     def _look_at_all(self) -> dict[str, _Found]:
         history, kinds = self.history, kinds_loaded()
-        self._of_process = of_process()
-        known_ones = [each for each in zip(PATHS_OF_PROCESS, self._of_process, strict=False) if each[1] is not None]
+        self._of_process = process_generators()
+        known_ones = [each for each in self._of_process if each[1] is not None]
         walked = walk(self._roots(), tuple(kinds), history.data)
         if walked.stopped_at is not None and history.stopped_at is None:
             history.stopped_at = walked.stopped_at

@@ -6,23 +6,13 @@ import functools
 import hashlib
 import pickle
 import random
-import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from . import tensorflow_draws
-
-
-class Kind(NamedTuple):
-    """What is done with the generators of a class."""
-
-    family: str  # generators of one family may be made of the same seed, to draw the same numbers
-    seed: Callable[[Any, int], None]  # to a 62-bit number
-    save: Callable[[Any], Callable[[], None]]  # returns what restores its state
-    state: Callable[[Any], Any]  # as it stands, to be compared; None: it does not tell what it was made of
-    record: Callable[[Any], Any]  # the seed that it was made of, as far as it has that still; None: it has not
+from workers import frameworks
+from workers.frameworks import Kind
 
 
 def _seed_bits(bits: Any, number: int) -> None:
@@ -125,80 +115,6 @@ def _python_state(generator: Any) -> Any:
     return generator.getstate()
 
 
-def _seed_torch(generator: Any, number: int) -> None:
-    generator.manual_seed(number)
-
-
-def _save_torch(generator: Any) -> Callable[[], None]:
-    return functools.partial(generator.set_state, generator.get_state())
-
-
-def _torch_state(generator: Any) -> Any:
-    return generator.get_state().numpy().tobytes()
-
-
-def _torch_record(generator: Any) -> Any:
-    return str(generator.device), generator.initial_seed()
-
-
-def _seed_tensorflow(generator: Any, number: int) -> None:
-    state = np.zeros(generator.state.shape[0], np.int64)
-    state[-1] = number  # the key; the counter before it begins at 0
-    _assign(generator.state, state)
-
-
-def _save_tensorflow(generator: Any) -> Callable[[], None]:
-    return functools.partial(_assign, generator.state, _read(generator.state))
-
-
-def _is_plain(variable: Any) -> bool:
-    """Whether it is TensorFlow's, on one device. Its raw operations take 20 to 50 us; its methods 120 to 200, which
-    each job in the loop's process would pay three times."""
-    return type(variable).__name__ == "ResourceVariable"
-
-
-def _read(variable: Any) -> Any:
-    """What it holds, also when it has changed."""
-    if _is_plain(variable):
-        return sys.modules["tensorflow"].raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
-    return np.array(np.asarray(variable))
-
-
-def _assign(variable: Any, state: Any) -> None:
-    if _is_plain(variable):
-        sys.modules["tensorflow"].raw_ops.AssignVariableOp(resource=variable.handle, value=state)
-    else:
-        variable.assign(state)
-
-
-def _tensorflow_state(generator: Any) -> Any:
-    # No record: what from_seed() is given is where the counter begins, under a key that all share.
-    return np.asarray(generator.state).tolist()
-
-
-def _seed_keras(generator: Any, number: int) -> None:
-    # 30 bits each: it counts upwards, and for some backends they are signed
-    state = np.array([number & 0x3FFFFFFF, (number >> 30) & 0x3FFFFFFF], np.int64)
-    _assign_keras(generator.state, state.astype(str(generator.state.dtype)))
-
-
-def _assign_keras(variable: Any, state: Any) -> None:
-    # On TensorFlow the variable within: Keras's own checks of what is assigned take 90 us.
-    _assign(variable.value if _is_plain(variable.value) else variable, state)
-
-
-def _save_keras(generator: Any) -> Callable[[], None]:
-    value = generator.state.value
-    if hasattr(value, "detach"):  # torch's
-        value = value.detach().cpu()
-    # Not by keras.ops.convert_to_numpy, which has numpy 2 warn of TensorFlow's variables, at each job.
-    return functools.partial(_assign_keras, generator.state, _read(value))
-
-
-def _keras_record(generator: Any) -> Any:
-    return generator._initial_seed  # None: it was not given one
-
-
 def _none(generator: Any) -> None:
     """It has no such thing."""
 
@@ -230,40 +146,6 @@ def kinds_loaded() -> dict[type, Kind]:
         ),
         random.Random: Kind("python", _seed_python, _save_python, _python_state, _none),
     }
-    for path, kind in (
-        ("torch:Generator", Kind("torch", _seed_torch, _save_torch, _torch_state, _torch_record)),
-        (
-            f"{_TENSORFLOW}:Generator",
-            Kind("tensorflow", _seed_tensorflow, _save_tensorflow, _tensorflow_state, _none),
-        ),
-        (
-            "keras.src.random.seed_generator:SeedGenerator",
-            Kind("keras", _seed_keras, _save_keras, _none, _keras_record),
-        ),
-    ):
-        module, name = path.split(":")
-        cls = getattr(sys.modules.get(module), name, None)
-        if cls is not None:
-            kinds[cls] = kind
+    for others in frameworks.asked("kinds"):
+        kinds |= others
     return kinds
-
-
-_TENSORFLOW = "tensorflow.python.ops.stateful_random_ops"
-_KERAS = "keras.src.backend.common.global_state"
-PATHS_OF_PROCESS = "tf.random.get_global_generator()", "tf.function(jit_compile=True)", "keras.random"
-
-
-def of_process() -> tuple[Any, ...]:
-    """The generators of the whole process that are made when they are first asked for; None: not yet.
-
-    Neither TensorFlow nor Keras has a public way to ask without making one.
-    """
-    modules = sys.modules
-    if _TENSORFLOW not in modules and _KERAS not in modules:
-        return ()
-    keras = getattr(modules.get(_KERAS), "get_global_attribute", None)
-    return (
-        getattr(modules.get(_TENSORFLOW), "global_generator", None),
-        tensorflow_draws.generator_for_xla,
-        keras("global_seed_generator") if keras else None,
-    )

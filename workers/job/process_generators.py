@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.random  # now: numpy puts it off until it is asked for, and a Ctrl-C in an import is an ImportError
 
-from . import context, tensorflow_draws
-from .stream import MAX_SEED, Stream
+from workers import frameworks
+
+from . import context
+from .stream import Stream
 
 # random.seed without its Python-level dispatch on the type of the seed: 5 us instead of 8, for every job.
 _python_random: Any = random.seed.__self__  # type: ignore[attr-defined]
@@ -43,18 +45,14 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
     _python_seed(number)
     _python_random.gauss_next = None
     np.random.seed(number_for_numpy)
-    for generator in _torch_generators():
-        generator.manual_seed(number & MAX_SEED)
+    frameworks.asked("seed", number)
 
 
 def save() -> list[Callable[[], None]]:
     """Returns: what restores those that are not the job's to change. That of ``numpy.random`` is another one from here
     on."""
     restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
-    restore += [functools.partial(each.set_state, each.get_state()) for each in _torch_generators()]
-    if tensorflow_draws.is_ready():
-        restore.append(functools.partial(tensorflow_draws.restore_source, tensorflow_draws.source_of_seeds()))
-    return restore
+    return restore + [each for found in frameworks.asked("save") for each in found]
 
 
 def _save_python() -> Callable[[], None]:
@@ -72,8 +70,7 @@ def states() -> tuple[Any, ...]:
     """What :func:`seed` seeds, as it is now, to be compared. Takes 0.2 ms."""
     of_numpy: Any = np.random
     numpys = of_numpy.get_state(legacy=False)
-    of_torch = [bytes(each.get_state().cpu().numpy()) for each in _torch_generators()]
-    return random.getstate(), numpys["has_gauss"], numpy_words(), of_torch
+    return random.getstate(), numpys["has_gauss"], numpy_words(), frameworks.asked("state")
 
 
 def numpy_words() -> list[tuple[str, bytes]]:
@@ -102,10 +99,11 @@ def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
     """
     if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
         return None
-    for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst"), ("torch", "default_generator")):
+    for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst")):
         if getattr(sys.modules.get(module), name, None) is obj:
             return sys.modules[module], name
-    return None
+    place: tuple[types.ModuleType, str] | None = frameworks.first_answer("place_of_global", obj)
+    return place
 
 
 class _Users:
@@ -187,55 +185,24 @@ def _restore_numpy(users: Any, state: Any) -> None:
         of_numpy.set_state(state)
 
 
-def _torch_generators() -> list[Any]:
-    """Those of the whole process, as far as torch is loaded and its accelerators are in use.
-
-    ``torch.manual_seed`` takes 150 us: where there is no accelerator in use it writes a stack down for later.
-    """
-    generators = [getattr(sys.modules.get("torch"), "default_generator", None)]
-    for name in ("torch.cuda", "torch.xpu"):
-        accelerator = sys.modules.get(name)
-        if accelerator is not None and getattr(accelerator, "is_initialized", bool)():
-            generators += accelerator.default_generators
-    return [generator for generator in generators if generator is not None]
-
-
-class _OfJob:
-    """An attribute that holds a generator; in a job it is the job's."""
-
-    of_job = True
-
-    def __init__(self, name: str, of: Callable[[Stream], Any]) -> None:
-        self._name = name
-        self._of = of
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        stream = context.here.stream
-        if stream is not None:
-            return self._of(stream)
-        try:
-            return instance.__dict__[self._name]
-        except KeyError:
-            raise AttributeError(self._name) from None
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        instance.__dict__[self._name] = value
-
-
-def _give_to_albumentations() -> None:
-    """Its objects have generators of their own, which a copy in each worker would repeat."""
-    for module, name in (("core.transforms_interface", "BasicTransform"), ("core.composition", "BaseCompose")):
-        of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
-        if of is not None and "py_random" not in of.__dict__:
-            of.random_generator = _OfJob("random_generator", Stream.generator)
-            of.py_random = _OfJob("py_random", Stream.python)
-
-
 def look_after_frameworks() -> None:
     """Have what was loaded in the meantime draw as the job does."""
-    if "tensorflow" in sys.modules:
-        tensorflow_draws.install(context.current_stream, context.is_in_worker_process)
-    if "albumentations" in sys.modules:
-        _give_to_albumentations()
+    frameworks.asked("look_after", _Current)
+
+
+class _Current:
+    """The job that runs now, as frameworks ask for it."""
+
+    current_stream = staticmethod(context.current_stream)
+    is_in_worker_process = staticmethod(context.is_in_worker_process)
+
+    @staticmethod
+    def numpy_generator() -> Any:
+        """None: there is no job."""
+        stream = context.here.stream
+        return None if stream is None else stream.generator()
+
+    @staticmethod
+    def python_generator() -> Any:
+        stream = context.here.stream
+        return None if stream is None else stream.python()

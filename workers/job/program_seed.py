@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-import sys
 from typing import Any
+
+from workers import frameworks
 
 from . import process_generators
 from .context import current_stream
 from .stream import MAX_SEED
 
 _numbers = itertools.count()  # of the seeds drawn so far, so that no two are the same
-_MAX_GIVEN = 2**32  # torch seeds itself with 64 bits of entropy; a program gives a small number
 
 
 def draw_seed() -> int:
@@ -28,23 +28,12 @@ def draw_seed() -> int:
     stream = current_stream()
     if stream is not None:
         return stream.draw_seed()
-    states = [*_of_numpy(), *_of_torch(), *_of_tensorflow()] or [random.getstate()]
+    states = [*_of_numpy(), *(each for each in frameworks.asked("seed_of_program") if each is not None)] or [
+        random.getstate()
+    ]
     digest = hashlib.blake2b(repr((next(_numbers), states)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") & MAX_SEED
 
 
 def _of_numpy() -> list[Any]:
     return [process_generators.numpy_words()] if process_generators.is_numpy_seeded() else []
-
-
-def _of_torch() -> list[Any]:
-    generator = getattr(sys.modules.get("torch"), "default_generator", None)
-    if generator is None or generator.initial_seed() >= _MAX_GIVEN:
-        return []
-    return [bytes(generator.get_state().cpu().numpy())]
-
-
-def _of_tensorflow() -> list[Any]:
-    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "global_seed", None)
-    seed = None if context is None else context()
-    return [] if seed is None else [seed]

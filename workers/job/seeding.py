@@ -29,6 +29,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from workers.frameworks import THAT_DRAW
+
 from . import context, process_generators
 from .context import (
     EPOCH_BEGIN,
@@ -72,23 +74,20 @@ _globals_lock = threading.RLock()
 _MAX_WAIT_S = 5.0
 _OF_READING = 0x0F0F0F0F0F0F0F0F  # tells the draws of a source that is read here from those of the jobs
 
-#: What has generators that are seeded only where it is loaded.
-_FRAMEWORKS = "tensorflow", "torch", "keras", "albumentations"
-
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
     """``function()`` in the job that ``begin()`` begins.
 
-    If it loads one of ``_FRAMEWORKS``, or makes generators that are reached from its Sequence, its draws until then
+    If it loads one of ``THAT_DRAW``, or makes generators that are reached from its Sequence, its draws until then
     were not seeded: then it is done over.
     """
     modules = sys.modules
     while True:
-        loaded = tuple(map(modules.__contains__, _FRAMEWORKS))
+        loaded = tuple(map(modules.__contains__, THAT_DRAW))
         begin()
         result = function()
-        if tuple(map(modules.__contains__, _FRAMEWORKS)) != loaded:
-            are_new = zip(_FRAMEWORKS, loaded, strict=True)
+        if tuple(map(modules.__contains__, THAT_DRAW)) != loaded:
+            are_new = zip(THAT_DRAW, loaded, strict=True)
             new = "imported " + ", ".join(name for name, was in are_new if name in modules and not was)
         elif stream.held is not None and stream.held.has_grown():
             new = "made random generators of its own"
@@ -98,7 +97,7 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
 
 
 def _loaded_frameworks() -> tuple[str, ...]:
-    return tuple(name for name in _FRAMEWORKS if name in sys.modules)
+    return tuple(name for name in THAT_DRAW if name in sys.modules)
 
 
 @functools.cache

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from workers.checks import short
+from workers.frameworks import tensorflow_draws
 
-from . import context, tensorflow_draws
+from . import context
 from .generators import Generators
 from .keys import Key, encode, hashed
 

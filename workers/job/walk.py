@@ -14,7 +14,6 @@ import contextlib
 import functools
 import itertools
 import random
-import sys
 import types
 import weakref
 from collections import deque
@@ -23,9 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers import frameworks
+from workers.frameworks import keras
+from workers.frameworks.tensorflow import is_traced, python_function_of
+
 from .data_only import DataOnly, code_of, is_leaf, items_of, length_of, raw_items, raw_of
 from .installed import is_installed
-from .traced import is_traced, python_function_of
 from .wrapped import function_of
 
 #: Objects that a walk looks at, at most.
@@ -55,7 +57,7 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
     """
     most = MAX_OBJECTS if max_objects is None else max_objects
     found: Paths = []
-    passed_over = *_GLOBAL_ONES, getattr(sys.modules.get("torch"), "default_generator", None)
+    passed_over = *_GLOBAL_ONES, *frameworks.asked("default_generator")
     seen: dict[int, Any] = {id(each): each for each in passed_over}  # holds them, so that no id comes twice
     data.begin(wanted, seen)
     left = deque(roots)
@@ -156,8 +158,8 @@ def _parts(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
     names = getattr(here, "__dict__", None)
     if isinstance(names, dict):
-        if "_seed_generators" in names and "_layers" in names:  # a layer of Keras: its other attributes are Keras's own
-            names = {name: names[name] for name in ("_seed_generators", "_layers", *_not_of_keras(here, names))}
+        if keras.is_layer(names):
+            names = {name: names[name] for name in (*keras.PARTS_OF_LAYER, *_of_own_class(here, names))}
         cls = here.__class__ if type(here) in weakref.ProxyTypes else type(here)
         not_copied = getattr(cls, "_not_copied", ())  # a Sequence's own, which workers do not have
         # Sorted: in a worker they may have been set in another order.
@@ -171,7 +173,7 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
     yield f"{path}.__class__", type(here)
 
 
-def _not_of_keras(layer: Any, names: dict[str, Any]) -> list[str]:
+def _of_own_class(layer: Any, names: dict[str, Any]) -> list[str]:
     """The attributes that a layer's own class has given it, as far as they are told apart by a leading underscore."""
     return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 

@@ -19,7 +19,7 @@ from workers.sequence.passes import Pass
 
 from .metadata import Metadata
 from .on_error import OnError
-from .tensors import Moved, Tensors
+from .tensors import Moved, TensorMaker
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -77,7 +77,7 @@ class Consumer:
             return self._as_tensors(loop, begun, loop.output.tensors)
         return begun.deliver() if self._collate_fn is None else self._collated(loop, begun)
 
-    def _as_tensors(self, loop: Loop, begun: Pass, tensors: Tensors) -> Any:
+    def _as_tensors(self, loop: Loop, begun: Pass, tensors: TensorMaker) -> Any:
         """The next batch; those behind it, as far as they are there, are on the way to the device."""
         ready = begun.ready
         batch, marks = ready[-1]
@@ -97,7 +97,7 @@ class Consumer:
                 self._move_ahead(loop, begun, tensors)
         return batch.batch
 
-    def _move_ahead(self, loop: Loop, begun: Pass, tensors: Tensors) -> None:
+    def _move_ahead(self, loop: Loop, begun: Pass, tensors: TensorMaker) -> None:
         while len(begun.ready) < tensors.depth and begun.take_ahead():
             pass
         ready = begun.ready

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from workers import limits
 from workers.checks import check_choice, check_function, check_int, check_seconds
+from workers.frameworks import OutputName
 
 ExecutorName: TypeAlias = Literal["process", "thread", "auto", "ray"]
-OutputName: TypeAlias = Literal["torch", "jax", "tf"]
 Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
 
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers.arguments import explains_options
 from workers.checks import check_choice, check_function, check_int
+from workers.frameworks import OutputName
 from workers.frameworks.keras import ENDLESS, Counted, counted
 from workers.job import seeding
 from workers.job.task import chain_of, one_function, one_of
@@ -22,7 +23,7 @@ from workers.sequence.plan import Plan
 
 from . import trw
 from .loop import Loop
-from .options import INHERITED, OPTION_NAMES, Options, OutputName, PrefetchOptions, bound, check_nb_workers
+from .options import INHERITED, OPTION_NAMES, Options, PrefetchOptions, bound, check_nb_workers
 from .tensors import Output, checked_output
 
 if TYPE_CHECKING:

@@ -7,14 +7,16 @@ import pickle
 import sys
 from typing import Any, NamedTuple
 
+from workers import frameworks
 from workers.batch.forms import is_of_framework
 from workers.batch.nodes import map_leaves
-from workers.batch.to_numpy import NoArrayError, to_numpy
+from workers.batch.to_numpy import to_numpy
 from workers.batch.tree import as_numpy, dumps
+from workers.frameworks import NoArrayError
 
 from .tensors import Output
 
-_FRAMEWORKS = {"torch": "torch", "tensorflow": "tf", "jax": "jax", "jaxlib": "jax"}  # {package: name}
+_OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}  # {the file of a framework: output}
 
 
 class _Tensor(NamedTuple):
@@ -32,7 +34,7 @@ class _Pickled(NamedTuple):
 
 def packed(item: Any) -> Any:
     """``item`` as it travels, for :func:`unpacked`. Tensors that cannot travel raise a TypeError."""
-    if not any(package in sys.modules for package in _FRAMEWORKS):
+    if not any(package in sys.modules for package in frameworks.PACKAGES):
         return as_numpy(item)
     return as_numpy(map_leaves(_pack, item))
 
@@ -63,7 +65,7 @@ def _pack(leaf: Any) -> Any:
         return leaf  # as_numpy says where it is
     if array is leaf:
         return leaf
-    if issubclass(kind, getattr(sys.modules.get("torch"), "Tensor", ())) and kind is not sys.modules["torch"].Tensor:
+    if any(frameworks.asked("is_of_subclass", leaf)):
         return _Pickled(dumps(leaf.detach().cpu()))
-    package = next(name for each in kind.__mro__ if (name := each.__module__.partition(".")[0]) in _FRAMEWORKS)
-    return _Tensor(_FRAMEWORKS[package], array)
+    packages = [each.__module__.partition(".")[0].removesuffix("lib") for each in kind.__mro__]
+    return _Tensor(next(_OUTPUTS[package] for package in packages if package in _OUTPUTS), array)

@@ -21,19 +21,11 @@ from workers.batch import share
 from workers.batch.share import Piece
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
+from workers.frameworks import Memory
 
 SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
 MAX_SPREAD = 2  # the bytes that an array lies in may be so many times its own, to be sent as they are
 _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
-
-
-class Memory:
-    """The ``nbytes`` at ``address``, as numpy takes them; they are those of ``base``."""
-
-    def __init__(self, base: Any, address: int, nbytes: int, is_writable: bool = False) -> None:
-        self.base = base
-        data = address, not is_writable
-        self.__array_interface__ = {"data": data, "shape": (nbytes,), "typestr": "|u1", "version": 3}
 
 
 def reduced(obj: Any) -> Any:

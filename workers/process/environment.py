@@ -9,10 +9,11 @@ import os
 import sys
 from typing import Any
 
+from workers.frameworks import keras
 from workers.job.installed import is_installed
 
 from .by_value import search_path
-from .surroundings import flags, keras_backend
+from .surroundings import flags
 
 
 def surroundings() -> dict[str, Any]:
@@ -32,10 +33,7 @@ def surroundings() -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """The environment variables of the program; with the backend of its Keras, if that is from elsewhere."""
     variables = dict(os.environ)
-    backend = keras_backend()
-    if backend is not None and backend != variables.get("KERAS_BACKEND", "tensorflow"):
-        variables["KERAS_BACKEND"] = backend
-    return variables
+    return variables | keras.backend_variable(variables)
 
 
 def _folder() -> str | None:

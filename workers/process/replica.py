@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers import frameworks
 from workers.batch import share, shared_memory
 from workers.batch.pickling import Pickler as PicklerByValue
 from workers.batch.share import Found, Piece
@@ -23,7 +24,6 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.frameworks.keras import is_keras_dataset, plain_dataset
 from workers.job.process_generators import place_of_global
-from workers.job.traced import is_concrete, is_traced, reduced
 from workers.job.wrapped import Cached
 
 from . import arrays, by_name, by_value, inheritance, memmap, tensors
@@ -72,8 +72,9 @@ class Pickler(PicklerByValue):
         if (reduction := arrays.reduced(obj)) is not None:
             return reduction
         if (of_tensor := self.storages.reduced(obj)) is not None:
-            self.modules.add(of_tensor.package)
-            return of_tensor.reduction
+            reduction, package = of_tensor
+            self.modules.add(package)
+            return reduction
         if (reduction := inheritance.reduced(obj)) is not None:
             return reduction
         of = place_of_global(obj)
@@ -84,13 +85,8 @@ class Pickler(PicklerByValue):
         if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
-        if is_traced(obj):
-            return reduced(obj)
-        if is_concrete(obj):
-            raise TypeError(
-                f"the graph {obj.name.decode()} is of this process alone; keep the tf.function itself, which workers "
-                "trace anew, and call get_concrete_function() where it is used"
-            )
+        if (reduction := frameworks.first_answer("reduced_function", obj)) is not None:
+            return reduction
         if isinstance(obj, types.ModuleType):
             by_value.look_at(obj.__name__)
         elif isinstance(obj, (type, types.FunctionType, Cached)):
@@ -158,7 +154,7 @@ class Pickled:
             self.of_tensors.append(tensors.is_of_storage(view.obj))
             return False
 
-        def dump(parts: dict[int, tensors.Part]) -> Pickler:
+        def dump(parts: dict[int, Any]) -> Pickler:
             file = io.BytesIO()
             self.buffers, self.of_tensors = [], []
             pickler = Pickler(file, protocol=5, buffer_callback=keep_out)

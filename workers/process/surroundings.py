@@ -18,16 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers import frameworks
+from workers.frameworks import pillow
+
 from .replica import Pickler
-
-_KERAS = "floatx", "epsilon", "image_data_format", "dtype_policy"
-_PILLOW = {
-    "PIL.Image": ("MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
-    "PIL.ImageFile": ("LOAD_TRUNCATED_IMAGES", False),
-}  # {module: (its setting, as it is from the start)}
-
-#: An attribute that a module has when its import has come to its settings.
-_LOADED_WITH = {"keras": "config", "torch": "set_default_dtype"}
 
 #: {module: {setting: value}}, e.g. {"PIL.ImageFile": {"LOAD_TRUNCATED_IMAGES": True}}.
 Settings = dict[str, dict[str, Any]]
@@ -52,10 +46,8 @@ class Surroundings(NamedTuple):
 
     @property
     def modules(self) -> list[str]:
-        """What the server is to import for this: Pillow is small, and a job that loads it would use it at once."""
-        return [
-            name for name, (key, default) in _PILLOW.items() if self.settings.get(name, {key: default})[key] != default
-        ]
+        """What the server is to import for this."""
+        return pillow.that_are_needed(self.settings)
 
 
 def flags() -> list[str]:
@@ -68,24 +60,11 @@ def flags() -> list[str]:
     return given
 
 
-def keras_backend() -> str | None:
-    """The backend that the program's Keras has; None: it is not loaded."""
-    config = getattr(sys.modules.get("keras"), "config", None)
-    return config.backend() if config is not None else None
-
-
 def collect() -> Surroundings:
     """Runs in: consumer."""
-    settings = {
-        name: {key: getattr(sys.modules[name], key)} for name, (key, _) in _PILLOW.items() if name in sys.modules
-    }
-    config = getattr(sys.modules.get("keras"), "config", None)
-    if config is not None:
-        settings["keras"] = {key: getattr(config, key)() for key in _KERAS}
-        settings["keras"]["dtype_policy"] = settings["keras"]["dtype_policy"].name
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.get_default_dtype() != torch.float32:
-        settings["torch"] = {"default_dtype": str(torch.get_default_dtype()).partition(".")[2]}
+    settings: Settings = {}
+    for found in frameworks.asked("settings"):
+        settings |= found
     settings["numpy"] = dict(np.geterr())
     filters = [found for each in warnings.filters if (found := _packed(each)) is not None]
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
@@ -138,16 +117,10 @@ def settle(settings: Settings) -> Settings:
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)
-        if module is None or not hasattr(module, _LOADED_WITH.get(name, "__name__")):  # or it is being imported
+        if module is None:
             left[name] = values
         elif name == "numpy":
             module.seterr(**values)
-        elif name == "torch":
-            module.set_default_dtype(getattr(module, values["default_dtype"]))
-        else:
-            for key, value in values.items():
-                if name == "keras":
-                    getattr(module.config, f"set_{key}")(value)
-                else:
-                    setattr(module, key, value)
+        elif not frameworks.file_with_settings_of(name).apply(name, values):
+            left[name] = values
     return left

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from workers.frameworks.tensorflow import is_concrete
 from workers.job.data_only import items_of, length_of, raw_items
-from workers.job.traced import is_concrete
 
 from . import inheritance
 

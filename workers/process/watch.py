@@ -29,10 +29,11 @@ import numpy as np
 
 from workers.batch import share
 from workers.batch.shared_memory import address_of
+from workers.frameworks import Memory
 from workers.job.task import single_function_to_run
 
 from . import tensors
-from .arrays import SHARED_NBYTES, Memory
+from .arrays import SHARED_NBYTES
 from .replica import Pickler
 
 logger = logging.getLogger("workers")

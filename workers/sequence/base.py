@@ -269,7 +269,7 @@ class Sequence(Chain[Batch_co]):
     __class__ = property(lambda self: seen_class(type(self)), object.__dict__["__class__"].__set__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return keras.reduced(self, protocol, self._not_copied)
+        return keras.reduced_sequence(self, protocol, self._not_copied)
 
     __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
 

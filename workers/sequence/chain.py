@@ -12,7 +12,8 @@ from workers.checks import short
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
-    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, OutputName, PrefetchOptions
+    from workers.frameworks import OutputName
+    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, PrefetchOptions
     from workers.loader.sequence_map import SequenceMap
 
     from .base import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from workers.frameworks.keras import Counted
+from workers.frameworks import keras
 
 HOOKS = "on_epoch_begin", "on_epoch_end"
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
@@ -19,12 +19,12 @@ def is_default(hook: _Hook) -> _Hook:
 
 def defines_hooks(source: Any, *names: str) -> bool:
     """Whether the class of ``source`` defines these hooks, or any, itself."""
-    source = source.dataset if isinstance(source, Counted) else source
+    source = source.dataset if isinstance(source, keras.Counted) else source
     methods = [getattr(type(source), name, None) for name in names or HOOKS]
     return any(
         method is not None
         and not hasattr(method, "_is_default")
-        and method.__module__.partition(".")[0] != "keras"  # PyDataset's own
+        and method.__module__.partition(".")[0] != keras.PACKAGE  # PyDataset's own
         for method in methods
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
+
+from workers import frameworks
 
 
 def is_indexed(source: Any) -> bool:
     """Whether the items of ``source``, which is made of no other, can be asked for by index."""
-    return hasattr(source, "__getitem__") and hasattr(source, "__len__") and not _is_iterable_dataset(source)
+    has_both = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    return has_both and not any(frameworks.asked("is_iterable_dataset", source))
 
 
 def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
@@ -27,9 +29,3 @@ def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
         f"{name}{made_of} has no indices, so its items cannot be {done}: {instead}; or give something with __len__ and "
         "__getitem__, such as a list"
     )
-
-
-def _is_iterable_dataset(source: Any) -> bool:
-    """Whether it is one of torch's, which have a ``__getitem__`` that only raises, and may have a length."""
-    data = getattr(getattr(sys.modules.get("torch"), "utils", None), "data", None)
-    return data is not None and isinstance(source, data.IterableDataset)

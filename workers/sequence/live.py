@@ -30,6 +30,9 @@ class Live:
         self.fit: Any = None
         self.fits_here = False
 
+    def __reduce__(self) -> Any:
+        return _none, ()  # a copy makes its own
+
     def report(self) -> Any:
         """Where the time goes in ``model.fit``. Raises a StateError if there was none."""
         if self.fit is None:
@@ -44,3 +47,7 @@ class Live:
     def _roots(self) -> list[tuple[str, Any]]:
         plan = self._sequence()._plan()
         return [("source", plan.source), *([("functions", plan.functions)] if plan.functions else [])]
+
+
+def _none() -> None:
+    """What a copy has until it is asked."""

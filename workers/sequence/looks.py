@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from workers.errors import ClosedError
+from workers.frameworks import keras
 
 #: Names that only Keras, trw or the engine ask for. They work, but completion does not offer them; unless the user's
 #: own class has them, or an option goes by that name.
@@ -22,7 +23,7 @@ NOT_OFFERED = frozenset(
     }
 )
 _OPTIONS = "max_queue_size"
-_OURS = "workers", "sampler", "keras"
+_OURS = "workers", "sampler", keras.PACKAGE
 
 
 class Fact(NamedTuple):

@@ -1,0 +1,42 @@
+"""What is known of albumentations: each of its objects has generators, which a copy in each worker would repeat."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_CLASSES = ("core.transforms_interface", "BasicTransform"), ("core.composition", "BaseCompose")
+
+
+class _OfJob:
+    """An attribute that holds a generator; in a job it is the job's."""
+
+    of_job = True
+
+    def __init__(self, name: str, of_job: Callable[[], Any]) -> None:
+        self._name = name
+        self._of_job = of_job
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        generator = self._of_job()
+        if generator is not None:
+            return generator
+        try:
+            return instance.__dict__[self._name]
+        except KeyError:
+            raise AttributeError(self._name) from None
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self._name] = value
+
+
+def look_after(job: Any) -> None:
+    """Have its objects draw from the job's generators, where there is a job."""
+    for module, name in _CLASSES:
+        of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
+        if of is not None and "py_random" not in of.__dict__:
+            of.random_generator = _OfJob("random_generator", job.numpy_generator)
+            of.py_random = _OfJob("py_random", job.python_generator)

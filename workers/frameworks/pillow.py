@@ -1,0 +1,26 @@
+"""What is known of Pillow: settings of its modules."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+_SETTINGS = {
+    "PIL.Image": ("MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
+    "PIL.ImageFile": ("LOAD_TRUNCATED_IMAGES", False),
+}  # {module: (its setting, as it is from the start)}
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    return {name: {key: getattr(sys.modules[name], key)} for name, (key, _) in _SETTINGS.items() if name in sys.modules}
+
+
+def that_are_needed(settings: dict[str, dict[str, Any]]) -> list[str]:
+    """The modules whose settings are other ones. To import them is quick, and a job that loads them would use them."""
+    return [name for name, (key, usual) in _SETTINGS.items() if settings.get(name, {key: usual})[key] != usual]
+
+
+def apply(module: str, values: dict[str, Any]) -> bool:
+    for key, value in values.items():
+        setattr(sys.modules[module], key, value)
+    return True
