@@ -44,7 +44,7 @@ class Batches:
 
 
 def batched(plan: Plan, size: int, discard: bool = False, assembly: Any = None) -> Plan:
-    samples = plan.count() or 0
+    samples = plan.num_places() or 0
     return plan.batched(Batches(samples // size if discard else -(-samples // size)), size, discard, assembly)
 
 
@@ -136,8 +136,8 @@ def test_orders(words: tuple[str, ...]) -> None:
     for length, epoch in ((length, epoch) for chain, length, epoch in ROWS if chain == words):
         plan = made(words, length)
         jobs, mine = expected(words, length, epoch)
-        here = EpochPlan(plan, epoch, plan.count(), SEED)
-        assert plan.count() == len(jobs)
+        here = EpochPlan(plan, epoch, plan.num_places(), SEED)
+        assert plan.num_places() == len(jobs)
         places = here.places(Position(stride=plan.world))
         assert places is not None
         assert list(places) == mine
@@ -158,7 +158,7 @@ def test_the_rest_of_an_epoch(words: tuple[str, ...]) -> None:
     """At each position: what is left there is the end of what there was."""
     for length in LENGTHS[:-1]:
         plan = made(words, length)
-        here = EpochPlan(plan, 0, plan.count(), SEED)
+        here = EpochPlan(plan, 0, plan.num_places(), SEED)
         whole = list(here.places(Position(stride=plan.world)) or ())
         for step in range(len(whole) + 1):
             position = Position(step * plan.world, stride=plan.world)
@@ -244,7 +244,7 @@ def test_what_tells_a_state_from_others(words: tuple[str, ...], links: Any) -> N
 @pytest.mark.parametrize("words", CHAINS, ids=", ".join)
 def test_of_ranks_within_a_batch_only_the_same_one_goes_on(words: tuple[str, ...]) -> None:
     plan = made(words, 13)
-    here = EpochPlan(plan, 0, plan.count())
+    here = EpochPlan(plan, 0, plan.num_places())
     of_rank = {("shuffle", "shard 1/2", "rebatch"): [2, 1]}
     assert here.identity_of_rank() == of_rank.get(words, [])
 
@@ -288,7 +288,7 @@ def test_seeds_of_shuffles() -> None:
 def test_a_source_without_a_length() -> None:
     plan = Plan.of(iter([1, 2]))
     assert plan.is_read_here
-    assert plan.count() is None
+    assert plan.num_places() is None
     here = EpochPlan(plan, 0, None)
     assert here.places(Position()) is None
     assert not here.is_at_end(5)
@@ -299,7 +299,7 @@ def test_a_source_without_a_length() -> None:
 def test_it_is_a_value() -> None:
     plan = made(("shuffle", "map", "batch 3", "shuffle", "shard 1/2"), 100)
     assert pickle.loads(pickle.dumps(plan)).shuffles == plan.shuffles
-    order = EpochPlan(plan, 2, plan.count(), SEED).order(range(5, 30))
+    order = EpochPlan(plan, 2, plan.num_places(), SEED).order(range(5, 30))
     again = pickle.loads(pickle.dumps(order))
     assert again == order
     assert list(again) == list(order)

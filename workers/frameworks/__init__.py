@@ -23,7 +23,6 @@ A file answers those of these questions that make sense for its framework; the f
 
 from __future__ import annotations
 
-import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -81,20 +80,31 @@ def file_of(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-@functools.lru_cache(64)
-def _answering(question: str, are_loaded: tuple[bool, ...]) -> tuple[Callable[..., Any], ...]:
-    files = [file_of(name) for name, is_loaded in zip(_FILES.values(), are_loaded, strict=True) if is_loaded]
-    return tuple(getattr(file, question) for file in files if hasattr(file, question))
+_Answers = tuple[Callable[..., Any], ...]
+_answers: dict[str, _Answers] = {}  # {question: what answers it}, as long as no more modules are loaded
+_num_modules = 0  # of sys.modules, when it was filled
+
+
+def answering(question: str) -> _Answers:
+    """What answers ``question``. Asked several times for each job, so it is known."""
+    global _answers, _num_modules
+    if len(sys.modules) != _num_modules:
+        _answers, _num_modules = {}, len(sys.modules)
+    found = _answers.get(question)
+    if found is None:
+        files = [file_of(name) for package, name in _FILES.items() if package in sys.modules]
+        found = _answers[question] = tuple(getattr(file, question) for file in files if hasattr(file, question))
+    return found
 
 
 def asked(question: str, *arguments: Any) -> list[Any]:
     """What those that this process has loaded answer to ``question``."""
-    return [answer(*arguments) for answer in _answering(question, tuple(map(sys.modules.__contains__, _FILES)))]
+    return [answer(*arguments) for answer in answering(question)]
 
 
 def first_answer(question: str, *arguments: Any) -> Any:
     """The first answer that is not None; None: there is none."""
-    for answer in _answering(question, tuple(map(sys.modules.__contains__, _FILES))):
+    for answer in answering(question):
         found = answer(*arguments)
         if found is not None:
             return found

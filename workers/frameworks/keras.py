@@ -42,10 +42,9 @@ class _Quiet:
         pass
 
 
-def seen_class(own: type) -> type:
-    """What ``isinstance`` sees an object of class ``own`` as: where Keras is loaded, a PyDataset."""
-    dataset = keras_class()
-    if dataset is None or issubclass(own, dataset):
+def seen_class(own: type, dataset: type) -> type:
+    """A class that is both ``own`` and ``dataset``, the class PyDataset."""
+    if issubclass(own, dataset):
         return own
     seen_as: type | None = own.__dict__.get("_seen_as_dataset")
     if seen_as is None:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.frameworks import Kind, process_generators
+from workers.frameworks import Kind, answering, process_generators
 
 from .data_only import DataOnly
 from .growth import Growth, may_grow
@@ -112,6 +112,8 @@ class Generators:
         return not before.issuperset(self._found)
 
     def _has_process_more(self) -> bool:
+        if not (self._of_process or answering("process_generators")):
+            return False
         before, now = self._of_process, process_generators()
         return len(now) != len(before) or any(one[1] is not other[1] for one, other in zip(before, now, strict=True))
 

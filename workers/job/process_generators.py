@@ -45,14 +45,17 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
     _python_seed(number)
     _python_random.gauss_next = None
     np.random.seed(number_for_numpy)
-    frameworks.asked("seed", number)
+    for seed_framework in frameworks.answering("seed"):
+        seed_framework(number)
 
 
 def save() -> list[Callable[[], None]]:
     """Returns: what restores those that are not the job's to change. That of ``numpy.random`` is another one from here
     on."""
     restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
-    return restore + [each for found in frameworks.asked("save") for each in found]
+    for save_framework in frameworks.answering("save"):
+        restore += save_framework()
+    return restore
 
 
 def _save_python() -> Callable[[], None]:
@@ -187,7 +190,8 @@ def _restore_numpy(users: Any, state: Any) -> None:
 
 def look_after_frameworks() -> None:
     """Have what was loaded in the meantime draw as the job does."""
-    frameworks.asked("look_after", _Current)
+    for look_after in frameworks.answering("look_after"):
+        look_after(_Current)
 
 
 class _Current:

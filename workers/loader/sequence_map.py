@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from workers.sequence.chain import Batch_co, NbWorkers
 from workers.sequence.clock import Clock
 from workers.sequence.derived import SequenceDerived, items_of, source_length
 from workers.sequence.epochs import plan_of_epoch
-from workers.sequence.passes import PassIterator
+from workers.sequence.passes import PassIterator, read_alone
 from workers.sequence.plan import Plan
 
 from . import trw
@@ -176,7 +177,8 @@ class SequenceMap(SequenceDerived[Batch_co]):
         """Begin a pass over what is left of the current epoch."""
         loop = self._live
         begun = loop.begin()
-        iterator = PassIterator(self, begun, lambda: loop.next(begun))
+        read = functools.partial(read_alone, begun, loop.consumer.next, loop, begun)
+        iterator = PassIterator(self, begun, read)
         loop.iterator = weakref.ref(iterator)
         return iterator
 

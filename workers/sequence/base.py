@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
@@ -179,7 +180,7 @@ class Sequence(Chain[Batch_co]):
         engine, order = SerialEngine(task_of(self)), plan.order(places)
         reading = engine.begin(plan.epoch, len(order), False, None, None, order)
         begun = Pass(reading, self._clock, position, places, order, plan.plan.assembly)
-        return PassIterator(self, begun, lambda: read_alone(begun, begun.next, self))
+        return PassIterator(self, begun, functools.partial(read_alone, begun, begun.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
         """Begin such a pass, which shows how far it is: ``for batch in sequence.progress(): ...``.
@@ -289,9 +290,12 @@ _fitted: list[bool] = []  # Keras reads sequences by passes
 
 def seen_class(own: type) -> type:
     """What ``isinstance`` sees a sequence as: where Keras is loaded, a PyDataset."""
-    if not _fitted and keras.keras_class() is not None and makers["fit"]():
+    dataset = keras.keras_class()
+    if dataset is None:
+        return own
+    if not _fitted and makers["fit"]():
         _fitted.append(True)
-    return keras.seen_class(own)
+    return keras.seen_class(own, dataset)
 
 
 def count_batches(sequence: Sequence[Any]) -> int | None:
@@ -300,7 +304,7 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
         length = len(sequence)
     except TypeError:
         plan = sequence._plan()
-        if plan.is_read_here or (not plan.is_rebatched and (plan.count() or 0) >= keras.ENDLESS):
+        if plan.is_read_here or (not plan.is_rebatched and (plan.num_places() or 0) >= keras.ENDLESS):
             return None
         raise
     return None if length >= keras.ENDLESS else length

@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
@@ -16,6 +14,7 @@ from workers.frameworks.keras import ENDLESS
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
+from .clock import asking, on_behalf_of
 from .derived import SequenceDerived, source_length
 from .fetching import getter
 from .grouping import OfSamples
@@ -94,8 +93,8 @@ class SequenceBatch(SequenceOfSize):
     def _items_of_job(self, index: int) -> list[Any]:
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start = self.source_split, index * self.batch_size
-        end = source_length(self)
         plan = plan_of(source)
+        end: int = on_behalf_of(asking() or self._clock, plan.num_places)
         samples = EpochPlan(plan, self.epoch, end, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
         on_error = self.on_error_of_samples or samples.plan.on_error
@@ -125,7 +124,7 @@ class SequenceBatch(SequenceOfSize):
         if samples.plan.is_mapped or not isinstance(source, Sequence):
             return None
         try:
-            return source._samples_at(np.array(samples.jobs(places)))
+            return source._samples_at(samples.take(places))
         except Exception:
             if on_error == "raise":
                 raise

@@ -42,7 +42,7 @@ def run_job(
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
     """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
-    if sequence._plan().source is sequence:
+    if "source_split" not in sequence.__dict__:  # its indices are jobs
         return index
     plan = plan_of_epoch(sequence)
     return (plan if epoch is None else plan._replace(epoch=epoch)).job(index)

@@ -30,7 +30,7 @@ class Permuted(NamedTuple):
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
         if self.level:
             key = *key, self.level
-        return _permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64)
+        return _permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64, copy=False)
 
 
 class Order(Sequence[int]):

@@ -6,10 +6,11 @@ is one function of a Plan, which returns another one.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from workers.errors import StateError
 from workers.frameworks.keras import Counted
@@ -52,8 +53,7 @@ class Shard(NamedTuple):
         return [place % length for place in mine] if mine and mine[-1] >= length else mine
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a chain computes in any epoch. Picklable as far as the user's objects in it are.
 
     Attributes:
@@ -139,7 +139,7 @@ class Plan:
         """Whether a state of the one is at the same place in the other."""
         return self.origin is other.origin and self.links == other.links
 
-    def count(self) -> int | None:
+    def num_places(self) -> int | None:
         """How many places an epoch has; None: that is not known. Asks the user's ``__len__``, on behalf of a clock."""
         return len(self.counted) if hasattr(self.counted, "__len__") else None
 
@@ -159,7 +159,7 @@ class Plan:
         if self.finished_by is None:
             return self
         made = {"source": self.finished_by, "functions": (), "as_items": (), "shuffles": (), "finished_by": None}
-        return dataclasses.replace(self, **made)
+        return self._replace(**made)
 
     def mapped(self, function: Any, as_items: bool, finished_by: Any, on_error: str, seed: int | None) -> Plan:
         """Through a function, or None; the end of this chain is a front-end."""
@@ -169,7 +169,7 @@ class Plan:
             return made
         self._check_can_follow()
         functions, as_items_of = (*self.functions, function), (*self.as_items, as_items)
-        return dataclasses.replace(made, functions=functions, as_items=as_items_of, assembly=None)
+        return made._replace(functions=functions, as_items=as_items_of, assembly=None)
 
     def shuffled(self, seed: int | None) -> Plan:
         """In another order in each epoch."""
@@ -197,13 +197,13 @@ class Plan:
         if self.shard is not None:
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
         made = self._with("SequenceBatch", size, discard, source=batches, counted=batches, assembly=assembly)
-        return dataclasses.replace(made, functions=(), as_items=(), shuffles=(), is_mapped=False)
+        return made._replace(functions=(), as_items=(), shuffles=(), is_mapped=False)
 
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
         """The same of an origin that is read here: ``function`` makes the batch of each of ``chunks``."""
         self._check_can_follow()
         made = self._with("SequenceChunks", size, discard, source=chunks, counted=None, assembly=assembly)
-        return dataclasses.replace(made, functions=(function,), as_items=(True,))
+        return made._replace(functions=(function,), as_items=(True,))
 
     def rebatched(self, assembly: Assembly, size: int, discard: bool) -> Plan:
         """Put together anew where they are read."""
@@ -219,7 +219,9 @@ class Plan:
         return self.seeds if seed is None else (seed, *self.seeds)
 
     def _with(self, name: str = "", *arguments: Any, **changes: Any) -> Plan:
-        return dataclasses.replace(self, links=(*self.links, (name, arguments)) if name else self.links, **changes)
+        if name:
+            changes["links"] = (*self.links, (name, arguments))
+        return self._replace(**changes)
 
     def _check_can_follow(self) -> None:
         self._check_is_not_last()
@@ -296,7 +298,14 @@ class EpochPlan(NamedTuple):
 
     def jobs(self, places: OrderOf[int]) -> list[int]:
         """The same, now."""
-        return list(self.order(places))
+        return self.take(places).tolist() if self.plan.shuffles else list(places)
+
+    def take(self, places: Any) -> Any:
+        """The same of many ``places`` at once: an int64 array."""
+        jobs = np.array(places, np.int64)
+        for permuted in self._permutations() if self.plan.shuffles else ():
+            jobs = permuted.take(jobs)
+        return jobs
 
     def job(self, index: int) -> int:
         """The job that makes the batch that ``index`` names: its draws are those of that job."""

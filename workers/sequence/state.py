@@ -162,7 +162,7 @@ def identity_of(sequence: Sequence) -> list[Any]:
 
 def _count_places(sequence: Sequence) -> int | None:
     """How many places the current epoch has; None: that is not known."""
-    length: int | None = on_behalf_of(sequence._clock, sequence._plan().count)
+    length: int | None = on_behalf_of(sequence._clock, sequence._plan().num_places)
     return length
 
 
