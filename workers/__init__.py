@@ -4,36 +4,36 @@
 
     |=================== consumer process =====================|======== worker process 1..n ========|
 
-     +------------+  (epoch, index)  +------------+   Job    +---------+      +------------------------+
-     | SequenceMap| ===============> |  schedule  | =======> | channel | ===> | replica of the Sequence |
-     | (for loop) |                  | (pure)     |          |   #i    |      |  get_examples           |
-     +------------+                  | order,     | <======= |         | <=== |  augmenter              |
-       |   ^  batch (views)          | credits,   |  Done /  +---------+      |  function_to_run        |
-       |   +------------------------ | retries    |  Failed                   +-----------|------------+
-       |  lease ends = slot is free  +------------+                                       | written once
-       +------------------------------> slots of worker i: anonymous shared memory <------+
+     +------------+  a Plan of  +----------+  jobs  +------------+  Job   +---------+     +-----------------------+
+     | SequenceMap|  the epoch  |   Loop   | =====> |  schedule  | =====> | channel | ==> | replica of what the   |
+     |  (options, | ==========> |  (pass,  |        | (pure:     |        |   #i    |     | Plan asks: source and |
+     |   a Loop)  |             |   pool)  | <===== |  order,    | <===== |         | <== | functions             |
+     +------------+             +----------+ items  |  credits,  |  Done / +---------+    +-----------|-----------+
+        |    ^                      |               |  retries)  |  Failed                            | written once
+        |    +----- batch (views) --+               +------------+                                    |
+        |  lease ends = slot is free                                                                  |
+        +--------------------------------------> slots of worker i: anonymous shared memory <---------+
 
 The rooms, each of which knows only those before it:
 
-- ``arguments``, ``checks``, ``errors``: bad arguments, and what is raised.
-- ``bars``: progress bars, of what takes long. Only who makes one imports it, and with it tqdm.
-- ``limits``: how much memory, how many processes and cores there are for us, in a container too.
-- ``job``: what a job knows and draws: its place, its random stream, the generators and frameworks it may draw from.
-- ``batch``: a batch as bytes in shared memory, and back, with the ``label`` that identifies it; arrays that are shared
-  (``share``), and lists of strings.
+- ``arguments``, ``bars``, ``checks``, ``errors``, ``limits``: arguments, progress bars, what is raised, and how much
+  memory, how many processes and cores there are for us.
+- ``frameworks``: what is known of TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
+- ``job``: what a job knows and draws: its place, its random stream, the generators that it may draw from.
+- ``batch``: a batch as bytes in shared memory, and back; arrays that are shared, lists of strings; samples stacked to
+  batches, batches cut and joined.
 - ``figures``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
   on which a pool publishes them.
-- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``engine`` drives, ``rest`` ends workers
-  that have nothing to do, ``parked`` has batches wait for memory, ``serial`` has no workers. ``auto`` has as many as
-  pay, of which ``chooser`` decides.
-- ``process``: all that crosses a process boundary: messages, the replica, its source text (``cells``) and what has
-  changed in it (``watch``, ``kept_back``), what the program has set for itself (``surroundings``), what goes
-  ``by_value``, ``__main__`` of a worker (``main_module``), items of streams (``ring``), log records (``logs``), the
-  server with its imports (``preload``), the worker.
-- ``for_keras``: what Keras is given, and how it reads it.
-- ``sequence``: what a user writes and where it stands: clock, position, pass, state, how it shows itself (``looks``),
-  and what is made of it.
-- ``loader``: a pool behind a for loop: ``SequenceMap`` and ``prefetch``.
+- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``driver`` drives, ``serial`` has no
+  workers. ``auto`` has as many as pay, of which ``chooser`` decides.
+- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it, log records, the
+  server with its imports, the worker.
+- ``cluster``: the same for workers that are actors of Ray.
+- ``sequence``: what a user writes and where it stands, and the words that make another sequence of it. What a chain
+  computes is a value, a ``plan``.
+- ``loader``: a loop over a sequence whose batches workers compute: ``SequenceMap`` and ``prefetch``.
+- ``for_keras``: how ``model.fit`` reads a sequence.
+- ``wiring``: what rooms call of those that stand behind them.
 - ``top``: ``python -m workers.top``, which reads the pages of ``figures`` from outside.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and

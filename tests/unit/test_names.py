@@ -119,3 +119,9 @@ def test_what_the_package_offers() -> None:
     public = {name for name in set(dir(workers)) - set(workers.__all__) if not name.startswith("_")}
     assert public <= set(ROOMS)
     assert all(isinstance(getattr(workers, name), types.ModuleType) for name in public)
+
+
+def test_the_list_of_rooms_is_that_of_the_house() -> None:
+    """In the order of their imports."""
+    told = re.findall(r"^- ((?:``\w+``, )*``\w+``):", workers.__doc__ or "", re.MULTILINE)
+    assert [room for line in told for room in re.findall(r"\w+", line)] == [room for room in ROOMS if room != "sampler"]
