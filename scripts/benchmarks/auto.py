@@ -24,7 +24,6 @@ from benchmarks.core import Numbers, Round, Settings, Target, Way
 from workers import limits
 
 _FIXED = ("0", "1", "2", "4", "8")
-_MAY_BE_THREADS = ("heavy", "waiting", "large")  # where threads are tried as well
 _LENGTH = 10**7
 
 
@@ -203,8 +202,6 @@ def _measured(work: Work, way: str, settings: Settings) -> Numbers:
     until = start + settings.seconds
     if way == "plain":
         batches = _serial(source, work)
-    elif way == "either":
-        batches = source.prefetch(executor="auto")
     else:
         batches = source.prefetch(nb_workers="auto" if way == "auto" else int(way))
     times = _fit(batches, until) if work.is_fit else list(_loop(batches, work, until))
@@ -220,8 +217,6 @@ def _measured(work: Work, way: str, settings: Settings) -> Numbers:
 
 def _job(key: str, label: str, work: Work) -> core.Job:
     labels = {"plain": "plain loop", **{each: f"nb_workers={each}" for each in _FIXED}, "auto": 'nb_workers="auto"'}
-    if key in _MAY_BE_THREADS:
-        labels["either"] = 'nb_workers="auto", executor="auto"'
     ways = {way: Way(text, functools.partial(_measure, work, way)) for way, text in labels.items()}
     return core.Job(label, ways)
 

@@ -269,10 +269,10 @@ def test_close_while_workers_start() -> None:
     start, starting = choosing.workers.have, threading.Event()
 
     class Slow:
-        def have(self, nb_workers: int, kind: Any) -> Any:
+        def have(self, nb_workers: int) -> Any:
             starting.set()
             wait_for(lambda: choosing.has_ended)
-            return start(nb_workers, kind)
+            return start(nb_workers)
 
     choosing.workers = Slow()
     starter = threading.Thread(target=choosing._choose, args=[Choice(2, "the test wants it")])

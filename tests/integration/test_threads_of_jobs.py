@@ -62,10 +62,3 @@ def test_keyed_draws_in_threads(nb_workers: Any, executor: str) -> None:
 def test_generators_that_are_handed_on(nb_workers: Any) -> None:
     """Also where several jobs run in threads of one process."""
     assert read(HandedOn, nb_workers, "thread") == read(Rows, 0)
-
-
-def test_auto_takes_no_threads_for_jobs_that_draw_in_threads() -> None:
-    with Rows().prefetch("auto", executor="auto") as batches:
-        list(batches)
-        watched = batches._live.pool.engine.serial.watched
-    assert not watched.draws_alone

@@ -8,13 +8,15 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from causes import Computing, Importing, Large, Sleeping, augmented, loaded
 
-from workers import Report
+from workers import Report, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,3 +178,37 @@ def test_more_workers_than_cores(tmp_path: Path) -> None:
     assert told.startswith("Input-bound: "), told
     assert "The cores are taken: 4 workers and the loop share 1 core" in told, told
     assert told.endswith(" 1 worker would do as much."), told
+
+
+class Holding(Sequence[Any]):
+    """Jobs of some 20 ms that hold the interpreter's lock all the time, or never; and memory of each worker's own."""
+
+    def __init__(self, holds: bool) -> None:
+        super().__init__(seed=1)
+        self.holds = holds
+        self.data = os.urandom(600_000)
+        self.own: Any = None
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int) -> int:
+        self.own = np.ones(30_000_000, np.uint8) if self.own is None else self.own
+        if not self.holds:
+            return len(zlib.compress(self.data))
+        number = 0
+        for each in range(400_000):
+            number += each
+        return number
+
+
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize("nb_workers", [1, 2])
+def test_whether_threads_would_do(holds: bool, nb_workers: int) -> None:
+    with Holding(holds).prefetch(nb_workers) as batches:
+        figures, epochs = batches._live.figures.pool, 0
+        while figures.lock_looks < 40 and epochs < 40:
+            epochs += sum(1 for _ in batches) // 30
+        said = batches.report().verdict
+    assert figures.lock_looks >= 40
+    assert ('executor="thread" would be as fast' in said) == (not holds)

@@ -11,7 +11,7 @@ import numpy as np
 
 from workers import Sequence, current_rng
 from workers.engine.auto import AutoEngine
-from workers.engine.chooser import Choice, Kind
+from workers.engine.chooser import Choice
 
 LENGTH = 60
 
@@ -51,11 +51,8 @@ def plain(batch: Any) -> Any:
     return one.tolist(), two.tolist(), three, *rest
 
 
-def scripted(
-    batches: Any, choose: Callable[[int], int | None], kind: Callable[[], Kind] = lambda: "process"
-) -> list[int]:
-    """Have ``choose(look)`` decide how many workers there are, and ``kind()`` of which kind; None: as before. Returns
-    what it has chosen."""
+def scripted(batches: Any, choose: Callable[[int], int | None]) -> list[int]:
+    """Have ``choose(look)`` decide how many workers there are; None: as before. Returns what it has chosen."""
     auto, chosen = batches._live.pool.engine, []
     assert isinstance(auto, AutoEngine)
 
@@ -63,8 +60,7 @@ def scripted(
         number = choose(len(chosen))
         chosen.append(auto.chooser.nb_workers if number is None else number)
         if number is not None and number != auto.chooser.nb_workers:
-            auto.chooser.kind = kind() if number else auto.chooser.kind
-            auto._choose(Choice(number, "the test wants it", auto.chooser.kind))
+            auto._choose(Choice(number, "the test wants it"))
         return 0.0  # at each batch
 
     auto.look = look  # type: ignore[method-assign]
@@ -87,8 +83,7 @@ def until_ready(batches: Any) -> None:
 def have(batches: Any, nb_workers: int) -> None:
     """Have so many workers, and wait until one could begin."""
     auto = batches._live.pool.engine
-    auto.chooser.kind = auto._kind or auto.chooser.kind
-    auto._choose(Choice(nb_workers, "the test wants it", auto.chooser.kind))
+    auto._choose(Choice(nb_workers, "the test wants it"))
     until_ready(batches)
 
 

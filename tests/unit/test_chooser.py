@@ -22,8 +22,6 @@ class Machine:
     overhead: float = 30e-6
     nbytes: float = 0.0
     memory: float = 1e12  # bytes a second that all cores together can move
-    locked: float = 0.0  # share of the job in which it holds the interpreter's lock
-    transport: float = 0.0  # of a batch from a process to the loop
 
     def interval(self, workers: int) -> float:
         if workers == 0:
@@ -31,13 +29,8 @@ class Machine:
         cpu = self.step * self.step_cpu + self.job * self.job_cpu + self.overhead
         return max(self.step + self.overhead, self.job / workers, cpu / self.cores, self.nbytes / self.memory)
 
-    def interval_of(self, kind: str, workers: int) -> float:
-        if kind == "thread" and workers:  # the lock is the loop's too, while it computes
-            return max(self.interval(workers), self.step * self.step_cpu + self.job * self.locked)
-        return self.interval(workers) + (self.transport if workers else 0.0)
-
-    def sample(self, workers: int, seconds: float, kind: str = "process") -> Sample:
-        interval = self.interval_of(kind, workers)
+    def sample(self, workers: int, seconds: float) -> Sample:
+        interval = self.interval(workers)
         cpu = self.step * self.step_cpu + (self.job * self.job_cpu if workers == 0 else 0.0)
         number = max(1, int(seconds / interval))
         return Sample(number, interval - self.step, self.step, self.job, cpu, self.job_cpu, self.nbytes)
@@ -53,7 +46,7 @@ def run(chooser: Chooser, machine: Machine, seconds: float = 10.0, left: float =
     while now < seconds:
         workers = chooser.nb_workers
         look = 0.25 if workers else 0.02
-        sample = machine.sample(workers, look, chooser.kind)
+        sample = machine.sample(workers, look)
         now += sample.num_batches * sample.interval
         left -= sample.num_batches
         choice = chooser.with_workers(sample) if workers else chooser.without_workers(sample, left)
@@ -140,34 +133,6 @@ def test_as_many_as_fit_are_had_step_by_step() -> None:
     it = Chooser(8, 0, lambda workers: min(workers, it.nb_workers + 5))
     assert run(it, Machine(8, 0.001, 0.02, job_cpu=0.1), 10.0)[:3] == [0, 5, 10]
     assert it.nb_workers >= 18
-
-
-def threads_or_processes(machine: Machine) -> tuple[str, list[int]]:
-    it = chooser(machine.cores)
-    it.may_be_threads = True
-    chosen = run(it, machine)
-    return it.kind, chosen
-
-
-def test_threads_where_jobs_let_go_of_the_lock() -> None:
-    kind, chosen = threads_or_processes(Machine(4, 0.001, 0.02, locked=0.02))
-    assert kind == "thread"
-    assert chosen == [0, 4]
-    assert threads_or_processes(Machine(4, 0.001, 0.02, job_cpu=0.1))[0] == "thread"
-
-
-def test_processes_where_they_hold_it() -> None:
-    kind, chosen = threads_or_processes(Machine(4, 0.001, 0.02, locked=1.0))
-    assert kind == "process"
-    assert chosen == [0, 4, 4]
-
-
-def test_threads_again_where_processes_are_slower() -> None:
-    """The transport takes longer than what the lock costs."""
-    kind, chosen = threads_or_processes(Machine(4, 0.001, 0.02, locked=0.5, transport=0.02))
-    assert kind == "thread"
-    assert chosen[:4] == [0, 4, 4, 4]
-    assert chosen[-1] in (2, 3)  # no more deliver more
 
 
 def test_cores_that_come_later_are_used() -> None:

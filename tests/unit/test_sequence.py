@@ -307,10 +307,6 @@ def test_a_bound_by_another_name_takes_the_place_of_the_inherited_one() -> None:
         assert front.map(abs, 2, max_jobs_at_once=3).max_queue_size == 6
 
 
-def test_an_executor_of_workers_that_come_and_go_is_not_inherited_by_a_number_of_them() -> None:
-    with a_front_end(executor="auto") as front:
-        assert front.map(abs).executor == "auto"
-        with front.map(abs, 1) as made:
-            assert made.executor == "process"
-        with pytest.raises(ValueError, match='executor="auto" goes with'):
-            front.map(abs, 1, executor="auto")
+def test_the_executor_that_chose_itself_is_no_more() -> None:
+    with pytest.raises(ValueError, match=r"executor must be .* report\(\) says where threads would do"):
+        a_front_end(executor="auto")

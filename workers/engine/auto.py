@@ -29,8 +29,7 @@ from workers.figures.timeline import LOOP
 from workers.figures.usage import usage
 
 from .auto_reading import AutoReading
-from .chooser import Choice, Chooser, Kind
-from .draws import Watched
+from .chooser import Choice, Chooser
 from .engine import Engine
 from .look import Look
 from .passes import Ahead
@@ -47,8 +46,8 @@ _OF_MEMORY = 0.7  # share of what is left that more workers may take
 class Workers(Protocol):
     """Who can have workers."""
 
-    def have(self, nb_workers: int, kind: Kind) -> Engine:
-        """An engine with so many of a kind. It ends another one that it had."""
+    def have(self, nb_workers: int) -> Engine:
+        """An engine with so many."""
 
     def changes(self) -> Any:
         """What these have to be sent before they can have the rest of this pass; None: nothing."""
@@ -65,7 +64,6 @@ class AutoEngine:
         figures: of the front-end; what is measured is read here.
         least: workers that there are always.
         workers: who has them.
-        may_be_threads: jobs may run in threads, unless they are seen to draw from generators that these would share.
         cores: for workers, as it is now.
         most: workers on other machines that there may be now; None: they are here.
     """
@@ -76,7 +74,6 @@ class AutoEngine:
         figures: Figures,
         least: int,
         workers: Workers,
-        may_be_threads: bool = False,
         cores: Callable[[], int] = limits.cores,
         most: Callable[[], int] | None = None,
     ) -> None:
@@ -94,9 +91,6 @@ class AutoEngine:
         # A batch of these workers with the loop's own; with ``least``, the loop has none of its own.
         self.is_compared = least > 0
         self._look = Look(figures)
-        self._kind: Kind | None = None  # of the workers that there are
-        if may_be_threads:
-            self.serial.watched = Watched(task, self.serial.stream)
         self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
         self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
         self.pid = os.getpid()
@@ -165,16 +159,9 @@ class AutoEngine:
     # -- going over
 
     @property
-    def changes_kind(self) -> bool:
-        """The workers that there are have to go, for others to come."""
-        return self._kind is not None and self._kind != self.chooser.kind
-
-    @property
     def is_ready(self) -> bool:
         """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
         if self.engine is None or self.lacks_workers():
-            return False
-        if self.changes_kind and not self._started(self.chooser.nb_workers):
             return False
         if self.engine.is_resting:
             self.engine.resize(self.chooser.nb_workers)
@@ -211,7 +198,6 @@ class AutoEngine:
         if self._has_begun:
             choice = self.chooser.with_workers(sample)
         elif self.chooser.nb_workers == 0 and not self._is_hopeless:
-            self.chooser.may_be_threads = self.serial.watched is not None and self.serial.watched.draws_alone
             choice = self.chooser.without_workers(sample, left)
         if choice is not None:
             self._choose(choice)
@@ -222,15 +208,14 @@ class AutoEngine:
             self.chooser.have(self._cores(), self._most())
 
     def _choose(self, choice: Choice) -> None:
-        nb_workers, why, kind = choice
-        if nb_workers and not self.changes_kind:  # else those that there are have to finish first: see is_ready
+        nb_workers, why = choice
+        if nb_workers:
             if self.engine is not None and self._has_begun:
                 self.engine.resize(nb_workers)
             elif not self._started(nb_workers):
                 return
         self.chooser.nb_workers = nb_workers
-        name = "thread" if kind == "thread" else "worker"
-        text = f"{units.count(nb_workers, name) if nb_workers else 'no workers'}: {why}"
+        text = f"{units.count(nb_workers, 'worker') if nb_workers else 'no workers'}: {why}"
         logger.debug("nb_workers=auto: %s", text)
         self.figures.tell(LOOP, "chosen", text)
         self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
@@ -238,7 +223,7 @@ class AutoEngine:
     def _started(self, nb_workers: int) -> bool:
         before = self.engine
         try:
-            self.engine, self._kind = self.workers.have(nb_workers, self.chooser.kind), self.chooser.kind
+            self.engine = self.workers.have(nb_workers)
             self.is_compared = self._least > 0 or (self.is_compared and self.engine is before)
         except Exception as error:  # also what the user's classes raise when they are pickled
             if not self.does_without(error):

@@ -130,7 +130,7 @@ class AutoReading:
                 self.go_over(number)
             else:
                 wait_s = 0.0
-        elif self._shared is not None and number < self._end and (auto.changes_kind or not auto.chooser.nb_workers):
+        elif self._shared is not None and number < self._end and not auto.chooser.nb_workers:
             self._cut()
         if self._shared is not None and number >= self._end:
             self._shared = None
@@ -140,7 +140,7 @@ class AutoReading:
         """The workers have the batches from ``number`` on."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
-        left, ahead = len(self._order) - number, self._ahead if auto.chooser.kind == "process" else None
+        left, ahead = len(self._order) - number, self._ahead
         try:
             parcel = auto.workers.changes()
             shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)

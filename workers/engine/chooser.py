@@ -8,10 +8,6 @@ them a batch comes at best every
 where ``cpu`` is what step and job together take of the cores. So it is known before whether workers pay, and how many.
 What comes of it is then measured: more workers that do not deliver more are let go again, and where the loop alone was
 faster it goes on alone.
-
-Where jobs may run in threads, these are tried first: they are there at once. Whether they run beside each other cannot
-be known before, as it depends on when the jobs let go of the interpreter's lock. If they deliver less than processes
-should, these are tried too, and the faster ones stay.
 """
 
 from __future__ import annotations
@@ -19,12 +15,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from workers.figures import units
 
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
-_LARGE_NBYTES = 1 << 20  # of a batch: a process fills the same memory again, a thread new one, which is slower
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
 _CERTAIN = 0.25  # what is no accident, even if it was only looked at for a moment
 _KEPT = 15  # samples without workers: the one in the middle counts, as others had a core taken away
@@ -35,7 +30,6 @@ _MORE = 0.03  # what more workers must bring
 _START_S = 0.3  # what the workers must save in all, to be started: they take that long to come
 _LOOK_S = 0.03  # how long the loop is looked at before
 _WAITS = 0.02  # share of its time that the loop may wait
-_LESS = 1.15  # times the time that processes should take: they are tried in the place of threads
 _MUCH_LESS = 1.25  # times the time that a batch should take
 _NEARLY = 0.05  # of a worker: one less will do
 _FOR_EACH_CORE = 4  # workers at most: jobs that wait for files or the network need more than there are cores
@@ -58,15 +52,11 @@ class Sample(NamedTuple):
         return self.wait + self.step
 
 
-Kind = Literal["process", "thread"]
-
-
 class Choice(NamedTuple):
     """So many workers, and why: Choice(6, "a job takes 21 ms, ...")."""
 
     nb_workers: int
     why: str
-    kind: Kind = "process"
 
 
 class Chooser:
@@ -76,16 +66,9 @@ class Chooser:
         cores: that this process may use.
         least: workers that there are always; 0: the loop may go on alone.
         fits: of so many, how many there is memory for. Takes a while.
-
-    Attributes:
-        kind: of the workers.
-        may_be_threads: jobs may run in threads.
     """
 
     def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
-        self.kind: Kind = "process"
-        self.may_be_threads = False
-        self._threads: float | None = None  # the interval that they had, while processes are tried
         self._cores = self._most = 0
         self._least = least
         self._fits = fits
@@ -128,7 +111,6 @@ class Chooser:
         coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long goes on for long
         if gain < _WORTH_IT or gain * coming < _START_S or (gain < _CERTAIN and len(self._samples) < _KEPT):
             return None
-        self.kind = "thread" if self.may_be_threads else "process"
         workers, needed = self._fits(workers), workers
         interval = max(interval, sample.job / workers) if workers < needed else interval
         return self._change(
@@ -144,44 +126,12 @@ class Chooser:
             return None
         self._job_then = self._job_then or sample.job
         return (
-            self._other_kind(sample)
-            or self._back(sample)
+            self._back(sample)
             or self._alone_again(sample)
             or self._fewer(sample)
             or self._grown(sample)
             or self._shrunk(sample)
         )
-
-    def _other_kind(self, sample: Sample) -> Choice | None:
-        """Processes, where threads deliver less than these should; and threads again, where they do not."""
-        if self._threads is not None:
-            threads, self._threads = self._threads, None
-            if sample.interval < (1 - _MORE) * threads:
-                return None
-            self._become("thread")
-            return self._change(
-                self.nb_workers,
-                f"processes deliver a batch every {units.seconds(sample.interval)}, threads did every "
-                f"{units.seconds(threads)}",
-            )
-        if self.kind == "process" or not self.may_be_threads or self._alone is None:
-            return None
-        self.may_be_threads = False  # it is looked at once
-        workers, interval = self._best(self._alone)
-        delivers_it = sample.interval <= _LESS * interval and self._alone.nbytes < _LARGE_NBYTES
-        if delivers_it or sample.wait < _WAITS * sample.interval:
-            return None
-        self._threads = sample.interval
-        self._become("process")
-        return self._change(
-            self._fits(workers),
-            f"threads deliver a batch every {units.seconds(sample.interval)}, processes should every "
-            f"{units.seconds(interval)}",
-        )
-
-    def _become(self, kind: Kind) -> None:
-        self.kind, self._before, self._enough, self._job_then = kind, None, math.inf, 0.0
-        self._has_tried_fewer = False
 
     def _back(self, sample: Sample) -> Choice | None:
         """More workers were tried, and have not helped; or fewer, and they were too few."""
@@ -235,8 +185,7 @@ class Chooser:
     def _grown(self, sample: Sample) -> Choice | None:
         if sample.wait < _WAITS * sample.interval:
             return None
-        job_cpu = sample.job_cpu if self.kind == "process" or self._alone is None else self._alone.job_cpu
-        most = int(min(self._enough, self.most_useful(job_cpu)))
+        most = int(min(self._enough, self.most_useful(sample.job_cpu)))
         workers = min(most, math.ceil(self._needed(sample) - _NEARLY))
         if workers <= self.nb_workers:
             return None
@@ -271,7 +220,7 @@ class Chooser:
 
     def _change(self, nb_workers: int, why: str) -> Choice:
         self.nb_workers, self._is_new, self._is_steady = nb_workers, True, 0
-        return Choice(nb_workers, why, self.kind)
+        return Choice(nb_workers, why)
 
     def _needed(self, sample: Sample) -> float:
         """Workers that keep up with the loop."""

@@ -18,7 +18,6 @@ from workers.job.cores import OfJob
 from workers.job.stages import begin_marks, end_marks, stages
 
 from .delivery import Failure
-from .draws import Watched
 from .handover import Outcome
 from .passes import Ahead
 from .remote_errors import exit_code
@@ -68,7 +67,6 @@ class SerialEngine:
 
     def __init__(self, task: Any, figures: PoolFigures | None = None) -> None:
         self.task = task
-        self.watched: Watched | None = None  # what runs in the place of the task when a job is looked at
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last looked at in detail
         self.stream = task.stream(task.generators())
@@ -96,7 +94,7 @@ class SerialEngine:
             return run_here(self.task, row, self.stream, None, True)
         self._detailed_ns, marks, cores = start_ns, begin_marks(), OfJob()
         try:
-            succeeded, value, job_ns = run_here(self.watched or self.task, row, self.stream, None, True)
+            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True)
         finally:
             end_marks()
         use = cores.use(job_ns)

@@ -61,6 +61,7 @@ class PoolFigures:
         self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
         self.cores = Use(0, 0)  # what jobs have had
         self.cores_of_ns = 0  # in this time of theirs
+        self.lock_looks = self.lock_free = 0  # of the interpreter, while jobs ran in workers
         self.bound = 0
 
     # -- the workers
@@ -107,6 +108,11 @@ class PoolFigures:
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
+
+    def looked_at_lock(self, looks: int, free: int) -> None:
+        """So often the interpreter's lock was looked at while a job ran, and was free."""
+        self.lock_looks += looks
+        self.lock_free += free
 
     def used(self, cores: Use, of_ns: int) -> None:
         """What jobs have had of the cores in ``of_ns`` of theirs."""

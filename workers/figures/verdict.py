@@ -19,6 +19,8 @@ _LARGE_NBYTES = 1_000_000
 _COMPUTES = 0.7  # share of a job's time in which it has a core, or wants one; below, it waits for something else
 _QUEUES = 0.2  # share of a job's time in which others have the cores
 _SPARE = 0.85  # share of the loop's time in which workers are busy; below, there are enough
+_LETS_GO = 0.9  # share of the jobs' time in which others can have the interpreter's lock; above, threads would do
+_MUCH_NBYTES = 20_000_000  # of memory; less is not worth a word
 _MOST_WORKERS = 1000  # that anybody would be told to start
 
 
@@ -46,6 +48,8 @@ class Facts:
     cores: int
     bound: int
     is_bound_given: bool  # max_queue_size is the user's
+    lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None: not known
+    workers_nbytes: int = 0  # memory of the worker processes
 
     @property
     def later_waits(self) -> float:
@@ -55,6 +59,10 @@ class Facts:
 
 def verdict(facts: Facts) -> str:
     """See the module's text."""
+    return _of_waits(facts) + _threads(facts)
+
+
+def _of_waits(facts: Facts) -> str:
     if facts.num_batches < _FEW_BATCHES:
         return f"Too early to say: the loop has had {count(facts.num_batches, 'batch', 'batches')}."
     lost, total = facts.first_waits + facts.begins, facts.wait + facts.begins
@@ -68,6 +76,17 @@ def verdict(facts: Facts) -> str:
         return _start_up(facts, lost, total, later)
     before = "before the first batch" if facts.num_passes == 1 else "before the first batches of passes"
     return f"Input-bound: besides {seconds(lost)} {before}, the loop waited {share(later)} of the time. {_cause(facts)}"
+
+
+def _threads(facts: Facts) -> str:
+    """What to do where jobs leave the interpreter to others: threads have all that processes have, in one memory."""
+    if facts.lets_go is None or facts.lets_go < _LETS_GO or facts.workers_nbytes < _MUCH_NBYTES:
+        return ""
+    processes = count(facts.nb_workers, "process", "processes")
+    return (
+        f' Jobs let go of the interpreter\'s lock {share(facts.lets_go)} of the time: executor="thread" would be as '
+        f"fast, without the {nbytes(facts.workers_nbytes)} of {processes}, if they draw from current_rng() alone."
+    )
 
 
 def needed(facts: Facts) -> float:

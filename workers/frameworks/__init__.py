@@ -3,8 +3,8 @@
 A file answers those of these questions that make sense for its framework; the functions below ask all of them:
 
 - ``kinds()``: {a class of random generators: what is done with them}.
-- ``seed(number)``, ``save()``, ``state()``: of the generators that the whole process has: seed them for a job, return
-  what restores them, return what can be compared.
+- ``seed(number)``, ``save()``: of the generators that the whole process has: seed them for a job, return what restores
+  them.
 - ``look_after(job)``: have it draw from the generators of ``job``, where there is one.
 - ``process_generators()``: (path, generator) of such generators that are made when they are first asked for; None:
   not yet.

@@ -67,10 +67,6 @@ def save() -> list[Callable[[], None]]:
     return [_save_one(generator) for generator in _of_process()]
 
 
-def state() -> Any:
-    return [bytes(generator.get_state().cpu().numpy()) for generator in _of_process()]
-
-
 def default_generator() -> Any:
     return getattr(_module(), "default_generator", None)
 

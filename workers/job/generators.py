@@ -87,11 +87,6 @@ class Generators:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    @property
-    def are_of_sequence(self) -> bool:
-        """Whether the Sequence holds one, and not only the process."""
-        return not self._paths_of_process().issuperset(self._found)
-
     def begin(self, epoch: int) -> None:
         """A job of ``epoch`` begins: look for them, if there may be others than before."""
         if self._epoch != epoch or self._has_process_more():

@@ -69,13 +69,6 @@ def _restore_python(words: Any, gaussian: float | None) -> None:
     _python_random.gauss_next = gaussian
 
 
-def states() -> tuple[Any, ...]:
-    """What :func:`seed` seeds, as it is now, to be compared. Takes 0.2 ms."""
-    of_numpy: Any = np.random
-    numpys = of_numpy.get_state(legacy=False)
-    return random.getstate(), numpys["has_gauss"], numpy_words(), frameworks.asked("state")
-
-
 def numpy_words() -> list[tuple[str, bytes]]:
     """The state of ``numpy.random``."""
     of_numpy: Any = np.random

@@ -58,8 +58,6 @@ def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
     if stream is not None and stream.thread == threading.get_ident():
         return stream
     streams = context.streams_of_other_threads() if stream is None else [stream]
-    for each in streams:
-        each.is_drawn_by_threads = True
     if len(streams) > 1 and key is not None:
         raise RuntimeError(
             f"current_rng({short(key)}) was called in a thread that is in no job, while {len(streams)} jobs run in "
@@ -135,7 +133,6 @@ class Stream:
 
     Attributes:
         thread: in which the job runs.
-        is_drawn_by_threads: whether a job was seen to draw in others.
     """
 
     def __init__(self, seed: int, held: Generators | None = None, chain: tuple[Any, ...] = ()) -> None:
@@ -154,7 +151,6 @@ class Stream:
         self._python: random.Random | None = None
         self._keyed: dict[bytes, np.random.Generator] = {}  # {key: generator}, of this job
         self.thread = 0
-        self.is_drawn_by_threads = False
 
     def is_of(self, sequence: Any) -> bool:
         """Whether the jobs are made of ``sequence``, among others."""

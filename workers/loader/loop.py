@@ -145,10 +145,6 @@ class Loop(Live):
         """Workers that its jobs are run by now, or will be."""
         return self.num_workers if self.pool is None else self.pool.nb_workers
 
-    @property
-    def kind_of_workers(self) -> str:
-        return self.options.executor if self.pool is None else self.pool.kind
-
     def start(self) -> Pool:
         """Start the workers. Those of what this is made of are among them, and stop."""
         for each in self._front_ends()[1:]:

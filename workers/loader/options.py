@@ -10,7 +10,7 @@ from workers import limits
 from workers.checks import check_choice, check_function, check_int, check_seconds
 from workers.frameworks import OutputName
 
-ExecutorName: TypeAlias = Literal["process", "thread", "auto", "ray"]
+ExecutorName: TypeAlias = Literal["process", "thread", "ray"]
 Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
 
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
@@ -87,7 +87,12 @@ def _check_retries(name: str, value: Any) -> int:
 
 
 def _check_executor(name: str, value: Any) -> Any:
-    return check_choice(name, value, ("process", "thread", "auto", "ray"))
+    if isinstance(value, str) and value == "auto":
+        raise ValueError(
+            f'{name} must be "process", "thread" or "ray": there is no "auto" any more. Leave it out; report() says '
+            "where threads would do"
+        )
+    return check_choice(name, value, ("process", "thread", "ray"))
 
 
 def _check_policy(name: str, value: Any) -> Any:
@@ -115,8 +120,8 @@ class Options:
         default=None, metadata=_by(check_function, none_is_default=True)
     )
 
-    def but(self, nb_workers: Any, given: dict[str, Any]) -> Options:
-        """The same, but for those that are ``given`` to a front-end with ``nb_workers`` of its own.
+    def but(self, given: dict[str, Any]) -> Options:
+        """The same, but for those that are ``given``.
 
         Raises:
             TypeError, ValueError: one is wrong.
@@ -128,10 +133,8 @@ class Options:
                 values[each.name] = each.metadata["check"](each.name, value)
         if "executor" in values:  # the options are of another one
             values.setdefault("executor_options", None)
-        elif self.executor == "auto" and nb_workers not in ("auto", 0):
-            values["executor"] = "process"  # "auto" is about workers that come and go
         made = replace(self, **values)
-        options = _executor_options(made.executor, made.executor_options, nb_workers)
+        options = _executor_options(made.executor, made.executor_options)
         return replace(made, executor_options=options)
 
     @property
@@ -155,10 +158,8 @@ def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
-def _executor_options(executor: Any, options: Any, nb_workers: Any) -> dict[str, Any] | None:
-    """``executor_options``, as ``executor`` takes them with so many workers."""
-    if executor == "auto" and nb_workers not in ("auto", 0):
-        raise ValueError(f'executor="auto" goes with nb_workers="auto", not {nb_workers}')
+def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
+    """``executor_options``, as ``executor`` takes them."""
     if executor == "ray":
         from workers.cluster.connection import check_options
 

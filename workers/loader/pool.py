@@ -19,7 +19,6 @@ from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
 from workers.engine.auto_reading import AutoReading
 from workers.engine.bounds import BUNDLE_NS, FAR_BUNDLE_NS
-from workers.engine.chooser import Kind
 from workers.engine.engine import Engine
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
@@ -82,19 +81,18 @@ class Pool:
         self._why = ""  # what takes time in beginning the next pass
         self._workers: Engine | None = None
         loop.generators.look_first()  # before a hook or the loop can draw from them
-        self.kind = "process" if options.executor == "auto" else options.executor
+        self.kind = options.executor
         if nb_workers == 0:
             self.engine = SerialEngine(loop.task(), figures.pool)
         elif nb_workers is None:
             self._kept_back.remember(loop.task().source)
             least = options.least_workers
-            may_be_threads = options.executor == "auto" and not least
             cores: Callable[[], int] = limits.cores
             most: Callable[[], int] | None = None
             if options.executor == "ray":
                 cores, most = _of_cluster(options.executor_options or {})
             task = loop.task_here()
-            self.engine = AutoEngine(task, figures, least, weakref.proxy(self), may_be_threads, cores, most)
+            self.engine = AutoEngine(task, figures, least, weakref.proxy(self), cores, most)
         else:
             self.engine = self._start(nb_workers)
             self._why = f"{count(nb_workers, 'worker')} had to be started"
@@ -159,11 +157,8 @@ class Pool:
 
     # -- workers that come and go: see ``auto``
 
-    def have(self, nb_workers: int, kind: Kind) -> Engine:
-        """The engine, now with so many workers of a kind."""
-        if self._options.executor == "auto" and kind != self.kind:
-            self._end_workers()
-            self.kind = kind
+    def have(self, nb_workers: int) -> Engine:
+        """The engine, now with so many workers."""
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)

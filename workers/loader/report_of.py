@@ -12,6 +12,7 @@ from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
 from workers.figures.timeline import Timeline
 from workers.figures.usage import usage
 from workers.figures.verdict import Facts, verdict
+from workers.job.lock import ENOUGH
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -49,6 +50,8 @@ def report_of(loop: Loop) -> Report:
         cores=limits.cores(),
         bound=pool.bound,
         is_bound_given=loop.options.max_queue_size is not None,
+        lets_go=pool.lock_free / pool.lock_looks if pool.lock_looks >= ENOUGH else None,
+        workers_nbytes=sum(worker.nbytes or 0 for worker in workers),
     )
     return Report(
         seconds=wait.total + step.total,
@@ -66,7 +69,7 @@ def report_of(loop: Loop) -> Report:
         starts=starts,
         nb_workers=number,
         cores=facts.cores,
-        executor=loop.kind_of_workers if number else "serial",
+        executor=loop.options.executor if number else "serial",
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), list(pool.incidents), pool.bound),

@@ -62,9 +62,8 @@ class SequenceMap(SequenceDerived[Batch_co]):
             enough for 50 ms of work (Ray: 0.5 s), for the other workers to go on during a slow job, and for as long as
             the loop lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
         executor: ``"process"``, the default, or ``"thread"`` for functions that wait or let go of the interpreter's
-            lock. Threads share the global generators, so there only ``current_rng()`` is reproducible. ``"auto"``,
-            with ``nb_workers="auto"``: what is found to be faster; it says that jobs may run in threads beside each
-            other. Those seen to draw from other generators run in processes. ``"ray"``: see :mod:`workers.cluster`.
+            lock. Threads share the global generators, so there only ``current_rng()`` is reproducible.
+            ``"ray"``: see :mod:`workers.cluster`.
         executor_options: of ``"ray"``.
         seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
         in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
@@ -118,7 +117,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         }
         front = _front_end_of(source_split)
         inherited = Options() if front is None else front.options
-        vars(self).update(vars(inherited.but(self._own_workers, given)))
+        vars(self).update(vars(inherited.but(given)))
         self.collate_fn = check_function("collate_fn", collate_fn)
         self.function_to_run = one_function(function_to_run)
         self.as_items = bool(check_choice("as_items", as_items, (True, False)))

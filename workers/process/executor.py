@@ -204,8 +204,9 @@ class ProcessExecutor:
                 times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # without those that were cancelled
                 self.figures.finished(worker.number, times_ns)
                 if message.cores is not None:
-                    *cores, of_ns = message.cores
-                    self.figures.used(Use(*cores), of_ns)
+                    had, wanted, of_ns, looks, free = message.cores
+                    self.figures.used(Use(had, wanted), of_ns)
+                    self.figures.looked_at_lock(looks, free)
                 found = worker.events_of(message, files)
                 self._events += [] if worker.is_leaving else found
             elif isinstance(message, messages.Ready):

@@ -63,8 +63,9 @@ class Results(NamedTuple):
     layouts: list[bytes]  # new ones, each a pickled Layout
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
     details: list[tuple[int, int, Any]]  # of some of them, as (sending, when it began in monotonic ns, its Stages)
-    #: What jobs have had of the cores, as a plain job.cores.Use, and how long they took: all since it was told last.
-    cores: tuple[int, int, int] | None
+    #: What jobs have had of the cores, as a plain job.cores.Use, how long they took, how often the interpreter's lock
+    #: was looked at, and was free: all since it was told last.
+    cores: tuple[int, ...] | None
 
 
 class Broken(NamedTuple):

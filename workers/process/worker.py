@@ -27,6 +27,7 @@ from workers.engine.schedule import JobRow
 from workers.errors import IntegrityError
 from workers.job import seeding
 from workers.job.cores import Cores
+from workers.job.lock import LockProbe
 from workers.job.stages import begin_marks, mark, stages
 
 from . import inheritance, replica, surroundings
@@ -65,6 +66,7 @@ class Worker:
         self._cores = Cores()
         self._used = self._cores.use()  # when it was looked at last
         self._busy_ns = 0  # since then
+        self._lock = LockProbe()
         self._detailed_ns = 0  # when a job was last told of in detail
         self._flushed_ns = 0
 
@@ -145,6 +147,7 @@ class Worker:
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
         """Do a job on ``replica``: its row of the Results."""
         start = time.monotonic_ns()
+        self._lock.job = row.sending
         marks = begin_marks()
         writer = self._writer
         placed = None
@@ -173,6 +176,9 @@ class Worker:
         end = time.monotonic_ns()
         job_ns = end - start
         self._busy_ns += job_ns
+        self._lock.job = 0
+        if self._number == 0:
+            self._lock.ran(job_ns)
         if job_ns > _DETAILED_NS or end - self._detailed_ns > _NOW_AND_THEN_NS:
             self._details.append((row.sending, start, stages(marks, end)))
             self._detailed_ns = end
@@ -203,11 +209,11 @@ class Worker:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
 
-    def _use(self) -> tuple[int, int, int]:
+    def _use(self) -> tuple[int, ...]:
         """See :attr:`Results.cores`."""
         before, self._used = self._used, self._cores.use()
         busy_ns, self._busy_ns = self._busy_ns, 0
-        return (*self._used.since(before), busy_ns)
+        return (*self._used.since(before), busy_ns, *self._lock.news())
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:

@@ -1,0 +1,54 @@
+"""Whether jobs hold the interpreter's lock: looked at for a moment, by a thread that wants it while a job runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from .cores import Cores
+
+_LOOKS = 60
+_PAUSE_NS = 3_000_000  # between two looks
+_LATE_NS = 1_000_000  # later than it wanted to go on, and somebody held the lock
+_LONG_NS = 10_000_000  # jobs that take less are not looked at: they are over before it is known
+_MOST_S = 30.0  # that it looks for
+
+#: The fewest looks that say something.
+ENOUGH = 40
+
+
+class LockProbe:
+    """In a worker process, whose jobs run one after the other. The thread is there for the looks only.
+
+    Attributes:
+        job: the number of the job that runs; 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.job = 0
+        self._has_begun = False
+        self._looks = self._free = 0
+        self._told = (0, 0)
+
+    def ran(self, job_ns: int) -> None:
+        """A job has taken so long. The first long one begins the looks."""
+        if job_ns > _LONG_NS and not self._has_begun:
+            self._has_begun = True
+            threading.Thread(target=self._look, name="lock-probe", daemon=True).start()
+
+    def news(self) -> tuple[int, int]:
+        """(how often it has looked since it was asked last, how often the lock was free)."""
+        now, before = (self._looks, self._free), self._told
+        self._told = now
+        return now[0] - before[0], now[1] - before[1]
+
+    def _look(self) -> None:
+        end_s, cores = time.monotonic() + _MOST_S, Cores()
+        while self._looks < _LOOKS and time.monotonic() < end_s:
+            job, waited_ns, start_ns = self.job, cores.use().wanted, time.monotonic_ns()
+            time.sleep(_PAUSE_NS / 1e9)
+            late_ns = time.monotonic_ns() - start_ns - _PAUSE_NS
+            late_ns -= cores.use().wanted - waited_ns  # others had the cores, not the lock
+            if job and self.job == job:
+                self._looks, self._free = self._looks + 1, self._free + (late_ns < _LATE_NS)
+        cores.close()
