@@ -147,7 +147,7 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
     def pids(of: Any) -> set[int]:
         return {batch.value for batch in of}
 
-    with Where().prefetch() as batches:
+    with Where().prefetch(max_queue_size=20) as batches:  # else all of an epoch may be on its way when they are let go
         scripted(batches, never)
         choosing: Any = batches._live.pool.engine  # type: ignore[union-attr]
         have(batches, 1)

@@ -57,7 +57,7 @@ class Workers(Protocol):
 
 
 class AutoEngine:
-    """In the place of an :class:`workers.engine.engine.Engine`.
+    """See the module's text.
 
     Args:
         task: what the jobs are.

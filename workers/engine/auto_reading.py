@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from workers.batch.tree import own
 
 from .comparison import difference
 from .delivery import Failure
+from .engine import Reading
 from .handover import Outcome, Outcomes
 from .passes import Ahead
-from .reading import Reading
 from .serial import SerialReading
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ _MAX_FAILED = 3  # batches that only the workers fail at, until that counts as a
 
 
 class AutoReading:
-    """In the place of a :class:`workers.engine.reading.Reading`.
-
-    The first batch that new workers compute is a trial: the loop computes it as well and delivers its own. Before the
-    next one is delivered, both are compared. If they differ, the loop goes on alone.
+    """The first batch that new workers compute is a trial: the loop computes it as well and delivers its own. Before
+    the next one is delivered, both are compared. If they differ, the loop goes on alone.
     """
 
     def __init__(
@@ -197,6 +195,3 @@ class AutoReading:
 def _one(items: Any) -> Any:
     """The batch of a job, or the list of them."""
     return items[0] if len(items) == 1 else items
-
-
-AnyReading: TypeAlias = "Reading | SerialReading | AutoReading"

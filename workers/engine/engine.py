@@ -1,4 +1,4 @@
-"""The engine, as the consumer has it: begins passes, closes.
+"""The engine, as the consumer has it: begins passes, which are read by what it returns for each, and closes.
 
 ::
 
@@ -8,6 +8,9 @@
 
 The schedule and the executor belong to the engine's thread alone, so Ctrl-C, which Python raises in the main thread,
 never finds them half changed.
+
+A pass is over when the next one begins, wherever that happens: in ``on_error``, or in another thread. Whoever still
+reads it is told so, and nothing that it asks for touches the new one.
 """
 
 from __future__ import annotations
@@ -16,26 +19,27 @@ import atexit
 import functools
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from workers.errors import ClosedError, WorkerError
+from workers.errors import ClosedError, StalePassError, WorkerError
 from workers.figures.pool import PoolFigures
 
 from . import report
 from .driver import Driver
 from .executor import Executor
-from .handover import Handover, Outcomes
+from .handover import Handover, Outcome, Outcomes
 from .passes import Ahead
 from .publishing import Publisher
-from .reading import Reading
 from .schedule import Schedule
 from .watchdog import Timeouts
 
 logger = logging.getLogger("workers")
 
+_ALIVE_S = 1.0  # how often who waits looks whether the engine still runs, and whether another pass has begun
 _MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
 _is_exiting = threading.Event()
 
@@ -99,17 +103,7 @@ class Engine:
         order: Sequence[int] | None = None,
         first: int = 0,
     ) -> Reading:
-        """The consumer starts to read a pass, which ends the one before.
-
-        Args:
-            epoch: the pass is this epoch.
-            length: in batches; 0 with ``is_open``.
-            is_open: its jobs are handed in by :meth:`Reading.add`.
-            ahead: the pass that will most likely come next, to be worked on early.
-            parcel: the replica that the jobs are to be done on from now on; None: as before.
-            order: the indices of its batches, any sequence that does not change; None: 0 to ``length`` - 1.
-            first: the number of its first outcome.
-        """
+        """See ``AnyEngine.begin``. ``first``: the number of its first outcome."""
         self.check()
         outcomes: Outcomes = {}
         self.handover.ask(outcomes, first)
@@ -126,7 +120,6 @@ class Engine:
         self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
-        """How many jobs an open pass may have ahead of the consumer."""
         return min(self.schedule.bound(), _MAX_ADDED, self.executor.may_add)
 
     @property
@@ -209,3 +202,94 @@ class Engine:
         self.executor.close()
         if self._publisher is not None:
             self._publisher.close()
+
+
+class Reading:
+    """Of the passes of an Engine."""
+
+    def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
+        self.engine = engine
+        self.outcomes = outcomes
+        self._handover = engine.handover
+        self._first = first
+
+    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+        outcomes = self.outcomes
+        if number - 1 in outcomes:  # a Ctrl-C has kept us from it
+            self.drop(number - 1)
+        outcome = outcomes.get(number)
+        if outcome is not None and os.getpid() == self.engine.pid:
+            return outcome
+        if self._handover.outcomes is outcomes:
+            self._handover.wait_for(number)
+        return self._wait(outcomes, number, timeout_s)
+
+    def drop(self, number: int) -> None:
+        if self._handover.outcomes is self.outcomes:
+            self._handover.drop(number)
+
+    def add(self, number: int, index: int, item: Any) -> None:
+        shipped = self.engine.executor.ship(item)
+        self._order(lambda: self.engine.schedule.add(number, index, shipped), at_once=False)
+
+    def added(self) -> None:
+        self.engine.executor.wake()
+
+    def repeat(self, index: int, runs: int) -> Outcome:
+        outcomes: Outcomes = {}
+
+        def command() -> None:
+            self._handover.repeat(outcomes)
+            self.engine.schedule.repeat(index, runs)
+
+        self._order(command)
+        return self._wait(outcomes, index, None)
+
+    def cut(self) -> int:
+        """Have no more of this pass computed. Blocks: a moment.
+
+        Returns:
+            The number of the first outcome that will not come.
+        """
+        reply: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._order(lambda: reply.put(self._first + self.engine.cut()))
+        while True:
+            self.engine.check()
+            try:
+                return reply.get(timeout=_ALIVE_S)
+            except queue.Empty:
+                if self._handover.outcomes is not self.outcomes:
+                    raise StalePassError("this iterator is over: another pass was begun meanwhile") from None
+
+    def forget(self, index: int) -> None:
+        self._order(lambda: self.engine.schedule.forget(index))
+
+    def _order(self, command: Callable[[], None], at_once: bool = True) -> None:
+        def order() -> None:
+            if self._handover.is_handed_to(self.outcomes):
+                command()
+
+        self.engine.order(order, at_once)
+
+    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
+        handover, engine = self._handover, self.engine
+        engine.check_process()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            handover.is_waiting = True  # before looking: else it might come in between
+            outcome = outcomes.get(key)
+            if outcome is not None:
+                return outcome
+            engine.check()
+            if handover.outcomes is not self.outcomes:
+                handover.hint.put(None)  # it may have been meant for who reads the other one
+                raise StalePassError("this iterator is over: another pass was begun while it waited for a batch")
+            if handover.commands:  # a Ctrl-C may have kept us from waking it
+                engine.executor.wake()
+            handover.wake_if_wanted()
+            left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
+            try:
+                handover.hint.get(timeout=max(left, 0.0))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from workers.batch.tree import flatten, makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, presentable
@@ -18,7 +18,7 @@ from workers.job.cores import OfJob
 from workers.job.stages import begin_marks, end_marks, stages
 
 from .delivery import Failure
-from .handover import Outcome
+from .handover import Outcome, Outcomes
 from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
@@ -61,7 +61,7 @@ def _is_fresh(task: Any, row: JobRow) -> bool:
 
 
 class SerialEngine:
-    """In the place of an :class:`workers.engine.engine.Engine`."""
+    """It has no workers: a job runs when its batch is asked for."""
 
     has_background_jobs = False
 
@@ -131,14 +131,11 @@ class SerialEngine:
 
 
 class SerialReading:
-    """In the place of a :class:`workers.engine.reading.Reading`.
-
-    Nothing is done ahead, so a Ctrl-C finds nothing half done."""
-
-    outcomes: ClassVar[dict[int, Outcome]] = {}  # none waits
+    """Nothing is done ahead, so a Ctrl-C finds nothing half done."""
 
     def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
         self.engine = engine
+        self.outcomes: Outcomes = {}  # none waits
         self._epoch = epoch
         self._order = order  # the indices of the pass; a list of our own, which grows, where it is open
         self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open

@@ -17,15 +17,15 @@ from workers.batch.memory_limit import DoesNotFit
 from workers.checks import short
 from workers.engine import engine as engines
 from workers.engine.auto import AutoEngine
-from workers.engine.auto_reading import AutoReading
 from workers.engine.bounds import BUNDLE_NS, FAR_BUNDLE_NS
-from workers.engine.engine import Engine
+from workers.engine.engine import Engine, Reading
 from workers.engine.executor import Executor
 from workers.engine.passes import Ahead
+from workers.engine.protocols import AnyEngine
 from workers.engine.publishing import Publisher
 from workers.engine.report import given_up, too_few_processes
 from workers.engine.schedule import Schedule
-from workers.engine.serial import SerialEngine
+from workers.engine.serial import SerialEngine, SerialReading
 from workers.engine.threads import ThreadExecutor
 from workers.errors import PlatformError
 from workers.figures.units import count
@@ -63,7 +63,7 @@ class Pool:
 
     def __init__(self, loop: Loop, nb_workers: int | None) -> None:
         options, figures = loop.options, loop.figures
-        self.engine: Engine | SerialEngine | AutoEngine
+        self.engine: AnyEngine
         self.begun = (0.0, "")
         self._loop = weakref.ref(loop)
         self._options = options
@@ -240,7 +240,9 @@ class Pool:
             source = self._source(loop, plan, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self.sent(parcel)
-            assert not isinstance(reading, AutoReading)  # of what is read here there are always workers, or none
+            assert isinstance(
+                reading, (Reading, SerialReading)
+            )  # of what is read here there are always workers, or none
             return FedPass(reading, loop.clock, position, source, assembly)
         following: OrderOf[int] = plan.places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = plan.order(places)

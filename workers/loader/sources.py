@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from workers.batch.tree import as_numpy, own
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.engine.reading import Reading
-from workers.engine.serial import SerialReading
+from workers.engine.protocols import OpenReading
 from workers.errors import PrefetchError, presentable
 from workers.job import seeding
 from workers.sequence.clock import Clock
@@ -139,7 +138,7 @@ class FedPass(Pass):
 
     def __init__(
         self,
-        reading: Reading | SerialReading,
+        reading: OpenReading,
         clock: Clock,
         position: Position,
         source: Source,

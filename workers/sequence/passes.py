@@ -8,9 +8,9 @@ from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
-from workers.engine.auto_reading import AnyReading
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
+from workers.engine.protocols import AnyReading
 from workers.errors import StateError, integrity_error, presentable
 
 from .clock import Clock
