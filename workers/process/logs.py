@@ -8,6 +8,7 @@ never makes a job wait. In the consumer a thread of its own hands them to the ha
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import os
 import queue
 import threading
@@ -116,38 +117,40 @@ class Outlet(Records):
             self._is_sending = False
 
 
-class Inlet:
-    """Runs in: consumer, the engine's thread but for what is said otherwise."""
+class Inlet(logging.handlers.QueueListener):
+    """Hands records of workers to the program's handlers, in a thread of its own that the first record starts."""
 
     def __init__(self) -> None:
-        self._unread: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._unread: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        super().__init__(self._unread)
         self._num_dropped = 0  # written by the engine's thread alone
         self._num_told = 0  # and this by our own
-        self._thread: threading.Thread | None = None
 
     def put(self, logged: Logged) -> None:
-        """Have a record handled. Blocks: never."""
+        """Have a record handled. Blocks: never. Runs in: the engine's thread."""
         self._num_dropped += logged.dropped
         if self._unread.qsize() >= _MAX_UNREAD:
             self._num_dropped += 1
             return
         if logged.record is not None:
-            self._unread.put(logged.record)
+            self._unread.put(logging.makeLogRecord(logged.record))
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="prefetch-log", daemon=True)
             try:
-                thread.start()
+                self.start()
             except RuntimeError:  # the program ends
-                return
-            self._thread = thread
+                self._thread = None
 
-    def _run(self) -> None:
-        """Runs in: its own thread."""
-        while (values := self._unread.get()) is not None:
-            _handle(logging.makeLogRecord(values))
-            if self._unread.empty():
-                self._tell_dropped()
-        self._tell_dropped()
+    def handle(self, record: logging.LogRecord) -> None:
+        """As the program's own logger of that name does it. Runs in: its own thread."""
+        try:
+            of = logging.getLogger(record.name)
+            if of.isEnabledFor(record.levelno):
+                of.handle(record)
+        except Exception:  # a handler of the user's
+            if logging.raiseExceptions:
+                traceback.print_exc()
+        if self._unread.empty():
+            self._tell_dropped()
 
     def _tell_dropped(self) -> None:
         dropped = self._num_dropped
@@ -160,18 +163,9 @@ class Inlet:
 
     def close(self) -> None:
         """Blocks: until the handlers have had all records, or one of them takes too long."""
-        if self._thread is not None:
-            self._unread.put(None)
-            if self._thread is not threading.current_thread():
-                self._thread.join(_END_S)
-
-
-def _handle(record: logging.LogRecord) -> None:
-    """As the program's own logger of that name does it."""
-    try:
-        of = logging.getLogger(record.name)
-        if of.isEnabledFor(record.levelno):
-            of.handle(record)
-    except Exception:  # a handler of the user's
-        if logging.raiseExceptions:
-            traceback.print_exc()
+        thread = self._thread
+        if thread is not None:
+            self.enqueue_sentinel()
+            if thread is not threading.current_thread():
+                thread.join(_END_S)
+        self._tell_dropped()
