@@ -267,7 +267,8 @@ class Pool:
     def _source(self, loop: Loop, plan: EpochPlan, position: Position, places: OrderOf[int]) -> Source:
         source, seed = plan.plan.source, loop.sequence.seed
         if plan.plan.is_stream:
-            return StreamSource(source, seed, plan.epoch, places)
+            is_sent = self.kind == "process" and self._nb_workers > 0
+            return StreamSource(source, seed, plan.epoch, places, is_sent)
         copies = self.kind == "thread"  # what the source makes of its memory next is not to be seen by a job
         return IteratorSource(source, loop.iterators(), position, plan.epoch, seed, loop.keeps_tensors(), copies)
 

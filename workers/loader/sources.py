@@ -50,8 +50,10 @@ class StreamSource:
 
     item: Item | None = None
 
-    def __init__(self, source: Any, seed: int, epoch: int, left: Order[int]) -> None:
+    def __init__(self, source: Any, seed: int, epoch: int, left: Order[int], is_sent: bool) -> None:
+        """``is_sent``: to other processes, by which it is copied, before the next one is read."""
         self._source, self._seed, self._epoch, self._left = source, seed, epoch, left
+        self._is_sent = is_sent
         self._number = 0  # how many of these were read
 
     def run(self, function: Callable[[], Any]) -> Any:
@@ -62,7 +64,8 @@ class StreamSource:
             return False
         index, source = self._left[self._number], self._source
         try:
-            item = Item(index, as_numpy(run_job(source, index, lambda: source[index], self._epoch, self._seed)))
+            batch = run_job(source, index, lambda: source[index], self._epoch, self._seed, self._is_sent)
+            item = Item(index, as_numpy(batch))
         except Exception as error:
             item = Item(index, None, presentable(error))
         self.item = item

@@ -33,11 +33,17 @@ def run_job(
     compute: Callable[[], Any],
     epoch: int | None = None,
     seed: int | None = None,
+    is_sent: bool = False,
 ) -> Any:
-    """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones."""
+    """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones.
+
+    ``is_sent``: to another process, by which it is copied: so it may be what the sequence keeps.
+    """
     epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
     stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
-    return seeding.run_job(stream, job, lambda: own(compute(), sequence._makes_fresh_batches), sequence._may_draw())
+    is_fresh = sequence._makes_fresh_batches
+    function = compute if is_sent else lambda: own(compute(), is_fresh)
+    return seeding.run_job(stream, job, function, sequence._may_draw())
 
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
