@@ -14,8 +14,8 @@ import pytest
 from workers.errors import StateError
 from workers.job.permutation import Permutation
 from workers.sequence.grouping import OfBatches, OfSamples
-from workers.sequence.order import Order, Permuted
-from workers.sequence.plan import EpochPlan, Plan, Shuffle
+from workers.sequence.order import Order, Permuted, Shuffle
+from workers.sequence.plan import EpochPlan, Plan
 from workers.sequence.position import Position
 
 SEED = 7
@@ -258,9 +258,9 @@ def test_functions_and_what_finishes_a_batch() -> None:
     assert plan.mapped(double, True, None, "raise", None).has_lists
     front = Front()
     finished = mapped.shuffled(None).mapped(double, True, front, "raise", None)
-    assert (finished.source, finished.functions, len(finished.shuffles)) == ([1, 2, 3], (double, double), 1)
+    assert (finished.source, finished.functions, len(finished.arrangements)) == ([1, 2, 3], (double, double), 1)
     behind = finished.seen_from_behind()
-    assert (behind.source, behind.functions, behind.shuffles) == (front, (), ())
+    assert (behind.source, behind.functions, behind.arrangements) == (front, (), ())
     assert (behind.origin, behind.counted, behind.num_shuffles) == ([1, 2, 3], [1, 2, 3], 1)
     assert mapped.seen_from_behind() is mapped
     task = mapped.task(9)
@@ -279,10 +279,10 @@ def test_seeds_of_shuffles() -> None:
     """Its own; else one given before it; else that of the chain's end."""
     plan = Plan.of(range(9))
     assert plan.shuffled(None).needs_seed
-    assert plan.shuffled(4).shuffled(None).shuffles == (Shuffle(4, 1), Shuffle(4, 0))
-    assert plan.shuffled(None).mapped(None, True, None, "raise", 8).shuffles == (Shuffle(None, 0),)
-    assert Plan.of(range(9), (2,)).shuffled(None).shuffles == (Shuffle(2, 0),)
-    assert batched(plan.shuffled(None), 3).shuffled(None).shuffles == (Shuffle(None, 1),)
+    assert plan.shuffled(4).shuffled(None).arrangements == (Shuffle(4, 1), Shuffle(4, 0))
+    assert plan.shuffled(None).mapped(None, True, None, "raise", 8).arrangements == (Shuffle(None, 0),)
+    assert Plan.of(range(9), (2,)).shuffled(None).arrangements == (Shuffle(2, 0),)
+    assert batched(plan.shuffled(None), 3).shuffled(None).arrangements == (Shuffle(None, 1),)
 
 
 def test_a_source_without_a_length() -> None:
@@ -298,7 +298,7 @@ def test_a_source_without_a_length() -> None:
 
 def test_it_is_a_value() -> None:
     plan = made(("shuffle", "map", "batch 3", "shuffle", "shard 1/2"), 100)
-    assert pickle.loads(pickle.dumps(plan)).shuffles == plan.shuffles
+    assert pickle.loads(pickle.dumps(plan)).arrangements == plan.arrangements
     order = EpochPlan(plan, 2, plan.num_places(), SEED).order(range(5, 30))
     again = pickle.loads(pickle.dumps(order))
     assert again == order
@@ -315,7 +315,7 @@ def test_an_order_is_a_sequence(places: Any, levels: int) -> None:
     assert len(order) == len(known) == len(places)
     for where in (slice(None), slice(2, 7), slice(-5, None), slice(None, None, 2), slice(None, None, -3), slice(9, 2)):
         assert list(order[where]) == known[where]
-        assert order[where] == Order(places[where], order.permutations)
+        assert order[where] == Order(places[where], order.orderings)
     some = [at for at in (0, 1, -1, 1030, -2000) if -len(known) <= at < len(known)]
     assert [order[at] for at in some] == [known[at] for at in some]
     assert all(type(order[at]) is int for at in some)

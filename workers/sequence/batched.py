@@ -94,8 +94,9 @@ class SequenceBatch(SequenceOfSize):
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start = self.source_split, index * self.batch_size
         plan = plan_of(source)
-        end: int = on_behalf_of(asking() or self._clock, plan.num_places)
-        samples = EpochPlan(plan, self.epoch, end, self.seed if plan.needs_seed else 0)
+        number: int = on_behalf_of(asking() or self._clock, plan.count)
+        end = plan.num_places_of(number)
+        samples = EpochPlan(plan, self.epoch, number, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
         on_error = self.on_error_of_samples or samples.plan.on_error
         # Of the last job: the samples behind its batch, which no other job has.

@@ -21,9 +21,9 @@ logger = logging.getLogger("workers")
 def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochPlan:
     """What ``sequence`` computes in the current epoch: of ``clock``, or as its ``epoch`` says."""
     plan, clock, job = sequence._plan(), clock or asking() or sequence._clock, seeding.current_job()
-    length = None if plan.is_read_here else on_behalf_of(clock, plan.num_places)
+    number = None if plan.is_read_here else on_behalf_of(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
-    return EpochPlan(plan, clock.epoch if job is None else job.epoch, length, seed)
+    return EpochPlan(plan, clock.epoch if job is None else job.epoch, number, seed)
 
 
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:

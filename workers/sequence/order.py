@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,13 @@ from workers.job.permutation import Permutation
 
 _OF_SHUFFLE = 1  # part of the key: samplers draw by (seed, cycle)
 _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
+
+
+class Ordering(Protocol):
+    """How the jobs of one epoch are ordered by one word of a chain: a value, picklable, of a few bytes."""
+
+    def take(self, places: Any) -> Any:
+        """What stands at ``places``, integers from 0: an int64 array."""
 
 
 class Permuted(NamedTuple):
@@ -34,11 +41,11 @@ class Permuted(NamedTuple):
 
 
 class Order(Sequence[int]):
-    """The jobs at ``places``, through ``permutations``, in O(1) memory. A pure function of these two."""
+    """The jobs at ``places``, through ``orderings``, in O(1) memory. A pure function of these two."""
 
-    def __init__(self, places: Sequence[int], permutations: tuple[Permuted, ...]) -> None:
+    def __init__(self, places: Sequence[int], orderings: tuple[Ordering, ...]) -> None:
         self.places = places
-        self.permutations = permutations
+        self.orderings = orderings
         self._block: tuple[int, list[int]] = (-1, [])  # (its number, its jobs): replaced as a whole
 
     def __len__(self) -> int:
@@ -46,7 +53,7 @@ class Order(Sequence[int]):
 
     def __getitem__(self, at: Any) -> Any:
         if isinstance(at, slice):
-            return Order(self.places[at], self.permutations)
+            return Order(self.places[at], self.orderings)
         at = range(len(self))[at]
         number, within = divmod(at, _BLOCK)
         known, block = self._block
@@ -65,14 +72,14 @@ class Order(Sequence[int]):
             jobs = np.asarray(places, np.int64)[at]
         if at.size and not (-len(places) <= at.min() and at.max() < len(places)):
             raise IndexError(f"an order of {len(places)} has no places {at.min()} to {at.max()}")
-        for permuted in self.permutations:
-            jobs = permuted.take(jobs)
+        for ordering in self.orderings:
+            jobs = ordering.take(jobs)
         return jobs
 
     def _jobs(self, block: int) -> list[int]:
         jobs: Any = self.places[block * _BLOCK : (block + 1) * _BLOCK]
-        for permuted in self.permutations:
-            jobs = permuted.take(jobs)
+        for ordering in self.orderings:
+            jobs = ordering.take(jobs)
         return [int(job) for job in jobs] if isinstance(jobs, (range, list)) else jobs.tolist()
 
     def __iter__(self) -> Any:
@@ -92,14 +99,48 @@ class Order(Sequence[int]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Order):
             return NotImplemented
-        return (self.places, self.permutations) == (other.places, other.permutations)
+        return (self.places, self.orderings) == (other.places, other.orderings)
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def ordered(places: Sequence[int], permutations: tuple[Permuted, ...]) -> Sequence[int]:
+class Arrangement(Protocol):
+    """How a word of the chain orders what is before it, in any epoch: a value."""
+
+    @property
+    def needs_seed(self) -> bool:
+        """Whether it depends on the seed of the chain's end."""
+
+    def num_places(self, of: int) -> int:
+        """How many places it has, of so many."""
+
+    def in_epoch(self, of: int, epoch: int, seed: int) -> Ordering:
+        """The same in one epoch, of so many places. ``seed``: that of the chain's end."""
+
+
+class Shuffle(NamedTuple):
+    """An order that is drawn for each epoch, by (seed, epoch). ``level``: of how many shuffled ones it is made.
+
+    ``seed``: that which was given to it, or before it; None: that of the chain's end.
+    """
+
+    seed: int | None
+    level: int
+
+    @property
+    def needs_seed(self) -> bool:
+        return self.seed is None
+
+    def num_places(self, of: int) -> int:
+        return of
+
+    def in_epoch(self, of: int, epoch: int, seed: int) -> Permuted:
+        return Permuted(of, seed if self.seed is None else self.seed, epoch, self.level)
+
+
+def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
     """The jobs at ``places``."""
-    return Order(places, permutations) if permutations else places
+    return Order(places, orderings) if orderings else places
 
 
 _permutation = lru_cache(16)(Permutation)

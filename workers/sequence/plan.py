@@ -18,18 +18,8 @@ from workers.job.task import Task, knows_items
 
 from .grouping import Assembly
 from .indexed import is_indexed
-from .order import Permuted, ordered
+from .order import Arrangement, Ordering, Shuffle, ordered
 from .position import Position
-
-
-class Shuffle(NamedTuple):
-    """An order that is drawn for each epoch, by (seed, epoch). ``level``: of how many shuffled ones it is made.
-
-    ``seed``: that which was given to it, or before it; None: that of the chain's end.
-    """
-
-    seed: int | None
-    level: int
 
 
 class Shard(NamedTuple):
@@ -59,10 +49,10 @@ class Plan(NamedTuple):
     Attributes:
         source: what a job is asked of, by its number.
         origin: the user's object at the beginning of the chain.
-        counted: an epoch has as many places as ``len()`` of it; None: that is not known.
+        counted: an epoch has as many places as ``len()`` of it, before they are arranged; None: that is not known.
         links: (name, arguments) of each link that tells a state from others, from the origin to the end.
         functions: what the items of a job go through. as_items: which of them return lists of items.
-        shuffles: how the jobs are ordered, from the end of the chain to its source.
+        arrangements: how the jobs are ordered, from the end of the chain to its source.
         shard: which part of the places it has; None: all.
         assembly: puts batches together of the items of several jobs, where they are read.
         finished_by: the front-end whose ``collate_fn`` finishes the batches where they are read.
@@ -79,7 +69,7 @@ class Plan(NamedTuple):
     links: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     functions: tuple[Callable[[Any], Any], ...] = ()
     as_items: tuple[bool, ...] = ()
-    shuffles: tuple[Shuffle, ...] = ()
+    arrangements: tuple[Arrangement, ...] = ()
     shard: Shard | None = None
     assembly: Assembly | None = None
     finished_by: Any = None
@@ -141,12 +131,23 @@ class Plan(NamedTuple):
 
     def num_places(self) -> int | None:
         """How many places an epoch has; None: that is not known. Asks the user's ``__len__``, on behalf of a clock."""
+        number = self.count()
+        return None if number is None else self.num_places_of(number)
+
+    def count(self) -> int | None:  # type: ignore[override]  # hides tuple.count, which nobody needs here
+        """The same before they are arranged."""
         return len(self.counted) if hasattr(self.counted, "__len__") else None
+
+    def num_places_of(self, number: int) -> int:
+        """How many places there are of so many, when they are arranged."""
+        for arrangement in reversed(self.arrangements):
+            number = arrangement.num_places(number)
+        return number
 
     @property
     def needs_seed(self) -> bool:
         """Whether an epoch of it depends on the seed of the chain's end."""
-        return any(shuffle.seed is None for shuffle in self.shuffles)
+        return any(arrangement.needs_seed for arrangement in self.arrangements)
 
     def task(self, seed: int) -> Task:
         """What a worker does."""
@@ -158,7 +159,7 @@ class Plan(NamedTuple):
         """What a link is made of. Where ``collate_fn`` finishes the batches, a job asks the front-end for its items."""
         if self.finished_by is None:
             return self
-        made = {"source": self.finished_by, "functions": (), "as_items": (), "shuffles": (), "finished_by": None}
+        made = {"source": self.finished_by, "functions": (), "as_items": (), "arrangements": (), "finished_by": None}
         return self._replace(**made)
 
     def mapped(self, function: Any, as_items: bool, finished_by: Any, on_error: str, seed: int | None) -> Plan:
@@ -179,7 +180,7 @@ class Plan(NamedTuple):
         given = self._seeds(seed)
         return self._with(
             "SequenceShuffle",
-            shuffles=(Shuffle(next(iter(given), None), self.num_shuffles), *self.shuffles),
+            arrangements=(Shuffle(next(iter(given), None), self.num_shuffles), *self.arrangements),
             seeds=given,
             num_shuffles=self.num_shuffles + 1,
         )
@@ -197,7 +198,7 @@ class Plan(NamedTuple):
         if self.shard is not None:
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
         made = self._with("SequenceBatch", size, discard, source=batches, counted=batches, assembly=assembly)
-        return made._replace(functions=(), as_items=(), shuffles=(), is_mapped=False)
+        return made._replace(functions=(), as_items=(), arrangements=(), is_mapped=False)
 
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
         """The same of an origin that is read here: ``function`` makes the batch of each of ``chunks``."""
@@ -242,13 +243,19 @@ class Plan(NamedTuple):
 class EpochPlan(NamedTuple):
     """What a chain computes in one epoch.
 
-    ``length``: how many places it has; None: that is not known. ``seed``: that of the chain's end, where it is needed.
+    ``number``: how many places it has before they are arranged; None: that is not known. ``seed``: that of the chain's
+    end, where it is needed.
     """
 
     plan: Plan
     epoch: int
-    length: int | None
+    number: int | None
     seed: int = 0
+
+    @property
+    def length(self) -> int | None:
+        """How many places it has; None: that is not known."""
+        return None if self.number is None else self.plan.num_places_of(self.number)
 
     def following(self) -> EpochPlan:
         """That of the next epoch, if it is as long."""
@@ -271,7 +278,8 @@ class EpochPlan(NamedTuple):
         Raises:
             StateError: it cannot go on there.
         """
-        if self.length is None:
+        length = self.length
+        if length is None:
             return None
         plan, (batch, partial, _) = self.plan, position.delivered
         is_within = partial is not None and not plan.is_rebatched  # else all ranks stand within the same batch
@@ -282,29 +290,30 @@ class EpochPlan(NamedTuple):
                 "the state was taken within the list of a function; only a map with that function can go on"
             )
         if plan.shard is None:
-            return position.left(self.length)
-        places = plan.shard.places(batch, self.length)
+            return position.left(length)
+        places = plan.shard.places(batch, length)
         return places if partial is None else [partial[0], *places]
 
     def is_at_end(self, batch: int) -> bool:
         """Whether all is delivered when all places before ``batch`` are."""
-        if self.length is None or self.plan.shard is None:
-            return self.length is not None and batch >= self.length
-        return self.plan.shard.num_steps(self.length - min(batch, self.length)) == 0
+        length, shard = self.length, self.plan.shard
+        if length is None or shard is None:
+            return length is not None and batch >= length
+        return shard.num_steps(length - min(batch, length)) == 0
 
     def order(self, places: OrderOf[int]) -> OrderOf[int]:
         """The jobs at ``places``."""
-        return ordered(places, self._permutations() if self.plan.shuffles else ())
+        return ordered(places, self._orderings() if self.plan.arrangements else ())
 
     def jobs(self, places: OrderOf[int]) -> list[int]:
         """The same, now."""
-        return self.take(places).tolist() if self.plan.shuffles else list(places)
+        return self.take(places).tolist() if self.plan.arrangements else list(places)
 
     def take(self, places: Any) -> Any:
         """The same of many ``places`` at once: an int64 array."""
         jobs = np.array(places, np.int64)
-        for permuted in self._permutations() if self.plan.shuffles else ():
-            jobs = permuted.take(jobs)
+        for ordering in self._orderings() if self.plan.arrangements else ():
+            jobs = ordering.take(jobs)
         return jobs
 
     def job(self, index: int) -> int:
@@ -319,14 +328,17 @@ class EpochPlan(NamedTuple):
             return []
         return [shard.world, *shard.places(0, self._known_length())[:1]]
 
-    def _permutations(self) -> tuple[Permuted, ...]:
-        length = self._known_length()
-        return tuple(
-            Permuted(length, self.seed if seed is None else seed, self.epoch, level)
-            for seed, level in self.plan.shuffles
-        )
+    def _orderings(self) -> tuple[Ordering, ...]:
+        self._known_length()
+        number: int = self.number  # type: ignore[assignment]
+        found: list[Ordering] = []
+        for arrangement in reversed(self.plan.arrangements):
+            found.append(arrangement.in_epoch(number, self.epoch, self.seed))
+            number = arrangement.num_places(number)
+        return tuple(reversed(found))
 
     def _known_length(self) -> int:
-        if self.length is None:
+        length = self.length
+        if length is None:
             raise TypeError(f"{type(self.plan.origin).__name__} has no length")
-        return self.length
+        return length
