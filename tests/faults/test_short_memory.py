@@ -300,16 +300,16 @@ def test_workers_rest_while_others_wait(
 def test_a_stopped_worker(little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between two jobs, as it is to give up what it keeps, it does not answer: the others go on without it."""
     stopped: list[psutil.Process] = []
-    trim = memory.Memory._trim
+    trim = memory.MemoryPressure._trim
 
-    def stop_one_before(self: memory.Memory) -> None:
+    def stop_one_before(self: memory.MemoryPressure) -> None:
         if not stopped:  # the one that has less: if it has nearly all, there is nothing to go on with
             workers = self._executor._workers.values()  # type: ignore[attr-defined]
             stopped.append(psutil.Process(min(workers, key=lambda worker: worker._reader.nbytes).pid))
             stopped[0].send_signal(signal.SIGSTOP)
         trim(self)
 
-    monkeypatch.setattr(memory.Memory, "_trim", stop_one_before)
+    monkeypatch.setattr(memory.MemoryPressure, "_trim", stop_one_before)
     with prefetch(Large(tmp_path, 8), 2, worker_init_fn=little(5), max_queue_size=8) as batches:
         for index, batch in enumerate(batches):
             check(batch, index)

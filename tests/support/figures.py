@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workers.figures.report import Report, Spread, WorkerFigures
-from workers.figures.timeline import LOOP, STAGES, Incident, Span, Step, Timeline
+from workers.figures.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
 
 START = 98_765_000_000_000  # of the monotonic clock: of no meaning
 MS = 1_000_000
@@ -29,17 +29,17 @@ def jobs(num_workers: int, num_jobs: int, job_ns: int, names: tuple[str, ...] = 
             at += length + job_ns // 20
 
 
-def steps(num: int, wait_ns: int, work_ns: int, bound: int = 8, first_ns: int = 0) -> list[Step]:
+def steps(num: int, wait_ns: int, work_ns: int, bound: int = 8, first_ns: int = 0) -> list[LoopStep]:
     """The first one waits for ``first_ns``, if given."""
     found, at = [], START
     for step in range(num):
         got = at + (first_ns if first_ns and step == 0 else wait_ns)
-        found.append(Step(at, got, (step * 5) % (bound + 1)))
+        found.append(LoopStep(at, got, (step * 5) % (bound + 1)))
         at = got + work_ns
     return found
 
 
-def serial(num: int, job_ns: int, work_ns: int) -> tuple[list[Span], list[Step]]:
+def serial(num: int, job_ns: int, work_ns: int) -> tuple[list[Span], list[LoopStep]]:
     """Jobs that the loop itself runs, each while it waits for it."""
     waits = steps(num, job_ns, work_ns, 0)
     return [Span(LOOP, 0, i, step.asked_ns, job_ns, stages_of(job_ns)) for i, step in enumerate(waits)], waits
@@ -47,7 +47,7 @@ def serial(num: int, job_ns: int, work_ns: int) -> tuple[list[Span], list[Step]]
 
 def report_of(
     spans: list[Span],
-    waits: list[Step],
+    waits: list[LoopStep],
     incidents: list[Incident] | None = None,
     *,
     bound: int = 8,

@@ -14,14 +14,14 @@ import threading
 import time
 from typing import Any
 
-from workers.figures.page import Lane, Page, Snapshot
+from workers.figures.page import LaneSnapshot, Page, Snapshot
 
 EVERY_S = 0.05
 JOBS_PER_S = 100
 BATCH_NBYTES = 1 << 20
 
 
-def lane(number: int = 0, **changed: Any) -> Lane:
+def lane(number: int = 0, **changed: Any) -> LaneSnapshot:
     found: Any = {
         "number": number,
         "pid": None,

@@ -13,7 +13,7 @@ from workers.figures import units
 from workers.figures.durations import Durations
 from workers.figures.loop import LoopFigures, Totals
 from workers.figures.pool import PoolFigures
-from workers.job.cores import Cores, Use
+from workers.job.cores import Cores, CoreUse
 from workers.job.stages import stages
 
 
@@ -175,7 +175,7 @@ def test_cores() -> None:
     assert used.had > 0
     assert used.wanted >= 0
     assert cores.use().wanted == 0
-    assert Use(5, 3).since(Use(1, 1)) == Use(4, 2)
+    assert CoreUse(5, 3).since(CoreUse(1, 1)) == CoreUse(4, 2)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from workers.engine.bounds import Bounds
 from workers.engine.delivery import Failure, Result
-from workers.engine.parked import Step
+from workers.engine.parked import NextStep
 
 
 def failed() -> Result:
@@ -28,7 +28,7 @@ class Machine(Bench):
         self.held: list[Any] = []
         self.is_awaited = False
         self.is_known = True  # how much memory is left
-        self.steps: list[Step] = []
+        self.steps: list[NextStep] = []
         self.errors_due_to: list[int] = []  # how many batches were held when there was no room for one more
 
     def left(self) -> int:
@@ -65,10 +65,10 @@ class Machine(Bench):
             self.schedule.check()
             left = self.left() if self.is_known else None
             self.steps.append(parked.step(left, self.is_awaited and not self.untaken))
-            if self.steps[-1] is Step.GIVE_UP:
+            if self.steps[-1] is NextStep.GIVE_UP:
                 self.errors_due_to.append(self.room - self.left())
                 self.schedule.finish(parked.give_up(), failed())
-            if self.steps[-1] in (Step.GIVE_UP, Step.WAIT):
+            if self.steps[-1] in (NextStep.GIVE_UP, NextStep.WAIT):
                 break
         super().turn()
 
@@ -98,7 +98,7 @@ def test_nothing_new_is_sent_while_one_waits() -> None:
     assert sorted(bench.schedule.parked.waiting) == [4, 5, 6, 7]
     assert bench.schedule.wanted_room() is None
     assert bench.schedule.is_idle
-    assert bench.steps[-1] is Step.WAIT
+    assert bench.steps[-1] is NextStep.WAIT
 
 
 def test_it_is_tried_again_alone_with_each_batch_that_is_let_go_of() -> None:
@@ -108,11 +108,11 @@ def test_it_is_tried_again_alone_with_each_batch_that_is_let_go_of() -> None:
     waiting = sorted(bench.schedule.parked.waiting)
     bench.take()
     bench.turn()
-    assert bench.steps[-1] is Step.WAIT  # the loop holds it
+    assert bench.steps[-1] is NextStep.WAIT  # the loop holds it
     bench.held.clear()
     bench.take()
     bench.turn()
-    assert bench.steps[-1] is Step.TRY
+    assert bench.steps[-1] is NextStep.TRY
     sent = [row.index for rows in bench.sent.values() for row in rows]
     assert sent == waiting[:1]
     bench.turn()
@@ -131,10 +131,10 @@ def test_what_is_finished_behind_it_is_dropped_and_comes_later() -> None:
     bench.held = ["one of before"]
     bench.schedule.parked.add(bench.schedule.take_back(0, first.sending) or 0, 1)
     bench.turn()
-    assert bench.steps == [Step.WAIT]
+    assert bench.steps == [NextStep.WAIT]
     bench.wait()
     bench.turn()
-    assert bench.steps[1:] == [Step.DROPPED, Step.TRY]
+    assert bench.steps[1:] == [NextStep.DROPPED, NextStep.TRY]
     assert bench.schedule._delivery.finished == {}
     bench.read(9)
     assert bench.taken == [(index, (0, index)) for index in range(9)]
@@ -149,7 +149,7 @@ def test_errors_are_not_dropped() -> None:
     bench.answer(0)
     bench.wait()
     bench.turn()
-    assert bench.steps == [Step.GIVE_UP]
+    assert bench.steps == [NextStep.GIVE_UP]
     bench.turn()
     assert [index for index, _ in bench.untaken] == [0, 1]
 
@@ -165,12 +165,12 @@ def test_where_it_is_not_known_what_is_left() -> None:
     bench.take()
     bench.finish_sent()
     bench.finish_sent()
-    assert bench.steps[first:] == [Step.TRY, Step.WAIT, Step.WAIT]
+    assert bench.steps[first:] == [NextStep.TRY, NextStep.WAIT, NextStep.WAIT]
     bench.take()
     bench.finish_sent()
     bench.wait()
     bench.finish_sent()
-    assert bench.steps[-3:] == [Step.WAIT, Step.TRY, Step.GIVE_UP]
+    assert bench.steps[-3:] == [NextStep.WAIT, NextStep.TRY, NextStep.GIVE_UP]
     assert bench.errors_due_to == [2]
 
 
@@ -240,7 +240,7 @@ def test_the_pass_ahead_waits_until_it_is_read() -> None:
         bench.take()
     bench.wait()
     bench.finish_sent()
-    assert set(bench.steps) <= {Step.WAIT, Step.TRY}
+    assert set(bench.steps) <= {NextStep.WAIT, NextStep.TRY}
     waiting = len(bench.schedule.parked.waiting)
     assert waiting
     bench.schedule.begin(1, 4)

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from workers.batch.memory_limit import DoesNotFit
-from workers.engine.bounds import Load
+from workers.engine.bounds import QueueLoad
 from workers.engine.executor import Death, Stuck
 from workers.engine.report import does_not_fit, given_up, how, not_started, waits_for_memory, what_to_lower
 from workers.errors import JobTimeoutError, WorkerDiedError
@@ -17,7 +17,7 @@ TIMED_OUT = Death(9, -signal.SIGKILL, Stuck(job_timeout_s=2.5, stack="in sleep")
 UNBEGUN = Death(9, -signal.SIGKILL, Stuck(unbegun_s=33.4))
 KILLED = Death(9, -signal.SIGKILL, max_rss=5 << 30)
 MB = 1 << 20
-LOAD = Load(2, 6, 10 * MB)
+LOAD = QueueLoad(2, 6, 10 * MB)
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_workers_that_do_not_start() -> None:
     [
         (
             70 * MB,
-            Load(4, 20, 10 * MB),
+            QueueLoad(4, 20, 10 * MB),
             "lower max_queue_size, which lets 20 batches of 10 MB, 200 MB in all",
         ),
-        (120 * MB, Load(4, 20, 10 * MB), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
-        (70 * MB, Load(4, 20, 0), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
-        (350 * MB, Load(4, 20, 10 * MB), "make the batches smaller, as one job alone took up to 300 MB"),
-        (350 * MB, Load(1, 1, 310 * MB), "make the batches smaller, as one job alone took up to 310 MB"),
-        (200 * MB, Load(1, 4, 10 * MB), "make the batches smaller, as one job alone took up to 160 MB"),
+        (120 * MB, QueueLoad(4, 20, 10 * MB), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
+        (70 * MB, QueueLoad(4, 20, 0), "lower nb_workers, of which there are 4 that hold up to 70 MB each"),
+        (350 * MB, QueueLoad(4, 20, 10 * MB), "make the batches smaller, as one job alone took up to 300 MB"),
+        (350 * MB, QueueLoad(1, 1, 310 * MB), "make the batches smaller, as one job alone took up to 310 MB"),
+        (200 * MB, QueueLoad(1, 4, 10 * MB), "make the batches smaller, as one job alone took up to 160 MB"),
     ],
 )
-def test_what_takes_most_of_the_memory(max_rss: int, load: Load, text: str) -> None:
+def test_what_takes_most_of_the_memory(max_rss: int, load: QueueLoad, text: str) -> None:
     assert text in what_to_lower(max_rss, load, Limit(400 * MB, "a group"))
 
 
@@ -108,7 +108,7 @@ def test_what_takes_most_of_the_memory(max_rss: int, load: Load, text: str) -> N
 def test_a_batch_that_does_not_fit(nbytes: int, held: int, available: int, num_workers: int, text: str) -> None:
     cause = DoesNotFit("short", nbytes * MB)
     cause.__cause__ = ValueError("where it was")
-    load = Load(num_workers, 6, 10 * MB)
+    load = QueueLoad(num_workers, 6, 10 * MB)
     error = does_not_fit(2, 7, cause, held * MB, load, Limit(400 * MB, "a group"), available * MB)
     assert type(error) is MemoryError
     assert error.__cause__ is cause.__cause__

@@ -12,7 +12,7 @@ import workers
 from workers.cluster.actor import _mapped
 from workers.process import replica
 from workers.process.replica import Parcel, Pickled
-from workers.process.watch import Watch
+from workers.process.watch import ChangeDetector
 
 torch = pytest.importorskip("torch")
 
@@ -169,7 +169,7 @@ def test_of_a_large_storage_only_the_part_that_is_used_is_sent() -> None:
 
 def test_the_watch_knows_a_tensor_again_and_what_torch_writes() -> None:
     held = {"x": floats(), "small": torch.ones(3), "views": list(floats().split(100)), "array": floats().numpy()}
-    watch = Watch()
+    watch = ChangeDetector()
 
     def is_seen() -> bool:
         found = watch.has_changed(held, False)
@@ -214,7 +214,7 @@ def test_tensors_of_tensorflow_and_jax(kind: str, name: str) -> None:
         assert isinstance(each, known)
         assert each.dtype == of.dtype
         assert np.array_equal(np.asarray(each), np.asarray(of))
-    watch = Watch()
+    watch = ChangeDetector()
     watch.has_changed(held, False)
     watch.commit()
     assert not watch.has_changed(held, False)

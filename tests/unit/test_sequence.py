@@ -154,7 +154,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: prefetch([1], 1, executor="fork"),
         ValueError,
-        "executor must be one of 'process', 'thread', 'auto', 'ray', not 'fork'",
+        "executor must be one of 'process', 'thread', 'ray', not 'fork'",
     ),
     (lambda: prefetch([1], 1, on_error="ignore"), ValueError, "on_error must be one of 'raise', 'skip'"),
     (lambda: prefetch([1], 1, in_order=None), ValueError, "in_order must be one of"),

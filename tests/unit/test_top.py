@@ -17,8 +17,8 @@ from publishing import become, lane, snapshot
 from rich.console import Console
 
 from workers.top.drawing import Cropped, Shown, duration, pools
-from workers.top.rates import STALE_NS, WINDOW_NS, History, rates
-from workers.top.usage import Process, Processes, Use
+from workers.top.rates import STALE_NS, WINDOW_NS, RateHistory, rates
+from workers.top.usage import Process, Processes, ProcessUse
 
 S = 1_000_000_000
 T = 100 * S  # any time
@@ -59,7 +59,7 @@ def test_workers_come_and_go() -> None:
 
 def test_rates_are_of_the_last_seconds() -> None:
     """Fast for a minute, then slow."""
-    history = History(at(0))
+    history = RateHistory(at(0))
     assert history.rates() is None
     for half in range(1, 121):
         history.add(at(half / 2, batches=100 * half), T + half * S // 2)
@@ -74,14 +74,14 @@ def test_rates_are_of_the_last_seconds() -> None:
 
 
 def test_rates_of_a_moment_are_none() -> None:
-    history = History(at(0))
+    history = RateHistory(at(0))
     history.add(at(0.01, batches=1), T + S // 100)
     assert history.rates() is None
 
 
 def test_a_pool_that_has_nothing_new_to_say() -> None:
     """At first it may only be late; then it does nothing, or what it did."""
-    history = History(at(0, workers=[lane(0)]))
+    history = RateHistory(at(0, workers=[lane(0)]))
     said = at(1, batches=50, workers=[lane(0, index=3, since_ns=T + S)])
     history.add(said, T + S)
     history.add(said, T + S + STALE_NS)
@@ -156,7 +156,7 @@ AFTER = at(2, batches=40, nbytes=2468 * MB, wait_ns=S // 5, workers=WORKERS, cho
 
 @pytest.mark.parametrize("width", [60, 80, 120, 300])
 def test_a_pool_on_screens_of_any_width(width: int) -> None:
-    uses = {4711: Use(1.034, 33 * MB)}
+    uses = {4711: ProcessUse(1.034, 33 * MB)}
     after: Any = {**AFTER, "since": time.time() - 7200}
     lines = drawn([Shown(after, rates(BEFORE, AFTER), uses)], width)
     assert max(map(len, lines)) <= width
@@ -175,7 +175,7 @@ def test_a_pool_on_screens_of_any_width(width: int) -> None:
 
 def test_what_is_not_known_is_a_dash() -> None:
     unknown = at(0, length=None, workers=[lane(0, pid=4711)])
-    lines = drawn([Shown(unknown, None, {4711: Use(None, 12_000 * MB, is_own=False)})], 120)
+    lines = drawn([Shown(unknown, None, {4711: ProcessUse(None, 12_000 * MB, is_own=False)})], 120)
     assert "batch 17  - batches/s  - MB/s  loop waits -" in lines[1]
     assert lines[3].split() == ["0", "4711", "ready", "-", "-", "-", "12", "GB", "(RSS)", "0"]
 

@@ -12,7 +12,7 @@ from figures import DIED, MS, START, VERDICT, busy, jobs, report_of, serial, sta
 from trace_format import Event, check_trace, lane
 
 from workers.figures.report import Report
-from workers.figures.timeline import LOOP, Incident, Span, Step
+from workers.figures.timeline import LOOP, Incident, LoopStep, Span
 
 
 def events_of(report: Report, tmp_path: Path) -> list[Event]:
@@ -51,7 +51,7 @@ def test_stages_that_are_longer_than_their_job_are_cut(tmp_path: Path) -> None:
 
 
 def test_the_loop(tmp_path: Path) -> None:
-    waits = [Step(START + 100, START + 400, 0), Step(START + 1_000, START + 1_100, 3)]
+    waits = [LoopStep(START + 100, START + 400, 0), LoopStep(START + 1_000, START + 1_100, 3)]
     events = events_of(report_of([], waits), tmp_path)
     found = [(event["name"], event["ts"], event["dur"]) for event in lane(events, "the loop")]
     assert found == [("wait", 0, 0.3), ("step", 0.3, 0.6), ("wait", 0.9, 0.1)]
@@ -60,7 +60,7 @@ def test_the_loop(tmp_path: Path) -> None:
 
 
 def test_jobs_of_the_loop_have_a_lane_even_where_they_begin_before_it_asks(tmp_path: Path) -> None:
-    waits = [Step(START + 100, START + 400, 0), Step(START + 1_000, START + 1_100, 0)]
+    waits = [LoopStep(START + 100, START + 400, 0), LoopStep(START + 1_000, START + 1_100, 0)]
     events = events_of(report_of([Span(LOOP, 0, 1, START + 900, 150)], waits), tmp_path)
     assert [event["args"]["index"] for event in lane(events, "jobs of the loop")] == [1]
     spans, waits = serial(5, 2 * MS, MS)

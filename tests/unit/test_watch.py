@@ -14,7 +14,7 @@ import pytest
 
 import workers
 from workers import Sequence
-from workers.process.watch import Watch
+from workers.process.watch import ChangeDetector
 
 MANY = 5000
 
@@ -69,7 +69,7 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], bool, bool]] = {  # (change, seen
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_seen(change: str, is_exact: bool) -> None:
     apply, *is_seen = CHANGES[change]
-    task, watch = Task(), Watch()
+    task, watch = Task(), ChangeDetector()
     del task.source
     if is_exact and "array" not in change:  # whose bytes are always to be compared where there are hooks
         del task.array, task.sparse, task.masked
@@ -86,7 +86,7 @@ def test_what_is_seen(change: str, is_exact: bool) -> None:
 
 
 def test_a_look_pickles_no_large_container() -> None:
-    task, watch = Task(), Watch()
+    task, watch = Task(), ChangeDetector()
     watch.has_changed(task, False)
     assert 0 < len(watch._now.pickle) < 1000
     del task.records, task.pairs  # whose items could be changed by hooks
@@ -96,7 +96,7 @@ def test_a_look_pickles_no_large_container() -> None:
 
 def test_what_cannot_be_pickled_counts_as_changed() -> None:
     """Each time: the error is to be raised each time."""
-    task, watch = Task(), Watch()
+    task, watch = Task(), ChangeDetector()
     task.lock = threading.Lock()  # type: ignore[attr-defined]
     for _ in range(3):
         assert watch.has_changed(task, False)
@@ -105,7 +105,7 @@ def test_what_cannot_be_pickled_counts_as_changed() -> None:
 
 def test_nothing_is_kept_alive() -> None:
     """An array that is not the sequence's any more is freed; a list, at the next look."""
-    task, watch = Task(), Watch()
+    task, watch = Task(), ChangeDetector()
     for _ in range(2):
         watch.has_changed(task, False)
         watch.commit()
@@ -122,7 +122,7 @@ def test_what_takes_long_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: p
 
     caplog.set_level(logging.WARNING, "workers")
     monkeypatch.setattr(module, "_LONG_S", 0.0)
-    task, watch = Task(), Watch()
+    task, watch = Task(), ChangeDetector()
     for _ in range(3):
         watch.has_changed(task, True)
         watch.commit()
@@ -201,12 +201,12 @@ def test_what_has_taken_the_time_is_named(
 
     monkeypatch.setattr(module, "time", Clock)
     with make() as batches:
-        task, has_hooks, watch = batches._live.task(), batches._has_hooks(), Watch()
+        task, has_hooks, watch = batches._live.task(), batches._has_hooks(), ChangeDetector()
         for _ in range(3):
             watch.has_changed(task, has_hooks)
             watch.commit()
         (message,) = caplog.messages
-        other = Watch()
+        other = ChangeDetector()
         other.tell_if_long(task, has_hooks, 1.0)
     for each in (message, caplog.messages[-1]):
         assert place in each
@@ -216,7 +216,7 @@ def test_what_has_taken_the_time_is_named(
 def test_a_machine_that_was_slow_is_not_blamed_on_data(caplog: pytest.LogCaptureFixture) -> None:
     """What takes no time when it is done again has not taken it."""
     with workers.prefetch(Holding(held=[1, 2]), 0) as batches:
-        Watch().tell_if_long(batches._live.task(), False, 3600.0)
+        ChangeDetector().tell_if_long(batches._live.task(), False, 3600.0)
     assert not caplog.messages
 
 

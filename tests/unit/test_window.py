@@ -5,12 +5,12 @@ from __future__ import annotations
 from figures import MS, START, jobs, steps
 
 from workers.figures.pictures.window import Window, lanes_of, window_of
-from workers.figures.timeline import LOOP, Incident, Span, Step, Timeline
+from workers.figures.timeline import LOOP, Incident, LoopStep, Span, Timeline
 
 SECOND = 1000 * MS
 
 
-def window(spans: list[Span], waits: list[Step], incidents: list[Incident] | None = None) -> Window:
+def window(spans: list[Span], waits: list[LoopStep], incidents: list[Incident] | None = None) -> Window:
     found = window_of(Timeline(spans, waits, incidents or []))
     assert found is not None
     return found
@@ -35,9 +35,9 @@ def test_a_short_run_is_drawn_from_the_loops_first_wait() -> None:
 def test_steps_that_are_forgotten_are_not_drawn_as_idleness() -> None:
     """Of both only the last are held: before the first step that is held, its lane would be empty."""
     spans = [Span(0, 0, i, START + i * 10 * MS, 9 * MS) for i in range(100)]
-    waits = [Step(START + 500 * MS + i * MS, START + 500 * MS + i * MS + 1000, 1) for i in range(100)]
+    waits = [LoopStep(START + 500 * MS + i * MS, START + 500 * MS + i * MS + 1000, 1) for i in range(100)]
     assert window(spans, waits).start_ns == waits[0].asked_ns
-    waits = [Step(START + i * 10 * MS, START + i * 10 * MS + MS, 1) for i in range(100)]
+    waits = [LoopStep(START + i * 10 * MS, START + i * 10 * MS + MS, 1) for i in range(100)]
     spans = [Span(0, 0, i, START + 500 * MS + i * MS, MS // 2) for i in range(100)]
     assert window(spans, waits).start_ns == spans[0].start_ns
 

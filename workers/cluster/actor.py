@@ -18,7 +18,7 @@ from workers.batch.tree import ALIGNMENT, dumps, flatten, unflattener
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
-from workers.job.cores import Cores, Use
+from workers.job.cores import Cores, CoreUse
 from workers.job.stages import Stages, begin_marks, mark, stages
 from workers.process import replica, surroundings
 from workers.process.logs import Records
@@ -58,7 +58,7 @@ class Told(NamedTuple):
 
     value: Any
     logged: list[Logged]  # meanwhile
-    cores: Use = Use(0, 0)  # what its jobs have had
+    cores: CoreUse = CoreUse(0, 0)  # what its jobs have had
 
 
 class Actor:

@@ -34,10 +34,10 @@ from workers.engine.executor import (
     Event,
     Failed,
     Fatal,
-    Ready,
     Started,
     Stuck,
     Trimmed,
+    WorkerReady,
 )
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
@@ -49,7 +49,7 @@ from workers.process.logs import Inlet
 from . import connection
 from .actor import Actor, Answer, Told
 from .health import Health
-from .member import Member
+from .member import ActorHandle
 from .room import Room
 from .store import Store
 
@@ -81,7 +81,7 @@ class RayExecutor:
         self._events: list[Event] = []
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._members: dict[int, Member] = {}  # {name: an actor}; names are never used again
+        self._members: dict[int, ActorHandle] = {}  # {name: an actor}; names are never used again
         self._failed_starts = 0  # in a row
         self._surroundings = surroundings.collect()
         self._store = Store(self._ray.put)
@@ -105,12 +105,12 @@ class RayExecutor:
         if number >= self._nb_workers:
             return
         name = next(self._names)
-        member = self._members[name] = Member(number, self._make.remote(number))
+        member = self._members[name] = ActorHandle(number, self._make.remote(number))
         self.figures.started(number)
         self._load(name, member)  # Started is told when there is room for it, and it has loaded
         self._ask(name, member)
 
-    def _load(self, name: int, member: Member) -> None:
+    def _load(self, name: int, member: ActorHandle) -> None:
         assert self.parcel is not None
         pieces = [self._store.reference(piece) for piece in self.parcel.pieces]
         call = member.handle.load.remote(self._store.replica, self.parcel.message(), self._surroundings, *pieces)
@@ -134,7 +134,7 @@ class RayExecutor:
         self.figures.ended(member.number)
         self._end(member)
 
-    def _end(self, member: Member) -> None:
+    def _end(self, member: ActorHandle) -> None:
         try:
             self._ray.kill(member.handle, no_restart=True)
         except Exception as error:  # it is gone, or the cluster is
@@ -146,7 +146,7 @@ class RayExecutor:
     def send(self, worker: int, rows: list[JobRow]) -> None:
         self._follow(worker, *self._members[worker].run(self._store.replica, rows))
 
-    def _ask(self, name: int, member: Member) -> None:
+    def _ask(self, name: int, member: ActorHandle) -> None:
         """Ask an actor where it is."""
         self._follow(name, "node", member.handle.node.options(concurrency_group=_CONTROL).remote())
 
@@ -257,18 +257,18 @@ class RayExecutor:
                 self._events.append(_event(name, member.number, sending, answer, start_ns))
                 start_ns += job_ns
 
-    def _loaded(self, name: int, member: Member, failure: RemoteFailure | BaseException | None) -> None:
+    def _loaded(self, name: int, member: ActorHandle, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
             if isinstance(failure, RemoteFailure):
                 failure = unpack(failure, "a worker, while it loaded the Sequence")
             self._events.append(Fatal(failure))
             return
         self._failed_starts = 0
-        self._events += [Ready(name)] if member.is_ready else [Started(name), Ready(name)]
+        self._events += [WorkerReady(name)] if member.is_ready else [Started(name), WorkerReady(name)]
         member.is_ready, member.since_ns = True, time.monotonic_ns()
         self.figures.ready(member.number)
 
-    def _lost(self, name: int, member: Member, text: str, is_of_node: bool) -> None:
+    def _lost(self, name: int, member: ActorHandle, text: str, is_of_node: bool) -> None:
         """Something of it is lost, so it is of no use any more; ``text`` says how."""
         how = "lost with its node" if is_of_node else "lost"
         # Which job of several it was in is not known; nor was it the job's fault, if the node is gone.

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from .head import LOOK_S, Head
-from .member import Member
+from .member import ActorHandle
 
 _HEAD_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
 _ASK, _PROBE = 0.2, 0.4  # after these parts of the bound: the actor is asked, the task is started
@@ -40,7 +40,7 @@ class Health:
     # -- time: that which has passed for this program. While it was stopped, or one of its threads held all others back,
     # -- it could not hear anybody.
 
-    def look_s(self, members: Mapping[int, Member]) -> float:
+    def look_s(self, members: Mapping[int, ActorHandle]) -> float:
         """For how long to wait until the next look, at most."""
         return min(LOOK_S, self._bound_s / 10) if any(member.num_calls for member in members.values()) else LOOK_S
 
@@ -50,13 +50,13 @@ class Health:
         self._now_s += min(looked_s - self._looked_s, seconds + 1.0)
         self._looked_s = looked_s
 
-    def called(self, member: Member) -> None:
+    def called(self, member: ActorHandle) -> None:
         """It is to answer."""
         if member.num_calls == 0:
             member.heard_s = self._now_s
         member.num_calls += 1
 
-    def answered(self, member: Member) -> None:
+    def answered(self, member: ActorHandle) -> None:
         """It has."""
         member.num_calls -= 1
         member.is_asked, member.heard_s = False, self._now_s
@@ -69,7 +69,9 @@ class Health:
             return None
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
 
-    def of_nodes(self, members: Mapping[int, Member], ask: Callable[[int, Member], None]) -> list[tuple[int, str]]:
+    def of_nodes(
+        self, members: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
+    ) -> list[tuple[int, str]]:
         """The actors that are lost with their nodes, and why. ``ask(name, member)`` asks one whether it is there."""
         lost = []
         for name, member in members.items():

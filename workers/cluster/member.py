@@ -10,7 +10,7 @@ from workers.engine.executor import Stuck
 from workers.engine.schedule import JobRow
 
 
-class Member:
+class ActorHandle:
     def __init__(self, number: int, handle: Any) -> None:
         self.number = number
         self.handle = handle

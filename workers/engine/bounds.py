@@ -22,8 +22,8 @@ _WEIGHT = 0.1  # of the last job in the moving averages
 _FADE = 0.99  # of the slowest job, with each one that follows
 
 
-class Load(NamedTuple):
-    """What a pool holds in memory at most: Load(4, 10, 25_000_000)."""
+class QueueLoad(NamedTuple):
+    """What a pool holds in memory at most: QueueLoad(4, 10, 25_000_000)."""
 
     num_workers: int
     num_batches: int  # finished or in work ahead of the consumer
@@ -79,9 +79,9 @@ class Bounds:
         what was too much once would soon be so again. Where the user has chosen, that stays."""
         self._most = max(1, self.bound() // 2)
 
-    def load(self) -> Load:
+    def load(self) -> QueueLoad:
         """What the workers and the batches ahead of the consumer take."""
-        return Load(self._num_workers, self.bound(), int(self._job_nbytes))
+        return QueueLoad(self._num_workers, self.bound(), int(self._job_nbytes))
 
     def bundle(self) -> int:
         """How many jobs to send together."""

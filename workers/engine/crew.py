@@ -10,7 +10,7 @@ UNBEGUN_NS = 1_000_000_000
 _PASSED_BY = 2
 
 
-class Member:
+class WorkerLoad:
     """One worker."""
 
     __slots__ = (
@@ -48,7 +48,7 @@ class Crew:
 
     def __init__(self, stuck_ns: int) -> None:
         self._stuck_ns = stuck_ns
-        self.members: dict[int, Member] = {}  # {worker: what it has}; numbers are never used again
+        self.members: dict[int, WorkerLoad] = {}  # {worker: what it has}; numbers are never used again
         self.num_out = 0  # tickets that are with a worker
         self.num_finished = 0  # jobs, by all
         #: {worker: sending}: it need not begin jobs up to this sending any more. The engine clears it.
@@ -56,7 +56,7 @@ class Crew:
         self._sending = 0  # the last one
         self._helpers: list[int] = []  # workers that may take what waits with others
 
-    def send(self, member: Member, ticket: int) -> int:
+    def send(self, member: WorkerLoad, ticket: int) -> int:
         """A ticket goes to a worker: under which number."""
         self._sending += 1
         self.num_out += 1
@@ -109,7 +109,7 @@ class Crew:
         member = self.members[worker]
         return now_ns - member.unbegun_since_ns if member.unbegun_since_ns and member.is_ready else 0
 
-    def by_load(self) -> list[tuple[int, Member]]:
+    def by_load(self) -> list[tuple[int, WorkerLoad]]:
         """The workers that may get jobs, those first that have least to do."""
         staying = [each for each in self.members.items() if not each[1].is_retired]
         return sorted(staying, key=lambda each: (each[1].is_wasted, len(each[1].jobs)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .passes import Pass
+from .passes import EnginePass
 
 
 class Failure(NamedTuple):
@@ -43,7 +43,7 @@ class Delivery:
         self.finished.clear()
         self._delivered.clear()
 
-    def deliver(self, current: Pass) -> None:
+    def deliver(self, current: EnginePass) -> None:
         """Hand over what may be: all that is finished of the pass being read, or its next ones in order."""
         finished = self.finished
         if self.in_order or current.order is not None:
@@ -54,13 +54,13 @@ class Delivery:
             for ticket in [ticket for ticket in finished if ticket < current.end]:
                 self._hand_over(current, ticket)
 
-    def _hand_over(self, current: Pass, ticket: int) -> None:
+    def _hand_over(self, current: EnginePass, ticket: int) -> None:
         result = self.finished.pop(ticket)
         self._delivered.append((current.index(ticket), result))
         self.release(current, ticket, result)
         current.delivered += 1
 
-    def release(self, current: Pass, ticket: int, result: Any) -> None:
+    def release(self, current: EnginePass, ticket: int, result: Any) -> None:
         """What the job of ``ticket`` works on is not needed any more, unless it may be repeated."""
         if not current.is_open:
             return

@@ -11,9 +11,9 @@ from workers.errors import IntegrityError, PrefetchError, presentable
 
 from . import report
 from .delivery import Failure, Result
-from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Ready, Started, Trimmed
+from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Started, Trimmed, WorkerReady
 from .handover import Handover, Outcomes
-from .memory import Memory
+from .memory import MemoryPressure
 from .passes import Ahead
 from .publishing import Publisher
 from .remote_errors import RemoteFailure, unpack
@@ -41,7 +41,7 @@ class Driver:
         self._watchdog = Watchdog(executor, schedule, options)
         self._rest = Rest(executor, schedule, self._watchdog)
         self._publisher = publisher
-        self._memory = Memory(executor, schedule, handover)
+        self._memory = MemoryPressure(executor, schedule, handover)
         self._ahead: Ahead | None = None  # the pass that will come next
         self._nb_workers: int | None = None  # that there are to be; None: those that it began with
         self.fatal: BaseException | None = None  # why there is no point in going on
@@ -209,7 +209,7 @@ class Driver:
             self._schedule.started(event.worker)
             self._retire()  # it may have been one too many before this was told
             self._watchdog.loading(event.worker)
-        elif isinstance(event, Ready):
+        elif isinstance(event, WorkerReady):
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
             self._rest.put_off()

@@ -57,7 +57,7 @@ class Started(NamedTuple):
     worker: int
 
 
-class Ready(NamedTuple):
+class WorkerReady(NamedTuple):
     """A worker has loaded what it works on."""
 
     worker: int
@@ -118,7 +118,7 @@ class Fatal(NamedTuple):
     error: BaseException
 
 
-Event = Started | NotStarted | Ready | Done | Failed | Cancelled | Trimmed | Died | Fatal
+Event = Started | NotStarted | WorkerReady | Done | Failed | Cancelled | Trimmed | Died | Fatal
 
 
 class Executor(Protocol):

@@ -18,7 +18,7 @@ from . import report
 from .delivery import Failure, Result
 from .executor import Executor
 from .handover import Handover
-from .parked import Step
+from .parked import NextStep
 from .schedule import Schedule
 
 logger = logging.getLogger("workers")
@@ -26,7 +26,7 @@ logger = logging.getLogger("workers")
 _ANSWER_S = 1.0  # for workers that have nothing to do, to give up what they keep
 
 
-class Memory:
+class MemoryPressure:
     """Runs in: the engine's thread. Blocks: never."""
 
     def __init__(self, executor: Executor, schedule: Schedule, handover: Handover) -> None:
@@ -81,9 +81,9 @@ class Memory:
             if self.left_s():
                 break
             step = parked.step(available_nbytes(), self._seen[1])
-            if step is Step.WAIT:
+            if step is NextStep.WAIT:
                 break
-            if step is Step.GIVE_UP:
+            if step is NextStep.GIVE_UP:
                 self._give_up(parked.give_up())
                 return True
             self._is_trimmed = False

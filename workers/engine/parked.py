@@ -18,7 +18,7 @@ from .delivery import Delivery, Failure, Result
 from .passes import Passes
 
 
-class Step(enum.Enum):
+class NextStep(enum.Enum):
     """What :meth:`Parked.step` has done, or wants done."""
 
     TRY = "one is to be sent again"
@@ -74,7 +74,7 @@ class Parked:
         """The loop has taken a batch, or begun to wait: it may have let go of others."""
         self._tried = -1
 
-    def step(self, available: int | None, is_awaited: bool) -> Step:
+    def step(self, available: int | None, is_awaited: bool) -> NextStep:
         """What comes next, when no worker has anything to do.
 
         Args:
@@ -87,10 +87,10 @@ class Parked:
             del self.waiting[ticket]
             self.trying = ticket
             heapq.heappush(self._again, ticket)
-            return Step.TRY
+            return NextStep.TRY
         if not self._is_due(ticket, is_awaited):
-            return Step.WAIT
-        return Step.DROPPED if self._drop_finished() else Step.GIVE_UP
+            return NextStep.WAIT
+        return NextStep.DROPPED if self._drop_finished() else NextStep.GIVE_UP
 
     def give_up(self) -> int:
         """The first ticket, whose job has failed for want of memory. It is parked no more."""

@@ -9,7 +9,7 @@ from typing import Any
 Ahead = tuple[int, int, Sequence[int] | None]  # a pass that will come next: (epoch, length, order)
 
 
-class Pass:
+class EnginePass:
     """The batches of one pass, and the tickets that stand for them.
 
     Args:
@@ -39,7 +39,7 @@ class Pass:
         """The first ticket behind it."""
         return self.first + self.length
 
-    def is_like(self, other: Pass) -> bool:
+    def is_like(self, other: EnginePass) -> bool:
         """Whether it is of the same batches."""
         mine, others = ((each.epoch, each.length, each.is_open, each.order) for each in (self, other))
         return mine == others
@@ -66,12 +66,12 @@ class Passes:
     """The pass that the consumer reads, and behind it the one that is worked on ahead."""
 
     def __init__(self) -> None:
-        self._passes: deque[Pass] = deque()
+        self._passes: deque[EnginePass] = deque()
         self.is_reading = False  # the consumer reads the first pass; else it is only worked on
         self.next = 0  # the first ticket never sent
 
     @property
-    def current(self) -> Pass:
+    def current(self) -> EnginePass:
         """The first one."""
         return self._passes[0]
 
@@ -103,14 +103,14 @@ class Passes:
         self._passes.popleft()
         self.is_reading = False
 
-    def begins_with(self, begun: Pass) -> bool:
+    def begins_with(self, begun: EnginePass) -> bool:
         """Whether ``begun`` is the pass that was worked on ahead."""
         return not self.is_reading and not self.is_empty and self.current.is_like(begun)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
         """This pass comes next; its jobs may start when all of the one being read are sent."""
         first = self._passes[-1].end if self._passes else self.next
-        self._passes.append(Pass(epoch, length, first, order=order))
+        self._passes.append(EnginePass(epoch, length, first, order=order))
 
     def cut(self) -> int:
         """End the pass being read before its first ticket that was never sent. Returns: its length."""
@@ -119,7 +119,7 @@ class Passes:
             current.length = self.next - current.first
         return current.length
 
-    def append(self, begun: Pass) -> None:
+    def append(self, begun: EnginePass) -> None:
         begun.first = self.next
         self._passes.append(begun)
 
@@ -129,7 +129,7 @@ class Passes:
         self._passes.clear()
         self.is_reading = False
 
-    def of(self, ticket: int) -> Pass:
+    def of(self, ticket: int) -> EnginePass:
         """The pass that a ticket belongs to."""
         return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
 

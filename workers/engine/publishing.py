@@ -7,7 +7,7 @@ import sys
 import time
 
 from workers.figures.figures import Figures
-from workers.figures.page import Lane, Page, Snapshot
+from workers.figures.page import LaneSnapshot, Page, Snapshot
 
 from .executor import Executor
 from .handover import Handover
@@ -84,7 +84,7 @@ class Publisher:
             "choice": self._figures.choices[-1] if self._figures.choices else "",
         }
 
-    def _lanes(self) -> list[Lane]:
+    def _lanes(self) -> list[LaneSnapshot]:
         executor, schedule = self._executor, self._schedule
         jobs: dict[int, tuple[int, int, int]] = {}  # {number of a worker: (epoch, index, since)}
         for worker in schedule.workers():
@@ -92,7 +92,7 @@ class Publisher:
             ticket = schedule.ticket(worker, sending)
             if ticket is not None:
                 jobs[executor.number(worker)] = (*schedule.place_of(ticket), since_ns)
-        found: list[Lane] = []
+        found: list[LaneSnapshot] = []
         for number, lane in sorted(self._figures.pool.lanes.items()):
             epoch, index, since_ns = jobs.get(number, (None, None, 0))
             found.append(

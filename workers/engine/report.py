@@ -9,7 +9,7 @@ from workers.batch.memory_limit import DoesNotFit, available_nbytes
 from workers.errors import JobTimeoutError, WorkerDiedError, WorkerError, WorkerStartError, add_note
 from workers.limits import Limit
 
-from .bounds import Load
+from .bounds import QueueLoad
 from .executor import Death, Stuck
 
 
@@ -41,7 +41,7 @@ def how(death: Death) -> str:
         return f"killed by signal {-death.exit_code}"
 
 
-def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Load) -> WorkerError:
+def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: QueueLoad) -> WorkerError:
     """The error of a job that ended its worker ``deaths`` times."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
@@ -73,7 +73,7 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Loa
     return WorkerDiedError(text)
 
 
-def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
+def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
     """Which setting takes most of the memory, by the numbers. ``max_rss``: of the worker that was killed, in bytes."""
     num_workers, num_batches, batch_nbytes = load
     queue = num_batches * batch_nbytes
@@ -87,7 +87,7 @@ def what_to_lower(max_rss: int, load: Load, limit: Limit | None) -> str:
     return f"make the batches smaller, as one job alone took up to {_mb(max(own, batch_nbytes))}"
 
 
-def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: Load) -> str:
+def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: QueueLoad) -> str:
     """The report of a batch that has to wait until the loop has let go of others."""
     return (
         f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop has let go of "
@@ -97,7 +97,7 @@ def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: Load) -> s
 
 
 def does_not_fit(
-    epoch: int, index: int, cause: DoesNotFit, held: int, load: Load, limit: Limit | None, available: int | None
+    epoch: int, index: int, cause: DoesNotFit, held: int, load: QueueLoad, limit: Limit | None, available: int | None
 ) -> MemoryError:
     """The error of a batch for which there is no memory, though nothing else is ahead of the loop.
 

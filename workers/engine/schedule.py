@@ -26,11 +26,11 @@ import heapq
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .bounds import BUNDLE_NS, Bounds, Load
-from .crew import Crew, Member
+from .bounds import BUNDLE_NS, Bounds, QueueLoad
+from .crew import Crew, WorkerLoad
 from .delivery import Delivery, Failure, Result
 from .parked import Parked
-from .passes import Pass, Passes
+from .passes import EnginePass, Passes
 
 
 class JobRow(NamedTuple):
@@ -66,7 +66,7 @@ class Schedule:
         max_queue_size: int | None = None,
         in_order: bool = True,
         max_runs: int = 3,
-        explain: Callable[[int, int, int, list[Any], Load], BaseException] | None = None,
+        explain: Callable[[int, int, int, list[Any], QueueLoad], BaseException] | None = None,
         keeps_failed: bool = False,
         bundle_ns: int = BUNDLE_NS,
     ) -> None:
@@ -105,7 +105,7 @@ class Schedule:
             self.revoke()
         if self._passes.is_delivered:
             self._passes.end_current()
-        begun = Pass(epoch, length, 0, is_open, order)
+        begun = EnginePass(epoch, length, 0, is_open, order)
         if not self._passes.begins_with(begun):
             self.revoke()
             self._passes.append(begun)
@@ -158,7 +158,7 @@ class Schedule:
 
     def started(self, worker: int) -> None:
         """A worker exists, and may be sent jobs."""
-        self._crew.members[worker] = Member()
+        self._crew.members[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
         """It has loaded what it works on."""
@@ -269,7 +269,7 @@ class Schedule:
                         break
         return sends
 
-    def _send(self, member: Member, ticket: int) -> JobRow:
+    def _send(self, member: WorkerLoad, ticket: int) -> JobRow:
         at = self._passes.of(ticket)
         payload = at.payloads[ticket] if at.is_open else None
         return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)

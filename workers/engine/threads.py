@@ -17,7 +17,7 @@ from workers.figures.pool import PoolFigures
 from workers.job.stages import begin_marks, stages
 
 from . import report
-from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Ready, Started, Stuck, Trimmed
+from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Started, Stuck, Trimmed, WorkerReady
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -99,7 +99,7 @@ class ThreadExecutor:
             self.figures.started(number)
             self._queue.put(Started(thread.worker))
             self.figures.ready(number)
-            self._queue.put(Ready(thread.worker))
+            self._queue.put(WorkerReady(thread.worker))
 
     def resize(self, nb_workers: int) -> None:
         self._nb_workers = nb_workers

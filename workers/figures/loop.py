@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .durations import Durations
 from .report import EpochStart, Spread
-from .timeline import Step
+from .timeline import LoopStep
 
 _FULL = 3 * 4096  # numbers that wait to be counted
 _KEPT = 4096  # steps, at least
@@ -132,9 +132,9 @@ class LoopFigures:
         """Of (the waits, the steps), of a copy."""
         return self._wait.spread(), self._step.spread()
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LoopStep]:
         """The last ones, of a copy."""
-        return [Step(*row) for row in self._kept.tolist() if row[0]]
+        return [LoopStep(*row) for row in self._kept.tolist() if row[0]]
 
     def starts(self) -> list[EpochStart]:
         """Of the last passes of which a batch was had, of a copy."""

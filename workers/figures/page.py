@@ -30,7 +30,7 @@ _HEAD = struct.Struct("3q")
 _MAX_TRIES = 1000  # to read what is being written; one writing takes a few microseconds
 
 
-class Lane(TypedDict):
+class LaneSnapshot(TypedDict):
     """A worker, and those that came in its place. Counts go on over all of them."""
 
     number: int
@@ -62,7 +62,7 @@ class Snapshot(TypedDict):
     batches: int  # delivered, cumulative
     nbytes: int  # of these
     wait_ns: int  # of the loop for batches, cumulative, with the wait that it is in now
-    workers: list[Lane]
+    workers: list[LaneSnapshot]
     choice: str  # the last one of nb_workers="auto", and why; "": none
 
 
@@ -175,7 +175,7 @@ def _whole(found: Any) -> Snapshot | None:
     """``found`` if it has all that a snapshot has."""
     if not _has_all(found, Snapshot) or not isinstance(found["workers"], list):
         return None
-    return cast(Snapshot, found) if all(_has_all(each, Lane) for each in found["workers"]) else None
+    return cast(Snapshot, found) if all(_has_all(each, LaneSnapshot) for each in found["workers"]) else None
 
 
 def _has_all(found: Any, kind: type) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Literal
 
-from workers.job.cores import Use
+from workers.job.cores import CoreUse
 from workers.job.stages import Stages
 
 from .durations import Durations
@@ -59,7 +59,7 @@ class PoolFigures:
         self.spans: deque[Span] = deque(maxlen=_KEPT)
         self.incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
         self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
-        self.cores = Use(0, 0)  # what jobs have had
+        self.cores = CoreUse(0, 0)  # what jobs have had
         self.cores_of_ns = 0  # in this time of theirs
         self.lock_looks = self.lock_free = 0  # of the interpreter, while jobs ran in workers
         self.bound = 0
@@ -102,7 +102,7 @@ class PoolFigures:
         self.jobs.note_all(times_ns)
         self.jobs.tidy()
 
-    def finished_here(self, job_ns: int, cores: Use, nbytes: int) -> None:
+    def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
         """The loop's own process has finished a job, whose batch has ``nbytes``."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
@@ -114,9 +114,9 @@ class PoolFigures:
         self.lock_looks += looks
         self.lock_free += free
 
-    def used(self, cores: Use, of_ns: int) -> None:
+    def used(self, cores: CoreUse, of_ns: int) -> None:
         """What jobs have had of the cores in ``of_ns`` of theirs."""
-        self.cores = Use(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
+        self.cores = CoreUse(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 
     def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:

@@ -25,7 +25,7 @@ class Span(NamedTuple):
     stages: tuple[tuple[str, int], ...] = ()  # (stage, ns), one after the other
 
 
-class Step(NamedTuple):
+class LoopStep(NamedTuple):
     """A batch, as the loop got it. Between ``got_ns`` and the next one's ``asked_ns`` the loop works with it."""
 
     asked_ns: int
@@ -46,6 +46,6 @@ class Timeline(NamedTuple):
     """The last of each. Of jobs that take less than 1 ms, only one in 5 ms of a worker's is noted."""
 
     spans: list[Span]
-    steps: list[Step]
+    steps: list[LoopStep]
     incidents: list[Incident]
     bound: int = 0  # of the queue, when it was made

@@ -44,7 +44,7 @@ from workers.frameworks.keras import ENDLESS
 from workers.job.task import chain_of
 from workers.sequence.base import Sequence, count_batches
 
-from .reading import EndOfSource, Reading, is_read_as_it_comes
+from .reading import EndOfSource, FitReading, is_read_as_it_comes
 
 logger = logging.getLogger("workers")
 
@@ -111,8 +111,8 @@ class Feed:
         self.is_for_tensorflow = False
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
         self._is_within = False  # an epoch of Keras's
-        self._reading: Reading | None = None  # the pass that was begun last and has not ended its epoch
-        self._probe: Reading | None = None  # of a source that is read here, for the shapes of its batches
+        self._reading: FitReading | None = None  # the pass that was begun last and has not ended its epoch
+        self._probe: FitReading | None = None  # of a source that is read here, for the shapes of its batches
         self._last: Any = None  # of these passes the one that was begun last
         self._error: BaseException | None = None  # to be raised by on_epoch_end
 
@@ -130,9 +130,9 @@ class Feed:
     def __getitem__(self, index: int) -> Any:
         """Batch ``index``, for its shape."""
         if not is_read_as_it_comes(self.sequence):
-            return Reading(self.sequence, [index]).next()
+            return FitReading(self.sequence, [index]).next()
         if index == 0 or self._probe is None:
-            self._probe = Reading(self.sequence, None)
+            self._probe = FitReading(self.sequence, None)
         try:
             return self._probe.next()
         except EndOfSource:
@@ -186,9 +186,9 @@ class Feed:
             return
         order, number = self._order(shuffle), 0
         while self._is_new and number < min(_PROBED, len(order)):
-            yield Reading(self.sequence, order[number : number + 1]).next()
+            yield FitReading(self.sequence, order[number : number + 1]).next()
             number += 1
-        reading = Reading(self.sequence, order[number:], is_probe=self._is_new)
+        reading = FitReading(self.sequence, order[number:], is_probe=self._is_new)
         self._reading = None if self._is_new else reading
         while not reading.is_whole:
             yield reading.next()
@@ -196,7 +196,7 @@ class Feed:
     def _stream(self) -> Iterator[Any]:
         """A pass over a source that is read here. Each begins it anew, also after one that has learnt shapes."""
         self._check_at_start()
-        self._probe, reading = None, Reading(self.sequence, None, is_probe=self._is_new)
+        self._probe, reading = None, FitReading(self.sequence, None, is_probe=self._is_new)
         self._last = last = weakref.ref(reading)
         self._reading = None if self._is_new else reading
         try:

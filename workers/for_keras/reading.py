@@ -35,7 +35,7 @@ def is_read_as_it_comes(sequence: Any) -> bool:
     return bool(sequence._plan().is_read_here)
 
 
-class Reading:
+class FitReading:
     """A pass over the batches at ``order`` of the current epoch, as Keras wants them: one for each index.
 
     Where a loop of the user's, in a callback, takes the workers over, what is left is computed in this process. A state

@@ -209,7 +209,7 @@ class Extent(NamedTuple):
         return Extent(min(self.start, other.start), max(self.stop, other.stop))
 
 
-class Part:
+class StoragePart:
     """The part of a storage that is sent in its place. ``alignment``: of items of any size."""
 
     def __init__(self, storage: Any, extent: Extent, alignment: int) -> None:
@@ -220,7 +220,7 @@ class Part:
 
 def reduced(obj: Any, memory: Any) -> Any:
     kind = type(obj)
-    if kind is Part:
+    if kind is StoragePart:
         return _storage, memory.send(obj.storage, obj.storage.data_ptr() + obj.start, obj.nbytes)
     if str(kind.__module__).partition(".")[0] != "torch":
         return None

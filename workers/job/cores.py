@@ -8,14 +8,14 @@ import time
 from typing import NamedTuple
 
 
-class Use(NamedTuple):
+class CoreUse(NamedTuple):
     """In nanoseconds."""
 
     had: int  # by all threads of the process
     wanted: int  # by the one thread, while others had the cores; 0 where that is not known
 
-    def since(self, before: Use) -> Use:
-        return Use(self.had - before.had, self.wanted - before.wanted)
+    def since(self, before: CoreUse) -> CoreUse:
+        return CoreUse(self.had - before.had, self.wanted - before.wanted)
 
 
 class OfJob:
@@ -26,10 +26,10 @@ class OfJob:
         self._had_ns = time.process_time_ns()
         self._lets = _num_lets()
 
-    def use(self, job_ns: int) -> Use:
+    def use(self, job_ns: int) -> CoreUse:
         """Behind the job, which took ``job_ns``."""
         had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads compute meanwhile
-        return Use(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
+        return CoreUse(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
 
 
 def _num_lets() -> int:
@@ -50,13 +50,13 @@ class Cores:
         with contextlib.suppress(OSError):  # of Linux, where it is built in
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
-    def use(self) -> Use:
+    def use(self) -> CoreUse:
         """Up to now."""
         wanted = 0
         if self._file is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 wanted = int(os.pread(self._file, 64, 0).split()[1])
-        return Use(time.process_time_ns(), wanted)
+        return CoreUse(time.process_time_ns(), wanted)
 
     def close(self) -> None:
         if self._file is not None:

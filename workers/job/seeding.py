@@ -13,7 +13,7 @@ runs, every generator it may draw from is set from these three numbers alone:
 - The generators that the Sequence holds: see ``generators``.
 - Those that each object of albumentations has: in a job they are the job's.
 
-What a source draws that is read here, an item at a time, is seeded once for each epoch: see :class:`Reading`.
+What a source draws that is read here, an item at a time, is seeded once for each epoch: see :class:`SourceReading`.
 
 In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
 afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
@@ -52,7 +52,7 @@ __all__ = [
     "EPOCH_START",
     "MAX_SEED",
     "Job",
-    "Reading",
+    "SourceReading",
     "Stream",
     "check_seed",
     "current_job",
@@ -148,7 +148,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
                 _globals_lock.release()
 
 
-class Reading:
+class SourceReading:
     """What is read of a source in this process, in parts: all of it draws as one job would, seeded by (seed, epoch).
 
     What a part leaves its generators at, the next one finds; in between they are the user's. Unlike a job, it is never

@@ -33,7 +33,7 @@ from workers.job.task import Task, chain_of
 from workers.process.attributes import Attributes
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel
-from workers.process.watch import Watch
+from workers.process.watch import ChangeDetector
 from workers.sequence.base import Sequence
 from workers.sequence.grouping import Assembly
 from workers.sequence.passes import Pass
@@ -70,7 +70,7 @@ class Pool:
         self._nb_workers = nb_workers or 0
         self._figures = figures
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
-        self._watch = Watch()
+        self._watch = ChangeDetector()
         self._attributes = Attributes(self._watch)
         self._kept_back = KeptBack()
         self._num_passes = 0

@@ -88,7 +88,7 @@ class IteratorSource:
         keeps_tensors: bool,
         copies: bool = False,
     ) -> None:
-        self._reading = seeding.Reading(seed, epoch, source_of(source))
+        self._reading = seeding.SourceReading(seed, epoch, source_of(source))
         self._iterator = self.run(lambda: iterators.begin(source, epoch))
         self._iterators, self._epoch = iterators, epoch
         pack: Callable[[Any], Any] = packed if keeps_tensors else as_numpy

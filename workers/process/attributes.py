@@ -26,7 +26,7 @@ from workers.job.installed import is_installed
 from workers.job.walk import names_in
 
 from .replica import ABSENT, state_of
-from .watch import Seen, Watch
+from .watch import ChangeDetector, Seen
 
 _PATIENCE_S = 0.25  # for a look at all attributes; else all counts as changed
 _MAX_DEPTH = 8
@@ -51,7 +51,7 @@ class _Object(NamedTuple):
 class Attributes:
     """Looks at the attributes of a task that ``watch`` has just looked at as a whole. Runs in: consumer."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: ChangeDetector) -> None:
         self._watch = watch
         self._last: _Object | None = None  # None: it is not known by attributes
         self._now: _Object | None = None
@@ -60,7 +60,7 @@ class Attributes:
         """What has changed since the last look that was followed by :meth:`commit`; None: all of it may have.
 
         Args:
-            is_exact, states: see :meth:`workers.process.watch.Watch.has_changed`.
+            is_exact, states: see :meth:`workers.process.watch.ChangeDetector.has_changed`.
         """
         self._now = self._look(task, vars(task), is_exact, states, time.monotonic() + _PATIENCE_S, set())
         # The task itself is made anew for each look.

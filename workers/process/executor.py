@@ -20,7 +20,7 @@ from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 from workers.errors import PlatformError
 from workers.figures.pool import PoolFigures
-from workers.job.cores import Use
+from workers.job.cores import CoreUse
 
 from . import messages, preload, replica, server_handle, surroundings
 from .channel import REFUSED_S, Channel
@@ -205,7 +205,7 @@ class ProcessExecutor:
                 self.figures.finished(worker.number, times_ns)
                 if message.cores is not None:
                     had, wanted, of_ns, looks, free = message.cores
-                    self.figures.used(Use(had, wanted), of_ns)
+                    self.figures.used(CoreUse(had, wanted), of_ns)
                     self.figures.looked_at_lock(looks, free)
                 found = worker.events_of(message, files)
                 self._events += [] if worker.is_leaving else found

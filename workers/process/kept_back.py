@@ -18,7 +18,7 @@ from workers.errors import NotPicklableError
 from workers.job.data_only import items_of, length_of, raw_items
 
 from . import replica
-from .replica import ABSENT, Parcel, Pickled, Pickler, state_of
+from .replica import ABSENT, Parcel, Pickled, ReplicaPickler, state_of
 
 logger = logging.getLogger("workers")
 
@@ -79,7 +79,7 @@ class KeptBack:
         return Pickled(task, name, self.states())
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent; for Pickler."""
+        """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent."""
         self._found = [each for each in self._found if not _is_picklable(state_of(each.owner).get(each.name), {})]
         states: dict[int, dict[str, Any]] = {}
         for owner, name, before in self._found:
@@ -162,7 +162,7 @@ def _item(container: Any, key: Any) -> Any:
 
 
 def _is_picklable(value: Any, states: dict[int, dict[str, Any]]) -> bool:
-    pickler = Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)
+    pickler = ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)
     pickler.states = states
     try:
         pickler.dump(value)

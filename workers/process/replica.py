@@ -41,7 +41,7 @@ _MAX_OWN_PIECES = 100
 _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 
 
-class Pickler(PicklerByValue):
+class ReplicaPickler(PicklerByValue):
     """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -138,7 +138,7 @@ class Pickled:
     """A pickled object whose large buffers are still those of the object itself."""
 
     def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
-        """Pickle ``value``; attributes as ``states`` has them (see :class:`Pickler`).
+        """Pickle ``value``; attributes as ``states`` has them (see :class:`ReplicaPickler`).
 
         Raises:
             NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
@@ -154,10 +154,10 @@ class Pickled:
             self.of_tensors.append(tensors.is_of_storage(view.obj))
             return False
 
-        def dump(parts: dict[int, Any]) -> Pickler:
+        def dump(parts: dict[int, Any]) -> ReplicaPickler:
             file = io.BytesIO()
             self.buffers, self.of_tensors = [], []
-            pickler = Pickler(file, protocol=5, buffer_callback=keep_out)
+            pickler = ReplicaPickler(file, protocol=5, buffer_callback=keep_out)
             pickler.states, pickler.storages = states or {}, tensors.Storages(parts)
             pickler.dump((value, pickler.definitions))
             self.pickle = file.getvalue()
@@ -318,7 +318,7 @@ def _is_picklable(value: Any) -> bool:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return True
     try:
-        Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
+        ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
     except Exception:  # reducers raise what they like
         return False
     return True

@@ -164,7 +164,7 @@ class Staff:
         worker.is_ready = True
         if not worker.is_leaving:
             self._figures.ready(worker.number)
-            self.events.append(events.Ready(worker.name))
+            self.events.append(events.WorkerReady(worker.name))
 
     def not_forked(self, message: messages.NotForked) -> None:
         """Go on with the workers that there are, and tell when it is known how many these are."""

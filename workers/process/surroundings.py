@@ -21,7 +21,7 @@ import numpy as np
 from workers import frameworks
 from workers.frameworks import pillow
 
-from .replica import Pickler
+from .replica import ReplicaPickler
 
 #: {module: {setting: value}}, e.g. {"PIL.ImageFile": {"LOAD_TRUNCATED_IMAGES": True}}.
 Settings = dict[str, dict[str, Any]]
@@ -74,7 +74,7 @@ def collect() -> Surroundings:
 
 def _packed(entry: Any) -> Filter | None:
     file = io.BytesIO()
-    pickler = Pickler(file, protocol=5)
+    pickler = ReplicaPickler(file, protocol=5)
     try:
         pickler.dump(entry)
     except Exception:  # a category may be a class that refuses; the other filters matter more

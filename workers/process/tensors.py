@@ -20,7 +20,7 @@ from workers.batch import share
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.frameworks import Memory
-from workers.frameworks.torch import Extent, Part
+from workers.frameworks.torch import Extent, StoragePart
 
 from .arrays import MAX_SPREAD, SHARED_NBYTES
 
@@ -34,7 +34,7 @@ class Storages:
 
     least_nbytes = SHARED_NBYTES  # of an array that goes out of band
 
-    def __init__(self, parts: dict[int, Part] | None = None) -> None:
+    def __init__(self, parts: dict[int, StoragePart] | None = None) -> None:
         self.parts_by_address = parts or {}
         self._used: dict[int, tuple[Any, Extent]] = {}  # {address: (storage, what tensors lie in)}
 
@@ -64,11 +64,11 @@ class Storages:
             known = self._used.get(address)
             self._used[address] = storage, extent if known is None else extent.joined(known[1])
 
-    def parts(self) -> dict[int, Part]:
+    def parts(self) -> dict[int, StoragePart]:
         """What is to be sent of storages most of which no tensor lies in, as arrays are sent without what lies around
         them."""
         return {
-            address: Part(storage, extent, ALIGNMENT)
+            address: StoragePart(storage, extent, ALIGNMENT)
             for address, (storage, extent) in self._used.items()
             if storage.nbytes() > MAX_SPREAD * (extent.stop - extent.start)
             and share.find_bytes(address, storage.nbytes()) is None

@@ -34,7 +34,7 @@ from workers.job.task import single_function_to_run
 
 from . import tensors
 from .arrays import SHARED_NBYTES
-from .replica import Pickler
+from .replica import ReplicaPickler
 
 logger = logging.getLogger("workers")
 
@@ -94,7 +94,7 @@ class Seen(NamedTuple):
         return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
 
-class Watch:
+class ChangeDetector:
     """Looks at a task before each epoch. Runs in: consumer."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Watch:
 
         Args:
             is_exact: also within what a large container holds, and within arrays: hooks may have changed it.
-            states: attributes that count as these: see :class:`workers.process.replica.Pickler`.
+            states: attributes that count as these: see :class:`workers.process.replica.ReplicaPickler`.
         """
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
@@ -243,7 +243,7 @@ def _pickle_and_read(value: Any) -> None:
         np.frombuffer(buffer.raw(), np.uint8).max(initial=0)
         return False
 
-    Pickler(io.BytesIO(), protocol=5, buffer_callback=read).dump(value)
+    ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=read).dump(value)
 
 
 def _size_of(value: Any) -> str:
@@ -252,7 +252,7 @@ def _size_of(value: Any) -> str:
     return f"{len(value):,} items" if hasattr(value, "__len__") else "one object"
 
 
-class _Looking(Pickler):
+class _Looking(ReplicaPickler):
     """Pickles what is not left out; for that it writes a number, which is another one if it has changed."""
 
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:

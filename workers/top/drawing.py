@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from workers.figures import units
-from workers.figures.page import Lane, Snapshot
+from workers.figures.page import LaneSnapshot, Snapshot
 
 from .rates import Rates
-from .usage import Use
+from .usage import ProcessUse
 
 _COLUMNS = ("worker", "pid", "state", "busy", "jobs/s", "CPU", "memory", "restarts", "epoch", "batch", "for")
 _LEFT = ("state", "busy")
@@ -32,7 +32,7 @@ class Shown(NamedTuple):
 
     snapshot: Snapshot
     rates: Rates | None
-    uses: Mapping[int, Use]  # {process: what it uses}
+    uses: Mapping[int, ProcessUse]  # {process: what it uses}
 
 
 def pool(shown: Shown) -> RenderableType:
@@ -67,7 +67,7 @@ class Cropped:
             yield Segment.line()
 
 
-class Bar:
+class UsageBar:
     """A share as ``||||||     62%``, as wide as there is room for."""
 
     def __init__(self, share: float | None) -> None:
@@ -112,17 +112,17 @@ def _lanes(shown: Shown) -> Table:
     return table
 
 
-def _row(lane: Lane, shown: Shown) -> list[RenderableType]:
+def _row(lane: LaneSnapshot, shown: Shown) -> list[RenderableType]:
     rates = None if shown.rates is None else shown.rates.lanes.get(lane["number"])
     pid = lane["pid"]
-    use = Use() if pid is None else shown.uses.get(pid, Use())
+    use = ProcessUse() if pid is None else shown.uses.get(pid, ProcessUse())
     since_s = max(0, shown.snapshot["at_ns"] - lane["since_ns"]) / 1e9
     is_in_job = lane["index"] is not None
     return [
         str(lane["number"]),
         _NOT_KNOWN if pid is None else str(pid),
         Text(_plain(lane["state"]), _STATES.get(lane["state"], "")),
-        Bar(None if rates is None else rates.busy),
+        UsageBar(None if rates is None else rates.busy),
         _NOT_KNOWN if rates is None else _number(rates.jobs),
         _NOT_KNOWN if use.cpu is None else _percent(use.cpu),
         _NOT_KNOWN if use.nbytes is None else units.nbytes(use.nbytes) + ("" if use.is_own else " (RSS)"),

@@ -10,8 +10,8 @@ from workers.figures.page import Reader, Snapshot, pages
 SCAN_S = 2.0  # between two looks at all processes, each of which takes some milliseconds
 
 
-class Pool(NamedTuple):
-    """What tells a pool from others: Pool(pid=4711, page=1035)."""
+class FoundPool(NamedTuple):
+    """What tells a pool from others: FoundPool(pid=4711, page=1035)."""
 
     pid: int
     page: int  # its inode
@@ -22,11 +22,11 @@ class Pools:
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid
-        self._readers: dict[Pool, Reader] = {}
-        self._found: dict[Pool, Snapshot] = {}
+        self._readers: dict[FoundPool, Reader] = {}
+        self._found: dict[FoundPool, Snapshot] = {}
         self._scan_at_s = 0.0
 
-    def look(self) -> dict[Pool, Snapshot]:
+    def look(self) -> dict[FoundPool, Snapshot]:
         """The last snapshot of each pool that is there now, in the order of programs and of their pools."""
         for pool, reader in list(self._readers.items()):
             if not reader.is_there():
@@ -48,13 +48,13 @@ class Pools:
                 reader = Reader(pid, number)
             except OSError:  # it has gone meanwhile
                 continue
-            pool, snapshot = Pool(pid, reader.inode), reader.read()
+            pool, snapshot = FoundPool(pid, reader.inode), reader.read()
             # Forks of the program, and others that look on, have its page open too.
             if pool in self._readers or snapshot is None or snapshot["pid"] != pid:
                 reader.close()
             else:
                 self._readers[pool], self._found[pool] = reader, snapshot
 
-    def _forget(self, pool: Pool) -> None:
+    def _forget(self, pool: FoundPool) -> None:
         self._readers.pop(pool).close()
         del self._found[pool]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from workers.figures.page import Lane, Snapshot
+from workers.figures.page import LaneSnapshot, Snapshot
 
 WINDOW_NS = 3_000_000_000  # what rates are of
 _LEAST_NS = 400_000_000  # what a rate is of at least: in less a batch more or less is too much
@@ -28,7 +28,7 @@ class LaneRates(NamedTuple):
     jobs: float  # a second
 
 
-class History:
+class RateHistory:
     """The last snapshots of one pool."""
 
     def __init__(self, first: Snapshot) -> None:
@@ -70,13 +70,13 @@ def rates(before: Snapshot, after: Snapshot) -> Rates:
     )
 
 
-def _lane_rates(before: Lane, before_ns: int, after: Lane, after_ns: int) -> LaneRates:
+def _lane_rates(before: LaneSnapshot, before_ns: int, after: LaneSnapshot, after_ns: int) -> LaneRates:
     busy_ns = _more(_busy_ns(before, before_ns), _busy_ns(after, after_ns))
     ns = after_ns - before_ns
     return LaneRates(min(1.0, busy_ns / ns), _more(before["jobs"], after["jobs"]) * 1e9 / ns)
 
 
-def _busy_ns(lane: Lane, at_ns: int) -> int:
+def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
     """In jobs until then, with what has passed of the one that it is in."""
     return lane["busy_ns"] + (0 if lane["index"] is None else max(0, at_ns - lane["since_ns"]))
 

@@ -11,7 +11,7 @@ _CPU_S = 0.4  # what a share of the cores is of at least: the system counts in s
 _MEMORY_S = 2.0  # between two looks at a worker's memory, for which the kernel walks through all of it
 
 
-class Use(NamedTuple):
+class ProcessUse(NamedTuple):
     """Of one process; None: not known, or not yet."""
 
     cpu: float | None = None  # 1.0: one core
@@ -26,9 +26,9 @@ class Process:
         self._process = psutil.Process(pid)
         self._cpu_s, self._cpu_at_s = self._cpu(), time.monotonic()
         self._memory_at_s = 0.0
-        self._use = Use()
+        self._use = ProcessUse()
 
-    def look(self) -> Use:
+    def look(self) -> ProcessUse:
         """Raises psutil.Error: it has ended."""
         cpu_s, now_s = self._cpu(), time.monotonic()
         if now_s - self._cpu_at_s >= _CPU_S:
@@ -50,7 +50,7 @@ class Processes:
     def __init__(self) -> None:
         self._known: dict[int, Process] = {}
 
-    def look(self, pids: set[int]) -> dict[int, Use]:
+    def look(self, pids: set[int]) -> dict[int, ProcessUse]:
         """{process: its use} of those that there are. The first look at one knows nothing of its cores yet."""
         self._known = {pid: known for pid, known in self._known.items() if pid in pids}
         found = {}
@@ -64,8 +64,8 @@ class Processes:
         return found
 
 
-def _memory(process: psutil.Process) -> Use:
+def _memory(process: psutil.Process) -> ProcessUse:
     try:
-        return Use(nbytes=process.memory_full_info().uss)
+        return ProcessUse(nbytes=process.memory_full_info().uss)
     except psutil.AccessDenied:  # its numbers are everybody's, its mappings are not
-        return Use(nbytes=process.memory_info().rss, is_own=False)
+        return ProcessUse(nbytes=process.memory_info().rss, is_own=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from .drawing import Shown
-from .finding import Pool, Pools
-from .rates import History
+from .finding import FoundPool, Pools
+from .rates import RateHistory
 from .usage import Processes
 
 
@@ -15,13 +15,13 @@ class Watch:
 
     def __init__(self, pid: int | None = None) -> None:
         self._pools = Pools(pid)
-        self._histories: dict[Pool, History] = {}
+        self._histories: dict[FoundPool, RateHistory] = {}
         self._processes = Processes()
 
     def look(self) -> list[Shown]:
         """The pools as they are now. Rates are known from the second look on."""
         found = self._pools.look()
-        self._histories = {pool: self._histories.get(pool) or History(first) for pool, first in found.items()}
+        self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
         for pool, snapshot in found.items():
             self._histories[pool].add(snapshot, time.monotonic_ns())
         pids = {lane["pid"] for snapshot in found.values() for lane in snapshot["workers"]}

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from workers.figures.timeline import LOOP, STAGES, Incident, Span, Step, Timeline
+from workers.figures.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
 
 from .window import Window
-from .words import SIZE, Room, shortened
+from .words import SIZE, TextRoom, shortened
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -41,7 +41,7 @@ _IN_WORDS = ("died", "stalled")
 THROUGH_ALL = ("chosen", "epoch")  # lines, not marks
 
 
-class Bar(NamedTuple):
+class LaneBar(NamedTuple):
     """A rectangle: from one second to another, in a lane, of a kind that has a colour."""
 
     kind: str
@@ -51,7 +51,7 @@ class Bar(NamedTuple):
     height: float = 0.8
 
 
-def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[Bar]:
+def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[LaneBar]:
     """What is drawn of jobs and steps.
 
     Args:
@@ -69,16 +69,16 @@ def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[B
         for span, next_ns in zip(spans, nexts, strict=True):
             for kind, start, end in _parts(span, window, next_ns):
                 # The loop waits for its own jobs: that shows behind them.
-                bars.append(Bar(kind, start, end, lanes[worker], 0.4 if worker == LOOP else 0.8))
+                bars.append(LaneBar(kind, start, end, lanes[worker], 0.4 if worker == LOOP else 0.8))
     return bars
 
 
-def _bars_of_loop(steps: list[Step], window: Window, lane: int) -> Iterator[Bar]:
+def _bars_of_loop(steps: list[LoopStep], window: Window, lane: int) -> Iterator[LaneBar]:
     for at, step in enumerate(steps):
         if window.overlaps(step.asked_ns, step.got_ns):
-            yield Bar(_WAITING, *window.clip(step.asked_ns, step.got_ns), lane)
+            yield LaneBar(_WAITING, *window.clip(step.asked_ns, step.got_ns), lane)
         if at + 1 < len(steps) and window.overlaps(step.got_ns, steps[at + 1].asked_ns):
-            yield Bar(_WORKING, *window.clip(step.got_ns, steps[at + 1].asked_ns), lane)
+            yield LaneBar(_WORKING, *window.clip(step.got_ns, steps[at + 1].asked_ns), lane)
 
 
 def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, float, float]]:
@@ -97,7 +97,7 @@ def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, floa
         at = max(until, at)
 
 
-def colours_of(bars: Iterable[Bar]) -> dict[str, str]:
+def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
     """The colours of the kinds that there are, in the order of the legend."""
     kinds = dict.fromkeys(bar.kind for bar in bars)
     others = [kind for kind in kinds if kind not in STAGES and kind not in _PLAIN]
@@ -106,7 +106,7 @@ def colours_of(bars: Iterable[Bar]) -> dict[str, str]:
     return {kind: colour for kind, colour in {**colours, **_PLAIN}.items() if kind in kinds}
 
 
-def draw_bars(axes: Axes, bars: list[Bar]) -> list[Artist]:
+def draw_bars(axes: Axes, bars: list[LaneBar]) -> list[Artist]:
     """One artist for each colour. Returns what the legend shows of them."""
     shown: list[Artist] = []
     for kind, colour in colours_of(bars).items():
@@ -117,7 +117,7 @@ def draw_bars(axes: Axes, bars: list[Bar]) -> list[Artist]:
     return shown
 
 
-def _path(bars: list[Bar]) -> Path:
+def _path(bars: list[LaneBar]) -> Path:
     vertices: list[tuple[float, float]] = []
     for bar in bars:
         top, bottom = bar.lane - bar.height / 2, bar.lane + bar.height / 2
@@ -157,7 +157,7 @@ def draw_incidents(
 
 
 def _draw_words(axes: Axes, incidents: list[Incident], window: Window, lanes: dict[int, int], inches: float) -> None:
-    room = Room(inches)
+    room = TextRoom(inches)
     for incident in incidents:
         text = shortened(f"{incident.kind}: {incident.text}" if incident.text else incident.kind, 60)
         second, lane = window.second(incident.at_ns), lanes[incident.worker]

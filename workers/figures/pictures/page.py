@@ -17,7 +17,7 @@ from workers.figures.timeline import LOOP, Incident, Timeline
 
 from .lanes import THROUGH_ALL, bars_of, draw_bars, draw_incidents
 from .window import Window, lanes_of, window_of
-from .words import SIZE, Room, shortened
+from .words import SIZE, TextRoom, shortened
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -38,10 +38,10 @@ _GREY = "#555555"
 def page(report: Report) -> Figure:
     """``report`` as a figure that can be saved."""
     window = window_of(report.timeline)
-    return _nothing(report) if window is None else _Page(report, window).figure
+    return _nothing(report) if window is None else _PlotPage(report, window).figure
 
 
-class _Page:
+class _PlotPage:
     """Puts one thing below the other."""
 
     def __init__(self, report: Report, window: Window) -> None:
@@ -173,7 +173,7 @@ def _readable(lines: list[Incident]) -> list[Incident]:
 
 def _draw_lines(axes: Axes, incidents: list[Incident], window: Window) -> None:
     """What is about all lanes: lines through them, with words above where there is room; epochs give way."""
-    room = Room(_INSIDE)
+    room = TextRoom(_INSIDE)
     for incident in sorted(incidents, key=lambda incident: incident.kind == "epoch"):
         is_epoch = incident.kind == "epoch"
         second, text = window.second(incident.at_ns), _words_of(incident)

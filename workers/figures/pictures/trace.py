@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.figures.timeline import LOOP, Incident, Span, Step, Timeline
+from workers.figures.timeline import LOOP, Incident, LoopStep, Span, Timeline
 
 from .destination import check_path
 
@@ -96,7 +96,7 @@ def _job(span: Span, first: int) -> Iterator[Event]:
         at = until
 
 
-def _loop(steps: list[Step], first: int) -> Iterator[Event]:
+def _loop(steps: list[LoopStep], first: int) -> Iterator[Event]:
     """Its waits, what it does between them, and how many batches were finished."""
     for at, step in enumerate(steps):
         asked, got = step.asked_ns - first, step.got_ns - first

@@ -22,7 +22,7 @@ class Place(NamedTuple):
         return "left" if self.is_right else "right"
 
 
-class Room:
+class TextRoom:
     """Rows beside each other that fill with words.
 
     Args:
