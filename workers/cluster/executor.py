@@ -48,9 +48,8 @@ from workers.process.logs import Inlet
 
 from . import connection
 from .actor import Actor, Answer, Told
-from .health import Health
+from .health import Health, Room
 from .member import ActorHandle
-from .room import Room
 from .store import Store
 
 logger = logging.getLogger("workers")

@@ -1,4 +1,4 @@
-"""Who does not answer any more: the head of the cluster, or actors whose node is stopped.
+"""Who does not answer any more: the head of the cluster, or actors whose node is stopped; and whether there is room.
 
 Ray takes a minute to give up a node that is stopped: a machine that is frozen, a cable that is out. Here each actor of
 which something is wanted is asked now and then, in a thread beside that of its jobs. A job that holds the interpreter's
@@ -9,12 +9,14 @@ silent. If that does not come back either, the node is lost.
 from __future__ import annotations
 
 import importlib
+import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from .head import LOOK_S, Head
+from . import connection
 from .member import ActorHandle
 
 _HEAD_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
@@ -23,6 +25,12 @@ _ASK, _PROBE = 0.2, 0.4  # after these parts of the bound: the actor is asked, t
 
 def _answer() -> None:
     """What a node has to do to be heard."""
+
+
+logger = logging.getLogger("workers")
+
+LOOK_S = 5.0  # between two questions to the head
+_ROOM_S = 30.0  # without any worker, until it is told
 
 
 class Health:
@@ -103,3 +111,52 @@ class Health:
 
     def close(self) -> None:
         self._head.close()
+
+
+class Head:
+    """Asks the head of the cluster, in a thread of its own, whether it is there: who asks may wait for ever."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._answered_s = now_s()
+        self._is_over = threading.Event()
+        threading.Thread(target=self._ask, name="prefetch-ray-head", daemon=True).start()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long it has not answered."""
+        return self._now_s() - self._answered_s
+
+    def _ask(self) -> None:
+        while not self._is_over.wait(LOOK_S):
+            try:
+                connection.ask()
+            except Exception as error:  # Ray raises what it likes
+                logger.debug("the head of the Ray cluster: %s", error)
+            else:
+                self._answered_s = self._now_s()
+
+    def close(self) -> None:
+        self._is_over.set()
+
+
+class Room:
+    """``needs``: what Ray is to give an actor."""
+
+    def __init__(self, needs: dict[str, Any]) -> None:
+        self._needs = needs
+        self._since_s = time.monotonic()  # when there last was a worker, or this was told
+
+    def look(self, has_workers: bool, ray: Any) -> None:
+        """Say it if there have been none for long."""
+        if has_workers:
+            self._since_s = time.monotonic()
+        elif time.monotonic() - self._since_s > _ROOM_S:
+            self._since_s = time.monotonic()
+            logger.warning(
+                "no worker could be started for %.0f s: the Ray cluster has %s left, and one worker needs %s. They are "
+                "started when there is room",
+                _ROOM_S,
+                ray.available_resources(),
+                self._needs,
+            )

@@ -24,9 +24,8 @@ from workers import limits
 from workers.batch.memory_limit import available_nbytes
 from workers.errors import IntegrityError
 from workers.figures import units
-from workers.figures.figures import Figures
+from workers.figures.pool import Figures, usage
 from workers.figures.timeline import LOOP
-from workers.figures.usage import usage
 
 from .auto_reading import AutoReading
 from .chooser import Choice, Chooser

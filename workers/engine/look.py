@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from workers.figures.figures import Figures
 from workers.figures.loop import Totals
+from workers.figures.pool import Figures
 
 from .chooser import Sample
 

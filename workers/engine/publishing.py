@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from workers.figures.figures import Figures
 from workers.figures.page import LaneSnapshot, Page, Snapshot
+from workers.figures.pool import Figures
 
 from .executor import Executor
 from .handover import Handover

@@ -12,6 +12,7 @@ from workers.job.cores import CoreUse
 from workers.job.stages import Stages
 
 from .durations import Durations
+from .loop import LoopFigures
 from .timeline import LOOP, Incident, Span
 
 _KEPT = 4096  # spans
@@ -135,3 +136,25 @@ class PoolFigures:
             heapq.heapreplace(self.slowest, slow)
         if number == LOOP:
             self.jobs.tidy()
+
+
+class Figures:
+    """For as long as the front-end lives, whatever pools it has."""
+
+    def __init__(self) -> None:
+        self.loop = LoopFigures()
+        self.pool = PoolFigures()
+        self.choices: list[str] = []  # what nb_workers="auto" did, and why; the last ones
+
+
+def usage(pid: int) -> tuple[float | None, int | None]:
+    """(its share of one core since it was started, its own memory (USS) in bytes); None: it cannot be looked at."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times, since_s = process.cpu_times(), time.time() - process.create_time()
+        return (times.user + times.system) / max(since_s, 1e-3), process.memory_full_info().uss
+    except (psutil.Error, OSError):
+        return None, None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers import limits
 from workers.errors import StalePassError
-from workers.figures.figures import Figures
+from workers.figures.pool import Figures
 from workers.job.task import Task, chain_of
 from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock

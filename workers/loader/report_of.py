@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from workers import limits
 from workers.figures.loop import LoopFigures
-from workers.figures.pool import Lane, PoolFigures
+from workers.figures.pool import Lane, PoolFigures, usage
 from workers.figures.report import EpochStart, Report, Slow, WorkerFigures
 from workers.figures.timeline import Timeline
-from workers.figures.usage import usage
 from workers.figures.verdict import Facts, verdict
 from workers.job.lock import ENOUGH
 

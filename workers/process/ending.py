@@ -1,7 +1,11 @@
-"""Lets workers that are in no job end by themselves: then what their modules do at the end is done, and is logged."""
+"""Lets workers that are in no job end by themselves: then what their modules do at the end is done, and is logged.
+
+And what ends the wait of the thread that looks after them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
@@ -9,7 +13,6 @@ import time
 from . import messages
 from .logs import Inlet
 from .server_handle import Connection
-from .waker import Waker
 from .worker_handle import WorkerHandle
 
 _GRACE_S = 0.25  # for them to end
@@ -65,3 +68,32 @@ def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet)
         if isinstance(message, messages.Logged):
             inlet.put(message)
     return bool(received)
+
+
+class Waker:
+    """:meth:`wake` in any thread, all else in the one that waits."""
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._out, False)
+        os.set_blocking(self._in, False)
+
+    def fileno(self) -> int:
+        """What becomes readable."""
+        return self._out
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
+            os.write(self._in, b"x")
+
+    def clear(self) -> None:
+        """It has been seen."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._out, 4096)
+
+    def close(self) -> None:
+        # First forgotten: the number may soon be that of a file of the user's.
+        into, self._in = self._in, -1
+        os.close(into)
+        os.close(self._out)

@@ -24,12 +24,11 @@ from workers.job.cores import CoreUse
 
 from . import messages, preload, replica, server_handle, surroundings
 from .channel import REFUSED_S, Channel
-from .ending import let_end
+from .ending import Waker, let_end
 from .logs import Inlet
 from .ring import Ring
 from .staff import Staff
 from .status import STACK_SIGNAL
-from .waker import Waker
 from .worker_handle import WorkerHandle
 
 _MAX_IN_RING = 64

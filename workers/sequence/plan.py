@@ -90,7 +90,7 @@ class Plan(NamedTuple):
     def identity(self) -> list[Any]:
         """What tells a state from others: the origin's, within that of each link."""
         origin = self.origin
-        if hasattr(type(origin), "_identity"):
+        if hasattr(type(origin), "_make_live"):
             identity: list[Any] = origin._identity()
         else:
             identity = [origin.name if isinstance(origin, Counted) else type(origin).__qualname__]

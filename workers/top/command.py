@@ -14,7 +14,7 @@ from workers.figures.page import owner
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .watch import Watch
+    from .finding import Watch
 
 REFRESH_S = 0.5
 _WITHIN_S = 4.0  # for rates: they need a second snapshot, which there is after ``rates.STALE_NS`` at the latest
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
     from rich.console import Console
 
-    from .watch import Watch
+    from .finding import Watch
 
     if pid is not None and (why := _not_to_be_seen(pid)):
         return _say(why)

@@ -1,4 +1,4 @@
-"""Which pools there are: the pages of this user's programs, found in /proc and read again and again."""
+"""Which pools there are: the pages of this user's programs, found in /proc and read again and again; and how they go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import time
 from typing import NamedTuple
 
 from workers.figures.page import Reader, Snapshot, pages
+
+from .drawing import Shown
+from .rates import RateHistory
+from .usage import Processes
 
 SCAN_S = 2.0  # between two looks at all processes, each of which takes some milliseconds
 
@@ -58,3 +62,25 @@ class Pools:
     def _forget(self, pool: FoundPool) -> None:
         self._readers.pop(pool).close()
         del self._found[pool]
+
+
+class Watch:
+    """All pools of ``pid``, or of this user."""
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._pools = Pools(pid)
+        self._histories: dict[FoundPool, RateHistory] = {}
+        self._processes = Processes()
+
+    def look(self) -> list[Shown]:
+        """The pools as they are now. Rates are known from the second look on."""
+        found = self._pools.look()
+        self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
+        for pool, snapshot in found.items():
+            self._histories[pool].add(snapshot, time.monotonic_ns())
+        pids = {lane["pid"] for snapshot in found.values() for lane in snapshot["workers"]}
+        uses = self._processes.look({pid for pid in pids if pid is not None})
+        return [Shown(history.last, history.rates(), uses) for history in self._histories.values()]
+
+    def close(self) -> None:
+        self._pools.close()
