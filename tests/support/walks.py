@@ -83,6 +83,8 @@ def _is_caller(code: CodeType) -> bool:
 def _is_by_protocol(frame: FrameType) -> bool:
     code = frame.f_code
     name = code.co_name
+    if frame.f_back is not None and frame.f_back.f_code.co_name in _CALLERS:
+        return True
     if name.startswith(("__", "<")) or "<locals>" in getattr(code, "co_qualname", ""):
         return True
     first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None

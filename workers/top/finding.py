@@ -1,4 +1,4 @@
-"""Which pools there are: the pages of this user's programs, found in /proc and read again and again; and how they go."""
+"""Which pools there are: the pages of this user's programs, found in /proc, read again and again, and how they go."""
 
 from __future__ import annotations
 
