@@ -323,7 +323,7 @@ def test_orders_of_their_own(chain: Any) -> None:
 def told(executor: str, job: Any, caplog: pytest.LogCaptureFixture, length: int = 40, **options: Any) -> Any:
     """(the batches of two epochs, what the log says), where workers are wanted from the fourth batch on."""
     with prefetch(Called(job, length), executor=executor, **options) as batches:
-        scripted(batches, lambda look: 2 if look == 3 else None, lambda: "process")
+        scripted(batches, lambda look: 2 if look == 3 else None)
         got = []
         for _ in range(2):
             for batch in batches:

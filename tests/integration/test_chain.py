@@ -700,3 +700,48 @@ def test_too_few_samples_for_a_batch() -> None:
             if length:
                 with pytest.raises(TypeError, match="use for batch in"):
                     batches[0]
+
+
+class HasFrontEnd(Sequence[Any]):
+    """Reads a front-end that it holds by the name that the words of the chain use."""
+
+    def __init__(self, front: Any) -> None:
+        super().__init__(seed=5)
+        self.source_split = front
+
+    def __len__(self) -> int:
+        return len(self.source_split)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.source_split[index]
+
+
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_workers_of_what_a_users_object_holds_are_its_own(nb_workers: Any) -> None:
+    inner = SequenceArray({"x": np.arange(8)}, seed=1).map(dict, nb_workers)
+    outer = HasFrontEnd(inner)
+    with inner, outer.prefetch(0) as none, outer.batch(2).prefetch(1) as one:
+        assert (none.nb_workers, one.nb_workers, inner.nb_workers) == (0, 1, nb_workers)
+        assert [batch["x"].tolist() for batch in one] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+        assert [int(sample["x"]) for sample in none] == list(range(8))
+
+
+def test_options_that_are_set_anew_hold_from_the_next_workers_on() -> None:
+    """And what is told of them at once."""
+    front = SequenceArray({"x": np.arange(8)}, seed=1).map(lambda sample: os.getpid(), 1)
+    with front.map(lambda pid: pid, 0):  # whose workers they are now
+        front.executor, front.max_queue_size = "thread", 4
+        assert (front.max_jobs_at_once, front.max_queue_size_pin) == (4, 4)
+        assert set(front) == {os.getpid()}
+        assert "1 thread" in repr(front)
+        assert front.report().executor == "thread"
+    front.close()
+
+
+def test_an_attribute_of_a_users_front_end_may_be_called_options() -> None:
+    class Mine(SequenceMap[Any]):
+        options = "the user's own"
+
+    with Mine([1, 2], 0, None) as front:
+        assert list(front) == [1, 2]
+        assert front.map(lambda number: number).max_retries == 2

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from workers import limits
 from workers.errors import StalePassError
 from workers.figures.pool import Figures
-from workers.job.task import Task, chain_of
+from workers.job.task import Task
+from workers.sequence.base import Sequence
 from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock
+from workers.sequence.derived import parts_of
 from workers.sequence.epochs import begin_epoch, plan_of_epoch
 from workers.sequence.jobs import task_of
 from workers.sequence.live import Live
@@ -26,7 +28,7 @@ from .consumer import Consumer
 from .iterators import Iterators
 from .metadata import Metadata
 from .on_error import OnError
-from .options import Options
+from .options import Options, options_of
 from .pool import Pool
 from .report_of import report_of
 from .sources import FedPass
@@ -45,7 +47,7 @@ class Loop(Live):
     Args:
         sequence: what is iterated: a front-end, or what ``model.fit`` was given.
         nb_workers: workers of its own; "auto": as many as pay.
-        options: how they work.
+        options: how they work; None: as the attributes of the front-end say.
         collate_fn: ``collate_fn(batch, source=sequence)`` is what the loop gets.
 
     Attributes:
@@ -59,16 +61,17 @@ class Loop(Live):
         self,
         sequence: Any,
         nb_workers: NbWorkers,
-        options: Options,
+        options: Options | None,
         clock: Clock | None = None,
         collate_fn: Callable[..., Any] | None = None,
         output: Output | None = None,
     ) -> None:
         super().__init__(sequence, clock)
         self.own_workers = nb_workers
-        self.options = options
+        self._options = options
         self.output = output
         self.figures = Figures()
+        options = self.options
         self.consumer = Consumer(OnError(options.on_error, options.max_retries), collate_fn, self.figures.loop)
         self.pool: Pool | None = None
         self.current: Pass | None = None
@@ -79,6 +82,11 @@ class Loop(Live):
     @property
     def sequence(self) -> Any:
         return self._sequence()
+
+    @property
+    def options(self) -> Options:
+        """How its workers work. Those that run keep what they were started with."""
+        return self._options or options_of(self.sequence)
 
     # -- what it computes
 
@@ -115,15 +123,13 @@ class Loop(Live):
 
     def count_changes(self) -> int:
         """How often ``changed()`` was called in the chain up to here."""
-        sequence = self.sequence
-        parts = [sequence, *chain_of(getattr(sequence, "source_split", None))]
-        return sum(each._clock.num_changes for each in parts if hasattr(type(each), "_plan"))
+        return sum(each._clock.num_changes for each in parts_of(self.sequence) if isinstance(each, Sequence))
 
     # -- workers
 
     def _front_ends(self) -> list[Loop]:
         """Itself, and those of what the sequence is made of."""
-        lives = [each._live for each in chain_of(self.sequence)[1:] if hasattr(type(each), "_make_live")]
+        lives = [each._live for each in parts_of(self.sequence)[1:] if isinstance(each, Sequence)]
         return [self, *(each for each in lives if isinstance(each, Loop))]
 
     @property

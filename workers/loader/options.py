@@ -148,7 +148,13 @@ class Options:
         return self.on_error if isinstance(self.on_error, str) else "ask"
 
 
-OPTION_NAMES = tuple(each.name for each in fields(Options))
+_NAMES = tuple(each.name for each in fields(Options))
+
+
+def options_of(front_end: Any) -> Options:
+    """The options of a front-end, which has each as an attribute: they may be set anew, and hold from its next workers
+    on."""
+    return Options(**{name: vars(front_end)[name] for name in _NAMES})
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:

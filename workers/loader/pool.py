@@ -29,12 +29,13 @@ from workers.engine.serial import SerialEngine, SerialReading
 from workers.engine.threads import ThreadExecutor
 from workers.errors import PlatformError
 from workers.figures.units import count
-from workers.job.task import Task, chain_of
+from workers.job.task import Task
 from workers.process.attributes import Attributes
 from workers.process.kept_back import KeptBack
 from workers.process.replica import Parcel
 from workers.process.watch import ChangeDetector
 from workers.sequence.base import Sequence
+from workers.sequence.derived import parts_of
 from workers.sequence.grouping import Assembly
 from workers.sequence.passes import Pass
 from workers.sequence.plan import EpochPlan
@@ -134,7 +135,7 @@ class Pool:
     def _executor(self, task: Task, nb_workers: int, has_hooks: bool) -> Executor:
         if self.kind == "thread":
             return ThreadExecutor(task, nb_workers, self._figures.pool)
-        for part in chain_of(task.source):
+        for part in parts_of(task.source):
             if isinstance(part, Sequence):
                 part._share()
         self._watch.has_changed(task, False)

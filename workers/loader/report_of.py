@@ -68,7 +68,7 @@ def report_of(loop: Loop) -> Report:
         starts=starts,
         nb_workers=number,
         cores=facts.cores,
-        executor=loop.options.executor if number else "serial",
+        executor=(loop.options.executor if loop.pool is None else loop.pool.kind) if number else "serial",
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), list(pool.incidents), pool.bound),

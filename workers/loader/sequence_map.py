@@ -24,7 +24,7 @@ from workers.sequence.plan import Plan
 
 from . import trw
 from .loop import Loop
-from .options import INHERITED, OPTION_NAMES, Options, PrefetchOptions, bound, check_nb_workers
+from .options import INHERITED, Options, PrefetchOptions, bound, check_nb_workers, options_of
 from .tensors import Output, checked_output
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
             **options,
         }
         front = _front_end_of(source_split)
-        inherited = Options() if front is None else front.options
+        inherited = Options() if front is None else options_of(front)
         vars(self).update(vars(inherited.but(given)))
         self.collate_fn = check_function("collate_fn", collate_fn)
         self.function_to_run = one_function(function_to_run)
@@ -130,18 +130,13 @@ class SequenceMap(SequenceDerived[Batch_co]):
         self._live.start()
 
     def _make_live(self, clock: Clock | None = None) -> Loop:
-        return Loop(self, self._own_workers, self.options, clock, self.collate_fn, self._output)
-
-    @property
-    def options(self) -> Options:
-        """How it works: its options, also those that it has inherited."""
-        return Options(**{name: vars(self)[name] for name in OPTION_NAMES})
+        return Loop(self, self._own_workers, None, clock, self.collate_fn, self._output)
 
     # -- what it computes
 
     def _plan(self) -> Plan:
         finished_by = None if self.collate_fn is None else self
-        how = self.as_items, finished_by, self.options.on_error_of_items, self._own_seed
+        how = self.as_items, finished_by, options_of(self).on_error_of_items, self._own_seed
         return plan_of(self.source_split).mapped(self.function_to_run, *how)
 
     def __len__(self) -> int:
@@ -165,7 +160,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         try:
             return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
         except Exception as error:
-            if self.options.on_error != "skip":
+            if options_of(self).on_error != "skip":
                 raise
             logger.error("item %d is skipped", index, exc_info=error)
             return []
@@ -258,7 +253,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         Raises:
             StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
         """
-        return trw.next_item(self._live, None if blocking else self.options.queue_timeout)
+        return trw.next_item(self._live, None if blocking else options_of(self).queue_timeout)
 
     def initializer(self) -> None:
         """Begin a pass, which ``next()`` of this then reads."""
@@ -310,7 +305,7 @@ def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any
 def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
     """A front-end like ``front`` over ``source``, in this process: a part is small most often, as trw has it."""
     own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
-    made = SequenceMap(source, 0, front.function_to_run, **vars(front.options), **own)
+    made = SequenceMap(source, 0, front.function_to_run, **vars(options_of(front)), **own)
     made._output = made._live.output = front._output
     return made
 

@@ -23,6 +23,9 @@ class SequenceDerived(Sequence[Batch_co]):
 
     _own_seed: int | None = None
 
+    #: Attributes that hold what else it was made from.
+    _names_beside: tuple[str, ...] = ()
+
     def __init__(self, source_split: Any) -> None:
         check_source("source_split", source_split)
         super().__init__()
@@ -99,6 +102,15 @@ class SequenceDerived(Sequence[Batch_co]):
     def _item_names(self) -> tuple[str, str]:  # type: ignore[override]
         source = self.source_split
         return source._item_names if isinstance(source, Sequence) else Sequence._item_names
+
+
+def parts_of(sequence: Any) -> list[Any]:
+    """``sequence``, what it was made from, and so on: but not what an object of the user's holds."""
+    found = [sequence]
+    for each in found:
+        if isinstance(each, SequenceDerived):
+            found += [each.source_split, *(getattr(each, name) for name in each._names_beside)]
+    return found
 
 
 def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> list[Any]:
