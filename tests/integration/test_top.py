@@ -157,7 +157,7 @@ def test_programs_of_other_users_are_not_shown(start: Callable[..., Program]) ->
 @as_root
 def test_no_pool(start: Callable[..., Program], capfd: pytest.CaptureFixture[str]) -> None:
     """Of a user who has none, while there are some of others."""
-    from workers.top import command, watch  # noqa: F401  # another user may not be allowed to import them
+    from workers.top import command, finding  # noqa: F401  # another user may not be allowed to import them
 
     start()
     pid = os.fork()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -11,7 +12,8 @@ _LOOKS = 60
 _PAUSE_NS = 3_000_000  # between two looks
 _LATE_NS = 1_000_000  # later than it wanted to go on, and somebody held the lock
 _LONG_NS = 10_000_000  # jobs that take less are not looked at: they are over before it is known
-_MOST_S = 30.0  # that it looks for
+_FEWEST = 8  # such jobs before it looks: they are no accident, and the other workers have been started
+_MOST_S = 2.0  # that it looks for, until another long job has it look again
 
 #: The fewest looks that say something.
 ENOUGH = 40
@@ -26,15 +28,18 @@ class LockProbe:
 
     def __init__(self) -> None:
         self.job = 0
-        self._has_begun = False
+        self._is_looking = False
+        self._num_long = 0
         self._looks = self._free = 0
         self._told = (0, 0)
 
     def ran(self, job_ns: int) -> None:
-        """A job has taken so long. The first long one begins the looks."""
-        if job_ns > _LONG_NS and not self._has_begun:
-            self._has_begun = True
-            threading.Thread(target=self._look, name="lock-probe", daemon=True).start()
+        """A job has taken so long. Long ones begin the looks."""
+        self._num_long += job_ns > _LONG_NS
+        if self._num_long >= _FEWEST and self._looks < _LOOKS and not self._is_looking:
+            self._is_looking, self._num_long = True, 0
+            with contextlib.suppress(RuntimeError):  # no more threads are allowed: it does not look
+                threading.Thread(target=self._look, name="lock-probe", daemon=True).start()
 
     def news(self) -> tuple[int, int]:
         """(how often it has looked since it was asked last, how often the lock was free)."""
@@ -52,3 +57,4 @@ class LockProbe:
             if job and self.job == job:
                 self._looks, self._free = self._looks + 1, self._free + (late_ns < _LATE_NS)
         cores.close()
+        self._is_looking = False
