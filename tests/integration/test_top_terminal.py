@@ -186,9 +186,9 @@ def test_it_is_suspended_and_goes_on(start: Callable[..., Program], terminal: Te
 
 BROKEN = """
 import sys
-from workers.top import command, watch
+from workers.top import command, finding
 
-class Broken(watch.Watch):
+class Broken(finding.Watch):
     looks = 0
     def look(self):
         self.looks += 1
@@ -196,7 +196,7 @@ class Broken(watch.Watch):
             raise RuntimeError("as a test wants")
         return super().look()
 
-watch.Watch = Broken
+finding.Watch = Broken
 sys.exit(command.main())
 """
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from workers import Sequence
-from workers.loader import fit
+from workers.for_keras import reading
 
-fit.NB_WORKERS = 1  # of a sequence that fit is given as it is: at once, and not when they pay
+reading.NB_WORKERS = 1  # of a sequence that fit is given as it is: at once, and not when they pay
 
 LENGTH = 12
 
