@@ -142,11 +142,6 @@ class Options:
         """The workers that there are always with ``nb_workers="auto"``: some things only they can do."""
         return int(self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order)
 
-    @property
-    def on_error_of_items(self) -> str:
-        """What becomes of an item that raises, where batches are made of items: see ``Plan``."""
-        return self.on_error if isinstance(self.on_error, str) else "ask"
-
 
 _NAMES = tuple(each.name for each in fields(Options))
 

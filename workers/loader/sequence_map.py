@@ -24,7 +24,7 @@ from workers.sequence.plan import Plan
 
 from . import trw
 from .loop import Loop
-from .options import INHERITED, Options, PrefetchOptions, bound, check_nb_workers, options_of
+from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, options_of
 from .tensors import Output, checked_output
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class SequenceMap(SequenceDerived[Batch_co]):
     Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
     """
 
+    on_error: Policy
+    queue_timeout: float
     _output: Output | None
 
     @explains_options(PrefetchOptions)
@@ -136,7 +138,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
 
     def _plan(self) -> Plan:
         finished_by = None if self.collate_fn is None else self
-        how = self.as_items, finished_by, options_of(self).on_error_of_items, self._own_seed
+        how = self.as_items, finished_by, self.on_error if isinstance(self.on_error, str) else "ask", self._own_seed
         return plan_of(self.source_split).mapped(self.function_to_run, *how)
 
     def __len__(self) -> int:
@@ -160,7 +162,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         try:
             return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
         except Exception as error:
-            if options_of(self).on_error != "skip":
+            if self.on_error != "skip":
                 raise
             logger.error("item %d is skipped", index, exc_info=error)
             return []
@@ -253,7 +255,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         Raises:
             StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
         """
-        return trw.next_item(self._live, None if blocking else options_of(self).queue_timeout)
+        return trw.next_item(self._live, None if blocking else self.queue_timeout)
 
     def initializer(self) -> None:
         """Begin a pass, which ``next()`` of this then reads."""

@@ -80,7 +80,7 @@ class ReplicaPickler(PicklerByValue):
         of = place_of_global(obj)
         if of is not None:
             return getattr, of
-        if is_keras_dataset(obj):
+        if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
         if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
             self.compiled.add(obj.co_filename)
