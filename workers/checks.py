@@ -53,6 +53,11 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     return value
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """``value``, which must be True or False."""
+    return bool(check_choice(name, value, (True, False)))
+
+
 def check_function(name: str, value: Any) -> Any:
     """``value``, which must be a function or None."""
     if value is not None and not callable(value):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.checks import check_choice, check_int, short
+from workers.checks import check_bool, check_int, short
 
 from .combined import ALIKE, concatenated, stacked
 from .nodes import is_list, map_leaves, node_of
@@ -142,9 +142,7 @@ class Split:
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
+        self.discard_batch_not_full = check_bool("discard_batch_not_full", discard_batch_not_full)
 
     def __call__(self, batch: Any) -> list[Any]:
         size = num_samples(batch)

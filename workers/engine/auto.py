@@ -46,7 +46,7 @@ class Workers(Protocol):
     """Who can have workers."""
 
     def have(self, nb_workers: int) -> Engine:
-        """An engine with so many."""
+        """An engine with ``nb_workers`` workers."""
 
     def changes(self) -> Any:
         """What these have to be sent before they can have the rest of this pass; None: nothing."""

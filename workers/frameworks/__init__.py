@@ -90,10 +90,11 @@ def answering(question: str) -> _Answers:
     global _answers, _num_modules
     if len(sys.modules) != _num_modules:
         _answers, _num_modules = {}, len(sys.modules)
-    found = _answers.get(question)
+    answers = _answers  # what is loaded meanwhile, by another thread, has another one
+    found = answers.get(question)
     if found is None:
         files = [file_of(name) for package, name in _FILES.items() if package in sys.modules]
-        found = _answers[question] = tuple(getattr(file, question) for file in files if hasattr(file, question))
+        found = answers[question] = tuple(getattr(file, question) for file in files if hasattr(file, question))
     return found
 
 

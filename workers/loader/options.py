@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from workers import limits
-from workers.checks import check_choice, check_function, check_int, check_seconds
+from workers.checks import check_bool, check_choice, check_function, check_int, check_seconds
 from workers.frameworks import OutputName
 
 ExecutorName: TypeAlias = Literal["process", "thread", "ray"]
@@ -74,10 +74,6 @@ def _check_later(_: str, value: Any) -> Any:
     return value
 
 
-def _check_bool(name: str, value: Any) -> bool:
-    return bool(check_choice(name, value, (True, False)))
-
-
 def _check_bound(name: str, value: Any) -> int | None:
     return None if value is None else check_int(name, value, 1, "None or an integer >= 1")
 
@@ -109,7 +105,7 @@ class Options:
 
     executor: str = field(default="process", metadata=_by(_check_executor))
     executor_options: dict[str, Any] | None = field(default=None, metadata=_by(_check_later))
-    in_order: bool = field(default=True, metadata=_by(_check_bool))
+    in_order: bool = field(default=True, metadata=_by(check_bool))
     job_timeout: float | None = field(default=None, metadata=_by(check_seconds))
     debug_job_report_timeout: float | None = field(default=30.0, metadata=_by(check_seconds))
     max_queue_size: int | None = field(default=None, metadata=_by(_check_bound))

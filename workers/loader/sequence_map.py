@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers.arguments import explains_options
-from workers.checks import check_choice, check_function, check_int
+from workers.checks import check_bool, check_function, check_int
 from workers.frameworks import OutputName
 from workers.frameworks.keras import ENDLESS, Counted, counted
 from workers.job import seeding
@@ -122,7 +122,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         vars(self).update(vars(inherited.but(given)))
         self.collate_fn = check_function("collate_fn", collate_fn)
         self.function_to_run = one_function(function_to_run)
-        self.as_items = bool(check_choice("as_items", as_items, (True, False)))
+        self.as_items = check_bool("as_items", as_items)
         self._output = checked_output(output) or (None if front is None else front._output)
         self._own_seed = _check_one_seed(seeding.check_seed(options.get("seed")), source_split)
         super().__init__(counted(source_split))

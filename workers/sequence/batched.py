@@ -9,7 +9,7 @@ from typing import Any
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
-from workers.checks import check_choice, check_function, check_int
+from workers.checks import check_bool, check_function, check_int
 from workers.frameworks.keras import ENDLESS
 from workers.job.task import Loose, one_of
 
@@ -44,14 +44,12 @@ class SequenceOfSize(SequenceDerived[Any]):
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)
-        self.discard_batch_not_full = bool(
-            check_choice("discard_batch_not_full", discard_batch_not_full, (True, False))
-        )
+        self.discard_batch_not_full = check_bool("discard_batch_not_full", discard_batch_not_full)
         self.collate_fn = check_function("collate_fn", collate_fn)
         super().__init__(source_split)
 
-    def _on_error(self) -> str:
-        return self.on_error_of_samples or plan_of(self.source_split).on_error
+    def _on_error(self, samples: Plan) -> str:
+        return self.on_error_of_samples or samples.on_error
 
     def _num_batches(self) -> int:
         """Of all samples of the source."""
@@ -85,7 +83,7 @@ class SequenceBatch(SequenceOfSize):
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
-        return samples.has_lists or (self.on_error_of_samples or samples.on_error) != "raise"
+        return samples.has_lists or self._on_error(samples) != "raise"
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items_of_job(index))
@@ -98,7 +96,7 @@ class SequenceBatch(SequenceOfSize):
         end = plan.num_places_of(number)
         samples = EpochPlan(plan, self.epoch, number, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
-        on_error = self.on_error_of_samples or samples.plan.on_error
+        on_error = self._on_error(plan)
         # Of the last job: the samples behind its batch, which no other job has.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
         is_whole = stop - start == self.batch_size or not self._drops_short

@@ -72,7 +72,7 @@ class SequenceChunks(SequenceOfSize):
 
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
-        on_error = self.on_error_of_samples or samples.on_error
+        on_error = self._on_error(samples)
         function = _OfEach(samples.functions, samples.as_items, self.collate_fn, on_error)
         is_loose = on_error != "raise" and self.collate_fn is None
         assembly = OfSamples(size, discard) if is_loose else None

@@ -134,15 +134,16 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
 def taken(sequence: Sequence) -> dict[str, Any]:
     """Where ``sequence`` stands, as plain JSON."""
     clock, plan = sequence._clock, sequence._plan()
-    epoch, position, number = clock.epoch, clock.position, on_behalf_of(clock, plan.count)
-    length = None if number is None else plan.num_places_of(number)
+    epoch, position = clock.epoch, clock.position
+    here = EpochPlan(plan, epoch, on_behalf_of(clock, plan.count))
+    length = here.length
     batch, partial, _ = position.delivered
     if partial is not None and plan.shard is not None and not plan.is_rebatched:
         raise StateError(
             "other ranks do not stand within this job, whose function returned a list, or of which samples were "
             "skipped: take the state when its last item has been delivered"
         )
-    is_at_end = batch and EpochPlan(plan, epoch, number).is_at_end(batch)
+    is_at_end = batch and here.is_at_end(batch)
     if is_at_end and plan.is_read_here:  # more may come than the length says
         is_at_end = sequence._live.is_source_at_end()
     if partial is None and is_at_end:
