@@ -241,9 +241,8 @@ class Pool:
             source = self._source(loop, plan, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self.sent(parcel)
-            assert isinstance(
-                reading, (Reading, SerialReading)
-            )  # of what is read here there are always workers, or none
+            # Not of workers that come and go: for what is read here there are some at once, or none.
+            assert isinstance(reading, (Reading, SerialReading))
             return FedPass(reading, loop.clock, position, source, assembly)
         following: OrderOf[int] = plan.places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = plan.order(places)

@@ -40,6 +40,13 @@ class Permuted(NamedTuple):
         return _permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64, copy=False)
 
 
+def through(orderings: Sequence[Ordering], places: Any) -> Any:
+    """What stands at ``places``, through one ordering after the other."""
+    for ordering in orderings:
+        places = ordering.take(places)
+    return places
+
+
 class Order(Sequence[int]):
     """The jobs at ``places``, through ``orderings``, in O(1) memory. A pure function of these two."""
 
@@ -72,14 +79,10 @@ class Order(Sequence[int]):
             jobs = np.asarray(places, np.int64)[at]
         if at.size and not (-len(places) <= at.min() and at.max() < len(places)):
             raise IndexError(f"an order of {len(places)} has no places {at.min()} to {at.max()}")
-        for ordering in self.orderings:
-            jobs = ordering.take(jobs)
-        return jobs
+        return through(self.orderings, jobs)
 
     def _jobs(self, block: int) -> list[int]:
-        jobs: Any = self.places[block * _BLOCK : (block + 1) * _BLOCK]
-        for ordering in self.orderings:
-            jobs = ordering.take(jobs)
+        jobs: Any = through(self.orderings, self.places[block * _BLOCK : (block + 1) * _BLOCK])
         return [int(job) for job in jobs] if isinstance(jobs, (range, list)) else jobs.tolist()
 
     def __iter__(self) -> Any:

@@ -18,7 +18,7 @@ from workers.job.task import Task, knows_items
 
 from .grouping import Assembly
 from .indexed import is_indexed
-from .order import Arrangement, Ordering, Shuffle, ordered
+from .order import Arrangement, Ordering, Shuffle, ordered, through
 from .position import Position
 
 
@@ -311,10 +311,7 @@ class EpochPlan(NamedTuple):
 
     def take(self, places: Any) -> Any:
         """The same of many ``places`` at once: an int64 array."""
-        jobs = np.array(places, np.int64)
-        for ordering in self._orderings() if self.plan.arrangements else ():
-            jobs = ordering.take(jobs)
-        return jobs
+        return through(self._orderings() if self.plan.arrangements else (), np.array(places, np.int64))
 
     def job(self, index: int) -> int:
         """The job that makes the batch that ``index`` names: its draws are those of that job."""
