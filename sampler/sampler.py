@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from workers import Sequence, current_job
 from workers.checks import check_index, check_int
-from workers.job.stages import mark
+from workers.job.context import mark
 from workers.sequence.looks import Fact, count, tried
 
 from .augmenter import AugmenterFunction, check_augmenter

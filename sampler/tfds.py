@@ -125,7 +125,7 @@ _Read = tuple[Any, Any, Callable[[Any], Any] | None]
 
 def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
     """The data set as two arrays."""
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     total = sum(int(builder.info.splits[split].num_examples) for split in splits)
     x, y = _Stacked(total, x_key), _Stacked(total, y_key)
@@ -246,7 +246,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
     """The data set as something to read from; only the labels are read now."""
     import tensorflow_datasets as tfds
 
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     try:
         sources = builder.as_data_source(split=splits)

@@ -16,8 +16,8 @@
 
 The rooms, each of which knows only those before it:
 
-- ``arguments``, ``bars``, ``checks``, ``errors``, ``limits``: arguments, progress bars, what is raised, and how much
-  memory, how many processes and cores there are for us.
+- ``arguments``, ``checks``, ``errors``, ``limits``: checks of arguments, what is raised, and how much memory, how many
+  processes and how many cores there are for us.
 - ``frameworks``: what is known of TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
 - ``job``: what a job knows and draws: its place, its random stream, the generators that it may draw from.
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared, lists of strings; samples stacked to
@@ -44,8 +44,8 @@ whatever else the batch is drawn with.
 """
 
 from . import wiring as _wiring  # noqa: F401  # what the methods of the chain make
-from .batch.empty import empty
 from .batch.share import share
+from .batch.slot_writer import empty
 from .errors import (
     ClosedError,
     IntegrityError,
@@ -66,7 +66,7 @@ from .figures.report import Report
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
-from .loader.metadata import Metadata
+from .loader.consumer import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
 from .sequence.array import SequenceArray

@@ -102,7 +102,7 @@ class Examples:
 
 
 def _with_bar(positions: list[int]) -> Iterable[int]:
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     return Bar(positions, desc="loading", unit=" examples")
 

@@ -54,7 +54,7 @@ def verify_shards(
     Raises:
         ValueError, TypeError: an argument is not of its kind or out of its range, or no file matches.
     """
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     check_choice("compression", compression, COMPRESSIONS)
     block = check_int("example_per_class", example_per_class, 1)

@@ -55,7 +55,7 @@ def find_shards(
     Raises:
         ValueError: there are none, or one cannot be used; names the pattern and the folder, or the file and why.
     """
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("on_error", on_error, ("raise", "skip"))

@@ -52,7 +52,7 @@ def write_class_shards(
     """
     import tensorflow as tf
 
-    from workers.bars import Bar
+    from workers.sequence.progress import Bar
 
     check_choice("compression", compression, COMPRESSIONS)
     check_choice("remainder", remainder, ("pad", "drop"))

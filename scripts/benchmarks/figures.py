@@ -32,7 +32,7 @@ def _take_out_of_loop() -> None:
 
 def _take_out_of_worker(number: int) -> None:
     """Of a worker, before its first job."""
-    from workers.job import context, stages
+    from workers.job import context
     from workers.process import worker
 
     marks: list[Any] = []
@@ -41,7 +41,7 @@ def _take_out_of_worker(number: int) -> None:
         (worker, "begin_marks", lambda: marks),
         (worker, "mark", _nothing),
         (worker, "stages", _nothing),
-        (stages, "mark", _nothing),
+        (context, "mark", _nothing),
         (worker, "_DETAILED_NS", 2**62),
         (worker, "_NOW_AND_THEN_NS", 2**62),
     ):

@@ -21,6 +21,7 @@ from scripted import LENGTH, Aside, Drawn, at_random, expected, have, plain, scr
 
 from workers import NotPicklableError, Sequence, StalePassError
 from workers.engine import auto, auto_reading, rest
+from workers.engine.auto_reading import Phase
 from workers.engine.chooser import Choice
 
 HERE = os.getpid()
@@ -393,6 +394,37 @@ def test_a_ctrl_c_at_any_line(every: int) -> None:
                     sys.settrace(before)
     assert got == expected(Drawn, 2)
     assert raised > 20
+
+
+def test_a_ctrl_c_behind_a_choice() -> None:
+    """The workers were chosen, and not asked for: the next look asks for them."""
+    with Drawn().prefetch() as batches:
+        auto_engine = batches._live.pool.engine
+        auto_engine.chooser.choice = Choice(1, "the test wants it")
+        got: list[Any] = []
+        epochs = 0
+        while auto_engine.phase is not Phase.SHARED and epochs < 200:
+            got += [plain(batch) for batch in batches]
+            epochs += 1
+            time.sleep(0.05)
+        assert auto_engine.phase is Phase.SHARED
+        got += [plain(batch) for batch in batches]
+    assert got == expected(Drawn, epochs + 1)
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_a_ctrl_c_before_the_workers_have_no_more_batches(nb_workers: int) -> None:
+    """They are to be let go of, or to stay after all. In the next pass, nothing is taken for theirs that is not."""
+    with Drawn().prefetch() as batches:
+        scripted(batches, never)
+        have(batches, 1)
+        got = [plain(batch) for batch in batches]
+        auto_engine = batches._live.pool.engine
+        assert auto_engine.phase is Phase.SHARED
+        auto_engine.chooser.choice = Choice(nb_workers, "the test wants it")
+        got += [plain(batch) for batch in batches]
+        assert auto_engine.phase is (Phase.SHARED if nb_workers else Phase.ALONE)
+    assert got == expected(Drawn, 2)
 
 
 def test_nothing_is_left_of_what_was_given_up() -> None:

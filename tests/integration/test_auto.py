@@ -18,6 +18,7 @@ from faulty import read
 from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted, until_ready
 
 from workers import Sequence, SequenceMap, current_job, current_rng, prefetch
+from workers.engine.auto_reading import Phase
 from workers.engine.comparison import difference
 from workers.figures.timeline import LOOP
 
@@ -328,7 +329,7 @@ def told(executor: str, job: Any, caplog: pytest.LogCaptureFixture, length: int 
         for _ in range(2):
             for batch in batches:
                 got.append(batch)
-                if len(got) == 8 and not batches._live.pool.engine._is_hopeless:  # type: ignore[union-attr]
+                if len(got) == 8 and batches._live.pool.engine.phase is not Phase.LOST:  # type: ignore[union-attr]
                     until_ready(batches)
         return got, [each.message for each in caplog.records if each.levelno >= logging.INFO and "seed" not in each.msg]
 
@@ -398,7 +399,7 @@ def test_workers_that_fail_at_what_the_loop_can_do(times: int, stays_alone: bool
         scripted(batches, lambda look: 1 if look == 0 else None)
         have(batches, 1)
         assert list(batches) == list(range(40))
-        assert batches._live.pool.engine._is_hopeless == stays_alone  # type: ignore[union-attr]
+        assert (batches._live.pool.engine.phase is Phase.LOST) == stays_alone  # type: ignore[union-attr]
         assert list(batches) == list(range(40))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from terminals import shown, terminal, written
 
-from workers.bars import Bar
+from workers.sequence.progress import Bar
 
 LOADS = """
 import numpy as np

@@ -16,7 +16,7 @@ from terminals import shown, terminal, written
 from tqdm import tqdm
 
 from workers import ClosedError, Sequence, SequenceArray, SequenceMap, StalePassError, prefetch
-from workers.bars import Bar
+from workers.sequence.progress import Bar
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ["arguments", "bars", "checks", "errors", "limits"]
+FIRST = ["arguments", "checks", "errors", "limits"]
 ROOMS = [
     *FIRST,
     "frameworks",

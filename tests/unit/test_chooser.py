@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from workers.engine.chooser import Chooser, Sample
+from workers.engine.chooser import Choice, Chooser, Sample
 
 
 @dataclasses.dataclass
@@ -145,5 +145,5 @@ def test_cores_that_come_later_are_used() -> None:
 
 def test_there_are_always_as_many_as_must_be() -> None:
     it = chooser(8, least=1)
-    it.nb_workers = 1
+    it.choice = Choice(1, "")
     assert run(it, Machine(8, 0.0, 1e-5))[-1] >= 1

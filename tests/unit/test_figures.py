@@ -13,8 +13,8 @@ from workers.figures import units
 from workers.figures.durations import Durations
 from workers.figures.loop import LoopFigures, Totals
 from workers.figures.pool import PoolFigures
+from workers.job.context import stages
 from workers.job.cores import Cores, CoreUse
-from workers.job.stages import stages
 
 
 @pytest.mark.parametrize("number", [1, 100, 5000, 20_000])

@@ -17,6 +17,7 @@ import cloudpickle
 import numpy as np
 import pytest
 
+from workers.job.installed import is_installed
 from workers.process import by_value, main_module, replica
 from workers.process.arrays import SHARED_NBYTES
 from workers.process.replica import Parcel, Pickled
@@ -85,6 +86,7 @@ def test_definitions_of_a_module_that_workers_cannot_import(
 ) -> None:
     """A worker has them under the module's name, unless that leads to another module there."""
     name = "json" if has_namesake else "of_a_path"
+    assert is_installed(name) == has_namesake  # what is known of the namesake does not hold for the module
     module = types.ModuleType(name)
     module.__file__ = "/nowhere/of_a_path.py"
     exec("class Thing: pass\ndef thing(): return Thing()", vars(module))

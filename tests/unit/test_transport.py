@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from shapes import Record, exactly, raw
 
 import workers
-from workers.batch import empty, free_slots, slot_writer, tree
+from workers.batch import free_slots, slot_writer, tree
 from workers.batch.slot_reader import SlotReader, Unread
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import HEADER_NBYTES, MAX_SLOTS, SMALL_NBYTES
@@ -467,7 +467,7 @@ def test_a_slot_that_is_released_twice(size: int) -> None:
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     """A link whose writer ``workers.empty`` uses, inside a job."""
     link = Link()
-    monkeypatch.setattr(empty, "writer", link.writer)
+    monkeypatch.setattr(slot_writer, "writer", link.writer)
     before = context.here.job, context.here.stream
     context.here.job = seeding.Job(0, 0)
     yield link

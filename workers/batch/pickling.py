@@ -14,7 +14,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from workers.job.wrapped import Cached, function_of, identity_of, is_dispatcher
+from workers.job.walk import Cached, function_of, identity_of, is_dispatcher
 
 _LOCK = type(threading.RLock())
 

@@ -1,4 +1,7 @@
-"""What an actor of a Ray cluster is here: a worker that computes jobs on its replica. Of Ray it knows only its node."""
+"""A worker in a Ray cluster: the actor, which computes jobs on its replica, and the consumer's handle of it.
+
+The actor knows nothing of Ray but its node.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +19,12 @@ import numpy as np
 from workers.batch.label import check_replica, check_sending
 from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT, dumps, flatten, unflattener
+from workers.engine.executor import Stuck
 from workers.engine.remote_errors import RemoteFailure, pack
 from workers.engine.schedule import JobRow
 from workers.job import seeding
+from workers.job.context import Stages, begin_marks, mark, stages
 from workers.job.cores import Cores, CoreUse
-from workers.job.stages import Stages, begin_marks, mark, stages
 from workers.process import replica, surroundings
 from workers.process.logs import Records
 from workers.process.messages import Logged
@@ -181,3 +186,33 @@ def _mapped(piece: Any, is_private: bool) -> memoryview:
     copy: Any = space[start : start + len(piece)]
     copy[:] = piece
     return memoryview(copy).toreadonly()
+
+
+class ActorHandle:
+    def __init__(self, number: int, handle: Any) -> None:
+        self.number = number
+        self.handle = handle
+        self.is_ready = False
+        self.stuck: Stuck | None = None
+        self.stack = ""  # as it was told last
+        self.sent_ns: dict[int, int] = {}  # {sending of what it has not answered: when it was sent}, in this order
+        self.bundles: deque[list[int]] = deque()  # the same, as they were sent together
+        self.since_ns = 0  # when it last had nothing to do, or finished a job
+        self.node = ""  # where it is, as Ray calls it; until it has told it: nowhere
+        self.num_calls = 0  # that it has not answered
+        self.heard_s = 0.0  # when it last answered, or was called after all was answered
+        self.is_asked = False  # whether it is there
+
+    def run(self, replica: int, rows: list[JobRow]) -> tuple[list[int], Any]:
+        """Have it do jobs: (their sendings, Ray's reference of the answer)."""
+        sendings = [row.sending for row in rows]
+        self.sent_ns |= dict.fromkeys(sendings, time.monotonic_ns())
+        self.bundles.append(sendings)
+        return sendings, self.handle.run.remote(replica, [tuple(row) for row in rows])
+
+    def look(self) -> tuple[int, int]:
+        """(sending of the job that it is at, since when): it does what it was sent one after the other."""
+        if not (self.is_ready and self.sent_ns):
+            return 0, 0
+        sending, sent_ns = next(iter(self.sent_ns.items()))
+        return sending, max(sent_ns, self.since_ns)

@@ -47,10 +47,9 @@ from workers.process import replica, surroundings
 from workers.process.logs import Inlet
 
 from . import connection
-from .actor import Actor, Answer, Told
+from .actor import Actor, ActorHandle, Answer, Told
+from .connection import Store
 from .health import Health, Room
-from .member import ActorHandle
-from .store import Store
 
 logger = logging.getLogger("workers")
 

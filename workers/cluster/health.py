@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from . import connection
-from .member import ActorHandle
+from .actor import ActorHandle
 
 _HEAD_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
 _ASK, _PROBE = 0.2, 0.4  # after these parts of the bound: the actor is asked, the task is started

@@ -1,14 +1,17 @@
 """The engine of ``nb_workers="auto"``: it begins without workers, and has as many as pay.
 
-A pass begins in the loop's own process, or with the workers that there are. Both compute the same batches, so it can go
-over from one to the other between any two::
+The loop and its workers compute the same batches, so a pass can go over from one to the other between any two::
 
-    in the loop      --  workers are ready  -->  with workers, from this batch on
-    with workers     --  they do not pay    -->  what was sent to them, then in the loop
+    ALONE   --  new workers are ready              -->  TRIAL    from this batch on
+    TRIAL   --  a batch of theirs was compared     -->  SHARED
+    ALONE   --  workers come again, or a new pass  -->  SHARED
+    SHARED  --  they do not pay                    -->  ALONE    after what was sent to them
+    any     --  workers are lost, or compute
+                other batches than the loop        -->  LOST     for good, with a warning
 
-Who decides is the ``chooser``; this measures for it, now and then, while the loop asks for batches. All runs in the
-loop's thread, but for what ``Engine`` does in its own. Workers that cannot be had any more cost a warning: the loop
-goes on alone, from the batch that it has asked for. So does a fork of it, which has no workers.
+The ``chooser`` decides how many workers there are. This measures for it, now and then, while the loop asks for batches.
+All of it runs in the loop's thread, but for what ``Engine`` does in its own. A fork of the program has no workers, so
+it is LOST there.
 """
 
 from __future__ import annotations
@@ -27,10 +30,9 @@ from workers.figures import units
 from workers.figures.pool import Figures, usage
 from workers.figures.timeline import LOOP
 
-from .auto_reading import AutoReading
-from .chooser import Choice, Chooser
+from .auto_reading import AutoReading, Phase
+from .chooser import Choice, Chooser, Look
 from .engine import Engine
-from .look import Look
 from .passes import Ahead
 from .serial import SerialEngine
 
@@ -81,14 +83,13 @@ class AutoEngine:
         self.figures = figures.pool
         self.chooser = Chooser(cores(), least, self._that_fit)
         self._look_at_machines()
+        self.phase = Phase.ALONE
         self.engine: Engine | None = None
+        self._compared: Engine | None = None  # the one that has computed what the loop has
+        self._followed = self.chooser.choice
         self._all_figures = figures
         self.workers = workers
         self._least = least
-        self._has_begun = False  # the workers are used
-        self._is_hopeless = False  # there can be no workers
-        # A batch of these workers with the loop's own; with ``least``, the loop has none of its own.
-        self.is_compared = least > 0
         self._look = Look(figures)
         self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
         self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
@@ -107,14 +108,14 @@ class AutoEngine:
         return self.engine is not None and self.engine.has_background_jobs
 
     @property
-    def _begins_with_workers(self) -> bool:
-        """Whether a pass that begins now does not begin alone."""
-        return self.chooser.nb_workers > 0 and self.is_compared and (self._has_begun or self._least > 0)
+    def is_compared(self) -> bool:
+        """Whether its workers need no trial. With ``least`` the loop has no batches of its own to compare with."""
+        return self._least > 0 or (self.engine is not None and self.engine is self._compared)
 
     @property
     def nb_workers(self) -> int:
         """Workers that are used now."""
-        return self.chooser.nb_workers if self._has_begun else 0
+        return self.chooser.nb_workers if self.phase is Phase.SHARED else 0
 
     def begin(
         self,
@@ -127,10 +128,12 @@ class AutoEngine:
     ) -> AutoReading:
         self.check()
         with self.lock:
-            self._look.begin()
+            are_used = self.chooser.nb_workers > 0 and (self.phase is Phase.SHARED or self._least > 0)
+            if self.phase is not Phase.LOST:
+                self.enter(Phase.ALONE)
             reading = AutoReading(self, epoch, length, ahead, order)
             self._reading = weakref.ref(reading)
-            if self._begins_with_workers:
+            if are_used and self.is_compared:
                 reading.go_over(0)
         return reading
 
@@ -179,7 +182,8 @@ class AutoEngine:
         if self._least or isinstance(why, IntegrityError):
             return False
         engine, self.engine = self.engine, None
-        self._is_hopeless, self._has_begun, self.chooser.nb_workers = True, False, 0
+        self.phase = Phase.LOST
+        self.chooser.choice = self._followed = Choice(0, str(why))
         # As a text: an error's traceback would hold all of this.
         logger.warning("the batches are computed in the loop, without workers: %s", str(why))
         if engine is not None:
@@ -193,14 +197,13 @@ class AutoEngine:
         sample = self._look.sample(self.nb_workers)
         if sample is None:
             return _LOOK_S
-        choice = None
-        if self._has_begun:
-            choice = self.chooser.with_workers(sample)
-        elif self.chooser.nb_workers == 0 and not self._is_hopeless:
-            choice = self.chooser.without_workers(sample, left)
-        if choice is not None:
-            self._choose(choice)
-        return _LOOK_AT_WORKERS_S if self._has_begun else _LOOK_S
+        if self.phase is Phase.SHARED and self.chooser.nb_workers:
+            self.chooser.with_workers(sample)
+        elif self.phase is Phase.ALONE and not self.chooser.nb_workers:
+            self.chooser.without_workers(sample, left)
+        if self.chooser.choice is not self._followed:  # also where a Ctrl-C has kept it from that
+            self._choose(self.chooser.choice)
+        return _LOOK_AT_WORKERS_S if self.phase is Phase.SHARED else _LOOK_S
 
     def _look_at_machines(self) -> None:
         if self._most is not None:  # they come and go
@@ -209,21 +212,19 @@ class AutoEngine:
     def _choose(self, choice: Choice) -> None:
         nb_workers, why = choice
         if nb_workers:
-            if self.engine is not None and self._has_begun:
+            if self.engine is not None and self.phase is Phase.SHARED:
                 self.engine.resize(nb_workers)
             elif not self._started(nb_workers):
                 return
-        self.chooser.nb_workers = nb_workers
+        self.chooser.choice = self._followed = choice
         text = f"{units.count(nb_workers, 'worker') if nb_workers else 'no workers'}: {why}"
         logger.debug("nb_workers=auto: %s", text)
         self.figures.tell(LOOP, "chosen", text)
         self._all_figures.choices = [*self._all_figures.choices, text][-_KEPT_CHOICES:]
 
     def _started(self, nb_workers: int) -> bool:
-        before = self.engine
         try:
             self.engine = self.workers.have(nb_workers)
-            self.is_compared = self._least > 0 or (self.is_compared and self.engine is before)
         except Exception as error:  # also what the user's classes raise when they are pickled
             if not self.does_without(error):
                 raise
@@ -246,10 +247,10 @@ class AutoEngine:
 
     def has_compared(self) -> None:
         """A batch of the workers was the loop's own, byte for byte: from here on they are used."""
-        self.is_compared = True
-        self.with_workers(True)
+        self._compared = self.engine
+        self.enter(Phase.SHARED)
 
-    def with_workers(self, is_on: bool) -> None:
-        """The workers are used from now on, or not any more."""
-        self._has_begun = is_on
+    def enter(self, phase: Phase) -> None:
+        """From now on they compute the batches that ``phase`` says; what was measured before does not count."""
+        self.phase = phase
         self._look.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 from collections.abc import Sequence
@@ -26,6 +27,15 @@ _NOT_COMPARED = object()
 _MAX_FAILED = 3  # batches that only the workers fail at, until that counts as a difference
 
 
+class Phase(enum.Enum):
+    """Who computes the batches."""
+
+    ALONE = "the loop"
+    TRIAL = "the loop; and one of these batches the workers as well, to be compared"
+    SHARED = "the workers"
+    LOST = "the loop, as there can be no workers any more"
+
+
 class AutoReading:
     """The first batch that new workers compute is a trial: the loop computes it as well and delivers its own. Before
     the next one is delivered, both are compared. If they differ, the loop goes on alone.
@@ -42,7 +52,6 @@ class AutoReading:
         self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
         self._shared: Reading | None = None  # with workers
         self._end = len(self._order)  # the number of the first batch that they do not have
-        self._is_cutting = False
         self._is_at = 0  # the number that was asked for last
         self._look_at_s = 0.0
         self._trial: int | None = None  # the number of the batch that both compute
@@ -120,15 +129,13 @@ class AutoReading:
 
     def _look(self, number: int) -> None:
         auto = self.engine
-        if self._is_cutting:
-            self._cut()
         wait_s = auto.look(len(self._order) - number)
         if self._shared is None and auto.chooser.nb_workers:
             if auto.is_ready:
                 self.go_over(number)
             else:
                 wait_s = 0.0
-        elif self._shared is not None and number < self._end and not auto.chooser.nb_workers:
+        elif self._shared is not None and auto.phase in (Phase.TRIAL, Phase.SHARED) and not auto.chooser.nb_workers:
             self._cut()
         if self._shared is not None and number >= self._end:
             self._shared = None
@@ -148,25 +155,22 @@ class AutoReading:
             return
         self._end = len(self._order)
         self._trial, self._tried = None if auto.is_compared else number, _NOT_COMPARED
-        if self._trial is None:
-            auto.with_workers(True)
+        auto.enter(Phase.SHARED if self._trial is None else Phase.TRIAL)
         self._shared = shared  # a Ctrl-C before leaves all to be done again
         auto.workers.sent(parcel)
 
     def _cut(self) -> None:
-        """The workers get no more batches. A Ctrl-C in between leaves it to be done again."""
+        """The workers get no more batches. A Ctrl-C before the state is another one leaves it to be done again."""
         assert self._shared is not None
-        self._is_cutting = True
         self._end = self._shared.cut()
-        self.engine.with_workers(False)
-        self._is_cutting = False
+        self.engine.enter(Phase.ALONE)
 
     def _has_lost_workers(self) -> bool:
         """Whether there are none any more, and the loop goes on without them."""
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.lacks_workers()):
             return False
-        self._shared, self._is_cutting, self._trial = None, False, None
+        self._shared, self._trial = None, None
         return True
 
     def drop(self, number: int) -> None:

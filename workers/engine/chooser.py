@@ -13,11 +13,14 @@ faster it goes on alone.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from workers.figures import units
+from workers.figures.loop import Totals
+from workers.figures.pool import Figures
 
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
@@ -73,7 +76,7 @@ class Chooser:
         self._least = least
         self._fits = fits
         self._refused = 0  # samples for which no more workers are asked for
-        self.nb_workers = 0
+        self.choice = Choice(0, "")  # the last one
         self._is_warm = False
         self._elapsed = 0.0  # seconds of the loop without workers
         self._samples: deque[Sample] = deque(maxlen=_KEPT)  # the last ones without workers
@@ -86,6 +89,11 @@ class Chooser:
         self.have(cores)
         self._slower_at = 0.0  # a job of this length was faster in the loop; 0: not tried
         self._is_steady = 0  # samples in a row that ask for fewer
+
+    @property
+    def nb_workers(self) -> int:
+        """So many were chosen."""
+        return self.choice.nb_workers
 
     def have(self, cores: int, most: int | None = None) -> None:
         """There are so many cores now, and may be at most so many workers."""
@@ -219,8 +227,9 @@ class Chooser:
         return self._change(workers, f"the loop waited {waits} of its time: {workers} will do")
 
     def _change(self, nb_workers: int, why: str) -> Choice:
-        self.nb_workers, self._is_new, self._is_steady = nb_workers, True, 0
-        return Choice(nb_workers, why)
+        self._is_new, self._is_steady = True, 0
+        self.choice = Choice(nb_workers, why)
+        return self.choice
 
     def _needed(self, sample: Sample) -> float:
         """Workers that keep up with the loop."""
@@ -240,3 +249,52 @@ class Chooser:
         """Workers that the cores have work for: more than cores, where jobs wait for something else."""
         waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
         return max(1, min(self._most, waiting))
+
+
+_FEWEST_BATCHES = 4  # batches between two looks at workers
+_ROUNDS = 2  # jobs of each worker
+_LEAST_NS = 50_000_000
+
+
+class Look:
+    """What the loop has done since it was looked at last."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self.begin()
+
+    def begin(self) -> None:
+        """Look from here on."""
+        pool = self._figures.pool
+        self._totals: Totals = self._figures.loop.totals()
+        self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
+        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
+
+    def sample(self, nb_workers: int) -> Sample | None:
+        """What has come since, by so many workers. None: not enough yet."""
+        pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
+        number = since.num_batches
+        num_jobs, busy_ns, cores, cores_of_ns = self._before
+        if not number:
+            return None
+        if nb_workers and (
+            number < _FEWEST_BATCHES
+            or pool.num_jobs - num_jobs < _ROUNDS * nb_workers
+            or since.wait_ns + since.step_ns < _LEAST_NS
+        ):
+            return None
+        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
+        busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
+        of_ns = pool.cores_of_ns - cores_of_ns
+        wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
+        sample = Sample(
+            number,
+            wait,
+            step,
+            (busy_ns / 1e9 / jobs if jobs else 0.0) if nb_workers else wait,
+            (time.process_time_ns() - self._cpu_ns) / number / 1e9,
+            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
+            nbytes / jobs if jobs and nb_workers else pool.last_nbytes,
+        )
+        self.begin()
+        return sample

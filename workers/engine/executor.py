@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from workers.figures.pool import PoolFigures
-from workers.job.stages import Stages
+from workers.job.context import Stages
 
 from .remote_errors import RemoteFailure
 from .schedule import JobRow

@@ -14,8 +14,8 @@ from workers.errors import ClosedError, add_note, presentable
 from workers.figures.pool import PoolFigures
 from workers.figures.timeline import LOOP
 from workers.job import seeding
+from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import OfJob
-from workers.job.stages import begin_marks, end_marks, stages
 
 from .delivery import Failure
 from .handover import Outcome, Outcomes

@@ -14,7 +14,7 @@ from typing import Any
 
 from workers.errors import presentable
 from workers.figures.pool import PoolFigures
-from workers.job.stages import begin_marks, stages
+from workers.job.context import begin_marks, stages
 
 from . import report
 from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Started, Stuck, Trimmed, WorkerReady

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from typing import Literal
 
+from workers.job.context import Stages
 from workers.job.cores import CoreUse
-from workers.job.stages import Stages
 
 from .durations import Durations
 from .loop import LoopFigures

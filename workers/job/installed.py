@@ -19,7 +19,6 @@ def _folders() -> tuple[str, ...]:
     return tuple(f"{folder}/" for folder in (*named, *site.getsitepackages(), site.getusersitepackages(), *own))
 
 
-@functools.lru_cache(maxsize=4096)
 def is_installed(name: str | None) -> bool:
     """Whether a module is part of Python, of an installed package, or of this one."""
     if name in (None, "__main__", "__mp_main__"):
@@ -27,5 +26,9 @@ def is_installed(name: str | None) -> bool:
     module = sys.modules.get(name)
     if module is None:  # the module of a function that was sent here
         return False
-    file = getattr(module, "__file__", None)
+    return _is_in_package(name, getattr(module, "__file__", None))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_in_package(name: str, file: str | None) -> bool:
     return name in sys.builtin_module_names if file is None else file.startswith(_folders())

@@ -23,12 +23,16 @@ TensorFlow's eager draws and albumentations.
 from __future__ import annotations
 
 import functools
+import hashlib
+import itertools
 import logging
+import random
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from workers import frameworks
 from workers.frameworks import THAT_DRAW
 
 from . import context, process_generators
@@ -43,7 +47,6 @@ from .context import (
     is_in_worker_process,
 )
 from .generators import Generators
-from .program_seed import draw_seed
 from .stream import MAX_SEED, Stream, check_seed, current_rng, current_seed, mix
 
 __all__ = [
@@ -72,6 +75,7 @@ logger = logging.getLogger("workers")
 
 _globals_lock = threading.RLock()
 _MAX_WAIT_S = 5.0
+_numbers = itertools.count()  # of the seeds drawn so far, so that no two are the same
 _OF_READING = 0x0F0F0F0F0F0F0F0F  # tells the draws of a source that is read here from those of the jobs
 
 
@@ -229,3 +233,26 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
 def leave_job() -> None:
     """The job of :func:`enter_job` is over."""
     context.enter(None, None)
+
+
+def draw_seed() -> int:
+    """The next seed for what was given none. In a job it depends on that job; elsewhere on how the program has seeded
+    its global generators, and on how many seeds were drawn before.
+
+    One seeded generator is enough (``np.random.seed(0)``, ``random.seed(0)``, ``torch.manual_seed(0)``,
+    ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and TensorFlow show whether they were
+    seeded. Python's ``random`` does not, so it counts only where none of the others was seeded; unless the program has
+    seeded it, its state is the system's entropy. No generator is advanced.
+    """
+    stream = current_stream()
+    if stream is not None:
+        return stream.draw_seed()
+    states = [*_of_numpy(), *(each for each in frameworks.asked("seed_of_program") if each is not None)] or [
+        random.getstate()
+    ]
+    digest = hashlib.blake2b(repr((next(_numbers), states)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & MAX_SEED
+
+
+def _of_numpy() -> list[Any]:
+    return [process_generators.numpy_words()] if process_generators.is_numpy_seeded() else []

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from workers.checks import short
 from workers.errors import add_note
 
-from .context import is_in_worker_process
+from .context import is_in_worker_process, mark
 from .generators import Generators, History
-from .stages import mark
 from .stream import Stream
 
 

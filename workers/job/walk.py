@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import gc
 import itertools
 import random
 import types
@@ -28,7 +29,6 @@ from workers.frameworks.tensorflow import is_traced, python_function_of
 
 from .data_only import DataOnly, code_of, is_leaf, items_of, length_of, raw_items, raw_of
 from .installed import is_installed
-from .wrapped import function_of
 
 #: Objects that a walk looks at, at most.
 MAX_OBJECTS = 100_000  # 0.5 s
@@ -217,3 +217,31 @@ def names_in(code: types.CodeType) -> Iterator[str]:
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             yield from names_in(const)
+
+
+#: The type of a function with a cache (``functools.lru_cache``, ``functools.cache``).
+Cached: type = type(functools.lru_cache(len))
+
+_DISPATCHER: Any = functools.singledispatch(len)
+
+
+def is_dispatcher(obj: Any) -> bool:
+    """Whether ``obj`` was made by ``functools.singledispatch``."""
+    return type(obj) is types.FunctionType and obj.__code__ is _DISPATCHER.__code__
+
+
+def function_of(obj: Any) -> Any:
+    """The function that a cached function or a ufunc calls; None: it is another object, or calls none."""
+    referents = gc.get_referents(obj) if type(obj) in (Cached, np.ufunc) else []
+    if type(obj) is np.ufunc:
+        return referents[0] if referents and callable(referents[0]) else None
+    # Not __wrapped__, which functools.wraps may have set to another one. After it come a mark, types and attributes.
+    for each in reversed(referents):
+        if not (type(each) is object or (isinstance(each, type) and each.__module__ == "functools")) and callable(each):
+            return each
+    return None
+
+
+def identity_of(ufunc: Any) -> list[Any]:
+    """What ``np.frompyfunc`` was given as ``identity``: no item or one."""
+    return [each for each in gc.get_referents(ufunc)[1:] if each is not getattr(ufunc, "__dict__", None)]

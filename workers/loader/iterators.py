@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.errors import StateError
 from workers.sequence.chunked import Chunks
-from workers.sequence.hooks import defines_hooks
+from workers.sequence.clock import defines_hooks
 
 logger = logging.getLogger("workers")
 

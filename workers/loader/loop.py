@@ -24,9 +24,8 @@ from workers.sequence.passes import Pass, PassIterator, read_alone
 from workers.sequence.plan import EpochPlan
 from workers.sequence.position import Position
 
-from .consumer import Consumer
+from .consumer import Consumer, Metadata
 from .iterators import Iterators
-from .metadata import Metadata
 from .on_error import OnError
 from .options import Options, options_of
 from .pool import Pool

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from workers.figures.report import Report
 
-    from .metadata import Metadata
+    from .consumer import Metadata
 
 logger = logging.getLogger("workers")
 

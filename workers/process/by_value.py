@@ -1,21 +1,34 @@
-"""Modules that a worker cannot import by their name: what they define is sent as it is, like that of ``__main__``.
+"""What a worker does not find by its name, and is therefore sent by value.
 
-Such are a script that ``multiprocessing`` has run again in a child, a module that was loaded from a path, and one whose
-folder ``sys.path`` does not lead to any more, for instance after ``os.chdir``.
+- Modules that a worker cannot import: a script that ``multiprocessing`` has run again in a child, a module that was
+  loaded from a path, and one whose folder is no longer on ``sys.path``, for instance after ``os.chdir``.
+- Objects that pickle sends as a name in such a module: singletons, ``typing.NewType``, the cached functions of
+  cachetools.
+- Source text that is in no file: the cells of a notebook, or what ``exec`` runs. ``linecache`` of the process that ran
+  it has the text, under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``. A worker needs it
+  for the traceback of a job, and for all that reads the source of a function, such as TensorFlow's AutoGraph.
 """
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import linecache
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType
+from typing import Any
 
 import cloudpickle
 
+from workers.batch.pickling import goes_by_name
 from workers.job.installed import is_installed
 
+from .main_module import Definitions
+
+_POINTER = 8  # bytes
 _ours: set[str] = set()  # that cloudpickle was told of by this module
 
 
@@ -79,3 +92,56 @@ def _is_same(file: str, other: str) -> bool:
         return os.path.abspath(other) == file or os.path.samefile(file, other)
     except (OSError, ValueError):
         return False
+
+
+def reduces_itself(kind: Any) -> bool:
+    """Whether a class says itself how its objects are pickled."""
+    plain: Any = object
+    return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
+
+
+def may_be_sent_by_name(kind: Any) -> bool:
+    """Whether an object of this class may be sent by a name. Those of Python and numpy are not, but ``NewType`` is."""
+    package = str(getattr(kind, "__module__", "")).partition(".")[0]
+    is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
+    return is_others and reduces_itself(kind) and not issubclass(kind, type)
+
+
+def reduced(obj: Any, definitions: Definitions) -> Any:
+    """How the class of ``obj`` has it pickled; by its attributes instead of a name that workers do not find.
+
+    Raises:
+        TypeError: it has other contents than attributes.
+    """
+    reduction = obj.__reduce_ex__(5)
+    if not isinstance(reduction, str) or goes_by_name(obj, reduction):
+        return reduction
+    definitions.add(obj, reduction)
+    kind = type(obj)
+    slots: list[str] = copyreg._slotnames(kind)  # type: ignore[attr-defined]
+    pointers = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
+    if kind.__basicsize__ != object.__basicsize__ + _POINTER * pointers:
+        raise TypeError(
+            f"{reduction} ({kind.__name__}) can be sent only by its name, and workers do not run the script that "
+            "defines it: define it in a module of its own, a file that the script imports"
+        )
+    in_slots = {name: getattr(obj, name) for name in slots if hasattr(obj, name)}
+    return copyreg.__newobj__, (kind,), (getattr(obj, "__dict__", None), in_slots)  # type: ignore[attr-defined]
+
+
+def texts_of(names: Iterable[str]) -> dict[str, str]:
+    """{name: text} of those of these source files that are no files. Runs in: consumer."""
+    texts = {name: "".join(linecache.getlines(name)) for name in sorted(names) if not os.path.isfile(name)}
+    return {name: text for name, text in texts.items() if text}
+
+
+def learn(texts: dict[str, str]) -> None:
+    """Have ``linecache`` know these texts. Runs in: worker."""
+    for name, text in texts.items():
+        # No time of change: then it looks for no file, and keeps the text.
+        linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+
+
+def of_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    """Code that is made by ``make(*arguments)``, compiled from file ``name``. Runs in: worker."""
+    return make(*arguments).replace(co_filename=name)

@@ -24,14 +24,13 @@ from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.frameworks.keras import is_keras_dataset, plain_dataset
 from workers.job.process_generators import place_of_global
-from workers.job.wrapped import Cached
+from workers.job.walk import Cached
 
-from . import arrays, by_name, by_value, inheritance, memmap, tensors
+from . import arrays, by_value, inheritance, memmap, tensors
 from .arrays import SHARED_NBYTES
-from .cells import learn, of_file, texts_of
-from .left_out import left_out, shown
+from .by_value import learn, of_file, texts_of
 from .main_module import Definitions
-from .unpicklable import find_unpicklable
+from .unpicklable import find_unpicklable, left_out, shown
 
 # From here on each has memory of its own, which all front-ends share; but each piece costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
@@ -105,10 +104,10 @@ class ReplicaPickler(PicklerByValue):
     def _reduced_by_its_class(self, obj: Any) -> Any:
         kind = type(obj)
         if kind not in self._may_be_names:
-            self._may_be_names[kind] = by_name.may_be(kind)
-            if not by_name.reduces_itself(kind):
+            self._may_be_names[kind] = by_value.may_be_sent_by_name(kind)
+            if not by_value.reduces_itself(kind):
                 self._plain.add(kind)
-        return by_name.reduced(obj, self.definitions) if self._may_be_names[kind] else NotImplemented
+        return by_value.reduced(obj, self.definitions) if self._may_be_names[kind] else NotImplemented
 
 
 class _Absent:
@@ -197,7 +196,7 @@ class ParcelMessage(NamedTuple):
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
-    texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``cells``
+    texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``by_value``
     private: list[bool]  # which pieces a worker maps so that what it writes there is its own
 
 

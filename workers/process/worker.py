@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from workers.batch import empty
+from workers.batch import slot_writer
 from workers.batch.label import check_replica
 from workers.batch.slot_writer import SlotWriter
 from workers.batch.slots import MAX_SLOTS
@@ -26,9 +26,9 @@ from workers.engine.remote_errors import exit_code, pack
 from workers.engine.schedule import JobRow
 from workers.errors import IntegrityError
 from workers.job import seeding
+from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
 from workers.job.lock import LockProbe
-from workers.job.stages import begin_marks, mark, stages
 
 from . import inheritance, replica, surroundings
 from .attributes import merged
@@ -72,7 +72,7 @@ class Worker:
 
     def run(self) -> None:
         """Blocks: until the consumer says Stop or is gone."""
-        empty.writer = self._writer
+        slot_writer.writer = self._writer
         self._channel.wake_after(_IDLE_S)
         self._outlet.install()
         try:

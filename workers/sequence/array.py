@@ -16,8 +16,8 @@ from workers.job import seeding
 from workers.job.generators import Generators
 
 from .base import Sequence
+from .clock import defines_hooks
 from .gather import gather
-from .hooks import defines_hooks
 from .looks import Fact, named
 from .part import SequencePart
 from .tables import check_table

@@ -16,9 +16,8 @@ from workers.job import seeding
 
 from . import looks, state
 from .chain import Batch_co, Chain, makers
-from .clock import Clock, asking, on_behalf_of
+from .clock import Clock, asking, has_hooks, is_default, on_behalf_of
 from .epochs import begin_epoch, seed_of
-from .hooks import has_hooks, is_default
 from .jobs import task_of, wrap_methods
 from .live import Live
 from .passes import Pass, PassIterator, read_alone

@@ -1,13 +1,17 @@
-"""Which epoch it is, and whose: each sequence and front-end that is iterated has a clock of its own."""
+"""The epoch of a sequence, and the hooks that are called for it.
+
+Each sequence and front-end that is iterated has a clock of its own.
+"""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from workers.errors import StalePassError, StateError
+from workers.frameworks import keras
 from workers.job import seeding
 from workers.job.task import chain_of
 
@@ -15,6 +19,35 @@ from .position import Position
 
 if TYPE_CHECKING:
     from .base import Sequence
+
+
+HOOKS = "on_epoch_begin", "on_epoch_end"
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+
+
+def is_default(hook: _Hook) -> _Hook:
+    """Mark a hook that does nothing, so that it need not be called."""
+    hook._is_default = True  # type: ignore[attr-defined]
+    return hook
+
+
+def defines_hooks(source: Any, *names: str) -> bool:
+    """Whether the class of ``source`` defines these hooks, or any, itself."""
+    source = source.dataset if isinstance(source, keras.Counted) else source
+    methods = [getattr(type(source), name, None) for name in names or HOOKS]
+    return any(
+        method is not None
+        and not hasattr(method, "_is_default")
+        and method.__module__.partition(".")[0] != keras.PACKAGE  # PyDataset's own
+        for method in methods
+    )
+
+
+def has_hooks(sequence: Any, origin: Any, names: tuple[str, ...]) -> bool:
+    """Whether these hooks, or any, are called for the epochs of ``sequence``: those of what it begins with."""
+    if origin is not sequence and hasattr(type(origin), "_has_hooks"):
+        return bool(origin._has_hooks(*names))
+    return defines_hooks(origin, *names)
 
 
 class _Asking(threading.local):

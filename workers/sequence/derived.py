@@ -12,7 +12,7 @@ from .base import Sequence, plan_of
 from .chain import Batch_co
 from .clock import Clock, asking, on_behalf_of, seed_of_chain
 from .epochs import plan_of_epoch
-from .plan import Plan
+from .plan import Plan, is_indexed
 from .source import check_source
 
 
@@ -126,3 +126,21 @@ def source_length(sequence: SequenceDerived[Any]) -> int:
     """``len()`` of what a sequence is made of."""
     length: int = on_behalf_of(asking() or sequence._clock, len, sequence.source_split)
     return length
+
+
+def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
+    """Raise a TypeError if the items of ``origin`` have no indices.
+
+    Args:
+        name: the class of what is made of it.
+        done: what cannot be done to them, such as "shuffled".
+        instead: what to write instead.
+    """
+    if is_indexed(origin):
+        return
+    first = type(origin).__name__
+    made_of = "" if first == name else f" of a {first}"
+    raise TypeError(
+        f"{name}{made_of} has no indices, so its items cannot be {done}: {instead}; or give something with __len__ and "
+        "__getitem__, such as a list"
+    )

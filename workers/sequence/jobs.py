@@ -13,8 +13,8 @@ from workers.frameworks.keras import is_keras_dataset
 from workers.job import seeding
 from workers.job.task import Task, chain_of, items_of_job, knows_items
 
+from .clock import HOOKS
 from .epochs import plan_of_epoch
-from .hooks import HOOKS
 
 if TYPE_CHECKING:
     from .base import Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from .base import plan_of
+from .clock import defines_hooks
 from .derived import SequenceDerived, source_length
 from .gather import gather
-from .hooks import defines_hooks
 from .plan import Plan
 
 

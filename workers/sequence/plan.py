@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workers import frameworks
 from workers.errors import StateError
 from workers.frameworks.keras import Counted
 from workers.job.task import Task, knows_items
 
 from .grouping import Assembly
-from .indexed import is_indexed
 from .order import Arrangement, Ordering, Shuffle, ordered, through
 from .position import Position
 
@@ -339,3 +339,9 @@ class EpochPlan(NamedTuple):
         if length is None:
             raise TypeError(f"{type(self.plan.origin).__name__} has no length")
         return length
+
+
+def is_indexed(source: Any) -> bool:
+    """Whether the items of ``source``, which is made of no other, can be asked for by index."""
+    has_both = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+    return has_both and not any(frameworks.asked("is_iterable_dataset", source))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from workers.checks import check_choice, check_int
 
 from .base import Sequence, plan_of
-from .derived import SequenceDerived
-from .indexed import check_indexed
+from .derived import SequenceDerived, check_indexed
 from .plan import Plan
 
 

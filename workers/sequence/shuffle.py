@@ -8,8 +8,7 @@ from workers.frameworks.keras import Endless
 from workers.job import seeding
 
 from .base import Sequence, plan_of
-from .derived import SequenceDerived
-from .indexed import check_indexed
+from .derived import SequenceDerived, check_indexed
 from .plan import Plan
 
 

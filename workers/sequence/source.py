@@ -10,7 +10,7 @@ from typing import Any
 from workers.checks import short
 
 from .base import Sequence
-from .indexed import is_indexed
+from .plan import is_indexed
 from .tables import check_table
 
 _FUNCTIONS = types.FunctionType, types.BuiltinFunctionType, types.MethodType

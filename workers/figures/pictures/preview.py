@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workers.batch.tree import as_numpy
 from workers.checks import check_choice, check_int
 
-from .destination import check_path
+from .chart import check_path
 from .images import LAYOUTS, Images, images_of, labels_of, leaves_of
 from .pixels import Pixels, pixels_of
 from .words import shortened

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.figures.timeline import LOOP, Incident, LoopStep, Span, Timeline
 
-from .destination import check_path
+from .chart import check_path
 
 if TYPE_CHECKING:
     from workers.figures.report import Report
