@@ -292,6 +292,25 @@ class HolderSequence(Sequence):
         return index
 
 
+class LeavesOut(Holder):
+    """What it leaves out is not to blame."""
+
+    def __init__(self, left_out: Any, held: Any) -> None:
+        self.left_out = left_out
+        super().__init__(held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "left_out": None}
+
+
+class InSlots:
+    __slots__ = ("__dict__", "first", "held")
+
+    def __init__(self, first: Any, held: Any) -> None:
+        self.first, self.held = first, held
+        self.other = 7
+
+
 LOCK = threading.Lock()
 UNSENDABLE: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: prefetch(Holder(LOCK), 1), "source.held", "Holder"),
@@ -299,6 +318,9 @@ UNSENDABLE: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: prefetch(Holder(LOCK), 1, batch_size=2, shuffle=True), "source.held", "Holder"),
     (lambda: prefetch(Holder(Holder(LOCK)), 1, batch_size=2), "source.held.held", "Holder"),
     (lambda: prefetch([Holder(LOCK)], 1, batch_size=2), "source[0].held", "Holder"),
+    (lambda: prefetch(LeavesOut(LOCK, LOCK), 1), "source.held", "LeavesOut"),
+    (lambda: prefetch(Holder(LeavesOut(LOCK, [LOCK])), 1), "source.held.held[0]", "Holder"),
+    (lambda: prefetch(Holder(InSlots(7, LOCK)), 1), "source.held.held cannot be sent", "Holder"),
     (lambda: HolderSequence(LOCK).shuffle().batch(2).prefetch(1), "source.held", "HolderSequence"),
     (lambda: prefetch([1, 2], 1, batch_size=2, collate_fn=Holder(LOCK)), "source.collate_fn.held", "Holder"),
     (lambda: prefetch([1, 2], 0).map(Holder(LOCK), 1), "functions[0].held", "Holder"),

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 from workers.job.installed import is_installed
 from workers.job.walk import names_in
 
-from .replica import ABSENT, state_of
+from .replica import ABSENT
+from .unpicklable import state_of
 from .watch import ChangeDetector, Seen
 
 _PATIENCE_S = 0.25  # for a look at all attributes; else all counts as changed
@@ -107,7 +108,7 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
     )
     if not is_plain or not hasattr(value, "__dict__") or not hasattr(value, "__weakref__"):
         return None
-    state = state_of(value)
+    state = state_of(value) or {}
     return state if state or not vars(value) else None  # none: it has slots too
 
 

@@ -6,7 +6,6 @@ Workers began without it. So they go on with what the attribute was then, and wi
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import time
@@ -15,10 +14,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from workers.errors import NotPicklableError
-from workers.job.data_only import items_of, length_of, raw_items
+from workers.job.data_only import items_of
 
 from . import replica
-from .replica import ABSENT, Parcel, Pickled, ReplicaPickler, state_of
+from .replica import ABSENT, Parcel, Pickled, is_picklable
+from .unpicklable import Step, state_of, steps
 
 logger = logging.getLogger("workers")
 
@@ -69,9 +69,9 @@ class KeptBack:
         except NotPicklableError as error:
             for reference, small, others in self._before:
                 owner = reference()
-                for attribute, value in state_of(owner).items():
+                for attribute, value in (state_of(owner) or {}).items():
                     was = small.get(attribute, ABSENT)
-                    if attribute not in others and was is not value and not _is_picklable(value, {}):
+                    if attribute not in others and was is not value and not is_picklable(value):
                         self._found.append(_Attribute(owner, attribute, was))
                         self._tell(self._found[-1], error)
             if not self._found:
@@ -80,7 +80,7 @@ class KeptBack:
 
     def states(self) -> dict[int, dict[str, Any]]:
         """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent."""
-        self._found = [each for each in self._found if not _is_picklable(state_of(each.owner).get(each.name), {})]
+        self._found = [each for each in self._found if not is_picklable((state_of(each.owner) or {}).get(each.name))]
         states: dict[int, dict[str, Any]] = {}
         for owner, name, before in self._found:
             states.setdefault(id(owner), {})[name] = before
@@ -128,30 +128,25 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
     last, value, seen = None, task, set()
     while time.monotonic() < deadline_s:
         seen.add(id(value))
-        parts = _parts(value, states.get(id(value), {}))
-        bad = next((each for each in parts if id(each[2]) not in seen and not _is_picklable(each[2], states)), None)
+        new = (step for step in _steps(value, states) if id(step.part) not in seen)
+        bad = next((step for step in new if not is_picklable(step.part, states)), None)
         if bad is None:
             return last
-        is_attribute, key, part = bad
-        if is_attribute:
-            before = state_of(before).get(key, ABSENT)
-            last = None if value is task or key == "source_split" else _Attribute(value, key, before)
+        if bad.kind == "attribute":
+            before = (state_of(before) or {}).get(bad.key, ABSENT)
+            last = None if value is task or bad.key == "source_split" else _Attribute(value, bad.key, before)
         else:
-            before = _item(before, key)
-        if type(before).__qualname__ != type(part).__qualname__:
+            before = _item(before, bad.key)
+        value = bad.part
+        if type(before).__qualname__ != type(value).__qualname__:
             return last
-        value = part
     return None
 
 
-def _parts(value: Any, state: dict[str, Any]) -> Iterator[tuple[bool, Any, Any]]:
-    """(whether it is an attribute, its name or place, the part)."""
-    if isinstance(value, dict):
-        yield from ((False, key, part) for key, part in raw_items(value))
-    elif isinstance(value, (list, tuple)):
-        yield from ((False, at, part) for at, part in enumerate(items_of(value, 0, length_of(value))))
-    else:
-        yield from ((True, name, part) for name, part in state_of(value).items() if name not in state)
+def _steps(value: Any, states: dict[int, dict[str, Any]]) -> Iterator[Step]:
+    """To the items of ``value``, or to its attributes, but for those that are kept back already."""
+    kept = states.get(id(value), {})
+    return (step for step in steps(value) if step.kind == "item" or (step.kind == "attribute" and step.key not in kept))
 
 
 def _item(container: Any, key: Any) -> Any:
@@ -159,13 +154,3 @@ def _item(container: Any, key: Any) -> Any:
         return dict.get(container, key, ABSENT)
     found = items_of(container, key, key + 1) if isinstance(container, (list, tuple)) else []
     return found[0] if found else ABSENT
-
-
-def _is_picklable(value: Any, states: dict[int, dict[str, Any]]) -> bool:
-    pickler = ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)
-    pickler.states = states
-    try:
-        pickler.dump(value)
-    except Exception:  # reducers raise what they like
-        return False
-    return True

@@ -118,15 +118,6 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def state_of(obj: Any) -> dict[str, Any]:
-    """The attributes of ``obj`` that go along when it is pickled, if its class does that as usual; else none."""
-    try:
-        _, _, state, *_ = obj.__reduce_ex__(5)
-    except Exception:  # reducers raise what they like
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
 def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
     make, arguments, state, *rest = obj.__reduce_ex__(5)
     state = {name: changed.get(name, value) for name, value in state.items()}
@@ -167,7 +158,7 @@ class Pickled:
             if parts := pickler.storages.parts():
                 pickler = dump(parts)
         except Exception as error:  # reducers raise what they like
-            path, of, advice = find_unpicklable(value, name, _is_picklable)
+            path, of, advice = find_unpicklable(value, name, is_picklable)
             advice = advice or (
                 "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
                 "leave it out of what is sent: "
@@ -313,11 +304,14 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
     return value
 
 
-def _is_picklable(value: Any) -> bool:
+def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) -> bool:
+    """Whether ``value`` can be sent; attributes as ``states`` has them (see :class:`ReplicaPickler`)."""
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return True
+    pickler = ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)
+    pickler.states = states or {}
     try:
-        ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False).dump(value)
+        pickler.dump(value)
     except Exception:  # reducers raise what they like
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copyreg
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from workers.job.data_only import items_of, length_of, raw_items
 
 from . import inheritance
 
+_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")  # of a path
+_NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "collections"})
+
 
 class Unpicklable(NamedTuple):
     """What cannot be pickled: Unpicklable("the sequence.source.lock", "lock", "")."""
@@ -23,17 +27,33 @@ class Unpicklable(NamedTuple):
     advice: str  # on objects of this kind, or at this place, if there is any
 
 
+class Step(NamedTuple):
+    """From an object to one of its parts: Step("attribute", "lock", <a lock>)."""
+
+    kind: str  # "item", "attribute", "variable" or "global" of a function, "class"
+    key: Any  # of the item, or its name
+    part: Any
+
+    def onto(self, path: str) -> str:
+        """The path to the part, where ``path`` is that to the object."""
+        if self.kind == "item":
+            return f"{path}[{self.key!r}]"
+        if self.kind == "attribute":
+            return f"{path}.{self.key}"
+        return str(self.key) if self.kind == "class" else f"{path}'s {self.kind} {self.key!r}"
+
+
 def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
     """The smallest part of ``value`` that cannot be pickled."""
     deadline = time.monotonic() + seconds
     seen: set[int] = set()
     while True:
         seen.add(id(value))
-        for name, part in _parts(value, path):
+        for step in steps(value):
             if time.monotonic() > deadline:
                 return _found(path, value)
-            if id(part) not in seen and not is_picklable(part):
-                path, value = name, part
+            if id(step.part) not in seen and not is_picklable(step.part):
+                path, value = step.onto(path), step.part
                 break
         else:
             return _found(path, value)
@@ -55,36 +75,52 @@ def _of_function(path: str) -> str:
     )
 
 
-def _parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def steps(value: Any) -> Iterator[Step]:
+    """To all parts of ``value`` that may go along when it is pickled."""
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
-        yield from ((f"{path}[{key!r}]", part) for key, part in raw_items(value))
+        yield from (Step("item", key, part) for key, part in raw_items(value))
     elif isinstance(value, (list, tuple)):
-        yield from ((f"{path}[{at}]", part) for at, part in enumerate(items_of(value, 0, length_of(value))))
+        yield from (Step("item", at, part) for at, part in enumerate(items_of(value, 0, length_of(value))))
     elif isinstance(value, (set, frozenset)):
-        yield from ((f"{path}[{at}]", part) for at, part in enumerate(value))
-    with contextlib.suppress(TypeError):
-        yield from ((f"{path}.{name}", part) for name, part in vars(value).items())
+        yield from (Step("item", at, part) for at, part in enumerate(value))
+    yield from (Step("attribute", name, part) for name, part in _attributes(value).items())
     function = getattr(value, "__func__", value)
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        yield f"{path}.__self__", value.__self__
+        yield Step("attribute", "__self__", value.__self__)
     code = getattr(function, "__code__", None)
     if code is not None:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
             with contextlib.suppress(ValueError):  # not yet filled
-                yield f"{path}'s variable {name!r}", cell.cell_contents
+                yield Step("variable", name, cell.cell_contents)
         known = function.__globals__
-        yield from ((f"{path}'s global {name!r}", known[name]) for name in code.co_names if name in known)
+        yield from (Step("global", name, known[name]) for name in code.co_names if name in known)
     for name in ("func", "args", "keywords"):  # functools.partial
         if hasattr(value, "func") and hasattr(value, "keywords"):
-            yield f"{path}.{name}", getattr(value, name)
+            yield Step("attribute", name, getattr(value, name))
     if not isinstance(value, type):
-        yield type(value).__qualname__, type(value)
+        yield Step("class", type(value).__qualname__, type(value))
 
 
-_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")
-_NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "collections"})
+def state_of(obj: Any) -> dict[str, Any] | None:
+    """The attributes of ``obj`` that go along when it is pickled; None: its class does that in another way."""
+    try:
+        _, _, state, *_ = obj.__reduce_ex__(5)
+    except Exception:  # reducers raise what they like
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _attributes(obj: Any) -> dict[str, Any]:
+    """Those that go along, as far as that is known; else all."""
+    found = None if isinstance(obj, type) else state_of(obj)
+    if found is None:
+        found = dict(getattr(obj, "__dict__", {}))
+        with contextlib.suppress(Exception):  # classes of the user's, with slots of all kinds
+            slots: list[str] = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+            found |= {name: getattr(obj, name) for name in slots if hasattr(obj, name)}
+    return found
 
 
 def left_out(value: Any, path: str, name: str) -> str:
