@@ -30,7 +30,7 @@ TensorFlow is not imported unless something that needs it is called.
 Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.augmenters``.
 """
 
-from . import beside as _beside  # noqa: F401  # before whatever imports workers
+from . import check_package as _beside  # noqa: F401  # before whatever imports workers
 from .augmenter import Augmenter, ContrastiveAugmenter
 from .image import load_image
 from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples

@@ -15,10 +15,10 @@ import numpy as np
 
 from workers.batch import exact
 from workers.checks import check_int, short
-from workers.sequence.looks import Fact, Looks, named
+from workers.sequence.display import Display, DisplayedFact, named
 
 
-class Augmenter(Looks, ABC):
+class Augmenter(Display, ABC):
     """Base of augmenters that are classes. A plain function of the same four arguments does as well.
 
     Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch
@@ -41,7 +41,7 @@ class Augmenter(Looks, ABC):
             (x, y) of the batch.
         """
 
-    def _shown_facts(self) -> Iterable[Fact]:
+    def _shown_facts(self) -> Iterable[DisplayedFact]:
         for name, value in vars(self).items():
             yield named(name, _shown(value))
 

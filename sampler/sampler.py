@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from workers import Sequence, current_job
 from workers.checks import check_index, check_int
 from workers.job.context import mark
-from workers.sequence.looks import Fact, count, tried
+from workers.sequence.display import DisplayedFact, count, tried
 
 from .augmenter import AugmenterFunction, check_augmenter
 from .memory.ragged import check_stacked
@@ -107,11 +107,11 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         arguments = self.class_per_batch, self.examples_per_class_per_batch, self.num_augmentations_per_example
         return [*super()._identity(), *arguments, self.warmup, self.num_examples]
 
-    def _own_facts(self) -> Iterable[Fact | None]:
+    def _own_facts(self) -> Iterable[DisplayedFact | None]:
         number = tried(lambda: self.num_examples)
         yield None if number is None else count(number, "example", "examples")
         drawn = f"{self.class_per_batch} x {self.examples_per_class_per_batch}"
-        yield Fact("a batch", drawn, f"{drawn} a batch")
+        yield DisplayedFact("a batch", drawn, f"{drawn} a batch")
 
     def _may_draw(self) -> bool:
         return not self._is_plain() or self._runs_functions()

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.figures.units import count
+from workers.report.units import count
 
 MOST = 1000  # machines in the picture
 ACTORS = (1, 2, 4, 8)

@@ -22,7 +22,7 @@ The rooms, each of which knows only those before it:
 - ``job``: what a job knows and draws: its place, its random stream, the generators that it may draw from.
 - ``batch``: a batch as bytes in shared memory, and back; arrays that are shared, lists of strings; samples stacked to
   batches, batches cut and joined.
-- ``figures``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
+- ``report``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
   on which a pool publishes them.
 - ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``driver`` drives, ``serial`` has no
   workers. ``auto`` has as many as pay, of which ``chooser`` decides.
@@ -34,7 +34,7 @@ The rooms, each of which knows only those before it:
 - ``loader``: a loop over a sequence whose batches workers compute: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
 - ``wiring``: what rooms call of those that stand behind them.
-- ``top``: ``python -m workers.top``, which reads the pages of ``figures`` from outside.
+- ``top``: ``python -m workers.top``, which reads the pages of ``report`` from outside.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and
 what they mean, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
@@ -61,14 +61,14 @@ from .errors import (
     WorkerError,
     WorkerStartError,
 )
-from .figures.pictures.preview import preview
-from .figures.report import Report
 from .for_keras.resume import ResumeSequence
 from .job.seeding import Job, current_job, current_rng, current_seed
 from .job.task import single_function_to_run
 from .loader.consumer import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
+from .report.pictures.preview import preview
+from .report.report import Report
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 

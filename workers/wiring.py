@@ -5,9 +5,9 @@ from __future__ import annotations
 from .for_keras import adapter
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap
+from .sequence.batched_stream import batches
 from .sequence.chain import makers
-from .sequence.chunked import batches
-from .sequence.limited import SequenceMaxSamples
+from .sequence.max_samples import SequenceMaxSamples
 from .sequence.rebatched import SequenceRebatch
 from .sequence.shard import SequenceShard
 from .sequence.shuffle import SequenceShuffle

@@ -16,11 +16,11 @@ from workers.sequence.gather import gather
 
 from .class_index import ClassDraws, ClassIndex
 from .examples import Examples
-from .held import HeldSampler
+from .memory_sampler import MemorySampler
 from .permutation import Draws, num_kept
 
 
-class SingleShotMemorySampler(HeldSampler):
+class SingleShotMemorySampler(MemorySampler):
     """Batches of ``class_per_batch`` different elements of x, each of which is a class of its own.
 
     Elements are drawn without repetition: none comes again before all have come, across epochs too, and none
@@ -118,7 +118,7 @@ class SingleShotMemorySampler(HeldSampler):
         return len(self._examples)
 
 
-class MultiShotMemorySampler(HeldSampler):
+class MultiShotMemorySampler(MemorySampler):
     """Batches of ``classes_per_batch`` different classes, ``examples_per_class_per_batch`` examples of each.
 
     Exactly so, in every batch. Within a class no example comes twice in a batch, and none again before the class is

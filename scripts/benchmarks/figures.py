@@ -22,8 +22,8 @@ def _nothing(*_: Any) -> Any:
 
 
 def _take_out_of_loop() -> None:
-    from workers.figures.loop import LoopFigures
-    from workers.figures.pool import PoolFigures
+    from workers.report.loop import LoopFigures
+    from workers.report.pool import PoolFigures
 
     for cls, names in ((LoopFigures, ("note", "begin")), (PoolFigures, ("finished", "finished_here", "used", "span"))):
         for name in names:
@@ -36,7 +36,7 @@ def _take_out_of_worker(number: int) -> None:
     from workers.process import worker
 
     marks: list[Any] = []
-    context.here.marks = None
+    context.current.marks = None
     for module, name, value in (
         (worker, "begin_marks", lambda: marks),
         (worker, "mark", _nothing),

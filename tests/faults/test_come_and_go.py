@@ -20,7 +20,7 @@ from faulty import is_gone, wait_for, worker_processes
 from scripted import LENGTH, Aside, Drawn, at_random, expected, have, plain, scripted
 
 from workers import NotPicklableError, Sequence, StalePassError
-from workers.engine import auto, auto_reading, rest
+from workers.engine import auto, auto_reading, idle_shutdown
 from workers.engine.auto_reading import Phase
 from workers.engine.chooser import Choice
 
@@ -136,7 +136,7 @@ def test_a_fork_goes_on_alone(nb_workers: Any, with_workers: int) -> None:
 def test_workers_that_were_ended_for_want_of_work_come_again(
     are_used_before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "REST_S", 0.1)
+    monkeypatch.setattr(idle_shutdown, "REST_S", 0.1)
 
     class Where(Sequence[Aside]):
         def __len__(self) -> int:
@@ -162,7 +162,7 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
             assert HERE in pids(loop)
             choosing._choose(Choice(1, "the test wants it"))
         wait_for(lambda: choosing.engine.is_resting)
-        monkeypatch.setattr(rest, "REST_S", 60.0)
+        monkeypatch.setattr(idle_shutdown, "REST_S", 60.0)
         wait_for(lambda: choosing.is_ready)
         loop = iter(batches)
         assert (next(loop).value == HERE) == (not are_used_before)

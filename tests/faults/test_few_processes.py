@@ -202,7 +202,7 @@ told = []
 logging.getLogger("workers").addFilter(lambda record: told.append(record) or True)
 
 def wait_until_at_rest(batches):
-    while not batches._live.pool.engine._driver._rest.is_resting or workers():
+    while not batches._live.pool.engine._driver._idle_shutdown.is_resting or workers():
         time.sleep(0.01)
 
 with prefetch(Numbers(seed=1), 4, max_queue_size=8) as batches:

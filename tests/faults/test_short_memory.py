@@ -18,7 +18,7 @@ from short_memory import NBYTES, Growing, Large, Limit, Pieces, limit, taken_nby
 
 from workers import SequenceMap, prefetch
 from workers.batch import memory_limit
-from workers.engine import memory, report, rest
+from workers.engine import explanations, idle_shutdown, memory_pressure
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> Any:
         nbytes = num_batches * NBYTES + NBYTES // 2
         monkeypatch.setattr(memory_limit, "available_nbytes", memory_limit.available_nbytes)
         limit(nbytes, os.getpid())
-        for module in (report, memory):
+        for module in (explanations, memory_pressure):
             monkeypatch.setattr(module, "available_nbytes", memory_limit.available_nbytes)
         return Limit(nbytes)
 
@@ -72,7 +72,7 @@ def test_batches_that_the_loop_lets_go_of_together(
     workers are limited, and this process does not know."""
     few = little(4)
     if not is_known:
-        monkeypatch.setattr(memory, "available_nbytes", lambda: None)
+        monkeypatch.setattr(memory_pressure, "available_nbytes", lambda: None)
     with prefetch(Large(tmp_path), 2, worker_init_fn=few, in_order=in_order) as batches:
         held: list[np.ndarray] = []
         found = []
@@ -286,7 +286,7 @@ def test_workers_rest_while_others_wait(
     after_s: float, little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loop that takes its time, while batches wait for it: the workers end, new ones go on."""
-    monkeypatch.setattr(rest, "REST_S", after_s)
+    monkeypatch.setattr(idle_shutdown, "REST_S", after_s)
     with prefetch(Large(tmp_path, 10), 2, worker_init_fn=little(3), max_queue_size=8) as batches:
         held: list[np.ndarray] = []
         for index, batch in enumerate(batches):
@@ -300,16 +300,16 @@ def test_workers_rest_while_others_wait(
 def test_a_stopped_worker(little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between two jobs, as it is to give up what it keeps, it does not answer: the others go on without it."""
     stopped: list[psutil.Process] = []
-    trim = memory.MemoryPressure._trim
+    trim = memory_pressure.MemoryPressure._trim
 
-    def stop_one_before(self: memory.MemoryPressure) -> None:
+    def stop_one_before(self: memory_pressure.MemoryPressure) -> None:
         if not stopped:  # the one that has less: if it has nearly all, there is nothing to go on with
             workers = self._executor._workers.values()  # type: ignore[attr-defined]
             stopped.append(psutil.Process(min(workers, key=lambda worker: worker._reader.nbytes).pid))
             stopped[0].send_signal(signal.SIGSTOP)
         trim(self)
 
-    monkeypatch.setattr(memory.MemoryPressure, "_trim", stop_one_before)
+    monkeypatch.setattr(memory_pressure.MemoryPressure, "_trim", stop_one_before)
     with prefetch(Large(tmp_path, 8), 2, worker_init_fn=little(5), max_queue_size=8) as batches:
         for index, batch in enumerate(batches):
             check(batch, index)

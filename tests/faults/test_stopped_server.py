@@ -10,8 +10,8 @@ import pytest
 from faulty import is_gone, servers, wait_for, worker_processes
 
 from workers import Sequence, current_job, prefetch
-from workers.process import server_handle, staff
-from workers.process.staff import SILENT_S, STOPPED_S, Unanswered
+from workers.process import server_handle, worker_pool
+from workers.process.worker_pool import SILENT_S, STOPPED_S, Unanswered
 
 pytestmark = pytest.mark.own_server
 
@@ -36,7 +36,7 @@ class Numbers(Sequence[int]):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staff, "STOPPED_S", 0.3)
+    monkeypatch.setattr(worker_pool, "STOPPED_S", 0.3)
     monkeypatch.setattr(server_handle, "_END_S", 0.5)
 
 
@@ -90,9 +90,9 @@ def test_the_end() -> None:
 
 
 def test_how_long_it_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staff, "STOPPED_S", STOPPED_S)
+    monkeypatch.setattr(worker_pool, "STOPPED_S", STOPPED_S)
     now = 100.0
-    monkeypatch.setattr(staff.time, "monotonic", lambda: now)
+    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: now)
     asked = Unanswered()
     assert not asked
     assert asked.left_s(None) is None

@@ -12,8 +12,8 @@ import pytest
 from faulty import wait_for, worker_processes
 
 from workers import Sequence, SequenceMap, prefetch
-from workers.engine import rest
-from workers.process import ending
+from workers.engine import idle_shutdown
+from workers.process import graceful_exit
 
 log = logging.getLogger("tests.of.waking")
 
@@ -21,12 +21,12 @@ log = logging.getLogger("tests.of.waking")
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The minute."""
-    monkeypatch.setattr(rest, "REST_S", 0.2)
+    monkeypatch.setattr(idle_shutdown, "REST_S", 0.2)
 
 
 def wait_until_at_rest(batches: SequenceMap) -> None:
     engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
-    wait_for(lambda: engine._driver._rest.is_resting and not worker_processes())
+    wait_for(lambda: engine._driver._idle_shutdown.is_resting and not worker_processes())
 
 
 class Numbers(Sequence):
@@ -87,7 +87,7 @@ def logs_at_the_end(worker: int) -> None:
 
 
 def test_what_is_logged_at_the_end(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "_GRACE_S", 30.0)  # nobody is too slow to say it
+    monkeypatch.setattr(graceful_exit, "_GRACE_S", 30.0)  # nobody is too slow to say it
     caplog.set_level(logging.INFO)
     with prefetch(Numbers(), nb_workers=2, max_queue_size=2, worker_init_fn=logs_at_the_end) as batches:
         for _ in range(2):

@@ -20,7 +20,7 @@ from scripted import LENGTH, Drawn, at_random, expected, have, plain, scripted, 
 from workers import Sequence, SequenceMap, current_job, current_rng, prefetch
 from workers.engine.auto_reading import Phase
 from workers.engine.comparison import difference
-from workers.figures.timeline import LOOP
+from workers.report.timeline import LOOP
 
 HERE = os.getpid()
 

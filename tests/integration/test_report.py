@@ -17,7 +17,7 @@ from causes import Sleeping, augmented
 from faulty import wait_for, worker_processes
 
 from workers import Report, Sequence, SequenceArray, current_job
-from workers.figures.timeline import LOOP
+from workers.report.timeline import LOOP
 
 LENGTH = 30
 NBYTES = 8000  # of a batch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workers.figures.report import Report, Spread, WorkerFigures
-from workers.figures.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
+from workers.report.report import Report, Spread, WorkerFigures
+from workers.report.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
 
 START = 98_765_000_000_000  # of the monotonic clock: of no meaning
 MS = 1_000_000

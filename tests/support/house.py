@@ -13,7 +13,7 @@ ROOMS = [
     "frameworks",
     "job",
     "batch",
-    "figures",
+    "report",
     "engine",
     "process",
     "cluster",

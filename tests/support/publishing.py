@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from workers.figures.page import LaneSnapshot, Page, Snapshot
+from workers.report.snapshot_page import LaneSnapshot, Snapshot, SnapshotPage
 
 EVERY_S = 0.05
 JOBS_PER_S = 100
@@ -71,7 +71,7 @@ def figures(worker: int, begun_ns: int, since: float) -> Snapshot:
     return snapshot(since=since, choice="2 workers: the loop waited 25% of the time", **told)
 
 
-def publish(page: Page, worker: int, ended: threading.Event) -> None:
+def publish(page: SnapshotPage, worker: int, ended: threading.Event) -> None:
     begun_ns, since = time.monotonic_ns(), time.time()
     while not ended.is_set():
         page.publish(figures(worker, begun_ns, since))
@@ -89,7 +89,7 @@ def main() -> None:
     for argument in sys.argv[1:]:
         if argument.startswith("--user="):
             become(int(argument.partition("=")[2]))
-    page, ended = Page(), threading.Event()
+    page, ended = SnapshotPage(), threading.Event()
     worker = subprocess.Popen(["sleep", "600"])
     page.publish(figures(worker.pid, time.monotonic_ns(), time.time()))
     fork = os.fork() if "--fork" in sys.argv else None

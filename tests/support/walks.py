@@ -36,7 +36,7 @@ PROTOCOLS = {
 }
 #: Files and functions through which a function that was handed over is called.
 _PASSED_THROUGH = f"{ROOT}workers{os.sep}arguments.py"
-_CALLERS = ("on_behalf_of", "read_alone")
+_CALLERS = ("with_clock", "read_alone")
 
 Call = tuple[str, str, str, str]  # (file and function of the caller, of the callee)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench import Bench
 
-from workers.engine.crew import UNBEGUN_NS
+from workers.engine.worker_loads import UNBEGUN_NS
 
 
 def test_a_worker_that_was_stopped_as_it_had_finished_a_job() -> None:

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from workers.figures import units
-from workers.figures.durations import Durations
-from workers.figures.loop import LoopFigures, Totals
-from workers.figures.pool import PoolFigures
 from workers.job.context import stages
 from workers.job.cores import Cores, CoreUse
+from workers.report import units
+from workers.report.durations import Durations
+from workers.report.loop import LoopFigures, Totals
+from workers.report.pool import PoolFigures
 
 
 @pytest.mark.parametrize("number", [1, 100, 5000, 20_000])

@@ -16,8 +16,8 @@ import pytest
 from figures import DIED, MS, START, VERDICT, busy, jobs, report_of, serial, started, steps
 from PIL import Image
 
-from workers.figures.report import Report
-from workers.figures.timeline import LOOP, STAGES, Incident, Span
+from workers.report.report import Report
+from workers.report.timeline import LOOP, STAGES, Incident, Span
 
 pytestmark = pytest.mark.needs("matplotlib")
 
@@ -151,7 +151,7 @@ def test_jobs_without_stages(tmp_path: Path) -> None:
 def test_no_word_lies_over_another(num_workers: int, tmp_path: Path) -> None:
     from matplotlib.text import Text
 
-    from workers.figures.pictures.page import page
+    from workers.report.pictures.plot_page import page
 
     figure = page(eventful(num_workers))
     figure.draw_without_rendering()

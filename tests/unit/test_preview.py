@@ -93,7 +93,7 @@ def test_what_is_no_label_is_not_drawn(second: Any, tmp_path: Path) -> None:
 
 
 def test_which_labels() -> None:
-    from workers.figures.pictures.images import images_of, labels_of, leaves_of
+    from workers.report.pictures.images import images_of, labels_of, leaves_of
 
     def labels(batch: Any) -> list[str] | None:
         leaves = list(leaves_of(batch))

@@ -13,9 +13,9 @@ from workers import Sequence, SequenceMap, StalePassError
 from workers.engine.engine import Engine
 from workers.engine.schedule import Schedule
 from workers.engine.threads import ThreadExecutor
-from workers.figures.pool import PoolFigures
 from workers.job.task import Task
 from workers.loader.options import Options
+from workers.report.pool import PoolFigures
 
 LENGTH = 8
 

@@ -11,8 +11,8 @@ import pytest
 import workers
 from workers.cluster.actor import _mapped
 from workers.process import replica
+from workers.process.change_detector import ChangeDetector
 from workers.process.replica import Parcel, Pickled
-from workers.process.watch import ChangeDetector
 
 torch = pytest.importorskip("torch")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from figures import report_of
 
-from workers.figures.report import EpochStart, Report, Slow, Spread, WorkerFigures
+from workers.report.report import EpochStart, Report, Slow, Spread, WorkerFigures
 
 MANY = Spread(1200, 1.25, 0.001, 0.0123)
 TABLE = """\

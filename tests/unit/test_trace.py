@@ -11,8 +11,8 @@ import pytest
 from figures import DIED, MS, START, VERDICT, busy, jobs, report_of, serial, started, steps
 from trace_format import Event, check_trace, lane
 
-from workers.figures.report import Report
-from workers.figures.timeline import LOOP, Incident, LoopStep, Span
+from workers.report.report import Report
+from workers.report.timeline import LOOP, Incident, LoopStep, Span
 
 
 def events_of(report: Report, tmp_path: Path) -> list[Event]:

@@ -468,10 +468,10 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Link]:
     """A link whose writer ``workers.empty`` uses, inside a job."""
     link = Link()
     monkeypatch.setattr(slot_writer, "writer", link.writer)
-    before = context.here.job, context.here.stream
-    context.here.job = seeding.Job(0, 0)
+    before = context.current.job, context.current.stream
+    context.current.job = seeding.Job(0, 0)
     yield link
-    context.here.job, context.here.stream = before
+    context.current.job, context.current.stream = before
 
 
 def test_empty_is_where_the_batch_is_delivered_from(link: Link) -> None:

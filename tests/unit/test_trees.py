@@ -22,8 +22,8 @@ from workers.batch import tree
 from workers.batch.nodes import is_list, leaves, map_leaves
 from workers.batch.pickling import pickled_by_value
 from workers.batch.stacking import cut, join, length_of_first, num_samples, stack, unstack
-from workers.figures.pictures.images import leaves_of
 from workers.for_keras import reading
+from workers.report.pictures.images import leaves_of
 
 KINDS = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 

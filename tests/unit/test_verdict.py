@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from workers.figures.report import Slow
-from workers.figures.verdict import Facts, verdict
+from workers.report.report import Slow
+from workers.report.verdict import Facts, verdict
 
 #: 1,000 batches, of which the loop has one each 5 ms, from 4 workers whose jobs take 4 ms.
 FINE = Facts(

@@ -25,7 +25,7 @@ from workers.engine.schedule import JobRow
 from workers.job import seeding
 from workers.job.context import Stages, begin_marks, mark, stages
 from workers.job.cores import Cores, CoreUse
-from workers.process import replica, surroundings
+from workers.process import program_settings, replica
 from workers.process.logs import Records
 from workers.process.messages import Logged
 
@@ -78,7 +78,7 @@ class Actor:
         self._task: Any = None
         self._replica = -1
         self._stream = seeding.Stream(0)
-        self._unsettled: surroundings.Settings = {}
+        self._unsettled: program_settings.Settings = {}
         self._cancelled = 0
         self._thread = 0  # that runs the jobs
 
@@ -97,7 +97,7 @@ class Actor:
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def load(
-        self, number: int, message: replica.ParcelMessage, around: surroundings.Surroundings, *pieces: Any
+        self, number: int, message: replica.ParcelMessage, around: program_settings.ProgramSettings, *pieces: Any
     ) -> Told:
         """Work on replica ``number`` from now on. ``pieces``: its memory, arrays of bytes in the object store of this
         node.
@@ -111,16 +111,16 @@ class Actor:
         return Told(failure, self._logged())
 
     def _load(
-        self, message: replica.ParcelMessage, around: surroundings.Surroundings, pieces: tuple[Any, ...]
+        self, message: replica.ParcelMessage, around: program_settings.ProgramSettings, pieces: tuple[Any, ...]
     ) -> RemoteFailure | None:
         try:
             is_new = self._task is None
             if is_new:
-                surroundings.before_imports(around)
+                program_settings.before_imports(around)
             memories = map(_mapped, pieces, message.private)
             self._task = replica.made_of(message, [*memories])
             if is_new:
-                self._unsettled = surroundings.apply(around)
+                self._unsettled = program_settings.apply(around)
                 self._task.init_worker(self._number)
             self._stream = self._task.stream(self._task.generators())
         except BaseException as error:  # the user's own modules run here
@@ -173,7 +173,7 @@ class Actor:
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:
-            self._unsettled = surroundings.settle(self._unsettled)
+            self._unsettled = program_settings.settle(self._unsettled)
         seeding.enter_job(self._stream, job)
 
 

@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, TypeAlias
 
 from workers.batch.tree import dumps, own
-from workers.engine import report
+from workers.engine import explanations
 from workers.engine.executor import (
     NO_LIMIT,
     Cancelled,
@@ -42,9 +42,9 @@ from workers.engine.executor import (
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 from workers.errors import PlatformError
-from workers.figures.pool import PoolFigures
-from workers.process import replica, surroundings
+from workers.process import program_settings, replica
 from workers.process.logs import Inlet
+from workers.report.pool import PoolFigures
 
 from . import connection
 from .actor import Actor, ActorHandle, Answer, Told
@@ -79,9 +79,9 @@ class RayExecutor:
         self._events: list[Event] = []
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._members: dict[int, ActorHandle] = {}  # {name: an actor}; names are never used again
+        self._actors: dict[int, ActorHandle] = {}  # {name: an actor}; names are never used again
         self._failed_starts = 0  # in a row
-        self._surroundings = surroundings.collect()
+        self._program_settings = program_settings.collect()
         self._store = Store(self._ray.put)
         self.parcel: replica.Parcel | None = make_parcel()
         self._health = Health(self._ray, options.get("node_timeout", connection.NODE_TIMEOUT_S))
@@ -94,7 +94,7 @@ class RayExecutor:
     # -- the engine's orders
 
     def start(self) -> None:
-        there = {member.number for member in self._members.values()}
+        there = {actor.number for actor in self._actors.values()}
         for number in range(self._nb_workers):
             if number not in there:
                 self._start(number)
@@ -103,15 +103,15 @@ class RayExecutor:
         if number >= self._nb_workers:
             return
         name = next(self._names)
-        member = self._members[name] = ActorHandle(number, self._make.remote(number))
+        actor = self._actors[name] = ActorHandle(number, self._make.remote(number))
         self.figures.started(number)
-        self._load(name, member)  # Started is told when there is room for it, and it has loaded
-        self._ask(name, member)
+        self._load(name, actor)  # Started is told when there is room for it, and it has loaded
+        self._ask(name, actor)
 
-    def _load(self, name: int, member: ActorHandle) -> None:
+    def _load(self, name: int, actor: ActorHandle) -> None:
         assert self.parcel is not None
         pieces = [self._store.reference(piece) for piece in self.parcel.pieces]
-        call = member.handle.load.remote(self._store.replica, self.parcel.message(), self._surroundings, *pieces)
+        call = actor.handle.load.remote(self._store.replica, self.parcel.message(), self._program_settings, *pieces)
         self._follow(name, "load", call)
 
     def has_changed_in_place(self) -> bool:
@@ -121,20 +121,20 @@ class RayExecutor:
     def update(self, parcel: Any) -> None:
         self.parcel = parcel
         self._store.keep(parcel.pieces)
-        for name, member in self._members.items():
-            self._load(name, member)
+        for name, actor in self._actors.items():
+            self._load(name, actor)
 
     def resize(self, nb_workers: int) -> None:
         self._nb_workers = nb_workers
 
     def dismiss(self, worker: int) -> None:
-        member = self._members.pop(worker)
-        self.figures.ended(member.number)
-        self._end(member)
+        actor = self._actors.pop(worker)
+        self.figures.ended(actor.number)
+        self._end(actor)
 
-    def _end(self, member: ActorHandle) -> None:
+    def _end(self, actor: ActorHandle) -> None:
         try:
-            self._ray.kill(member.handle, no_restart=True)
+            self._ray.kill(actor.handle, no_restart=True)
         except Exception as error:  # it is gone, or the cluster is
             logger.debug("an actor could not be ended: %s", error)
 
@@ -142,15 +142,15 @@ class RayExecutor:
         return dumps(item)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        self._follow(worker, *self._members[worker].run(self._store.replica, rows))
+        self._follow(worker, *self._actors[worker].run(self._store.replica, rows))
 
-    def _ask(self, name: int, member: ActorHandle) -> None:
+    def _ask(self, name: int, actor: ActorHandle) -> None:
         """Ask an actor where it is."""
-        self._follow(name, "node", member.handle.node.options(concurrency_group=_CONTROL).remote())
+        self._follow(name, "node", actor.handle.node.options(concurrency_group=_CONTROL).remote())
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
         arrived = self._queue
-        self._health.called(self._members[name])
+        self._health.called(self._actors[name])
         reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
 
     def trim(self, worker: int) -> None:
@@ -158,31 +158,31 @@ class RayExecutor:
         self.wake()
 
     def cancel(self, worker: int, sending: int) -> None:
-        if worker in self._members:  # not by ray.cancel, which leaves the actor waiting for what it has cancelled
-            self._members[worker].handle.cancel.options(concurrency_group=_CONTROL).remote(sending)
+        if worker in self._actors:  # not by ray.cancel, which leaves the actor waiting for what it has cancelled
+            self._actors[worker].handle.cancel.options(concurrency_group=_CONTROL).remote(sending)
 
     def wake(self) -> None:
         self._queue.put(None)
 
     def number(self, worker: int) -> int:
-        return self._members[worker].number if worker in self._members else -1
+        return self._actors[worker].number if worker in self._actors else -1
 
     def look(self, worker: int) -> tuple[int, int]:
-        return self._members[worker].look()
+        return self._actors[worker].look()
 
     def kill(self, worker: int, why: Stuck) -> bool:
-        if worker in self._members:
-            self._members[worker].stuck = why
-            self._end(self._members[worker])
+        if worker in self._actors:
+            self._actors[worker].stuck = why
+            self._end(self._actors[worker])
         return True
 
     def ask_stack(self, worker: int) -> None:
-        member = self._members[worker]
-        member.stack = ""
-        self._follow(worker, "stack", member.handle.stack.options(concurrency_group=_CONTROL).remote())
+        actor = self._actors[worker]
+        actor.stack = ""
+        self._follow(worker, "stack", actor.handle.stack.options(concurrency_group=_CONTROL).remote())
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
-        return self._members[worker].stack, None
+        return self._actors[worker].stack, None
 
     def read(self, value: Answer, sending: int) -> Any:
         """Arrays in the object store cannot be written to; copies can."""
@@ -195,7 +195,7 @@ class RayExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        look_s = self._health.look_s(self._members)
+        look_s = self._health.look_s(self._actors)
         wait_s = 0.0 if self._events else look_s if timeout_s is None else min(look_s, timeout_s)
         try:
             arrived = self._queue.get(timeout=wait_s)
@@ -217,94 +217,94 @@ class RayExecutor:
     def _look_at_the_cluster(self) -> None:
         if text := self._health.of_head():
             self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
-        for name, text in self._health.of_nodes(self._members, self._ask):
+        for name, text in self._health.of_nodes(self._actors, self._ask):
             logger.warning("worker %d: %s; what it had to do is done by others", self.number(name), text)
-            self._lost(name, self._members[name], text, is_of_node=True)
-        self._room.look(not self._members or any(member.is_ready for member in self._members.values()), self._ray)
+            self._lost(name, self._actors[name], text, is_of_node=True)
+        self._room.look(not self._actors or any(actor.is_ready for actor in self._actors.values()), self._ray)
 
     def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
-        member = self._members.get(name)
-        if member is None:  # it was ended, or has died
+        actor = self._actors.get(name)
+        if actor is None:  # it was ended, or has died
             return
-        self._health.answered(member)
+        self._health.answered(actor)
         error = future.exception()
         exceptions = self._ray.exceptions
         if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
             error = error.cause or error
         elif isinstance(error, exceptions.RayError):
-            self._lost(name, member, _detail(str(error)), is_of_node="its node" in str(error))
+            self._lost(name, actor, _detail(str(error)), is_of_node="its node" in str(error))
             return
         if call == "stack" or call == "node":  # so that its type is known
-            setattr(member, call, "" if error else future.result())
+            setattr(actor, call, "" if error else future.result())
             return
         told = Told(error, []) if error else future.result()
         for logged in told.logged:
             self._inlet.put(logged)
         if call == "load":
-            self._loaded(name, member, told.value)
+            self._loaded(name, actor, told.value)
         else:
-            member.since_ns = time.monotonic_ns()
-            member.bundles.popleft()
+            actor.since_ns = time.monotonic_ns()
+            actor.bundles.popleft()
             answers = [error] * len(call) if error else told.value
             times_ns = [answer.job_ns if isinstance(answer, Answer) else 0 for answer in answers]
-            self.figures.finished(member.number, [ns for ns in times_ns if ns])
+            self.figures.finished(actor.number, [ns for ns in times_ns if ns])
             self.figures.used(told.cores, sum(times_ns))
-            start_ns = member.since_ns - sum(times_ns)  # one behind the other, until now: clocks of machines differ
+            start_ns = actor.since_ns - sum(times_ns)  # one behind the other, until now: clocks of machines differ
             for sending, answer, job_ns in zip(call, answers, times_ns, strict=True):
-                member.sent_ns.pop(sending, None)
-                self._events.append(_event(name, member.number, sending, answer, start_ns))
+                actor.sent_ns.pop(sending, None)
+                self._events.append(_event(name, actor.number, sending, answer, start_ns))
                 start_ns += job_ns
 
-    def _loaded(self, name: int, member: ActorHandle, failure: RemoteFailure | BaseException | None) -> None:
+    def _loaded(self, name: int, actor: ActorHandle, failure: RemoteFailure | BaseException | None) -> None:
         if failure is not None:
             if isinstance(failure, RemoteFailure):
                 failure = unpack(failure, "a worker, while it loaded the Sequence")
             self._events.append(Fatal(failure))
             return
         self._failed_starts = 0
-        self._events += [WorkerReady(name)] if member.is_ready else [Started(name), WorkerReady(name)]
-        member.is_ready, member.since_ns = True, time.monotonic_ns()
-        self.figures.ready(member.number)
+        self._events += [WorkerReady(name)] if actor.is_ready else [Started(name), WorkerReady(name)]
+        actor.is_ready, actor.since_ns = True, time.monotonic_ns()
+        self.figures.ready(actor.number)
 
-    def _lost(self, name: int, member: ActorHandle, text: str, is_of_node: bool) -> None:
+    def _lost(self, name: int, actor: ActorHandle, text: str, is_of_node: bool) -> None:
         """Something of it is lost, so it is of no use any more; ``text`` says how."""
         how = "lost with its node" if is_of_node else "lost"
         # Which job of several it was in is not known; nor was it the job's fault, if the node is gone.
-        is_certain = not is_of_node and (not member.bundles or len(member.bundles[0]) == 1)
-        death = Death(None, 1 if is_certain else None, member.stuck, stack=text, how=how)
-        del self._members[name]
-        self._end(member)
-        self.figures.ended(member.number, report.how(death))
+        is_certain = not is_of_node and (not actor.bundles or len(actor.bundles[0]) == 1)
+        death = Death(None, 1 if is_certain else None, actor.stuck, stack=text, how=how)
+        del self._actors[name]
+        self._end(actor)
+        self.figures.ended(actor.number, explanations.how(death))
         logger.debug("worker %d: %s", name, text)
-        if member.is_ready:
-            self._events.append(Died(name, next(iter(member.sent_ns), 0), death))
+        if actor.is_ready:
+            self._events.append(Died(name, next(iter(actor.sent_ns), 0), death))
         elif not is_of_node:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
-                self._events.append(Fatal(report.not_started(self._failed_starts, text, "")))
+                self._events.append(Fatal(explanations.not_started(self._failed_starts, text, "")))
                 return
         if self._ray.is_initialized():
-            self._start(member.number)
+            self._start(actor.number)
 
     # -- the end
 
     def rest(self) -> bool:
-        if not any(member.is_ready for member in self._members.values()):
+        if not any(actor.is_ready for actor in self._actors.values()):
             return False  # they wait for room
         self._end_all()
         return True
 
     def _end_all(self) -> None:
-        for member in self._members.values():
-            self.figures.ended(member.number)
-            self._end(member)
-        self._members.clear()
+        for actor in self._actors.values():
+            self.figures.ended(actor.number)
+            self._end(actor)
+        self._actors.clear()
 
     def close(self) -> None:
         self._health.close()
         if self._ray.is_initialized():
             self._end_all()
-        self._members.clear()
+        self._actors.clear()
         self._inlet.close()
         self._store.keep([])
         self.parcel = None

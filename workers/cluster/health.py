@@ -48,9 +48,9 @@ class Health:
     # -- time: that which has passed for this program. While it was stopped, or one of its threads held all others back,
     # -- it could not hear anybody.
 
-    def look_s(self, members: Mapping[int, ActorHandle]) -> float:
+    def look_s(self, actors: Mapping[int, ActorHandle]) -> float:
         """For how long to wait until the next look, at most."""
-        return min(LOOK_S, self._bound_s / 10) if any(member.num_calls for member in members.values()) else LOOK_S
+        return min(LOOK_S, self._bound_s / 10) if any(actor.num_calls for actor in actors.values()) else LOOK_S
 
     def has_waited(self, seconds: float) -> None:
         """The program was to wait for at most so long."""
@@ -58,16 +58,16 @@ class Health:
         self._now_s += min(looked_s - self._looked_s, seconds + 1.0)
         self._looked_s = looked_s
 
-    def called(self, member: ActorHandle) -> None:
+    def called(self, actor: ActorHandle) -> None:
         """It is to answer."""
-        if member.num_calls == 0:
-            member.heard_s = self._now_s
-        member.num_calls += 1
+        if actor.num_calls == 0:
+            actor.heard_s = self._now_s
+        actor.num_calls += 1
 
-    def answered(self, member: ActorHandle) -> None:
+    def answered(self, actor: ActorHandle) -> None:
         """It has."""
-        member.num_calls -= 1
-        member.is_asked, member.heard_s = False, self._now_s
+        actor.num_calls -= 1
+        actor.is_asked, actor.heard_s = False, self._now_s
 
     # -- who is silent
 
@@ -78,21 +78,21 @@ class Health:
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
 
     def of_nodes(
-        self, members: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
+        self, actors: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
     ) -> list[tuple[int, str]]:
-        """The actors that are lost with their nodes, and why. ``ask(name, member)`` asks one whether it is there."""
+        """The actors that are lost with their nodes, and why. ``ask(name, actor)`` asks one whether it is there."""
         lost = []
-        for name, member in members.items():
-            if not (member.num_calls and member.node):
+        for name, actor in actors.items():
+            if not (actor.num_calls and actor.node):
                 continue
-            silent_s = self._now_s - max(member.heard_s, self._heard_s.get(member.node, 0.0))
+            silent_s = self._now_s - max(actor.heard_s, self._heard_s.get(actor.node, 0.0))
             if silent_s > self._bound_s:
-                lost.append((name, f"node {member.node[:8]} has not answered for {self._bound_s:g} s"))
+                lost.append((name, f"node {actor.node[:8]} has not answered for {self._bound_s:g} s"))
             elif silent_s > self._bound_s * _PROBE:
-                self._probe(member.node)
-            elif silent_s > self._bound_s * _ASK and not member.is_asked:
-                member.is_asked = True
-                ask(name, member)
+                self._probe(actor.node)
+            elif silent_s > self._bound_s * _ASK and not actor.is_asked:
+                actor.is_asked = True
+                ask(name, actor)
         return lost
 
     def _probe(self, node: str) -> None:

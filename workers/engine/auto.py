@@ -26,12 +26,12 @@ from typing import Any, Protocol
 from workers import limits
 from workers.batch.memory_limit import available_nbytes
 from workers.errors import IntegrityError
-from workers.figures import units
-from workers.figures.pool import Figures, usage
-from workers.figures.timeline import LOOP
+from workers.report import units
+from workers.report.pool import Figures, usage
+from workers.report.timeline import LOOP
 
 from .auto_reading import AutoReading, Phase
-from .chooser import Choice, Chooser, Look
+from .chooser import Choice, Chooser, LoopSampler
 from .engine import Engine
 from .passes import Ahead
 from .serial import SerialEngine
@@ -81,7 +81,7 @@ class AutoEngine:
         self._cores, self._most = cores, most
         self.serial = SerialEngine(task, figures.pool)
         self.figures = figures.pool
-        self.chooser = Chooser(cores(), least, self._that_fit)
+        self.chooser = Chooser(cores(), least, self._workers_that_fit)
         self._look_at_machines()
         self.phase = Phase.ALONE
         self.engine: Engine | None = None
@@ -90,7 +90,7 @@ class AutoEngine:
         self._all_figures = figures
         self.workers = workers
         self._least = least
-        self._look = Look(figures)
+        self._sampler = LoopSampler(figures)
         self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
         self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
         self.pid = os.getpid()
@@ -150,7 +150,7 @@ class AutoEngine:
             if self.engine is not None:
                 self.engine.check()
         except Exception:
-            if not self.lacks_workers():
+            if not self.has_lost_workers():
                 raise
 
     def close(self) -> None:
@@ -163,21 +163,21 @@ class AutoEngine:
     @property
     def is_ready(self) -> bool:
         """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
-        if self.engine is None or self.lacks_workers():
+        if self.engine is None or self.has_lost_workers():
             return False
         if self.engine.is_resting:
             self.engine.resize(self.chooser.nb_workers)
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
-    def lacks_workers(self) -> bool:
+    def has_lost_workers(self) -> bool:
         """Whether those that it had are lost for good, and it can do without."""
         if self.engine is None:
             return False
         if os.getpid() != self.pid:
-            return self.does_without("a fork has no workers")
-        return self.engine.fatal is not None and self.does_without(self.engine.fatal)
+            return self.give_up_workers("a fork has no workers")
+        return self.engine.fatal is not None and self.give_up_workers(self.engine.fatal)
 
-    def does_without(self, why: BaseException | str) -> bool:
+    def give_up_workers(self, why: BaseException | str) -> bool:
         """There can be no workers. False: it cannot do without, or is not to."""
         if self._least or isinstance(why, IntegrityError):
             return False
@@ -194,7 +194,7 @@ class AutoEngine:
         """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: in how many seconds
         to look again."""
         self._look_at_machines()
-        sample = self._look.sample(self.nb_workers)
+        sample = self._sampler.sample(self.nb_workers)
         if sample is None:
             return _LOOK_S
         if self.phase is Phase.SHARED and self.chooser.nb_workers:
@@ -226,14 +226,14 @@ class AutoEngine:
         try:
             self.engine = self.workers.have(nb_workers)
         except Exception as error:  # also what the user's classes raise when they are pickled
-            if not self.does_without(error):
+            if not self.give_up_workers(error):
                 raise
             return False
         if self.serial.has_ended:  # meanwhile, by another thread
             self.engine.close()
         return True
 
-    def _that_fit(self, nb_workers: int) -> int:
+    def _workers_that_fit(self, nb_workers: int) -> int:
         """``nb_workers``, or as many as there is memory for. While there are none, one is taken to need as much as this
         process has, which has run the jobs so far; so the first ones may be fewer, until they are measured."""
         if self._most is not None:
@@ -253,4 +253,4 @@ class AutoEngine:
     def enter(self, phase: Phase) -> None:
         """From now on they compute the batches that ``phase`` says; what was measured before does not count."""
         self.phase = phase
-        self._look.begin()
+        self._sampler.begin()

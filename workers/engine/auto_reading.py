@@ -102,7 +102,7 @@ class AutoReading:
             else:
                 found = None if self._tried is _NOT_COMPARED else difference(_one(self._tried), _one(value))
             if found is not None and self._is_same_again(trial):
-                auto.does_without(
+                auto.give_up_workers(
                     f"in batch {theirs.index} of epoch {self._epoch}, {found}. The likely cause is a setting that your "
                     "program has made in its own process alone, or a job that asks in which process it runs: make the "
                     "setting in worker_init_fn as well"
@@ -150,7 +150,7 @@ class AutoReading:
             parcel = auto.workers.changes()
             shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)
         except Exception as error:  # it cannot be sent any more, or the engine has failed
-            if auto.serial.has_ended or not auto.does_without(error):
+            if auto.serial.has_ended or not auto.give_up_workers(error):
                 raise
             return
         self._end = len(self._order)
@@ -168,7 +168,7 @@ class AutoReading:
     def _has_lost_workers(self) -> bool:
         """Whether there are none any more, and the loop goes on without them."""
         auto = self.engine
-        if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.lacks_workers()):
+        if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.has_lost_workers()):
             return False
         self._shared, self._trial = None, None
         return True

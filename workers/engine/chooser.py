@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from workers.figures import units
-from workers.figures.loop import Totals
-from workers.figures.pool import Figures
+from workers.report import units
+from workers.report.loop import Totals
+from workers.report.pool import Figures
 
 _OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
 _WORTH_IT = 0.05  # what workers must save of the loop's time to be started
@@ -256,7 +256,7 @@ _ROUNDS = 2  # jobs of each worker
 _LEAST_NS = 50_000_000
 
 
-class Look:
+class LoopSampler:
     """What the loop has done since it was looked at last."""
 
     def __init__(self, figures: Figures) -> None:
@@ -264,7 +264,7 @@ class Look:
         self.begin()
 
     def begin(self) -> None:
-        """Look from here on."""
+        """LoopSampler from here on."""
         pool = self._figures.pool
         self._totals: Totals = self._figures.loop.totals()
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns

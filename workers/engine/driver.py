@@ -9,15 +9,15 @@ from typing import Any
 from workers.batch.memory_limit import DoesNotFit
 from workers.errors import IntegrityError, PrefetchError, presentable
 
-from . import report
+from . import explanations
 from .delivery import Failure, Result
 from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Started, Trimmed, WorkerReady
 from .handover import Handover, Outcomes
-from .memory import MemoryPressure
+from .idle_shutdown import IdleShutdown
+from .memory_pressure import MemoryPressure
 from .passes import Ahead
 from .publishing import Publisher
 from .remote_errors import RemoteFailure, unpack
-from .rest import Rest
 from .schedule import Schedule
 from .watchdog import Timeouts, Watchdog
 
@@ -39,7 +39,7 @@ class Driver:
         self._schedule = schedule
         self._handover = handover
         self._watchdog = Watchdog(executor, schedule, options)
-        self._rest = Rest(executor, schedule, self._watchdog)
+        self._idle_shutdown = IdleShutdown(executor, schedule, self._watchdog)
         self._publisher = publisher
         self._memory = MemoryPressure(executor, schedule, handover)
         self._ahead: Ahead | None = None  # the pass that will come next
@@ -88,7 +88,7 @@ class Driver:
         self._schedule.resize(nb_workers)
         self._executor.resize(nb_workers)
         try:
-            self._rest.end()
+            self._idle_shutdown.end()
         except (OSError, PrefetchError) as error:
             logger.warning("not all of %d workers could be started: %s. Those that there are go on", nb_workers, error)
         self._retire()
@@ -96,7 +96,7 @@ class Driver:
     @property
     def is_resting(self) -> bool:
         """The workers were ended for want of work. Runs in: any thread."""
-        return self._rest.is_resting
+        return self._idle_shutdown.is_resting
 
     def _retire(self) -> None:
         """Those that are too many get no more jobs."""
@@ -183,17 +183,17 @@ class Driver:
             return 0.0
         if self._schedule.parked and (left_s := self._memory.left_s()) is not None:
             return left_s
-        if self._rest.is_resting:
-            return self._rest.end_if_needed(self._handover.num_untaken)
+        if self._idle_shutdown.is_resting:
+            return self._idle_shutdown.end_if_needed(self._handover.num_untaken)
         schedule, watchdog = self._schedule, self._watchdog
         if not schedule.is_idle or any(self._executor.look(worker)[0] for worker in schedule.workers()):
-            self._rest.put_off()
+            self._idle_shutdown.put_off()
             return 0.02 if schedule.may_relieve() else watchdog.longest_sleep_s()
         if watchdog.waits_for_stacks:
             return watchdog.longest_sleep_s()
         if watchdog.sees_loading:
             return None  # it will say that it is ready
-        return self._rest.begin_if_due(self._handover.progress)
+        return self._idle_shutdown.begin_if_due(self._handover.progress)
 
     def _deliver(self) -> None:
         self._handover.hand_over(self._schedule.take_outcomes(), self._schedule.take_repeated())
@@ -212,13 +212,13 @@ class Driver:
         elif isinstance(event, WorkerReady):
             self._schedule.ready(event.worker)
             self._watchdog.loaded(event.worker)
-            self._rest.put_off()
+            self._idle_shutdown.put_off()
         elif isinstance(event, Trimmed):
             self._memory.trimmed(event.worker, event.nbytes)
         elif isinstance(event, NotStarted):
             self._lose(event.worker)
         elif isinstance(event, Died):
-            pid, how = event.death.pid, report.how(event.death)
+            pid, how = event.death.pid, explanations.how(event.death)
             logger.warning("worker %d (process %s) was lost: %s", event.worker, pid, how)
             self._watchdog.died(event.worker)
             self._schedule.died(event.worker, event.running, event.death, event.death.is_with_server)

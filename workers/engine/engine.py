@@ -26,9 +26,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from workers.errors import ClosedError, StalePassError, WorkerError
-from workers.figures.pool import PoolFigures
+from workers.report.pool import PoolFigures
 
-from . import report
+from . import explanations
 from .driver import Driver
 from .executor import Executor
 from .handover import Handover, Outcome, Outcomes
@@ -88,7 +88,7 @@ class Engine:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise report.too_few_processes("the thread of the pool could not be started", str(error)) from error
+            raise explanations.too_few_processes("the thread of the pool could not be started", str(error)) from error
         self.executor.start()
 
     # -- the consumer's side

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from workers.figures.pool import PoolFigures
 from workers.job.context import Stages
+from workers.report.pool import PoolFigures
 
 from .remote_errors import RemoteFailure
 from .schedule import JobRow

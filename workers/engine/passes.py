@@ -103,9 +103,9 @@ class Passes:
         self._passes.popleft()
         self.is_reading = False
 
-    def begins_with(self, begun: EnginePass) -> bool:
-        """Whether ``begun`` is the pass that was worked on ahead."""
-        return not self.is_reading and not self.is_empty and self.current.is_like(begun)
+    def begins_with(self, new_pass: EnginePass) -> bool:
+        """Whether ``new_pass`` is the pass that was worked on ahead."""
+        return not self.is_reading and not self.is_empty and self.current.is_like(new_pass)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
         """This pass comes next; its jobs may start when all of the one being read are sent."""
@@ -119,9 +119,9 @@ class Passes:
             current.length = self.next - current.first
         return current.length
 
-    def append(self, begun: EnginePass) -> None:
-        begun.first = self.next
-        self._passes.append(begun)
+    def append(self, new_pass: EnginePass) -> None:
+        new_pass.first = self.next
+        self._passes.append(new_pass)
 
     def clear(self) -> None:
         """Forget all. Their tickets are not used again."""

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from workers.figures.page import LaneSnapshot, Page, Snapshot
-from workers.figures.pool import Figures
+from workers.report.pool import Figures
+from workers.report.snapshot_page import LaneSnapshot, Snapshot, SnapshotPage
 
 from .executor import Executor
 from .handover import Handover
@@ -40,7 +40,7 @@ class Publisher:
         self._since_s = time.time()
         self._due_s = 0.0
         self._length: int | None = None
-        self._page = Page()
+        self._page = SnapshotPage()
         self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:

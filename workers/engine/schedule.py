@@ -15,7 +15,7 @@ Words:
 Invariants (asserted by :meth:`Schedule.check`):
 
 - each ticket below ``Passes.next`` and not yet delivered is in exactly one place: finished, to be sent again, parked
-  (see :mod:`workers.engine.parked`), or with one worker;
+  (see :mod:`workers.engine.waiting_for_memory`), or with one worker;
 - finished + with workers + to be sent again + delivered but not taken <= the bound, when something new is sent;
 - a pass is delivered once, whole, and in order (or as it comes, if not ``in_order``).
 """
@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .bounds import BUNDLE_NS, Bounds, QueueLoad
-from .crew import Crew, WorkerLoad
 from .delivery import Delivery, Failure, Result
-from .parked import Parked
 from .passes import EnginePass, Passes
+from .waiting_for_memory import WaitingForMemory
+from .worker_loads import WorkerLoad, WorkerLoads
 
 
 class JobRow(NamedTuple):
@@ -75,10 +75,10 @@ class Schedule:
         self._delivery = Delivery(in_order, keeps_failed)
         self._bounds = bounds = Bounds(num_workers, max_queue_size, bundle_ns)
         self.bound, self.bundle, self.load, self.is_away = bounds.bound, bounds.bundle, bounds.load, bounds.is_away
-        self._crew = crew = Crew(stuck_ns=2 * bundle_ns)
-        self.saw, self.unbegun_ns, self.may_relieve = crew.saw, crew.unbegun_ns, crew.may_relieve
-        self.ticket, self.take_back, self.ready_workers = crew.ticket, crew.take_back, crew.ready_workers
-        self.resize, self.retire, self.may_go = self._bounds.resize, crew.retire, crew.may_go
+        self._loads = loads = WorkerLoads(stuck_ns=2 * bundle_ns)
+        self.saw, self.unbegun_ns, self.may_relieve = loads.saw, loads.unbegun_ns, loads.may_relieve
+        self.ticket, self.take_back, self.ready_workers = loads.ticket, loads.take_back, loads.ready_workers
+        self.resize, self.retire, self.may_go = self._bounds.resize, loads.retire, loads.may_go
         self._passes = passes = Passes()
         self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
@@ -86,14 +86,14 @@ class Schedule:
         self._suspects: set[int] = set()  # tickets that were running when several workers died at once
         self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
         self._repeated: list[tuple[int, Any]] = []  # their (index, result)
-        self.parked = Parked(passes, self._delivery, self._bounds, self._again, self._repeats)
+        self.parked = WaitingForMemory(passes, self._delivery, self._bounds, self._again, self._repeats)
 
     # -- the consumer's side
 
     @property
     def is_idle(self) -> bool:
         """No worker has anything to do, and nothing is left to send."""
-        return not self._crew.num_out and not self._again
+        return not self._loads.num_out and not self._again
 
     def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
         """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
@@ -105,10 +105,10 @@ class Schedule:
             self.revoke()
         if self._passes.is_delivered:
             self._passes.end_current()
-        begun = EnginePass(epoch, length, 0, is_open, order)
-        if not self._passes.begins_with(begun):
+        new_pass = EnginePass(epoch, length, 0, is_open, order)
+        if not self._passes.begins_with(new_pass):
             self.revoke()
-            self._passes.append(begun)
+            self._passes.append(new_pass)
         self._passes.is_reading = True
 
     @property
@@ -122,7 +122,7 @@ class Schedule:
 
     def revoke(self) -> None:
         """Forget all passes: the consumer left one in the middle, or what the workers know is out of date."""
-        self._crew.revoke()
+        self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
         self._again.clear()
@@ -158,11 +158,11 @@ class Schedule:
 
     def started(self, worker: int) -> None:
         """A worker exists, and may be sent jobs."""
-        self._crew.members[worker] = WorkerLoad()
+        self._loads.by_worker[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
         """It has loaded what it works on."""
-        self._crew.members[worker].is_ready = True
+        self._loads.by_worker[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
         """``result`` is what has become of a ticket that no worker has any more."""
@@ -198,18 +198,18 @@ class Schedule:
 
     def workers(self) -> list[int]:
         """The workers that exist."""
-        return list(self._crew.members)
+        return list(self._loads.by_worker)
 
     @property
     def cancelled(self) -> dict[int, int]:
         """{worker: sending}: it need not begin jobs up to this sending any more. The caller clears it."""
-        return self._crew.cancelled
+        return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
         """A worker is no more. ``running`` is the sending of the job it was in, 0 for none. ``with_others``: all
         died at once, and the job of any may have done it; each is then run with nothing beside it before it is
         given up."""
-        for sending, ticket in self._crew.lose(worker).items():
+        for sending, ticket in self._loads.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
                 causes.append(cause)
@@ -227,13 +227,13 @@ class Schedule:
 
     def room(self, num_untaken: int) -> int:
         """How many more jobs may be sent, with ``num_untaken`` delivered batches not yet taken."""
-        return self.bound() - num_untaken - len(self._delivery.finished) - self._crew.num_out - len(self._again)
+        return self.bound() - num_untaken - len(self._delivery.finished) - self._loads.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
         """How much room it takes until something can be sent; None: nothing is left to send, or nothing may be."""
         if self._passes.is_all_sent or self.parked:
             return None
-        return 1 if self._crew.any_idle() else max(1, self.bundle() // 2)
+        return 1 if self._loads.any_idle() else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int) -> list[Send]:
         """What to send now."""
@@ -243,64 +243,66 @@ class Schedule:
         bundle = self._bounds.bundle_behind(self._passes.num_sent)
         # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
         for share in (1, 2):
-            for worker, member in self._crew.by_load():
-                has, room = len(member.jobs), self.room(num_untaken)
-                if has > (share - 1) * bundle or (share == 2 and not member.is_ready) or member.is_stuck:
+            for worker, load in self._loads.by_load():
+                has, room = len(load.jobs), self.room(num_untaken)
+                if has > (share - 1) * bundle or (share == 2 and not load.is_ready) or load.is_stuck:
                     continue
                 if has and room < bundle // 2:
                     continue  # not worth a message: it has something to do
                 tickets = self._passes.fresh(min(share * bundle - has, room))
                 if tickets:
-                    sends.append((worker, [self._send(member, ticket) for ticket in tickets]))
+                    sends.append((worker, [self._send(load, ticket) for ticket in tickets]))
         return sends
 
     def _resend(self) -> list[Send]:
         """Send again what was with workers that died: one at a time and alone, so that a job which ends its worker
         is known for certain. While there are suspects, nothing else runs beside it."""
         sends: list[Send] = []
-        if self._suspects and self._crew.num_out:
+        if self._suspects and self._loads.num_out:
             return sends
         if self._again:
-            is_any_ready = self._crew.any_ready()
-            for worker, member in self._crew.by_load():
-                if self._again and not member.jobs and (member.is_ready or not is_any_ready):
-                    sends.append((worker, [self._send(member, heapq.heappop(self._again))]))
+            is_any_ready = self._loads.any_ready()
+            for worker, load in self._loads.by_load():
+                if self._again and not load.jobs and (load.is_ready or not is_any_ready):
+                    sends.append((worker, [self._send(load, heapq.heappop(self._again))]))
                     if self._suspects:
                         break
         return sends
 
-    def _send(self, member: WorkerLoad, ticket: int) -> JobRow:
+    def _send(self, load: WorkerLoad, ticket: int) -> JobRow:
         at = self._passes.of(ticket)
         payload = at.payloads[ticket] if at.is_open else None
-        return JobRow(self._crew.send(member, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
+        return JobRow(self._loads.send(load, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
         """{worker: sending} of workers that are stuck in another job than that one, as they have just been seen. Each
         is to be told that it need not begin jobs up to that one, then looked at again."""
-        return self._crew.to_relieve(now_ns, self.bundle())
+        return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
         """Give others what waits with the workers of :meth:`to_relieve`. What they have begun meanwhile they keep."""
-        members = self._crew.members
+        loads = self._loads.by_worker
         return [
-            (helper, [self._send(members[helper], ticket) for ticket in tickets])
-            for helper, tickets in self._crew.relieve(stuck)
+            (helper, [self._send(loads[helper], ticket) for ticket in tickets])
+            for helper, tickets in self._loads.relieve(stuck)
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
         """A worker has not run what was cancelled. What it was to keep, as it seemed to have begun, is sent again."""
-        ticket = self._crew.take_back(worker, sending)
+        ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)
 
     def check(self) -> None:
         """Assert the invariants. For tests."""
-        _check(self._crew, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
+        _check(self._loads, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
 
 
-def _check(crew: Crew, delivery: Delivery, passes: Passes, not_sent: list[int], repeats: dict[int, int]) -> None:
-    out = [ticket for member in crew.members.values() for ticket in member.jobs.values()]
-    assert len(out) == crew.num_out, (out, crew.num_out)
+def _check(
+    loads: WorkerLoads, delivery: Delivery, passes: Passes, not_sent: list[int], repeats: dict[int, int]
+) -> None:
+    out = [ticket for load in loads.by_worker.values() for ticket in load.jobs.values()]
+    assert len(out) == loads.num_out, (out, loads.num_out)
     everywhere = [ticket for ticket in [*delivery.finished, *not_sent, *out] if ticket not in repeats]
     assert len(everywhere) == len(set(everywhere)), everywhere
     if not passes.is_empty and delivery.in_order:

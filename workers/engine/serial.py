@@ -11,11 +11,11 @@ from typing import Any
 
 from workers.batch.tree import flatten, makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, presentable
-from workers.figures.pool import PoolFigures
-from workers.figures.timeline import LOOP
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
-from workers.job.cores import OfJob
+from workers.job.cores import JobCoreUse
+from workers.report.pool import PoolFigures
+from workers.report.timeline import LOOP
 
 from .delivery import Failure
 from .handover import Outcome, Outcomes
@@ -92,7 +92,7 @@ class SerialEngine:
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
             return run_here(self.task, row, self.stream, None, True)
-        self._detailed_ns, marks, cores = start_ns, begin_marks(), OfJob()
+        self._detailed_ns, marks, cores = start_ns, begin_marks(), JobCoreUse()
         try:
             succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True)
         finally:

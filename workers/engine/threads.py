@@ -13,10 +13,10 @@ import traceback
 from typing import Any
 
 from workers.errors import presentable
-from workers.figures.pool import PoolFigures
 from workers.job.context import begin_marks, stages
+from workers.report.pool import PoolFigures
 
-from . import report
+from . import explanations
 from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Started, Stuck, Trimmed, WorkerReady
 from .remote_errors import exit_code
 from .schedule import JobRow
@@ -94,7 +94,7 @@ class ThreadExecutor:
             try:
                 thread.start()
             except RuntimeError as error:
-                raise report.too_few_workers(self._nb_workers, len(self._threads), str(error)) from error
+                raise explanations.too_few_workers(self._nb_workers, len(self._threads), str(error)) from error
             self._threads[thread.worker] = thread
             self.figures.started(number)
             self._queue.put(Started(thread.worker))

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import NamedTuple, Protocol
 
-from . import report
+from . import explanations
 from .executor import Executor, Stuck
 from .schedule import Schedule
 
@@ -119,7 +119,7 @@ class Watchdog:
                 self._kill(worker, Stuck(job_timeout_s=self._timeout, stack=stack))
             else:
                 place = self._schedule.place_of(self._schedule.ticket(worker, sending)) if sending else None
-                text = report.stalled(worker, pid, place, seconds, stack, self._timeout)
+                text = explanations.stalled(worker, pid, place, seconds, stack, self._timeout)
                 self._executor.figures.tell(self._executor.number(worker), "stalled", text.splitlines()[0])
                 logger.warning("%s", text)
 
@@ -127,4 +127,4 @@ class Watchdog:
         if not self._executor.kill(worker, why):
             self._hopeless.add(worker)
             if why.stack:
-                logger.warning("%s is over, but a thread cannot be ended:\n%s", report.overdue(why), why.stack)
+                logger.warning("%s is over, but a thread cannot be ended:\n%s", explanations.overdue(why), why.stack)

@@ -43,7 +43,7 @@ class _ThreadContext(_Context, threading.local):
 
 
 _consumer = _ThreadContext()
-here: _Context = _consumer
+current: _Context = _consumer
 
 
 _streams: dict[int, Stream] = {}  # {thread that is in a job: its stream}; in a worker process none
@@ -51,8 +51,8 @@ _streams: dict[int, Stream] = {}  # {thread that is in a job: its stream}; in a 
 
 def enter(job: Job | None, stream: Stream | None) -> None:
     """From here on this thread is in ``job``; None: in none."""
-    here.job, here.stream = job, stream
-    if here is _consumer:
+    current.job, current.stream = job, stream
+    if current is _consumer:
         if stream is None:
             _streams.pop(threading.get_ident(), None)
         else:
@@ -64,30 +64,30 @@ def streams_of_other_threads() -> list[Stream]:
 
     The main thread belongs to none: no job has started it.
     """
-    if here is not _consumer or threading.current_thread() is threading.main_thread():
+    if current is not _consumer or threading.current_thread() is threading.main_thread():
         return []
     return list(_streams.values())
 
 
 def is_in_worker_process() -> bool:
     """Whether this process computes jobs and does nothing else."""
-    return here is not _consumer
+    return current is not _consumer
 
 
 def enter_worker_process() -> None:
     """From here on all threads of this process are in the same job, for a job may use threads of its own."""
-    global here
-    here = _Context()
+    global current
+    current = _Context()
 
 
 def current_job() -> Job | None:
     """The job that runs now, or None outside of one."""
-    return here.job
+    return current.job
 
 
 def current_stream() -> Stream | None:
     """The random stream of the job that runs now, or None outside of one."""
-    return here.stream
+    return current.stream
 
 
 Marks = list[tuple[str, int]]  # (stage, when it began, monotonic ns)
@@ -99,7 +99,7 @@ _MAX_STAGES = 12  # of a job that are told one by one
 def mark(stage: str) -> None:
     """A stage of the current job begins: ``source``, ``get_examples``, ``augmenter``, ``function_to_run``,
     ``transport``."""
-    marks = here.marks
+    marks = current.marks
     if marks is not None:
         marks.append((stage, time.monotonic_ns()))
 
@@ -107,13 +107,13 @@ def mark(stage: str) -> None:
 def begin_marks() -> Marks:
     """Where the stages of the next job of this thread (in a worker: of this process) will be marked."""
     marks: Marks = []
-    here.marks = marks
+    current.marks = marks
     return marks
 
 
 def end_marks() -> None:
     """They will not be marked any more."""
-    here.marks = None
+    current.marks = None
 
 
 def stages(marks: Marks, end_ns: int) -> Stages:

@@ -18,7 +18,7 @@ class CoreUse(NamedTuple):
         return CoreUse(self.had - before.had, self.wanted - before.wanted)
 
 
-class OfJob:
+class JobCoreUse:
     """What one job, in the thread that makes this, has of the cores: as far as is known without opening a file, which a
     Ctrl-C could leave open. If the thread has never let go of a core by itself, it wanted one all the time."""
 

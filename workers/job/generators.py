@@ -28,8 +28,8 @@ import numpy as np
 from workers.frameworks import Kind, answering, process_generators
 
 from .data_only import DataOnly
+from .generator_kinds import bits_of, kinds_loaded, origins
 from .growth import Growth, may_grow
-from .kinds import bits_of, kinds_loaded, origins
 from .walk import MAX_OBJECTS, Paths, walk
 
 logger = logging.getLogger("workers")
@@ -38,7 +38,7 @@ logger = logging.getLogger("workers")
 class _Found(NamedTuple):
     generator: Any
     kind: Kind
-    origins: tuple[bytes, ...]  # what it was made of, see ``kinds``
+    origins: tuple[bytes, ...]  # what it was made of, see ``generator_kinds``
     place: int  # stands for where it was found
     number: int  # the place of the first that was made of the same
 

@@ -196,10 +196,10 @@ class _Current:
     @staticmethod
     def numpy_generator() -> Any:
         """None: there is no job."""
-        stream = context.here.stream
+        stream = context.current.stream
         return None if stream is None else stream.generator()
 
     @staticmethod
     def python_generator() -> Any:
-        stream = context.here.stream
+        stream = context.current.stream
         return None if stream is None else stream.python()

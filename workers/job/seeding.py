@@ -93,7 +93,7 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
         if tuple(map(modules.__contains__, THAT_DRAW)) != loaded:
             are_new = zip(THAT_DRAW, loaded, strict=True)
             new = "imported " + ", ".join(name for name, was in are_new if name in modules and not was)
-        elif stream.held is not None and stream.held.has_grown():
+        elif stream.generators is not None and stream.generators.has_grown():
             new = "made random generators of its own"
         else:
             return result
@@ -129,7 +129,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
     Args:
         seed_globals: False where other threads run jobs at the same time.
     """
-    before = context.here.job, context.here.stream
+    before = context.current.job, context.current.stream
     # One thread at a time; but a job may wait for threads that want to run jobs too, and these must not wait for ever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     restore: list[Callable[[], None]] = []
@@ -137,12 +137,12 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         if seed_globals:
             process_generators.look_after_frameworks()
             restore = process_generators.save()
-            if stream.held is not None:
-                stream.held.begin(job.epoch)
-                restore += stream.held.save()
+            if stream.generators is not None:
+                stream.generators.begin(job.epoch)
+                restore += stream.generators.save()
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
-        context.here.job, context.here.stream = before  # at once: a Ctrl-C may come in the next call
+        context.current.job, context.current.stream = before  # at once: a Ctrl-C may come in the next call
         try:
             for each in restore:
                 each()
@@ -169,7 +169,7 @@ class SourceReading:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """``function()``, as the next part."""
-        before = context.here.job, context.here.stream
+        before = context.current.job, context.current.stream
         is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
         try:
@@ -177,7 +177,7 @@ class SourceReading:
             if self._left is None:
                 self._held.begin(self._epoch)
             restore = self._save()
-            context.here.job, context.here.stream = None, self._stream
+            context.current.job, context.current.stream = None, self._stream
             if self._left is None:
                 self._begin()
             else:
@@ -195,7 +195,7 @@ class SourceReading:
                     self._left = self._save()
                     raise
         finally:
-            context.here.job, context.here.stream = before
+            context.current.job, context.current.stream = before
             try:
                 for each in restore:
                     each()
@@ -205,7 +205,7 @@ class SourceReading:
 
     @property
     def _held(self) -> Generators:
-        held = self._stream.held
+        held = self._stream.generators
         assert held is not None
         return held
 
@@ -224,8 +224,8 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     context.enter(job, stream)
     stream.begin(job.epoch, job.index)
     if seed_globals:
-        if stream.held is not None:
-            stream.held.begin(job.epoch)
+        if stream.generators is not None:
+            stream.generators.begin(job.epoch)
             stream.seed_held()
         process_generators.seed(stream, job.epoch, job.index)
 

@@ -81,7 +81,7 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
 
 def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
     """The stream of the job that this thread is in, or that has started it; None: outside of a job."""
-    stream = context.here.stream
+    stream = context.current.stream
     if stream is not None and stream.thread == threading.get_ident():
         return stream
     streams = context.streams_of_other_threads() if stream is None else [stream]
@@ -155,17 +155,17 @@ class Stream:
     """The random streams of one seed. One object serves one thread, a job at a time.
 
     Args:
-        held: the generators that what runs in the jobs holds.
+        generators: those that what runs in the jobs holds.
         chain: the sequences that the jobs are made of. Those that were given no seed draw from this one.
 
     Attributes:
         thread: in which the job runs.
     """
 
-    def __init__(self, seed: int, held: Generators | None = None, chain: tuple[Any, ...] = ()) -> None:
+    def __init__(self, seed: int, generators: Generators | None = None, chain: tuple[Any, ...] = ()) -> None:
         self.seed = seed
         self._chain = chain
-        self.held = held
+        self.generators = generators
         self.tensorflow_seeds: Any = None  # see tensorflow_draws
         self.last_tensorflow_seeds: Any = None
         self.num_repeats: dict[tuple[int, int], int] = {}
@@ -231,9 +231,9 @@ class Stream:
 
     def seed_held(self) -> None:
         """Seed the generators that the Sequence holds."""
-        if self.held:
+        if self.generators:
             of_job = self._number(_OF_HELD)
-            self.held.seed(lambda path: mix(path ^ of_job) >> 2)
+            self.generators.seed(lambda path: mix(path ^ of_job) >> 2)
 
     def python(self) -> random.Random:
         """The same for who wants Python's kind of generator."""

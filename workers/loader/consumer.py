@@ -13,9 +13,9 @@ import numpy as np
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import StalePassError, presentable
-from workers.figures.loop import LoopFigures
+from workers.report.loop import LoopFigures
+from workers.sequence.display import Display, DisplayedFact, count, named
 from workers.sequence.grouping import Pieces
-from workers.sequence.looks import Fact, Looks, count, named
 from workers.sequence.passes import Pass
 
 from .on_error import OnError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 
-class Metadata(Looks):
+class Metadata(Display):
     """Statistics of the pass that is being read. Source: ``trw.train.sequence_map.Metadata``.
 
     Attributes:
@@ -45,7 +45,7 @@ class Metadata(Looks):
         self.time_start = time.perf_counter()
         self.pin_queue_size = 0
 
-    def _shown_facts(self) -> Iterable[Fact]:
+    def _shown_facts(self) -> Iterable[DisplayedFact]:
         yield count(self.nb_batches, "batch", "batches")
         yield named("waited", f"{self.time_to_get_next_batch:.3g} s")
         yield named("in jobs", f"{self.time_processing:.3g} s")
@@ -80,35 +80,35 @@ class Consumer:
         self._has_warned = False
         self._asked_ns = 0  # since when next_items is asked for the next ones; 0: it is not
 
-    def next(self, loop: Loop, begun: Pass, timeout_s: float | None = None) -> Any:
+    def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
         """The next batch.
 
         Raises:
             StopIteration: the pass is over, or ``timeout_s``. StalePassError: another pass has taken its place. What
                 the job has raised.
         """
-        loop.check(begun)
-        if begun.is_collating:
+        loop.check(this_pass)
+        if this_pass.is_collating:
             raise RuntimeError(
                 "collate_fn has asked for a batch of the loop that it works for: loop over another front-end there, "
                 "such as another sequence.prefetch()"
             )
-        metadata, num_ready = self.metadata, len(begun.reading.outcomes)
+        metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
         asked_ns = time.monotonic_ns()
-        while not begun.ready:
+        while not this_pass.ready:
             metadata.pin_queue_size += num_ready
             try:
-                outcome = begun.outcome(timeout_s)
+                outcome = this_pass.outcome(timeout_s)
             except queue.Empty:
                 raise StopIteration from None
             if outcome is None:
-                if begun.has_rest():
+                if this_pass.has_rest():
                     break
-                begun.end(loop.sequence)
-                self.tell_of_epoch(begun.epoch)
+                this_pass.end(loop.sequence)
+                self.tell_of_epoch(this_pass.epoch)
                 raise StopIteration
             try:
-                self._take(loop, begun, outcome)
+                self._take(loop, this_pass, outcome)
             finally:
                 del outcome  # no cycle with an error that it may hold
         got_ns = time.monotonic_ns()
@@ -116,33 +116,33 @@ class Consumer:
         metadata.nb_batches += 1
         self.figures.note(asked_ns, got_ns, num_ready)
         if loop.output is not None:
-            return self._as_tensors(loop, begun, loop.output.tensors)
-        return begun.deliver() if self._collate_fn is None else self._collated(loop, begun)
+            return self._as_tensors(loop, this_pass, loop.output.tensors)
+        return this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass)
 
-    def _as_tensors(self, loop: Loop, begun: Pass, tensors: TensorMaker) -> Any:
+    def _as_tensors(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> Any:
         """The next batch; those behind it, as far as they are there, are on the way to the device."""
-        ready = begun.ready
+        ready = this_pass.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
             if self._collate_fn is not None:
-                batch = self._collated(loop, begun, then=tensors)
+                batch = self._collated(loop, this_pass, then=tensors)
             elif type(batch) is Pieces:  # put together as it is delivered
-                batch = tensors(begun.deliver())
+                batch = tensors(this_pass.deliver())
             else:
                 ready[-1] = tensors(batch), marks
-                batch = begun.deliver()
+                batch = this_pass.deliver()
         else:
-            begun.deliver()
+            this_pass.deliver()
         batch.hand_over()
         with loop.lock:
-            if loop.current is begun and tensors.depth:
-                self._move_ahead(loop, begun, tensors)
+            if loop.current is this_pass and tensors.depth:
+                self._move_ahead(loop, this_pass, tensors)
         return batch.batch
 
-    def _move_ahead(self, loop: Loop, begun: Pass, tensors: TensorMaker) -> None:
-        while len(begun.ready) < tensors.depth and begun.take_ahead():
+    def _move_ahead(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> None:
+        while len(this_pass.ready) < tensors.depth and this_pass.take_ahead():
             pass
-        ready = begun.ready
+        ready = this_pass.ready
         for at in reversed(range(len(ready))):  # the next one is the last of them
             batch, marks = ready[at]
             if type(batch) is Moved:
@@ -154,21 +154,21 @@ class Consumer:
             except Exception:  # raised when it is due
                 break
 
-    def next_items(self, loop: Loop, begun: Pass, timeout_s: float) -> list[Any]:
+    def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
         """All items of the next job of a pass that states do not count; none, if it is skipped.
 
         Raises:
             queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here is at its end. StalePassError.
             What the job has raised.
         """
-        loop.check(begun)
-        metadata, num_ready = self.metadata, len(begun.reading.outcomes)
+        loop.check(this_pass)
+        metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
         asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
-        outcome = begun.outcome(timeout_s)
+        outcome = this_pass.outcome(timeout_s)
         if outcome is None:
             raise StopIteration
         try:
-            self._take(loop, begun, outcome)
+            self._take(loop, this_pass, outcome)
         finally:
             del outcome  # no cycle with an error that it may hold
         self._asked_ns, got_ns = 0, time.monotonic_ns()
@@ -176,8 +176,8 @@ class Consumer:
         metadata.nb_batches += 1
         self.figures.note(asked_ns, got_ns, num_ready)
         items = []
-        while begun.ready:
-            items.append(begun.deliver() if self._collate_fn is None else self._collated(loop, begun))
+        while this_pass.ready:
+            items.append(this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass))
         return items
 
     def tell_of_epoch(self, epoch: int) -> None:
@@ -185,15 +185,17 @@ class Consumer:
         if logger.isEnabledFor(logging.INFO):
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
-    def _take(self, loop: Loop, begun: Pass, outcome: Outcome) -> None:
+    def _take(self, loop: Loop, this_pass: Pass, outcome: Outcome) -> None:
         """Have the items of ``outcome`` ready, or raise what has become of its job."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
         if type(items) is Failure:
-            self._on_error.check(begun)
+            self._on_error.check(this_pass)
             try:
-                items = self._on_error.items(begun, outcome, lambda: _check_still(loop, begun), metadata.note_job)
+                items = self._on_error.items(
+                    this_pass, outcome, lambda: _check_still(loop, this_pass), metadata.note_job
+                )
             except StalePassError:
                 raise
             except Exception as raised:
@@ -203,45 +205,45 @@ class Consumer:
             if len(items) > 1 and not self._has_warned:
                 self._has_warned = _warn_of_columns(items)
         with loop.lock:
-            if loop.current is not begun:
-                _check_still(loop, begun)
-            begun.take(outcome, items)
+            if loop.current is not this_pass:
+                _check_still(loop, this_pass)
+            this_pass.take(outcome, items)
         if error is not None:
             try:
                 raise error
             finally:
                 del error, outcome  # no cycle with the error
 
-    def _collated(self, loop: Loop, begun: Pass, then: Callable[[Any], Any] | None = None) -> Any:
+    def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
         """As :meth:`Pass.deliver`; ``collate_fn`` is called in between, and a state that it takes counts the batch."""
         assert self._collate_fn is not None
-        ready, position = begun.ready, begun.position
+        ready, position = this_pass.ready, this_pass.position
         batch, marks = ready[-1]
         before, after = position.delivered, position.after(marks)
         position.delivered = after
-        begun.is_collating = True
+        this_pass.is_collating = True
         try:
             batch = self._collate_fn(batch.whole() if type(batch) is Pieces else batch, source=loop.sequence)
-            begun.is_collating = False
+            this_pass.is_collating = False
             batch = batch if then is None else then(batch)
         except Exception as error:
-            begun.is_collating = False
+            this_pass.is_collating = False
             del ready[-1]
             if presentable(error) is error:
                 raise
             raise presentable(error) from error
         except BaseException:
-            begun.is_collating = False
+            this_pass.is_collating = False
             position.delivered = before
             raise
         del ready[-1]  # no call comes behind it
         return batch
 
 
-def _check_still(loop: Loop, begun: Pass) -> None:
+def _check_still(loop: Loop, this_pass: Pass) -> None:
     """Raise StalePassError if ``on_error`` has begun another pass. It may have closed the front-end."""
-    if not begun.reading.engine.has_ended:
-        loop.check(begun)
+    if not this_pass.reading.engine.has_ended:
+        loop.check(this_pass)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from workers.errors import StateError
-from workers.sequence.chunked import Chunks
+from workers.sequence.batched_stream import Chunks
 from workers.sequence.clock import defines_hooks
 
 logger = logging.getLogger("workers")

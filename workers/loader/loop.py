@@ -10,32 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 from workers import limits
 from workers.errors import StalePassError
-from workers.figures.pool import Figures
 from workers.job.task import Task
+from workers.report.pool import Figures
 from workers.sequence.base import Sequence
 from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock
 from workers.sequence.derived import parts_of
+from workers.sequence.display import DisplayedFact, count, state
 from workers.sequence.epochs import begin_epoch, plan_of_epoch
 from workers.sequence.jobs import task_of
 from workers.sequence.live import Live
-from workers.sequence.looks import Fact, count, state
 from workers.sequence.passes import Pass, PassIterator, read_alone
 from workers.sequence.plan import EpochPlan
 from workers.sequence.position import Position
 
 from .consumer import Consumer, Metadata
 from .iterators import Iterators
+from .loop_report import report_of
 from .on_error import OnError
 from .options import Options, options_of
 from .pool import Pool
-from .report_of import report_of
 from .sources import FedPass
 from .tensor_items import unpacked
 from .tensors import Output
 
 if TYPE_CHECKING:
-    from workers.figures.report import Report
+    from workers.report.report import Report
 
 
 class Loop(Live):
@@ -162,8 +162,8 @@ class Loop(Live):
 
     def stop_unless_read(self) -> None:
         """End the workers until they are needed again, unless a loop over this is under way."""
-        begun, is_held = self.current, self.iterator is None or self.iterator() is not None
-        if begun is None or begun.is_over or not (is_held and self.clock.is_begun):
+        this_pass, is_held = self.current, self.iterator is None or self.iterator() is not None
+        if this_pass is None or this_pass.is_over or not (is_held and self.clock.is_begun):
             self.stop()
 
     def stop(self) -> None:
@@ -203,24 +203,24 @@ class Loop(Live):
 
     def _begun(self, pool: Pool, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Any) -> Pass:
         self.consumer.metadata = Metadata()
-        begun = self.current = pool.begin(plan, position, places, assembly)
-        self.consumer.figures.begin(begun.epoch, *pool.begun)
-        return begun
+        this_pass = self.current = pool.begin(plan, position, places, assembly)
+        self.consumer.figures.begin(this_pass.epoch, *pool.begun)
+        return this_pass
 
-    def next(self, begun: Pass, timeout_s: float | None = None) -> Any:
+    def next(self, this_pass: Pass, timeout_s: float | None = None) -> Any:
         """The next batch of a pass."""
-        return read_alone(begun, self.consumer.next, self, begun, timeout_s)
+        return read_alone(this_pass, self.consumer.next, self, this_pass, timeout_s)
 
-    def next_items(self, begun: Pass, timeout_s: float) -> list[Any]:
+    def next_items(self, this_pass: Pass, timeout_s: float) -> list[Any]:
         """All items of the next job of a pass that no state counts."""
-        items: list[Any] = read_alone(begun, self.consumer.next_items, self, begun, timeout_s)
+        items: list[Any] = read_alone(this_pass, self.consumer.next_items, self, this_pass, timeout_s)
         return items
 
-    def check(self, begun: Pass) -> None:
+    def check(self, this_pass: Pass) -> None:
         """Raise StopIteration or StalePassError if there is nothing more to be had of a pass."""
         sequence = self.sequence
-        begun.check(sequence)
-        if self.current is not begun:
+        this_pass.check(sequence)
+        if self.current is not this_pass:
             raise StalePassError(
                 f"this iterator over a {type(sequence).__name__} is over: its workers work for something else now, "
                 "such as model.fit, or what was made of it"
@@ -236,10 +236,10 @@ class Loop(Live):
         """What part of the pass it has waited for batches, 0 to 1."""
         return self.consumer.metadata._share_waited()
 
-    def facts(self) -> Iterable[Fact]:
+    def facts(self) -> Iterable[DisplayedFact]:
         """What is told of its workers."""
         if self.is_auto:
-            yield Fact("workers", "auto", "workers as they pay")
+            yield DisplayedFact("workers", "auto", "workers as they pay")
             return
         number = self.num_workers
         kind = "thread" if number and self.options.executor == "thread" else "worker"

@@ -11,7 +11,7 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import presentable
 from workers.sequence.passes import Pass
-from workers.sequence.skipping import left, others
+from workers.sequence.sample_errors import left, others
 
 from .options import Policy
 

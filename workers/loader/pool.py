@@ -20,20 +20,20 @@ from workers.engine.auto import AutoEngine
 from workers.engine.bounds import BUNDLE_NS, FAR_BUNDLE_NS
 from workers.engine.engine import Engine, Reading
 from workers.engine.executor import Executor
+from workers.engine.explanations import given_up, too_few_processes
 from workers.engine.passes import Ahead
 from workers.engine.protocols import AnyEngine
 from workers.engine.publishing import Publisher
-from workers.engine.report import given_up, too_few_processes
 from workers.engine.schedule import Schedule
 from workers.engine.serial import SerialEngine, SerialReading
 from workers.engine.threads import ThreadExecutor
 from workers.errors import PlatformError
-from workers.figures.units import count
 from workers.job.task import Task
-from workers.process.attributes import Attributes
-from workers.process.kept_back import KeptBack
+from workers.process.change_detector import ChangeDetector
+from workers.process.changed_attributes import Attributes
 from workers.process.replica import Parcel
-from workers.process.watch import ChangeDetector
+from workers.process.unpicklable_attributes import UnpicklableAttributes
+from workers.report.units import count
 from workers.sequence.base import Sequence
 from workers.sequence.derived import parts_of
 from workers.sequence.grouping import Assembly
@@ -73,7 +73,7 @@ class Pool:
         self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
         self._watch = ChangeDetector()
         self._attributes = Attributes(self._watch)
-        self._kept_back = KeptBack()
+        self._unpicklable_attributes = UnpicklableAttributes()
         self._num_passes = 0
         self._sent_in = 0  # the pass in which the workers got what they work on
         self._num_changes = self._num_changes_now = 0  # how often changed() was called until then, and until now
@@ -86,7 +86,7 @@ class Pool:
         if nb_workers == 0:
             self.engine = SerialEngine(loop.task(), figures.pool)
         elif nb_workers is None:
-            self._kept_back.remember(loop.task().source)
+            self._unpicklable_attributes.remember(loop.task().source)
             least = options.least_workers
             cores: Callable[[], int] = limits.cores
             most: Callable[[], int] | None = None
@@ -139,7 +139,7 @@ class Pool:
             if isinstance(part, Sequence):
                 part._share()
         self._watch.has_changed(task, False)
-        pickled = self._kept_back.first(task, "the sequence")
+        pickled = self._unpicklable_attributes.first(task, "the sequence")
         self._watch.commit()
         executor: ProcessExecutor | RayExecutor
         if self.kind == "ray":
@@ -151,7 +151,7 @@ class Pool:
             from workers.process.executor import ProcessExecutor
 
             executor = ProcessExecutor(nb_workers, lambda: Parcel(pickled), pickled.modules, self._figures.pool)
-            self._attributes.changed(task, has_hooks, self._kept_back.states())  # while the server starts
+            self._attributes.changed(task, has_hooks, self._unpicklable_attributes.states())  # while the server starts
             self._attributes.commit()
         self._parcel = executor.parcel
         return executor
@@ -185,10 +185,10 @@ class Pool:
         if is_said and self._workers is not None:
             self._workers.revoke()
         has_changed_there = (has_hooks or is_said) and self._has_changed_in_place()
-        may_have_changed = self._watch.has_changed(task, has_hooks, self._kept_back.states())
+        may_have_changed = self._watch.has_changed(task, has_hooks, self._unpicklable_attributes.states())
         if not (may_have_changed or is_said):
             return self._parcel if has_changed_there else None
-        pickled = self._kept_back.pickled(task, "the sequence", self._parcel)
+        pickled = self._unpicklable_attributes.pickled(task, "the sequence", self._parcel)
         is_same, same = self._parcel.compare(pickled)
         if is_same:
             if not is_said:
@@ -200,7 +200,7 @@ class Pool:
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
             parcel = Parcel(pickled, self._parcel, same)
-        parcel.changed = self._attributes.changed(task, has_hooks, self._kept_back.states())
+        parcel.changed = self._attributes.changed(task, has_hooks, self._unpicklable_attributes.states())
         return parcel
 
     def _has_changed_in_place(self) -> bool:
@@ -224,10 +224,10 @@ class Pool:
     def begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
         """A pass over ``places``, whose jobs the workers have begun with."""
         start_s = time.monotonic()
-        begun = self._begin(plan, position, places, assembly)
+        this_pass = self._begin(plan, position, places, assembly)
         self.begun = time.monotonic() - start_s, self._why
         self._why = ""
-        return begun
+        return this_pass
 
     def _begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
         loop, engine, epoch = self._loop(), self.engine, plan.epoch

@@ -9,8 +9,8 @@ from workers.arguments import explains_options
 from workers.checks import check_choice, check_function
 from workers.frameworks.keras import counted
 from workers.sequence.base import Sequence, plan_of
+from workers.sequence.batched_stream import batches as batches_of
 from workers.sequence.chain import Batch_co, NbWorkers
-from workers.sequence.chunked import batches as batches_of
 from workers.sequence.shuffle import SequenceShuffle
 from workers.sequence.source import check_source
 

@@ -30,7 +30,7 @@ from .tensors import Output, checked_output
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from workers.figures.report import Report
+    from workers.report.report import Report
 
     from .consumer import Metadata
 
@@ -172,9 +172,9 @@ class SequenceMap(SequenceDerived[Batch_co]):
     def __iter__(self) -> Iterator[Batch_co]:
         """Begin a pass over what is left of the current epoch."""
         loop = self._live
-        begun = loop.begin()
-        read = functools.partial(read_alone, begun, loop.consumer.next, loop, begun)
-        iterator = PassIterator(self, begun, read)
+        this_pass = loop.begin()
+        read = functools.partial(read_alone, this_pass, loop.consumer.next, loop, this_pass)
+        iterator = PassIterator(self, this_pass, read)
         loop.iterator = weakref.ref(iterator)
         return iterator
 

@@ -17,13 +17,13 @@ from .sources import FedPass
 def next_item(loop: Loop, timeout_s: float | None) -> Any:
     """The next batch of the pass that was begun last; if there is none, one begins. See ``Consumer.next``."""
     loop.sequence._check_open()
-    begun, loop.iterator = loop.current, None  # it is read without one
-    if begun is None or begun.version != loop.clock.version:  # the epoch was set, or a state loaded
-        begun = loop.begin()
+    this_pass, loop.iterator = loop.current, None  # it is read without one
+    if this_pass is None or this_pass.version != loop.clock.version:  # the epoch was set, or a state loaded
+        this_pass = loop.begin()
     try:
-        return loop.next(begun, timeout_s)
+        return loop.next(this_pass, timeout_s)
     except StalePassError:
-        if loop.current is begun and begun.version == loop.clock.version:
+        if loop.current is this_pass and this_pass.version == loop.clock.version:
             raise
         return next_item(loop, timeout_s)  # on_error has begun another
 

@@ -13,10 +13,10 @@ from workers.frameworks import keras
 from workers.job.installed import is_installed
 
 from .by_value import search_path
-from .surroundings import flags
+from .program_settings import flags
 
 
-def surroundings() -> dict[str, Any]:
+def start_environment() -> dict[str, Any]:
     """What a process inherits, or is given, when it starts."""
     variables = environment()
     variables.pop("PYTEST_CURRENT_TEST", None)

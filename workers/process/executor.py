@@ -19,19 +19,19 @@ from workers.engine.executor import Event, Stuck
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
 from workers.errors import PlatformError
-from workers.figures.pool import PoolFigures
 from workers.job.cores import CoreUse
+from workers.report.pool import PoolFigures
 
-from . import messages, preload, replica, server_handle, surroundings
+from . import messages, preload, program_settings, replica, server_handle
 from .channel import REFUSED_S, Channel
-from .ending import Waker, let_end
+from .graceful_exit import Waker, let_end
+from .item_slots import ItemSlots
 from .logs import Inlet
-from .ring import Ring
-from .staff import Staff
 from .status import STACK_SIGNAL
 from .worker_handle import WorkerHandle
+from .worker_pool import WorkerPool
 
-_MAX_IN_RING = 64
+_MAX_IN_SLOTS = 64
 
 
 class ProcessExecutor:
@@ -42,23 +42,23 @@ class ProcessExecutor:
         self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], modules: Iterable[str], figures: PoolFigures
     ) -> None:
         self.figures = figures
-        self._ring = Ring()
+        self._item_slots = ItemSlots()
         self._inlet = Inlet()
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self.wake = self._waker.wake
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         try:
-            settings = surroundings.collect()
+            settings = program_settings.collect()
             worth_it = preload.worth_it([*modules, *settings.modules])
-            self._staff = Staff(nb_workers, worth_it, settings, self._ring, self._selector, figures)
+            self._worker_pool = WorkerPool(nb_workers, worth_it, settings, self._item_slots, self._selector, figures)
         except BaseException:
             self._close_own()
             raise
-        self._workers = self._staff.workers
-        self._events = self._staff.events
+        self._workers = self._worker_pool.workers
+        self._events = self._worker_pool.events
         try:
-            self._staff.parcel = make_parcel()  # may take a while, in which the server starts
+            self._worker_pool.parcel = make_parcel()  # may take a while, in which the server starts
         except BaseException:
             self.close()
             raise
@@ -66,32 +66,32 @@ class ProcessExecutor:
     @property
     def parcel(self) -> replica.Parcel | None:
         """What the workers work on."""
-        return self._staff.parcel
+        return self._worker_pool.parcel
 
     @property
     def may_add(self) -> int:
-        """How many items may be on their way: each that lies in the ring costs a descriptor."""
-        return _MAX_IN_RING if self._ring.slots else events.NO_LIMIT
+        """How many items may be on their way: each that lies in a slot costs a descriptor."""
+        return _MAX_IN_SLOTS if self._item_slots.slots else events.NO_LIMIT
 
     # -- the engine's orders
 
     def start(self) -> None:
-        self._staff.start_all()
+        self._worker_pool.start_all()
 
     def resize(self, nb_workers: int) -> None:
-        self._staff.resize(nb_workers)
+        self._worker_pool.resize(nb_workers)
 
     def dismiss(self, worker: int) -> None:
-        self._staff.dismiss(worker)
+        self._worker_pool.dismiss(worker)
 
     def update(self, parcel: Any) -> None:
-        self._staff.update(parcel)
+        self._worker_pool.update(parcel)
 
     def ship(self, item: Any) -> Any:
-        return self._ring.ship(item)
+        return self._item_slots.ship(item)
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        self._workers[worker].send(rows, self._staff.replica)
+        self._workers[worker].send(rows, self._worker_pool.replica)
 
     def trim(self, worker: int) -> None:
         self._workers[worker].trim()
@@ -109,18 +109,18 @@ class ProcessExecutor:
     def kill(self, worker: int, why: Stuck) -> bool:
         if worker in self._workers:
             self._workers[worker].stuck = why
-            self._staff.send_signal(worker, signal.SIGKILL)
+            self._worker_pool.send_signal(worker, signal.SIGKILL)
         return True
 
     def ask_stack(self, worker: int) -> None:
         if self._workers[worker].pid is None:
-            self._staff.server.ask_stack()  # it is still at its imports
-        self._staff.send_signal(worker, STACK_SIGNAL)
+            self._worker_pool.server.ask_stack()  # it is still at its imports
+        self._worker_pool.send_signal(worker, STACK_SIGNAL)
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         process = self._workers[worker]
         if process.pid is None:
-            return self._staff.server.take_stack()
+            return self._worker_pool.server.take_stack()
         return process.page.take_text(), process.pid
 
     def read(self, value: Unread, sending: int) -> Any:
@@ -134,7 +134,7 @@ class ProcessExecutor:
     # -- what comes back
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        staff, workers = self._staff, self._workers
+        staff, workers = self._worker_pool, self._workers
         if (number := staff.shortage.take()) is not None:
             staff.start_again(number)
         if staff.unanswered:
@@ -157,29 +157,29 @@ class ProcessExecutor:
 
     def _from_server(self) -> None:
         try:
-            received = self._staff.server.channel.receive()
+            received = self._worker_pool.server.channel.receive()
         except EOFError:
-            if self._staff.server_died():
+            if self._worker_pool.server_died():
                 for name in list(self._workers):
                     self._exited(name, None, 0)
             return
         if received:
-            self._staff.unanswered.heard()
+            self._worker_pool.unanswered.heard()
         for message, _ in received:
             if isinstance(message, messages.Exited):
                 self._exited(message.worker, message.exit_code, message.max_rss)
             elif isinstance(message, messages.Preloaded):
-                self._staff.server.note(message)
+                self._worker_pool.server.note(message)
             elif isinstance(message, messages.Forked):
-                self._staff.forked(message)
+                self._worker_pool.forked(message)
             elif isinstance(message, messages.NotForked):
-                self._staff.not_forked(message)
+                self._worker_pool.not_forked(message)
 
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
         if (worker := self._workers.get(name)) is not None:
             while self._from_worker(worker):  # what it had sent before it died
                 pass
-            self._staff.exited(name, exit_code, max_rss)
+            self._worker_pool.exited(name, exit_code, max_rss)
 
     def _from_worker(self, worker: WorkerHandle) -> bool:
         """Read what is there. False: there will be no more."""
@@ -191,7 +191,7 @@ class ProcessExecutor:
                 worker.is_watched = False
                 worker.hung_up()
                 # It is of no use any more, even if it is only its socket that is gone.
-                self._staff.send_signal(worker.name, signal.SIGKILL)
+                self._worker_pool.send_signal(worker.name, signal.SIGKILL)
             return False
         except PlatformError as error:  # no descriptors are left for those that it has sent
             self._events.append(events.Fatal(error))
@@ -221,29 +221,29 @@ class ProcessExecutor:
             error = unpack(failure, "a worker, while it loaded the Sequence")
             self._events += [] if worker.is_leaving else [events.Fatal(error)]
             return
-        self._staff.ready(worker)
+        self._worker_pool.ready(worker)
 
     # -- the end
 
     def rest(self) -> bool:
         """The server stays: workers that are started later have the same imports."""
         self._let_end()
-        self._staff.remove_all()
+        self._worker_pool.remove_all()
         return True
 
     def close(self) -> None:
         with contextlib.ExitStack() as ends:  # all of them, also if one raises
             ends.callback(self._close_own)
-            ends.callback(self._staff.close)
+            ends.callback(self._worker_pool.close)
             self._let_end()
 
     def _close_own(self) -> None:
         with contextlib.ExitStack() as ends:
-            for each in (self._inlet, self._waker, self._selector, self._ring):
+            for each in (self._inlet, self._waker, self._selector, self._item_slots):
                 ends.callback(each.close)
 
     def _let_end(self) -> None:
-        let_end(self._workers, self._staff.server, self._selector, self._waker, self._inlet)
+        let_end(self._workers, self._worker_pool.server, self._selector, self._waker, self._inlet)
 
 
 def _watch_unsent(

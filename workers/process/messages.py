@@ -22,19 +22,19 @@ class Load(NamedTuple):
 
     replica: int  # its number, which the jobs that belong to it name
     parcel: Any  # a workers.process.replica.ParcelMessage
-    surroundings: Any  # a workers.process.surroundings.Surroundings
+    settings: Any  # a workers.process.program_settings.ProgramSettings
     key: bytes | None  # of multiprocessing, if the program has loaded that
     has_tracker: bool
-    changed: Any = None  # a workers.process.attributes.Changed, since the last replica; None: all is new
+    changed: Any = None  # a workers.process.changed_attributes.Changed, since the last replica; None: all is new
 
 
 class Jobs(NamedTuple):
     """Work. Descriptors: one for each of ``slots``."""
 
     replica: int  # the jobs are to be done on this one, which was sent before
-    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of an InRing
+    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of an PlacedItem
     free: list[int]  # the worker's own slots that the consumer has let go, e.g. [0, 2]
-    slots: list[tuple[int, int]]  # of the consumer's ring that the worker does not know yet, as (number, nbytes)
+    slots: list[tuple[int, int]]  # of the consumer's item slots that the worker does not know yet, as (number, nbytes)
     gone: list[int]  # and those that are no more
 
 

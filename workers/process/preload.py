@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from .surroundings import flags
+from .program_settings import flags
 
 #: Modules that must not be imported before a fork, and why.
 NEVER = {

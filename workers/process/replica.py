@@ -205,7 +205,7 @@ class Parcel:
         table: where the pickle and each buffer lie.
         pieces: the memory they lie in.
         files: those that it has the workers map.
-        changed: what has changed since the parcel that workers have; None: all may have. See ``attributes``.
+        changed: what has changed since the parcel that workers have; None: all may have. See ``changed_attributes``.
     """
 
     changed: Any = None

@@ -27,7 +27,7 @@ from . import channel as channels
 from . import messages, preload
 from .by_value import search_path
 from .channel import Channel
-from .environment import changed_at, environment, files_of_users, surroundings
+from .environment import changed_at, environment, files_of_users, start_environment
 from .status import STACK_SIGNAL, StatusPage
 
 logger = logging.getLogger("workers")
@@ -39,10 +39,10 @@ _END_S = 5.0  # for a server to kill a pool's workers
 class ServerHandle:
     """A running server, for those that :func:`connect` to it."""
 
-    def __init__(self, modules: frozenset[str], surroundings: dict[str, Any]) -> None:
+    def __init__(self, modules: frozenset[str], started_in: dict[str, Any]) -> None:
         self.modules = modules
         self.page = StatusPage()  # where its stack is written
-        self.surroundings = surroundings
+        self.started_in = started_in
         self.files = files_of_users()
         self.pid = os.getpid()
         self.pools: set[Connection] = set()  # that need it
@@ -63,13 +63,13 @@ class ServerHandle:
         self.channel = Channel(mine)
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
-    def serves(self, modules: frozenset[str], surroundings: dict[str, Any]) -> bool:
+    def serves(self, modules: frozenset[str], started_in: dict[str, Any]) -> bool:
         """Whether its workers are what a new server's would be. What is missing it imports, if no pool needs it now."""
         may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
             self.pid == os.getpid()
             and (modules <= self.modules or may_import)
-            and self.surroundings == surroundings
+            and self.started_in == started_in
             and self.process.poll() is None
             and all(changed_at(file) == when for file, when in self.files.items())
         )
@@ -232,7 +232,7 @@ def connect(modules: frozenset[str]) -> Connection:
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
-            of_now = surroundings()
+            of_now = start_environment()
             server = next((each for each in reversed(_servers) if each.serves(modules, of_now)), None)
             if server is None:
                 server = ServerHandle(modules, of_now)

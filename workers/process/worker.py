@@ -28,15 +28,15 @@ from workers.errors import IntegrityError
 from workers.job import seeding
 from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
-from workers.job.lock import LockProbe
+from workers.job.interpreter_lock import LockProbe
 
-from . import inheritance, replica, surroundings
-from .attributes import merged
+from . import inheritance, program_settings, replica
+from .changed_attributes import merged
 from .channel import Channel
 from .freed_memory import FreedMemory
+from .item_slots import ItemReader, PlacedItem
 from .logs import Outlet
 from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
-from .ring import InRing, RingReader
 from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
@@ -58,8 +58,8 @@ class Worker:
         self._replica = -1  # its number
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
-        self._ring = RingReader()
-        self._unsettled: surroundings.Settings = {}  # of modules that are not loaded yet
+        self._item_slots = ItemReader()
+        self._unsettled: program_settings.Settings = {}  # of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
         self._details: list[tuple[int, int, Any]] = []  # of these
         self._freed = FreedMemory()
@@ -101,14 +101,14 @@ class Worker:
         before, self._replica = self._replica, -1  # until this one is whole
         try:
             if self._task is None:
-                surroundings.before_imports(message.surroundings)
+                program_settings.before_imports(message.settings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, task = self._task is None, replica.load(message.parcel, files)
             is_next = before == message.replica - 1  # what has changed, it has since that one
             is_part = is_next and message.changed is not None
             self._task = merged(self._task, task, message.changed) if is_part else task
             if is_new:
-                self._unsettled = surroundings.apply(message.surroundings)
+                self._unsettled = program_settings.apply(message.settings)
                 self._task.init_worker(self._number)
                 self._end_if_forked()
                 self._used = self._cores.use()  # without what it took to start
@@ -122,7 +122,7 @@ class Worker:
     def _jobs(self, message: Jobs, files: list[int]) -> None:
         self._writer.release(message.free)
         self._flushed_ns = time.monotonic_ns()
-        self._ring.learn(message.slots, message.gone, files)
+        self._item_slots.learn(message.slots, message.gone, files)
         for plain in message.rows:
             row = JobRow._make(plain)
             if self._page.begin(row.sending):
@@ -186,12 +186,12 @@ class Worker:
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:
-            self._unsettled = surroundings.settle(self._unsettled)
+            self._unsettled = program_settings.settle(self._unsettled)
         seeding.enter_job(self._stream, job)
 
     def _item(self, payload: Any) -> Any:
         """What a job works on."""
-        return pickle.loads(payload) if type(payload) is bytes else self._ring.read(InRing._make(payload))
+        return pickle.loads(payload) if type(payload) is bytes else self._item_slots.read(PlacedItem._make(payload))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
         """The user's code has forked, and its child has come back here: it must not write where this worker does."""

@@ -17,9 +17,9 @@ from workers.engine.schedule import JobRow
 from . import channel as channels
 from . import inheritance, memmap, messages, replica
 from .channel import Channel
-from .ring import Known, Ring, Shipped
+from .item_slots import ItemSlots, KnownSlots, SentItem
+from .program_settings import ProgramSettings
 from .status import StatusPage
-from .surroundings import Surroundings
 
 _LOOKS, _LOOK_S = 10, 0.005  # for a process that has closed its socket to be gone
 
@@ -30,10 +30,10 @@ class WorkerHandle:
     Args:
         name: what the engine calls it; never used again.
         number: 0 to nb_workers - 1; the worker that replaces it has the same.
-        ring: the items that jobs may work on.
+        item_slots: the items that jobs may work on.
     """
 
-    def __init__(self, name: int, number: int, ring: Ring) -> None:
+    def __init__(self, name: int, number: int, item_slots: ItemSlots) -> None:
         self.name = name
         self.number = number
         self.page = StatusPage()
@@ -53,7 +53,7 @@ class WorkerHandle:
         self.stuck: Stuck | None = None  # it is killed for this
         self.has_hung_up = False  # its socket is closed, though it lives
         self._reader = SlotReader()
-        self._known = Known(ring)
+        self._known = KnownSlots(item_slots)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
         """What tells the server to start it, and the descriptors that go along."""
@@ -67,12 +67,12 @@ class WorkerHandle:
         with contextlib.suppress(ConnectionError):  # it has died: we shall be told
             self.channel.let_go()
 
-    def load(self, number: int, parcel: replica.Parcel, surroundings: Surroundings, changed: Any = None) -> None:
-        """Send it replica ``number``, and what the program has set for itself. ``changed``: see ``attributes``."""
+    def load(self, number: int, parcel: replica.Parcel, settings: ProgramSettings, changed: Any = None) -> None:
+        """Send it replica ``number`` and the program's settings. ``changed``: see ``changed_attributes``."""
         tracker = inheritance.tracker()
         files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
         key, has_tracker = inheritance.key(), tracker is not None
-        self._transmit(messages.Load(number, parcel.message(), surroundings, key, has_tracker, changed), files, parcel)
+        self._transmit(messages.Load(number, parcel.message(), settings, key, has_tracker, changed), files, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send it jobs to do on replica ``number``, and the slots that are free again."""
@@ -81,7 +81,7 @@ class WorkerHandle:
         plain: list[tuple[Any, ...]] = []
         for row in rows:
             payload = row.payload
-            if isinstance(payload, Shipped):
+            if isinstance(payload, SentItem):
                 self._known.learn(payload, slots, files)
                 plain.append((*row[:4], tuple(payload.message)))
             else:

@@ -17,9 +17,9 @@ from workers.job.generators import Generators
 
 from .base import Sequence
 from .clock import defines_hooks
+from .display import DisplayedFact, named
 from .gather import gather
-from .looks import Fact, named
-from .part import SequencePart
+from .subsample import SequencePart
 from .tables import check_table
 
 _NO_ORDER = (-1, -1), None, None
@@ -110,7 +110,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         known, _, sampler = self._order
         return not callable(self.sampler) or (known[0] == self.epoch and sampler is self.sampler)
 
-    def _own_facts(self) -> Iterable[Fact]:
+    def _own_facts(self) -> Iterable[DisplayedFact]:
         yield named("of", short(list(self.arrays)))
 
     def __len__(self) -> int:

@@ -14,9 +14,9 @@ from workers.errors import ClosedError, StateError
 from workers.frameworks import keras
 from workers.job import seeding
 
-from . import looks, state
+from . import display, state
 from .chain import Batch_co, Chain, makers
-from .clock import Clock, asking, has_hooks, is_default, on_behalf_of
+from .clock import Clock, asking, has_hooks, is_default, with_clock
 from .epochs import begin_epoch, seed_of
 from .jobs import task_of, wrap_methods
 from .live import Live
@@ -26,7 +26,7 @@ from .plan import Plan
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from workers.figures.report import Report
+    from workers.report.report import Report
 
     from .progress import Progress
 
@@ -160,7 +160,7 @@ class Sequence(Chain[Batch_co]):
         """Whether these hooks, or any, are defined for its epochs."""
         return has_hooks(self, self._plan().origin, names)
 
-    def _own_facts(self) -> Iterable[looks.Fact | None]:
+    def _own_facts(self) -> Iterable[display.DisplayedFact | None]:
         """What is told of one of its kind, where it shows itself."""
         return ()
 
@@ -178,8 +178,8 @@ class Sequence(Chain[Batch_co]):
         plan, position, places = begin_epoch(self)
         engine, order = SerialEngine(task_of(self)), plan.order(places)
         reading = engine.begin(plan.epoch, len(order), False, None, None, order)
-        begun = Pass(reading, self._clock, position, places, order, plan.plan.assembly)
-        return PassIterator(self, begun, functools.partial(read_alone, begun, begun.next, self))
+        this_pass = Pass(reading, self._clock, position, places, order, plan.plan.assembly)
+        return PassIterator(self, this_pass, functools.partial(read_alone, this_pass, this_pass.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
         """Begin such a pass, which shows how far it is: ``for batch in sequence.progress(): ...``.
@@ -231,7 +231,7 @@ class Sequence(Chain[Batch_co]):
         if seeding.current_job() is not None:
             raise StateError("a state cannot be loaded within a job, or within on_epoch_begin or on_epoch_end")
         self._live.generators.look_first()  # before a hook can draw from them
-        on_behalf_of(self._clock, state.load, self, state.read(state_dict))
+        with_clock(self._clock, state.load, self, state.read(state_dict))
 
     # -- the end
 
@@ -264,7 +264,7 @@ class Sequence(Chain[Batch_co]):
 
     # -- what Python, notebooks and Keras see of it
 
-    __repr__, _repr_html_, __dir__ = looks.shown, looks.shown_as_table, looks.offered
+    __repr__, _repr_html_, __dir__ = display.shown, display.shown_as_table, display.offered
 
     __class__ = property(lambda self: seen_class(type(self)), object.__dict__["__class__"].__set__)
 

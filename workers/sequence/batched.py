@@ -14,12 +14,12 @@ from workers.frameworks.keras import ENDLESS
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
-from .clock import asking, on_behalf_of
+from .clock import asking, with_clock
 from .derived import SequenceDerived, source_length
 from .fetching import getter
 from .grouping import OfSamples
 from .plan import EpochPlan, Plan
-from .skipping import Samples
+from .sample_errors import SampleErrors
 
 
 class SequenceOfSize(SequenceDerived[Any]):
@@ -92,7 +92,7 @@ class SequenceBatch(SequenceOfSize):
         """The batch; or, where the source has not one item for each index, the samples that there are."""
         source, start = self.source_split, index * self.batch_size
         plan = plan_of(source)
-        number: int = on_behalf_of(asking() or self._clock, plan.count)
+        number: int = with_clock(asking() or self._clock, plan.count)
         end = plan.num_places_of(number)
         samples = EpochPlan(plan, self.epoch, number, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
@@ -104,7 +104,7 @@ class SequenceBatch(SequenceOfSize):
             batch = self._batch_at(samples, range(start, stop), on_error)
             if batch is not None:
                 return [batch]
-        part, items_at = Samples(on_error), getter(samples, source, range(start, stop), on_error)
+        part, items_at = SampleErrors(on_error), getter(samples, source, range(start, stop), on_error)
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):

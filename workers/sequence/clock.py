@@ -154,7 +154,7 @@ class Clock:
 
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
         stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
-        on_behalf_of(self, seeding.run_job, stream, seeding.Job(self.epoch, index), hook)
+        with_clock(self, seeding.run_job, stream, seeding.Job(self.epoch, index), hook)
         sequence._live.generators.look()  # what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
@@ -165,7 +165,7 @@ class Clock:
         )
 
 
-def on_behalf_of(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
+def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
     """``ask(*arguments)``, in which a sequence that is asked for its epoch in this thread names that of ``clock``, and
     not its own: for what an iterated sequence asks of those that it is made from, their hooks and their length.
 

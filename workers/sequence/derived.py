@@ -10,7 +10,7 @@ from workers.job.task import one_of
 
 from .base import Sequence, plan_of
 from .chain import Batch_co
-from .clock import Clock, asking, on_behalf_of, seed_of_chain
+from .clock import Clock, asking, seed_of_chain, with_clock
 from .epochs import plan_of_epoch
 from .plan import Plan, is_indexed
 from .source import check_source
@@ -124,7 +124,7 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
 def source_length(sequence: SequenceDerived[Any]) -> int:
     """``len()`` of what a sequence is made of."""
-    length: int = on_behalf_of(asking() or sequence._clock, len, sequence.source_split)
+    length: int = with_clock(asking() or sequence._clock, len, sequence.source_split)
     return length
 
 

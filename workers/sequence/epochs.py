@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.job import seeding
 
-from .clock import Clock, asking, on_behalf_of, seed_of_chain
+from .clock import Clock, asking, seed_of_chain, with_clock
 from .plan import EpochPlan
 from .position import Position
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("workers")
 def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochPlan:
     """What ``sequence`` computes in the current epoch: of ``clock``, or as its ``epoch`` says."""
     plan, clock, job = sequence._plan(), clock or asking() or sequence._clock, seeding.current_job()
-    number = None if plan.is_read_here else on_behalf_of(clock, plan.count)
+    number = None if plan.is_read_here else with_clock(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
     return EpochPlan(plan, clock.epoch if job is None else job.epoch, number, seed)
 

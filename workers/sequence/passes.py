@@ -208,13 +208,13 @@ class Pass:
         self.is_over = True
 
 
-def read_alone(begun: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
-    """``read(*arguments)``, which reads ``begun``; threads that read one pass wait here for each other.
+def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
+    """``read(*arguments)``, which reads ``this_pass``; threads that read one pass wait here for each other.
 
     There is no lock, for a Ctrl-C that came in the call that releases it would lose the batch: behind ``read`` no
     call follows. A thread may come again, as from ``on_error``.
     """
-    me, reader = threading.get_ident(), begun.reader
+    me, reader = threading.get_ident(), this_pass.reader
     is_within = reader.get(0) == me
     try:
         while reader.setdefault(0, me) != me:  # in one step
@@ -233,9 +233,9 @@ class PassIterator:
 
     __slots__ = "__weakref__", "_of", "_pass", "_read"
 
-    def __init__(self, of: Sequence, begun: Pass, read: Callable[[], Any]) -> None:
+    def __init__(self, of: Sequence, this_pass: Pass, read: Callable[[], Any]) -> None:
         self._of = of
-        self._pass = begun
+        self._pass = this_pass
         self._read = read
 
     def __iter__(self) -> Self:

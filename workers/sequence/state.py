@@ -15,7 +15,7 @@ from workers.checks import short
 from workers.errors import StateError, add_note
 from workers.job.seeding import MAX_SEED
 
-from .clock import on_behalf_of
+from .clock import with_clock
 from .epochs import plan_of_epoch
 from .plan import EpochPlan
 from .position import Position
@@ -135,7 +135,7 @@ def taken(sequence: Sequence) -> dict[str, Any]:
     """Where ``sequence`` stands, as plain JSON."""
     clock, plan = sequence._clock, sequence._plan()
     epoch, position = clock.epoch, clock.position
-    here = EpochPlan(plan, epoch, on_behalf_of(clock, plan.count))
+    here = EpochPlan(plan, epoch, with_clock(clock, plan.count))
     length = here.length
     batch, partial, _ = position.delivered
     if partial is not None and plan.shard is not None and not plan.is_rebatched:
@@ -164,7 +164,7 @@ def identity_of(sequence: Sequence) -> list[Any]:
 
 def _count_places(sequence: Sequence) -> int | None:
     """How many places the current epoch has; None: that is not known."""
-    length: int | None = on_behalf_of(sequence._clock, sequence._plan().num_places)
+    length: int | None = with_clock(sequence._clock, sequence._plan().num_places)
     return length
 
 

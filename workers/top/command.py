@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from workers.figures.page import owner
+from workers.report.snapshot_page import owner
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,8 +13,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from workers.figures import units
-from workers.figures.page import LaneSnapshot, Snapshot
+from workers.report import units
+from workers.report.snapshot_page import LaneSnapshot, Snapshot
 
 from .rates import Rates
 from .usage import ProcessUse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from workers.figures.page import Reader, Snapshot, pages
+from workers.report.snapshot_page import Snapshot, SnapshotReader, pages
 
 from .drawing import Shown
 from .rates import RateHistory
@@ -26,7 +26,7 @@ class Pools:
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid
-        self._readers: dict[FoundPool, Reader] = {}
+        self._readers: dict[FoundPool, SnapshotReader] = {}
         self._found: dict[FoundPool, Snapshot] = {}
         self._scan_at_s = 0.0
 
@@ -49,7 +49,7 @@ class Pools:
     def _scan(self) -> None:
         for pid, number in pages(self._pid):
             try:
-                reader = Reader(pid, number)
+                reader = SnapshotReader(pid, number)
             except OSError:  # it has gone meanwhile
                 continue
             pool, snapshot = FoundPool(pid, reader.inode), reader.read()

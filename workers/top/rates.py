@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from workers.figures.page import LaneSnapshot, Snapshot
+from workers.report.snapshot_page import LaneSnapshot, Snapshot
 
 WINDOW_NS = 3_000_000_000  # what rates are of
 _LEAST_NS = 400_000_000  # what a rate is of at least: in less a batch more or less is too much

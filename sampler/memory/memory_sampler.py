@@ -1,0 +1,79 @@
+"""What the samplers of data in memory have in common: the examples that they hold."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sampler.sampler import Sampler
+from workers.checks import check_int
+from workers.job import seeding
+
+from .examples import Examples
+
+
+class MemorySampler(Sampler):
+    """A sampler that draws from examples ``x`` which it holds. A subclass sets ``_examples`` when it is made."""
+
+    _examples: Examples
+
+    @property
+    def x(self) -> Any:
+        """The examples as they are held, not a copy: an array (in shared memory, once workers have needed it), or
+        what has a length and is indexed by position, such as a list of paths."""
+        return self._examples.x
+
+    @property
+    def load_example_fn(self) -> Callable[[Any], Any] | None:
+        """``item of x -> array``; None: the items are the examples."""
+        return self._examples.load_example_fn
+
+    @property
+    def example_shape(self) -> tuple[int | None, ...]:
+        """The shape of one example, before augmentation, None along the axes in which they differ; with
+        ``load_example_fn`` 16 of them are loaded for it."""
+        return self._examples.example_shape
+
+    def get_slice(self, begin: int = 0, size: int = -1) -> tuple[Any, Any]:
+        """Some of the examples that are drawn from, in the order of ``x``, such as for an index or a look at them.
+
+        Args:
+            begin: the first of them, 0 to ``num_examples``.
+            size: how many; -1: all from there on.
+
+        Returns:
+            (x, y) of at most ``size`` examples.
+
+        Raises:
+            TypeError, ValueError: an argument is not of its kind or out of its range.
+        """
+        begin = check_int("begin", begin, 0)
+        size = check_int("size", size, -1)
+        positions = self._drawn_from(begin, self.num_examples if size < 0 else begin + size)
+        if not len(positions):
+            raise ValueError(
+                f"begin and size must leave at least one of {self.num_examples} examples, not {begin} and {size}"
+            )
+        is_in_job = seeding.current_job() is not None
+        return self._examples.take(positions, may_take_long=not is_in_job), self._labels_of(positions)
+
+    @abstractmethod
+    def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The positions in ``x`` of examples ``start`` to ``stop`` of those that are drawn from."""
+
+    @abstractmethod
+    def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """The y of the examples at ``positions``."""
+
+    def _share(self) -> None:
+        self._examples.share()
+
+    def _identity(self) -> list[Any]:
+        return [*super()._identity(), *self._examples.identity()]
+
+    def _runs_functions(self) -> bool:
+        return self.load_example_fn is not None

@@ -1,0 +1,94 @@
+"""The report of a loop: its figures, put together when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from workers import limits
+from workers.job.interpreter_lock import ENOUGH
+from workers.report.loop import LoopFigures
+from workers.report.pool import Lane, PoolFigures, usage
+from workers.report.report import EpochStart, Report, Slow, WorkerFigures
+from workers.report.timeline import Timeline
+from workers.report.verdict import Facts, verdict
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+def report_of(loop: Loop) -> Report:
+    """Where the time of ``loop`` has gone since it was made. Takes a few milliseconds for each worker."""
+    figures, pool, number = loop.figures.loop.copy(), loop.figures.pool, loop.num_running
+    wait, step = figures.spreads
+    totals, starts = figures.totals(), figures.starts()
+    job = pool.jobs.spread()
+    stages = {stage: durations.spread() for stage, durations in pool.stages.copy().items()}
+    until_ns = _last_ns(figures, pool)
+    workers = [_worker(name, lane, until_ns) for name, lane in sorted(pool.lanes.copy().items())]
+    slowest = [Slow(epoch, index, ns / 1e9) for ns, epoch, index in sorted(pool.slowest, reverse=True)]
+    nbytes = pool.nbytes
+    facts = Facts(
+        num_batches=totals.num_batches,
+        wait=wait.total,
+        step=step.total,
+        first_waits=totals.first_wait_ns / 1e9,
+        begins=figures.begins,
+        num_passes=totals.num_passes,
+        why=_why(starts),
+        job=job.total / max(job.count, 1),
+        median_job=job.median,
+        stages={stage: spread.total / max(spread.count, 1) for stage, spread in stages.items()},
+        slowest=slowest[0] if slowest else None,
+        slow=sum(each.seconds for each in slowest),
+        batch_nbytes=nbytes / max(pool.num_jobs, 1),
+        nb_workers=number,
+        busy=job.total / max(number * (wait.total + step.total - totals.first_wait_ns / 1e9), 1e-9),
+        computes=min(1.0, pool.cores.had / pool.cores_of_ns) if pool.cores_of_ns else None,
+        queues=min(1.0, pool.cores.wanted / max(pool.cores_of_ns, 1)),
+        cores=limits.cores(),
+        bound=pool.bound,
+        is_bound_given=loop.options.max_queue_size is not None,
+        lets_go=pool.lock_free / pool.lock_looks if pool.lock_looks >= ENOUGH else None,
+        workers_nbytes=sum(worker.nbytes or 0 for worker in workers),
+    )
+    return Report(
+        seconds=wait.total + step.total,
+        num_batches=totals.num_batches,
+        nbytes=nbytes,
+        wait=wait,
+        step=step,
+        job=job,
+        stages=stages,
+        depth=totals.num_ready / max(totals.num_batches, 1),
+        bound=pool.bound,
+        workers=workers,
+        slowest=slowest,
+        segments_made=pool.segments_made,
+        starts=starts,
+        nb_workers=number,
+        cores=facts.cores,
+        executor=(loop.options.executor if loop.pool is None else loop.pool.kind) if number else "serial",
+        choices=loop.figures.choices,
+        verdict=verdict(facts),
+        timeline=Timeline(list(pool.spans), figures.steps(), list(pool.incidents), pool.bound),
+    )
+
+
+def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
+    """When anything has happened last: how long nobody has asked for batches tells nothing of the workers."""
+    span = pool.spans[-1] if pool.spans else None
+    last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
+    return last_ns or time.monotonic_ns()
+
+
+def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:
+    pid = lane.pid
+    cpu, nbytes = (None, None) if pid is None else usage(pid)
+    busy = min(1.0, lane.busy_ns / max(lane.ready_ns(until_ns), 1))
+    return WorkerFigures(number, pid, lane.num_jobs, busy, lane.restarts, cpu, nbytes)
+
+
+def _why(starts: list[EpochStart]) -> str:
+    """What the slowest start has taken its time for."""
+    return max(starts, key=lambda start: start.seconds + start.wait, default=EpochStart(0, 0.0, 0.0, "")).why

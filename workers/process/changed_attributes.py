@@ -1,0 +1,203 @@
+"""Which attributes of a task have changed since its workers got it, so that a replica keeps all others.
+
+What jobs keep in the objects of their replica (caches, open files) stays when a hook or the loop changes something else
+there. The workers load the whole task anew, and take from it what has changed: :func:`merged`.
+
+A cache that only jobs fill is empty in the loop's process, and so is one that a hook has emptied. So the attributes
+that hooks name, or setters of an attribute that has changed, count as changed whatever they are.
+
+Looked at are the task, the sequence that its jobs are made of, and from there on the objects of the user's own classes
+that are attributes of each other, if they are pickled by their attributes alone. Anything else (a list, an object with
+``__setstate__``) is replaced as a whole if its pickle has changed.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import inspect
+import time
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from workers.job.installed import is_installed
+from workers.job.walk import names_in
+
+from .change_detector import ChangeDetector, Seen
+from .replica import ABSENT
+from .unpicklable import state_of
+
+_PATIENCE_S = 0.25  # for a look at all attributes; else all counts as changed
+_MAX_DEPTH = 8
+_OWN = "workers", "sampler"
+HOOKS = "on_epoch_begin", "on_epoch_end"
+
+
+class Changed(NamedTuple):
+    """What a replica has to take of an object: Changed({"level": None, "source": Changed({}, [])}, ["old"])."""
+
+    names: dict[str, Any]  # {attribute: None, if it is replaced as a whole, or what has changed in it}
+    gone: list[str]  # attributes that there are no more
+
+
+class _Object(NamedTuple):
+    """An object, as it was seen last."""
+
+    of: weakref.ref[Any]
+    parts: dict[str, _Object | Seen]
+
+
+class Attributes:
+    """Looks at the attributes of a task that ``change_detector`` has just looked at as a whole. Runs in: consumer."""
+
+    def __init__(self, watch: ChangeDetector) -> None:
+        self._watch = watch
+        self._last: _Object | None = None  # None: it is not known by attributes
+        self._now: _Object | None = None
+
+    def changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Changed | None:
+        """What has changed since the last look that was followed by :meth:`commit`; None: all of it may have.
+
+        Args:
+            is_exact, states: see :meth:`workers.process.change_detector.ChangeDetector.has_changed`.
+        """
+        self._now = self._look(task, vars(task), is_exact, states, time.monotonic() + _PATIENCE_S, set())
+        # The task itself is made anew for each look.
+        if self._last is None or self._now is None:
+            return None
+        names = _names_in(_functions_of(frozenset(_classes(self._now)), frozenset(HOOKS)))
+        return _difference(self._last, self._now, names)
+
+    def commit(self) -> None:
+        """The workers have what was seen."""
+        self._last = self._now
+
+    def _look(
+        self, of: Any, parts: dict[str, Any], is_exact: bool, states: Any, end_s: float, above: set[int]
+    ) -> _Object | None:
+        found: dict[str, _Object | Seen] = {}
+        changed = states.get(id(of), {})
+        for name, own in parts.items():
+            value = changed.get(name, own)
+            if value is ABSENT or name == "history":
+                continue
+            inner = None if id(value) in above or len(above) > _MAX_DEPTH else _attributes_of(value)
+            seen: _Object | Seen | None
+            if inner is None:
+                seen = self._watch.look_at(value, is_exact, states)
+            else:
+                seen = self._look(value, inner, is_exact, states, end_s, above | {id(value)})
+            if seen is None or time.monotonic() > end_s:
+                return None
+            found[name] = seen
+        return _Object(weakref.ref(of), found)
+
+
+def _attributes_of(value: Any) -> dict[str, Any] | None:
+    """The attributes that ``value`` is pickled by, if by them alone and in the usual way; else None."""
+    cls: Any = type(value)
+    is_plain = (
+        cls.__new__ is object.__new__
+        and not hasattr(cls, "__setstate__")
+        and cls.__reduce__ is object.__reduce__
+        and (cls.__reduce_ex__ is object.__reduce_ex__ or hasattr(cls.__reduce_ex__, "is_by_attributes"))
+        and cls not in copyreg.dispatch_table
+        and (not is_installed(cls.__module__) or cls.__module__.partition(".")[0] in _OWN)
+    )
+    if not is_plain or not hasattr(value, "__dict__") or not hasattr(value, "__weakref__"):
+        return None
+    state = state_of(value) or {}
+    return state if state or not vars(value) else None  # none: it has slots too
+
+
+def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
+    """``named``: attributes that count as changed."""
+    names: dict[str, Any] = {}
+    for name, part in now.parts.items():
+        before = last.parts.get(name)
+        if isinstance(part, _Object):
+            is_same = isinstance(before, _Object) and before.of() is part.of() is not None
+            inner = _difference(before, part, named) if is_same else None  # type: ignore[arg-type]
+            if inner is None or inner.names or inner.gone:
+                names[name] = inner
+        elif name in named or not isinstance(before, Seen) or not part.is_same(before):
+            names[name] = None
+    of = now.of()
+    for name in () if of is None else _set_with(of.__class__, frozenset(names)) - names.keys():
+        if name in now.parts:
+            names[name] = None
+    return Changed(names, [name for name in last.parts if name not in now.parts])
+
+
+def _classes(of: _Object) -> Iterator[type]:
+    """Those of an object, and of the objects in it."""
+    if (value := of.of()) is not None:
+        yield type(value)
+    for part in of.parts.values():
+        if isinstance(part, _Object):
+            yield from _classes(part)
+
+
+@functools.lru_cache(64)
+def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
+    """The code of the methods and properties so called, and of those that it names in turn."""
+    found: dict[types.CodeType, None] = {}
+    left = list(names)
+    seen = set(left)
+    while left:
+        name = left.pop()
+        for cls in classes:
+            for code in _code_of(inspect.getattr_static(cls, name, None)):
+                found[code] = None
+                left += _names_in((code,)) - seen
+                seen |= _names_in((code,))
+    return tuple(found)
+
+
+def _code_of(member: Any) -> list[types.CodeType]:
+    of = (member.fget, member.fset) if isinstance(member, property) else (getattr(member, "__func__", member),)
+    functions = [each for each in of if isinstance(each, types.FunctionType) and not is_installed(each.__module__)]
+    return [each.__code__ for each in functions]
+
+
+def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
+    """The attributes and globals that it names."""
+    return frozenset(name for each in code for name in names_in(each))
+
+
+@functools.lru_cache(64)
+def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
+    """What the setters of a class name that set one of ``names``, and what they call."""
+    found: frozenset[str] = frozenset()
+    members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
+    for name, member in members.items():
+        if isinstance(member, property) and member.fset is not None:
+            named = _names_in(_functions_of(frozenset({cls}), frozenset({name})))
+            found |= named if named & names else frozenset()
+    return found
+
+
+def merged(before: Any, now: Any, changed: Changed) -> Any:
+    """The task of a replica, with the objects of ``before`` where they have not changed. Runs in: worker."""
+    for name in ("source", "functions"):
+        if name not in changed.names:
+            setattr(now, name, getattr(before, name))
+        elif changed.names[name] is not None:
+            setattr(now, name, _taken(getattr(before, name), getattr(now, name), changed.names[name]))
+    now.take_over(before)
+    return now
+
+
+def _taken(before: Any, now: Any, changed: Changed) -> Any:
+    """``before`` with what has changed in ``now``."""
+    if type(before) is not type(now):  # a job has put something else there
+        return now
+    there, new = vars(before), vars(now)
+    for name, inner in changed.names.items():
+        if name in new:
+            there[name] = new[name] if inner is None or name not in there else _taken(there[name], new[name], inner)
+    for name in changed.gone:
+        there.pop(name, None)
+    return before

@@ -1,0 +1,156 @@
+"""What cannot be sent any more, because it holds something new: a file that was opened when a batch was looked at.
+
+Workers began without it. So they go on with what the attribute was then, and with all else as it is now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from workers.errors import NotPicklableError
+from workers.job.data_only import items_of
+
+from . import replica
+from .replica import ABSENT, Parcel, Pickled, is_picklable
+from .unpicklable import Step, state_of, steps
+
+logger = logging.getLogger("workers")
+
+_SEARCH_S = 0.8
+_MAX_REMEMBERED = 8
+_SMALL = (type(None), bool, int, float, str)  # what an attribute is most often, before a job puts a file there
+
+
+class _Attribute(NamedTuple):
+    owner: Any
+    name: str
+    before: Any  # what it is in the workers
+
+
+class _Before(NamedTuple):
+    """An object before the first job. What is large is not held: it may be replaced."""
+
+    owner: weakref.ref[Any]
+    small: dict[str, Any]  # its attributes
+    others: set[str]  # the names of those that are not small
+
+
+class UnpicklableAttributes:
+    """The attributes of a task that are kept back from its workers. Runs in: consumer."""
+
+    def __init__(self) -> None:
+        self._found: list[_Attribute] = []
+        self._told: set[str] = set()
+        self._before: list[_Before] = []
+
+    def remember(self, source: Any) -> None:
+        """No job was run here yet: so what ``source`` and what it is made from hold now was not made by one."""
+        while hasattr(source, "__dict__") and len(self._before) < _MAX_REMEMBERED:
+            with contextlib.suppress(TypeError):  # it has slots
+                attributes = vars(source)
+                small = {name: value for name, value in attributes.items() if isinstance(value, _SMALL)}
+                self._before.append(_Before(weakref.ref(source), small, attributes.keys() - small.keys()))
+            source = vars(source).get("source_split")
+
+    def first(self, task: Any, name: str) -> Pickled:
+        """``task``, for workers that begin after jobs were run here; without what these have opened.
+
+        Raises:
+            NotPicklableError: that is not all.
+        """
+        try:
+            return Pickled(task, name)
+        except NotPicklableError as error:
+            for reference, small, others in self._before:
+                owner = reference()
+                for attribute, value in (state_of(owner) or {}).items():
+                    was = small.get(attribute, ABSENT)
+                    if attribute not in others and was is not value and not is_picklable(value):
+                        self._found.append(_Attribute(owner, attribute, was))
+                        self._tell(self._found[-1], error)
+            if not self._found:
+                raise
+        return Pickled(task, name, self.states())
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent."""
+        self._found = [each for each in self._found if not is_picklable((state_of(each.owner) or {}).get(each.name))]
+        states: dict[int, dict[str, Any]] = {}
+        for owner, name, before in self._found:
+            states.setdefault(id(owner), {})[name] = before
+        return states
+
+    def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
+        """``task`` without what cannot be sent and was not so in ``parcel``, which the workers have.
+
+        Raises:
+            NotPicklableError: that is not all.
+        """
+        while True:
+            states = self.states()
+            try:
+                return Pickled(task, name, states)
+            except NotPicklableError as error:
+                try:
+                    now = replica.load(parcel.message(), [os.dup(file) for file in parcel.descriptors])
+                    found = _find(task, now, states)
+                except Exception:  # whatever the user's classes do when they are loaded here
+                    found = None
+                if found is None or found.name in states.get(id(found.owner), {}):
+                    raise
+                self._tell(found, error)
+                self._found.append(found)
+
+    def _tell(self, found: _Attribute, error: NotPicklableError) -> None:
+        what = f"{type(found.owner).__name__}.{found.name}"
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(
+                "%s has become something that cannot be sent to worker processes (%s): they go on with what it was "
+                "when they began. Where it is a file or a connection that is opened at first use, leave it out of what "
+                "is sent: def __getstate__(self): return {**self.__dict__, %r: None}",
+                what,
+                str(error.__cause__),  # not the error, whose traceback holds all of this
+                found.name,
+            )
+
+
+def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
+    """The attribute that ``task`` cannot be pickled for: the outermost one that is another thing than in ``before``.
+    None: it is not found, or is a whole sequence or function, which must not be what it was before."""
+    deadline_s = time.monotonic() + _SEARCH_S
+    last, value, seen = None, task, set()
+    while time.monotonic() < deadline_s:
+        seen.add(id(value))
+        new = (step for step in _steps(value, states) if id(step.part) not in seen)
+        bad = next((step for step in new if not is_picklable(step.part, states)), None)
+        if bad is None:
+            return last
+        if bad.kind == "attribute":
+            before = (state_of(before) or {}).get(bad.key, ABSENT)
+            last = None if value is task or bad.key == "source_split" else _Attribute(value, bad.key, before)
+        else:
+            before = _item(before, bad.key)
+        value = bad.part
+        if type(before).__qualname__ != type(value).__qualname__:
+            return last
+    return None
+
+
+def _steps(value: Any, states: dict[int, dict[str, Any]]) -> Iterator[Step]:
+    """To the items of ``value``, or to its attributes, but for those that are kept back already."""
+    kept = states.get(id(value), {})
+    return (step for step in steps(value) if step.kind == "item" or (step.kind == "attribute" and step.key not in kept))
+
+
+def _item(container: Any, key: Any) -> Any:
+    if isinstance(container, dict):
+        return dict.get(container, key, ABSENT)
+    found = items_of(container, key, key + 1) if isinstance(container, (list, tuple)) else []
+    return found[0] if found else ABSENT

@@ -1,0 +1,315 @@
+"""The worker processes of a pool: how many there are to be, who is started, who is lost and comes again, who may go."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workers import limits
+from workers.engine import executor as events
+from workers.engine import explanations
+from workers.engine.executor import Event
+from workers.report.pool import PoolFigures
+
+from . import messages, replica, server_handle
+from .fork_shortage import ForkShortage
+from .item_slots import ItemSlots
+from .program_settings import ProgramSettings
+from .worker_handle import WorkerHandle
+
+STOPPED_S = 5.0  # how long to wait for an answer of a server that somebody has stopped (SIGSTOP)
+SILENT_S = 30.0  # the same for one that runs and has done its imports, since its last message: a fork may take long
+
+
+class Unanswered:
+    """What the server has been asked and has not answered yet, so that nobody waits for a server that is stopped.
+
+    The server reaps its workers and reports their deaths. A worker's own socket shows its death as well, by its end of
+    file: if the server does not report it within a bound, the fault is the server's. Runs in: the engine's thread.
+    """
+
+    def __init__(self) -> None:
+        self._since_s: dict[tuple[str, int], float] = {}  # {(what, worker): when}, e.g. {("fork", 3): 81.2}
+        self._heard_s = 0.0  # when the server last told something
+
+    def __bool__(self) -> bool:
+        return bool(self._since_s)
+
+    def ask(self, what: str, worker: int) -> None:
+        """The server owes an answer: that ``worker`` runs ("fork"), or has ended ("end")."""
+        self._since_s.setdefault((what, worker), time.monotonic())
+
+    def answer(self, *what: str, worker: int) -> None:
+        """It has come, or is of no use any more."""
+        for each in what:
+            self._since_s.pop((each, worker), None)
+
+    def heard(self) -> None:
+        """The server has told something."""
+        self._heard_s = time.monotonic()
+
+    def forget(self) -> None:
+        """Another server has taken its place."""
+        self._since_s.clear()
+
+    def left_s(self, timeout_s: float | None) -> float | None:
+        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        if not self._since_s:
+            return timeout_s
+        return STOPPED_S if timeout_s is None else min(STOPPED_S, timeout_s)
+
+    def overdue_s(self, is_stopped: Callable[[], bool], is_preloaded: bool) -> float | None:
+        """For how long the server has owed an answer, if that is too long; None: it is not."""
+        if not self._since_s:
+            return None
+        seconds = time.monotonic() - max(self._heard_s, min(self._since_s.values()))
+        if seconds < STOPPED_S:
+            return None
+        is_overdue = (is_preloaded and seconds > SILENT_S) or is_stopped()
+        return seconds if is_overdue else None
+
+
+logger = logging.getLogger("workers")
+
+_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
+
+
+class WorkerPool:
+    """Runs in: the engine's thread.
+
+    Attributes:
+        workers: {name: its process}; names are never used again.
+        parcel: what they work on.
+        replica: the number of that, which every job names.
+        events: what has become of them, for the engine.
+    """
+
+    def __init__(
+        self,
+        nb_workers: int,
+        modules: frozenset[str],
+        settings: ProgramSettings,
+        item_slots: ItemSlots,
+        selector: selectors.BaseSelector,
+        figures: PoolFigures,
+    ) -> None:
+        self.workers: dict[int, WorkerHandle] = {}
+        self.parcel: replica.Parcel | None = None
+        self.replica = 0
+        self.events: list[Event] = []
+        self.shortage = ForkShortage()
+        self.unanswered = Unanswered()
+        self._nb_workers = nb_workers
+        self._modules = modules
+        self._settings = settings
+        self._item_slots = item_slots
+        self._selector = selector
+        self._figures = figures
+        self._names = itertools.count()
+        self._failed_starts = 0  # in a row
+        self.start_server()
+
+    # -- starting
+
+    def start_server(self) -> None:
+        self.server = server_handle.connect(self._modules)
+        self._selector.register(self.server.channel, selectors.EVENT_READ, "server")
+
+    def start_all(self) -> None:
+        """Start those that are not there."""
+        self.shortage.forget()  # else one that could not be forked would come twice
+        there = {worker.number for worker in self.workers.values() if not worker.is_leaving}
+        for number in range(self._nb_workers):
+            if number not in there:
+                self.start(number)
+
+    def start(self, number: int) -> None:
+        """Start worker ``number``, unless so many are not wanted any more."""
+        if number >= self._nb_workers:
+            return
+        name = next(self._names)
+        worker = WorkerHandle(name, number, self._item_slots)
+        try:
+            self.server.tell(*worker.order())
+        except BaseException:
+            worker.close()
+            raise
+        self.workers[name] = worker
+        self.unanswered.ask("fork", name)
+        if not self.server.channel.has_unsent:
+            worker.theirs.close()
+        self._selector.register(worker.channel, selectors.EVENT_READ, name)
+        worker.is_watched = True
+        assert self.parcel is not None
+        worker.load(self.replica, self.parcel, self._settings)
+        self._figures.started(number)
+        self.events.append(events.Started(name))
+
+    def start_again(self, number: int) -> None:
+        """Start worker ``number`` in the place of another one: now, or later, if there are no descriptors for it."""
+        try:
+            self.start(number)
+        except OSError as error:
+            reason = f"{error.strerror} (of {limits.descriptors()} descriptors, ulimit -n)"
+            self._figures.ended(number, f"could not be started: {reason}")
+            self._lack(number, reason)
+
+    def update(self, parcel: Any) -> None:
+        """All later jobs are to be done on this replica."""
+        self.parcel = parcel
+        self.replica += 1
+        for worker in self.workers.values():
+            if not worker.is_leaving:
+                worker.load(self.replica, parcel, self._settings, parcel.changed)
+
+    def resize(self, nb_workers: int) -> None:
+        """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""
+        self._nb_workers = nb_workers
+
+    def dismiss(self, name: int) -> None:
+        """A worker may go. It has nothing to do."""
+        worker = self.workers[name]
+        worker.is_leaving = True
+        self._figures.ended(worker.number)
+        worker.stop()
+
+    def send_signal(self, name: int, number: int) -> None:
+        self.server.tell(messages.Signal(name, int(number)))
+        if number == signal.SIGKILL:
+            self.unanswered.ask("end", name)
+
+    # -- what becomes of them
+
+    def look_after_server(self) -> None:
+        """End a server that does not answer. Its workers die with it, and all of them are started anew."""
+        server = self.server
+        seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
+        if seconds is not None:
+            logger.warning(
+                "the server of the workers (process %d, its state is %r) does not answer for %.0f s: it is replaced, "
+                "and so are its workers",
+                server.pid,
+                server.state(),
+                seconds,
+            )
+            self.unanswered.forget()
+            server.kill()
+
+    def left_s(self, timeout_s: float | None) -> float | None:
+        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        return self.unanswered.left_s(self.shortage.left_s(timeout_s))
+
+    def forked(self, message: messages.Forked) -> None:
+        self.unanswered.answer("fork", worker=message.worker)
+        if (worker := self.workers.get(message.worker)) is not None:
+            worker.forked(message.pid)
+            if not worker.is_leaving:
+                self._figures.lanes[worker.number].pid = message.pid
+            self.shortage.forked()
+
+    def ready(self, worker: WorkerHandle) -> None:
+        self._failed_starts = 0
+        worker.is_ready = True
+        if not worker.is_leaving:
+            self._figures.ready(worker.number)
+            self.events.append(events.WorkerReady(worker.name))
+
+    def not_forked(self, message: messages.NotForked) -> None:
+        """Go on with the workers that there are, and tell when it is known how many these are."""
+        name, reason = message
+        self.unanswered.answer("fork", worker=name)
+        if name not in self.workers:
+            return
+        worker = self.remove(name)
+        if worker.is_leaving:
+            return
+        self._figures.ended(worker.number, f"could not be started: {reason}")
+        self.events.append(events.NotStarted(name))
+        self._lack(worker.number, reason)
+
+    def _lack(self, number: int, reason: str) -> None:
+        """Worker ``number`` could not be started: it is tried again later."""
+        self.shortage.lost(number)
+        if any(worker.pid is None for worker in self.workers.values()):
+            return
+        self.shortage.answered(len(self.workers))
+        error = explanations.too_few_workers(self._nb_workers, len(self.workers), reason)
+        if self.shortage.is_hopeless:
+            self.events.append(events.Fatal(error))
+        elif self.workers and self.shortage.tell():
+            logger.warning("%s These go on; from time to time it is tried again", error)
+
+    def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
+        """A worker is no more, and all that it had sent was read."""
+        worker = self.workers[name]
+        running, _ = worker.page.look()
+        death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
+        self.remove(name)
+        if worker.is_leaving:
+            return
+        self._figures.ended(worker.number, explanations.how(death))
+        self.events.append(events.Died(name, running, death))
+        if not worker.is_ready:
+            self._failed_starts += 1
+            if self._is_hopeless:
+                error = explanations.not_started(self._failed_starts, explanations.how(death), death.stack)
+                self.events.append(events.Fatal(error))
+                return
+        self.start_again(worker.number)
+
+    def server_died(self) -> bool:
+        """All workers die with the server. Start anew. False: that is in vain."""
+        self._selector.unregister(self.server.channel)
+        self.unanswered.forget()
+        status = self.server.wait()
+        self._failed_starts += not any(worker.is_ready for worker in self.workers.values())
+        if self._is_hopeless:
+            error = explanations.not_started(self._failed_starts, f"its server ended with status {status}", "")
+            self.events.append(events.Fatal(error))
+            return False
+        try:
+            self.start_server()
+        except OSError as error:
+            self.events.append(events.Fatal(explanations.too_few_workers(self._nb_workers, 0, str(error))))
+            return False
+        for worker in self.workers.values():
+            worker.is_ready = True  # not counted as a failed start of its own
+        return True
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers
+
+    def remove(self, name: int) -> WorkerHandle:
+        worker = self.workers.pop(name)
+        self.unanswered.answer("fork", "end", worker=name)
+        if worker.is_watched:
+            self._selector.unregister(worker.channel)
+        worker.close()
+        return worker
+
+    # -- the end
+
+    def remove_all(self) -> None:
+        """Those that have not ended by themselves: one was stopped, say."""
+        for name in list(self.workers):
+            self.send_signal(name, signal.SIGKILL)
+            worker = self.remove(name)
+            if not worker.is_leaving:
+                self._figures.ended(worker.number)
+        self.shortage.forget()
+
+    def close(self) -> None:
+        """Those that have not ended are killed by the server."""
+        self.server.close()
+        for worker in self.workers.values():
+            worker.close()
+            if not worker.is_leaving:
+                self._figures.ended(worker.number)
+        self.workers.clear()
+        self.parcel = None  # its memory is free, unless others have it too

@@ -1,0 +1,177 @@
+"""Jobs, steps and incidents as shapes and marks, a lane each. Few artists, however many jobs there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+
+from workers.report.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
+
+from .plot_labels import SIZE, TextRoom, shortened
+from .plot_window import Window
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+# Of Okabe and Ito, which the colour-blind can tell apart (jfly.uni-koeln.de/color); then some of Paul Tol's.
+_OF_STAGES = ("#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7")
+_OF_OTHERS = ("#f0e442", "#882255", "#999933", "#44aa99", "#661100")
+_REST = "other"  # what no stage accounts for
+_WAITING, _WORKING = "waiting for a batch", "working with it"
+_PLAIN = {_REST: "#999999", _WAITING: "#d55e00", _WORKING: "#dddddd"}
+
+_THIN = 0.003  # of the window: how wide a job is at least, so that it is seen
+_GAP = 0.0008  # of the window: between jobs
+
+# {kind: (marker, face, size)}; edges are black. What is not here is marked like the last one, and told in words.
+_MARKS = {
+    "started": ("o", "white", 4.5),
+    "ready": ("o", "black", 4.5),
+    "ended": ("s", "white", 4.5),
+    "stalled": ("^", "#f0e442", 9.0),
+    "died": ("X", "black", 10.0),
+}
+_OTHER_MARK = ("D", "white", 6.0)
+_IN_WORDS = ("died", "stalled")
+THROUGH_ALL = ("chosen", "epoch")  # lines, not marks
+
+
+class LaneBar(NamedTuple):
+    """A rectangle: from one second to another, in a lane, of a kind that has a colour."""
+
+    kind: str
+    start: float
+    end: float
+    lane: int
+    height: float = 0.8
+
+
+def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[LaneBar]:
+    """What is drawn of jobs and steps.
+
+    Args:
+        timeline: of a report.
+        window: what is drawn of it.
+        lanes: {worker: its lane from the top}, with the loop's.
+    """
+    bars = list(_bars_of_loop(sorted(timeline.steps), window, lanes[LOOP]))
+    of_lanes: dict[int, list[Span]] = {}
+    for span in sorted(timeline.spans, key=lambda span: span.start_ns):
+        if window.overlaps(span.start_ns, span.start_ns + span.job_ns):
+            of_lanes.setdefault(span.worker, []).append(span)
+    for worker, spans in of_lanes.items():
+        nexts = [*(span.start_ns for span in spans[1:]), window.end_ns]
+        for span, next_ns in zip(spans, nexts, strict=True):
+            for kind, start, end in _parts(span, window, next_ns):
+                # The loop waits for its own jobs: that shows behind them.
+                bars.append(LaneBar(kind, start, end, lanes[worker], 0.4 if worker == LOOP else 0.8))
+    return bars
+
+
+def _bars_of_loop(steps: list[LoopStep], window: Window, lane: int) -> Iterator[LaneBar]:
+    for at, step in enumerate(steps):
+        if window.overlaps(step.asked_ns, step.got_ns):
+            yield LaneBar(_WAITING, *window.clip(step.asked_ns, step.got_ns), lane)
+        if at + 1 < len(steps) and window.overlaps(step.got_ns, steps[at + 1].asked_ns):
+            yield LaneBar(_WORKING, *window.clip(step.got_ns, steps[at + 1].asked_ns), lane)
+
+
+def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, float, float]]:
+    """(kind, start, end) of the stages, in seconds; of a job too short to be seen all are longer."""
+    thin = min(_THIN * window.seconds * 1e9, max(next_ns - span.start_ns, 0))
+    stretch = max(thin / max(span.job_ns, 1), 1.0)
+    rest = span.job_ns - sum(ns for _, ns in span.stages)
+    at = float(span.start_ns)
+    end = at + span.job_ns * stretch
+    if span.job_ns > 10 * _GAP * window.seconds * 1e9:
+        end -= _GAP * window.seconds * 1e9
+    for kind, ns in (*span.stages, (_REST, rest)):
+        until = min(at + ns * stretch, end)
+        if until > at and until >= window.start_ns:
+            yield kind, *window.clip(at, until)
+        at = max(until, at)
+
+
+def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
+    """The colours of the kinds that there are, in the order of the legend."""
+    kinds = dict.fromkeys(bar.kind for bar in bars)
+    others = [kind for kind in kinds if kind not in STAGES and kind not in _PLAIN]
+    colours = dict(zip(STAGES, _OF_STAGES, strict=True))
+    colours |= {kind: _OF_OTHERS[at % len(_OF_OTHERS)] for at, kind in enumerate(others)}
+    return {kind: colour for kind, colour in {**colours, **_PLAIN}.items() if kind in kinds}
+
+
+def draw_bars(axes: Axes, bars: list[LaneBar]) -> list[Artist]:
+    """One artist for each colour. Returns what the legend shows of them."""
+    shown: list[Artist] = []
+    for kind, colour in colours_of(bars).items():
+        shape = _path([bar for bar in bars if bar.kind == kind])
+        zorder = 1.0 if kind in (_WAITING, _WORKING) else 2.0
+        axes.add_artist(PathPatch(shape, facecolor=colour, linewidth=0, snap=False, zorder=zorder))
+        shown.append(Patch(facecolor=colour, label=kind))
+    return shown
+
+
+def _path(bars: list[LaneBar]) -> Path:
+    vertices: list[tuple[float, float]] = []
+    for bar in bars:
+        top, bottom = bar.lane - bar.height / 2, bar.lane + bar.height / 2
+        corners = (bar.start, top), (bar.end, top), (bar.end, bottom), (bar.start, bottom), (bar.start, top)
+        vertices.extend(corners)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    return Path(vertices, codes * len(bars))
+
+
+def draw_incidents(
+    axes: Axes, incidents: list[Incident], window: Window, lanes: dict[int, int], inches: float
+) -> list[Artist]:
+    """Marks in the lanes, with words where they matter and there is room. Returns what the legend shows of them."""
+    there = dict.fromkeys(incident.kind for incident in incidents)
+    kinds = [*(kind for kind in _MARKS if kind in there), *(kind for kind in there if kind not in _MARKS)]
+    shown: list[Artist] = []
+    for kind in kinds:
+        marker, face, size = _MARKS.get(kind, _OTHER_MARK)
+        mine = [incident for incident in incidents if incident.kind == kind]
+        marks = Line2D(
+            [window.second(incident.at_ns) for incident in mine],
+            [lanes[incident.worker] for incident in mine],
+            linestyle="",
+            marker=marker,
+            markersize=size,
+            markerfacecolor=face,
+            markeredgecolor="white" if kind == "died" else "black",
+            label=kind,
+            clip_on=False,
+            zorder=5,
+        )
+        axes.add_line(marks)
+        shown.append(marks)
+    told = [incident for incident in incidents if incident.kind in _IN_WORDS or incident.kind not in _MARKS]
+    _draw_words(axes, told, window, lanes, inches)
+    return shown
+
+
+def _draw_words(axes: Axes, incidents: list[Incident], window: Window, lanes: dict[int, int], inches: float) -> None:
+    room = TextRoom(inches)
+    for incident in incidents:
+        text = shortened(f"{incident.kind}: {incident.text}" if incident.text else incident.kind, 60)
+        second, lane = window.second(incident.at_ns), lanes[incident.worker]
+        place = room.take(text, second / window.seconds, [lane])
+        if place is not None:
+            axes.annotate(
+                text,
+                (second, lane),
+                (9 if place.is_right else -9, 0),
+                textcoords="offset points",
+                ha=place.align,
+                va="center_baseline",
+                fontsize=SIZE,
+                zorder=6,
+                parse_math=False,
+                bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.9},
+            )

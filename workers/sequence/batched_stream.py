@@ -1,0 +1,90 @@
+"""Samples of a source that can only be iterated, as a sequence of batches that workers put together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from typing import Any
+
+from workers.batch.private import private
+from workers.batch.stacking import stack
+from workers.job.task import Loose, Task
+
+from .base import plan_of
+from .batched import SequenceBatch, SequenceOfSize
+from .grouping import OfSamples
+from .plan import Plan
+from .sample_errors import SampleErrors
+
+
+class Chunks:
+    """Lists of ``batch_size`` items of ``source``, which are read as they are asked for."""
+
+    source: Any  # has only __iter__
+
+    def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
+        self.source, self.batch_size, self.discard_batch_not_full = source, batch_size, discard_batch_not_full
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self.of(iter(self.source))
+
+    def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
+        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called.
+
+        An item that the source still holds is copied: it may use its memory for the next one.
+        """
+        while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
+            if len(chunk) < self.batch_size and self.discard_batch_not_full:
+                return
+            yield chunk
+
+
+class _OfEach:
+    """The batch of a list of items, each of which goes through the functions before."""
+
+    def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
+        self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
+        self.wants_tensors = getattr(functions[0], "wants_tensors", True) if functions else collate_fn is not None
+
+    def __call__(self, items: list[Any]) -> list[Any]:
+        task, part = Task(None, self.functions, 0, self.as_items), SampleErrors(self.on_error)
+        task.private = private
+        found = [part.items(at, functools.partial(task.run, 0, (item,))) for at, item in enumerate(items)]
+        samples = [sample for each in found for sample in each]
+        most, least = max(map(len, found)), min(map(len, found))
+        if most > 1 or (least < 1 and self.on_error == "raise"):
+            raise TypeError(
+                "batch() of a source that has only __iter__ wants one sample for each of its items, but a function "
+                f"returned lists: {len(samples)} samples of {len(items)} items"
+            )
+        if len(samples) < len(items) and self.collate_fn is None:
+            return part.end([Loose.FEWER, *samples])
+        return part.end([self.put_together(samples)] if samples else [])
+
+    def put_together(self, samples: list[Any]) -> Any:
+        """The batch of ``samples``."""
+        return (self.collate_fn or stack)(samples)
+
+
+class SequenceChunks(SequenceOfSize):
+    """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
+
+    def _plan(self) -> Plan:
+        samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
+        on_error = self._on_error(samples)
+        function = _OfEach(samples.functions, samples.as_items, self.collate_fn, on_error)
+        is_loose = on_error != "raise" and self.collate_fn is None
+        assembly = OfSamples(size, discard) if is_loose else None
+        return samples.batched_as_read(Chunks(samples.source, size, discard), function, size, discard, assembly)
+
+    def __len__(self) -> int:
+        origin = plan_of(self.source_split).source
+        if not hasattr(origin, "__len__"):
+            raise TypeError(f"{type(origin).__name__} has no length, so batches of it have none")
+        return self._num_batches()
+
+
+def batches(source: Any, *arguments: Any) -> SequenceOfSize:
+    """What :meth:`Sequence.batch` makes of any source."""
+    return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

@@ -1,0 +1,149 @@
+"""How objects show themselves: in a line, as a table in a notebook, and in what completion offers.
+
+Nothing here may raise, or take long, or begin anything: it is asked for by debuggers too, of objects that are half
+made. So what cannot be told is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from workers.errors import ClosedError
+from workers.frameworks import keras
+
+#: Names that only Keras, trw or the engine ask for. They work, but completion does not offer them; unless the user's
+#: own class has them, or an option goes by that name.
+NOT_OFFERED = frozenset(
+    {
+        *("max_queue_size", "num_batches", "use_multiprocessing", "workers"),  # of keras.utils.PyDataset
+        *("fill_queue", "has_background_jobs", "initializer", "next_item", "queue_timeout"),  # of trw
+        "is_stream",  # of the engine
+    }
+)
+_OPTIONS = "max_queue_size"
+_OURS = "workers", "sampler", keras.PACKAGE
+
+
+class DisplayedFact(NamedTuple):
+    """Something to be told: DisplayedFact("batches", "1,000", "1,000 batches")."""
+
+    name: str
+    value: str
+    text: str
+
+
+def count(number: int, one: str, many: str) -> DisplayedFact:
+    """So many of something."""
+    return DisplayedFact(many, f"{number:,}", f"{number:,} {one if number == 1 else many}")
+
+
+def named(name: str, value: Any) -> DisplayedFact:
+    """Something that has a value."""
+    return DisplayedFact(name, str(value), f"{name} {value}")
+
+
+def state(text: str) -> DisplayedFact:
+    """What it is in."""
+    return DisplayedFact("state", text, text)
+
+
+def tried(ask: Callable[[], Any]) -> Any:
+    """``ask()``; None: that cannot be told."""
+    try:
+        return ask()
+    except Exception:  # whatever the user's class, or one that is half made, raises
+        return None
+
+
+def shown(of: Any) -> str:
+    """The ``__repr__`` of what tells facts. A class of the user's keeps its own ``__repr__``, or its bases'."""
+    own = _own_repr(type(of))
+    if own is not None:
+        return str(own(of))
+    name, facts = _told(of)
+    return f"<{name}: {', '.join(fact.text for fact in facts)}>" if facts else f"<{name}>"
+
+
+def shown_as_table(of: Any) -> str | None:
+    """A table, in a notebook; None: as its own ``__repr__`` has it."""
+    cls: Any = type(of)
+    if cls.__repr__ is not shown or _own_repr(cls) is not None:
+        return None
+    from html import escape
+
+    name, facts = _told(of)
+    rows = "".join(f"<tr><td>{escape(fact.name)}</td><td>{escape(fact.value)}</td></tr>" for fact in facts)
+    return f'<table><thead><tr><th colspan="2">{escape(name)}</th></tr></thead><tbody>{rows}</tbody></table>'
+
+
+def offered(of: Any) -> list[str]:
+    """What completion offers."""
+    return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
+
+
+class Display:
+    """Shows what :meth:`_shown_facts` tells."""
+
+    def _shown_facts(self) -> Iterable[DisplayedFact | None]:
+        """What is told of it; None is left out."""
+        return ()
+
+    __repr__, _repr_html_, __dir__ = shown, shown_as_table, offered
+
+
+def facts_of_sequence(of: Any) -> Iterable[DisplayedFact | None]:
+    """How long a sequence is, and where it stands."""
+    one, many = of._item_names
+    length, epoch = tried(lambda: len(of) if of._is_length_at_hand() else None), tried(lambda: of.epoch)
+    number = tried(lambda: int(of._clock.position.num_delivered))
+    yield None if length is None else count(length, one, many)
+    yield from of._own_facts()
+    yield None if epoch is None else named("epoch", epoch)
+    yield named(one, f"{number:,}") if number else None
+    if _is_shown_closed(of):
+        yield state("closed")
+    elif (facts_of_workers := getattr(type(of._live), "facts", None)) is not None:
+        yield from facts_of_workers(of._live)
+
+
+def _is_shown_closed(of: Any) -> bool:
+    try:
+        of._check_open()
+    except ClosedError:
+        return True
+    return False
+
+
+def _name_of(of: Any) -> str:
+    """Its class, and those of what it was made from."""
+    names = [type(of).__name__]
+    while _is_ours(type(of)) and (of := vars(of).get("source_split")) is not None:
+        names.append(type(of).__name__)
+    return " of ".join(names)
+
+
+def _told(of: Any) -> tuple[str, list[DisplayedFact]]:
+    facts: list[DisplayedFact] = []
+    with contextlib.suppress(Exception):  # see tried
+        for fact in of._shown_facts() if hasattr(of, "_shown_facts") else facts_of_sequence(of):
+            facts += [] if fact is None else [fact]
+    return tried(lambda: _name_of(of)) or type(of).__name__, facts
+
+
+def _own_repr(cls: type) -> Callable[[Any], str] | None:
+    """The ``__repr__`` of a base of the user's class, which ours would hide."""
+    reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
+    return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
+
+
+def _is_users(of: Any, name: str) -> bool:
+    """Whether the user has given it this name: in a class, or as an attribute."""
+    if name in vars(of) and (name == _OPTIONS or not _is_ours(type(of))):
+        return True
+    return any(name in each.__dict__ and not _is_ours(each) for each in type(of).__mro__)
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in _OURS
