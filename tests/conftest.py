@@ -77,9 +77,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 pytest.skip(f"{name} is not installed")
 
 
+_without_environment: set[str] = set()
+
+
 def _is_marked(pid: str) -> bool:
+    """Whether a process has inherited ours. One that has just begun another program has none for a moment."""
     try:
-        return MARK in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found = Path(f"/proc/{pid}/environ").read_bytes()
+        if not found and pid not in _without_environment and os.readlink(f"/proc/{pid}/exe"):  # no thread of the kernel
+            deadline = time.monotonic() + 0.5
+            while not (found := Path(f"/proc/{pid}/environ").read_bytes()) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if not found:
+                _without_environment.add(pid)
+        return MARK in found.split(b"\0")
     except OSError:  # it has ended, or is somebody else's
         return False
 

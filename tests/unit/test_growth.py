@@ -129,7 +129,7 @@ def test_few_references_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Growth, "__init__", counted)
     holder = Holder()
-    holder.inner = [Holder() for _ in range(1_000)]
+    holder.inner = [Holder() for _ in range(300)]
     Generators(lambda: [("source", holder)]).begin(0)
     assert 100 < sizes[0] <= 2_000
 
