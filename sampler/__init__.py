@@ -4,7 +4,7 @@
 
     data --get_examples--> x, y --augmenter--> the batch      all of it a function of (seed, epoch, batch_id)
 
-With one example a class, the augmenter makes the others:
+With one example per class, the augmenter makes the others:
 
 >>> import numpy as np
 >>> from sampler import SingleShotMemorySampler
@@ -22,15 +22,15 @@ With one example a class, the augmenter makes the others:
 (16, 100) (16,)
 (16, 100) (16,)
 
-``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings of
-its own is a subclass of :class:`Augmenter`; another way to draw is a subclass of :class:`Sampler`.
+``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings is a
+subclass of :class:`Augmenter`; a sampler that draws in another way is a subclass of :class:`Sampler`.
 
-TensorFlow is not imported unless something that needs it is called.
+TensorFlow is imported only when something that needs it is called.
 
 Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.augmenters``.
 """
 
-from . import check_package as _beside  # noqa: F401  # before whatever imports workers
+from . import check_package as _beside  # noqa: F401  # first, before any import of workers
 from .augmenter import Augmenter, ContrastiveAugmenter
 from .image import load_image
 from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples

@@ -1,4 +1,4 @@
-"""What an augmenter is: a function of a batch of examples that returns the batch to train on.
+"""Augmenters: functions that turn the examples of a batch into the batch to train on.
 
 Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.Augmenter``.
 """
@@ -19,26 +19,26 @@ from workers.sequence.display import Display, DisplayedFact, named
 
 
 class Augmenter(Display, ABC):
-    """Base of augmenters that are classes. A plain function of the same four arguments does as well.
+    """The base of augmenters that are classes. A plain function of the same four arguments works too.
 
-    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``: in a sampler's batch
-    they depend on (seed, epoch, batch_id) alone.
+    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches of a sampler, they
+    depend on (seed, epoch, batch_id) alone.
     """
 
     @abstractmethod
     def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """The augmented batch.
+        """Return the augmented batch.
 
         Args:
-            x: examples (n, ...); where they differ in shape, such as photos, an object array (n,) of them. The
+            x: examples (n, ...), or an object array (n,) of examples that differ in shape, such as photos. The
                 augmenter may write into it.
-            y: their classes, int32 or int64 (n,). The augmenter may write into it.
+            y: their classes (n,), or one-hot rows (n, classes). The augmenter may write into it.
             num_augmentations_per_example: how many augmented examples to return for each of x. Whether one of
                 them is the original is the augmenter's choice.
-            is_warmup: whether this epoch is one of the warm-up.
+            is_warmup: True if this epoch is part of the warm-up.
 
         Returns:
-            (x, y) of the batch.
+            The batch (x, y).
         """
 
     def _shown_facts(self) -> Iterable[DisplayedFact]:
@@ -46,24 +46,24 @@ class Augmenter(Display, ABC):
             yield named(name, _shown(value))
 
     def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """:meth:`augment`."""
+        """Return the batch of :meth:`augment`."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
 
 
 def _shown(setting: Any) -> str:
-    """A number or a text; the name of a function or of the kind of anything else, which may be large."""
+    """Return the text of a number or string. Anything else may be large, so return its own name or that of its type."""
     if setting is None or isinstance(setting, (bool, int, float, str)):
         return short(setting)
     return str(getattr(setting, "__name__", type(setting).__name__))
 
 
 class ContrastiveAugmenter(Augmenter):
-    """Several views of each example, each made by a function of one example.
+    """An augmenter that makes several views of each example, each by a function of one example.
 
     Args:
-        process: ``example -> array``; called for each example and view, and draws its random numbers as any augmenter
-            does. Examples may differ in shape; what it returns must not.
-        num_views: how many views there are of each example.
+        process: ``example -> array``, called for each example and view. It draws random numbers like any augmenter.
+            Examples may differ in shape; the arrays of one view must not.
+        num_views: the number of views of each example.
 
     Example:
         >>> views = ContrastiveAugmenter(lambda example: example + 1, num_views=3)
@@ -81,25 +81,25 @@ class ContrastiveAugmenter(Augmenter):
         self.num_views = check_int("num_views", num_views, 1)
 
     def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """The views, and y as it is.
+        """Return the views, and y unchanged.
 
         Returns:
-            ((view, view, ...), y): ``num_views`` arrays (n, ...), of which row i is made from ``x[i]``.
+            ((view, view, ...), y): ``num_views`` arrays (n, ...), each with row i made from ``x[i]``.
 
         Raises:
-            ValueError: ``process`` returned arrays of different shapes.
+            ValueError: ``process`` returned arrays of different shapes for one view.
         """
         return tuple(self._view(x) for _ in range(self.num_views)), y
 
     def _view(self, x: Any) -> Any:
         views = [
             exact.as_array(self.process(copy.copy(example))) for example in x
-        ]  # it may write into what it is given
+        ]  # a copy, because process may write into its argument
         for example, view in zip(x, views, strict=True):
             if view.shape != views[0].shape:
                 raise ValueError(
-                    f"process must return arrays of one shape, not {views[0].shape} of an example of {np.shape(x[0])} "
-                    f"and {view.shape} of one of {np.shape(example)}"
+                    f"process must return arrays of one shape, not {views[0].shape} for an example of shape "
+                    f"{np.shape(x[0])} and {view.shape} for one of shape {np.shape(example)}: crop or resize them"
                 )
         return exact.stacked(views)
 
@@ -108,10 +108,10 @@ AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]
 
 
 def check_augmenter(augmenter: Any) -> AugmenterFunction | None:
-    """``augmenter``, if it can be called with four arguments or is None.
+    """Return ``augmenter`` if it is None or can be called with four arguments.
 
     Raises:
-        TypeError: it cannot. What has no signature to read (some compiled functions) passes.
+        TypeError: it cannot. Functions whose signature cannot be read (some compiled ones) pass.
     """
     if augmenter is None:
         return None

@@ -1,6 +1,6 @@
-"""The package ``workers`` is the one that lies beside this one; else importing ``sampler`` says what is in its place.
+"""Check that ``workers`` is the package next to this one. If not, importing ``sampler`` fails and names the other.
 
-A script's folder comes first on ``sys.path``: a ``workers.py`` of the user's there hides the package.
+A script's folder comes first on ``sys.path``, so a ``workers.py`` of the user in that folder hides the package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _found() -> str | None:
-    """The file that ``import workers`` runs, or has run; a file of the user's is not run for it."""
+    """Return the file that ``import workers`` runs, or has run, without running it. None: there is none."""
     if "workers" in sys.modules:
         return getattr(sys.modules["workers"], "__file__", None)
     spec = importlib.util.find_spec("workers")
@@ -19,10 +19,10 @@ def _found() -> str | None:
 
 
 def _check() -> None:
-    """Raises ImportError: ``workers`` is another module."""
+    """Raise ImportError if ``workers`` is another module."""
     needed = Path(__file__).resolve().parents[1] / "workers"
     found = _found()
-    if found is None or Path(found).resolve().parent == needed:  # where there is none, Python says so
+    if found is None or Path(found).resolve().parent == needed:  # if there is none, Python raises its own error
         return
     file = Path(found).parent if Path(found).name == "__init__.py" else Path(found)
     raise ImportError(

@@ -1,4 +1,4 @@
-"""Image files as arrays, by Pillow: no TensorFlow, in any process or thread."""
+"""Read image files as arrays by Pillow, without TensorFlow, in any process or thread."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from workers.checks import check_int
 
 
 def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """A JPEG or PNG file, or another one that Pillow reads, as an RGB image.
+    """Return a JPEG or PNG file, or any other that Pillow reads, as an RGB image.
 
     Args:
-        path: of the file.
-        target_size: (height, width) in pixels to which it is resized (bilinear, with antialiasing); None: as it is.
+        path: the path of the file.
+        target_size: (height, width) in pixels to resize it to (bilinear, with antialiasing); None: keep its size.
 
     Returns:
-        uint8 (height, width, 3), 0 to 255, as the camera was held. Gray is repeated, transparency left out, and of
-        16 bits the upper 8 are kept.
+        uint8 (height, width, 3), 0 to 255, turned upright as its EXIF data says. Grey is repeated in all channels,
+        transparency is dropped, and 16-bit values are reduced to their upper 8 bits unless all are below 256.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is no image, or cut short; names the file.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an image, or is cut short; the error names the file.
         TypeError, ValueError: ``target_size`` is not two positive integers.
     """
     from PIL import Image, ImageOps
@@ -32,9 +33,9 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
     try:
         with Image.open(path) as image:
             if size is not None and image.format == "JPEG":
-                image.draft("RGB", (max(size), max(size)))  # decodes at a half or less where that is enough
+                image.draft("RGB", (max(size), max(size)))  # decodes at a half or less if that is enough
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, of which convert() would cut off the upper ones
+            if upright.mode.startswith("I"):  # 16 bits, which convert() would cut off at 255
                 values = np.asarray(upright)
                 upright = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
             upright = upright.convert("RGB")
@@ -48,12 +49,12 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
         SyntaxError,
         ValueError,
         Image.DecompressionBombError,
-    ) as error:  # what Pillow raises of files that it cannot read
+    ) as error:  # Pillow's errors for files that it cannot read
         raise ValueError(f"{os.fspath(path)!r} cannot be read as an image: {error}") from error
 
 
 def _check_size(target_size: Any) -> tuple[int, int]:
-    """(width, height), as Pillow has it."""
+    """Return (width, height), the order of Pillow."""
     allowed = "target_size must be None or (height, width) in pixels"
     if not isinstance(target_size, (tuple, list)) or len(target_size) != 2:
         raise TypeError(f"{allowed}, not {target_size!r}")

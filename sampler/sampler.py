@@ -1,4 +1,4 @@
-"""The base of all samplers: batch ``batch_id`` is drawn from the data, then augmented."""
+"""The base class of all samplers: it draws a batch of examples from the data, then augments it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def plain(get_examples: _Method) -> _Method:
-    """Mark a ``get_examples`` that draws from no global generator, and returns arrays that it has made and not kept."""
+    """Mark a ``get_examples`` that draws from no global generator and returns new arrays, which nothing else holds."""
     get_examples._is_plain = True  # type: ignore[attr-defined]
     return get_examples
 
 
 class Sampler(Sequence[tuple[Any, Any]], ABC):
-    """A Sequence of batches of ``class_per_batch`` classes, each a function of (seed, epoch, batch_id) alone.
+    """A Sequence of batches of ``class_per_batch`` classes. Each batch depends on (seed, epoch, batch_id) alone.
 
     A subclass defines :meth:`get_examples`, ``num_examples`` and ``example_shape``.
 
     Args:
-        class_per_batch: how many classes are in a batch.
-        examples_per_class_per_batch: how many examples of each, before augmentation.
-        num_augmentations_per_example: what the augmenter is asked to make of each example.
-        steps_per_epoch: batches in an epoch.
-        augmenter: an :class:`Augmenter` or a function ``(x, y, num_augmentations_per_example, is_warmup) ->
-            (x, y)``; None: the examples are the batch.
-        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
-        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+        class_per_batch: the number of classes in a batch.
+        examples_per_class_per_batch: the number of examples of each class, before augmentation.
+        num_augmentations_per_example: how many augmented examples the augmenter is asked to return for each example.
+        steps_per_epoch: the number of batches in an epoch.
+        augmenter: an :class:`Augmenter` or a function ``(x, y, num_augmentations_per_example, is_warmup) -> (x, y)``;
+            None: the examples are the batch.
+        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
+        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
 
-    Source: TensorFlow Similarity API, ``TFSimilarity.samplers``: what its samplers have in common.
+    Source: TensorFlow Similarity API, ``TFSimilarity.samplers``, the common part of its samplers.
     """
 
     def __init__(
@@ -66,29 +66,29 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         self.warmup = check_int("warmup", warmup, -(2**63), "an integer")
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return self.steps_per_epoch
 
     def __getitem__(self, batch_id: int) -> tuple[Any, Any]:
-        """Batch ``batch_id`` of the current epoch: :meth:`generate_batch`."""
+        """Return batch ``batch_id`` of the current epoch, by :meth:`generate_batch`."""
         return self.generate_batch(batch_id)
 
     def generate_batch(self, batch_id: int) -> tuple[Any, Any]:
-        """The augmented batch ``batch_id`` of the current epoch.
+        """Return the augmented batch ``batch_id`` of the current epoch.
 
         Args:
-            batch_id: 0 to ``steps_per_epoch`` - 1; a negative one counts from the end.
+            batch_id: 0 to ``steps_per_epoch`` - 1; negative ones count from the end.
 
         Returns:
             (x, y), as the augmenter returns them.
 
         Raises:
             IndexError: there is no such batch.
-            TypeError: the augmenter returned something else than a pair.
-            ValueError: what it returned does not stack.
+            TypeError: the augmenter did not return a pair.
+            ValueError: the examples of the batch do not stack.
         """
         if current_job() is None:
-            return self[batch_id]  # seeds the generators for it, and comes back
+            return self[batch_id]  # seeds the generators, then calls this method again
         batch_id = check_index(batch_id, self)
         mark("get_examples")
         x, y = self.get_examples(batch_id, self.class_per_batch, self.examples_per_class_per_batch)
@@ -121,7 +121,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self._is_plain()
 
     def _is_plain(self) -> bool:
-        """Whether a batch is what a ``get_examples`` of ours returns."""
+        """Return True if a batch is the unchanged result of a ``get_examples`` that is marked as plain."""
         cls = type(self)
         return (
             self.augmenter is None
@@ -131,35 +131,35 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         )
 
     def _runs_functions(self) -> bool:
-        """Whether ``get_examples`` runs functions of the user's."""
+        """Return True if ``get_examples`` calls functions of the user."""
         return True
 
     @abstractmethod
     def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
-        """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.
+        """Return the examples of batch ``batch_id`` of the current epoch, before augmentation.
 
         Args:
-            batch_id: the batch in its epoch.
-            num_classes: how many classes.
-            example_per_class: how many examples of each.
+            batch_id: the index of the batch in its epoch, from 0.
+            num_classes: the number of classes.
+            example_per_class: the number of examples of each class.
 
         Returns:
-            x: examples (num_classes * example_per_class, ...), nobody else's. Where they differ in shape: an object
-                array of them, or a list.
-            y: their classes, integers (num_classes * example_per_class,).
+            (x, y): x holds the examples (num_classes * example_per_class, ...), which the augmenter may write into.
+            Examples that differ in shape are an object array or a list. y holds their classes, (num_classes *
+            example_per_class,).
         """
 
     @property
     def is_warmup(self) -> bool:
-        """Whether the current epoch is one of the first ``warmup``."""
+        """True if the current epoch is one of the first ``warmup`` epochs."""
         return self.epoch < self.warmup
 
     @property
     @abstractmethod
     def num_examples(self) -> int:
-        """How many examples there are to draw from."""
+        """The number of examples to draw from."""
 
     @property
     @abstractmethod
     def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example, before augmentation; None along the axes in which they differ."""
+        """The shape of one example before augmentation; None for each axis along which examples differ."""

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets as a sampler. That package and TensorFlow are imported when it is made."""
+"""A sampler of the data sets of TensorFlow Datasets, which is imported, with TensorFlow, when one is made."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ _READ_AT_ONCE = 256  # examples
 
 
 class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
-    """:class:`MultiShotMemorySampler` of a TensorFlow data set, by its name.
+    """A :class:`MultiShotMemorySampler` of a data set of TensorFlow Datasets.
 
     Args:
-        dataset_name: what ``tfds.load`` takes, such as ``"mnist"`` or ``"cifar10:3.0.2"``.
-        classes_per_batch: how many classes are in a batch.
-        x_key, y_key: names of the features that are the examples and their labels.
+        dataset_name: a name as for ``tfds.load``, such as ``"mnist"`` or ``"cifar10:3.0.2"``.
+        classes_per_batch: the number of classes in a batch.
+        x_key, y_key: the names of the features that hold the examples and their labels.
         splits: one or more splits, or slices of them such as ``"train[:10%]"``.
-        examples_per_class_per_batch: how many examples of each class.
-        steps_per_epoch: batches in an epoch.
-        class_list, total_examples_per_class: which and how many to draw from; None: all.
-        preprocess_fn: ``(x, y) -> (x, y)`` of one example, as numpy arrays; called once for each while the data set is
-            read, or, if not ``in_memory``, each time it is drawn (the y of then is not looked at). Such as a resizing
-            to one shape.
+        examples_per_class_per_batch: the number of examples of each class.
+        steps_per_epoch: the number of batches in an epoch.
+        class_list, total_examples_per_class: which classes, and how many examples of each, to draw from; None: all.
+        preprocess_fn: ``(x, y) -> (x, y)`` of one example, as numpy arrays; for example, resizes x. Called once for
+            each example while the data set is read. With ``in_memory=False``, it is called each time an example is
+            drawn, and the y that it returns is ignored.
         augmenter: see :class:`Sampler`.
-        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
-        data_dir: where the data set is prepared; None: the default place of TensorFlow Datasets.
-        download: download and prepare it if it is not there.
-        in_memory: read it whole. False: examples are read from their files when they are drawn, in the workers; for
-            data sets that were prepared with ``file_format="array_record"``.
-        num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
-        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
+        data_dir: the folder of the prepared data sets; None: the default of TensorFlow Datasets.
+        download: True: download and prepare the data set if it is not there.
+        in_memory: True: read the whole data set. False: read examples from their files when they are drawn, in the
+            workers; the data set must have been prepared with ``file_format="array_record"``.
+        num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
+        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range; an unknown key names those there are.
-        Whatever ``tfds`` raises of a data set that it does not find or cannot prepare.
+        TypeError, ValueError: an argument has the wrong type or is out of range. For an unknown key, the error lists
+            the known ones. Errors of ``tfds`` about data sets that it cannot find or prepare are passed on.
 
     Source: TensorFlow Similarity API, ``TFSimilarity.samplers.TFDatasetMultiShotMemorySampler``.
     """
@@ -102,7 +102,7 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Of data in memory, all that it had to do is done: so it need not be fit to be sent to workers.
+        # Data in memory is already preprocessed, so workers need no preprocess_fn, and it need not be picklable.
         return {**self.__dict__, "preprocess_fn": None} if self.in_memory else self.__dict__
 
 
@@ -113,18 +113,18 @@ def _builder(name: str, data_dir: Any, download: bool, keys: dict[str, str]) -> 
     known = sorted(builder.info.features or {})
     for argument, key in keys.items():
         if key not in known:
-            raise ValueError(f"{argument} must be a feature of {name}, not {key!r}; there are {', '.join(known)}")
+            raise ValueError(f"{argument} must be a feature of {name}, not {key!r}; it has {', '.join(known)}")
     if download:
         builder.download_and_prepare()
     return builder
 
 
-# What both ways of reading return: (x, y, load_example_fn).
+# The result of _read and of _open: (x, y, load_example_fn).
 _Read = tuple[Any, Any, Callable[[Any], Any] | None]
 
 
 def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """The data set as two arrays."""
+    """Return the data set as two arrays."""
     from workers.sequence.progress import Bar
 
     total = sum(int(builder.info.splits[split].num_examples) for split in splits)
@@ -145,7 +145,7 @@ def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
-    """(x, y) of some examples at a time, at least one. Decoded in parallel: by tf.data where it can read the format."""
+    """Yield (x, y) of one or more examples at a time, decoded in parallel: by tf.data if it can read the format."""
     import tensorflow_datasets as tfds
 
     only = tfds.decode.PartialDecoding(dict.fromkeys((x_key, y_key), True))
@@ -176,30 +176,30 @@ def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[An
 
 
 def _as_array(value: Any) -> NDArray[Any]:
-    """``value`` as an array; bytes that end in zeros as an object, for numpy would drop these."""
+    """Return ``value`` as an array. A string that ends in zeros becomes an object, as numpy would drop the zeros."""
     is_cut = isinstance(value, (str, bytes)) and np.asarray(value).item() != value
     return np.asarray(value, object if is_cut else None)
 
 
 def _row(value: Any) -> NDArray[Any]:
-    """``value`` of one example as an array of one; a string as an object, of its own length, as tf.data has them."""
+    """Return ``value`` as an array of one example. A string becomes an object, of its own length, as in tf.data."""
     if np.ma.is_masked(value):
         raise TypeError(
-            "preprocess_fn returned a masked array, which is not kept in memory: fill it, or use in_memory=False"
+            "preprocess_fn returned a masked array, which cannot be kept in memory: fill it, or use in_memory=False"
         )
     array = _as_array(value)
     return array.astype(object)[None] if array.ndim == 0 and array.dtype.kind in "SU" else array[None]
 
 
 def _as_strings(array: NDArray[Any]) -> NDArray[Any]:
-    """``array`` as numpy's strings if it holds nothing else, and these hold them as they are; else as it is."""
+    """Return ``array`` as numpy strings if it holds only strings, and numpy keeps them unchanged; else as it is."""
     values = array.tolist() if array.dtype.hasobject and array.ndim == 1 else None
     are_strings = values and all(isinstance(each, (str, bytes)) for each in values)
     return exact_array(values) if are_strings and not Strings.must_hold(values) else array
 
 
 class _Stacked:
-    """An array that is filled piece by piece, so that no example is in memory twice. Its dtype holds all that came."""
+    """An array that is filled piece by piece, so that no example is in memory twice. Its dtype holds all pieces."""
 
     def __init__(self, total: int, key: str) -> None:
         self._array: NDArray[Any] | None = None
@@ -213,7 +213,7 @@ class _Stacked:
         if some.shape[1:] != self._array.shape[1:]:
             raise ValueError(
                 f"the examples of feature {self._key!r} must be of one shape, not {self._array.shape[1:]} and "
-                f"{some.shape[1:]}; make them so in preprocess_fn, or read them when they are drawn by in_memory=False"
+                f"{some.shape[1:]}; make them so in preprocess_fn, or use in_memory=False, which reads them one by one"
             )
         if some.dtype != self._array.dtype:
             filled = self._array[: self._filled]
@@ -223,18 +223,18 @@ class _Stacked:
         self._filled += len(some)
 
     def _dtype_with(self, other: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype that holds what came before and ``other``, as in an array of numpy's."""
+        """Return the dtype that holds the pieces so far and ``other``, as numpy would choose it."""
         assert self._array is not None
         mine = self._array.dtype
         try:
             both = np.result_type(mine, other)
-        except TypeError:  # a date and a number, say
+        except TypeError:  # e.g. a date and a number
             both = np.dtype(object)
-        are_integers = mine.kind in "iu" and other.kind in "iu" and both.kind == "f"  # as of int64 and uint64
+        are_integers = mine.kind in "iu" and other.kind in "iu" and both.kind == "f"  # e.g. int64 and uint64
         if both.hasobject or are_integers or (both.kind in "SU" and mine.kind != other.kind):
             raise TypeError(
                 f"the examples of feature {self._key!r} must be of one kind, not {mine} for the first {self._filled} "
-                f"and {other} for the next: no dtype of numpy's holds both; have preprocess_fn return one kind"
+                f"and {other} for the next: no numpy dtype holds both; have preprocess_fn return one kind"
             )
         return both
 
@@ -243,7 +243,7 @@ class _Stacked:
 
 
 def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """The data set as something to read from; only the labels are read now."""
+    """Open the data set for random access. Only the labels are read now."""
     import tensorflow_datasets as tfds
 
     from workers.sequence.progress import Bar
@@ -254,7 +254,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
         of_labels = builder.as_data_source(split=splits, decoders=skipped)
     except NotImplementedError as error:
         raise ValueError(
-            f"in_memory=False wants a random-access format, but {builder.name} is stored as "
+            f"in_memory=False needs a random-access format, but {builder.name} is stored as "
             f"{builder.info.file_format.value}; prepare it with file_format='array_record'"
         ) from error
     total = sum(map(len, of_labels))
@@ -264,7 +264,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 class _Records:
-    """The records of several sources, one after the other."""
+    """The records of several sources, one source after the other."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
         self._sources = list(sources)
@@ -280,7 +280,7 @@ class _Records:
 
 
 class _Decoder:
-    """The x of a record."""
+    """The ``load_example_fn`` that returns the x of a record."""
 
     def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
         self._x_key = x_key

@@ -1,5 +1,5 @@
-"""Draws what ``report.plot``, ``report.trace`` and ``workers.preview`` make: of 2 workers, one of which dies, of 32
-workers, and of two views each of six photos."""
+"""Draw examples of ``report.plot``, ``report.trace`` and ``workers.preview``: a loop with 2 workers, one of which dies,
+a loop with 32 workers, and two views each of six photos."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from workers import preview
 
 
 def augment(x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> Any:
-    """Waits for 5 to 15 ms, and for one batch in 25 or so 10 times as long."""
+    """Wait for 5 to 15 ms; for about one batch in 25, wait 10 times as long."""
     seconds = 0.005 + 0.01 * float(x[0, 0] % 7) / 7
     time.sleep(seconds * (10 if x[0, 0] % 50 == 0 else 1))
     return x, y
 
 
 def pipeline(nb_workers: int, dies: bool) -> Any:
-    """The report of a loop that takes 4 ms for a step. ``dies``: one worker is killed meanwhile."""
+    """Return the report of a loop with steps of 4 ms. ``dies``: one worker is killed meanwhile."""
     x = np.arange(2000).reshape(500, 4)
     seq = MultiShotMemorySampler(x, np.arange(500) % 10, augmenter=augment, steps_per_epoch=200, seed=1)
     with seq.prefetch(nb_workers=nb_workers) as batches:
@@ -41,7 +41,7 @@ def pipeline(nb_workers: int, dies: bool) -> Any:
 
 
 def photos() -> Any:
-    """A batch of photos."""
+    """Return a batch of photos."""
     folder = Path(skimage.__file__).parent / "data"
     paths = [str(folder / name) for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")]
     paths += sklearn.datasets.load_sample_images()["filenames"]

@@ -1,9 +1,9 @@
-"""Writes shards of single classes, for TFRecordDatasetSampler, from a folder of class folders or a TFDS data set.
+"""Write shards of one class each, for TFRecordDatasetSampler, from a folder of class folders or a TFDS data set.
 
     scripts/make_tfrecords --images photos/ --out shards/ --size 64 64
     scripts/make_tfrecords --dataset mnist --splits train --out shards/
 
-Each record is a tf.train.Example of "image" (PNG bytes), "label" (an integer) and "class" (its name).
+Each record is a tf.train.Example with "image" (PNG bytes), "label" (an integer) and "class" (its name).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def of_folder(folder: Path, size: tuple[int, int] | None) -> tuple[Iterator[Any], list[int], list[str]]:
-    """(images, labels, names of the classes) of a folder of class folders."""
+    """Return (images, labels, names of the classes) of a folder of class folders."""
     names = sorted(each.name for each in folder.iterdir() if each.is_dir())
     paths = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).rglob("*"))]
     paths = [(path, label) for path, label in paths if path.suffix.lower() in SUFFIXES]
@@ -32,7 +32,7 @@ def of_folder(folder: Path, size: tuple[int, int] | None) -> tuple[Iterator[Any]
 
 
 def of_dataset(options: argparse.Namespace) -> tuple[Iterator[Any], Iterator[int], list[str]]:
-    """The same of a data set of TensorFlow Datasets, read twice: the second time for the labels."""
+    """Return the same for a data set of TensorFlow Datasets. It is read twice, the second time for the labels."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(options.dataset, data_dir=options.data_dir)

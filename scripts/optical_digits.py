@@ -1,4 +1,4 @@
-"""The 1,797 digits of scikit-learn as a data set of TensorFlow Datasets: nothing is downloaded."""
+"""The 1,797 digits of scikit-learn as a data set of TensorFlow Datasets. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUM_TRAIN = 1400
 
 
 class OpticalDigits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
-    """PNG images (8, 8, 1) of 0 to 255, and which digit each is."""
+    """PNG images (8, 8, 1) with values 0 to 255, and the digit that each shows."""
 
     VERSION = tfds.core.Version("1.0.0")
     pkg_dir_path = Path(__file__).parent
@@ -40,5 +40,5 @@ class OpticalDigits(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
 
 def prepare(data_dir: str | os.PathLike[str], file_format: str = "tfrecord") -> None:
-    """Write it to ``data_dir``, from where ``tfds.load("optical_digits", data_dir=...)`` has it."""
+    """Write the data set to ``data_dir``, for ``tfds.load("optical_digits", data_dir=...)``."""
     OpticalDigits(data_dir=os.fspath(data_dir), file_format=file_format).download_and_prepare()

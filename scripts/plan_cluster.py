@@ -1,15 +1,15 @@
-"""How many machines a loop needs whose batches come from a Ray cluster (``executor="ray"``), and what holds it back.
+"""Plan how many machines a loop needs if a Ray cluster makes its batches (``executor="ray"``), and find its bottleneck.
 
-A batch can come no more often than each of these lets it:
+The rate of batches is the least of these limits:
 
-- compute:   machines x cores / (job + what the object store costs a worker)
+- compute:   machines x cores / (job + the object store's cost to a worker)
 - link:      the consumer's link / bytes of a batch
-- store:     1 / what the object store costs the consumer for each batch, which grows with its bytes
-- copy:      the same with the copy that ``writable=True`` makes
+- store:     1 / the object store's cost to the consumer for each batch, which grows with its bytes
+- copy:      the same, with the copy that ``writable=True`` makes
 - loop:      1 / its step
 
-What the object store costs are two numbers each, of a batch and of a byte. Those given by default were measured by
-``--check`` on two cores of a virtual machine; measure your own there.
+The object store costs some time for each batch and for each byte. The defaults were measured by ``--check`` on two
+cores of a virtual machine; measure them on yours.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ import numpy as np
 
 from workers.report.units import count
 
-MOST = 1000  # machines in the picture
+MOST = 1000  # machines, in the picture
 ACTORS = (1, 2, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """Times in seconds, of one batch."""
+    """The costs of one batch, in seconds unless noted otherwise."""
 
     job: float
     nbytes: float
     step: float
     link: float  # bytes a second
     cores: int  # of each machine
-    worker_s: float  # what the store costs a worker, for each batch ...
+    worker_s: float  # the store's cost to a worker, for each batch ...
     consumer_s: float  # ... and the consumer
     store_rate: float  # bytes a second, of either
     copy_rate: float  # bytes a second; 0: nothing is copied
 
     def limits(self, machines: float) -> dict[str, float]:
-        """{what holds it back: batches a second}."""
+        """Return {limit: batches a second}, e.g. {"compute": 640.0, "link": 300.0}."""
         found = {
             "compute": machines * self.cores / (self.job + self.worker_s + self.nbytes / self.store_rate),
             "link": self.link / max(self.nbytes, 1.0),
@@ -57,24 +57,24 @@ class Loop:
         return found
 
     def rate(self, machines: float) -> float:
-        """Batches a second."""
+        """Return the batches a second on ``machines`` machines."""
         return min(self.limits(machines).values())
 
     @property
     def most(self) -> tuple[str, float]:
-        """(what holds it back with machines without end, batches a second)."""
+        """(The limit with any number of machines, batches a second), e.g. ("link", 300.0)."""
         limits = {name: rate for name, rate in self.limits(1).items() if name != "compute"}
         name = min(limits, key=lambda each: limits[each])
         return name, limits[name]
 
     @property
     def machines(self) -> int:
-        """As many as are of use."""
+        """The number of machines beyond which more are useless."""
         return int(np.ceil(self.most[1] / self.limits(1)["compute"]))
 
 
 def told(loop: Loop) -> str:
-    """In words."""
+    """Return the plan in words."""
     name, most = loop.most
     machines = loop.machines
     lines = [f"{count(machines, 'machine')} of {loop.cores} cores: {loop.rate(machines):,.1f} batches a second."]
@@ -96,7 +96,7 @@ def _advice(name: str) -> str:
 
 
 def drawn(loop: Loop, path: str) -> None:
-    """The rate by the number of machines, and each limit."""
+    """Draw the rate over the number of machines, and each limit, to ``path``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -124,7 +124,7 @@ def _sequence(job: float, nbytes: int) -> Any:
     from workers import Sequence
 
     class Waiting(Sequence[Any]):
-        """Its jobs wait, so that more of them than there are cores run beside each other."""
+        """A sequence whose jobs wait, so that more of them than there are cores run at the same time."""
 
         def __len__(self) -> int:
             return 100_000
@@ -138,7 +138,7 @@ def _sequence(job: float, nbytes: int) -> Any:
 
 
 def measured(job: float, nbytes: int, actors: int, seconds: float) -> float:
-    """Batches a second, from a Ray of this machine."""
+    """Return the batches a second from Ray on this machine."""
     options = {"address": "local", "resources": {"CPU": 0}}
     with _sequence(job, nbytes).prefetch(nb_workers=actors, executor="ray", executor_options=options) as batches:
         loop = iter(batches)
@@ -152,13 +152,13 @@ def measured(job: float, nbytes: int, actors: int, seconds: float) -> float:
 
 
 def costs(nbytes: int, seconds: float) -> float:
-    """Seconds of a batch of ``nbytes`` whose job takes no time, where one actor is all that makes them."""
+    """Return the seconds per batch of ``nbytes`` whose job takes no time, with one actor."""
     return 1 / statistics.median(measured(0.0, nbytes, 1, seconds) for _ in range(3))
 
 
 def check(job: float, nbytes: int, seconds: float) -> None:
     """Compare the model with runs at 1 to 8 actors, and print the error."""
-    small, large = 200_000, 8_000_000  # bytes; both lie in the object store
+    small, large = 200_000, 8_000_000  # bytes; both are held in the object store
     small_s, large_s = costs(small, seconds), costs(large, seconds)
     rate = (large - small) / max(large_s - small_s, 1e-9)
     each_s = max(small_s - small / rate, 0.0)

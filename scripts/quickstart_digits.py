@@ -1,8 +1,8 @@
-"""Trains an encoder of handwritten digits on batches that worker processes augment in the background.
+"""Train an encoder of handwritten digits on batches that worker processes augment in the background.
 
-The 1,797 digits come with scikit-learn: nothing is downloaded. Contrastive learning (SimCLR) needs no labels: two
-random views of a digit are pulled together, views of different digits apart. What the embedding is worth is then
-measured with labels: 5-nearest-neighbour classification of digits that were held out, against raw pixels.
+The 1,797 digits come with scikit-learn, so nothing is downloaded. Contrastive learning (SimCLR) needs no labels: two
+random views of a digit are pulled together, views of different digits apart. The quality of the embedding is then
+measured with labels, by 5-nearest-neighbour classification of held-out digits, against raw pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """TensorFlow greets on file descriptor 2 before its log level counts."""
+    """Silence file descriptor 2, because TensorFlow writes greetings to it before its log level takes effect."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -45,11 +45,11 @@ with silent_stderr():
     import keras
     import tensorflow as tf
 
-SIZE = 32  # pixels of a view's side; the digits have 8
+SIZE = 32  # pixels per side of a view; the original digits have 8
 DIGITS_PER_BATCH = 64  # two views of each
 STEPS_PER_EPOCH = 60
 EPOCHS = 12
-EPOCHS_COMPARED = 3  # the first one warms up, the others are timed
+EPOCHS_COMPARED = 3  # the first is a warm-up, the others are timed
 TEMPERATURE = 1.0
 SEED = 0
 
@@ -57,10 +57,10 @@ Array = NDArray[Any]
 
 
 class TwoViews(Augmenter):
-    """Random views of digits: rotated, zoomed, shifted, blurred, with noise."""
+    """An augmenter that makes random views of digits: rotated, zoomed, shifted, blurred, with noise."""
 
     def augment(self, x: Array, y: Array, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Array, Array]:
-        rng = current_rng()  # the same numbers for this batch, whoever computes it
+        rng = current_rng()  # the same numbers for this batch in any process
         x = np.repeat(x, num_augmentations_per_example, axis=0)
         return np.stack([view(image, rng) for image in x]), np.repeat(y, num_augmentations_per_example)
 
@@ -78,7 +78,7 @@ def view(image: Array, rng: np.random.Generator) -> Array:
 
 
 def make_models() -> tuple[Any, Any]:
-    """(images -> embedding, images -> embedding -> the projection that only training needs)."""
+    """Return (images -> embedding, images -> embedding -> projection, which only training needs)."""
     keras.utils.set_random_seed(SEED)
     layers = keras.layers
     encoder = keras.Sequential([keras.Input((SIZE, SIZE)), layers.Reshape((SIZE, SIZE, 1))])
@@ -90,7 +90,7 @@ def make_models() -> tuple[Any, Any]:
 
 
 def contrastive_loss(z: Any, y: Any) -> Any:
-    """NT-Xent: which of all other views is of the same digit, that is, has the same y?"""
+    """Return the NT-Xent loss: which of all other views shows the same digit, that is, has the same y?"""
     z = tf.math.l2_normalize(z, axis=1)
     itself = tf.eye(len(z))
     right = tf.cast(y[:, None] == y[None, :], tf.float32) - itself
@@ -143,7 +143,7 @@ def train(images: Array, nb_workers: int | Literal["auto"], epochs: int) -> Run:
 
 
 def accuracy(known: Array, known_labels: Array, asked: Array, asked_labels: Array, num_labelled: int) -> float:
-    """Of 5-NN classification of ``asked``, mean over 10 random choices of the labelled digits."""
+    """Return the accuracy of 5-NN classification of ``asked``, mean over 10 random choices of the labelled digits."""
     scores = []
     for seed in range(10):
         chosen = np.random.default_rng(seed).permutation(len(known))[:num_labelled]

@@ -1,4 +1,4 @@
-"""Tries what is installed, as a user's program from stdin: scripts/package runs it in an empty folder."""
+"""Try the installed packages as a user's program from stdin. scripts/package runs it in an empty folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for package in (workers, sampler):
     assert ENVIRONMENT in folder.parents, f"{package.__name__} is that of {folder}, not of {ENVIRONMENT}"
     assert (folder / "py.typed").exists(), f"{folder} has no py.typed"
 assert workers.__version__ == metadata.version("prefetch-sequence")
-logging.getLogger("workers").setLevel(logging.ERROR)  # else a line for the worker that is killed
+logging.getLogger("workers").setLevel(logging.ERROR)  # no line for the worker that is killed
 serial = batches_of(0)
 assert len(set(serial)) == 10
 assert batches_of(2) == serial, "a worker was killed, and batches are not the same"

@@ -1,7 +1,7 @@
-"""Holds loads on the engine for long: workers killed at random, ever new shapes, 1,000 epochs, 64 workers and more.
+"""Stress the engine for a long time: workers killed at random, ever new shapes, 1,000 epochs, 64 workers and more.
 
-Every batch is compared with the serial run. Prints a table for README.rst; ends with 1 if anything was lost. All that
-is random depends on the seed, which is printed first, and on when a process gets how much of the processor.
+Every batch is compared with the serial run. Prints a table for README.rst; exits with 1 if anything was lost. All
+randomness comes from the seed, which is printed first, and from the scheduling of the processes.
 
 Takes about 45 minutes on 2 cores.
 """
@@ -25,13 +25,13 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests" / "support"
 import stress  # noqa: E402
 from benchmarks.report import rst_table  # noqa: E402
 
-PATIENCE_S = 120.0  # detects a hang, nothing else
+PATIENCE_S = 120.0  # only detects a hang
 
-Load = tuple[str, Callable[[stress.Tally], stress.Tally]]  # how the table calls it, and what runs it
+Load = tuple[str, Callable[[stress.Tally], stress.Tally]]  # its label in the table, and the function that runs it
 
 
 def loads(options: argparse.Namespace) -> dict[str, Load]:
-    """What is to be held, in this order."""
+    """Return {name: load}, in the order in which they run."""
     seed, minutes, few = options.seed, options.minutes, options.many_batches
     return {
         "kills": (
@@ -67,7 +67,7 @@ def loads(options: argparse.Namespace) -> dict[str, Load]:
 
 
 def watch(tally: stress.Tally, is_over: threading.Event) -> None:
-    """Ends the program, with all stacks, if no batch comes for long."""
+    """End the program and print all stacks if no batch comes within ``PATIENCE_S``."""
     before = -1
     while tally.delivered != before:
         before = tally.delivered
@@ -79,7 +79,7 @@ def watch(tally: stress.Tally, is_over: threading.Event) -> None:
 
 
 def hold(run: Callable[[stress.Tally], stress.Tally]) -> tuple[stress.Tally, bool]:
-    """(what it did, whether all is well)."""
+    """Return (the tally of the load, True if nothing failed)."""
     tally, is_over = stress.Tally(), threading.Event()
     watcher = threading.Thread(target=watch, args=(tally, is_over))
     watcher.start()
@@ -115,9 +115,7 @@ def main() -> None:
     if unknown := set(options.only or ()) - set(all_loads):
         parser.error(f"no load is called {sorted(unknown)}; there are {list(all_loads)}")
     print(f"--seed {options.seed}", flush=True)
-    logging.getLogger("workers").setLevel(
-        logging.CRITICAL
-    )  # else lines for each worker that is killed, each skipped job
+    logging.getLogger("workers").setLevel(logging.CRITICAL)  # no lines for each killed worker and each skipped job
     rows, are_well = [["load held", "faults survived", "batches delivered", "batches lost", "and"]], True
     for name, (label, run) in all_loads.items():
         if options.only and name not in options.only:

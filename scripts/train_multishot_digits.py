@@ -1,8 +1,8 @@
-"""Learns which digits are alike from seven of them, and tells apart the three that it has never seen.
+"""Train an embedding of digits on seven classes, and use it to tell apart the three that it has never seen.
 
-The digits are made a data set of TensorFlow Datasets and loaded by its name. Each batch holds 7 classes, 16 examples of
-each, augmented in worker processes; ``model.fit`` pulls the embeddings of a class together. What the embedding is worth
-is measured on held-out digits by nearest neighbours, with 5 labelled examples of each class, against raw pixels.
+The digits become a data set of TensorFlow Datasets, which is loaded by its name. Each batch holds 7 classes with 16
+examples of each, augmented in worker processes; ``model.fit`` pulls the embeddings of a class together. Its quality is
+measured on held-out digits by nearest neighbours, with 5 labelled examples of each class, against raw pixels.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ with silent_stderr():
 
 SEEN, UNSEEN = [0, 1, 2, 3, 4, 5, 6], [7, 8, 9]
 NUM_LABELLED = 5  # of each class
-SIZE = 16  # pixels of a side; the digits have 8
+SIZE = 16  # pixels per side; the original digits have 8
 SEED = 0
 
 Array = NDArray[Any]
 
 
 class Jitter(Augmenter):
-    """Turns, moves and stretches each digit a little, and adds noise."""
+    """An augmenter that rotates, moves and stretches each digit a little, and adds noise."""
 
     def augment(self, x: Array, y: Array, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Array, Array]:
-        rng = current_rng()  # the same numbers for this batch, whoever computes it
+        rng = current_rng()  # the same numbers for this batch in any process
         if not is_warmup:
             centre = np.full(2, (SIZE - 1) / 2)
             for i, image in enumerate(x):
@@ -52,7 +52,7 @@ def enlarged(image: Array, label: Array) -> tuple[Array, Array]:
 
 
 def contrastive_loss(y: Any, z: Any) -> Any:
-    """Supervised NT-Xent: the others of the same class against all others."""
+    """Return the supervised NT-Xent loss: the other examples of the same class against all others."""
     z = tf.math.l2_normalize(z, axis=1)
     y = tf.reshape(y, [-1])
     others = 1 - tf.eye(tf.shape(z)[0])
@@ -74,7 +74,7 @@ def make_encoder() -> Any:
 
 
 def accuracy(features: Array, labels: Array) -> float:
-    """Of 5-NN classification by ``NUM_LABELLED`` of each class, mean over 10 choices of these."""
+    """Return the accuracy of 5-NN classification with ``NUM_LABELLED`` of each class, mean over 10 choices of these."""
     scores = []
     for seed in range(10):
         order = np.random.default_rng(seed).permutation(len(labels))

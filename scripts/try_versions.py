@@ -1,9 +1,9 @@
-"""Runs the tests on each Python from 3.10 on, with numpy 1.26 and 2, in an environment made for it and removed after.
+"""Run the tests on each Python from 3.10 on, with numpy 1.26 and 2, in temporary environments.
 
-A Python is looked for on PATH, in pyenv and in uv. The environments have no TensorFlow unless --tensorflow asks for it
-(2 GB each), nor torch, JAX and albumentations: tests that need what is not there are skipped, and counted. Further
-arguments are files of tests; without any, all run but those of the README's examples. It ends with 1 unless each Python
-was found and all its tests have passed.
+Pythons are searched on PATH, in pyenv and in uv. The environments have no torch, JAX and albumentations, and no
+TensorFlow (2 GB each) unless --tensorflow is given; tests that need a missing package are skipped, and counted. Further
+arguments are files of tests; without any, all tests run except those of the README's examples. Exits with 1 unless each
+Python was found and all its tests passed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TESTS = ["tests/unit", "tests/faults", "tests/integration"]
 
 
 class Tried(NamedTuple):
-    """What came of an environment: Tried("3.12.1", "1.26.4", "", "1,300 passed, 60 skipped", True)."""
+    """The result in one environment: Tried("3.12.1", "1.26.4", "", "1,300 passed, 60 skipped", True)."""
 
     python: str
     numpy: str
@@ -39,7 +39,7 @@ class Tried(NamedTuple):
 
 
 def find_python(version: str) -> str | None:
-    """The interpreter of ``version``, such as "3.12", if there is one that runs."""
+    """Return an interpreter of ``version``, such as "3.12", that runs. None: there is none."""
     candidates = [f"python{version}"]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates += [str(found) for found in sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
@@ -58,7 +58,7 @@ def find_python(version: str) -> str | None:
 
 
 def requirements(with_tensorflow: bool) -> Iterator[str]:
-    """What setup.cfg asks for; what comes with TensorFlow has a condition there."""
+    """Yield the requirements in setup.cfg. Those that come with TensorFlow have a condition there."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     for line in config["options"]["install_requires"].splitlines():
@@ -67,11 +67,11 @@ def requirements(with_tensorflow: bool) -> Iterator[str]:
 
 
 def make(base: str, numpy: str, with_tensorflow: bool, folder: Path) -> str:
-    """Make the environment: its Python."""
+    """Make the environment, and return its Python."""
     subprocess.run([base, "-m", "venv", str(folder)], check=True)
     python = str(folder / "bin" / "python")
     packages = [*FOR_TESTS, *requirements(with_tensorflow), f"numpy=={numpy}.*"]
-    # A wheel or nothing: a numpy that has to be compiled is not what users have.
+    # Only wheels, because users have no numpy that was compiled here.
     options = ["--quiet", "--disable-pip-version-check", "--only-binary=numpy,scipy"]
     subprocess.run([python, "-m", "pip", "install", *options, *packages], check=True)
     return python
@@ -84,11 +84,11 @@ def version_of(python: str, package: str) -> str:
 
 
 def run_tests(python: str, tests: list[str], folder: Path) -> tuple[str, bool]:
-    """(how many passed, whether none failed). What fails pytest has told."""
+    """Return (the counts of the results as text, True if no test failed). pytest reports failures on stderr."""
     report = folder / "report.xml"
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}", *tests]
     if tests is TESTS:
-        command.append("--ignore=tests/integration/test_readme.py")
+        command.append("--ignore=tests/integration/test_pages.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT, env=environment, stdout=sys.stderr, check=False)
     if not report.exists():
@@ -120,7 +120,7 @@ def attempt(version: str, numpy: str, with_tensorflow: bool, tests: list[str]) -
 
 
 def table(rows: list[list[str]]) -> str:
-    """As reStructuredText; the first row is its head."""
+    """Return the table as reStructuredText. The first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

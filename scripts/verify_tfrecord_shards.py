@@ -1,4 +1,4 @@
-"""Says what is wrong with a folder of TFRecord shards; ends with 1 if anything is.
+"""Report the problems of a folder of TFRecord shards. Exits with 1 if there are any.
 
 The label of a record, a tf.train.Example, is its feature --label, an integer or a string.
 """

@@ -5,45 +5,46 @@
     |=================== consumer process =====================|======== worker process 1..n ========|
 
      +------------+  a Plan of  +----------+  jobs  +------------+  Job   +---------+     +-----------------------+
-     | SequenceMap|  the epoch  |   Loop   | =====> |  schedule  | =====> | channel | ==> | replica of what the   |
-     |  (options, | ==========> |  (pass,  |        | (pure:     |        |   #i    |     | Plan asks: source and |
-     |   a Loop)  |             |   pool)  | <===== |  order,    | <===== |         | <== | functions             |
-     +------------+             +----------+ items  |  credits,  |  Done / +---------+    +-----------|-----------+
+     | SequenceMap|  the epoch  |   Loop   | =====> |  schedule  | =====> | channel | ==> | replica: the source   |
+     |  (options, | ==========> |  (pass,  |        | (pure:     |        |   #i    |     | and the functions of  |
+     |   a Loop)  |             |   pool)  | <===== |  order,    | <===== |         | <== | the Plan              |
+     +------------+             +----------+ items  |  bounds,   |  Done / +---------+    +-----------|-----------+
         |    ^                      |               |  retries)  |  Failed                            | written once
         |    +----- batch (views) --+               +------------+                                    |
         |  lease ends = slot is free                                                                  |
         +--------------------------------------> slots of worker i: anonymous shared memory <---------+
 
-The rooms, each of which knows only those before it:
+The rooms (modules and subpackages), each of which imports only from those before it:
 
-- ``arguments``, ``checks``, ``errors``, ``limits``: checks of arguments, what is raised, and how much memory, how many
-  processes and how many cores there are for us.
-- ``frameworks``: what is known of TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
-- ``job``: what a job knows and draws: its place, its random stream, the generators that it may draw from.
-- ``batch``: a batch as bytes in shared memory, and back; arrays that are shared, lists of strings; samples stacked to
-  batches, batches cut and joined.
-- ``report``: what is noted while a loop runs, the report and verdict that is made of it, pictures of it, and the page
-  on which a pool publishes them.
-- ``engine``: jobs in, batches out; it knows no Sequence. ``schedule`` decides, ``driver`` drives, ``serial`` has no
-  workers. ``auto`` has as many as pay, of which ``chooser`` decides.
-- ``process``: all that crosses a process boundary: messages, the replica and what has changed in it, log records, the
-  server with its imports, the worker.
-- ``cluster``: the same for workers that are actors of Ray.
-- ``sequence``: what a user writes and where it stands, and the words that make another sequence of it. What a chain
-  computes is a value, a ``plan``.
-- ``loader``: a loop over a sequence whose batches workers compute: ``SequenceMap`` and ``prefetch``.
+- ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
+  that this process may use.
+- ``frameworks``: the code for TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
+- ``job``: the place of a job, its random stream, and the generators that it may draw from.
+- ``batch``: batches as bytes in shared memory, shared arrays and lists of strings; stacking samples into batches,
+  cutting and joining batches.
+- ``report``: the figures recorded while a loop runs, the report, verdict and pictures made from them, and the page on
+  which a pool publishes them.
+- ``engine``: runs jobs and delivers batches; it knows no Sequence. ``schedule`` decides, ``driver`` drives, ``serial``
+  works without workers. ``auto`` uses as many workers as pay, a number chosen by ``chooser``.
+- ``process``: everything that crosses a process boundary (messages, the replica and changes to it, log records), the
+  server with its imports, and the worker.
+- ``cluster``: the same for workers that are Ray actors.
+- ``sequence``: the classes that users derive from, their position and state, and the methods that make another
+  sequence. What a chain computes is a value, a ``plan``.
+- ``loader``: a loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
-- ``wiring``: what rooms call of those that stand behind them.
-- ``top``: ``python -m workers.top``, which reads the pages of ``report`` from outside.
+- ``wiring``: the functions of later rooms that earlier ones call.
+- ``top``: ``python -m workers.top``, which reads the pages of ``report`` from another process.
+- ``__main__``: ``python -m workers``, which prints the facts that a bug report needs.
 
-Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR takes away or changes what is public: names, arguments and
-what they mean, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
-version of the same MAJOR loads. MINOR adds; PATCH mends. A fix that has to change the bytes of a batch is a new MAJOR
-too. Until 1.0.0 MINOR stands for MAJOR, and PATCH for the rest. The bytes are promised for one version of numpy and of
-whatever else the batch is drawn with.
+Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR removes or changes anything public: names, arguments and
+their meaning, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
+version of the same MAJOR loads. MINOR adds; PATCH fixes. A fix that changes the bytes of a batch needs a new MAJOR too.
+Until 1.0.0, MINOR stands for MAJOR, and PATCH for the rest. The bytes are promised for one version of numpy and of any
+other library that the batch is drawn with.
 """
 
-from . import wiring as _wiring  # noqa: F401  # what the methods of the chain make
+from . import wiring as _wiring  # noqa: F401  # registers what the methods of the chain make
 from .batch.share import share
 from .batch.slot_writer import empty
 from .errors import (
@@ -72,7 +73,7 @@ from .report.report import Report
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
 
-__version__ = "0.1.0"  # the one place: setup.cfg reads it from here
+__version__ = "0.1.0"  # defined only here; setup.cfg reads it
 
 __all__ = [
     "ClosedError",

@@ -1,4 +1,4 @@
-"""Keyword arguments that a function does not take: an error that names the one to write instead."""
+"""Errors for keyword arguments that a function does not have, which name the argument to write instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: {the name in other libraries: its names here, an error shows the first that the function takes}.
+#: {name in other libraries: our names for it}. An error shows the first one that the function has.
 _NAMES_HERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("num_workers", "n_workers", "workers", "max_workers", "num_processes", "n_jobs", "num_parallel_calls"),
@@ -32,17 +32,17 @@ _NAMES_HERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("bs", "size", "batchsize"), ("batch_size",)),
 }
 
-#: {the name in other libraries: what to do instead, where no argument takes its place}.
+#: {name: what to do instead}, if the function has no argument for it.
 _ADVICE = {
     "sampler": "give a dataset whose __getitem__(i) returns dataset[order[i]], or a SequenceArray(..., sampler=order); "
     "shuffle=True draws a new order in each epoch",
-    "batch_sampler": "give a dataset whose __getitem__(i) makes the batch of the i-th list of indices, and no "
-    "batch_size",
-    "pin_memory": "write output=... and .to_device(device) of what this returns, which pins what it needs",
+    "batch_sampler": "give a dataset whose __getitem__(i) returns the batch for the i-th list of indices, and leave "
+    "out batch_size",
+    "pin_memory": "write output=..., and call .to_device(device) on the result, which pins memory as needed",
     "persistent_workers": "leave it out: workers stay until close(), or until the with block ends",
-    "device": "write .to_device(device) of what this returns",
+    "device": "call .to_device(device) on the result",
     "transform": "write .map(function), or call it in __getitem__",
-    "epochs": "leave it out: each loop over what this returns is one epoch",
+    "epochs": "leave it out: each loop over the result is one epoch",
     "batch_size": "write .batch(batch_size), or prefetch(..., batch_size=...)",
     "shuffle": "write .shuffle() before it",
     "seed": "the order is drawn from the seed of the sequence: give seed=... to the sequence, or to prefetch(...)",
@@ -55,9 +55,10 @@ _ADVICE |= {"map": _ADVICE["transform"], "transforms": _ADVICE["transform"]}
 
 
 def explains_arguments(function: _Function, options: type | None = None) -> _Function:
-    """``function``, which raises an error of ours for a keyword argument that it does not take.
+    """Return ``function`` with a TypeError that explains what to write instead of an unknown keyword argument.
 
-    ``options``: a TypedDict that says what it takes as ``**options``; None: it passes them on to what knows them.
+    Args:
+        options: a TypedDict of the ``**options`` that it takes; None: it passes them on to a function that checks them.
     """
     parameters = inspect.signature(function).parameters.values()
     passes_on = options is None and any(each.kind is each.VAR_KEYWORD for each in parameters)
@@ -76,12 +77,12 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
 
 
 def explains_options(options: type) -> Callable[[_Function], _Function]:
-    """The same for a function with ``**options: Unpack[options]``."""
+    """Return a decorator that does the same for a function with ``**options: Unpack[options]``."""
     return functools.partial(explains_arguments, options=options)
 
 
 def _instead(option: str, known: list[str]) -> str:
-    """What to write instead of ``option``, where the arguments in ``known`` are taken."""
+    """Return what to write instead of ``option``, for a function with the arguments ``known``."""
     known = [name for name in known if name != "self"]
     names = [name for name in _NAMES_HERE.get(option, ()) if name in known]
     names = names or ([] if option in _ADVICE else difflib.get_close_matches(option, known, 1, 0.7))

@@ -1,4 +1,4 @@
-"""Checks of arguments: a clear error that names the argument, its value, and what is allowed."""
+"""Argument checks, whose errors name the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _repr.maxdict = 10
 
 
 def short(value: Any) -> str:
-    """``repr(value)``, of a length fit for a message."""
+    """Return ``repr(value)``, shortened to fit into a message."""
     try:
         return _repr.repr(value)
-    except Exception:  # such as an integer of too many digits
+    except Exception:  # e.g. an integer with too many digits
         return f"a {type(value).__name__}"
 
 
 def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) -> int:
-    """``value`` as an int.
+    """Return ``value`` as an int.
 
     Raises:
-        TypeError: it is no integer (a bool is none). ValueError: it is less than ``at_least``.
+        TypeError: it is not an integer (a bool is not one). ValueError: it is less than ``at_least``.
     """
     allowed = allowed or f"an integer >= {at_least}"
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
@@ -35,7 +35,7 @@ def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) 
 
 
 def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
-    """``value`` as seconds > 0, or None where that is allowed."""
+    """Return ``value`` as seconds > 0, or None if that is allowed."""
     allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
     if value is None and allow_none:
         return None
@@ -47,26 +47,26 @@ def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | Non
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    """``value``, which must be one of ``choices``."""
+    """Return ``value``, or raise ValueError if it is not one of ``choices``."""
     if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {short(value)}")
     return value
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """``value``, which must be True or False."""
+    """Return ``value``, or raise ValueError if it is not True or False."""
     return bool(check_choice(name, value, (True, False)))
 
 
 def check_function(name: str, value: Any) -> Any:
-    """``value``, which must be a function or None."""
+    """Return ``value``, or raise TypeError if it is neither a function nor None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a function or None, not {short(value)}")
     return value
 
 
 def check_index(index: Any, of: Sized) -> int:
-    """``index`` as a position in ``of``; a negative one counts from the end, as in a list."""
+    """Return ``index`` as a position in ``of``; a negative index counts from the end, as in a list."""
     length = len(of)
     if isinstance(index, bool) or not hasattr(type(index), "__index__"):
         raise TypeError(f"index must be an integer, not {short(index)} ({type(index).__name__})")

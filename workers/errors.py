@@ -2,21 +2,21 @@
 
 ::
 
-    PrefetchError                    the engine's own errors
-    +-- ClosedError                  (ValueError)    something was used after its close()
+    PrefetchError                    the errors of this package
+    +-- ClosedError                  (ValueError)    an object was used after its close()
     +-- NotPicklableError            (TypeError)     the Sequence cannot be sent to worker processes
-    +-- StateError                   (ValueError)    load_state_dict was given what cannot be gone on with
-    +-- StalePassError               (RuntimeError)  an iterator was read on after a newer one had taken its place
+    +-- StateError                   (ValueError)    a state does not fit, or a source cannot begin again
+    +-- StalePassError               (RuntimeError)  an iterator was read after a newer pass had replaced its own
     +-- PlatformError                (OSError)       this system lacks what the engine needs
-    +-- IntegrityError               (RuntimeError)  a batch is not what was asked for: a bug of this package
-    +-- WorkerError                  (RuntimeError)  the world did it
-        +-- WorkerStartError         workers die before they can take a job
-        +-- WorkerDiedError          one job killed its worker again and again
-        +-- JobTimeoutError          (TimeoutError)  one job outlasted job_timeout again and again
-        +-- JobError                 a job raised what cannot be raised as it is in the consumer
-    RemoteTraceback                  the cause of an exception that was raised in a job: the job's traceback
+    +-- IntegrityError               (RuntimeError)  a worker sent the wrong result: a bug of this package
+    +-- WorkerError                  (RuntimeError)  a worker process failed
+        +-- WorkerStartError         workers cannot be started, or die before their first job
+        +-- WorkerDiedError          one job killed its worker repeatedly
+        +-- JobTimeoutError          (TimeoutError)  one job exceeded job_timeout repeatedly
+        +-- JobError                 a job raised what cannot be raised unchanged in the consumer
+    RemoteTraceback                  the cause of an exception raised by a job: the job's traceback
 
-A wrong argument is a plain ``ValueError`` or ``TypeError``. What a job raises keeps its own type.
+A wrong argument raises a plain ``ValueError`` or ``TypeError``. An exception raised by a job keeps its type.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .checks import short
 
 
 class PrefetchError(Exception):
-    """Base of the engine's own errors."""
+    """Base class of the errors of this package."""
 
 
 class ClosedError(PrefetchError, ValueError):
-    """Something was used after its ``close()``."""
+    """An object was used after its ``close()``."""
 
 
 class NotPicklableError(PrefetchError, TypeError):
@@ -39,11 +39,11 @@ class NotPicklableError(PrefetchError, TypeError):
 
 
 class StateError(PrefetchError, ValueError):
-    """``load_state_dict`` was given a state that this sequence cannot go on with."""
+    """A state does not fit the sequence, or a source cannot begin again."""
 
 
 class StalePassError(PrefetchError, RuntimeError):
-    """An iterator was read on after a newer pass had begun, the epoch was set, or a state was loaded."""
+    """An iterator was read after a newer pass had begun, the epoch was set, or a state was loaded."""
 
 
 class PlatformError(PrefetchError, OSError):
@@ -51,7 +51,7 @@ class PlatformError(PrefetchError, OSError):
 
 
 class IntegrityError(PrefetchError, RuntimeError):
-    """What has come from a worker is not what was asked for. It was not delivered; the loop ends. A bug of ours."""
+    """A worker sent the wrong result: a bug of this package. The result is not delivered, and the loop ends."""
 
 
 class WorkerError(PrefetchError, RuntimeError):
@@ -59,23 +59,23 @@ class WorkerError(PrefetchError, RuntimeError):
 
 
 class WorkerStartError(WorkerError):
-    """Workers die before they can take a job."""
+    """Workers cannot be started, or die before their first job."""
 
 
 class WorkerDiedError(WorkerError):
-    """One job killed its worker again and again."""
+    """One job killed its worker repeatedly."""
 
 
 class JobTimeoutError(WorkerError, TimeoutError):
-    """One job outlasted ``job_timeout`` again and again."""
+    """One job exceeded ``job_timeout`` repeatedly."""
 
 
 class JobError(WorkerError):
-    """A job raised what cannot be raised as it is in the consumer, such as ``StopIteration``."""
+    """A job raised an exception that cannot be raised unchanged in the consumer, such as ``StopIteration``."""
 
 
 class RemoteTraceback(Exception):
-    """Cause of an exception that a job raised; its text is the traceback in the job's process."""
+    """The cause of an exception raised by a job; its text is the traceback in the job's process."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -86,7 +86,7 @@ class RemoteTraceback(Exception):
 
 
 def integrity_error(found: str) -> IntegrityError:
-    """The error for ``found``, a mismatch that only a bug of this package can explain."""
+    """Return the error for ``found``, a mismatch that only a bug of this package can explain."""
     return IntegrityError(
         f"{found}. This is a bug in prefetch-sequence, not in your program: please report it with this text. No wrong "
         "batch was delivered; a loop over a new front-end can go on from state_dict()"
@@ -94,8 +94,8 @@ def integrity_error(found: str) -> IntegrityError:
 
 
 def presentable(error: BaseException) -> BaseException:
-    """``error``, or a :class:`JobError` in its place where raising it would end the consumer's loop or program
-    without a word (StopIteration, SystemExit, KeyboardInterrupt)."""
+    """Return ``error``, or a :class:`JobError` in its place if raising it would silently end the consumer's loop or
+    program (StopIteration, SystemExit, KeyboardInterrupt)."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     wrapped = JobError(f"the job raised {short(error)}")
@@ -104,6 +104,6 @@ def presentable(error: BaseException) -> BaseException:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """``error.add_note``, which Python 3.10 does not have."""
+    """Add a note to ``error``, as ``error.add_note`` does, which Python 3.10 lacks."""
     with contextlib.suppress(AttributeError):  # an exception without a __dict__
         error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]

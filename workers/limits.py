@@ -1,7 +1,7 @@
-"""What this process may use: memory, processes and cores, as the machine and its control groups have it.
+"""The memory, processes and cores that this process may use, by the limits of the machine and its control groups.
 
-A container is a control group. Its limits are in files, whose names differ between version 1 and 2 of control groups;
-what is above a group binds it too, as far as it can be seen from inside.
+A container is a control group. Its limits are in files, whose names differ between versions 1 and 2 of control groups.
+The limits of enclosing groups apply too, as far as they are visible from inside.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import NamedTuple
 PROC = "/proc"
 ROOT = "/sys/fs/cgroup"
 
-_MEMORY = ("memory.max", "memory.limit_in_bytes")  # of version 2 and 1
-_NO_LIMIT = 1 << 60  # version 1 says so by a number from here on
+_MEMORY = ("memory.max", "memory.limit_in_bytes")  # in version 2, in version 1
+_NO_LIMIT = 1 << 60  # from here on, a number means no limit in version 1
 
 
 class Limit(NamedTuple):
-    """The most of something, and who says so: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
+    """An upper limit and its source: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
 
     most: int
     source: str
 
 
 def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
-    """The folders of the groups that this process is in for ``controller``, and of those they are in.
+    """Return the folders of this process's control groups for ``controller``, and of the enclosing groups.
 
-    They need not exist: a container is told paths that only its host can see.
+    They need not exist: a container may be given paths that only its host can see.
     """
-    found = [root]  # in a container often the only one to be seen
+    found = [root]  # often the only one visible in a container
     try:
         with open(f"{proc}/self/cgroup") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -48,7 +48,7 @@ def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
 
 
 def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
-    """Bytes of memory that all processes here may have together; None: not known here."""
+    """Return the bytes of memory that all processes here may use together; None: unknown."""
     found = [_of_file(folder, name) for folder in groups("memory", proc, root) for name in _MEMORY]
     try:
         with open(f"{proc}/meminfo") as file:
@@ -60,7 +60,7 @@ def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
 
 
 def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
-    """How many processes and threads there may be: of this user, and in its control groups."""
+    """Return the limits on processes and threads: of the control groups, and of this user."""
     found = [_of_file(folder, "pids.max") for folder in groups("pids", proc, root)]
     least = min((each for each in found if each is not None), default=None)
     limits = [] if least is None else [least]
@@ -70,13 +70,13 @@ def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
         limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
         if limit != resource.RLIM_INFINITY:
             limits.append(Limit(limit, "RLIMIT_NPROC (ulimit -u)"))
-    except (ImportError, AttributeError):  # not of every platform
+    except (ImportError, AttributeError):  # not on every platform
         pass
     return limits
 
 
 def cores(proc: str = PROC, root: str = ROOT) -> int:
-    """How many cores this process may use, by its affinity and by the quotas of its control groups. At least 1."""
+    """Return how many cores this process may use, by its affinity and the quotas of its control groups; at least 1."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in groups("cpu", proc, root):
         for quota in (_quota(_read(folder, "cpu.max")), _quota_1(folder)):
@@ -86,14 +86,14 @@ def cores(proc: str = PROC, root: str = ROOT) -> int:
 
 
 def descriptors() -> int:
-    """How many files this process may have open at once: ``ulimit -n``."""
+    """Return how many files this process may have open at once: ``ulimit -n``."""
     import resource
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _quota(words: list[str]) -> float | None:
-    """``["150000", "100000"]`` are 1.5 cores; None: no limit."""
+    """Return a quota in cores: 1.5 for ``["150000", "100000"]``; None: no limit."""
     try:
         quota, period = map(int, words)
     except ValueError:  # "max", or no such file
@@ -102,7 +102,7 @@ def _quota(words: list[str]) -> float | None:
 
 
 def _quota_1(folder: str) -> float | None:
-    """The same of version 1, where -1 is no limit."""
+    """Return the same for version 1, where -1 means no limit."""
     return _quota([*_read(folder, "cpu.cfs_quota_us"), *_read(folder, "cpu.cfs_period_us")])
 
 
@@ -116,7 +116,7 @@ def _of_file(folder: str, name: str) -> Limit | None:
 
 
 def _read(folder: str, name: str) -> list[str]:
-    """The words in a file, none if there is no such."""
+    """Return the words in a file; none if it cannot be read."""
     try:
         with open(f"{folder}/{name}") as file:
             return file.read().split()
@@ -125,5 +125,5 @@ def _read(folder: str, name: str) -> list[str]:
 
 
 def default_nb_workers() -> int:
-    """The cores this process may use less one for the loop, at least 1."""
+    """Return the cores that this process may use, less one for the loop; at least 1."""
     return max(1, cores() - 1)

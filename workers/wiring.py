@@ -1,4 +1,4 @@
-"""What rooms below call of rooms above them: which class each method of the chain makes, how Keras reads a Sequence."""
+"""Registers functions of later rooms that earlier ones call: what each method of the chain makes, how Keras reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers of data in memory: what a batch is drawn from, and in which order.
+"""Samplers of data in memory. Each module imports only those to its left.
 
-permutation · examples · class_index · samplers
+permutation · ragged · examples · class_index · memory_sampler · samplers
 """

@@ -1,17 +1,17 @@
-"""Which examples are of which class: the positions of all, grouped by class in one array, and how they are drawn.
+"""The examples of each class, as positions grouped by class in one array, and the draws of batches from them.
 
-Epoch e has S batches of k out of n classes. With q, r = divmod(S * k, n), each class is drawn q times in it, and r of
-them once more::
+Epoch e has S batches of k out of n classes. With q, r = divmod(S * k, n), each class is drawn q times in it, and r
+extra classes are drawn once more::
 
     the epoch     |  r extra  |  cycle 0: all n  |  cycle 1: all n  |  ...  cycle q - 1  |
     its batches   |  k  |  k  |  k  |  k  |  k  |  ...
 
-Which r are extra is itself drawn in cycles through all epochs. So in an epoch, and over all epochs, no two classes
-differ by more than one; and how often a class was drawn before a batch is a sum of four numbers, not a count::
+The r extra classes are drawn in cycles too, across epochs. So the numbers of draws of any two classes differ by at most
+one, within an epoch and over all epochs. How often a class was drawn before a batch need not be counted: it is a sum::
 
-    q * e  +  cycles of extras before e  +  whether it was extra in this one  +  its cycle within the epoch
+    q * e  +  times it was extra before epoch e  +  1 if it is extra in epoch e  +  the cycle within the epoch
 
-That number says which examples of the class come: the u-th use of a class takes the u-th batch of its own draws.
+This number selects the examples of the class: use u of a class takes batch u of the draws of that class.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ from .permutation import KEPT_UP_TO, Draws, num_kept
 
 logger = logging.getLogger("sampler")
 
-#: Up to this many examples in all, each class is shuffled as a whole and kept.
+#: Up to this many examples in total, each class is shuffled as a whole, and its order is kept.
 _MAX_KEPT = 2**21
 
-# What the keys of draws begin with, so that no two series of one seed are related.
+# A part of the key of each series of draws, so that no two series of one seed are related.
 _SELECTION, _EXTRAS, _CLASSES, _EXAMPLES = range(4)
 
 
 class ClassIndex:
-    """The examples of each class, by their positions.
+    """The positions of the examples of each class.
 
     Args:
         y: labels (n,), integers or strings; or one-hot rows (n, number of classes).
-        num_examples: what ``y`` must be as long as.
+        num_examples: the length that ``y`` must have.
         class_list: the classes to keep; None: all.
-        total_examples_per_class: how many different examples of each to keep, drawn by ``seed``; None: all.
-        seed: what the draws depend on.
-        is_told: the log has named the classes of few examples before.
+        total_examples_per_class: how many different examples of each class to keep, drawn by ``seed``; None: all.
+        seed: the seed of the draws.
+        is_told: True if the log has already named the classes with too few examples.
 
     Attributes:
-        y: the labels as an array, as they were given.
-        classes: the labels of the classes kept, ascending; of one-hot rows, their columns.
-        positions: int64, of all examples kept, class after class.
-        starts: list, where in ``positions`` each class begins, and the end.
+        y: the labels as an array.
+        classes: the labels of the classes kept, ascending; for one-hot rows, their columns.
+        positions: int64, the positions of all examples kept, class after class.
+        starts: list of the index in ``positions`` where each class starts, and the end, e.g. [0, 12, 19].
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range; names it.
+        TypeError, ValueError: an argument has the wrong type or is out of range; the error names it.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ClassIndex:
         if len(self.y) != num_examples:
             raise ValueError(f"x and y must be of the same length, not {num_examples} and {len(self.y)}")
         classes, number = _classes_of(self.y)
-        order = number.argsort(kind="stable")  # a counting sort: number is of 16 bits where that is enough
+        order = number.argsort(kind="stable")  # a fast radix sort if number has 16 bits
         starts = [0, *np.bincount(number, minlength=len(classes)).cumsum().tolist()]
         groups = [order[start:stop] for start, stop in itertools.pairwise(starts)]
         if class_list is not None:
@@ -92,21 +92,21 @@ class ClassIndex:
             self.warn_of_few("total_examples_per_class", total_examples_per_class, "all are kept")
 
     def with_seed(self, seed: int) -> ClassIndex:
-        """The same index for draws of ``seed``, on which the choice of ``total_examples_per_class`` depends."""
+        """Return the index for ``seed``, on which the choice of ``total_examples_per_class`` examples depends."""
         if self._total is None or seed == self.seed:
             return self
         return ClassIndex(self.y, len(self.y), self._class_list, self._total, seed, is_told=True)
 
     def share(self) -> None:
-        """Hold the labels and positions in shared memory, where they are many."""
+        """Move the labels and positions into shared memory, if they are large."""
         self.y, self.positions = shared(self.y), shared(self.positions)
 
     def __len__(self) -> int:
-        """How many classes there are."""
+        """Return the number of classes."""
         return len(self.classes)
 
     def warn_of_few(self, name: str, count: int, then: str) -> None:
-        """Name in the log the classes that have less than ``count`` examples, which argument ``name`` asks for."""
+        """Log a warning that names the classes with fewer than ``count`` examples, the value of argument ``name``."""
         sizes = [stop - start for start, stop in itertools.pairwise(self.starts)]
         few = [f"{label!r} ({size})" for label, size in zip(self.classes.tolist(), sizes, strict=True) if size < count]
         if few:
@@ -116,17 +116,17 @@ class ClassIndex:
 
 
 def as_labels(y: Any) -> NDArray[Any]:
-    """``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
+    """Return ``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
     labels = exact_array(without_framework(y))
     if isinstance(y, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
         num_masked = int(np.ma.count_masked(y if isinstance(y, np.ma.MaskedArray) else labels))  # type: ignore[no-untyped-call]
         if num_masked:
             raise ValueError(
-                f"y must have a label for each example, but {num_masked} are masked: leave these examples out, as by "
-                "x[~y.mask], y[~y.mask], or give them a class by y.filled()"
+                f"y must have a label for each example, but {num_masked} are masked: leave these examples out with "
+                "x[~y.mask], y[~y.mask], or give them a class with y.filled()"
             )
         labels = np.ma.getdata(labels)
-    if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # or a string type of numpy 2
+    if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # objects, or a string dtype of numpy 2
         labels = _of_objects(labels)
     is_one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf"
     if is_one_hot and bool(((labels != 0).sum(1) == 1).all()):
@@ -144,7 +144,7 @@ def as_labels(y: Any) -> NDArray[Any]:
 
 
 def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
-    """Strings or integers that numpy has as objects, as an array of their kind."""
+    """Return strings or integers that are held as objects as an array of their own type, and others as they are."""
     for kind in (str, bytes, int):
         if all(isinstance(label, kind) for label in labels.flat):
             exact = [kind(label) for label in labels.flat]
@@ -152,36 +152,36 @@ def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
             cut = next((label for label, of in zip(exact, made.ravel().tolist(), strict=True) if label != of), None)
             if cut is not None and kind is not int:
                 raise ValueError(
-                    f"y must not have labels that end in a zero, such as {cut!r}: numpy drops it, so two classes may "
-                    "become one; number the classes instead, or cut the zeros off"
+                    f"y must not have labels that end in a zero, such as {cut!r}: numpy drops the zero, so two classes "
+                    "may become one; number the classes instead, or remove the zeros"
                 )
             return made
     return labels
 
 
 def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(the classes, ascending; for each label its position in them)."""
+    """Return (the classes, ascending; for each label, the position of its class)."""
     classes, number = np.unique(labels.argmax(1) if labels.ndim == 2 else labels, return_inverse=True)
     return classes, number.astype(np.uint16 if len(classes) <= 2**16 else np.int64)
 
 
 def _check_class_list(class_list: Any, classes: NDArray[Any]) -> list[int]:
-    """Where in ``classes`` those of ``class_list`` are."""
+    """Return the positions in ``classes`` of those in ``class_list``, ascending."""
     if isinstance(class_list, (str, bytes)) or not isinstance(class_list, Iterable):
-        raise TypeError(f"class_list must be None or classes, not {class_list!r}")
+        raise TypeError(f"class_list must be None or a list of classes, not {class_list!r}")
     class_list = without_framework(class_list)
     wanted = class_list.ravel().tolist() if isinstance(class_list, np.ndarray) else list(class_list)
     there = {label: at for at, label in enumerate(classes.tolist())}
     unknown = [label for label in wanted if label not in there]
     if unknown or not wanted:
         some = ", ".join(map(repr, classes.tolist()[:20])) + (", ..." if len(classes) > 20 else "")
-        what = f"{unknown[0]!r} is none of them" if unknown else "it is empty"
-        raise ValueError(f"class_list must be of classes that y has, but {what}; there are {some}")
+        what = f"{unknown[0]!r} is not one of them" if unknown else "it is empty"
+        raise ValueError(f"class_list must hold classes of y, but {what}; y has {some}")
     return sorted({there[label] for label in wanted})
 
 
 def _some(group: NDArray[np.int64], count: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    """``count`` of a group, drawn by ``key``, in their order; all, if there are no more."""
+    """Return ``count`` elements of a group, drawn by ``key``, in their order; all if there are no more."""
     if len(group) <= count:
         return group
     return group[np.sort(Draws(len(group), count, *key).view(0))]
@@ -191,14 +191,14 @@ class ClassDraws:
     """The batches of an index: ``num_classes`` of its classes, ``examples_per_class`` examples of each.
 
     Args:
-        index: what to draw from.
-        num_classes: classes in a batch, 1 to ``len(index)``.
-        examples_per_class: examples of each, 1 or more.
-        steps_per_epoch: batches in an epoch.
-        seed: what the draws depend on.
+        index: the index to draw from.
+        num_classes: the number of classes in a batch, 1 to ``len(index)``.
+        examples_per_class: the number of examples of each class, 1 or more.
+        steps_per_epoch: the number of batches in an epoch.
+        seed: the seed of the draws.
 
     Raises:
-        ValueError: there are not as many classes.
+        ValueError: ``num_classes`` is out of range.
     """
 
     def __init__(
@@ -211,22 +211,22 @@ class ClassDraws:
         self._index = index
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
-        self._uses, num_extra = divmod(steps_per_epoch * num_classes, len(index))  # of each class in an epoch
+        self._uses, num_extra = divmod(steps_per_epoch * num_classes, len(index))  # of each class, extras aside
         self._extras = Draws(len(index), num_extra, seed, _EXTRAS) if num_extra else None
         self._epochs: dict[int, _Epoch] = {}
-        self._draws: dict[int, Draws] = {}  # {class: its examples}, made when they are needed
+        self._draws: dict[int, Draws] = {}  # {class: the draws of its examples}, made on first use
 
     def __reduce__(self) -> Any:
         return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self.steps_per_epoch, self.seed)
 
     def batch(self, epoch: int, batch_id: int) -> NDArray[np.int64]:
-        """Positions (num_classes * examples_per_class,), class after class."""
+        """Return positions (num_classes * examples_per_class,), class after class."""
         at = self._epochs.get(epoch) or self._begin(epoch)
         draws, starts, size = self._draws, self._index.starts, self.examples_per_class
         cycle, how_many = at.draws.cycle_of(batch_id)
         parts, begins = [], []
         for number, of in enumerate(at.draws.view(batch_id).tolist()):
-            # Cycle -1 are the extras; who was one of them has been drawn once more before cycle 0.
+            # Cycle -1 is the extras. A class among them has been drawn once more before cycle 0.
             in_cycle = cycle if number < how_many else cycle + 1
             uses = at.uses[of] + (in_cycle + at.is_extra[of] if in_cycle >= 0 else 0)
             known = draws.get(of) or self._draws_of(of)
@@ -266,14 +266,14 @@ class ClassDraws:
         )
         self._epochs[epoch] = at = _Epoch(draws, uses.tolist(), is_extra.tolist())
         for old in list(self._epochs)[:-2]:
-            self._epochs.pop(old, None)  # another thread may have
+            self._epochs.pop(old, None)  # another thread may have removed it
         return at
 
 
 class _Epoch:
-    """What is known of an epoch before its first batch."""
+    """The draws of the classes of an epoch, and how often each class was used before."""
 
     def __init__(self, draws: Draws, uses: list[int], is_extra: list[int]) -> None:
-        self.draws = draws  # of its classes
-        self.uses = uses  # of each class before the epoch
-        self.is_extra = is_extra  # 1 or 0 for each class
+        self.draws = draws  # of classes
+        self.uses = uses  # number of uses of each class before the epoch, e.g. [7, 8, 7]
+        self.is_extra = is_extra  # 1 or 0 for each class, e.g. [0, 1, 0]

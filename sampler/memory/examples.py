@@ -1,4 +1,4 @@
-"""Examples in whatever form users hold them: one array that is not copied, or items that are loaded one by one."""
+"""The examples of a sampler, in any form users hold them: an array, which is not copied, or items to load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.sequence.tables import check_table
 
 from .ragged import Ragged, are_arrays, batch_of, common_shape
 
-_NUM_LOOKED_AT = 16  # examples that are loaded to see whether they are of one shape
+_NUM_LOOKED_AT = 16  # examples that are loaded to find their common shape
 
 
 class Examples:
@@ -26,13 +26,13 @@ class Examples:
 
     Args:
         x: an array or a ``np.memmap`` (n, ...), used as it is; a tensor (TensorFlow, torch, JAX), a data frame or a
-            list, made an array once; a list of arrays that differ in shape; a list of ``bytes`` or ``str``, as objects
-            where numpy's strings would cut them short. With ``load_example_fn``: items to load, such as paths, in
-            anything that has a length and can be indexed by position.
+            list, converted to an array once; a list of arrays that differ in shape; a list of ``bytes`` or ``str``,
+            kept as objects if numpy's strings would cut them short. With ``load_example_fn``: items to load, such as
+            paths, in any object that has a length and can be indexed by position.
         load_example_fn: ``item of x -> array`` or ``bytes``; None: the items are the examples.
 
     Raises:
-        TypeError, ValueError: ``x`` or ``load_example_fn`` is not of its kind; names it.
+        TypeError, ValueError: ``x`` or ``load_example_fn`` has the wrong type, or ``x`` is empty or ragged.
     """
 
     def __init__(self, x: Any, load_example_fn: Callable[[Any], Any] | None) -> None:
@@ -41,25 +41,25 @@ class Examples:
         self.load_example_fn = load_example_fn
         self.x: Any = as_array(x) if load_example_fn is None else as_items(x)
         if not len(self.x):
-            raise ValueError("x must have at least one element, not 0")
+            raise ValueError("x must have at least one element, but it is empty")
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, positions: NDArray[np.int64], must_stack: bool = False, may_take_long: bool = False) -> NDArray[Any]:
-        """The examples at ``positions``, nobody else's: stacked, or, where they differ in shape, an object array (n,).
+        """Return copies of the examples at ``positions``: stacked, or as an object array (n,) if they differ in shape.
 
-        ``may_take_long``: a bar shows how many of them ``load_example_fn`` has loaded.
+        ``may_take_long``: a progress bar shows how many of them ``load_example_fn`` has loaded.
 
         Raises:
-            ValueError: ``must_stack``, and they differ in shape.
+            ValueError: ``must_stack`` is True, and they differ in shape.
         """
         at = positions.tolist()
         if self.load_example_fn is not None:
             loaded = [self.load_example_fn(self.x[p]) for p in (_with_bar(at) if may_take_long else at)]
             if all(isinstance(each, bytes) for each in loaded):
-                return array_of(loaded)  # each of its own length
-            found = [exact.as_array(each, "what load_example_fn returned") for each in loaded]
+                return array_of(loaded)  # objects, each of its own length
+            found = [exact.as_array(each, "the result of load_example_fn") for each in loaded]
         elif isinstance(self.x, Ragged):
             found = [self.x[position] for position in at]
         else:
@@ -69,13 +69,13 @@ class Examples:
             other, shape = next((i, each.shape) for i, each in enumerate(found) if each.shape != found[0].shape)
             raise ValueError(
                 f"without an augmenter, examples must be of one shape, not {found[0].shape} for x[{at[0]}] "
-                f"and {shape} for x[{at[other]}]: an augmenter gets them as they are and may crop them; "
-                "or have load_example_fn resize them"
+                f"and {shape} for x[{at[other]}]: crop or resize them in an augmenter, "
+                "or in load_example_fn"
             )
         return batch
 
     def share(self) -> None:
-        """Hold them in shared memory, and nowhere else."""
+        """Move the examples into shared memory, if they are large."""
         if Strings.suit(self.x):
             self.x = Strings(list(self.x))
         if isinstance(self.x, (Strings, Ragged)):
@@ -84,14 +84,14 @@ class Examples:
             self.x = shared(self.x)
 
     def identity(self) -> list[Any]:
-        """What tells them from others without looking at one, as JSON."""
+        """Return what identifies the examples in a saved state, as JSON. No example is loaded."""
         is_array = isinstance(self.x, np.ndarray) or (self.load_example_fn is None and isinstance(self.x, Strings))
         return [len(self.x), list(self.x.shape[1:]) if is_array else None]
 
     @property
     def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example, None along the axes in which they differ. With ``load_example_fn``: of 16 of them,
-        which are loaded for it."""
+        """The shape of one example; None for each axis along which examples differ. With ``load_example_fn``, 16
+        examples are loaded to find it."""
         if isinstance(self.x, Ragged):
             return common_shape(self.x.shapes)
         if self.load_example_fn is None:
@@ -108,21 +108,21 @@ def _with_bar(positions: list[int]) -> Iterable[int]:
 
 
 def as_items(x: Any) -> Any:
-    """``x`` as something with a length that can be indexed by position."""
+    """Return ``x`` as an object that has a length and can be indexed by position."""
     x = without_framework(x)
     check_table("x", x, is_for_array=True)
     is_indexed = hasattr(x, "__len__") and hasattr(x, "__getitem__")
     if not is_indexed or isinstance(x, (str, bytes, Mapping)):
         raise TypeError(
-            f"x must have a length and be indexed by position, as a list or an array, not {type(x).__name__}"
+            f"x must have a length and be indexed by position, like a list or an array, not a {type(x).__name__}"
         )
     if isinstance(x, np.ndarray) and x.ndim == 0:
-        raise TypeError(f"x must be one element a class, not an array without axes: {x!r:.200}")
+        raise TypeError(f"x must have one element per example, but it is an array without axes: {x!r:.200}")
     return x
 
 
 def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
-    """``x`` as an array of examples; an array, mapped or not, is not copied."""
+    """Return ``x`` as an array of examples. An array, memory-mapped or not, is not copied."""
     x = as_items(x)
     if isinstance(x, (list, tuple)) and any(map(is_of_framework, set(map(type, x)))):
         x = arrays_of(list(x), "x")
@@ -130,7 +130,7 @@ def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
         return x if isinstance(x, Strings) else Strings(x)
     if isinstance(x, np.ndarray) and not (x.dtype.hasobject and x.ndim == 1 and are_arrays(x)):
         return x
-    advice = "make them one shape, or arrays, or give load_example_fn"
+    advice = "convert each example to an array, or give load_example_fn"
     if isinstance(x, (list, tuple, np.ndarray)) and are_arrays(x) and len({each.shape for each in x}) > 1:
         return Ragged(x)
     try:
@@ -139,16 +139,17 @@ def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
         raise ValueError(f"x must hold examples of one shape, but it is ragged ({error}); {advice}") from None
     if array.dtype.hasobject or array.ndim == 0:
         kind = type(x[0]).__name__ if len(x) else type(x).__name__
-        if all(isinstance(each, (str, bytes)) for each in array.flat):  # exact only as objects, such as b"a\\0" in rows
+        if all(isinstance(each, (str, bytes)) for each in array.flat):  # strings that numpy would change: b"a\\0"
             return array
         raise TypeError(f"x must hold arrays or numbers, not {kind} objects; {advice}")
     return array
 
 
 def without_framework(x: Any) -> Any:
-    """A tensor or a data frame as a numpy array, anything else as it is.
+    """Return a tensor or a data frame as a numpy array, and anything else as it is.
 
-    Known by what they can do, so that no framework is imported; converted here, so that no worker needs one.
+    They are recognised by their methods, so that no framework is imported; and converted here, so that no worker needs
+    the framework.
     """
     if isinstance(x, (np.ndarray, list, tuple)):
         return x

@@ -1,4 +1,4 @@
-"""What the samplers of data in memory have in common: the examples that they hold."""
+"""The base class of samplers of data in memory, which holds their examples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .examples import Examples
 
 
 class MemorySampler(Sampler):
-    """A sampler that draws from examples ``x`` which it holds. A subclass sets ``_examples`` when it is made."""
+    """A sampler that draws from examples ``x`` that it holds. A subclass sets ``_examples`` in its ``__init__``."""
 
     _examples: Examples
 
     @property
     def x(self) -> Any:
-        """The examples as they are held, not a copy: an array (in shared memory, once workers have needed it), or
-        what has a length and is indexed by position, such as a list of paths."""
+        """The examples as they are held, not a copy: an array (in shared memory once workers have needed it), or an
+        object that has a length and is indexed by position, such as a list of paths."""
         return self._examples.x
 
     @property
@@ -34,40 +34,40 @@ class MemorySampler(Sampler):
 
     @property
     def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example, before augmentation, None along the axes in which they differ; with
-        ``load_example_fn`` 16 of them are loaded for it."""
+        """The shape of one example before augmentation; None for each axis along which examples differ. With
+        ``load_example_fn``, 16 examples are loaded to find it."""
         return self._examples.example_shape
 
     def get_slice(self, begin: int = 0, size: int = -1) -> tuple[Any, Any]:
-        """Some of the examples that are drawn from, in the order of ``x``, such as for an index or a look at them.
+        """Return some of the examples to draw from, in the order of ``x``, for example to index or to view them.
 
         Args:
-            begin: the first of them, 0 to ``num_examples``.
-            size: how many; -1: all from there on.
+            begin: the first of them, 0 to ``num_examples`` - 1.
+            size: how many, 1 or more; -1: all from ``begin`` on.
 
         Returns:
             (x, y) of at most ``size`` examples.
 
         Raises:
-            TypeError, ValueError: an argument is not of its kind or out of its range.
+            TypeError, ValueError: an argument has the wrong type or is out of range.
         """
         begin = check_int("begin", begin, 0)
         size = check_int("size", size, -1)
         positions = self._drawn_from(begin, self.num_examples if size < 0 else begin + size)
         if not len(positions):
             raise ValueError(
-                f"begin and size must leave at least one of {self.num_examples} examples, not {begin} and {size}"
+                f"begin and size must select at least one of {self.num_examples} examples, not {begin} and {size}"
             )
         is_in_job = seeding.current_job() is not None
         return self._examples.take(positions, may_take_long=not is_in_job), self._labels_of(positions)
 
     @abstractmethod
     def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The positions in ``x`` of examples ``start`` to ``stop`` of those that are drawn from."""
+        """Return the positions in ``x`` of examples ``start`` to ``stop`` - 1 of those to draw from."""
 
     @abstractmethod
     def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """The y of the examples at ``positions``."""
+        """Return the y of the examples at ``positions``."""
 
     def _share(self) -> None:
         self._examples.share()

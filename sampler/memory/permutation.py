@@ -1,9 +1,8 @@
-"""Shuffled draws as a pure function of their number, whatever was drawn before, in memory that has a bound.
+"""Shuffled draws without repetition, as a pure function of their number, in bounded memory.
 
-``Draws(n, k)`` are batches of k out of an endless series of permutations: *cycle* c, the draws c*n to
-(c+1)*n - 1, has the key (key, c). A batch that begins in one cycle and ends in the next could hold an element
-twice. So the first k elements of the next cycle are reordered: those that the batch has already go behind
-the others. Nothing else ever moves::
+``Draws(n, k)`` are batches of k from an endless series of permutations: *cycle* c, the draws c*n to (c+1)*n - 1, has
+the key (key, c). A batch that starts in one cycle and ends in the next could contain an element twice. So the first k
+elements of the next cycle are reordered: those already in the batch move after the others. Nothing else moves::
 
     cycle c      ... . . . . . x y z |                     the batch takes x y z and then 4 more
     cycle c + 1                      | p y q r z s t ...   the permutation
@@ -20,23 +19,23 @@ from numpy.typing import NDArray
 
 from workers.job.permutation import Permutation
 
-#: Up to here too, if the cycle is kept for the batches to come: 5 ms for 2**17 elements, 2.5 us for each 64 of them.
+#: Up to this n, it pays to shuffle a whole cycle and keep it: 5 ms for 2**17 elements, or 2.5 us for 64 of them.
 KEPT_UP_TO = 2**17
 
 
 class Draws:
-    """Batches of k from 0 .. n-1: nothing comes again before all came, and never twice in a batch.
+    """Batches of k from 0 .. n-1: no element comes again before all have come, and none is twice in a batch.
 
-    A pure function of (n, k, key, first, number of the batch), for any order of asking and from any thread. O(k), but
-    that up to ``sorted_up_to`` elements a cycle is shuffled as a whole and kept for the batches to come. Only where n <
-    2k a batch may hang on the cycles before it, up to k of them; asked for in ascending order it is O(k) there too.
+    A batch is a pure function of (n, k, key, first, its number), in any order of calls and from any thread. It takes
+    O(k), except that up to ``sorted_up_to`` elements, a cycle is shuffled as a whole and kept for later batches. If n <
+    2k, a batch may depend on up to k previous cycles; in ascending order, it takes O(k) all the same.
 
     Args:
-        n: how many elements there are, 1 to 2**63 - 1.
-        k: how many a batch takes, 1 to n.
-        key: integers, such as a seed. Each key has a series of its own.
-        first: elements, all different, that are drawn before the first cycle begins, at most n.
-        kept: how many cycles to keep, where they are shuffled as a whole.
+        n: the number of elements, 1 to 2**63 - 1.
+        k: the number of draws in a batch, 1 to n.
+        key: integers, such as a seed. Each key has its own series.
+        first: at most n elements, all different, that are drawn before the first cycle.
+        kept: how many cycles to keep if they are shuffled as a whole.
         sorted_up_to: as for :class:`Permutation`.
 
     Example:
@@ -63,20 +62,20 @@ class Draws:
         self._first = np.asarray(first, np.int64)
         self._num_first = len(self._first)
         self._permutation = Permutation(n, sorted_up_to)
-        # (cycle, its first k draws) of the last one reordered. One object, replaced as a whole: threads may
-        # at worst compute the same twice.
+        # (cycle, its first k draws) of the last cycle that was reordered. One tuple, replaced as a whole: at worst, two
+        # threads compute the same.
         self._last: tuple[int, NDArray[np.int64]] | None = None
-        self._cycles: dict[int, NDArray[np.int64]] = {}  # whole ones, reordered
+        self._cycles: dict[int, NDArray[np.int64]] = {}  # {cycle: all its draws, reordered}, e.g. {7: array([2, 0, 1])}
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = self._first if self._num_first else (), self.kept, self._permutation.sorted_up_to
         return _draws, (self.n, self.k, self.key, *options)
 
     def batch(self, number: int) -> NDArray[np.int64]:
-        """The draws of batch ``number``.
+        """Return the draws of batch ``number``.
 
         Args:
-            number: >= 0, counted through all epochs.
+            number: 0 or more, counted through all epochs.
 
         Returns:
             int64 (k,), all different.
@@ -85,21 +84,21 @@ class Draws:
         return drawn
 
     def view(self, number: int) -> NDArray[np.int64]:
-        """As :meth:`batch`, but perhaps a view of what is kept: not to be written to."""
+        """Return the same as :meth:`batch`, but possibly as a view of a kept cycle, which must not be written to."""
         cycle, start = divmod(number * self.k - self._num_first, self.n)
         stop = start + self.k
-        if stop <= self.n:  # a whole batch within a reordered head would have begun with it
+        if stop <= self.n:
             whole = self._cycles.get(cycle)
             return self._drawn(cycle, start, stop) if whole is None else whole[start:stop]
         return np.concatenate((self._drawn(cycle, start, self.n), self._drawn(cycle + 1, 0, stop - self.n)))
 
     def cycle_of(self, number: int) -> tuple[int, int]:
-        """(the cycle in which batch ``number`` begins, how many of its draws are from that one); ``first`` is -1."""
+        """Return (the cycle in which batch ``number`` starts, the number of its draws there); ``first`` is cycle -1."""
         cycle, start = divmod(number * self.k - self._num_first, self.n)
         return cycle, min(self.k, self.n - start)
 
     def run(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The draws ``start`` to ``stop`` - 1, counted through all batches."""
+        """Return draws ``start`` to ``stop`` - 1, counted through all batches."""
         parts, at = [], start - self._num_first
         stop -= len(self._first)
         while at < stop:
@@ -110,7 +109,7 @@ class Draws:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _drawn(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
-        """The draws from ``start`` up to ``stop`` of a cycle; perhaps a view of what is kept."""
+        """Return draws ``start`` to ``stop`` - 1 of a cycle, possibly as a view of a kept cycle."""
         if self._permutation.is_sorted and cycle >= 0:
             whole = self._cycles.get(cycle)
             if whole is None:
@@ -129,11 +128,11 @@ class Draws:
             whole[: self.k] = self._head(cycle, whole[: self.k])
         self._cycles[cycle] = whole
         for old in list(self._cycles)[: -self.kept]:
-            self._cycles.pop(old, None)  # another thread may have
+            self._cycles.pop(old, None)  # another thread may have removed it
         return whole
 
     def _permuted(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
-        """The same before any reordering."""
+        """Return draws ``start`` to ``stop`` - 1 of a cycle, before reordering."""
         if cycle < 0:
             before = self.n - self._num_first
             return self._first[start - before : stop - before]
@@ -142,14 +141,14 @@ class Draws:
         return self._permutation(np.arange(start, stop, dtype=np.uint64), (*self.key, cycle))
 
     def _num_before(self, cycle: int) -> int:
-        """How many draws of the cycle before are in the batch in which this cycle begins."""
+        """Return how many draws of the previous cycle are in the batch in which this cycle starts."""
         return (cycle * self.n + self._num_first) % self.k if cycle >= 0 else 0
 
     def _head(self, cycle: int, permuted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """The first k draws of a cycle; ``permuted``: before reordering, if they are known."""
+        """Return the first k draws of a cycle. ``permuted``: these before reordering, if known."""
         last = self._last
-        # Where n < 2k, the end of a cycle can lie within its own reordered part: then go back to one that
-        # does not hang on the one before, and come forward again.
+        # If n < 2k, the end of a cycle can lie within its reordered part. Then go back to a cycle that does not depend
+        # on the previous one, and come forward again.
         first = cycle
         while first > 0 and not (last and last[0] == first) and self._num_before(first) > self.n - self.k:
             first -= 1
@@ -164,7 +163,7 @@ class Draws:
     def _reordered(
         self, cycle: int, head_before: NDArray[np.int64] | None, permuted: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        """The first k draws of a cycle, given those of the cycle before where its end lies within them."""
+        """Return the first k draws of a cycle. ``head_before``: those of the previous cycle, if they reach its end."""
         head = self._permuted(cycle, 0, self.k) if permuted is None else permuted
         num_before = self._num_before(cycle)
         if num_before == 0:
@@ -180,7 +179,7 @@ class Draws:
 
 
 def num_kept(n: int) -> int:
-    """How many cycles to keep of each of the series that draw from n elements in all: 8 MB, or two cycles."""
+    """Return how many cycles each series keeps if all draw from n elements in total: 8 MB of them, or two."""
     return max(2, 2**20 // n)
 
 

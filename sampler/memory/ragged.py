@@ -1,4 +1,4 @@
-"""Examples of different sizes, such as photos: in one piece of memory, and as a batch that does not stack."""
+"""Examples of different shapes, such as photos: all in one array, and in batches that do not stack."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from workers.batch.strings import shared
 
 
 class Ragged:
-    """Arrays that differ in shape, one behind the other in a single array, so that workers share them.
+    """Arrays that differ in shape, one after the other in a single array, which workers can share.
 
     Args:
-        arrays: of any shapes and dtypes; they become one dtype, as ``np.stack`` would have it.
+        arrays: of any shapes and dtypes. They are converted to one dtype, as by ``np.stack``.
     """
 
     def __init__(self, arrays: Iterable[NDArray[Any]]) -> None:
@@ -38,22 +38,22 @@ class Ragged:
         return len(self.shapes)
 
     def __getitem__(self, position: int) -> NDArray[Any]:
-        """A view: (height, width, 3), say."""
+        """Return a view of the array at ``position``, e.g. (height, width, 3)."""
         shape, end = self.shapes[position], int(self.ends[position])
         return self.values[end - int(np.prod(shape, dtype=np.int64)) : end].reshape(shape)
 
     def share(self) -> None:
-        """Hold them in shared memory, and nowhere else."""
+        """Move the arrays into shared memory, if they are large."""
         self.values = shared(self.values)
 
 
 def are_arrays(x: Any) -> bool:
-    """Whether ``x`` is a list, a tuple or an object array of nothing but arrays of numbers."""
+    """Return True if ``x``, a list, tuple or object array, is not empty and holds only arrays without objects."""
     return len(x) > 0 and all(isinstance(each, np.ndarray) and not each.dtype.hasobject for each in x)
 
 
 def batch_of(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """``arrays`` stacked; or, where they differ in shape, the object array (n,) that holds them."""
+    """Return ``arrays`` stacked, or an object array (n,) of them if they differ in shape."""
     if len({array.shape for array in arrays}) == 1:
         return stacked(arrays)
     batch = np.empty(len(arrays), object)
@@ -62,7 +62,7 @@ def batch_of(arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def common_shape(shapes: Iterable[tuple[int, ...]]) -> tuple[int | None, ...]:
-    """``shapes`` as one: None along the axes in which they differ.
+    """Return ``shapes`` as one shape, with None for each axis along which they differ.
 
     Raises:
         ValueError: they have different numbers of axes.
@@ -74,13 +74,13 @@ def common_shape(shapes: Iterable[tuple[int, ...]]) -> tuple[int | None, ...]:
 
 
 def check_stacked(part: Any, what: str) -> None:
-    """Raise a ValueError if ``part`` of a batch, or something within, is an object array of arrays: named ``what``."""
+    """Raise ValueError if ``part`` of a batch is or contains an object array of arrays. ``what`` names its source."""
     if isinstance(part, (tuple, list)):
         for each in part:
             check_stacked(each, what)
     elif isinstance(part, np.ndarray) and part.dtype.hasobject and part.ndim == 1 and are_arrays(part):
         shapes = sorted({each.shape for each in part})
         raise ValueError(
-            f"{what} must return arrays that stack to one batch, not of shapes {shapes[0]} and {shapes[-1]}: "
+            f"{what} must return arrays that stack, not arrays of shapes {shapes[0]} and {shapes[-1]}: "
             "crop or resize them, or return a list of arrays"
         )

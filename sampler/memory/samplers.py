@@ -21,27 +21,27 @@ from .permutation import Draws, num_kept
 
 
 class SingleShotMemorySampler(MemorySampler):
-    """Batches of ``class_per_batch`` different elements of x, each of which is a class of its own.
+    """Batches of ``class_per_batch`` different elements of x, each of which is its own class.
 
-    Elements are drawn without repetition: none comes again before all have come, across epochs too, and none
-    is twice in a batch. No list of them is kept, and a batch of 10**9 elements costs what one of 10**3 does.
+    Elements are drawn without repetition: none comes again before all have come, across epochs too, and none is twice
+    in a batch. The order takes at most 8 MB of memory, however many elements there are, and a batch takes about as long
+    from 10**9 elements as from 10**3.
 
     Args:
-        x: the examples, one a class. An array or a ``np.memmap`` (n, ...) is used as it is; a tensor
-            (TensorFlow, torch, JAX) or a list is made an array once. Arrays of different shapes reach the augmenter
-            as an object array of them, which it may loop over; what it returns must stack. With
-            ``load_example_fn``: items to load, such as paths, in anything that has a length and can be indexed by
-            position.
-        augmenter: see :class:`Sampler`. It makes the examples of a class: without one there is a single one.
-        class_per_batch: how many elements of x go to the augmenter for a batch, 1 to len(x).
-        steps_per_epoch: batches in an epoch.
-        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
-        num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
-        load_example_fn: ``item of x -> array``, called for each drawn item; their shapes may differ.
-        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+        x: the examples, one per class. An array or a ``np.memmap`` (n, ...) is used as it is; a tensor (TensorFlow,
+            torch, JAX) or a list is converted to an array once. Arrays of different shapes reach the augmenter as an
+            object array, which it may loop over; the arrays that it returns must stack. With ``load_example_fn``:
+            items to load, such as paths, in any object that has a length and can be indexed by position.
+        augmenter: see :class:`Sampler`. It makes the examples of a class; without an augmenter, each class has one.
+        class_per_batch: how many elements of x are drawn for a batch, 1 to len(x).
+        steps_per_epoch: the number of batches in an epoch.
+        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
+        num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
+        load_example_fn: ``item of x -> array``, called for each drawn item. The arrays may differ in shape.
+        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
 
     Example:
         >>> sampler = SingleShotMemorySampler(np.arange(10.0), None, class_per_batch=4, seed=1)
@@ -78,16 +78,16 @@ class SingleShotMemorySampler(MemorySampler):
 
     @plain
     def get_examples(self, batch_id: int, num_classes: int, example_per_class: int) -> tuple[Any, Any]:
-        """The elements that batch ``batch_id`` of the current epoch is made of, before augmentation.
+        """Return the elements of x for batch ``batch_id`` of the current epoch, before augmentation.
 
         Args:
-            batch_id: the batch in its epoch.
-            num_classes: how many elements. Each number has a series of draws of its own.
-            example_per_class: has no effect, as in TensorFlow Similarity: of each class there is one example.
+            batch_id: the index of the batch in its epoch, from 0.
+            num_classes: the number of elements. Each number has its own series of draws.
+            example_per_class: ignored, as in TensorFlow Similarity, because each class has one example.
 
         Returns:
-            x: (num_classes, ...), the dtype of ``x`` or of what ``load_example_fn`` returns.
-            y: their positions in ``x``, (num_classes,), int32; int64 where len(x) exceeds 2**31 - 1.
+            (x, y): x holds the elements (num_classes, ...), with the dtype of ``x`` or of the arrays from
+            ``load_example_fn``. y holds their positions in ``x``, (num_classes,), int32; int64 if len(x) >= 2**31.
 
         Raises:
             ValueError: ``num_classes`` is not 1 to len(x), or the examples differ in shape and there is no augmenter.
@@ -114,33 +114,34 @@ class SingleShotMemorySampler(MemorySampler):
 
     @property
     def num_examples(self) -> int:
-        """The length of x."""
+        """The number of examples to draw from: the length of x."""
         return len(self._examples)
 
 
 class MultiShotMemorySampler(MemorySampler):
     """Batches of ``classes_per_batch`` different classes, ``examples_per_class_per_batch`` examples of each.
 
-    Exactly so, in every batch. Within a class no example comes twice in a batch, and none again before the class is
-    used up; a class of fewer examples than that is named in a warning, and its examples come more than once. Classes
-    are used evenly: in an epoch no two differ by more than one use. All of it depends on (seed, epoch, batch_id) alone.
+    Every batch has exactly these numbers. Within a class, no example comes again before all have come, and none is
+    twice in a batch. If a class has fewer examples than a batch takes, its examples repeat, and a warning names it.
+    Classes are used evenly: in an epoch, no two differ by more than one use. All of this depends on (seed, epoch,
+    batch_id) alone.
 
     Args:
         x: the examples, as for :class:`SingleShotMemorySampler`.
-        y: their labels (n,), any integers or strings; or one-hot rows (n, classes).
-        classes_per_batch: how many classes are in a batch, 1 to the number of classes.
-        examples_per_class_per_batch: how many examples of each.
-        steps_per_epoch: batches in an epoch.
+        y: their labels (n,), integers or strings; or one-hot rows (n, classes).
+        classes_per_batch: the number of classes in a batch, 1 to the number of classes of y.
+        examples_per_class_per_batch: the number of examples of each class.
+        steps_per_epoch: the number of batches in an epoch.
         class_list: the classes to draw from; None: all.
         total_examples_per_class: how many different examples of each class to draw from, chosen by ``seed``; None: all.
         augmenter: see :class:`Sampler`.
-        warmup: the first ``warmup`` epochs have ``is_warmup`` true. 0 or less: none.
-        load_example_fn: ``item of x -> array``, called for each drawn item; their shapes may differ.
-        num_augmentations_per_example: how many examples the augmenter is asked to return for each of its own.
-        seed: what all random draws depend on; None: drawn once and kept in ``seed``.
+        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
+        load_example_fn: ``item of x -> array``, called for each drawn item. The arrays may differ in shape.
+        num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
+        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
 
     Example:
         >>> y = np.repeat(["cat", "dog", "owl"], 10)
@@ -184,23 +185,21 @@ class MultiShotMemorySampler(MemorySampler):
         self._examples = Examples(x, load_example_fn)
         self._index = ClassIndex(y, len(self._examples), class_list, total_examples_per_class, self.seed)
         self._draws = self._draws_of(self.class_per_batch, self.examples_per_class_per_batch)
-        self._index.warn_of_few(
-            "examples_per_class_per_batch", examples_per_class_per_batch, "these come more than once"
-        )
+        self._index.warn_of_few("examples_per_class_per_batch", examples_per_class_per_batch, "these repeat in a batch")
 
     @plain
     def get_examples(self, batch_id: int, num_classes: int, examples_per_class: int) -> tuple[Any, Any]:
-        """The examples that batch ``batch_id`` of the current epoch is made of, before augmentation.
+        """Return the examples of batch ``batch_id`` of the current epoch, before augmentation.
 
         Args:
-            batch_id: the batch in its epoch.
-            num_classes: how many classes. Each pair of numbers has a series of draws of its own.
-            examples_per_class: how many examples of each.
+            batch_id: the index of the batch in its epoch, from 0.
+            num_classes: the number of classes. Each pair of numbers has its own series of draws.
+            examples_per_class: the number of examples of each class.
 
         Returns:
-            x: (num_classes * examples_per_class, ...), class after class; the dtype of ``x`` or of what
-                ``load_example_fn`` returns.
-            y: their labels, (num_classes * examples_per_class,) or one-hot rows; the dtype of ``y``.
+            (x, y): x holds the examples (num_classes * examples_per_class, ...), class after class, with the dtype of
+            ``x`` or of the arrays from ``load_example_fn``. y holds their labels, (num_classes * examples_per_class,)
+            or one-hot rows, with the dtype of ``y``.
 
         Raises:
             ValueError: ``num_classes`` is not 1 to the number of classes, or the examples differ in shape and there is
@@ -235,17 +234,17 @@ class MultiShotMemorySampler(MemorySampler):
 
     @property
     def classes_per_batch(self) -> int:
-        """How many classes are in a batch: ``class_per_batch``, by the name of the argument."""
+        """The number of classes in a batch: ``class_per_batch``, under the name of the argument."""
         return self.class_per_batch
 
     @property
     def class_list(self) -> list[Any]:
-        """The classes that are drawn from, ascending."""
+        """The classes to draw from, ascending."""
         return list(self._index.classes.tolist())
 
     @property
     def num_examples(self) -> int:
-        """How many examples there are to draw from."""
+        """The number of examples to draw from."""
         return len(self._index.positions)
 
 
@@ -257,21 +256,21 @@ def select_examples(
     *,
     seed: int | None = None,
 ) -> tuple[Any, Any]:
-    """Some examples of some classes, shuffled.
+    """Return some examples of some classes, shuffled.
 
     Args:
         x: the examples, as for :class:`SingleShotMemorySampler`.
         y: their labels, as for :class:`MultiShotMemorySampler`.
         class_list: the classes to take; None: all.
-        num_examples_per_class: how many different examples of each; all of a class that has fewer, with a warning.
-            None: all.
-        seed: what the choice and the order depend on; None: another one each time.
+        num_examples_per_class: how many different examples of each class to take; None: all. If a class has fewer, all
+            of them are taken, and a warning names the class.
+        seed: the seed of the choice and the order; None: a different one in each call.
 
     Returns:
         (x, y) of the examples.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
 
     Source: TensorFlow Similarity API, ``TFSimilarity.samplers.select_examples``.
     """

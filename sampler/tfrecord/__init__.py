@@ -1,4 +1,4 @@
-"""Samplers of TFRecord shards, one class each: what writes, checks and reads them.
+"""TFRecord shards of one class each: their writing, checking and sampling.
 
 shards · writer · check · rows · reader · samplers
 """

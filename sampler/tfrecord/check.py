@@ -1,4 +1,4 @@
-"""Looking for what is wrong with shards, before a training finds it."""
+"""Checks of shards, which find their problems before a training does."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .shards import COMPRESSIONS, INDEX, check_is_file, find_paths, read_index
 
 
 class Problem(NamedTuple):
-    """What is wrong with a shard, and where."""
+    """A problem of a shard, and its place."""
 
     path: str
-    record: int  # its number in the file, from 0
-    offset: int  # the byte at which it begins (of what is compressed, if the file is)
+    record: int  # the number of the record in the file, from 0
+    offset: int  # the byte at which the record starts (in the uncompressed data, if the file is compressed)
     what: str
 
     def __str__(self) -> str:
@@ -34,25 +34,25 @@ def verify_shards(
     *,
     shard_suffix: str = "*.tfrec",
 ) -> list[Problem]:
-    """What is wrong with the shards of a folder; [] if nothing is. Reads all of them.
+    """Return the problems of the shards in a folder, [] if there are none. Reads all of them.
 
-    Looked at are: the checksums of all records, that each file can be read to its end with ``compression``, that it
-    holds whole blocks of ``example_per_class`` records, at least one, and what ``index.json`` says, if there is one.
-    With ``deserialization_fn``: that the records of each block are of one class.
+    Checks that all checksums are right, that each file can be read to its end with ``compression``, that it consists of
+    one or more whole blocks of ``example_per_class`` records, and that ``index.json``, if it exists, names existing
+    files and the right numbers of records. With ``deserialization_fn``, also checks that each block is of one class.
 
     Args:
-        path: folder of the shards.
-        example_per_class: records in a block.
+        path: the folder of the shards.
+        example_per_class: the number of records in a block.
         deserialization_fn: ``record -> (x, y)``, in TensorFlow operations; y is the label. None: labels are not
-            looked at.
+            checked.
         compression: None, ``"GZIP"`` or ``"ZLIB"``.
-        shard_suffix: pattern of the names of shards.
+        shard_suffix: the pattern of the names of shards.
 
     Returns:
-        The first problem of each shard that has one.
+        The first problem of each shard that has one, and of ``index.json``.
 
     Raises:
-        ValueError, TypeError: an argument is not of its kind or out of its range, or no file matches.
+        ValueError, TypeError: an argument has the wrong type or is out of range, or no file matches.
     """
     from workers.sequence.progress import Bar
 
@@ -72,7 +72,7 @@ def verify_shards(
     missing = sorted(set(known) - {os.path.basename(each) for each in paths})
     return [
         *problems,
-        *(Problem(os.path.join(folder, each), 0, 0, "is in index.json, but not there") for each in missing),
+        *(Problem(os.path.join(folder, each), 0, 0, "is in index.json, but does not exist") for each in missing),
     ]
 
 
@@ -123,7 +123,7 @@ def _check(
 
 
 def _where(path: str, compression: str | None, message: str) -> Problem:
-    """The record at which the file cannot be read any more."""
+    """Return the Problem of a file at its first unreadable record."""
     import tensorflow as tf
 
     lengths = tf.data.TFRecordDataset(path, compression or "").map(tf.strings.length).ignore_errors()

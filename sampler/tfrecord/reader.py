@@ -1,12 +1,12 @@
 """The tf.data pipeline that reads blocks of shards across rows.
 
-Many columns of all rows are read, and mostly deserialised, at once: single records are what costs in tf.data::
+Many columns of all rows are read, and usually deserialised, at once, because single records are slow in tf.data::
 
     row 0   shard -> chunk of records -+
     row 1   shard -> chunk of records -+-> deserialise -> columns in random order -> batches
     row 2   shard -> chunk of records -+
 
-See :mod:`sampler.tfrecord.rows` for what a row is.
+Rows are explained in :mod:`sampler.tfrecord.rows`.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import numpy as np
 from .rows import Pieces, Rows, mixed, pieces_of_pass
 
 _MAX_UNROLLED = 128  # records
-_MAX_GROWTH = 8  # times the bytes of a record: what is larger is deserialised batch by batch
+_MAX_GROWTH = 8  # times the bytes of a record; if the result is larger, it is deserialised batch by batch
 
 
 class Deserialiser(NamedTuple):
-    """What makes ``(x, y)`` of records."""
+    """The function that makes ``(x, y)`` of records."""
 
     function: Callable[[Any], Any]
-    is_batch: bool  # it is given a vector of records
-    nbytes: float  # of what it makes of one record, if of any number of them; else infinite
+    is_batch: bool  # True if it takes a vector of records, False if it takes one
+    nbytes: float  # of its result for one record; infinite if it cannot take any number of records
 
 
 class Chunk(NamedTuple):
-    """Blocks of a row, or of all rows. Tensors."""
+    """Blocks of a row, or of all rows, as tensors."""
 
     records: Any  # (..., blocks, records in a block)
-    piece: Any  # (..., blocks): of which piece of a shard; -1 - that where records are missing
+    piece: Any  # (..., blocks): the number of its piece of a shard; -1 - that number if records are missing
 
 
 class Reader:
-    """Batches from some place on, of passes over ``rows``. ``calls``: how many rows are read at a time."""
+    """The batches of passes over ``rows``. ``calls``: how many rows are read in parallel."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Reader:
         self._is_early = deserialiser.nbytes <= _MAX_GROWTH * rows.record_nbytes
 
     def with_seed(self, seed: int) -> Reader:
-        """The same, in the order of another seed."""
+        """Return a reader of the same batches in the order of another seed."""
         other = copy.copy(self)
         other.seed = seed
         return other
 
     def batches(self, num_passes: int | None, first_pass: Any = 0, first_batch: int = 0) -> Any:
-        """A data set of the batches of ``num_passes`` passes (None: endless), from ``first_batch`` of the first on."""
+        """Return a data set of the batches of ``num_passes`` passes (None: endless), starting at ``first_batch``."""
         import tensorflow as tf
 
         rows, deserialise = self.rows, self._deserialise
@@ -129,7 +129,7 @@ class Reader:
         return batches if self._is_early else self._deserialised(batches)
 
     def _row(self, row: Any, pieces: Pieces) -> Any:
-        """The chunks of a row in one pass."""
+        """Return a data set of the chunks of a row in one pass."""
         import tensorflow as tf
 
         size, at_once = self.rows.example_per_class, self.rows.at_once
@@ -143,11 +143,11 @@ class Reader:
             return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(at).repeat(), numbers, records.concatenate(missing))
 
         def whole(at: Any, number: Any, records: Any) -> Chunk:
-            """As many records as there must be, also where some are missing."""
+            """Return a full chunk, with empty records in place of missing ones."""
             count = tf.minimum(pieces.count[at] - number * at_once, at_once)
             missing = count * size - tf.size(records, tf.int64)
 
-            def made_whole() -> Any:  # by copies: what follows logs an error for each slice that shares memory
+            def made_whole() -> Any:  # copies, as an error is logged for each slice that shares memory
                 there = tf.gather(records, tf.range(tf.minimum(count * size, tf.size(records, tf.int64))))
                 return tf.concat([there, tf.fill([tf.maximum(missing, 0)], "")], 0)
 
@@ -159,20 +159,20 @@ class Reader:
         return tf.data.Dataset.range(of_row[0], of_row[1]).flat_map(chunks).map(whole).rebatch(at_once)
 
     def _order(self, number: Any, which: Any, piece: Any) -> Any:
-        """Of the blocks of chunk ``which``: one column after the other, of each row those of a piece shuffled: these
-        are in columns in which no other row has their shard."""
+        """Return the order of the blocks of chunk ``which``, column by column. If ``shuffle``, the blocks of a piece
+        are shuffled within its columns of the row; no other row has the same shard in these columns."""
         import tensorflow as tf
 
         num_rows, how_many = self.rows.num_rows, tf.shape(piece)[1]
         columns = tf.tile(tf.range(how_many)[None, :], [num_rows, 1])
         if self.shuffle:
             keys = tf.random.stateless_uniform(tf.shape(piece), seed=tf.stack([mixed(self.seed, number, which), 4]))
-            # As float64 their sums are exact, so the order does not depend on where the pass was begun.
+            # In float64, the sums are exact, so the order does not depend on where the pass started.
             columns = tf.argsort(tf.cast(piece, tf.float64) + tf.cast(keys, tf.float64), axis=1, stable=True)
         return tf.reshape(tf.transpose(tf.range(num_rows)[:, None] * how_many + columns), [-1])
 
     def _broken(self, pieces: Pieces, chunk: Chunk) -> Any:
-        """Fails, with where the file cannot be read any more."""
+        """Fail with the file and its first unreadable record."""
         import tensorflow as tf
 
         path = pieces.path[-1 - tf.reduce_min(chunk.piece)]
@@ -181,14 +181,14 @@ class Reader:
             (tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
             lambda state, record: (state[0] + 1, state[1] + 16 + tf.cast(tf.strings.length(record), tf.int64)),
         )
-        byte = ", byte (of what is compressed) " if self._compression else ", byte "
+        byte = ", byte (of the uncompressed data) " if self._compression else ", byte "
         where = [tf.strings.as_string(count), byte, tf.strings.as_string(offset)]
         where = tf.strings.join(["shard ", path, " is cut short or corrupt at record ", *where])
         with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [where])]):
             return tf.identity(chunk.piece)
 
     def _deserialised(self, records: Any) -> Any:
-        """Batches of vectors of as many records."""
+        """Return the data set of batches made from ``records``, a data set of vectors of their records."""
         import tensorflow as tf
 
         function = self._deserialise.function
@@ -199,7 +199,7 @@ class Reader:
             each = [function(record) for record in tf.unstack(records)]
             return tf.nest.map_structure(lambda *parts: tf.stack(parts), *each)
 
-        # Operations on single records within one function: a third of the time of as many elements of a data set.
+        # One function that handles many single records takes a third of the time of a data set that maps each record.
         at_once = max(size for size in range(1, _MAX_UNROLLED + 1) if self._batch_size % size == 0)
         if at_once != self._batch_size:
             records = records.rebatch(at_once)
@@ -208,7 +208,7 @@ class Reader:
 
 
 def _opened(path: Any) -> Any:
-    """Fails if the file cannot be opened: ``ignore_errors`` would try again for ever."""
+    """Fail if the file cannot be opened, because ``ignore_errors`` would try again forever."""
     import tensorflow as tf
 
     some = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=16)
@@ -216,10 +216,10 @@ def _opened(path: Any) -> Any:
 
 
 def check_deserialiser(deserialization_fn: Any, batch_deserialization_fn: Any, batch_size: int) -> Deserialiser:
-    """The one of the two that is given.
+    """Return the Deserialiser of the one function that is given.
 
     Raises:
-        ValueError, TypeError: it is not one, or does not return a pair.
+        ValueError, TypeError: none or both are given, or the function does not return a pair.
     """
     import tensorflow as tf
 
@@ -240,12 +240,12 @@ def check_deserialiser(deserialization_fn: Any, batch_deserialization_fn: Any, b
 
 
 def _nbytes_of_each(function: Callable[[Any], Any], records: Any) -> float:
-    """The bytes it makes of each record; infinite if that depends on the records, or it wants a certain number."""
+    """Return the bytes of its result for one record; infinite if they vary, or if it needs a certain number of them."""
     import tensorflow as tf
 
     try:
         spec = records.unbatch().batch(2).map(function).element_spec
-    except Exception:  # whatever the user's function raises for a number of records that is not known
+    except Exception:  # a user's function may raise anything for an unknown number of records
         return np.inf
     nbytes = 0.0
     for part in tf.nest.flatten(spec):

@@ -1,15 +1,15 @@
-"""How the blocks of shards are laid on rows, such that no batch has a shard twice.
+"""The layout of the blocks of shards in rows, in which no batch has a shard twice.
 
-The shards are laid, in the random order of the pass, on a line that is cut into ``num_rows`` rows of equal length T.
-Batches are read across the rows::
+The shards form a line, in the random order of the pass. The line is cut into ``num_rows`` rows of equal length T, and
+batches are read across the rows::
 
-    row 0    a a a a a b b        a shard of at most T blocks that goes on in the next row (b, c) begins there in
-    row 1    b b c c c c c        columns which it has not in the row before: no column has a shard twice
+    row 0    a a a a a b b        a shard of at most T blocks that continues in the next row (b, c) has other
+    row 1    b b c c c c c        columns there than in the row before, so no column has a shard twice
     row 2    c d d d d d d
 
-Shards of one class lie side by side on the line, so the same is true of classes, unless one has more than T blocks. Of
-a shard that is longer than T, T blocks are read, beginning elsewhere in each pass. What is left over at the end of the
-line are fewer blocks than there are rows, others each time.
+Shards of one class are neighbours on the line, so the same is true of classes, unless one has more than T blocks. Of a
+shard with more than T blocks, T are read, from a different start in each pass. The blocks left over at the end of the
+line are fewer than the rows, and different in each pass.
 
 Source: McNaughton (1959), "Scheduling with deadlines and loss functions", for the rule of the line.
 """
@@ -27,17 +27,17 @@ from workers.checks import check_int
 
 from .shards import Shard
 
-_READ_NBYTES = 8 << 20  # of all rows together, at once: within these, blocks are shuffled
-_MAX_READ = 256  # blocks of a row at once
+_READ_NBYTES = 8 << 20  # read at once, of all rows together; blocks are shuffled within these
+_MAX_READ = 256  # blocks of a row, read at once
 
 
 class Rows:
-    """How the blocks of some shards are laid on rows: the same in each pass but for the order of the shards.
+    """The rows that hold the blocks of some shards. Their number and length are the same in each pass.
 
     Attributes:
-        num_rows: files that are open at a time.
-        length: T, the blocks in a row.
-        num_batches: whole batches in a pass.
+        num_rows: the number of rows, and of files open at a time.
+        length: T, the number of blocks in a row.
+        num_batches: the number of whole batches in a pass.
         at_once: how many blocks of each row are read at once.
     """
 
@@ -47,7 +47,7 @@ class Rows:
         shards = [shard for shard in shards if shard.num_records >= example_per_class]
         if len(shards) < blocks_per_batch:
             raise ValueError(
-                f"there must be at least {blocks_per_batch} shards, for as many classes are in a batch "
+                f"there must be at least {blocks_per_batch} shards, one for each block of a batch "
                 f"(batch_size / example_per_class), not {len(shards)}"
             )
         if shards_per_cycle is None:
@@ -71,7 +71,7 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Tells these shards, laid like this, from others."""
+        """The digest that identifies these shards and their layout in a saved state."""
         names = [os.path.basename(path) for path in self.paths]
         what = (
             self.example_per_class,
@@ -85,7 +85,7 @@ class Rows:
         return hashlib.blake2b(repr(what).encode(), digest_size=8).hexdigest()
 
     def _length(self) -> int:
-        """The greatest T for which there are T blocks for each row, none of a shard more than T."""
+        """Return the greatest T for which each row gets T blocks, with at most T blocks of each shard."""
         least, most = 1, int(self.blocks.sum()) // self.num_rows
         while least < most:
             middle = (least + most + 1) // 2
@@ -97,13 +97,13 @@ class Rows:
 
 
 def _groups(shards: list[Shard]) -> Any:
-    """A number for each shard: the same for those of the same single class."""
+    """Return a number for each shard, the same for shards of the same single class."""
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(s.classes if len(s.classes) == 1 else s.path, len(numbers)) for s in shards])
 
 
 class Pieces(NamedTuple):
-    """The pieces of shards that one pass reads, in the order of the line. Tensors of one element for each."""
+    """The pieces of shards that one pass reads, in the order of the line, as tensors with one element per piece."""
 
     path: Any
     first: Any  # its first block in the shard
@@ -112,7 +112,7 @@ class Pieces(NamedTuple):
 
 
 def pieces_of_pass(rows: Rows, number: Any, seed: int, column: Any) -> Pieces:
-    """Those of pass ``number``, from ``column`` of each row on, in TensorFlow operations."""
+    """Return the pieces of pass ``number``, from ``column`` of each row on, by TensorFlow operations."""
     import tensorflow as tf
 
     blocks, taken = tf.constant(rows.blocks, tf.int64), tf.constant(rows.taken, tf.int64)
@@ -145,7 +145,7 @@ def pieces_of_pass(rows: Rows, number: Any, seed: int, column: Any) -> Pieces:
 
 
 def mixed(seed: int, number: Any, at: Any) -> Any:
-    """A seed for each (seed, pass, position): the finaliser of splitmix64 over all three."""
+    """Return a seed for each (seed, pass, position): the finaliser of splitmix64 over all three."""
     import tensorflow as tf
 
     def folded(value: Any, by: int) -> Any:

@@ -1,6 +1,6 @@
-"""Balanced batches from TFRecord shards: as a ``tf.data.Dataset``, and as a Sequence.
+"""Balanced batches from TFRecord shards, as a ``tf.data.Dataset`` and as a Sequence.
 
-A batch is made of *blocks*: ``example_per_class`` consecutive records of one class, each block from another shard.
+A batch consists of *blocks* of ``example_per_class`` consecutive records of one class, each from a different shard.
 
 Source: TensorFlow Similarity API, ``TFSimilarity.samplers.TFRecordDatasetSampler``, for the arguments.
 """
@@ -24,7 +24,7 @@ from .shards import Shard, find_shards, part_of
 
 logger = logging.getLogger("sampler")
 
-_AT_ONCE_NBYTES = 4 << 20  # of the batches that are read at once
+_AT_ONCE_NBYTES = 4 << 20  # of batches, read at once
 _MAX_AT_ONCE = 16
 
 
@@ -48,39 +48,40 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
     service: str | None = None,
     shard: tuple[int, int] | None = None,
 ) -> Any:
-    """A ``tf.data.Dataset`` of balanced batches from a folder of shards, by tf.data operations alone.
+    """Return a ``tf.data.Dataset`` of balanced batches from a folder of shards, made of tf.data operations alone.
 
-    Every batch is ``batch_size // example_per_class`` blocks, each of ``example_per_class`` consecutive records, from
-    as many shards; of as many classes, where the shards are of one class each and ``index.json`` is there to tell.
+    Every batch consists of ``batch_size // example_per_class`` blocks of ``example_per_class`` consecutive records,
+    each from a different shard. The blocks are of different classes too if each shard is of one class, ``index.json``
+    says which, and no class has more than 1 / ``shards_per_cycle`` of all blocks.
 
     Args:
-        shard_path: folder of the shards, whose blocks :func:`sampler.verify_shards` accepts.
-        deserialization_fn: ``record -> (x, y)``, of one record (a scalar string tensor), in TensorFlow operations.
-        example_per_class: records in a block.
-        batch_size: records in a batch, a multiple of ``example_per_class``.
-        shards_per_cycle: files that are open at a time, at least the blocks in a batch; None: as many as these.
-        compression: of the files: None, ``"GZIP"`` or ``"ZLIB"``.
+        shard_path: the folder of the shards, whose blocks :func:`sampler.verify_shards` accepts.
+        deserialization_fn: ``record -> (x, y)`` for one record (a scalar string tensor), in TensorFlow operations.
+        example_per_class: the number of records in a block.
+        batch_size: the number of records in a batch, a multiple of ``example_per_class``.
+        shards_per_cycle: how many files are open at a time, at least the blocks in a batch; None: as many as these.
+        compression: that of the files: None, ``"GZIP"`` or ``"ZLIB"``.
         parallelism: how many calls of the function run at a time; None: ``tf.data.AUTOTUNE``.
-        async_cycle: read all open files in parallel: for remote ones. Else as many as tf.data finds useful.
-        prefetch_size: batches that are ready ahead; None: 10.
-        shard_suffix: pattern of the names of shards.
-        num_repeat: passes over the data; -1: endless.
-        batch_deserialization_fn: ``records -> (x, y)``, of a vector of any number of records, such as by
-            ``tf.io.parse_example``; in place of ``deserialization_fn``, and faster. Each row of ``x`` and ``y`` must
-            be of its record alone. What mixes the records of a batch belongs into a ``map`` of what is returned.
-        seed: what the order of shards and blocks depends on, another one in each pass; None: drawn once, and logged.
-        shuffle_blocks: shuffle the blocks of a shard too (those that are read at once: 8 MB of all open shards), not
-            only the order of the shards.
-        on_error: ``"raise"`` at a shard that is cut short, corrupt, empty or missing, with its name and where;
-            ``"skip"``: all shards are read once before, and such are left out, counted and logged.
-        service: address of a tf.data service, such as ``"grpc://localhost:5000"``, whose workers do the work.
-        shard: (rank, world): use every ``world``-th shard only, beginning with number ``rank``.
+        async_cycle: True: read all open files in parallel, which suits remote files. False: as many as tf.data chooses.
+        prefetch_size: how many batches are ready in advance; None: 10.
+        shard_suffix: the pattern of the names of shards.
+        num_repeat: the number of passes over the data; -1: endless.
+        batch_deserialization_fn: ``records -> (x, y)`` for a vector of any number of records, for example with
+            ``tf.io.parse_example``; replaces ``deserialization_fn``, and is faster. Each row of ``x`` and ``y`` must
+            depend on its record alone. Operations that mix the records of a batch belong in a ``map`` of the result.
+        seed: the seed of the order of shards and blocks, which differs in each pass; None: drawn once, and logged.
+        shuffle_blocks: True: shuffle the blocks of a shard too, among those read at once (8 MB of all open shards).
+            False: shuffle only the shards.
+        on_error: ``"raise"``: an error names the shard that is cut short, corrupt, empty or missing, and the place.
+            ``"skip"``: all shards are read once in advance; such shards are left out, counted and logged.
+        service: the address of a tf.data service, such as ``"grpc://localhost:5000"``, whose workers make the batches.
+        shard: (rank, world): use only every ``world``-th shard, starting with number ``rank``.
 
     Returns:
-        Its elements are what the function returns, stacked: ``(x, y)`` of ``batch_size`` records each.
+        A data set of the stacked results of the function, ``(x, y)`` of ``batch_size`` records each.
 
     Raises:
-        ValueError, TypeError: an argument is not of its kind or out of its range, before anything is read.
+        ValueError, TypeError: an argument has the wrong type or is out of range; raised before any batch is read.
     """
     import tensorflow as tf
 
@@ -107,7 +108,7 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
     reader, prefetch_size = sequence._reader, sequence.prefetch_size
     num_passes = None if num_repeat < 0 else num_repeat
     if service is not None:
-        # A pass is what is given to a worker: so its batches stay balanced and every block comes once.
+        # Workers get whole passes, so batches stay balanced, and every block comes once in a pass.
         passes = tf.data.Dataset.range(np.iinfo(np.int64).max if num_passes is None else num_passes)
         batches = passes.flat_map(lambda number: reader.batches(1, number))
         dynamic = tf.data.experimental.service.ShardingPolicy.DYNAMIC
@@ -120,13 +121,13 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
 
 
 class TFRecordSequence(Sequence):
-    """The batches of :func:`TFRecordDatasetSampler` as a Sequence: numpy arrays, an epoch is a pass.
+    """The batches of :func:`TFRecordDatasetSampler` as a Sequence of numpy arrays. An epoch is one pass.
 
-    They are read by tf.data in this process, in an order that is shuffled already: so in :meth:`map`, workers are sent
-    the batches, and ``model.fit`` is given them in this order, whatever its ``shuffle``. ``sequence[i]`` in any other
-    order is possible, and slow. With ``shard``, all ranks have as many batches in an epoch as the one with the fewest.
+    tf.data reads them in this process, in an order that is already shuffled. So :meth:`map` sends the batches to
+    workers, and ``model.fit`` gets them in this order, whatever its ``shuffle``. ``sequence[i]`` in any other order is
+    possible, but slow. With ``shard``, an epoch has as many batches on all ranks as on the rank with the fewest.
 
-    Args: as of :func:`TFRecordDatasetSampler`, but for ``num_repeat`` and ``service``.
+    The arguments are those of :func:`TFRecordDatasetSampler`, except ``num_repeat`` and ``service``.
 
     >>> sequence = TFRecordSequence("shards", batch_deserialization_fn=parse)  # doctest: +SKIP
     >>> with sequence.map(augment, nb_workers=4) as batches:  # doctest: +SKIP
@@ -191,20 +192,20 @@ class TFRecordSequence(Sequence):
         self.shard_path, self.shard_suffix, self.compression = shard_path, shard_suffix, compression
         self.deserialization_fn, self.batch_deserialization_fn = deserialization_fn, batch_deserialization_fn
         self.shards_per_cycle, self.async_cycle = rows.num_rows, bool(async_cycle)
-        self.shuffle_blocks = self._reader.shuffle  # and shard, which is a method here
-        self._start: Any = None  # a variable: (epoch, index) from which an iterator of a data set will begin
-        self._datasets: dict[int, Any] = {}  # {how many batches it gives at a time: data set}
+        self.shuffle_blocks = self._reader.shuffle  # ``shard`` is not kept, because a method has this name
+        self._start: Any = None  # a tf.Variable: (epoch, index) at which an iterator starts
+        self._datasets: dict[int, Any] = {}  # {number of batches in an element: data set}
         nbytes = deserialiser.nbytes * batch_size
         self._at_once = int(max(1, min(_MAX_AT_ONCE, _AT_ONCE_NBYTES / max(nbytes, 1))))
         self._batches: Iterator[Any] = iter(())
-        self._place = (-1, -1)  # (epoch, index) of the next of these
+        self._place = (-1, -1)  # (epoch, index) of the next of ``_batches``
 
     def __len__(self) -> int:
-        """Batches in a pass; with ``shard``, those that all ranks have."""
+        """Return the number of batches in a pass; with ``shard``, the number that all ranks have."""
         return self._length
 
     def __getitem__(self, index: int) -> Any:
-        """Batch ``index`` of the current epoch."""
+        """Return batch ``index`` of the current epoch."""
         epoch = self.epoch
         if self._place != (epoch, index) or self._reader.seed != self.seed:
             self._batches = self._from(epoch, index)
@@ -217,22 +218,22 @@ class TFRecordSequence(Sequence):
         return [*super()._identity(), self._reader.rows.digest, self._reader.shuffle]
 
     def _from(self, epoch: int, index: int) -> Iterator[Any]:
-        """The batches from there on. They are read several at a time, as each tensor costs 0.1 ms on its way to Python;
-        behind the first error one at a time, so that it comes at its batch's place."""
+        """Yield the batches from ``index`` of ``epoch`` on. Several are read at a time, as each tensor takes 0.1 ms on
+        its way to Python; after an error one at a time, so that the error is raised for its own batch."""
         if self._at_once > 1:
             try:
                 for some in self._read(epoch, index, self._at_once):
                     arrays: list[Any] = []
                     others: list[Any] = []
                     build = unflattener(flatten(as_numpy(some), arrays, others))
-                    if others:  # strings, which are no array of bytes
+                    if others:  # strings, which are not plain arrays
                         self._at_once = 1
                         break
                     for at in range(len(arrays[0])):
                         yield build(iter([array[at] for array in arrays]), iter(()))
                         epoch, index = self._behind(epoch, index)
-            except Exception:  # it comes again
-                logger.debug("batch %d of epoch %d is read alone", index, epoch, exc_info=True)
+            except Exception:  # it is raised again, for its own batch
+                logger.debug("from batch %d of epoch %d on, one batch is read at a time", index, epoch, exc_info=True)
         yield from map(as_numpy, self._read(epoch, index, 1))
 
     def _behind(self, epoch: int, index: int) -> tuple[int, int]:
@@ -241,12 +242,12 @@ class TFRecordSequence(Sequence):
     def _read(self, epoch: int, index: int, at_once: int) -> Iterator[Any]:
         import tensorflow as tf
 
-        if self._reader.seed != self.seed:  # that of a front-end, or one that was set since
+        if self._reader.seed != self.seed:  # the seed of a front-end, or one set since
             self._reader, self._datasets = self._reader.with_seed(self.seed), {}
         if at_once not in self._datasets:
             if self._start is None:
                 self._start = tf.Variable([0, 0], dtype=tf.int64)
-            # Where it begins is read when it runs: a data set of its own for each place takes a second to be traced.
+            # The start is a variable, because tracing a data set for each start would take a second.
             start = self._start
             place = tf.data.Dataset.from_tensors(0).map(lambda _: (start[0], start[1]))
             dataset = place.flat_map(lambda epoch, index: self._reader.batches(None, epoch, index))
@@ -261,6 +262,6 @@ class TFRecordSequence(Sequence):
         return type(self).__getitem__ is not TFRecordSequence.__getitem__
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Release the files."""
         super().close()
         self._batches, self._place = iter(()), (-1, -1)

@@ -1,11 +1,11 @@
-"""What is known of a folder of shards before anything of it is read: files, records, classes.
+"""The shards of a folder: their files, numbers of records and classes, found before any batch is read.
 
-A shard is a TFRecord file whose records lie in blocks of one class. What :func:`sampler.write_class_shards` has written
-has an ``index.json`` beside it. Of other files the records are counted: by their lengths, which stand before each, or,
-if they are compressed, by reading them.
+A shard is a TFRecord file whose records form blocks of one class. :func:`sampler.write_class_shards` writes an
+``index.json`` next to its shards. The records of other files are counted: by the length in front of each record or, if
+the file is compressed, by reading it.
 
-A record in its file: its length (8 bytes), a checksum of that (4), the data, a checksum of these (4). Source:
-TensorFlow, "TFRecords format details".
+A record in a file is its length (8 bytes), a checksum of the length (4), the data, and a checksum of the data (4).
+Source: TensorFlow, "TFRecords format details".
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _READ_AT_ONCE = 1 << 20
 
 
 class Shard(NamedTuple):
-    """A file of records."""
+    """A file of records: Shard("shards/a.tfrec", 1000, 816000, ("cat",))."""
 
     path: str
     num_records: int
     nbytes: int
-    classes: tuple[str, ...] = ()  # whose records it holds; (): not known
+    classes: tuple[str, ...] = ()  # the classes of its records; (): unknown
 
 
 def find_shards(
@@ -46,14 +46,15 @@ def find_shards(
     on_error: str = "raise",
     example_per_class: int = 1,
 ) -> list[Shard]:
-    """The shards of a folder, in the order of their names.
+    """Return the shards of a folder, in the order of their names.
 
     Args:
-        on_error: ``"skip"``: all are read to their ends; those that cannot be are left out, counted and logged.
-        example_per_class: how many records each must have at least.
+        on_error: ``"skip"``: read all shards to their ends; leave out, count and log those that cannot be used.
+        example_per_class: the minimum number of records of each shard.
 
     Raises:
-        ValueError: there are none, or one cannot be used; names the pattern and the folder, or the file and why.
+        ValueError: there are none, or one cannot be used; the error names the pattern and the folder, or the file and
+            the reason.
     """
     from workers.sequence.progress import Bar
 
@@ -66,12 +67,12 @@ def find_shards(
     missing = sorted(name for name in known if name not in there and fnmatch.fnmatch(name, shard_suffix))
     if missing and on_error == "raise":
         raise ValueError(
-            f"{os.path.join(folder, missing[0])!r} is in {INDEX}, but not there ({len(missing)} such): copy it again, "
-            f'or take it out of {INDEX}; or leave such shards out by on_error="skip"'
+            f"{os.path.join(folder, missing[0])!r} is in {INDEX}, but does not exist ({len(missing)} such): copy it "
+            f'again, or remove it from {INDEX}; or leave such shards out with on_error="skip"'
         )
 
     def shard(path: str) -> Shard | str:
-        """The shard, or why it is left out."""
+        """Return the shard, or the reason for leaving it out."""
         try:
             found = _shard(path, known.get(os.path.basename(path)), compression)
             _check_size(found, example_per_class)
@@ -86,15 +87,15 @@ def find_shards(
     with ThreadPoolExecutor() as threads:
         shards = list(Bar(threads.map(shard, paths), total=len(paths), desc="counting records", unit=" shards"))
     bad = [path + each for path, each in zip(paths, shards, strict=True) if isinstance(each, str)]
-    bad += [f"{os.path.join(folder, name)} (is in {INDEX}, but not there)" for name in missing]
+    bad += [f"{os.path.join(folder, name)} (is in {INDEX}, but does not exist)" for name in missing]
     if bad:
         names, number = ", ".join(bad), len(paths) + len(missing)
-        logger.error("%d of %d shards are left out, for they are cut short or corrupt: %s", len(bad), number, names)
+        logger.error("%d of %d shards are cut short, corrupt or missing, and are left out: %s", len(bad), number, names)
     return [each for each in shards if isinstance(each, Shard)]
 
 
 def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
-    """Every ``world``-th, beginning with number ``rank``, of ``shard`` = (rank, world)."""
+    """Return every ``world``-th shard, starting with number ``rank``, for ``shard`` = (rank, world)."""
     if not isinstance(shard, (tuple, list)) or len(shard) != 2:
         raise TypeError(f"shard must be None or (rank, world), not {shard!r}")
     world = check_int("world of shard", shard[1], 1)
@@ -105,7 +106,7 @@ def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
 
 
 def find_paths(folder: str, shard_suffix: str) -> list[str]:
-    """The files of ``folder`` whose names match ``shard_suffix``, in order; ValueError if there are none."""
+    """Return the files of ``folder`` whose names match ``shard_suffix``, sorted; ValueError if there are none."""
     import tensorflow as tf
 
     paths = sorted(tf.io.gfile.glob(tf.io.gfile.join(folder, shard_suffix)))
@@ -115,10 +116,10 @@ def find_paths(folder: str, shard_suffix: str) -> list[str]:
 
 
 def read_index(folder: str) -> dict[str, Any]:
-    """{name of a shard: what ``index.json`` says of it}; {} if there is none.
+    """Return {name of a shard: its entry in ``index.json``}; {} if there is no such file.
 
     Raises:
-        ValueError: it is damaged; names it.
+        ValueError: it is damaged; the error names it.
     """
     import tensorflow as tf
 
@@ -131,20 +132,20 @@ def read_index(folder: str) -> dict[str, Any]:
             shards: dict[str, Any] = json.load(file)["shards"]
         for name, said in shards.items():
             if not (type(said["records"]) is type(said["nbytes"]) is int and isinstance(said["classes"], dict)):
-                raise TypeError(f"what it says of {name} is {said!r:.200}")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # no JSON, or not what was written
+                raise TypeError(f"the entry of {name} is {said!r:.200}")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # not JSON, or not of this form
         raise ValueError(
-            f"{path!r} is damaged ({type(error).__name__}: {error}): copy it again, or remove it to have the records "
-            "counted (which classes the shards are of is not known then)"
+            f"{path!r} is damaged ({type(error).__name__}: {error}): copy it again, or remove it; then the records are "
+            "counted, and the classes of the shards are unknown"
         ) from error
     return shards
 
 
 def check_is_file(path: str) -> None:
-    """Raises ValueError: a local ``path`` is no file that can be read to an end, such as a named pipe or a folder."""
+    """Raise ValueError if a local ``path`` is not a file that can be read to its end, but e.g. a folder or a pipe."""
     if os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "a named pipe, a socket or a device"
-        raise ValueError(f"{path!r} is {kind}, not a file: move it elsewhere, or have shard_suffix not match it")
+        raise ValueError(f"{path!r} is {kind}, not a file: move it elsewhere, or exclude it by shard_suffix")
 
 
 def _shard(path: str, known: Any, compression: str | None) -> Shard:
@@ -156,7 +157,7 @@ def _shard(path: str, known: Any, compression: str | None) -> Shard:
         return Shard(path, known["records"], nbytes, tuple(known["classes"]))
     if known is not None:
         logger.warning(
-            "%s has %d bytes, not %d as %s says: its records are counted, and which class it is of is not known",
+            "%s has %d bytes, not %d as %s says: its records are counted, and its class is unknown",
             path,
             nbytes,
             known["nbytes"],
@@ -170,22 +171,22 @@ def _check_size(shard: Shard, example_per_class: int) -> None:
         has = f"{shard.num_records} records ({shard.nbytes:,} bytes)" if shard.num_records else "no records"
         raise ValueError(
             f"{shard.path!r} has {has}, fewer than the {example_per_class} of a block (example_per_class): it was not "
-            'written to its end, or not in blocks; write it anew or remove it, or leave it out by on_error="skip"'
+            'written to its end, or not in blocks; write it again, remove it, or leave it out with on_error="skip"'
         )
 
 
 def count_records(path: str, nbytes: int) -> int:
-    """How many records an uncompressed file has, by their lengths alone.
+    """Return the number of records of an uncompressed file, by their lengths alone.
 
     Raises:
-        ValueError: it is cut short, or no TFRecord file.
+        ValueError: it is cut short, or not a TFRecord file.
     """
     import tensorflow as tf
 
     is_local = os.path.exists(path)
     count, offset = 0, 0
     with open(path, "rb") if is_local else tf.io.gfile.GFile(path, "rb") as file:
-        buffer, begins = b"", 0  # what was read, and where in the file that begins
+        buffer, begins = b"", 0  # the bytes read last, and their position in the file
         while offset < nbytes:
             if not begins <= offset <= begins + len(buffer) - _HEADER.size:
                 file.seek(offset)
@@ -199,13 +200,13 @@ def count_records(path: str, nbytes: int) -> int:
             count, offset = count + 1, end
     if offset != nbytes:
         raise ValueError(
-            f"{path!r} is cut short, or no TFRecord file: record {count}, at byte {offset}, ends behind it"
+            f"{path!r} is cut short, or not a TFRecord file: record {count}, at byte {offset}, is longer than the rest"
         )
     return count
 
 
 def count_by_reading(path: str, compression: str | None) -> int:
-    """How many records a file has, by reading it.
+    """Return the number of records of a file, by reading it.
 
     Raises:
         ValueError: it cannot be read to its end.
@@ -218,6 +219,6 @@ def count_by_reading(path: str, compression: str | None) -> int:
         for some in records:
             count += int(some.shape[0])
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        what = f"{path!r} cannot be read with compression {compression} behind record {count}"
+        what = f"{path!r} cannot be read with compression {compression} after {count} records"
         raise ValueError(f"{what}: {error.message}") from error
     return count

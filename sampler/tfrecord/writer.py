@@ -1,4 +1,4 @@
-"""Writing shards of single classes, from which balanced batches can be read."""
+"""Write shards of one class each, from which balanced batches can be read."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def write_class_shards(
     remainder: str = "pad",
     examples_per_shard: int = 1000,
 ) -> dict[str, Any]:
-    """Write examples to TFRecord files of one class each, whose records come in whole blocks.
+    """Write examples to TFRecord files of one class each, in whole blocks of records.
 
     Args:
-        examples, labels: in any order, and read once: arrays, lists or generators. Labels are integers or strings.
-        out_dir: the folder, which is made; it must not hold shards yet.
-        serialize_fn: ``(example, label) -> bytes`` of its record, such as of a ``tf.train.Example``.
-        shards: how many files to write in all, at least one for each class; this wants ``labels`` to be an array or a
-            list. None: of ``examples_per_shard`` each.
+        examples, labels: arrays, lists or generators, in any order, read once. Labels are integers or strings.
+        out_dir: the folder, which is created if needed; it must not contain shards yet.
+        serialize_fn: ``(example, label) -> bytes`` of the record, such as a serialised ``tf.train.Example``.
+        shards: the maximum number of files in total, at least one per class; ``labels`` must be an array or a list.
+            None: as many as ``examples_per_shard`` gives.
         compression: None, ``"GZIP"`` or ``"ZLIB"``.
-        example_per_class: records in a block; each file holds whole blocks.
-        remainder: what becomes of the last examples of a class that fill no block: ``"pad"`` it with examples of the
-            class that come again, or ``"drop"`` them, which is logged.
-        examples_per_shard: records in a file. In memory are one unfinished file of each class at most.
+        example_per_class: the number of records in a block; each file holds whole blocks.
+        remainder: what to do with the last examples of a class if they do not fill a block: ``"pad"`` the block by
+            repeating examples of the class, or ``"drop"`` them, which is logged.
+        examples_per_shard: the number of records in a file. At most one unfinished file per class is held in memory.
 
     Returns:
-        What is written to ``index.json``: {"shards": {name: {"records", "nbytes", "classes": {label: count}}}, ...}.
+        The content of ``index.json``, ``{"shards": {name: {"records", "nbytes", "classes": {label: count}}}, ...}``.
 
     Raises:
-        TypeError, ValueError: an argument is not of its kind or out of its range. FileExistsError: ``out_dir`` has
-        shards.
+        TypeError, ValueError: an argument has the wrong type or is out of range.
+        FileExistsError: ``out_dir`` has shards already.
     """
     import tensorflow as tf
 
@@ -62,7 +62,7 @@ def write_class_shards(
     tf.io.gfile.makedirs(folder)
     if tf.io.gfile.glob(tf.io.gfile.join(folder, "*.tfrec")):
         raise FileExistsError(f"out_dir {folder!r} has shards already; write to another folder, or remove them")
-    sizes: dict[str, int] = {}  # {label: records in each of its files}, where they are not all alike
+    sizes: dict[str, int] = {}  # {label: records in each of its files}, e.g. {"cat": 40}; used if ``shards`` is given
     if shards is not None:
         sizes = _sizes(labels, check_int("shards", shards, 1), block)
     writer = _Writer(folder, compression, block)
@@ -95,29 +95,29 @@ def _name(label: Any) -> str:
 
 
 def _sizes(labels: Any, shards: int, block: int) -> dict[str, int]:
-    """Records in each file of a class, such that there are ``shards`` files in all."""
+    """Return {label: records in each of its files} for at most ``shards`` files in total, e.g. {"cat": 40}."""
     if not hasattr(labels, "__len__"):
-        raise TypeError("shards wants labels to be an array or a list; give examples_per_shard for a generator")
+        raise TypeError("with shards, labels must be an array or a list; for a generator, give examples_per_shard")
     names, counts = np.unique([_name(label) for label in labels], return_counts=True)
     if shards < len(names):
         raise ValueError(f"shards must be at least {len(names)}, the number of classes, not {shards}")
     blocks = -(-counts // block)
     files = np.ones(len(names), int)
-    while files.sum() < min(shards, blocks.sum()):  # one more for the class whose files are the largest
+    while files.sum() < min(shards, blocks.sum()):  # one more for the class with the largest files
         files[np.argmax(np.where(files < blocks, blocks / files, 0))] += 1
     return {str(name): int(-(-each // of) * block) for name, each, of in zip(names, blocks, files, strict=True)}
 
 
 class _Writer:
-    """Writes files, each under a temporary name first, and what they hold to ``index.json`` last."""
+    """The writer of the files, each under a temporary name first, and at last of ``index.json``."""
 
     def __init__(self, folder: str, compression: str | None, block: int) -> None:
         self._folder = folder
         self._compression = compression
         self._block = block
-        self._numbers: dict[str, int] = {}  # {label: files it has}
+        self._numbers: dict[str, int] = {}  # {label: number of its last file}, e.g. {"cat": 2}
         self._classes: list[str] = []
-        self._last: dict[str, list[bytes]] = {}  # {label: a block of it, to pad with}
+        self._last: dict[str, list[bytes]] = {}  # {label: the first block of its last file}, to pad with
         self._shards: dict[str, Any] = {}
 
     def write(self, label: str, records: list[bytes]) -> None:
@@ -137,14 +137,14 @@ class _Writer:
         self._shards[name] = {"records": len(records), "nbytes": nbytes, "classes": {label: len(records)}}
 
     def finish(self, label: str, records: list[bytes], remainder: str) -> None:
-        """The last records of a class."""
+        """Write the last records of a class."""
         missing = -len(records) % self._block
         if missing and remainder == "pad":
             known = [*records, *self._last.get(label, [])]
             records = records + [known[at % len(known)] for at in range(missing)]
         elif missing:
             kept = len(records) // self._block * self._block
-            logger.warning("%d examples of class %s are dropped: they fill no block", len(records) - kept, label)
+            logger.warning("%d examples of class %s are dropped: they do not fill a block", len(records) - kept, label)
             records = records[:kept]
         if records:
             self.write(label, records)

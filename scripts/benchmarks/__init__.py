@@ -1,4 +1,4 @@
-"""What the benchmarks measure; each module imports only what stands to its left::
+"""The benchmarks. Each module imports only those to its left::
 
 core · memory · jobs · peers · loaders, samplers, tfrecords, frameworks
 """

@@ -1,7 +1,7 @@
-"""What ``nb_workers="auto"`` chooses, and how near it comes to the best fixed number of workers, found by trying all.
+"""The choices of ``nb_workers="auto"``, compared with the best fixed number of workers, found by trying all.
 
-Each loop is timed whole, from where the pool is made, and in its second half, when all has settled. The plain loop is
-``for batch in sequence``.
+Each loop is timed as a whole, from the creation of the pool on, and in its second half, when everything has settled.
+The plain loop is ``for batch in sequence``.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _LENGTH = 10**7
 
 
 class Work(NamedTuple):
-    """What the jobs and the loop of a workload do, in seconds."""
+    """The jobs and the loop of a workload; times in seconds."""
 
-    job: float = 0.0  # of computing
-    waiting: float = 0.0  # of a job, for something else
-    step: float = 0.0  # of the loop, computing
-    pause: float = 0.0  # of the loop, while an accelerator computes
-    burst: int = 1  # so many batches between two pauses
+    job: float = 0.0  # a job computes
+    waiting: float = 0.0  # a job waits for something else
+    step: float = 0.0  # the loop computes
+    pause: float = 0.0  # the loop waits for an accelerator
+    burst: int = 1  # batches between two pauses
     shape: tuple[int, ...] = (1024,)
     epoch: int = _LENGTH  # batches in an epoch
-    module: str = ""  # that the sequence's module imports
-    cores: int = 0  # that the program may use; 0: all
-    is_fit: bool = False  # of a small model, in the place of the loop
-    keeps: int = 0  # bytes that each process has which runs jobs
-    memory: int = 0  # bytes that all may have; 0: all there are
+    module: str = ""  # imported by the sequence's module
+    cores: int = 0  # cores that the program may use; 0: all
+    is_fit: bool = False  # model.fit of a small model instead of the loop
+    keeps: int = 0  # bytes held by each process that runs jobs
+    memory: int = 0  # bytes that all processes may use; 0: no limit
 
 
 WORKLOADS = {
@@ -67,14 +67,14 @@ WORKLOADS = {
 
 
 def compute(seconds: float) -> None:
-    """Have a core for so long."""
+    """Keep a core busy for this time."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         pass
 
 
 def sequence(work: Work) -> Any:
-    """The workload as a Sequence."""
+    """Return the workload as a Sequence."""
     from workers import Sequence
 
     class Workload(Sequence[Any]):
@@ -103,7 +103,7 @@ def sequence(work: Work) -> Any:
 
 
 def _loop(batches: Any, work: Work, until: float) -> Iterator[float]:
-    """When each batch was had and worked with."""
+    """Yield the time at which each batch was received and processed."""
     number = 0
     while True:
         for _ in batches:
@@ -119,11 +119,11 @@ def _loop(batches: Any, work: Work, until: float) -> Iterator[float]:
 
 
 class _Over(Exception):
-    """The time of a fit is over."""
+    """Raised when the time of a fit is over."""
 
 
 def _fit(batches: Any, until: float) -> list[float]:
-    """When each step of a fit had ended."""
+    """Return the time at which each step of a fit ended."""
     import keras
 
     times: list[float] = []
@@ -143,12 +143,12 @@ def _fit(batches: Any, until: float) -> list[float]:
 
 
 def _serial(source: Any, work: Work) -> Any:
-    """The sequence itself; for fit, which would give it workers, without any."""
+    """Return the sequence itself; for fit, which would start workers, a front-end without workers."""
     return source.prefetch(nb_workers=0) if work.is_fit else source
 
 
 def _group(nbytes: int) -> Path:
-    """A new control group with so much memory."""
+    """Make a control group with a memory limit of ``nbytes``."""
     for parent in limits.groups("memory"):
         group = Path(parent) / f"prefetch-benchmark-{os.getpid()}"
         with contextlib.suppress(OSError):
@@ -162,7 +162,7 @@ def _group(nbytes: int) -> Path:
 
 
 def _within(nbytes: int, measure: Callable[[], Numbers]) -> Numbers:
-    """What ``measure`` finds in a control group of so much memory. It is run by a fork, so that the group can go."""
+    """Return ``measure()`` in a control group of ``nbytes``. A fork runs it, so that the group can be removed."""
     group = _group(nbytes)
     reader, writer = os.pipe()
     child = os.fork()
@@ -178,7 +178,7 @@ def _within(nbytes: int, measure: Callable[[], Numbers]) -> Numbers:
     with open(reader) as answer:
         text = answer.read()
     os.waitpid(child, 0)
-    for _ in range(100):  # what it has started ends behind it
+    for _ in range(100):  # the processes that it started end after it
         with contextlib.suppress(OSError):
             group.rmdir()
             break
@@ -234,7 +234,7 @@ def _of_plain(job: str) -> Callable[[Round], float]:
 
 
 def _more(job: str) -> Callable[[Round], float]:
-    """Workers that auto has more than the least fixed number that comes within 5 % of the best."""
+    """Return how many workers auto has more than the least fixed number within 5 % of the best rate."""
 
     def more(r: Round) -> float:
         best = r.best(job, _FIXED, "settled")

@@ -1,7 +1,7 @@
-"""What a Ray cluster costs beside worker processes: the same jobs with ``executor="ray"`` on this machine.
+"""The cost of a Ray cluster compared with worker processes: the same jobs with ``executor="ray"`` on this machine.
 
-The jobs of the first three take next to no time, so what is measured is the way of a batch to the loop. The other two
-compute: the machine's cores are what limits them.
+The first three jobs take almost no time, so they measure the way of a batch to the loop. The other two compute, and are
+limited by the cores of the machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line of every benchmark: measures what it asks for, in turn, and writes what came out."""
+"""The command line of every benchmark: runs the measurements that it asks for, and writes the results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def parser_of(suite: Suite, description: str | None, seconds: float, deadline_s: float) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Return a parser with the options that all benchmarks have."""
     ways = [key for job in suite.jobs.values() for key in job.ways]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, metavar="N")
@@ -48,7 +48,7 @@ def parser_of(suite: Suite, description: str | None, seconds: float, deadline_s:
 
 
 def main(suite: Suite, parser: argparse.ArgumentParser, given: Iterable[str] = ()) -> None:
-    """Measure what the command line asks for. ``given``: the names of the options that only this suite has."""
+    """Measure what the command line asks for. ``given``: the names of options that only this suite has."""
     options = parser.parse_args()
     if options.child:
         answer(suite, options.child)

@@ -1,7 +1,7 @@
-"""What every benchmark is run by: each measurement in a fresh process, all in turn, round after round.
+"""The runner of all benchmarks: each measurement in a fresh process, all in turn, round after round.
 
-A benchmark is a :class:`Suite`: which jobs are measured, in which ways, and what is to be reached. What a child starts
-dies with it: it is the head of a process group of its own, which is killed as a whole.
+A benchmark is a :class:`Suite`: the jobs, the ways in which they are measured, and the targets. The processes that a
+child starts die with it, because it leads its own process group, which is killed as a whole.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 class Settings:
     num_workers: int
     seconds: float  # of one timed loop
-    given: dict[str, Any] = field(default_factory=dict)  # options that only this suite has
+    given: dict[str, Any] = field(default_factory=dict)  # the options that only this suite has
 
 
 @dataclass(frozen=True)
 class Way:
-    """One row of a job's table."""
+    """A row of a job's table."""
 
     label: str
-    measure: Callable[[Settings], Numbers]  # runs in a process of its own
-    packages: tuple[str, ...] = ()  # what it needs beside this project, e.g. ("torch",)
+    measure: Callable[[Settings], Numbers]  # runs in its own process
+    packages: tuple[str, ...] = ()  # needed in addition to this project, e.g. ("torch",)
     python: str = "python"  # the option that names the Python it runs in
 
 
 @dataclass(frozen=True)
 class Job:
-    """One table."""
+    """A table."""
 
     label: str
     ways: dict[str, Way]
@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Record:
-    """One measurement, or why there is none."""
+    """A measurement, or the reason why there is none."""
 
     job: str
     way: str
@@ -73,15 +73,15 @@ class Round:
         return self.numbers[job, way, name]
 
     def best(self, job: str, ways: Iterable[str], name: str) -> float:
-        """The highest of those that were measured."""
+        """Return the highest number of those measured."""
         return max(self.numbers[job, way, name] for way in ways if (job, way, name) in self.numbers)
 
 
 @dataclass(frozen=True)
 class Target:
-    """``value`` of a round must be at least, or at most, ``bound``.
+    """A bound that ``value`` of a round must reach, or must not exceed.
 
-    A ratio within a round, where that can be: so the drift of the machine cancels.
+    Where possible, the value is a ratio within a round, so that the drift of the machine cancels.
     """
 
     text: str
@@ -90,37 +90,37 @@ class Target:
     bound: float
 
     def values(self, rounds: Iterable[Round]) -> list[float]:
-        """Of the rounds in which all of it was measured."""
+        """Return the values of the rounds in which everything needed was measured."""
         found = []
         for each in rounds:
             try:
                 found.append(self.value(each))
-            except (KeyError, ValueError):  # not measured, or no peer that was
+            except (KeyError, ValueError):  # it was not measured, or no peer was
                 continue
         return found
 
     def is_met(self, values: list[float]) -> bool:
-        """Whether the median of ``values`` is."""
+        """Return True if the median of ``values`` meets the bound."""
         middle = statistics.median(values)
         return middle >= self.bound if self.sign == ">=" else middle <= self.bound
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What a benchmark measures."""
+    """The jobs, targets and pictures of a benchmark."""
 
-    file: str  # of its module, which children are started with
+    file: str  # the file of its module, which the children run
     jobs: dict[str, Job]
-    names: dict[str, str]  # {number: how the head of its column calls it}
+    names: dict[str, str]  # {number: the head of its column}
     targets: tuple[Target, ...] = ()
     chart: str = ""  # the number to draw; "": none
     is_ours: Callable[[str], bool] = lambda way: True  # the ways that the chart shows in colour
-    draw: Callable[[dict[str, Any], list[Record], Path], None] | None = None  # another picture than the chart
-    prepare: Callable[[str], None] = lambda folder: None  # what all children read, once, into settings.given["folder"]
+    draw: Callable[[dict[str, Any], list[Record], Path], None] | None = None  # another picture, not the chart
+    prepare: Callable[[str], None] = lambda folder: None  # once; all children read it in settings.given["folder"]
 
 
 def answer(suite: Suite, request: str) -> None:
-    """Measure what a child was started for, and say what came out."""
+    """In a child: measure what ``request`` asks for, and print the result."""
     what = json.loads(request)
     try:
         numbers = suite.jobs[what["job"]].ways[what["way"]].measure(Settings(**what["settings"]))
@@ -131,7 +131,7 @@ def answer(suite: Suite, request: str) -> None:
 
 
 def _wait(child: subprocess.Popen[bytes], deadline_s: float) -> bool:
-    """Whether it ended in time. It stays a zombie, so that its process group cannot be somebody else's."""
+    """Return True if the child ended in time. It stays a zombie, so that nobody else can get its process group."""
     stop_at = time.monotonic() + deadline_s
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > stop_at:
@@ -141,7 +141,7 @@ def _wait(child: subprocess.Popen[bytes], deadline_s: float) -> bool:
 
 
 def run_child(command: list[str], deadline_s: float) -> dict[str, Any]:
-    """``{"numbers": ...}`` or ``{"error": ...}``. Blocks: on the child, until ``deadline_s``."""
+    """Run a child, and return ``{"numbers": ...}`` or ``{"error": ...}``. Blocks for up to ``deadline_s``."""
     paths = [str(SCRIPTS.parent), str(SCRIPTS), os.environ.get("PYTHONPATH", "")]
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -174,7 +174,7 @@ def run_child(command: list[str], deadline_s: float) -> dict[str, Any]:
 
 
 def run_rounds(suite: Suite, options: argparse.Namespace, settings: Settings) -> list[Record]:
-    """All of it, in the order A B C A B C; what is not installed is one record with its reason."""
+    """Run all measurements, in the order A B C A B C. A way that is not installed gives a record with that error."""
     records = []
     for number in range(options.rounds):
         for job in options.only:

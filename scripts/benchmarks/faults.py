@@ -1,7 +1,7 @@
-"""What loaders do under ordinary faults, with 2 workers: a worker is killed in a job, a job raises, jobs draw from
-``numpy.random`` as most augmentation does.
+"""The behaviour of loaders under ordinary faults, with 2 workers: a worker is killed in a job, a job raises, jobs draw
+from ``numpy.random`` as most augmentation does.
 
-Each loader and fault runs in a process of its own, which is ended after ``--deadline`` seconds: it then "hangs".
+Each loader and fault runs in its own process. If that has not ended after ``--deadline`` seconds, the loader "hangs".
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from benchmarks.peers import LOADERS
 from benchmarks.report import markdown_table, rst_table
 
 LENGTH = 48
-AT = 20  # where it goes wrong
+AT = 20  # the batch at which the fault happens
 _WORKERS = 2
 _ASKED = "seeded", "torch", "grain", "keras", "pool"
 
 
 class Draws(Job):
-    """Each batch is (its index, a number drawn from numpy's global generator)."""
+    """Batches of (index, a number drawn from numpy's global generator)."""
 
     def __getitem__(self, index: int) -> Any:
         return np.array([index, np.random.random()])
@@ -41,7 +41,7 @@ class Draws(Job):
 
 
 class Killed(Draws):
-    """The first process that computes batch ``AT`` is killed, as by the out-of-memory killer."""
+    """A dataset that kills the first process that computes batch ``AT``, like the out-of-memory killer."""
 
     def __init__(self, length: int, marker: str) -> None:
         super().__init__(length)
@@ -55,7 +55,7 @@ class Killed(Draws):
 
 
 class Raises(Draws):
-    """Batch ``AT`` cannot be made."""
+    """A dataset whose batch ``AT`` raises."""
 
     def __getitem__(self, index: int) -> Any:
         if index == AT:
@@ -64,24 +64,24 @@ class Raises(Draws):
 
 
 def read(loader: str, job: Draws, num_workers: int) -> tuple[list[Any], list[str]]:
-    """An epoch: (its batches, the errors that came in between). After an error, the loop is tried on."""
+    """Read an epoch, print its batches and errors as JSON, and exit. After an error, the loop goes on."""
     batches: list[Any] = []
     errors: list[str] = []
     with LOADERS[loader].open(job, num_workers) as epoch:
         iterator = epoch()
         while len(errors) < 3:
             try:
-                batches.append(np.array(next(iterator)))  # a copy: some use a batch's memory again
+                batches.append(np.array(next(iterator)))  # a copy, because some loaders reuse the memory of a batch
             except StopIteration:
                 break
             except Exception as error:
                 errors.append(type(error).__name__)
         print(json.dumps([[batch.tolist() for batch in batches], errors]), flush=True)
-        os._exit(0)  # some do not end by themselves any more
+        os._exit(0)  # some loaders no longer end by themselves
 
 
 def _told(found: tuple[list[Any], list[str]] | None) -> tuple[int, str, bool]:
-    """(how many batches came, the first error, whether all that came are in order)."""
+    """Return (the number of batches delivered, the first error, True if the batches are in order)."""
     batches, errors = found or ([], [])
     indices = [int(batch[0]) for batch in batches]
     return len(indices), errors[0] if errors else "", indices == sorted(set(indices))
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def _in_child(loader: str, kind: str, num_workers: int, deadline_s: float) -> Any:
-    """What :func:`read` printed; None: it did not end."""
+    """Return what :func:`read` printed. None: it did not end."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--child", loader, kind, str(num_workers), folder]
         process = subprocess.Popen(
@@ -167,7 +167,7 @@ def _in_child(loader: str, kind: str, num_workers: int, deadline_s: float) -> An
             return None
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with the workers that it left
+                os.killpg(process.pid, signal.SIGKILL)  # with its remaining workers
             process.wait()
     lines = said.strip().splitlines()
     return json.loads(lines[-1]) if lines else [[], [f"ended with status {process.returncode}"]]

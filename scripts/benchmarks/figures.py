@@ -1,7 +1,7 @@
-"""What it costs that figures are always kept (``batches.report()``): tiny batches with them, and with all taken out.
+"""The cost of the figures that are always recorded (``batches.report()``): tiny batches with and without them.
 
-Isolated: the noting, in the loop, in the engine and in the workers. 4 KB batches of jobs that take 5 us, where it costs
-most.
+Isolated: the recording in the loop, in the engine and in the workers, with 4 KB batches of jobs that take 5 us, where
+it costs most.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks import command, core, jobs
 from benchmarks.core import Numbers, Settings, Target, Way
 
 _LENGTH = 10**8
-_BLOCK = 256  # batches between two looks at the clock
+_BLOCK = 256  # batches between two readings of the clock
 
 
 def _nothing(*_: Any) -> Any:
@@ -31,7 +31,7 @@ def _take_out_of_loop() -> None:
 
 
 def _take_out_of_worker(number: int) -> None:
-    """Of a worker, before its first job."""
+    """Remove the recording from a worker, before its first job."""
     from workers.job import context
     from workers.process import worker
 

@@ -1,12 +1,12 @@
-"""What a batch of TensorFlow's, Keras's, torch's or JAX's random functions costs in a worker, beside a plain loop.
+"""The cost of random functions of TensorFlow, Keras, torch and JAX in a worker, compared with a plain loop.
 
-Each function computes the same batch, over and over: in a plain loop without any of this project, with nb_workers=0,
-and in 1 and 2 workers. One row a function, milliseconds a batch; all ways in turn, in one process a round. The
+Each function computes the same batch over and over: in a plain loop without this project, with nb_workers=0, and in 1
+and 2 workers. A row for each function, in milliseconds a batch; all ways in turn, in one process a round. The
 functions:
 
-- SimCLR: TensorFlow Similarity's augmenter, 32 images of 32 x 32 x 3, a view (``--similarity``: the folder that
-  ``pip download --no-deps tensorflow-similarity`` and ``unzip`` give; without it the row is left out).
-- the same augmentations, stateless, with ``current_seed()``, so the same numbers on any number of workers.
+- SimCLR: TensorFlow Similarity's augmenter, a view of 32 images of 32 x 32 x 3 (``--similarity``: the folder made by
+  ``pip download --no-deps tensorflow-similarity`` and ``unzip``; without it, the row is left out).
+- the same augmentations, stateless, with ``current_seed()``, so with the same numbers on any number of workers.
 - a traced function that draws nothing.
 - 32 eager draws of TensorFlow.
 - layers of Keras, in a traced function.
@@ -35,7 +35,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (32, 32, 32, 3), np.uint8)
 
 
 def simclr(folder: str) -> Callable[[], Any]:
-    """Only the augmenter's own modules: the package asks for an older Keras."""
+    """Return SimCLR from the augmenter's own modules alone, because the whole package needs an older Keras."""
     import tensorflow as tf
 
     for name in ("", ".augmenters", ".augmenters.augmentation_utils", ".types"):
@@ -47,13 +47,13 @@ def simclr(folder: str) -> Callable[[], Any]:
 
     for name, module in list(sys.modules.items()):
         if name.startswith("tensorflow_similarity"):
-            cloudpickle.register_pickle_by_value(module)  # workers could not import it either
+            cloudpickle.register_pickle_by_value(module)  # workers cannot import it either
     augmenter = SimCLRAugmenter(32, 32)
     return lambda: augmenter.augment(IMAGES, None, 1, False)
 
 
 def stateless() -> Callable[[], Any]:
-    """The augmentations of SimCLR, by operations that take their seed from the job."""
+    """Return the augmentations of SimCLR, by operations that take their seed from the job."""
     import tensorflow as tf
 
     def view(arguments: Any) -> Any:
@@ -130,7 +130,7 @@ def jax() -> Callable[[], Any]:
 
 
 class Batches(Sequence):
-    """Its batches are what ``make()`` computes. Each worker makes it for itself, and keeps it."""
+    """The batches of the function that ``make()`` returns. Each worker makes it once, and keeps it."""
 
     def __init__(self, make: Callable[[], Callable[[], Any]], length: int) -> None:
         super().__init__(seed=1)
@@ -147,7 +147,7 @@ class Batches(Sequence):
 
 
 def measure(make: Callable[..., Callable[[], Any]], settings: Settings, *options: str) -> Numbers:
-    """Milliseconds a batch, of each way in turn."""
+    """Return the milliseconds a batch of each way in turn."""
     made = functools.partial(make, *[settings.given[name] for name in options])
     compute = made()
     compute()
@@ -159,7 +159,7 @@ def measure(make: Callable[..., Callable[[], Any]], settings: Settings, *options
     def plain() -> None:
         for _ in range(length):
             for each in [compute()]:
-                np.asarray(each[0])  # until it is done
+                np.asarray(each[0])  # waits until it is computed
 
     def loop(front: Any) -> None:
         for _ in front:

@@ -1,7 +1,7 @@
 """The jobs: datasets whose batch ``index`` is computed from scratch, plain enough for every loader.
 
-Each has ``__len__`` and ``__getitem__``: what a torch Dataset, a Keras PyDataset, a Grain source and a list have in
-common. Each batch carries its index, so that a loader which loses, repeats or swaps batches is found out.
+Each has ``__len__`` and ``__getitem__``, the common part of a torch Dataset, a Keras PyDataset, a Grain source and a
+list. Each batch carries its index, which reveals a loader that loses, repeats or swaps batches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HELD_NBYTES = 400_000_000
 
 
 class Job:
-    """``length`` batches, of which ``[i]`` is number ``i``."""
+    """A dataset of ``length`` batches; ``[i]`` is batch ``i``."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -31,11 +31,11 @@ class Job:
         return self.length
 
     def __getitem__(self, index: int) -> Any:
-        """Batch ``index``."""
+        """Return batch ``index``."""
         raise NotImplementedError
 
     def index_in(self, batch: Any) -> int:
-        """The index that a delivered batch carries; read from a single element, for batches of any array type."""
+        """Return the index that a delivered batch carries, read from one element, for batches of any array type."""
         raise NotImplementedError
 
 
@@ -44,11 +44,11 @@ class CpuHeavy(Job):
 
     def __init__(self, length: int) -> None:
         super().__init__(length)
-        importlib.import_module("scipy.ndimage")  # by the consumer too, as at the head of a user's script
+        importlib.import_module("scipy.ndimage")  # in the consumer too, as at the top of a user's script
         self.images = np.random.default_rng(0).random((16, 48, 48, 3), np.float32)
 
     def __getitem__(self, index: int) -> Float32:
-        from scipy import ndimage  # its import is part of what a worker needs before its first batch
+        from scipy import ndimage  # each worker must import it before its first batch
 
         rng = np.random.default_rng(index)
         batch = self.images + 0.05 * rng.standard_normal(self.images.shape, np.float32)
@@ -77,23 +77,23 @@ class Large(Job):
 
 
 class Quarter(Large):
-    """The same of 9.6 MB: a cost that does not depend on the size is the same for both."""
+    """The same with 9.6 MB. A cost that does not depend on the size is the same for both."""
 
     shape = QUARTER
 
 
 class LargeEmpty(Large):
-    """The same 38.5 MB, written where ``workers.empty`` says."""
+    """The same with 38.5 MB, written into ``workers.empty``."""
 
     def __getitem__(self, index: int) -> Float32:
-        # By name, for the peers' processes run without our package being loaded unless the job asks for it.
+        # By name, so that the processes of peers load our package only if the job needs it.
         batch: Float32 = importlib.import_module("workers").empty(self.shape, np.float32)
         batch.fill(index)
         return batch
 
 
 class Sized(Job):
-    """A float32 array of ``nbytes``, filled with the index; where ``workers.empty`` says, or fresh."""
+    """A float32 array of ``nbytes``, filled with the index: a fresh array, or one of ``workers.empty``."""
 
     def __init__(self, length: int, nbytes: int, is_empty: bool = False) -> None:
         super().__init__(length)
@@ -112,7 +112,7 @@ class Sized(Job):
 
 
 class Busy(Job):
-    """``ms`` of plain Python and an array of 4 KB; how many steps that is, is found out once."""
+    """``ms`` of plain Python, and an array of 4 KB. The number of steps is calibrated once."""
 
     def __init__(self, length: int, ms: float) -> None:
         super().__init__(length)
@@ -136,7 +136,7 @@ class Busy(Job):
 
 
 class Tiny(Job):
-    """4 KB of float32 and a label: nearly all of its time is the loader's."""
+    """4 KB of float32 and a label. Nearly all the time is spent in the loader."""
 
     def __getitem__(self, index: int) -> tuple[Float32, int]:
         return np.full(TINY, index, np.float32), index % 10
@@ -150,7 +150,7 @@ class Tiny(Job):
 
 
 class Holding(Job):
-    """Holds an array of 400 MB, of which each batch reads an equal part."""
+    """A dataset that holds an array of 400 MB. Each batch reads an equal part of it."""
 
     def __init__(self, length: int) -> None:
         super().__init__(length)

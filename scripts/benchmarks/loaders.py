@@ -1,7 +1,7 @@
-"""How fast a plain ``for`` loop gets its batches from ``workers.prefetch``, and from the loaders there are beside it.
+"""The rate at which a plain ``for`` loop gets its batches from ``workers.prefetch`` and from other loaders.
 
-Isolated: what it costs to have a batch computed in another process and to get it from there. The jobs need no data,
-and the consumer does nothing but look which batch it got: a loader which loses, repeats or swaps batches has no score.
+Isolated: the cost of computing a batch in another process and getting it from there. The jobs need no data, and the
+consumer only checks which batch it got. A loader that loses, repeats or swaps batches gets no score.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check(job: jobs.Job, batch: Any, index: int) -> None:
 
 
 def rate(job: jobs.Job, epoch: Epoch, seconds: float) -> float:
-    """Batches a second, after those that meet cold memory, caches and processes."""
+    """Return the batches a second, after a warm-up of memory, caches and processes."""
     batches = epoch()
     index, warm_at = 0, time.perf_counter() + 0.15 * seconds
     while index < 16 or time.perf_counter() < warm_at:
@@ -45,7 +45,7 @@ def rate(job: jobs.Job, epoch: Epoch, seconds: float) -> float:
 
 
 def throughput(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
-    """Beside the loader the plain loop, just before and just after: the speed of a shared machine drifts."""
+    """Measure the loader, and the plain loop just before and after, because the speed of a shared machine drifts."""
     job = make(ENDLESS)
 
     def plain() -> float:
@@ -69,7 +69,7 @@ def _serial_rate(job: jobs.Job, seconds: float, barrier: Any, rates: Any) -> Non
 
 
 def separate(job: jobs.Job, settings: Settings) -> float:
-    """Plain loops in as many processes, that deliver nothing to anybody: what the machine could give at most."""
+    """Return the total rate of plain loops in as many processes, which deliver nothing: the limit of the machine."""
     barrier = multiprocessing.Barrier(settings.num_workers)
     rates: Any = multiprocessing.SimpleQueue()
     loops = [
@@ -85,7 +85,7 @@ def separate(job: jobs.Job, settings: Settings) -> float:
 
 
 def waits(job: jobs.Job, batches: Iterator[Any], start: float) -> list[float]:
-    """Seconds that the consumer waited for each batch of a whole epoch, the first since ``start``."""
+    """Return the seconds that the consumer waited for each batch of an epoch, for the first one from ``start`` on."""
     seconds = []
     for batch in batches:
         seconds.append(time.perf_counter() - start)
@@ -98,7 +98,7 @@ def waits(job: jobs.Job, batches: Iterator[Any], start: float) -> list[float]:
 
 
 def first_batch(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
-    """From asking for a loader until its first batch; and whether a later epoch begins with a longer wait."""
+    """Measure the time from opening a loader to its first batch, and the waits for batches of later epochs."""
     job = make(40)
     start = time.perf_counter()
     with loader.open(job, settings.num_workers) as epoch:
@@ -116,7 +116,7 @@ def first_batch(make: Callable[[int], jobs.Job], loader: Loader, settings: Setti
 
 
 def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
-    """CPU time that one ``next()`` takes from the consumer's thread, and from its whole process."""
+    """Measure the CPU time of one ``next()`` in the consumer's thread, and in its whole process."""
     job = make(ENDLESS)
     with loader.open(job, settings.num_workers) as epoch:
         batches = epoch()
@@ -127,7 +127,7 @@ def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Set
         process_start, stop_at = time.process_time(), time.perf_counter() + settings.seconds
         while time.perf_counter() < stop_at or len(costs) < 8:
             start = time.thread_time()
-            batch = next(batches)  # and the one before is let go
+            batch = next(batches)  # this also releases the one before
             costs.append(time.thread_time() - start)
             check(job, batch, 15 + len(costs))
         process = time.process_time() - process_start
@@ -135,13 +135,13 @@ def consumer_cost(make: Callable[[int], jobs.Job], loader: Loader, settings: Set
 
 
 def memory(make: Callable[[int], jobs.Job], loader: Loader, settings: Settings) -> Numbers:
-    """What the processes hold once each of ``MANY_WORKERS`` has read its share of a large array."""
+    """Measure the memory of the processes once each of ``MANY_WORKERS`` has read its share of a large array."""
     from benchmarks.processes import megabytes_of_processes
 
     job = make(256)
     with loader.open(job, MANY_WORKERS) as epoch:
         batches = epoch()
-        for index in range(200):  # not all, for some loaders end their processes with the epoch
+        for index in range(200):  # not all, because some loaders end their processes with the epoch
             check(job, next(batches), index)
         return megabytes_of_processes(os.getpid(), jobs.HELD_NBYTES)
 

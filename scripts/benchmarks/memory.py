@@ -1,7 +1,7 @@
-"""What the processes hold while a loop runs, and what starting them costs where the sequence's module imports much.
+"""The memory of the processes while a loop runs, and the cost of starting them if the sequence's module imports much.
 
-Each page counts once: one that n processes share counts 1/n in each. ``at most``: the sum of what each process ever
-had, shared pages counted in each.
+Each page counts once: a page shared by n processes counts 1/n in each. ``at most``: the sum of the peaks of all
+processes, with shared pages counted in each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HELD = 400_000_000  # bytes
 _PATHS = 1_000_000
 _KEPT = 1_000  # batches
 _IMPORTS = "tensorflow", "torch", "albumentations"
-_MANY = 4  # workers, where a module imports much
+_MANY = 4  # workers, for modules that import much
 
 
 def _held() -> Any:
@@ -62,10 +62,10 @@ def _sampler() -> Any:
 
 
 def two_front_ends(settings: Settings) -> Numbers:
-    """The array is held by nobody but the sampler. Before, and after the front-ends are closed, it has it alone."""
+    """Measure two front-ends of a sampler that holds an array, and what is left once they are closed."""
     import workers
 
-    with workers.prefetch(range(100), 1) as batches:  # so that all is imported
+    with workers.prefetch(range(100), 1) as batches:  # imports everything
         _read(batches)
     before = _mb()["all_mb"]
     sampler = _sampler()
@@ -78,7 +78,7 @@ def two_front_ends(settings: Settings) -> Numbers:
 
 
 def shared(settings: Settings) -> Numbers:
-    """A sequence of the user's with an array of ``workers.share``."""
+    """Measure a user's sequence that holds an array of ``workers.share``."""
     import workers
     from benchmarks.jobs import Holding
 
@@ -91,7 +91,7 @@ def shared(settings: Settings) -> Numbers:
 
 
 def forked_loader(settings: Settings) -> Numbers:
-    """A DataLoader whose workers are forked: the array lies in their parent's memory."""
+    """Measure a DataLoader with forked workers, which read the array in their parent's memory."""
     from torch.utils.data import DataLoader
 
     x = _held()
@@ -118,7 +118,7 @@ def _length(path: Any) -> Any:
 
 
 def paths(number: int, settings: Settings) -> Numbers:
-    """``number`` paths in a sampler: the longest of ten epochs' starts, and what the workers have of it."""
+    """Measure ``number`` paths in a sampler: the median start of ten epochs, and the memory of the processes."""
     from sampler import SingleShotMemorySampler
 
     names = _paths()[:number]
@@ -163,7 +163,7 @@ class Labelled:
 
 
 def labels_kept(make: Callable[[], Any], settings: Settings) -> Numbers:
-    """A loop that keeps the labels of each batch: how much more the processes hold at its end than near its start."""
+    """Measure how much the memory grows during a loop that keeps the labels of each batch."""
     labels, loop = [], iter(make())
     before = 0.0
     for number in range(_KEPT):
@@ -186,7 +186,7 @@ def _labelled_loader() -> Any:
 
 
 class Pairs:
-    """Samples of an array, or of a tensor, and their labels."""
+    """The samples of an array or a tensor, and their labels."""
 
     def __init__(self, x: Any, y: Any) -> None:
         self.x, self.y = x, y
@@ -210,10 +210,10 @@ def _tensors(number: int = HELD // 4000) -> Pairs:
 
 
 def samples(make: Callable[[], Pairs], settings: Settings) -> Numbers:
-    """The first batch of a loop over samples, those of later epochs, and what the workers hold."""
+    """Measure the first batch of a loop over samples, those of later epochs, and the memory of the processes."""
     import workers
 
-    with workers.prefetch(_tensors(100), 1) as batches:  # so that all is imported, also by the server
+    with workers.prefetch(_tensors(100), 1) as batches:  # imports everything, also in the server
         _read(batches)
     pairs, start = make(), time.perf_counter()
     with workers.prefetch(pairs, 2, batch_size=32) as batches:
@@ -243,7 +243,7 @@ def _epochs(batches: Any, start: float) -> Numbers:
 
 
 def imports(name: str, settings: Settings) -> Numbers:
-    """A sequence whose module imports ``name``: first batches, and what each of the workers has for itself."""
+    """Measure a sequence whose module imports ``name``: first batches, and the private memory of a worker."""
     import workers
 
     folder = settings.given["folder"]

@@ -1,7 +1,7 @@
-"""The loaders: one small adapter each, set up as its manual says and used as its user would.
+"""The loaders: a small adapter for each, set up as in its manual and used as its users would.
 
-An adapter is a context manager ``open(job, num_workers)``; what it gives starts one more epoch when it is called.
-All deliver in order. Their packages are imported before any clock starts.
+An adapter is a context manager ``open(job, num_workers)`` that returns a function, which starts a new epoch in each
+call. All loaders deliver in order. Their packages are imported before any clock starts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Open = Callable[[Job, int], AbstractContextManager[Epoch]]
 
 @dataclass(frozen=True)
 class Loader:
-    """One row of the tables."""
+    """A row of the tables."""
 
     key: str
     label: str
     open: Open
-    packages: tuple[str, ...] = ()  # modules that it is made of, e.g. ("torch", "torch.utils.data")
+    packages: tuple[str, ...] = ()  # the modules that it needs, e.g. ("torch", "torch.utils.data")
 
     def load(self) -> None:
         for name in self.packages:
@@ -79,7 +79,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def torch(collate_fn: Callable[[Any], Any] | None) -> Open:
-    """``batch_size=None``: the dataset's items are batches already. Without ``collate_fn``, tensors."""
+    """Return the adapter of a DataLoader of ready batches (``batch_size=None``). Without ``collate_fn``: of tensors."""
 
     @contextmanager
     def open_torch(job: Job, num_workers: int) -> Iterator[Epoch]:
@@ -102,8 +102,8 @@ def grain(job: Job, num_workers: int) -> Iterator[Epoch]:
     import grain
     from absl import flags
 
-    flags.FLAGS(["benchmark"])  # it asks for a flag of its own
-    # No threads and no buffer of 500 elements in each worker: what its manual recommends for data in memory.
+    flags.FLAGS(["benchmark"])  # Grain needs absl's flags to be parsed
+    # No threads, and no buffer of 500 elements in each worker, as its manual recommends for data in memory.
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(job).to_iter_dataset(reading)
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
@@ -122,7 +122,7 @@ def grain(job: Job, num_workers: int) -> Iterator[Epoch]:
 
 @contextmanager
 def keras(job: Job, num_workers: int) -> Iterator[Epoch]:
-    """What ``fit`` does for ``workers=2, use_multiprocessing=True``, without a model."""
+    """Open the enqueuer that ``fit`` uses for ``workers=2, use_multiprocessing=True``, without a model."""
     from keras.src.trainers.data_adapters import py_dataset_adapter as adapter
 
     class Dataset(adapter.PyDataset):  # type: ignore[misc]

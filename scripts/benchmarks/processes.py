@@ -1,4 +1,4 @@
-"""How much memory a process and its descendants hold, each page counted once."""
+"""The memory that a process and its descendants hold, each page counted once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def _pss(pid: int) -> tuple[int, int]:
-    """Bytes in shared memory, and all others, that ``pid`` has mapped; a page of n processes counts 1/n in each.
+    """Return the bytes of shared memory, and all others, that ``pid`` maps. A page of n processes counts 1/n in each.
 
     Source: proc_pid_smaps(5).
     """

@@ -1,4 +1,4 @@
-"""What the measurements say: tables as Markdown and reStructuredText, and a chart."""
+"""The results of the measurements: tables as Markdown and reStructuredText, and a chart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Table = tuple[list[str], list[list[str]]]  # head, rows
 
 
 def environment(settings: Settings, num_rounds: int) -> dict[str, Any]:
-    """The machine, the versions, and how it was measured."""
+    """Return the facts about the machine, the versions and the measurement."""
     versions = {}
     for name in ("numpy", "scipy", "torch", "grain", "keras", "tensorflow", "jax"):
         try:
@@ -45,7 +45,7 @@ def sentence(facts: dict[str, Any]) -> str:
 
 
 def figure_of(value: float) -> str:
-    """Three digits that say something: 337,779 but 33.8 and 0.0233; what is below 0.0001 is 0."""
+    """Return ``value`` with about three significant digits: 337,779, 33.8, 0.0233; below 0.0001, 0."""
     if value == int(value) or abs(value) < 1e-4:
         return f"{value:,.0f}"
     digits = 2 - math.floor(math.log10(abs(value)))
@@ -53,7 +53,7 @@ def figure_of(value: float) -> str:
 
 
 def cell(values: list[float]) -> str:
-    """The median, with the least and the most in brackets."""
+    """Return the median, with the least and the most in brackets."""
     if not values:
         return ""
     middle, least, most = (figure_of(f(values)) for f in (statistics.median, min, max))
@@ -61,7 +61,7 @@ def cell(values: list[float]) -> str:
 
 
 def table(suite: Suite, key: str, records: list[Record]) -> Table:
-    """A row for each way of one job, also for those that could not be measured."""
+    """Return the table of one job: a row for each way, also for those that could not be measured."""
     mine, job = [record for record in records if record.job == key], suite.jobs[key]
     columns = list(dict.fromkeys(name for record in mine for name in record.numbers))
     rows = []
@@ -76,7 +76,7 @@ def table(suite: Suite, key: str, records: list[Record]) -> Table:
 
 
 def tables(suite: Suite, facts: dict[str, Any], records: list[Record]) -> list[Table]:
-    """One for each job, and one of the targets."""
+    """Return a table for each job, and one of the targets."""
     numbers: dict[int, dict[tuple[str, str, str], float]] = {}
     for record in records:
         named = {(record.job, record.way, name): value for name, value in record.numbers.items()}
@@ -92,7 +92,7 @@ def tables(suite: Suite, facts: dict[str, Any], records: list[Record]) -> list[T
 
 
 def rst_table(one: Table) -> str:
-    """As reStructuredText."""
+    """Return the table as reStructuredText."""
     head, rows = one
     lines = [[head[0] or ".", *head[1:]], *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -107,7 +107,7 @@ def markdown_table(one: Table) -> str:
 
 
 def chart(suite: Suite, facts: dict[str, Any], records: list[Record], to: Path) -> None:
-    """Bars of one number, a panel for each job that has it."""
+    """Draw bars of one number, in a panel for each job that has it."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -133,7 +133,7 @@ def chart(suite: Suite, facts: dict[str, Any], records: list[Record], to: Path) 
         labels = [suite.jobs[key].ways[way].label for way in ways]
         bars = axis.barh(labels, middles, xerr=[least, most], ecolor="#444", color=colours)
         axis.bar_label(bars, [figure_of(middle) for middle in middles], padding=3)
-        if max(middles, default=0) > 0.5:  # else the bars would be too short to compare
+        if max(middles, default=0) > 0.5:  # otherwise the line would make the bars too short to compare
             axis.axvline(1.0, color="black", linewidth=0.8)
         axis.margins(x=0.15)
         axis.set_title(suite.jobs[key].label)

@@ -1,8 +1,9 @@
-"""How long the samplers take for a batch and to be built, beside TensorFlow Similarity's; and what ``model.fit`` gets.
+"""The time of the samplers for a batch and for their creation, beside TensorFlow Similarity; and of ``model.fit``.
 
-The two have TensorFlow versions of their own: ``--theirs`` names a Python with tensorflow-similarity 0.17 (``python3.11
--m venv t; t/bin/pip install tensorflow-cpu==2.15.* tensorflow-similarity==0.17.* tensorflow-datasets==4.9.4
-"tensorflow-metadata<1.16"``). Each is measured in a fresh process, in turn, round after round.
+The two need different versions of TensorFlow: ``--theirs`` names a Python with tensorflow-similarity 0.17
+(``python3.11 -m venv t; t/bin/pip install tensorflow-cpu==2.15.* tensorflow-similarity==0.17.*
+tensorflow-datasets==4.9.4 "tensorflow-metadata<1.16"``). Each is measured in a fresh process, in turn, round after
+round.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ STEPS_OF_FIT = 300
 
 
 def data() -> tuple[Any, Any]:
-    """60,000 images in 10 classes."""
+    """Return 60,000 images in 10 classes."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 255, (60_000, 28, 28), np.uint8), rng.permutation(np.arange(60_000) % 10)
 
 
 def per_call_us(generate_batch: Callable[[int], Any], seconds: float) -> float:
-    """Of batch after batch: the median of ten stretches."""
+    """Return the microseconds a call for batch after batch, as the median of ten stretches."""
     generate_batch(0)
     stretches, batch_id = [], 0
     for _ in range(10):
@@ -96,7 +97,7 @@ def theirs(settings: Settings) -> Numbers:
 
 
 def augment(x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> Any:
-    """As the job CPU-heavy of ``scripts/benchmark``: 5 ms of scipy."""
+    """Augment like the job CPU-heavy of ``scripts/benchmark``, in 5 ms of scipy."""
     from scipy import ndimage
 
     from workers import current_rng
@@ -112,7 +113,7 @@ def augment(x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool)
 
 
 def fit(settings: Settings) -> Numbers:
-    """Epochs of the same small model, in turn: a plain loop, ``fit``, and ``fit`` with Keras's own processes."""
+    """Time epochs of the same small model in turn: a plain loop, ``fit``, and ``fit`` with Keras's own processes."""
     import keras
 
     from sampler import SingleShotMemorySampler
@@ -160,7 +161,7 @@ ORDERS: dict[str, Callable[[Any], Any]] = {
 
 
 def of_order(order: str, settings: Settings) -> Numbers:
-    """A batch of 64 of an array of this memory order, and numpy's own indexing."""
+    """Time a batch of 64 from an array of this memory order, and numpy's own indexing."""
     from sampler import MultiShotMemorySampler, SingleShotMemorySampler
 
     x, y = data()

@@ -1,7 +1,7 @@
-"""Batches of 4 KB to 64 MB: how many a second a plain ``for`` loop gets, from us and from others.
+"""The rate at which a plain ``for`` loop gets batches of 4 KB to 64 MB from us and from other loaders.
 
-Isolated: the way of a batch from a worker to the loop. A job fills an array with its index, fresh or where
-``workers.empty`` says; the default queue.
+Isolated: the way of a batch from a worker to the loop. A job fills an array with its index, a fresh one or one of
+``workers.empty``; the queue has its default length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.peers import LOADERS, Loader
 SIZES = {f"{4 * 4**step} KB" if step < 4 else f"{4 ** (step - 4)} MB": 4096 * 4**step for step in range(8)}
 _NUMPY_PEERS = ("pool", "torch", "grain")
 _PEERS = ("pool", "torch", "torch_tensors", "grain")
-_STEADY = 1000  # batches over which segments are counted
+_STEADY = 1000  # batches during which segments are counted
 
 
 def _measure(nbytes: int, is_empty: bool, loader: Loader, settings: Settings) -> Numbers:
@@ -34,7 +34,7 @@ def _measure(nbytes: int, is_empty: bool, loader: Loader, settings: Settings) ->
 
 
 def _segments(job: jobs.Job, settings: Settings) -> int:
-    """Pieces of shared memory that are made for ``_STEADY`` batches, after a loop of ``settings.seconds``."""
+    """Return how many shared memory segments ``_STEADY`` batches create, after a loop of ``settings.seconds``."""
     import workers
 
     with workers.prefetch(job, settings.num_workers) as batches:
@@ -91,7 +91,7 @@ TARGETS = (
 
 
 def draw(facts: dict[str, Any], records: list[Record], to: Path) -> None:
-    """Batches a second over the size, both logarithmic, a line for each way."""
+    """Draw the batches a second over the size, both logarithmic, a line for each way."""
     import matplotlib as mpl
 
     mpl.use("Agg")

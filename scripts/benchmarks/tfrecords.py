@@ -1,7 +1,7 @@
-"""How fast TFRecordDatasetSampler reads 40 shards of 5,000 records of 28 x 28 bytes, batch 128, 4 records a block.
+"""The speed of TFRecordDatasetSampler: 40 shards of 5,000 records of 28 x 28 bytes, batch 128, 4 records a block.
 
-Beside it the same pipeline by hand, as TensorFlow Similarity has it: interleave, map record by record, repeat, batch,
-prefetch. And the interleaved read alone.
+It is compared with the same pipeline by hand, as in TensorFlow Similarity (interleave, map record by record, repeat,
+batch, prefetch), and with the interleaved read alone.
 
 With --limits instead: 5,000 shards of 20 records with default arguments, and the memory that writing 1 GB takes.
 """
@@ -44,7 +44,7 @@ def write(folder: str) -> None:
 
 
 def dataset(way: str, folder: str) -> Any:
-    """Batches, as ``way`` reads them."""
+    """Return the batches as read by ``way``."""
     import tensorflow as tf
 
     from sampler import TFRecordDatasetSampler, TFRecordSequence
@@ -74,7 +74,7 @@ def dataset(way: str, folder: str) -> Any:
 
 
 def in_a_python_loop(dataset: Any, seconds: float) -> float:
-    """Records a second."""
+    """Return the records a second."""
     batches = iter(dataset)
     warm = time.perf_counter() + 0.5
     while time.perf_counter() < warm:
@@ -87,7 +87,7 @@ def in_a_python_loop(dataset: Any, seconds: float) -> float:
 
 
 def in_a_tf_function(dataset: Any, seconds: float) -> float:
-    """Records a second; as model.fit reads them."""
+    """Return the records a second if they are read as in model.fit."""
     import tensorflow as tf
 
     @tf.function  # type: ignore[untyped-decorator]

@@ -154,7 +154,7 @@ def test_slots_that_are_released_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     take_freed = SlotReader.take_freed
     monkeypatch.setattr(SlotReader, "take_freed", lambda self: take_freed(self) * 2)
     with Numbers(50_000).prefetch(1) as batches:
-        message = rf"slot \d+ was released, which the reader does not have\. {BUG}"
+        message = rf"slot \d+ was released, but the reader does not have it\. {BUG}"
         with pytest.raises(IntegrityError, match=message):
             read_on(batches)
 

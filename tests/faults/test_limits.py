@@ -124,7 +124,7 @@ except PlatformError as error:
 """
     limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
     (line,) = run(program, limit=limit)
-    missing = f"16 workers cannot be started: no file descriptors are left, of {files} (ulimit -n)"
+    missing = f"16 workers cannot be started: all {files} file descriptors (ulimit -n) are in use"
     assert line == "6" if files == 64 else missing in line
 
 
@@ -408,7 +408,7 @@ def test_no_memfd(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     else:
         monkeypatch.setattr(os, "memfd_create", refuse)
     text = {"refused": "is refused .Operation not permitted.", "missing": "was built without os.memfd_create"}[how]
-    with pytest.raises(PlatformError, match=rf"no shared memory: .*{text}.*executor=.thread."):
+    with pytest.raises(PlatformError, match=rf"cannot get shared memory: .*{text}.*executor=.thread."):
         prefetch(Batches(), 1)
     with prefetch(Batches(), "auto") as batches:
         assert len(list(batches)) == 6

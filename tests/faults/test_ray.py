@@ -155,7 +155,11 @@ class Any1(Sequence[int]):
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"addres": "x"}, ValueError, "executor_options has 'addres'; it may have 'address', 'resources'"),
+        (
+            {"addres": "x"},
+            ValueError,
+            "executor_options has an unknown key 'addres'; its keys may be 'address', 'resources'",
+        ),
         ({"address": 3}, TypeError, r"executor_options\['address'\] must be a string, not 3"),
         ({"resources": 3}, TypeError, r"executor_options\['resources'\] must be a dict"),
         ({"resources": {"CPU": -1}}, TypeError, "must be a dict such as"),

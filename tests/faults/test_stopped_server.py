@@ -59,7 +59,7 @@ def test_a_worker_dies(nb_workers: int, num_killed: int, caplog: Any) -> None:
         # One worker may do all that is left before the other one is missed.
         while [each.pid for each in servers()] == [server.pid]:
             assert list(batches) == got
-    assert f"the server of the workers (process {server.pid}, its state is 'stopped') does not answer" in caplog.text
+    assert f"the server of the workers (process {server.pid}, its state is 'stopped') has not answered" in caplog.text
 
 
 def test_a_job_that_does_not_end() -> None:

@@ -270,7 +270,7 @@ def test_batches_of_lists(nb_workers: int, size: int, discard: bool) -> None:
             others.load_state_dict(state)
             assert [batch.tolist() for batch in others] == found[step:], state
         if len(others):
-            with pytest.raises(TypeError, match="use for batch in"):
+            with pytest.raises(TypeError, match="use `for batch in"):
                 others[0]
 
 
@@ -698,7 +698,7 @@ def test_too_few_samples_for_a_batch() -> None:
         with prefetch(list(range(length)), 0).map(np.negative).batch(3, True).batch(2, True) as batches:
             assert list(batches) == list(batches) == []
             if length:
-                with pytest.raises(TypeError, match="use for batch in"):
+                with pytest.raises(TypeError, match="use `for batch in"):
                     batches[0]
 
 

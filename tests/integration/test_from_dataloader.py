@@ -176,7 +176,7 @@ def test_what_has_no_indices_is_neither_shuffled_nor_sharded(name: str) -> None:
 
 def test_bad_arguments() -> None:
     for wrong, error, says in [
-        ({"drop_last": True}, ValueError, "drop_last=True wants batch_size"),
+        ({"drop_last": True}, ValueError, "drop_last=True needs batch_size"),
         ({"batch_size": 0}, ValueError, "batch_size must be an integer >= 1, not 0"),
         ({"batch_size": 2.5}, TypeError, "batch_size must be"),
         ({"batch_size": 2, "collate_fn": 3}, TypeError, "collate_fn must be a function or None, not 3"),

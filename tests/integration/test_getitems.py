@@ -168,10 +168,10 @@ def test_rows_of_what_is_returned_are_the_samples() -> None:
 @pytest.mark.parametrize(
     ("kind", "got"),
     [
-        (lambda samples: {"y": samples}, "of 4 indices it has returned a dict"),
-        (lambda samples: samples[1:], "of 4 indices it has returned 3 samples"),
-        (iter, "of 4 indices it has returned a list_iterator"),
-        (lambda samples: None, "of 4 indices it has returned a NoneType"),
+        (lambda samples: {"y": samples}, "for 4 indices it has returned a dict"),
+        (lambda samples: samples[1:], "for 4 indices it has returned 3 samples"),
+        (iter, "for 4 indices it has returned a list_iterator"),
+        (lambda samples: None, "for 4 indices it has returned a NoneType"),
     ],
 )
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

@@ -177,9 +177,14 @@ def tensors() -> list[Any]:
     return [{"x": torch.full((3,), float(at))} for at in range(LENGTH)]
 
 
+def parameters() -> list[Any]:
+    torch = pytest.importorskip("torch")
+    return [{"x": torch.nn.Parameter(sample["x"])} for sample in tensors()]
+
+
 def in_place_of_tensors(sample: Any) -> Any:
-    sample["x"].add_(1)
-    return {"x": sample["x"].numpy()}
+    sample["x"].data.add_(1)
+    return {"x": sample["x"].detach().numpy()}
 
 
 def first_of_lists(sample: Any) -> Any:
@@ -197,6 +202,7 @@ SOURCES: dict[str, tuple[Callable[[], Any], list[Callable[[Any], Any]]]] = {
     "list of objects": (lambda: [{"x": as_objects([np.full(3, float(at))])} for at in range(LENGTH)], [in_place]),
     "list of masked arrays": (lambda: kept("masked"), [in_place]),
     "list of tensors": (tensors, [in_place_of_tensors]),
+    "list of parameters": (parameters, [in_place_of_tensors]),
     "dataset": (lambda: Samples(kept("rows")), [in_place]),
     "views": (lambda: Views(kept("rows")), [in_place]),
     "views of large arrays": (lambda: Views(kept("large rows")), [in_place]),

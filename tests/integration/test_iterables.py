@@ -157,7 +157,7 @@ def left(batches: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("front", FRONTS)
 def test_an_iterator_is_read_once(front: str, caplog: pytest.LogCaptureFixture) -> None:
     """A whole pass, or a part of one; the second one raises, and says what to give."""
-    says = "is an iterator, which cannot begin again, and the loop of epoch 0 has read.*give a factory, that is an o"
+    says = "is an iterator, which cannot begin again, and the loop of epoch 0 has read.*give a factory, an o"
     names = ["class"] if front in WITH_WORKERS else ITERATORS
     for name, leaves_early in itertools.product(names, (False, True)):
         with caplog.at_level(logging.WARNING, "workers"), FRONTS[front](ITERATORS[name]()) as batches:
@@ -233,7 +233,7 @@ def test_an_iterator_within_an_iterable(caplog: pytest.LogCaptureFixture) -> Non
         assert len(list(batches)) == COUNT
         assert not caplog.messages
         assert list(batches) == []
-    assert "an epoch is empty: the source gives nothing now, and gave 7 items in epoch 0" in caplog.text
+    assert "an epoch is empty: the source yielded nothing, after 7 items in epoch 0" in caplog.text
     caplog.clear()
     with prefetch(Wraps([]), 0) as batches:
         assert list(batches) == list(batches) == []

@@ -560,6 +560,34 @@ def test_the_first_is_skipped(bad: int) -> None:
     assert set(model.column(0)) == set(range(LENGTH)) - {bad}
 
 
+class FirstTwoFail(Telling):
+    def __getitem__(self, index: int) -> Any:
+        if index < 2:
+            raise ValueError(index)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_a_function_decides_on_each_that_fails(nb_workers: int) -> None:
+    """Also on those that are tried in the place of the first; what it returns counts."""
+    asked: list[int] = []
+
+    def on_error(error: Exception) -> str:
+        asked.append(error.args[0])
+        return "skip" if asked.count(error.args[0]) > 1 else "retry"
+
+    model = Recorder()
+    with FirstTwoFail().prefetch(nb_workers=nb_workers, on_error=on_error) as batches:
+        model.fit(batches, shuffle=False, verbose=0)
+    assert len(model.column(0)) == LENGTH
+    assert set(model.column(0)) == set(range(2, LENGTH))
+    assert asked.count(0) >= 2
+    assert asked.count(1) >= 2
+    raises = FirstTwoFail().prefetch(nb_workers=nb_workers, on_error=lambda error: "raise")
+    with raises as batches, pytest.raises(ValueError, match="0"):
+        model.fit(batches, shuffle=False, verbose=0)
+
+
 class Samples:
     def __len__(self) -> int:
         return 10

@@ -242,7 +242,7 @@ def test_a_shard_within_a_list() -> None:
     with Told().shard(0, 2).map(lambda batch: [batch, batch], 0) as batches:
         iter(batches)
         next(batches)
-        with pytest.raises(StateError, match="take the state when its last item has been delivered"):
+        with pytest.raises(StateError, match="take the state when its last item was delivered"):
             batches.state_dict()
         next(batches)
         assert batches.state_dict()["batch"] == 2
@@ -254,7 +254,7 @@ def test_a_state_from_within_a_longer_list() -> None:
         next(batches)
         state = batches.state_dict()
         batches.load_state_dict({**state, "partial": [0, 2]})
-        with pytest.raises(StateError, match="behind item 2 of batch 0, which has 2"):
+        with pytest.raises(StateError, match="after item 2 of batch 0, which has only 2 items"):
             next(batches)
         batches.load_state_dict(state)
         assert list(batches) == [each for each in epoch(0) for _ in range(2)][1:]

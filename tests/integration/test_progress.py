@@ -150,7 +150,7 @@ def test_options_of_the_user_take_the_place_of_ours() -> None:
 
 
 def test_an_unknown_option() -> None:
-    with pytest.raises(TypeError, match=r"given descr='x'; allowed are .* desc, total, "):
+    with pytest.raises(TypeError, match=r"has no option descr='x'; it has .* desc, total, "):
         Telling().progress(descr="x")
 
 

@@ -244,6 +244,7 @@ def test_a_worker_that_is_killed() -> None:
         assert {worker.pid for worker in report.workers} == {process.pid for process in worker_processes()}
     assert got == report.num_batches == 60
     assert [worker.restarts for worker in report.workers] == [0, 2]
+    assert [worker.restarts for worker in batches.report().workers] == [0, 2]  # also of a pool that was closed
     assert [incident.text for incident in report.timeline.incidents if incident.kind == "died"] == [
         "killed by SIGKILL",
         "killed by SIGKILL",

@@ -235,7 +235,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"length": 8}, "of length 8, not 7"),
     ({"sampler": "Other"}, "of sampler 'Other', not 'Drawn'"),
     ({"fingerprint": "00"}, "of other arguments or data"),
-    ({"format": 2}, "format 2; this version reads 1"),
+    ({"format": 2}, "format 2, but this version reads format 1"),
     ({"batch": 8}, "at no place in an epoch of 7 batches"),
     ({"batch": 7}, "at no place"),
     ({"batch": 4, "apart": [3]}, "at no place"),
@@ -476,7 +476,7 @@ def test_ranks_do_not_stand_behind_such_an_error() -> None:
         iterator = iter(batches)
         with pytest.raises(LookupError):
             next(iterator)
-        with pytest.raises(StateError, match="take the state behind the next batch"):
+        with pytest.raises(StateError, match="take the state after the next batch"):
             batches.state_dict()
         assert next(iterator).tolist() == [0, 0, 4]
         state = batches.state_dict()

@@ -381,7 +381,7 @@ def test_items_that_nobody_wants_any_more() -> None:
     """A loop that is left in the middle: neither side keeps descriptors, or memory, of what was on its way."""
 
     with workers.SequenceMap(Streamed(200_000), 2, lambda item: item.sum()) as batches:
-        ring = batches._live.pool.engine.executor._ring  # type: ignore[union-attr]
+        ring = batches._live.pool.engine.executor._item_slots  # type: ignore[union-attr]
         for round_ in range(40):
             for total, _ in zip(batches, range(3), strict=False):
                 assert total % 25_000 == 0

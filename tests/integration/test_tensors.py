@@ -145,7 +145,7 @@ def test_arrays_that_are_not_plain(output: Any) -> None:
         (ragged, r"batch\.y is a RaggedTensor, which is no plain array"),
         (sparse_of_tensorflow, r"batch\.x is a SparseTensor, which is no plain array"),
         (sparse_of_jax, r"batch is a BCOO, which is no plain array"),
-        (key, r"batch\['key'\] is a PRNGKeyArray, which does not become a numpy array"),
+        (key, r"batch\['key'\] is a PRNGKeyArray, which cannot become a numpy array"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

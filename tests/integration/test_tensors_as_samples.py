@@ -40,7 +40,7 @@ NO_ARRAYS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
         "is a Tensor, which is nested: return its parts, or make it dense",
     ),
-    "meta": (lambda: torch.ones(3, device="meta"), "is a Tensor, which does not become a numpy array"),
+    "meta": (lambda: torch.ones(3, device="meta"), "is a Tensor, which cannot become a numpy array"),
 }
 
 
@@ -99,7 +99,7 @@ def test_tensors_that_are_no_arrays(kind: str) -> None:
         SequenceArray({"x": [make(), make()]})
     with pytest.raises(TypeError, match=f"^x {text}"):
         SingleShotMemorySampler([make(), make()], None, 2)
-    with pytest.raises(TypeError, match=f"^what load_example_fn returned {text}"):
+    with pytest.raises(TypeError, match=f"^the result of load_example_fn {text}"):
         SingleShotMemorySampler([1, 2], None, 2, load_example_fn=lambda item: make())[0]
 
 

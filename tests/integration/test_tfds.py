@@ -179,9 +179,13 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"x_key": "picture"},
         ValueError,
-        "x_key must be a feature of optical_digits, not 'picture'; there are image, la",
+        "x_key must be a feature of optical_digits, not 'picture'; it has image, label",
     ),
-    ({"y_key": "class"}, ValueError, "y_key must be a feature of optical_digits, not 'class'; there are image, label"),
+    (
+        {"y_key": "class"},
+        ValueError,
+        "y_key must be a feature of optical_digits, not 'class'; it has image, label",
+    ),
     ({"splits": "validation"}, ValueError, "validation.*train"),
     ({"splits": []}, TypeError, "splits must be"),
     ({"splits": [3]}, TypeError, "splits must be"),

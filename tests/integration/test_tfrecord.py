@@ -164,7 +164,7 @@ def test_a_corrupt_shard(tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level(logging.ERROR, "sampler"):
         blocks = check(batches(folder, batch_size=8, on_error="skip"), 2, 8)
     assert {shard for shard, _ in blocks} == {0, 1, 3, 4, 5}
-    assert f"1 of 6 shards are left out, for they are cut short or corrupt: {bad}" in caplog.text
+    assert f"1 of 6 shards are cut short, corrupt or missing, and are left out: {bad}" in caplog.text
     (problem,) = verify_shards(folder, 2)
     assert (problem.path, problem.record, problem.offset) == (str(bad), 7, offset)
 
@@ -173,7 +173,7 @@ def test_a_shard_that_is_cut_short(tmp_path: Path) -> None:
     folder = write(tmp_path / "s", [10] * 6, 2)
     bad = folder / "0002.tfrec"
     bad.write_bytes(bad.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=f"{bad}' is cut short, or no TFRecord file: record 19"):
+    with pytest.raises(ValueError, match=f"{bad}' is cut short, or not a TFRecord file: record 19"):
         batches(folder, batch_size=8)
     (problem,) = verify_shards(folder, 2)
     assert (problem.path, problem.record) == (str(bad), 19)
@@ -203,7 +203,7 @@ UNUSABLE: dict[Any, str] = {
     too_short: "has 1 records .*, fewer than the 2 of a block",
     fifo: "is a named pipe, a socket or a device, not a file",
     folder_instead: "is a folder, not a file",
-    Path.unlink: "is in index.json, but not there",
+    Path.unlink: "is in index.json, but does not exist",
 }
 
 
@@ -225,7 +225,7 @@ def test_a_shard_that_cannot_be_used(tmp_path: Path, caplog: Any, spoil: Any, ha
     caplog.clear()
     left = find_shards(folder, "*.tfrec", None, "skip", 2)
     assert [Path(shard.path).name for shard in left] == [f"000{at}.tfrec" for at in (0, 1, 3, 4, 5)]
-    assert (f"1 of 6 shards are left out, for they are cut short or corrupt: {bad}" in caplog.text) is is_known
+    assert (f"1 of 6 shards are cut short, corrupt or missing, and are left out: {bad}" in caplog.text) is is_known
 
 
 @pytest.mark.parametrize("shard_suffix", ["000[0-3].tfrec", "*[0-3].tfrec"])

@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from faulty import PATIENCE_S
+from faulty import PATIENCE_S, wait_for
 from programs import ENVIRONMENT, Program, programs
 from publishing import become
+
+from workers import Sequence
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 as_root = pytest.mark.skipif(
@@ -101,6 +106,30 @@ def test_a_real_pool() -> None:
         program.communicate("\n", timeout=PATIENCE_S)
 
 
+class Slow(Sequence[int]):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(0.8)
+        return index
+
+
+def test_the_work_of_the_loop_is_no_waiting() -> None:
+    """While the loop waits, it is not said to have waited longer than it has when the batch is there."""
+    with Slow().prefetch(nb_workers=1, max_queue_size=1) as batches:
+        engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
+        loop = iter(batches)
+        next(loop)
+        time.sleep(0.6)  # the step
+        reading = threading.Thread(target=next, args=(loop,))
+        reading.start()
+        wait_for(lambda: engine.handover.is_waiting or not reading.is_alive())
+        said = engine._publisher._snapshot()["wait_ns"]
+        reading.join()
+        assert 0 < said <= engine._publisher._snapshot()["wait_ns"]
+
+
 def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -132,8 +161,8 @@ def _children(pid: int) -> list[int]:
     [
         ("99999999", 1, "there is no process 99999999\n"),
         (os.getpid(), 1, f"process {os.getpid()} has no pool of workers now\n"),
-        ("abc", 2, "argument PID: must be the number of a process, an integer >= 1, not 'abc'\n"),
-        ("0", 2, "argument PID: must be the number of a process, an integer >= 1, not '0'\n"),
+        ("abc", 2, "argument PID: must be a process id, an integer >= 1, not 'abc'\n"),
+        ("0", 2, "argument PID: must be a process id, an integer >= 1, not '0'\n"),
     ],
     ids=["none", "without", "no number", "zero"],
 )

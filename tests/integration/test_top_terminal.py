@@ -142,7 +142,7 @@ def test_the_window_changes(start: Callable[..., Program], terminal: Terminal) -
     terminal.top(program.pid)
     terminal.wait_for("queue 5/8", '"auto"')
     terminal.command("resize-window", "-x", "70", "-y", "4")
-    terminal.wait_for("... 3 more lines: a higher window, or a PID, shows them", without='"auto"')
+    terminal.wait_for("... 3 more lines: enlarge the window, or give a PID", without='"auto"')
     terminal.type("q")
     terminal.wait_for("ended with 0.")
 

@@ -48,7 +48,7 @@ def test_a_slow_stage(make: Any, stage: str) -> None:
 def test_a_slow_stage_that_waits(nb_workers: int) -> None:
     report = after(Sleeping(40, 0.08), 0.002, nb_workers=nb_workers)
     assert is_input_bound(report), str(report)
-    assert "it waits, as for files or the network, so more workers than cores help" in report.verdict
+    assert "the rest is waiting, perhaps for files or the network, so more workers than cores help" in report.verdict
     assert "would keep up." in report.verdict
 
 
@@ -56,7 +56,7 @@ def test_one_slow_batch() -> None:
     report = after(Sleeping(60, 0.003, slow={30: 1.5}), 0.01, nb_workers=2)
     assert is_input_bound(report), str(report)
     assert "Batch 30 of epoch 0 took 1.5" in report.verdict, str(report)
-    assert "more workers would not change" in report.verdict
+    assert "more workers would not help" in report.verdict
     assert report.slowest[0][:2] == (0, 30)
 
 
@@ -107,8 +107,8 @@ def test_a_start_that_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     report = after(Importing(10), 0.02, nb_workers=2)
-    assert report.verdict.startswith("Start-up: of "), str(report)
-    assert "went by before the first batch (2 workers had to be started); batch " in report.verdict, str(report)
+    assert report.verdict.startswith("Start-up: the loop waited "), str(report)
+    assert " of it before the first batch (2 workers had to be started); batch " in report.verdict, str(report)
     assert "of epoch 0 took 1.5" in report.verdict, str(report)
     assert "takes_long" not in sys.modules
 
@@ -125,7 +125,7 @@ def test_passes_that_are_too_short() -> None:
             for _ in batches:
                 time.sleep(0.025)
         report = batches.report()
-    assert report.verdict.startswith("Start-up: of "), str(report)
+    assert report.verdict.startswith("Start-up: the loop waited "), str(report)
     assert "before the first batches of 70 passes" in report.verdict, str(report)
     assert report.verdict.endswith("Longer passes, or fewer, would help.")
     assert len(report.starts) == 64

@@ -22,6 +22,7 @@ ROOMS = [
     "for_keras",
     "wiring",
     "top",
+    "__main__",
     "sampler",
 ]
 FILES = sorted([*(ROOT / "workers").rglob("*.py"), *(ROOT / "sampler").rglob("*.py")])

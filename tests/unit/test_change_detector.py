@@ -170,8 +170,13 @@ class Hooked(Holding):
 
 
 def _of_closure() -> Any:
-    held = [Slow()]
-    return lambda batch: (batch, held)[0]
+    held, later = [Slow()], None
+
+    def first(batch: Any) -> Any:
+        return (batch, held) if batch is None else (batch, later)  # noqa: F821
+
+    del later  # its cell is empty, as before it is first set
+    return first
 
 
 @pytest.mark.parametrize(
@@ -185,7 +190,7 @@ def _of_closure() -> Any:
             "for Holding.a (Slow,",
         ),
         (lambda: workers.SequenceMap(Holding(), 0, Holding(held=(Slow(),))), "for Holding.held (tuple, 1 items)"),
-        (lambda: workers.SequenceMap(Holding(), 0, _of_closure()), "<lambda>'s variable 'held' (list, 1 items)"),
+        (lambda: workers.SequenceMap(Holding(), 0, _of_closure()), "first's variable 'held' (list, 1 items)"),
         (lambda: workers.SequenceMap(Holding(), 0, [abs, Holding(held=Slow())]), "for Holding.held (Slow,"),
         (
             lambda: workers.SequenceMap(Holding(), 0, functools.partial(_first, more=Slow())),

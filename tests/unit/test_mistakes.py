@@ -170,7 +170,7 @@ NAMES: list[tuple[Callable[..., Any], str, str]] = [
     (prefetch, "pin_memory", ".to_device(device)"),
     (prefetch, "persistent_workers", "leave it out"),
     (prefetch, "transform", ".map(function)"),
-    (prefetch, "epochs", "each loop over what this returns is one epoch"),
+    (prefetch, "epochs", "each loop over the result is one epoch"),
     (prefetch, "zzz", "it takes sequence, nb_workers, "),
     (SequenceMap, "num_workers", "SequenceMap() has no argument 'num_workers': write nb_workers=..."),
     (SequenceMap, "batch_size", "write .batch(batch_size)"),
@@ -204,12 +204,12 @@ UNLIKE: list[tuple[list[Any], type[Exception], str]] = [
     ([np.ma.zeros(3), np.ma.zeros(4)], ValueError, "samples['k'] are of different shapes, (3,) and (4,): "),
     ([3, [1, 2]], ValueError, "samples['k'] are of different shapes, () and (2,): "),
     ([(np.zeros(3),), (np.zeros(4),)], ValueError, "samples['k'][0] are of different shapes, (3,) and (4,): "),
-    ([[1], [1, 2]], ValueError, "samples['k'] must be equally long, not 1 and 2 items, as [1] and [1, 2]: "),
+    ([[1], [1, 2]], ValueError, "samples['k'] must be equally long, not 1 and 2 items (such as [1] and [1, 2]): "),
     ([[1, 2], []], ValueError, "samples['k'] must be equally long, not 2 and 0 items"),
     ([("a",), ("a", "b")], ValueError, "samples['k'] must be equally long, not 1 and 2 items"),
     ([deque([1]), [1, 2]], ValueError, "samples['k'] must be equally long, not 1 and 2 items"),
-    ([None, np.zeros(3)], ValueError, "samples['k'] are None here and arrays of shape (3,) there: "),
-    ([np.zeros(3), None], ValueError, "samples['k'] are None here and arrays of shape (3,) there: "),
+    ([None, np.zeros(3)], ValueError, "samples['k'] are partly None and partly arrays of shape (3,): "),
+    ([np.zeros(3), None], ValueError, "samples['k'] are partly None and partly arrays of shape (3,): "),
     ([None, {"a": 1}], TypeError, "samples['k'] must be of one kind, not None and {'a': 1}"),
     ([{"a": 1}, None], TypeError, "samples['k'] must be of one kind, not {'a': 1} and None"),
     ([None, (1, 2)], TypeError, "samples['k'] must be of one kind, not None and (1, 2)"),
@@ -267,6 +267,9 @@ def test_batches_that_cannot_be_joined() -> None:
         join([{"x": np.zeros((2, 3))}, {"x": np.zeros((1, 4))}])
     with pytest.raises(ValueError, match="batches to be joined must be equally long, not 1 and 2 items"):
         join([(np.zeros(2),), (np.zeros(2), np.zeros(2))])
+    for other, kind in (("bc", "str"), (np.arange(2), "ndarray"), ({"b": 1}, "dict")):
+        with pytest.raises(TypeError, match=f"joined, at \\['x'\\], must be of one kind, not a list and a {kind}"):
+            join([{"x": ["a"]}, {"x": other}])
 
 
 # -- what cannot be sent

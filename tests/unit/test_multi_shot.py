@@ -191,7 +191,7 @@ def test_fewer_than_asked(caplog: Any) -> None:
         seq = sampler(total_examples_per_class=9, examples_per_class_per_batch=6, steps_per_epoch=30)
     assert [record.getMessage() for record in caplog.records] == [
         "total_examples_per_class is 9, but some classes have fewer examples, so all are kept: 3 (7), 5 (5)",
-        "examples_per_class_per_batch is 6, but some classes have fewer examples, so these come more than once: 5 (5)",
+        "examples_per_class_per_batch is 6, but some classes have fewer examples, so these repeat in a batch: 5 (5)",
     ]
     caplog.clear()
     with caplog.at_level(logging.WARNING, "sampler"):
@@ -258,7 +258,7 @@ def test_select_examples() -> None:
 
 
 WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
-    (ValueError, {"class_list": [3, 8]}, "class_list must be .* 8 is none of them; there are 1, 3, 4, 5, 9"),
+    (ValueError, {"class_list": [3, 8]}, "class_list must hold .* 8 is not one of them; y has 1, 3, 4, 5, 9"),
     (ValueError, {"class_list": []}, "class_list .* empty"),
     (TypeError, {"class_list": 3}, "class_list must be"),
     (TypeError, {"y": np.arange(63) * 1e300}, "y must be labels"),

@@ -183,7 +183,7 @@ def test_only_ranks_need_batches_in_order() -> None:
             EpochPlan(made(words, 9), 0, 9).places(position)
 
 
-LAST, JOINED = "the last of a chain", "put together where they are read"
+LAST, JOINED = "the last of a chain", "put together in the consumer's process"
 REFUSED = [
     (("limit", "map"), LAST),
     (("limit", "prefetch"), LAST),

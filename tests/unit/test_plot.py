@@ -131,8 +131,8 @@ def test_tiny_jobs_of_which_few_were_noted_are_seen_and_it_says_so(tmp_path: Pat
     path = report_of(spans, waits).plot(tmp_path / "report.png")
     assert shares_of(path)["source"] > 0.003
     few = report_of(spans[::10], waits)
-    assert "of tiny jobs one of many is drawn" in " ".join(texts_of(few, tmp_path))
-    assert "of tiny jobs" not in " ".join(texts_of(busy(), tmp_path))
+    assert "only some of the tiny jobs are drawn" in " ".join(texts_of(few, tmp_path))
+    assert "tiny jobs" not in " ".join(texts_of(busy(), tmp_path))
 
 
 def test_stages_that_nobody_knows(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_a_jpeg(tmp_path: Path) -> None:
         (
             (np.zeros((8, 16)), np.arange(8)),
             {},
-            r"of 1, 3 or 4 channels, but there is batch\[0\]: float64 \(8, 16\); batch\[1\]: int64 \(8,\)",
+            r"with 1, 3 or 4 channels, but it holds batch\[0\]: float64 \(8, 16\); batch\[1\]: int64 \(8,\)",
         ),
         ({"a": np.zeros((2, 9, 9, 7))}, {}, r"batch\['a'\]: float64 \(2, 9, 9, 7\)"),
         (np.zeros((2, 9, 9, 7)), {"layout": "NHWC"}, r"images of layout 'NHWC', .* float64 \(2, 9, 9, 7\)"),
@@ -231,8 +231,8 @@ def test_a_jpeg(tmp_path: Path) -> None:
         (np.zeros((2, 0, 9, 3)), {}, r"float64 \(2, 0, 9, 3\)"),
         (np.zeros((2, 0, 9, 3)), {"layout": "NHWC"}, r"float64 \(2, 0, 9, 3\)"),
         (objects("a", None), {}, r"batch: object \(2,\)"),
-        ("text", {}, "but there is no array at all"),
-        (None, {}, "but there is no array at all"),
+        ("text", {}, "but it holds no arrays"),
+        (None, {}, "but it holds no arrays"),
     ],
 )
 def test_no_images(batch: Any, options: Any, text: str, tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: SequenceMap([1], 1, []), TypeError, "function_to_run"),
     (lambda: SequenceMap([1], 1, None, max_jobs_at_once=-1), ValueError, "max_jobs_at_once must be"),
     (lambda: SequenceMap([1], 1, None, max_queue_size_pin=0), ValueError, "max_queue_size_pin must be"),
+    (lambda: SequenceMap([1], 1, None, max_jobs_at_once="2", max_queue_size=3), TypeError, "max_jobs_at_once must be"),
+    (lambda: SequenceMap([1], 1, None, max_jobs_at_once=-1, max_queue_size_pin=3), ValueError, "max_jobs_at_once must"),
     (lambda: SequenceMap([1], 1, None, queue_timeout=0), ValueError, "queue_timeout must be"),
     (lambda: SequenceMap([1], 1, None, collate_fn=4), TypeError, "collate_fn must be"),
     (lambda: SequenceMap(iter([1]), 0, None)[0], TypeError, "has no length"),

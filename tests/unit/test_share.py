@@ -58,7 +58,7 @@ def test_share(array: Any) -> None:
 
 
 def test_objects_cannot_be_shared() -> None:
-    with pytest.raises(TypeError, match="array must be of numbers or strings"):
+    with pytest.raises(TypeError, match="array must hold numbers or fixed-length strings"):
         workers.share([{}, None])
 
 

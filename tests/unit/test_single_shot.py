@@ -449,7 +449,7 @@ BAD = {
         (TypeError, {1: 2}, "x must have a length.*dict"),
         (TypeError, {1, 2}, "x must have a length.*set"),
         (TypeError, iter([1, 2]), "x must have a length.*iterator"),
-        (TypeError, np.array(3.0), "x must be one element a class"),
+        (TypeError, np.array(3.0), "x must have one element per example"),
     ],
 }
 

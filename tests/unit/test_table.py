@@ -12,8 +12,7 @@ from workers.report.report import EpochStart, Report, Slow, Spread, WorkerFigure
 MANY = Spread(1200, 1.25, 0.001, 0.0123)
 TABLE = """\
 Input-bound: the loop waited 38 % of the time. A job takes 21 ms on average (augmenter: 13 % of it).
-  The loop's own work takes 5 ms a batch, with which 5 workers would keep up; this machine has
-  8 cores.
+  The loop's own work takes 5 ms a batch: 5 workers would keep up; this machine has 8 cores.
 
 batches           1,200 in 3.25 s         369.2 a second
 bytes             385 MB                  118 MB a second
@@ -34,7 +33,7 @@ worker                  busy       jobs   restarts        CPU     memory
 
 slowest (epoch/index): 1234/123456 1.23 s, 1234/123457 1.12 s, 1234/123458 1.02 s,
   1234/123459 1.02 s, 1234/123460 999 ms
-epoch 3: begun in 12 ms, first batch after 34 ms (the sequence had changed, and was sent to the
+epoch 3: started in 12 ms, first batch after 34 ms (the sequence had changed, and was sent to the
   workers again)
 chosen: 12 workers: the loop waited 25 % of the time
 """
@@ -43,7 +42,7 @@ chosen: 12 workers: the loop waited 25 % of the time
 def report(**changes: Any) -> Report:
     verdict = (
         "Input-bound: the loop waited 38 % of the time. A job takes 21 ms on average (augmenter: 13 % of it). The "
-        "loop's own work takes 5 ms a batch, with which 5 workers would keep up; this machine has 8 cores."
+        "loop's own work takes 5 ms a batch: 5 workers would keep up; this machine has 8 cores."
     )
     job = Spread(2400, 1234.0, 0.0215, 0.123)
     why = "the sequence had changed, and was sent to the workers again"

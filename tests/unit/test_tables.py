@@ -129,8 +129,8 @@ def test_tables_of_arrow() -> None:
     for source, text in (
         (table, f"pyarrow Table, whose items are columns: for its rows, give SequenceArray({{name: {column}}})"),
         (table.to_batches()[0], "pyarrow RecordBatch, whose items are columns: for its rows, give SequenceArray("),
-        (table["a"], "pyarrow ChunkedArray, whose items are objects of Arrow: give column.to_numpy()"),
-        (table["b"].chunk(0), "pyarrow StringArray, whose items are objects of Arrow: give array.to_numpy("),
+        (table["a"], "pyarrow ChunkedArray, whose items are Arrow objects: give column.to_numpy()"),
+        (table["b"].chunk(0), "pyarrow StringArray, whose items are Arrow objects: give array.to_numpy("),
     ):
         for way in list(WAYS)[:4]:
             with pytest.raises(TypeError) as raised:

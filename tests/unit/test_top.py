@@ -184,7 +184,7 @@ def test_what_does_not_fit_is_said() -> None:
     many = at(0, workers=[lane(number) for number in range(100)])
     lines = drawn([Shown(many, None, {})] * 2, 100, 10)
     assert len(lines) == 10
-    assert lines[-1] == "... 198 more lines: a higher window, or a PID, shows them"
+    assert lines[-1] == "... 198 more lines: enlarge the window, or give a PID"
     assert len(drawn([Shown(many, None, {})] * 2, 100, 207)) == 207
 
 

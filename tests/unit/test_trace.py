@@ -97,7 +97,7 @@ def test_it_is_whole(tmp_path: Path) -> None:
         ("trace.gz", ValueError, r"path must end in .json or .json.gz"),
         (".json", ValueError, r"path must end in .json or .json.gz"),
         ("none/trace.json", FileNotFoundError, r"path '.*trace.json' cannot be written: there is no folder '.*none'"),
-        ("file.json/trace.json", NotADirectoryError, r"'.*file.json' is no folder"),
+        ("file.json/trace.json", NotADirectoryError, r"'.*file.json' is not a folder"),
         ("folder.json", IsADirectoryError, r"path '.*folder.json' cannot be written: it is a folder"),
         (7, TypeError, r"path must be a path that ends in .json or .json.gz, not 7 \(int\)"),
     ],

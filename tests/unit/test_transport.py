@@ -425,7 +425,7 @@ def test_another_layout(size: int) -> None:
 def test_a_layout_that_is_not_known() -> None:
     link = Link()
     placed = link.writer.write(np.zeros(3), 1)
-    with pytest.raises(IntegrityError, match=f"layout {placed.layout:016x}, which its worker has not told of.*{BUG}"):
+    with pytest.raises(IntegrityError, match=f"layout {placed.layout:016x}, which its worker has not announced.*{BUG}"):
         link.reader.unread(tuple(placed))
     link.send(0)  # so that the slot's descriptor is closed
 
@@ -459,7 +459,9 @@ def test_a_slot_that_is_released_twice(size: int) -> None:
     del batch
     link.give_back()
     for number in (0, 7):
-        with pytest.raises(IntegrityError, match=rf"slot {number} was released, which the reader does not have.*{BUG}"):
+        with pytest.raises(
+            IntegrityError, match=rf"slot {number} was released, but the reader does not have it.*{BUG}"
+        ):
             link.writer.release([number])
 
 

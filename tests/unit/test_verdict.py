@@ -48,14 +48,14 @@ def of(**changes: Any) -> str:
         ({"num_batches": 3}, ["Too early to say: the loop has had 3 batches"]),
         ({"num_batches": 1}, ["Too early to say: the loop has had 1 batch."]),
         ({"job": 0.1}, ["Not input-bound", "4 workers would do"]),
-        ({"begins": 4.0}, ["Start-up: of 4.02 s", "4.01 s went by before the first batch."]),
+        ({"begins": 4.0}, ["Start-up: the loop waited 4.02 s", "4.01 s of it before the first batch."]),
         (
             {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
             ["Input-bound: the loop waited 38 % of the time", "A job takes 21 ms on average (augmenter: 13 % of it)."],
         ),
         (
             {"wait": 3.0, "job": 0.021, "median_job": 0.021, "busy": 0.98},
-            ["own work takes 5 ms a batch, with which 5 workers would keep up; this machine has 8 cores."],
+            ["own work takes 5 ms a batch: 5 workers would keep up; this machine has 8 cores."],
         ),
         ({"wait": 30.0, "job": 0.1, "median_job": 0.1, "busy": 0.98}, ["20 workers would", "A faster augmenter"]),
         (
@@ -77,7 +77,7 @@ def of(**changes: Any) -> str:
         ),
         (
             {"wait": 4.0, "is_bound_given": True, "bound": 1, "busy": 0.98},
-            ["own work takes 5 ms a batch, with which 4 workers should just keep up"],
+            ["own work takes 5 ms a batch: 4 workers should just keep up"],
         ),
         (
             {"wait": 9.0, "batch_nbytes": 38.5e6, "job": 0.02, "stages": {"source": 0.009, "transport": 0.011}},
@@ -97,11 +97,14 @@ def of(**changes: Any) -> str:
         ),
         (
             {"wait": 4.0, "first_waits": 3.5, "begins": 0.1, "why": "4 workers had to be started"},
-            ["Start-up: of 4.1 s that the loop waited, 3.6 s", "(4 workers had to be started)", "9.1 % of the time. "],
+            ["Start-up: the loop waited 4.1 s, 3.6 s of it", "(4 workers had to be started)", "9.1 % of the time. "],
         ),
         (
             {"wait": 4.0, "first_waits": 3.98, "slowest": Slow(0, 1, 2.5), "slow": 2.6},
-            ["batch 1 of epoch 0 took 2.5 s, the median is 4 ms. After", "0.4 % of the time; 1 worker would do. That"],
+            [
+                "batch 1 of epoch 0 took 2.5 s (the median is 4 ms). After",
+                "0.4 % of the time; 1 worker would do. Start-up comes once",
+            ],
         ),
         ({"wait": 4.0, "first_waits": 3.9, "num_passes": 12}, ["batches of 12 passes. After", "Longer passes"]),
         (
@@ -140,6 +143,6 @@ def test_threads_where_jobs_let_go_of_the_lock(others: dict[str, Any]) -> None:
     """Whatever else there is to say: it is a matter of the memory too."""
     said = of(lets_go=0.94, workers_nbytes=812_000_000, **others)
     assert said == of(**others) + (
-        ' Jobs let go of the interpreter\'s lock 94 % of the time: executor="thread" would be as fast, without the '
-        "812 MB of 4 processes, if they draw from current_rng() alone."
+        ' Jobs release the interpreter\'s lock 94 % of the time: executor="thread" would be as fast, without the '
+        "812 MB of 4 processes, if they draw from current_rng() only."
     )

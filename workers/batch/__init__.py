@@ -1,1 +1,1 @@
-"""A batch as bytes in shared memory, and back."""
+"""Batches as bytes in shared memory, and back."""

@@ -1,4 +1,4 @@
-"""Arrays of several samples or batches as one array. It holds every value exactly, and masks stay."""
+"""Combine arrays of several samples or batches into one, with every value exact and masks kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from workers.batch.to_numpy import arrays_of
 
-#: What to do about samples that make no batch as they are.
+#: What to do about samples that cannot be stacked.
 ALIKE = (
-    "make all samples alike, as by padding, or give prefetch(..., batch_size=..., collate_fn=...) a function that "
-    "makes a batch of their list"
+    "make all samples alike, for example by padding, or pass prefetch(..., batch_size=..., collate_fn=...) a function "
+    "that makes a batch from the list of samples"
 )
 
 _Masked = np.ma.MaskedArray
@@ -21,21 +21,21 @@ _dtype_of = operator.attrgetter("dtype")
 
 
 def stacked(values: list[Any], place: str = "") -> Any:
-    """Arrays and numbers along a new first axis.
+    """Stack arrays and numbers along a new first axis.
 
     Args:
-        values: arrays, numbers, tensors or what ``numpy.asarray`` makes arrays of.
-        place: theirs within a sample, for messages, e.g. ``['id']``.
+        values: arrays, numbers, tensors or anything that ``numpy.asarray`` converts.
+        place: their place within a sample, for messages, e.g. ``['id']``.
 
     Raises:
-        TypeError: no dtype holds all their values exactly, or a tensor cannot become an array. ValueError: their shapes
-            differ.
+        TypeError: no dtype holds all values exactly, or a tensor cannot become an array.
+        ValueError: the shapes differ.
     """
     return _combined(values, np.stack, np.ma.stack, place)
 
 
 def concatenated(values: list[Any], place: str = "") -> Any:
-    """The same along the first axis that they have."""
+    """Concatenate arrays along their first axis; otherwise like :func:`stacked`."""
     return _combined(values, np.concatenate, np.ma.concatenate, place)
 
 
@@ -44,7 +44,7 @@ def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Ca
         return _call(combine, _of_one_dtype(arrays_of(values, f"sample{place}"), place), place)
     arrays = [value if isinstance(value, _Masked) else arrays_of([value], f"sample{place}")[0] for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
-    if given:  # np.ma.masked, for a value that is missing, is a float64; the others need not be
+    if given:  # np.ma.masked, a missing value, is float64 whatever the dtype of the others
         missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
         arrays = [missing if array is np.ma.masked else array for array in arrays]
     made = _call(combine_masked, _of_one_dtype(arrays, place), place)
@@ -66,17 +66,17 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
             raise
         other = next((shape for shape in others if shape[1:] != first[1:]), others[0])
         if combine in (np.concatenate, np.ma.concatenate):
-            text = f"batches to be joined{place} must be equal in all dimensions but the first, not {first} and {other}"
-            raise ValueError(f"{text}: make them alike, or give rebatch(..., collate_fn=...)") from error
+            text = f"batches to be joined{place} must be equal in all axes but the first, not {first} and {other}"
+            raise ValueError(f"{text}: make them alike, or pass rebatch(..., collate_fn=...)") from error
         if any(array.dtype.hasobject and array.shape == () and array.item() is None for array in arrays):
-            found = f"None here and arrays of shape {first or other} there"
+            found = f"partly None and partly arrays of shape {first or other}"
         else:
             found = f"of different shapes, {first} and {other}"
         raise ValueError(f"samples{place} are {found}: {ALIKE}") from error
 
 
 def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
-    """``arrays``, cast where numpy's own choice of a dtype for all of them would change a value."""
+    """Return ``arrays``, cast to one dtype if the dtype that numpy would choose for them changes a value."""
     if len(set(map(_dtype_of, arrays))) == 1:
         return arrays
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
@@ -84,7 +84,7 @@ def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     shown = " and ".join(map(str, dtypes))
     if kinds & set("US") and kinds & set("biufc"):
         raise TypeError(
-            f"samples{place} are of {shown}: together the numbers would become strings; have each sample hold the same"
+            f"samples{place} are of {shown}: together the numbers would become strings; use one type in all samples"
         )
     if "O" in kinds or not kinds <= set("biufc") or not kinds & set("iu"):
         return arrays
@@ -98,13 +98,13 @@ def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     elif all(_is_exact(array, target) for array in arrays):
         return arrays
     raise TypeError(
-        f"samples{place} are of {shown}: no dtype holds the values of all of them exactly, and numpy's {target} would "
-        "change some; convert them to one dtype in each sample"
+        f"samples{place} are of {shown}: no dtype holds all their values exactly, and numpy's choice, {target}, would "
+        "change some; convert them to one dtype in every sample"
     )
 
 
 def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """The first of ``dtypes`` that holds all ``arrays`` of integers."""
+    """Return the first 64-bit integer dtype of ``dtypes`` that holds the values of all ``arrays``; None: none does."""
     low = min((int(array.min()) for array in arrays if array.size), default=0)
     high = max((int(array.max()) for array in arrays if array.size), default=0)
     of_integers = [dtype for dtype in dtypes if dtype.kind in "iu" and dtype.itemsize == 8]
@@ -112,7 +112,7 @@ def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | 
 
 
 def _is_exact(array: Any, target: np.dtype[Any]) -> bool:
-    """Whether ``target``, of floats, holds the integers of ``array`` exactly."""
+    """Return True if ``target``, a float or complex dtype, holds the integers of ``array`` exactly."""
     limit = 2 ** (np.finfo(target).nmant + 1)  # all integers up to here are exact
     if array.dtype.kind not in "iu" or not array.size or np.iinfo(array.dtype).max <= limit:
         return True

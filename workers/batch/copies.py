@@ -1,4 +1,4 @@
-"""Copies of what in a batch is no array, but for what nobody can write to."""
+"""Copy the rest of a batch, which is everything but its arrays. Immutable objects are not copied."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-#: Of exactly these types.
+#: The plain immutable types. Subclasses do not count, since their instances may have attributes.
 SCALARS: frozenset[type] = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _NUMBERS = {each for each in np.sctypeDict.values() if not issubclass(each, (np.void, np.object_))}
 _NEVER_WRITTEN: frozenset[type] = SCALARS | _NUMBERS
-#: Their attributes do not count: one enum, class, function or module is the same everywhere.
+#: Never copied, whatever their attributes: enum members, classes, functions and modules exist once.
 _ONE_ANYWHERE: tuple[type, ...] = (enum.Enum, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 _IMMUTABLE: tuple[type, ...] = (
     *SCALARS,
@@ -41,7 +41,7 @@ _IMMUTABLE: tuple[type, ...] = (
 
 
 def is_immutable(leaf: Any) -> bool:
-    """Whether writing into a batch can never change ``leaf``. A subclass with attributes of its own can be changed."""
+    """Return True if writing into a batch can never change ``leaf``. Subclass instances with attributes are mutable."""
     kind = type(leaf)
     if kind in _NEVER_WRITTEN or isinstance(leaf, _ONE_ANYWHERE):
         return True
@@ -49,14 +49,14 @@ def is_immutable(leaf: Any) -> bool:
 
 
 def copies_of(rest: list[Any]) -> list[Any]:
-    """The rest of a batch, in which nothing that can be changed is anybody else's. What cannot be copied stays."""
+    """Return a copy of ``rest`` that shares no mutable objects with it. Objects that cannot be copied are kept."""
     if _NEVER_WRITTEN.issuperset(map(type, rest)):
         return rest
     try:
         return copy.deepcopy(rest, {key: value for leaf in rest for key, value in _memo(leaf).items()})
     except MemoryError:
         raise
-    except Exception:  # one by one: what the others share stays whole
+    except Exception:  # one by one, so that only the leaves that cannot be copied stay shared
         return [_copy_of(leaf) for leaf in rest]
 
 
@@ -70,8 +70,8 @@ def _copy_of(leaf: Any) -> Any:
 
 
 def _memo(leaf: Any) -> dict[int, Any]:
-    """What stands for parts of ``leaf`` in its copy, by identities. Keys and what makes items stay the same ones."""
-    if type(leaf) is tuple or is_immutable(leaf):  # a tuple: the keys of a dict
+    """Return the memo for ``deepcopy``: {id of a part: the part in the copy}. Keys and default factories are kept."""
+    if type(leaf) is tuple or is_immutable(leaf):  # a tuple holds the keys of a dict
         return {id(leaf): leaf}
     if isinstance(leaf, dict):
         parts = [*leaf, getattr(leaf, "default_factory", None)]

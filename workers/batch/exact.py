@@ -1,4 +1,4 @@
-"""Lists as arrays that hold what the lists do: numpy itself changes strings, masks and large integers in silence."""
+"""Convert lists to arrays without loss: numpy itself silently changes strings, masks and large integers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from .to_numpy import arrays_of
 
 Array = np.ndarray[Any, Any]
 
-_EXACT_UP_TO = 2.0**53  # integers in a float64
+_EXACT_UP_TO = 2.0**53  # a float64 holds all integers up to here
 
 
 def exact_array(values: Any, name: str = "a value") -> Array:
-    """``np.asarray(values)``, or an array of another dtype or type where that would not hold what ``values`` does.
+    """Return ``np.asarray(values)``, or an array of another dtype or type if that one would change the values.
 
-    - Strings that numpy would change are objects: it drops the zeros at the end of a string, and makes text of numbers
-      that stand among strings, and of ASCII bytes.
-    - Masked arrays, and ``np.ma.masked``, make a masked array.
-    - Integers stay integers: numpy makes floats of those from 2**63 on.
+    - Strings that numpy would change become objects: numpy drops trailing zeros, and converts numbers and ASCII bytes
+      among strings to text.
+    - Masked arrays and ``np.ma.masked`` make a masked array.
+    - Integers stay integers: numpy may convert lists with integers from 2**63 on to floats.
+
+    Args:
+        name: what a TypeError about a tensor calls the tensor.
 
     Raises:
-        ValueError: the items are of different shapes. TypeError: no dtype holds the integers; a tensor cannot become an
-            array, and is called ``name``.
+        ValueError: the shapes of the items differ.
+        TypeError: no dtype holds the integers, or a tensor cannot become an array.
     """
     if not isinstance(values, (list, tuple)):
         return as_array(values, name)
@@ -48,7 +51,7 @@ def exact_array(values: Any, name: str = "a value") -> Array:
 
 
 def stacked(arrays: list[Array]) -> Array:
-    """``np.stack(arrays)``, which keeps the masks of masked ones."""
+    """Return ``np.stack(arrays)``, with masks kept."""
     if any(array is np.ma.masked for array in arrays):
         return _with_masked(arrays)
     is_masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
@@ -56,12 +59,12 @@ def stacked(arrays: list[Array]) -> Array:
 
 
 def as_array(value: Any, name: str = "a value") -> Array:
-    """``np.asarray(value)``, also of tensors that numpy does not take as they are; a masked array as it is."""
+    """Return ``np.asarray(value)``, also for tensors that numpy does not accept. Masked arrays stay masked."""
     return value if isinstance(value, np.ma.MaskedArray) else arrays_of([value], name)[0]
 
 
 def _with_masked(values: Any) -> Array:
-    """``values``, of which some are ``np.ma.masked``, as a masked array of the dtype of the others."""
+    """Return ``values``, some of which are ``np.ma.masked``, as a masked array with the dtype of the others."""
     is_masked = np.array([each is np.ma.masked for each in values])
     known = next((each for each in values if each is not np.ma.masked), np.float64(0.0))
     array = exact_array([known if each is np.ma.masked else each for each in values])
@@ -82,6 +85,6 @@ def _of_integers(integers: Array) -> Array:
         except OverflowError:
             continue
     raise TypeError(
-        f"no dtype holds all integers of {short(integers.tolist())}: some are below 0, and others 2**63 or more; give "
+        f"no dtype holds all integers of {short(integers.tolist())}: some are below 0, and others 2**63 or more; pass "
         "them as strings, or as an array of objects"
     )

@@ -1,8 +1,8 @@
-"""How each kind of container in a batch is taken apart into its parts and put together again, type and all.
+"""The forms of containers in a batch: how each kind is taken apart and put together again, with its type.
 
-Containers are mappings, sequences and objects of fields: dicts and their subclasses, ``UserDict`` and other mutable
-mappings; tuples, named tuples, lists, deques and their subclasses; dataclasses, attrs classes and classes with nothing
-but ``__slots__``. Everything else is a leaf.
+Containers are mappings, sequences and objects of fields: dicts and their subclasses, ``UserDict``, other mutable
+mappings and ``MappingProxyType``; tuples, named tuples, lists, ``UserList``, deques and their subclasses; dataclasses,
+attrs classes and classes with only ``__slots__``. Everything else is a leaf.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _CACHED_HASH = "_attrs_cached_hash"
 
 
 class Hole:
-    """In the place of a part that was taken out of a node. The class itself is, so pickled it is the same."""
+    """The placeholder for a part taken out of a node: the class itself, which stays identical when it is pickled."""
 
 
 class Form(ABC):
-    """How the nodes of one kind are taken apart. Its methods raise whatever the node's class does."""
+    """How nodes of one kind are taken apart and rebuilt. Its methods may raise any error of the node's class."""
 
     is_mapping = False
     is_list = False
-    #: True: a part of the node that is no child (its attributes, a default factory) is needed to make it again. This
-    #: *shell* is a copy of the node with a Hole for each child.
+    #: True if rebuilding a node takes more than its children, such as its attributes or a default factory. These are in
+    #: the *shell*, usually a copy of the node with a Hole in place of each child.
     has_shell = True
 
     @abstractmethod
     def keys(self, tree: Any) -> list[Any]:
-        """What tells its children apart: keys, names of fields, or positions."""
+        """Return the keys, field names or positions of the children of ``tree``."""
 
     @abstractmethod
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
-        """Its children, by ``keys``."""
+        """Return the children of ``tree`` at ``keys``."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        """See :attr:`has_shell`. Shares nothing mutable with ``tree`` that :meth:`filled` writes to."""
+        """Return the shell, see :attr:`has_shell`. Nothing that :meth:`filled` writes to is shared with ``tree``."""
         return None
 
     @abstractmethod
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        """A node of ``parts``. ``shell`` becomes part of it."""
+        """Return a node made of ``parts``. ``shell`` becomes part of it."""
 
     def step(self, key: Any) -> str:
-        """The child's place in a message: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return a child's place, for messages: ``['x']``, ``[0]`` or ``.mask``."""
         return f"[{key!r}]"
 
 
@@ -75,7 +75,7 @@ class _Dict(Form):
         made: Any = copy.copy(tree)
         _check(type(made) is type(tree) and self.keys(made) == keys)
         names = _attributes(tree)
-        # Items that are attributes as well, by the same name, stay so.
+        # An item that is also an attribute of the same name stays one object.
         twice = [name for name in names if dict.__contains__(tree, name) and names[name] is dict.get(tree, name)]
         for key in keys:
             dict.__setitem__(made, key, Hole)
@@ -93,7 +93,7 @@ class _Dict(Form):
 
 
 class _MutableMapping(Form):
-    """``UserDict`` and other mappings that can be written to, with what else they hold."""
+    """``UserDict`` and other mutable mappings, with their attributes."""
 
     is_mapping = True
 
@@ -119,7 +119,7 @@ class _MutableMapping(Form):
 
 
 class _Proxy(_MutableMapping):
-    """``types.MappingProxyType``, which cannot be written to."""
+    """``types.MappingProxyType``, which is read-only."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
         return dict.fromkeys(keys, Hole)
@@ -138,13 +138,13 @@ class _Tuple(Form):
         return list(tuple.__iter__(tree))
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        self.filled(type(tree), keys, None, self.parts(tree, keys))  # raises where a leaf is what it must be
+        self.filled(type(tree), keys, None, self.parts(tree, keys))  # raises if it cannot be rebuilt, and so is a leaf
         return dict(_attributes(tree)) or None
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
         try:
             made = tuple.__new__(kind, parts)
-        except TypeError:  # a type of C, such as that of os.stat
+        except TypeError:  # a C type, such as os.stat_result
             made = kind(parts)
         _check(type(made) is kind)
         if shell is not None:
@@ -196,7 +196,7 @@ class _List(Form):
 
 
 class _Fields(Form):
-    """Objects of fields: all that is in their ``__dict__`` and in their slots, whatever ``__init__`` takes."""
+    """Objects of fields: everything in their ``__dict__`` and slots, whatever arguments ``__init__`` takes."""
 
     has_shell = False
 
@@ -214,7 +214,7 @@ class _Fields(Form):
         return [names[key] if key in names else slots[key].__get__(tree) for key in keys]
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        made = object.__new__(kind)  # not by __init__: it may want other arguments
+        made = object.__new__(kind)  # not by __init__, which may take other arguments
         if slots := slots_of(kind):
             for key, part in zip(keys, parts, strict=True):
                 if key in slots:
@@ -231,19 +231,19 @@ class _Fields(Form):
         return f".{key}"
 
 
-#: By their numbers in specs of layouts.
+#: All forms. Specs of layouts refer to them by position.
 FORMS: tuple[Form, ...] = (_Dict(), _MutableMapping(), _Proxy(), _Tuple(), _NamedTuple(), _List(), _Fields())
 _DICT, MUTABLE_MAPPING, _PROXY, _TUPLE, _NAMED, _LIST, _FIELDS = range(len(FORMS))
 
 
 @functools.lru_cache(1024)
 def form_of(kind: Any) -> int | None:
-    """The number of the form of a class; None: its instances are leaves."""
+    """Return the number of the form of a class; None: its instances are leaves."""
     of_framework = is_of_framework(kind)
     if issubclass(kind, dict):
         return None if of_framework else _DICT
     if issubclass(kind, tuple):
-        if getattr(kind, "n_fields", 0) != getattr(kind, "n_sequence_fields", 0):  # time.struct_time holds more than 9
+        if getattr(kind, "n_fields", 0) != getattr(kind, "n_sequence_fields", 0):  # time.struct_time has hidden fields
             return None
         return _NAMED if hasattr(kind, "_fields") and hasattr(kind, "_make") else _TUPLE
     if issubclass(kind, (list, UserList, deque)):
@@ -256,18 +256,18 @@ def form_of(kind: Any) -> int | None:
 
 
 def _has_fields(kind: Any) -> bool:
-    """Whether its instances are what their fields are: a dataclass, a class of attrs or one with nothing but slots."""
+    """Return True if its instances consist of their fields: a dataclass, an attrs class or one with only slots."""
     if not (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") or _is_slotted(kind)):
         return False
     try:
         object.__new__(kind)
-    except TypeError:  # it derives from a type of C, such as an exception
+    except TypeError:  # it derives from a C type, as exceptions do
         return False
     return True
 
 
 def _is_slotted(kind: Any) -> bool:
-    """Whether all that it holds is in slots, and it leaves to Python how it is pickled."""
+    """Return True if its instances hold everything in slots and are pickled by Python's default."""
     own = [
         name for name in ("__getstate__", "__reduce__", "__reduce_ex__") if getattr(kind, name, None) is not _OF[name]
     ]
@@ -281,7 +281,7 @@ _OF = {name: getattr(object, name, None) for name in ("__getstate__", "__reduce_
 
 @functools.lru_cache(1024)
 def slots_of(kind: Any) -> dict[str, Any]:
-    """{name: its descriptor} of the slots of a class and its bases, e.g. {"x": <member 'x'>}."""
+    """Return the slots of a class and its bases as {name: descriptor}, e.g. {"x": <member 'x'>}."""
     return {
         name: slot
         for each in reversed(kind.__mro__)
@@ -292,7 +292,7 @@ def slots_of(kind: Any) -> dict[str, Any]:
 
 
 def _attributes(tree: Any) -> dict[Any, Any]:
-    """Its ``__dict__``. Not by ``getattr``, which a class may answer with an item, or with a KeyError."""
+    """Return its ``__dict__``, or {}. Not by ``getattr``, for which a class may return an item or raise KeyError."""
     return tree.__dict__ if type(tree).__dictoffset__ else {}
 
 
@@ -300,7 +300,7 @@ _survives: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def survives(form: Form, shell: Any) -> bool:
-    """Whether a shell arrives as it was sent: a class may refuse a Hole, or work on it. Asked once for each class."""
+    """Return True if a shell arrives as it was sent; a class may reject or change a Hole. Checked once per class."""
     kind = type(shell)
     if kind not in _survives:
         try:
@@ -323,13 +323,13 @@ def _is_set(slot: Any, tree: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _caches_hash(kind: Any) -> bool:
-    """Whether it is a class of attrs that keeps its hash, which is true in one process only; None: not known yet."""
+    """Return True if attrs caches the hash of instances, which is valid in one process only and None until computed."""
     return _CACHED_HASH in getattr(getattr(kind.__hash__, "__code__", None), "co_names", ())
 
 
 @functools.lru_cache(256)
 def is_of_framework(kind: Any) -> bool:
-    """Whether it is a class of TensorFlow, torch or JAX, or made of one, as those of torchvision are."""
+    """Return True if it is a class of TensorFlow, torch or JAX, or derived from one, like torchvision's tensors."""
     return any(each.__module__.partition(".")[0] in PACKAGES for each in kind.__mro__)
 
 
@@ -343,4 +343,4 @@ def _are_same(one: Any, other: Any) -> bool:
 
 def _check(holds: bool) -> None:
     if not holds:
-        raise TypeError("a copy of this node is another one")
+        raise TypeError("a copy of this node differs from the node")

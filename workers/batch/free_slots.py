@@ -1,8 +1,8 @@
-"""The slots that a worker keeps for later batches: which one serves next, and which ones go.
+"""The free slots that a worker keeps for later batches: which slot to use next, and which to give up.
 
-Each size has a list of its own, so that a slot of the right size is found at once. Memory in the sum of what was in use
-at once lately stays: what one message gives up, a later one would have to make again. The rest goes, those slots first
-that were used longest ago.
+Slots are listed by size, so that one of the right size is found at once. As much memory is kept as was recently in use
+at once, because a later message would have to allocate again what is given up now. The rest is given up, least recently
+used slots first.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import time
 from .slots import Slot
 
 _WINDOW_S = 4.0
-_GIVE_UP_S = 0.05  # between two slots that are given up
-#: So many times what it is taken for may a slot be, for who keeps the array keeps all of it: for the largest array of a
-#: batch, whose size may change from batch to batch, and for others.
+_GIVE_UP_S = 0.05  # the least time between two slots given up
+#: How many times larger than requested a slot may be; whoever keeps an array keeps its whole slot. The first is for the
+#: main slots of a batch, whose size may change from batch to batch, the second for others.
 _MAX_TIMES_MAIN, _MAX_TIMES = 16, 2
-_SPARE_TIMES = 2  # free slots may hold so many times what was in use at once, for a while, where sizes change
+_SPARE_TIMES = 2  # all slots may hold this many times the peak for a while, if sizes change
 
 
 class Peak:
-    """The most bytes in use at once, lately: within the last one to two windows of ``_WINDOW_S``."""
+    """The most bytes in use at once recently, within the last one to two windows of ``_WINDOW_S``."""
 
     def __init__(self) -> None:
         self._now = self._before = 0
         self._since_s = self._asked_s = time.monotonic()
 
     def see(self, nbytes: int) -> None:
-        """So many are in use now."""
+        """Note that ``nbytes`` are in use now."""
         if nbytes > self._now:
             self._now = nbytes
 
     def is_enough(self, nbytes: int) -> bool:
-        """Whether so many are as many as were in use at once."""
+        """Return True if ``nbytes`` cover the peak."""
         return nbytes >= self._now and nbytes >= self._before
 
     def is_due(self) -> bool:
-        """Whether a slot may go now, which is every ``_GIVE_UP_S``. To be asked often: it moves the window on."""
+        """Return True if a slot may be given up now, every ``_GIVE_UP_S``. Call it often: it moves the window on."""
         now_s = time.monotonic()
         if now_s - self._asked_s <= _GIVE_UP_S:
             return False
@@ -48,12 +48,12 @@ class Peak:
 
 
 class FreeSlots:
-    """Slots that hold nothing, of all sizes."""
+    """The free slots of a worker, of all sizes."""
 
     def __init__(self) -> None:
-        self._of_size: dict[int, list[Slot]] = {}  # {nbytes: those of this size, the last one used last}; none is empty
+        self._of_size: dict[int, list[Slot]] = {}  # {nbytes: slots, most recently used last}; no list is empty
         self._order = itertools.count()
-        self.nbytes = 0  # of all
+        self.nbytes = 0  # of all free slots
 
     def __bool__(self) -> bool:
         return bool(self._of_size)
@@ -64,12 +64,12 @@ class FreeSlots:
         self.nbytes += slot.nbytes
 
     def take(self, nbytes: int, is_main: bool) -> Slot | None:
-        """The slot to use for so many bytes, header included, the last one of its size: its pages are warm.
+        """Remove and return the smallest slot that holds ``nbytes``, header included; None: none fits.
 
-        It is the smallest that holds them.
+        Of one size, the most recently used slot is taken, because its pages are warm.
 
         Args:
-            is_main: it is for the largest array of a batch. Smaller ones get no slot that is much too large for them.
+            is_main: the slot is among the largest of its batch. Others get no slot that is much too large for them.
         """
         sizes = self._of_size
         if nbytes not in sizes:
@@ -88,10 +88,12 @@ class FreeSlots:
         return slot
 
     def take_dispensable(self, nbytes: int, peak: Peak, has_spare: bool = False) -> Slot | None:
-        """The one used longest ago without which the rest of all ``nbytes`` is still what was in use at once.
+        """Remove and return the least recently used slot that the peak does not need; None: all are needed.
 
         Args:
-            has_spare: only if there is much more than that.
+            nbytes: of all slots of the worker, free or in use.
+            peak: what the remaining slots must cover.
+            has_spare: give up a slot only if there is much more memory than the peak.
         """
         if has_spare:
             nbytes //= _SPARE_TIMES

@@ -1,13 +1,14 @@
-"""How much memory may still be taken: of the machine, and within the limits of control groups.
+"""How much memory is still available, on the machine and within the limits of control groups.
 
-Shared memory is handed out on credit, and who touches what is not there is killed. So it is asked for before.
+The kernel grants shared memory on credit, and kills a process that touches a page when memory has run out. So available
+memory is checked before.
 """
 
 from __future__ import annotations
 
 from workers import limits
 
-#: (limit, usage, in memory.stat what of that can be reclaimed) of control groups, version 2 and 1.
+#: (limit, usage, the reclaimable part of it in memory.stat) of control groups, versions 2 and 1.
 _FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -15,7 +16,7 @@ _FILES = (
 
 
 class DoesNotFit(MemoryError):
-    """Shared memory of ``nbytes`` is more than is left now. Any other MemoryError is somebody else's."""
+    """``nbytes`` of shared memory are more than is available now. Any other MemoryError comes from elsewhere."""
 
     def __init__(self, text: str, nbytes: int = 0) -> None:
         super().__init__(text)
@@ -23,7 +24,7 @@ class DoesNotFit(MemoryError):
 
 
 def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
-    """Bytes that may still be taken; None: not known here."""
+    """Return the bytes of memory still available; None: unknown."""
     found = [_of_machine(proc)]
     for group in limits.groups("memory", proc, root):
         found += [_of_group(group, *files) for files in _FILES]
@@ -31,7 +32,7 @@ def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | 
 
 
 def check_available(nbytes: int) -> None:
-    """Raise DoesNotFit, naming sizes, if ``nbytes`` are more than may still be taken."""
+    """Raise DoesNotFit, naming sizes, if ``nbytes`` are more than is available."""
     available = available_nbytes()
     if available is not None and nbytes > available:
         limit = limits.memory()
@@ -55,7 +56,7 @@ def _of_machine(proc: str) -> int | None:
 def _of_group(folder: str, limit: str, usage: str, reclaimable: str) -> int | None:
     try:
         with open(f"{folder}/{limit}") as file:
-            most = int(file.read())  # "max" is no number: no limit
+            most = int(file.read())  # "max", no limit, raises ValueError
         with open(f"{folder}/{usage}") as file:
             used = int(file.read())
         with open(f"{folder}/memory.stat") as file:

@@ -1,5 +1,6 @@
-"""The walker of trees: every part that goes over a batch or a sample (transport, stacking, cutting, tensors, previews)
-goes by these functions, so no part overlooks what another one finds. See ``forms`` for what is a node.
+"""The walk over trees, which all code for batches and samples shares (transport, stacking, cutting, tensors, previews).
+
+So no part overlooks what another one finds. ``forms`` defines what a node is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _TEXTS = str, bytes, bytearray
 
 
 class Node(NamedTuple):
-    """A node that was taken apart."""
+    """A node, taken apart."""
 
     tree: Any
     form: Form
@@ -23,7 +24,7 @@ class Node(NamedTuple):
     parts: list[Any]
 
     def like(self, parts: list[Any]) -> Any:
-        """One of the same type with other parts. Where its class refuses them: a plain dict, tuple or list."""
+        """Return a node of the same type with other parts; if its class refuses them, a plain dict, tuple or list."""
         form, kind = self.form, type(self.tree)
         if kind is dict:
             return dict(zip(self.keys, parts, strict=True))
@@ -43,10 +44,14 @@ class Node(NamedTuple):
             raise
 
     def columns(self, trees: list[Any], name: str) -> list[list[Any]]:
-        """The parts of many nodes such as this one: [the first part of each, the second part of each, ...].
+        """Return the parts of many nodes like this one: [the first part of each, the second part of each, ...].
+
+        Args:
+            name: what errors call ``trees``.
 
         Raises:
-            TypeError, ValueError: one of ``trees`` has other parts; says so of ``name``.
+            TypeError: one of ``trees`` is of another kind.
+            ValueError: one of ``trees`` has other keys or another length.
         """
         kind = type(self.tree)
         are_alike = set(map(type, trees)) == {kind}
@@ -59,8 +64,8 @@ class Node(NamedTuple):
             except ValueError:
                 other = next(tree for tree in trees if len(tree) != len(self.keys))
                 raise ValueError(
-                    f"{name} must be equally long, not {len(self.keys)} and {len(other)} items, as "
-                    f"{short(self.tree)} and {short(other)}: the items at one place of all of them become an array"
+                    f"{name} must be equally long, not {len(self.keys)} and {len(other)} items (such as "
+                    f"{short(self.tree)} and {short(other)}): items at the same position become one array"
                 ) from None
         if kind is dict and are_alike and all(map(self.tree.keys().__eq__, map(dict.keys, trees))):
             return [[tree[key] for tree in trees] for key in self.keys]
@@ -76,12 +81,12 @@ class Node(NamedTuple):
         return [list(column) for column in zip(*rows, strict=True)]
 
     def steps(self) -> list[str]:
-        """The places of its parts: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return the places of its parts: ``['x']``, ``[0]`` or ``.mask``."""
         return [self.form.step(key) for key in self.keys]
 
 
 def _has_places(tree: Any) -> bool:
-    """Whether its parts are told apart by their order alone."""
+    """Return True if its parts are identified by their order alone."""
     kind: Any = type(tree)
     number = form_of(kind)
     if number is not None:
@@ -90,7 +95,7 @@ def _has_places(tree: Any) -> bool:
 
 
 def node_of(tree: Any) -> Node | None:
-    """``tree`` taken apart; None: it is a leaf. Also a mapping that cannot be made again is a node here."""
+    """Return ``tree`` taken apart; None: it is a leaf. Mappings that cannot be rebuilt are nodes here too."""
     kind: Any = type(tree)
     number = form_of(kind)
     if number is None and isinstance(tree, Mapping):
@@ -103,22 +108,22 @@ def node_of(tree: Any) -> Node | None:
         return Node(tree, form, keys, form.parts(tree, keys))
     except MemoryError:
         raise
-    except Exception:  # it does not let itself be taken apart
+    except Exception:  # its class refuses to be taken apart
         return None
 
 
 def is_list(tree: Any) -> bool:
-    """Whether ``tree`` is a list of some kind: in a batch, one of samples."""
+    """Return True if ``tree`` is a list of any kind; in a batch, this is a list of samples."""
     kind: Any = type(tree)
     number = form_of(kind)
     return number is not None and FORMS[number].is_list
 
 
 def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of ``tree``, in order, each with its place, e.g. ``("[0]['x'].mask", array)``.
+    """Yield the leaves of ``tree``, in order, each with its place, e.g. ``("[0]['x'].mask", array)``.
 
     Args:
-        is_leaf: what says of nodes that they are leaves here.
+        is_leaf: returns True for nodes to treat as leaves.
     """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
@@ -129,7 +134,7 @@ def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = 
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
-    """``tree`` with ``function(leaf)`` in the place of each of its leaves; nodes keep their types."""
+    """Return ``tree`` with each leaf replaced by ``function(leaf)``; nodes keep their types."""
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
         return function(tree)

@@ -1,4 +1,4 @@
-"""Pickles by cloudpickle, which sends what ``__main__`` or a notebook defines by value, slots of classes included."""
+"""Pickling by cloudpickle: definitions in ``__main__`` or a notebook go by value, including slots of classes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LOCK = type(threading.RLock())
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's own makes a class without its slots, and is at a loss for those with private names.
+    """The pickler of cloudpickle, with slots: cloudpickle itself drops them, and fails on slots with private names.
 
-    It also pickles what decorators of functools and numpy have made by what these wrap, and modules of any class by
-    their names.
+    It also pickles objects made by decorators of functools and numpy by the functions they wrap, and modules of any
+    class by name.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -38,9 +38,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The reduction of a class that goes by value, whose slots are made with it."""
+    """Return the reduction of a class that goes by value, such that the class is created with its slots."""
     make, arguments, state, *others = reduction
-    if make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):  # an enum; a NamedTuple, which makes its own
+    if make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):  # an enum; a NamedTuple makes its own slots
         return reduction
     made_of, name, bases, names, *ids = arguments
     slots: Any = vars(kind)["__slots__"]
@@ -55,7 +55,7 @@ def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def goes_by_name(obj: Any, name: str | None) -> bool:
-    """Whether another process finds ``obj`` as ``name`` in its module, which it can import."""
+    """Return True if another process can import the module of ``obj`` and finds ``obj`` there as ``name``."""
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
@@ -63,9 +63,9 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
-    """How to make again what a decorator has made; None: as its class says."""
+    """Return the reduction of an object made by a decorator; None: the default reduction."""
     kind = type(obj)
-    if kind is Cached:  # what it has in its cache, each process finds out for itself
+    if kind is Cached:  # without its content: each process fills its own cache
         if goes_by_name(obj, getattr(obj, "__qualname__", None)):
             return None
         attributes = {key: value for key, value in vars(obj).items() if key != "cache_parameters"}
@@ -85,14 +85,14 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
 
 
 def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
-    """How to find a module whose class is its own, such as ``torch.ops``; None: not by its name."""
+    """Return the reduction of a module with its own class, such as ``torch.ops``; None: it is not found by name."""
     name = module.__name__
     if name in cloudpickle.list_registry_pickle_by_value():
         return None
     if sys.modules.get(name) is module:
         return importlib.import_module, (name,)
     parent, _, attributes = name.partition(".")
-    while attributes:  # it may lie in its parent only, as an attribute
+    while attributes:  # it may exist only as an attribute of its parent
         if parent in sys.modules and _part_of(sys.modules[parent], attributes) is module:
             return _part_of_module, (parent, attributes)
         first, _, attributes = attributes.partition(".")
@@ -131,7 +131,7 @@ def _cached_property(kind: Any) -> Any:
 
 
 def pickled_by_value(value: Any) -> bytes:
-    """``value`` as cloudpickle pickles it."""
+    """Return ``value`` pickled by :class:`Pickler`."""
     with io.BytesIO() as file:
         Pickler(file, protocol=5).dump(value)
         return file.getvalue()

@@ -1,7 +1,7 @@
-"""Where the arrays of a batch go in the worker's slots.
+"""The places of a batch's arrays in the worker's slots.
 
-A small batch is put into one slot with others. In a large one each large array has a slot of its own, and the small
-ones lie behind the first large one.
+A small batch shares a slot with others. In a large batch, each large array has its own slot, and the small arrays
+follow the first large one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .tree import ALIGNMENT, Array, ArrayPlace, dense_strides
 
 
 class Planned(NamedTuple):
-    """A layout that was seen before."""
+    """A known layout."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
     nbytes: int
-    sizes: tuple[tuple[int, bool], ...]  # of its slots, as (bytes behind the header, whether it is the largest array's)
+    sizes: tuple[tuple[int, bool], ...]  # of its slots, as (bytes after the header, is_main as in FreeSlots.take)
 
 
 NOTHING = Planned(0, (), 0, ())
@@ -33,13 +33,15 @@ def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
 
 
 def slot_size(nbytes: int) -> int:
-    """How large a slot for so many bytes is: in steps of an eighth, so that arrays of similar sizes can use each
-    other's slots. Pages that are never touched cost nothing."""
+    """Return the size of a slot for ``nbytes``, rounded up by at most an eighth or a page.
+
+    So arrays of similar sizes can use each other's slots. Pages that are never touched cost nothing.
+    """
     return round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
 
 
 def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
-    """Whether the last layout fits: a look instead of a look-up, which would have to hash dtypes."""
+    """Return True if the last layout fits. This avoids a look-up, which would have to hash dtypes."""
     if spec != last_spec or len(arrays) != len(places):
         return False
     for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
@@ -49,7 +51,7 @@ def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: lis
 
 
 def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ...], tuple[int, ...]]:
-    """(where each array goes, how many bytes lie in each slot behind its header)."""
+    """Return (the place of each array, the number of bytes after the header of each slot)."""
     is_small = sum(round_up(array.nbytes) for array in arrays) <= SMALL_NBYTES
     is_large = [array.nbytes > SMALL_NBYTES for array in arrays]
     num_large, count = sum(is_large), itertools.count()
@@ -64,14 +66,14 @@ def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ..
 
 
 def places_within(arrays: list[Array], slots: list[Slot]) -> list[ArrayPlace | None]:
-    """Where each array lies in one of ``slots`` already; None: it does not."""
+    """Return the place of each array that already lies in one of ``slots``; None for the others."""
     starts = sorted([(slot.address, at) for at, slot in enumerate(slots)])
     return [_place_within(array, slots, starts) for array in arrays]
 
 
 def _place_within(array: Array, slots: list[Slot], starts: list[tuple[int, int]]) -> ArrayPlace | None:
     address, flags = shared_memory.address_of(array), array.flags
-    # Dense arrays only: a strided one may begin inside a slot and reach back out of it.
+    # Dense arrays only: a strided one may start inside a slot and reach out of it.
     if not (flags.c_contiguous or flags.f_contiguous) or (before := bisect.bisect(starts, (address, len(slots)))) == 0:
         return None
     start, at = starts[before - 1]

@@ -1,6 +1,6 @@
-"""What a function is given to work on, which it may write into: nobody else's, or a copy.
+"""Make the input of a function private, so that the function may write into it.
 
-Who else holds an array is told by its reference count: what ``__getitem__`` has just made need not be copied.
+Reference counts tell whether anybody else holds an array: what ``__getitem__`` has just made is not copied.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ _CONTAINERS = frozenset({list, tuple, dict})
 
 
 def private(items: Sequence[Any]) -> Any:
-    """``items``, a list or tuple of which the caller holds nothing else, as they may be written into.
+    """Return ``items``, or a copy of them if anybody else may hold any part of them.
 
-    Arrays, torch's tensors and bytearrays, and the containers that batches are made of, are copied where somebody else
-    holds them. Objects of other classes stay what they are.
+    The copy is of arrays, torch tensors, bytearrays and the containers of batches. Other objects are not copied.
+
+    Args:
+        items: a list or tuple. The caller must hold no other reference to its content.
     """
     return items if _is_private(items) else [map_leaves(_copy_of, item) for item in items]
 
 
 def _is_private(items: Any) -> bool:
-    """Whether nobody else holds anything that is within ``items``, as far as is known."""
+    """Return True if certainly nobody else holds any mutable part of ``items``."""
     left = deque([items])
     while left:
         container = left.pop()
@@ -49,7 +51,7 @@ def _is_private(items: Any) -> bool:
 
 
 def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
-    """Whether nobody else holds the memory of ``array``."""
+    """Return True if nobody else holds the memory of ``array``, and it is writable."""
     if array.dtype.hasobject or not array.flags.writeable:
         return False
     base = array.base
@@ -57,7 +59,7 @@ def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
 
 
 def _count_of_one_holder() -> int:
-    """The reference count of an object that only a container holds, as a loop over it finds it in this interpreter."""
+    """Return the reference count that a loop sees in this interpreter for an object held only by a container."""
     return next(sys.getrefcount(part) for part in [np.empty(1)])
 
 

@@ -1,7 +1,7 @@
-"""``workers.share``: arrays in shared memory, which all front-ends and workers map; no other copy is made of them.
+"""``workers.share``: arrays in shared memory that all front-ends and workers map, without further copies.
 
-What is shared is known by its address, whatever its size: so views of it are, and what another library has made of it
-without a copy. Small arrays lie side by side in one piece of memory, for each piece costs a descriptor.
+Shared arrays are recognised by address, whatever their size. So views of them are recognised too, as are objects that
+another library made of them without a copy. Small arrays share a piece of memory, as each piece costs a descriptor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from . import shared_memory
 from .slots import BYTE
 from .tree import ALIGNMENT, Array
 
-_SMALL_NBYTES = 1 << 20  # from here on an array has a piece of its own
-_MAX_PAGE_NBYTES = 16 << 20  # of a piece for small arrays; the first has _SMALL_NBYTES, each next one twice as many
+_SMALL_NBYTES = 1 << 20  # from here on, an array has its own piece
+_MAX_PAGE_NBYTES = 16 << 20  # of a piece for small arrays; the first has _SMALL_NBYTES, each further one twice as many
 
 
 class Piece:
-    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes. Goes with its last user."""
+    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes. Freed with its last user."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = max(nbytes, 1)
@@ -37,21 +37,23 @@ class Piece:
 
 
 class Found(NamedTuple):
-    """Where something lies in shared memory."""
+    """A place in shared memory."""
 
     piece: Piece
     start: int
 
 
 class _Owner(np.ndarray[Any, Any]):
-    """All bytes of a piece. Views of it are plain arrays; while one lives, so does the piece."""
+    """All bytes of a piece, which lives as long as any view of them. Views are plain arrays."""
 
     piece: Piece
 
 
 class _Page(NamedTuple):
-    """The piece of memory that small arrays are put into now. Places in it are given out once, and never again: workers
-    may still read what nobody holds here any more. It goes with the last of its arrays."""
+    """The piece of memory for new small arrays, freed with the last of its arrays.
+
+    Each place in it is used only once: workers may still read an array that nobody holds here any more.
+    """
 
     piece: weakref.ref[Piece]
     end: int  # its first free byte
@@ -60,32 +62,35 @@ class _Page(NamedTuple):
 _lock = threading.Lock()
 _page: _Page | None = None
 _shared: weakref.WeakValueDictionary[int, Piece] = weakref.WeakValueDictionary()  # {address: piece}
-_addresses: tuple[int, ...] = ()  # of these, ascending; maybe of some that are gone, too
+_addresses: tuple[int, ...] = ()  # of these pieces, ascending; some may be freed already
+# {(address, nbytes): the copy of what is there}
 _copies: weakref.WeakValueDictionary[tuple[int, int], Piece] = weakref.WeakValueDictionary()
 
 
 def share(array: Any) -> Array:
-    """``array`` in shared memory, where all front-ends and workers map it: no second copy is ever made of it.
+    """Copy ``array`` into shared memory, which all front-ends and workers map without another copy.
 
-    The array that is returned takes the place of the other one. It may be written to here, and the workers see that at
-    once, also in batches that they are at; to them it is read-only. Its memory is free again when nobody holds it.
+    Use the returned array in place of ``array``. In the workers it is read-only. Writes to it in this process are
+    visible to the workers at once, even in jobs that are running. Its memory is freed when nobody holds it any more.
 
     Args:
-        array: an array of any dtype but object, of any size, or what ``numpy.asarray`` makes one of.
+        array: an array of any size and any dtype but object, or anything that ``numpy.asarray`` converts to one.
 
     Returns:
-        A plain array of the same shape and dtype, dense, in the same memory order. ``array`` itself, if it lies in
-        shared memory already. Views of it are shared too: rows, slices, ``torch.from_numpy(array)``. PyTorch knows no
-        read-only tensors: a job that writes to one over shared memory ends its worker.
+        A plain, dense array of the same shape, dtype and memory order; ``array`` itself if it is in shared memory
+        already. Views of it are shared too: rows, slices, ``torch.from_numpy(array)``. PyTorch has no read-only
+        tensors, so a job that writes to a tensor over shared memory kills its worker.
 
     Raises:
-        TypeError: it holds Python objects, or is masked. MemoryError: it does not fit.
+        TypeError: ``array`` holds Python objects, or is masked.
+        MemoryError: it does not fit into memory.
+        PlatformError: this system has no shared memory, or a limit of the system prevents it.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError("array is masked, and its mask would be lost: share array.data and array.mask")
     array = np.asarray(array)
     if array.dtype.hasobject:
-        raise TypeError(f"array must be of numbers or strings of a fixed length, not of objects: {short(array)}")
+        raise TypeError(f"array must hold numbers or fixed-length strings, not objects: {short(array)}")
     if find(array) is not None:
         return array  # type: ignore[no-any-return]
     piece, start = _place(array.nbytes)
@@ -97,8 +102,10 @@ def share(array: Any) -> Array:
 
 
 def _dense_strides(array: Array) -> tuple[int, ...]:
-    """Those of a dense copy of ``array``, whose axes lie in the same order in memory: what is taken out of the copy has
-    the order of what is taken out of the array, and so the same sum to the last bit."""
+    """Return the strides of a dense copy of ``array`` with its axes in the same order in memory.
+
+    So anything taken from the copy is in the same order as from ``array``, and has the same sum to the last bit.
+    """
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     strides, step = [0] * array.ndim, array.itemsize
     for axis in reversed(axes):
@@ -107,7 +114,7 @@ def _dense_strides(array: Array) -> tuple[int, ...]:
 
 
 def _place(nbytes: int) -> Found:
-    """Where ``nbytes`` of shared memory are free."""
+    """Reserve ``nbytes`` of shared memory, and return their place."""
     global _page, _addresses
     with _lock:
         is_small, new_nbytes = nbytes < _SMALL_NBYTES, nbytes
@@ -126,7 +133,7 @@ def _place(nbytes: int) -> Found:
 
 
 def _forked() -> None:
-    """Give a fork pages of its own: it would write what it shares over what this process does."""
+    """Start a new page in a forked process, which would otherwise overwrite what its parent shares."""
     global _lock, _page
     _lock, _page = threading.Lock(), None
 
@@ -136,13 +143,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def _after(end: int) -> int:
-    """Where the next array begins; an empty one takes a place too, so that no two arrays begin at the same."""
+    """Return where the next array starts. Empty arrays take space too, so that no two arrays start at one place."""
     return ALIGNMENT * (end // ALIGNMENT + 1)
 
 
 def find(array: Array) -> Found | None:
-    """Where the first byte in memory of ``array``, a view of any kind, lies; None: not in shared memory."""
-    if not _addresses or array.base is None or not (nbytes := array.nbytes):  # without a base, it has memory of its own
+    """Return the place of the first byte in memory of ``array``, a view of any kind; None: not in shared memory."""
+    if not _addresses or array.base is None or not (nbytes := array.nbytes):  # without a base, it owns its memory
         return None
     address = shared_memory.address_of(array)
     if array.flags.c_contiguous:
@@ -151,25 +158,25 @@ def find(array: Array) -> Found | None:
 
 
 def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """(the address of the first byte, the number of bytes to the last one) of what is laid out so."""
+    """Return (the address of the first byte, the number of bytes up to the last one) of an array with this layout."""
     spans = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
     low, high = (sum(bound(span, 0) for span in spans) for bound in (min, max))
     return address + low, high - low + itemsize
 
 
 def find_bytes(address: int, nbytes: int) -> Found | None:
-    """Where the ``nbytes`` at ``address`` lie in shared memory; None: not there."""
+    """Return the place of the ``nbytes`` at ``address``; None: not in shared memory."""
     addresses = _addresses
     for at in range(bisect.bisect_right(addresses, address) - 1, -1, -1):
         piece = _shared.get(addresses[at])
-        if piece is not None:  # else it is gone, and an earlier one may reach as far
+        if piece is not None:  # else it is freed, and an earlier piece may reach as far
             start = address - addresses[at]
             return Found(piece, start) if start + nbytes <= piece.nbytes else None
     return None
 
 
 def copy_of(source: memoryview, address: int) -> Piece:
-    """A copy of a large array that only sequences hold, for all front-ends that have it now. It is made once."""
+    """Return the shared copy of a large array of a sequence. Front-ends that hold the same array share one copy."""
     key = address, source.nbytes
     theirs = np.frombuffer(source, BYTE)
     known = _copies.get(key)

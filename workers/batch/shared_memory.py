@@ -1,7 +1,7 @@
-"""Anonymous shared memory: a mapping and, while it travels, a descriptor. Nothing ever has a name.
+"""Anonymous shared memory: a mapping and, while it has to be sent, a descriptor. Nothing ever has a name.
 
-The maker creates it, maps it and sends the descriptor over a socket; both ends close the descriptor after
-mapping. The kernel frees the memory with the last mapping, whoever died and however.
+The maker creates it, maps it and sends the descriptor over a socket. Each end closes its descriptor when it is no
+longer needed. The kernel frees the memory with the last mapping and descriptor, however the processes ended.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from workers.errors import PlatformError
 from .memory_limit import check_available
 
 PAGE = mmap.PAGESIZE
-_LARGE_NBYTES = 16 << 20  # what is worth asking for first: that takes 0.1 ms
+_LARGE_NBYTES = 16 << 20  # from here on, available memory is checked first, which takes 0.1 ms
 
-# mmap.mmap would keep a descriptor open for as long as it lives (before Python 3.13), one for each slot.
+# Not mmap.mmap: before Python 3.13 it keeps a descriptor open for its lifetime, one for each slot.
 _libc: Any = None
 if os.name == "posix":
     _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,15 +37,16 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
-    """A descriptor of ``nbytes`` of new, zeroed shared memory.
+    """Return a descriptor of ``nbytes`` of new, zeroed shared memory.
 
     Args:
-        name: what Linux shows in ``/proc/PID/fd``, as ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
-        header_nbytes: bytes of our own in front of these. Errors name what the user has asked for, without them.
+        name: what Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
+        header_nbytes: internal bytes before these. Errors name only ``nbytes``, which the user asked for.
 
     Raises:
-        DoesNotFit: that much is not left. PlatformError: this platform has no anonymous shared memory that we know
-            of, or allows no piece so large.
+        DoesNotFit: less memory is available.
+        PlatformError: this platform has no known anonymous shared memory, does not allow a piece this large, or no
+            file descriptor is left.
     """
     if nbytes >= _LARGE_NBYTES:
         check_available(nbytes)
@@ -56,7 +57,7 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
             raise
         raise PlatformError(
             error.errno,
-            f"shared memory needs a file descriptor for a moment, and none is left of {limits.descriptors()} (ulimit "
+            f"shared memory needs a file descriptor for a moment, but all {limits.descriptors()} are in use (ulimit "
             "-n): close files, or raise the limit",
         ) from error
     try:
@@ -77,19 +78,19 @@ def _create(name: str) -> int:
             if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
                 raise
             raise _unknown(
-                f"memfd_create() is refused ({error.strerror}), as by a container's seccomp profile"
+                f"memfd_create() is refused ({error.strerror}), probably by a container's seccomp profile"
             ) from error
     if sys.platform == "darwin":
         return _create_unlinked()
     if sys.platform == "linux":
-        raise _unknown("this Python was built without os.memfd_create, as with a glibc before 2.27")
+        raise _unknown("this Python was built without os.memfd_create, probably with a glibc older than 2.27")
     raise _unknown(f"they need Linux or macOS, not {sys.platform!r}")
 
 
 def _unknown(reason: str) -> PlatformError:
     return PlatformError(
         errno.ENOSYS,
-        f'worker processes get no shared memory: {reason}. Use nb_workers=0 or executor="thread" here',
+        f'worker processes cannot get shared memory: {reason}. Use nb_workers=0 or executor="thread" here',
     )
 
 
@@ -99,9 +100,9 @@ def _too_large(nbytes: int) -> PlatformError:
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return PlatformError(
         errno.EFBIG,
-        f"{nbytes:,} bytes of shared memory cannot be made: a file may have no more than {limit:,} bytes here "
-        "(RLIMIT_FSIZE), and shared memory counts as one. Raise that (ulimit -f unlimited), or use nb_workers=0 or "
-        'executor="thread"',
+        f"{nbytes:,} bytes of shared memory cannot be allocated: files may have no more than {limit:,} bytes here "
+        "(RLIMIT_FSIZE), and shared memory counts as a file. Raise the limit (ulimit -f unlimited), or use "
+        'nb_workers=0 or executor="thread"',
     )
 
 
@@ -116,18 +117,18 @@ def _create_unlinked() -> int:
 
 
 class _Mapped(weakref.ref):  # type: ignore[type-arg]
-    """Knows what to unmap when the last view of a mapping has gone."""
+    """A weak reference to a mapping, with what to unmap when its last view is gone."""
 
     __slots__ = ("address", "nbytes")
     address: int
     nbytes: int
 
 
-_mapped: dict[int, _Mapped] = {}  # {address: what is there}; keeps the weak references alive until they fire
+_mapped: dict[int, _Mapped] = {}  # {address: its mapping}; keeps the weak references alive until they fire
 
 
 def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) -> None:
-    del known[mapped.address]  # before the address can be given out again
+    del known[mapped.address]  # before the address can be used again
     libc.munmap(mapped.address, mapped.nbytes)
 
 
@@ -135,11 +136,11 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
     """Map ``descriptor``, which the caller still has to close.
 
     Args:
-        private: what is written here goes to pages of this process alone.
+        private: writes go to private pages of this process.
 
     Returns:
-        A buffer of ``nbytes`` behind ``header_nbytes``, unmapped when its last view has gone. Views of a read-only
-        mapping have to be made by ``view(buffer).toreadonly()``.
+        A buffer of ``header_nbytes + nbytes``, unmapped when its last view is gone. Make views of a read-only mapping
+        by ``view(buffer).toreadonly()``.
 
     Raises:
         MemoryError: the address space or the number of mappings is used up.
@@ -153,7 +154,7 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
         if code == errno.ENOMEM:
             raise MemoryError(f"cannot map {nbytes:,} bytes of shared memory (out of memory or of mappings)")
         raise OSError(code, f"cannot map {nbytes:,} bytes of shared memory: {os.strerror(code)}")
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # a wish: many kernels have huge pages off for shared memory
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # only a hint: many kernels disable huge pages for shared memory
         _libc.madvise(address, mapped_nbytes, mmap.MADV_HUGEPAGE)
     buffer = (ctypes.c_ubyte * mapped_nbytes).from_address(address)
     mapped = _Mapped(buffer, _unmap)
@@ -163,25 +164,25 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
 
 
 def view(buffer: Any) -> memoryview:
-    """The bytes of a buffer of :func:`attach`."""
+    """Return the bytes of a buffer from :func:`attach`."""
     return np.frombuffer(buffer, np.uint8).data
 
 
 def address_of(buffer: Any) -> int:
-    """Where the first byte of an array or of another buffer lies."""
+    """Return the address of the first byte of an array or other buffer."""
     array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
     return int(array.__array_interface__["data"][0])
 
 
 def is_equal(one: Any, other: Any) -> bool:
-    """Whether two dense arrays of bytes of the same length are the same. At the speed of memory."""
+    """Return True if two dense arrays of bytes of the same length are equal. Runs at the speed of memory."""
     return bool(_libc.memcmp(address_of(one), address_of(other), one.nbytes) == 0)
 
 
-#: Linux allows a process 65,530 mappings; past this many of ours, batches are copied out instead.
+#: Beyond this many mappings made here, batches are copied out. Linux allows a process 65,530 in all.
 MAX_MAPPED = 20_000
 
 
 def num_mapped() -> int:
-    """How many mappings of this process are ours."""
+    """Return the number of mappings made here that still exist in this process."""
     return len(_mapped)

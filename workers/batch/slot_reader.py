@@ -1,4 +1,4 @@
-"""The consumer's end of the slots: makes batches of what a worker has put into shared memory."""
+"""The consumer's end of the slots: builds batches from what a worker put into shared memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tree import Array, ArrayPlace, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
-    """The batch that ``build`` (see :func:`unflattener`) makes of its arrays and its rest."""
+    """Return the batch that ``build`` (see :func:`unflattener`) makes of its arrays and its rest."""
     if rest is None or type(rest) is list:
         return build(iter(arrays), iter(rest or ()))
     others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
@@ -33,8 +33,8 @@ class KnownLayout(NamedTuple):
     digest: int
     places: tuple[ArrayPlace, ...]
     build: Callable[..., Any]
-    is_large: tuple[bool, ...]  # of each array: it keeps its slot, where a small one is copied out of it
-    leased: frozenset[int]  # which slots of the batch have a large one
+    is_large: tuple[bool, ...]  # for each array: True if it stays in its slot; a small one is copied out
+    leased: frozenset[int]  # which slots of the batch hold a large array
 
     @classmethod
     def of(cls, pickled: bytes) -> KnownLayout:
@@ -44,8 +44,8 @@ class KnownLayout(NamedTuple):
         return cls(digest_of(pickled), places, unflattener(spec), is_large, leased)
 
 
-#: A batch in a worker's slots: (who reads it, its layout, where it lies). It has the layout itself, and not its name,
-#: for when it is read the table may have moved on.
+#: A batch in a worker's slots: (its reader, its layout, its place). It holds the layout itself, not its digest, because
+#: the reader may have forgotten the layout by the time the batch is read.
 Unread = tuple["SlotReader", KnownLayout, PlainPlaced]
 
 
@@ -57,23 +57,23 @@ class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
 
 
 class SlotReader:
-    """Makes batches of what one worker has written. Runs in: consumer. Blocks: never.
+    """The reader of one worker's slots. Runs in: consumer. Blocks: never.
 
-    All batches of a message are read or skipped before :meth:`take_freed`: small ones share a slot.
+    Read or skip all batches of a message before :meth:`take_freed`: small batches share a slot.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
-        self._words: dict[int, memoryview] = {}  # {slot: the same, as labels are read}
-        self._layouts: dict[int, KnownLayout] = {}  # {digest: the layout}, as the worker has them
-        self._leases: dict[int, _LeaseReference] = {}
+        self._words: dict[int, memoryview] = {}  # {slot: the same as words, for labels}
+        self._layouts: dict[int, KnownLayout] = {}  # {digest: layout}, the same as in the worker
+        self._leases: dict[int, _LeaseReference] = {}  # {slot: a reference to its lease}
         self._freed: deque[_LeaseReference] = deque()  # appended to by the death of a lease, in any thread
         self._copied: set[int] = set()  # slots whose batches were all copied out
 
     def learn(
         self, slots: list[tuple[int, int]], gone: list[int], forgets: bool, layouts: list[bytes], files: list[int]
     ) -> None:
-        """Take note of what a message says of slots and layouts. Closes ``files``. Call :meth:`unread` afterwards."""
+        """Note what a message says about slots and layouts. Closes ``files``. Call :meth:`unread` afterwards."""
         for number in gone:
             self._buffers.pop(number, None)
             self._words.pop(number, None)
@@ -90,21 +90,21 @@ class SlotReader:
             self._layouts[layout.digest] = layout
 
     def unread(self, placed: PlainPlaced) -> Unread:
-        """A batch of the message that was learnt last, to be read later.
+        """Return a batch of the message learnt last, to be read later.
 
         Raises:
-            IntegrityError: the worker has not told of its layout.
+            IntegrityError: the worker has not announced its layout.
         """
         layout = self._layouts.get(placed[0])
         if layout is None:
-            raise integrity_error(f"a result names layout {placed[0]:016x}, which its worker has not told of")
+            raise integrity_error(f"a result names layout {placed[0]:016x}, which its worker has not announced")
         return self, layout, placed
 
     def read(self, layout: KnownLayout, placed: PlainPlaced, sending: int) -> Any:
-        """The batch itself.
+        """Return the batch itself.
 
         Raises:
-            IntegrityError: it is not that of ``sending``, or something has been written over it.
+            IntegrityError: it does not belong to ``sending``, or it was overwritten.
         """
         digest, places, build, is_large, leased = layout
         _, slots, offset, nbytes, rest = placed
@@ -133,14 +133,14 @@ class SlotReader:
                 for stays, (dtype, shape, strides, at, start) in zip(is_large, places, strict=True)
             ]
         at = offset // WORD_NBYTES
-        for slot in slots:  # after the copy: what has been written over it meanwhile shows
+        for slot in slots:  # after the copy, to detect that it was overwritten meanwhile
             words = self._words[slot]
-            if words[at] != sending or words[at + 1] != digest:  # as check_label looks: no call where all is well
+            if words[at] != sending or words[at + 1] != digest:  # as in check_label, without a call if all is well
                 check_label(words, at, sending, digest)
         return put_together(build, arrays, rest)
 
     def skip(self, placed: PlainPlaced) -> None:
-        """Nobody wants the batch any more."""
+        """Release a batch that nobody wants any more."""
         _, slots, *_ = placed
         self._copied.update(slots)
 
@@ -155,14 +155,14 @@ class SlotReader:
 
     @property
     def nbytes(self) -> int:
-        """Of all slots."""
+        """The bytes of all slots."""
         return sum(map(len, self._buffers.values()))
 
     def take_freed(self) -> list[int]:
-        """The slots that the consumer has let go of since the last call.
+        """Return the slots that the consumer has released since the last call.
 
         Raises:
-            IntegrityError: something was written over a batch while the consumer held it.
+            IntegrityError: a batch was overwritten while the consumer held it.
         """
         freed = list(self._copied)
         self._copied.clear()

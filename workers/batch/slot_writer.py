@@ -1,4 +1,4 @@
-"""The worker's end of the slots: puts what jobs return into shared memory."""
+"""The worker's end of the slots: puts the results of jobs into shared memory."""
 
 from __future__ import annotations
 
@@ -30,54 +30,54 @@ from .tree import (
 )
 
 _BLOCK_NBYTES = 1 << 20  # of a slot for small batches
-_MAX_LAYOUTS_NBYTES = 1 << 20  # pickled: thousands of usual layouts
+_MAX_LAYOUTS_NBYTES = 1 << 20  # pickled; enough for thousands of usual layouts
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 class News(NamedTuple):
-    """What the next message has to tell."""
+    """What the next message announces."""
 
     slots: list[tuple[int, int]]  # new ones, as (number, nbytes), e.g. [(3, 1048576)]
-    gone: list[int]  # slots that were given up
+    gone: list[int]  # slots given up
     descriptors: list[int]  # of the new slots
-    forgets: bool  # all layouts that were told of before are forgotten
+    forgets: bool  # all layouts announced before are forgotten
     layouts: list[bytes]  # new ones, each a pickled Layout
 
 
-_AROUND = "around"  # begins the key of a layout of which parts lie where workers.empty() has put them
+_AROUND = "around"  # the first part of the key of a layout with arrays made by workers.empty()
 
 
 class SlotWriter:
-    """Puts the results of a worker's jobs into slots. Runs in: worker. Blocks: never.
+    """The writer of one worker's slots. Runs in: worker. Blocks: never.
 
     Args:
-        max_slots: of one batch.
+        max_slots: the most slots of one batch.
     """
 
     def __init__(self, max_slots: int = MAX_SLOTS) -> None:
         self._max_slots = max_slots
-        self._slots: dict[int, Slot] = {}
-        self._nbytes = 0  # of these
+        self._slots: dict[int, Slot] = {}  # {number: slot}
+        self._nbytes = 0  # of all slots
         self._free = FreeSlots()
-        self._kept: list[Slot] = []  # whose empty() arrays the user's code still holds
+        self._kept: list[Slot] = []  # slots whose empty() arrays the user's code still holds
         self._peak = Peak()
         self._next_number = 0
         self._block: Slot | None = None  # collects small batches until the next message
-        self._main_nbytes = 0  # of the largest slot's content, in the last batch with empty() arrays
-        self._job_slots: list[Slot] = []  # what empty() has handed out in this job
-        self._layouts: dict[Any, Planned] = {}  # {what identifies a layout: it}; the reader has all of them
-        self._layouts_nbytes = 0  # pickled
+        self._main_nbytes = 0  # of the content of the largest slot, in the last batch with empty() arrays
+        self._job_slots: list[Slot] = []  # slots that empty() has used in this job
+        self._layouts: dict[Any, Planned] = {}  # {spec, dtypes, shapes, strides: layout}; the reader knows all of them
+        self._layouts_nbytes = 0  # of the pickled layouts
         self._last: tuple[Any, Planned] = (None, NOTHING)  # (spec, its layout)
         self._news = News([], [], [], False, [])
 
     # -- slots
 
     def _take(self, nbytes: int, is_main: bool = True) -> Slot:
-        """A slot for ``nbytes`` behind its header. ``is_main``: see :class:`FreeSlots`."""
+        """Return a slot for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
         return self._take_sized(slot_size(nbytes), is_main)
 
     def _take_sized(self, nbytes: int, is_main: bool) -> Slot:
-        """The same for a size of slots, without the header."""
+        """Like :meth:`_take`, with ``nbytes`` already rounded up to a slot size (without the header)."""
         if self._kept:
             self._look_at_kept()
         slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
@@ -88,7 +88,7 @@ class SlotWriter:
         try:
             slot, descriptor = new_slot(self._next_number, nbytes)
         except DoesNotFit as error:
-            # The slots of this job are given back, and wanted again.
+            # The slots of this job are freed, and its retry needs them again.
             error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in self._job_slots)
             raise
         self._next_number += 1
@@ -107,18 +107,17 @@ class SlotWriter:
         self._news.gone.append(slot.number)
 
     def release(self, numbers: list[int]) -> None:
-        """The consumer has let go of these.
+        """Take back slots that the consumer has released.
 
-        As much memory stays as was in use at once lately: what one message gives up, a later one has to make again.
-        The rest goes slowly.
+        As much memory is kept as was recently in use at once, to spare later allocations. The rest is given up slowly.
 
         Raises:
-            IntegrityError: one of them holds nothing that the consumer could have let go of.
+            IntegrityError: the consumer does not have one of them.
         """
         for number in numbers:
             slot = self._slots.get(number)
             if slot is None or not slot.is_out:
-                raise integrity_error(f"slot {number} was released, which the reader does not have")
+                raise integrity_error(f"slot {number} was released, but the reader does not have it")
             slot.is_out = False
             self._free.add(slot)
         if self._free and self._peak.is_due():
@@ -127,7 +126,7 @@ class SlotWriter:
                 self._give_up(spare)
 
     def give_up_free(self) -> None:
-        """Memory is short: keep nothing for later batches."""
+        """Give up all free slots, instead of keeping them for later batches."""
         self._look_at_kept()
         for slot in self._free.take_all():
             self._give_up(slot)
@@ -156,7 +155,7 @@ class SlotWriter:
         return array
 
     def _slot_for(self, nbytes: int, new_nbytes: int) -> int:
-        """Which of the job's slots takes an array: a new one, if it is large and there are not many."""
+        """Return which of the job's slots takes an array: a new one if it is large, as long as ``max_slots`` allows."""
         slots = self._job_slots
         is_full = len(slots) >= self._max_slots
         if is_full or nbytes <= SMALL_NBYTES:
@@ -168,7 +167,7 @@ class SlotWriter:
         return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
-        """Put a job's result into slots. ``sending``: what it is labelled with."""
+        """Put a job's result into slots, labelled with ``sending``."""
         arrays: list[Array] = []
         others: list[Any] = []
         spec = flatten(result, arrays, others)
@@ -185,7 +184,7 @@ class SlotWriter:
         if not is_of(last_spec, planned.places, spec, arrays):
             key = (spec, *[(exact(array.dtype), array.shape, dense_strides(array)) for array in arrays])
             planned = self._layouts.get(key) or self._plan(key, spec, arrays)
-            # A structured dtype can be changed in place, so being the same object says nothing.
+            # A structured dtype can be changed in place, so its identity proves nothing.
             self._last = (spec, planned) if all(is_plain(array.dtype) for array in arrays) else (None, NOTHING)
         digest, places, nbytes, sizes = planned
         if nbytes <= SMALL_NBYTES:
@@ -199,7 +198,7 @@ class SlotWriter:
         else:
             slots, offset = self._take_all(sizes), 0
         at = offset // WORD_NBYTES
-        for slot in slots:  # first: what lay here is not to be taken for whole
+        for slot in slots:  # before the copy, so that no old label stands before a batch that is partly overwritten
             slot.words[at], slot.words[at + 1] = sending, digest
         for array, (dtype, shape, strides, at, start) in zip(arrays, places, strict=True):
             copy_into(np.ndarray(shape, dtype, slots[at].buffer, offset + start, strides), array)
@@ -233,7 +232,7 @@ class SlotWriter:
         return planned
 
     def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, sending: int) -> Placed:
-        """The same where some arrays already lie in slots of this job."""
+        """Like :meth:`write`, if some arrays may already lie in slots of this job."""
         slots = self._job_slots
         there = places_within(arrays, slots)
         left = [array.nbytes for array, place in zip(arrays, there, strict=True) if place is None]
@@ -249,7 +248,7 @@ class SlotWriter:
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
     def _place(self, array: Array, small_nbytes: int) -> ArrayPlace:
-        """Copy ``array`` into a slot of the job. ``small_nbytes``: of all small ones that are copied."""
+        """Copy ``array`` into a slot of the job. ``small_nbytes``: the total of all small arrays to copy."""
         at = self._slot_for(array.nbytes, array.nbytes if array.nbytes > SMALL_NBYTES else small_nbytes)
         slot = self._job_slots[at]
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
@@ -258,10 +257,11 @@ class SlotWriter:
         return place
 
     def end_job(self, numbers: list[int]) -> None:
-        """A job that used :func:`empty` is over, and its result (in ``numbers``, changed in place) is dropped.
+        """Finish a job that used :func:`empty`. Call it after all references to the result are dropped.
 
-        Where the user's code still holds an array of it (``self.buffer = empty(...)``), the consumer gets a copy:
-        what the job writes later must not show in a batch that is delivered.
+        If the user's code still holds an array of it (``self.buffer = empty(...)``), the consumer gets a copy of the
+        slot: what the code writes later must not show in a delivered batch. ``numbers``, the slots of the result, is
+        changed in place.
         """
         for slot in self._job_slots:
             held = slot.lease is not None and slot.lease() is not None
@@ -280,7 +280,7 @@ class SlotWriter:
 
     @property
     def num_new_slots(self) -> int:
-        """Slots of which nothing was told yet: each has a descriptor open."""
+        """The number of slots not announced yet. Each has an open descriptor."""
         return len(self._news.slots)
 
     @property
@@ -288,10 +288,10 @@ class SlotWriter:
         return bool(self._job_slots)
 
     def take_news(self) -> News:
-        """What is new since the last message; ends the open block."""
+        """Return what is new since the last message, and finish the open block."""
         news, self._news = self._news, News([], [], [], False, [])
         self._block = None
-        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # batches of ever new shapes: both ends start anew
+        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # ever new shapes: both ends start over
             self._layouts.clear()
             self._layouts_nbytes = 0
             self._last = (None, NOTHING)
@@ -299,18 +299,19 @@ class SlotWriter:
         return news
 
 
-#: What puts the results of this process's jobs into slots; None: this is no worker process.
+#: The writer of this worker process; None in any other process.
 writer: SlotWriter | None = None
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray[Any, Any]:
-    """An uninitialised array that already lies where the batch will be delivered from.
+    """Return an uninitialised array in the shared memory that the batch will be delivered from.
 
-    Inside a job in a worker process, an array that is made so, filled and returned (as it is, or as part of a
-    batch) reaches the consumer without being copied. Anywhere else this is ``numpy.empty``.
+    In a job of a worker process, fill the array and return it, by itself or as part of a batch: it reaches the consumer
+    without a copy. Small arrays (up to 32 KB) are copied all the same, and so is an array that you keep after the job.
+    Anywhere else this is ``numpy.empty``.
 
     Args:
-        shape: lengths of its axes.
+        shape: the lengths of its axes.
         dtype: as for ``numpy.empty``.
 
     Returns:

@@ -1,20 +1,19 @@
 """Slots: the memory that batches are delivered in, its use by the worker and its lease to the consumer.
 
-A slot belongs to the worker that made it. The worker writes a batch into it (or the job has already, see
-:func:`empty`) and names it in the result; from then on it is the consumer's. The batch's arrays are views of a
-*lease*, an array over the slot; numpy keeps a lease alive while any view of it lives, and its death is noted in a
-list without running any Python code. The numbers of freed slots go back to the worker with its next jobs.
+A slot belongs to the worker that made it. The worker writes a batch into it (unless the job has already done so, see
+:func:`empty`) and names it in the result; from then on the slot is the consumer's. The batch's arrays are views of a
+*lease*, an array over the slot. numpy keeps a lease alive while any view of it lives, and the end of a lease is noted
+in a list without running any Python code. The numbers of freed slots go back to the worker with its next jobs.
 
     worker:    take -> fill -> (result names it) ................................ released -> take ...
     consumer:                    lease -> views ... last view gone -> freed -> (jobs name it)
 
-Each large array of a batch has a slot of its own, so that whoever keeps it (the masks of all batches, say) keeps that
-array's memory and no other. Small arrays share a slot, and the consumer copies them out at once: a copy of a few
-kilobytes is cheaper than a lease, and labels that are kept do not hold the images beside them.
+Each large array of a batch has its own slot. So whoever keeps one array (the masks of all batches, say) keeps only its
+memory. Small arrays share a slot, and the consumer copies them out at once: a copy of a few kilobytes is cheaper than a
+lease, and keeping the class labels does not keep the images beside them.
 
-In front of every batch lies its label (see ``label``). The reader compares it with what it expects before it delivers,
-and again when a lease ends. So a slot that is reused too early, or named for another batch, is an error and never a
-wrong batch.
+Every batch starts with its label (see ``label``). The reader checks it before delivery, and again when a lease ends. So
+a slot that is reused too early, or named for another batch, causes an error and never a wrong batch.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ import numpy as np
 from .label import words_of
 from .shared_memory import PAGE, address_of, attach, create
 
-SMALL_NBYTES = 32 << 10  # up to here a batch, or an array of one, is copied out
-#: Slots of one batch: each costs a descriptor and a mapping. Where more large arrays come, some lie in one slot.
+SMALL_NBYTES = 32 << 10  # up to here a batch, or one array of it, is copied out
+#: The most slots of one batch: each costs a descriptor and a mapping. Further large arrays share slots.
 MAX_SLOTS = 128
-#: In front of the arrays in a slot of their own. It holds nothing but the label. So large arrays begin with a page, as
-#: they do in malloc's memory: copying 64 KB to 64 bytes past the start of a page takes 6 % longer.
+#: The header of a slot with large arrays. It holds only the label, but takes a page, so that the first array starts at
+#: a page, as in malloc's memory: copying 64 KB to 64 bytes past the start of a page takes 6 % longer.
 HEADER_NBYTES = PAGE
 BYTE = np.dtype(np.uint8)
 
-#: What of a batch is no array: a pickle, or True where that lies behind the arrays, or the list itself where it holds
-#: nothing but plain numbers and short strings.
+#: The rest of a batch, which is everything but its arrays: a pickle, True if the pickle is stored after the arrays, or
+#: the list itself if it holds only plain numbers, None and short strings. None: there is no rest.
 Rest = bytes | bool | list[Any] | None
 
 
 class Placed(NamedTuple):
-    """Where a batch lies: Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
+    """The place of a batch: Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
 
     layout: int  # the digest of its Layout
     slots: list[int]
@@ -51,11 +50,11 @@ class Placed(NamedTuple):
     rest: Rest
 
 
-PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it travels: a Placed, or the plain tuple of one
+PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it is sent: a Placed, or the same as a plain tuple
 
 
 class Slot:
-    """A piece of shared memory, as its worker has it."""
+    """A slot, as its worker sees it."""
 
     __slots__ = ("address", "buffer", "bytes", "freed", "is_out", "lease", "nbytes", "number", "used", "words")
 
@@ -66,14 +65,14 @@ class Slot:
         self.bytes = np.ndarray((nbytes,), BYTE, buffer)
         self.words = words_of(buffer)
         self.address = address_of(self.bytes)
-        self.used = 0  # bytes from the start that are spoken for
-        self.freed = 0  # when it was last given back to FreeSlots, counted there
+        self.used = 0  # bytes from the start that are taken
+        self.freed = 0  # when it was last added to FreeSlots, as counted there
         self.is_out = False  # it holds batches that the consumer has not released
-        self.lease: weakref.ref[Lease] | None = None  # what a job's empty() arrays are views of
+        self.lease: weakref.ref[Lease] | None = None  # its lease, if a job has empty() arrays in it
 
 
 def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
-    """A new slot for ``nbytes`` behind its header, and a descriptor of it, which is the caller's to close."""
+    """Return a new slot for ``nbytes`` after its header, and its descriptor, which the caller has to close."""
     descriptor = create(nbytes, header_nbytes=HEADER_NBYTES)
     try:
         slot = Slot(number, HEADER_NBYTES + nbytes, attach(descriptor, nbytes, header_nbytes=HEADER_NBYTES))
@@ -85,4 +84,4 @@ def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
 
 
 class Lease(np.ndarray[Any, Any]):
-    """All bytes of a slot. Views of it are plain arrays; while one lives, so does the lease."""
+    """All bytes of a slot, which lives as long as any view of it. Views are plain arrays."""

@@ -1,4 +1,4 @@
-"""Batches of samples, and samples of batches: stacked and taken apart, cut and joined, counted."""
+"""Batches and their samples: stack and unstack them, cut and join them, count them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _NUMBERS = bool, int, float, complex
 
 
 def stack(samples: list[Any], place: str = "") -> Any:
-    """One batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists.
+    """Return one batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists.
 
-    Containers keep the type of the first sample. ``place``: theirs within a sample, for messages.
+    Containers keep the type of the first sample.
+
+    Args:
+        place: the place of ``samples`` within whole samples, for messages.
 
     Raises:
-        TypeError: no dtype holds all values of a number exactly, or samples are of different kinds. ValueError: samples
-            have other keys or shapes.
+        TypeError: no dtype holds all values exactly, or samples are of different kinds.
+        ValueError: the keys, lengths or shapes of samples differ.
     """
     first = samples[0]
     node = node_of(first)
@@ -40,11 +43,11 @@ def stack(samples: list[Any], place: str = "") -> Any:
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:
-    """A batch of ``samples`` of which the first is None or a string, and others are neither."""
+    """Return a batch of ``samples``, the first of which is None or a string and some others are neither."""
     others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
     numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
     if others and len(numbers) == len(others) and not any(isinstance(sample, (str, bytes)) for sample in samples):
-        return stacked(samples, place)  # as where a number is the first
+        return stacked(samples, place)  # as if a number came first
     wrong = next((other for other in others if node_of(other) is not None), numbers[0] if numbers else None)
     if wrong is not None:
         raise TypeError(f"samples{place} must be of one kind, not {short(samples[0])} and {short(wrong)}; {ALIKE}")
@@ -52,23 +55,23 @@ def _of_kinds(samples: list[Any], place: str) -> Any:
 
 
 def stack_list(batch: Any) -> Any:
-    """A list of samples stacked; anything else as it is."""
+    """Return a list of samples stacked, and anything else as it is."""
     return stack(batch) if isinstance(batch, list) and batch else batch
 
 
 def unstack(batch: Any) -> list[Any]:
-    """The samples that :func:`stack` has made ``batch`` of."""
+    """Return the samples of a batch that :func:`stack` made."""
     is_of_samples = is_list(batch) and (not batch or batch[0] is None or isinstance(batch[0], (str, bytes)))
     node = None if is_of_samples else node_of(batch)
     if node is not None:
         return [node.like(list(row)) for row in zip(*map(unstack, node.parts), strict=True)]
-    if isinstance(batch, np.ma.MaskedArray):  # its items would be numbers, without their dtype where they are masked
+    if isinstance(batch, np.ma.MaskedArray):  # not its items: masked ones would lose their dtype
         return [batch[at : at + 1].reshape(batch.shape[1:]) for at in range(len(batch))]
     return list(batch)
 
 
 def _has_axes(part: Any) -> bool:
-    return bool(getattr(part, "ndim", False))  # also a tensor's, which a front-end may deliver
+    return bool(getattr(part, "ndim", False))  # also true of tensors, which a front-end may deliver
 
 
 def _lengths(batch: Any) -> Iterator[int]:
@@ -81,28 +84,29 @@ def _lengths(batch: Any) -> Iterator[int]:
 
 
 def num_samples(batch: Any) -> int:
-    """How long the arrays and lists of ``batch`` are.
+    """Return the length of the arrays and lists of ``batch``.
 
     Raises:
-        TypeError: it has none. ValueError: they are not of one length.
+        TypeError: it has no arrays or lists.
+        ValueError: their lengths differ.
     """
     lengths = set(_lengths(batch))
     if len(lengths) > 1:
         raise ValueError(f"the arrays and lists of a batch must be of one length, not {sorted(lengths)}")
     if not lengths:
         raise TypeError(
-            f"a batch must have an array or a list of its samples, not {short(batch)}; .batch() makes some of samples"
+            f"a batch must have an array or a list of its samples, not {short(batch)}; .batch() stacks samples"
         )
     return lengths.pop()
 
 
 def length_of_first(batch: Any) -> int:
-    """How long the first array or list of ``batch`` is; 1, if it has none."""
+    """Return the length of the first array or list of ``batch``; 1 if it has none."""
     return next(_lengths(batch), 1)
 
 
 def cut(batch: Any, start: int, stop: int) -> Any:
-    """Samples ``start`` to ``stop`` of ``batch``: slices of its arrays and lists. All else goes with each part."""
+    """Return samples ``start`` to ``stop`` of ``batch``: slices of its arrays and lists, the rest as it is."""
     return map_leaves(lambda leaf: _slice(leaf, start, stop), batch, is_list)
 
 
@@ -114,13 +118,17 @@ def _slice(leaf: Any, start: int, stop: int) -> Any:
 
 
 def join(parts: list[Any], place: str = "") -> Any:
-    """One batch of all samples of ``parts``.
+    """Return one batch of all samples of ``parts``.
 
-    What is no array or list is as it is in all of them; where they differ there is one for each: an array of numbers,
-    a list of anything else. ``place``: that of the parts within their batches, for messages.
+    Anything but an array or list stays as it is if it is equal in all parts. Otherwise the batch has one for each part:
+    an array of numbers, or a list of anything else.
+
+    Args:
+        place: the place of ``parts`` within their batches, for messages.
 
     Raises:
-        TypeError: no dtype holds all values of an array exactly. ValueError: batches have other keys or shapes.
+        TypeError: no dtype holds all values of an array exactly, or batches are of different kinds.
+        ValueError: the keys, lengths or shapes of batches differ.
     """
     first = parts[0]
     node = node_of(first)
@@ -129,6 +137,10 @@ def join(parts: list[Any], place: str = "") -> Any:
         steps = node.steps()
         return node.like([join(column, place + step) for column, step in zip(columns, steps, strict=True)])
     if node is not None:
+        other = next((part for part in parts if not is_list(part)), None)
+        if other is not None:
+            kinds = f"a {type(first).__name__} and a {type(other).__name__}"
+            raise TypeError(f"batches to be joined{place and f', at {place},'} must be of one kind, not {kinds}")
         return node.like([sample for part in parts for sample in part])
     if _has_axes(first):
         return first if len(parts) == 1 else concatenated(parts, place)

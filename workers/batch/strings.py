@@ -1,4 +1,4 @@
-"""Many strings, such as a million paths, as two arrays: they are shared as any array is, and pickled in no time."""
+"""Many strings, such as a million paths, as two arrays, which are shared like any array and fast to pickle."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from .share import share
 
-MANY = 1000  # so many are worth it
-LARGE_NBYTES = 1 << 20  # so large an array is
-_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest: up to this length that is always accepted,
-_MAX_PADDING = 4  # and above it up to this multiple of the strings themselves
-_CODE = "utf-8", "surrogatepass"  # any str: also the paths that are no valid text
+MANY = 1000  # from this many strings on, it is worth it
+LARGE_NBYTES = 1 << 20  # from here on, an array is shared
+_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest; up to this length, that is always accepted,
+_MAX_PADDING = 4  # beyond it, up to this multiple of the strings themselves
+_CODE = "utf-8", "surrogatepass"  # for any str, including paths that are not valid text
 
 
 class Strings(Sequence[Any]):
-    """A list of ``str``, or of ``bytes``, that does not change.
+    """An immutable list of ``str`` or of ``bytes``.
 
     Args:
-        strings: all of one of the two types.
+        strings: at least one, all of the same type.
 
     Attributes:
-        dtype: of arrays of them: numpy's fixed-length strings, or object where these would change or waste too much.
-        shape: (their number,).
+        dtype: of arrays of them: numpy's fixed-length strings, or object if these would change strings or waste memory.
+        shape: (the number of strings,).
     """
 
     def __init__(self, strings: Sequence[Any]) -> None:
@@ -37,12 +37,12 @@ class Strings(Sequence[Any]):
 
     @staticmethod
     def suit(values: Any) -> bool:
-        """Whether ``values`` is a list of many strings, all of one type."""
+        """Return True if ``values`` is a list of many strings, all of one type."""
         return type(values) is list and len(values) >= MANY and _are_strings(values)
 
     @staticmethod
     def must_hold(values: Any) -> bool:
-        """Whether ``values`` are strings of one type that numpy's own dtypes would cut short, or pad beyond reason."""
+        """Return True if ``values`` are strings of one type that numpy's own dtypes would cut, or pad beyond reason."""
         is_list = isinstance(values, (list, tuple)) and len(values) > 0
         return is_list and _are_strings(values) and _dtype_of(values).hasobject
 
@@ -64,16 +64,16 @@ class Strings(Sequence[Any]):
         return list(self)
 
     def share(self) -> None:
-        """Hold them in shared memory."""
+        """Move the strings into shared memory, if they are large."""
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Those at ``at`` (a slice or integers), as an array of ``dtype``, whichever they are."""
+        """Return the strings at ``at`` (a slice or integers) as an array, always of ``dtype``."""
         return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
 
 
 def array_of(values: Any, dtype: Any = object) -> np.ndarray[Any, Any]:
-    """A one-dimensional array of ``values``, whatever they are; of objects, it holds the very same."""
+    """Return a one-dimensional array of ``values``, whatever they are. An object array holds the objects themselves."""
     array = np.empty(len(values), dtype)
     array[:] = values
     return array
@@ -84,7 +84,7 @@ def _are_strings(values: Any) -> bool:
 
 
 def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
-    """The dtype that holds ``strings``, all of one type, as they are: numpy's own if it can."""
+    """Return the dtype that holds ``strings``, all of one type, unchanged: numpy's own if possible, else object."""
     is_text = type(strings[0]) is str
     zero: Any = "\0" if is_text else b"\0"
     longest = max(1, *map(len, strings))
@@ -94,13 +94,13 @@ def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
 
 
 def shared(values: Any) -> Any:
-    """``values`` in shared memory, if they are a large plain array; anything else as it is."""
+    """Return ``values`` in shared memory if they are a large plain array, and anything else as it is."""
     is_plain = type(values) is np.ndarray and not values.dtype.hasobject and values.nbytes >= LARGE_NBYTES
     return share(values) if is_plain and not _is_mapped(values) else values
 
 
 def _is_mapped(array: Any) -> bool:
-    """Whether its memory is a file's."""
+    """Return True if its memory is that of a mapped file."""
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap):
             return True

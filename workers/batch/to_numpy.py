@@ -1,4 +1,4 @@
-"""Tensors of TensorFlow, torch and JAX as numpy arrays. Those that are no plain arrays (sparse, nested) raise."""
+"""Convert tensors of TensorFlow, torch and JAX to numpy arrays. Tensors that are not dense (sparse, nested) raise."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ _NO_ARRAYS = frozenset({"SparseTensor", "RaggedTensor", "IndexedSlices", "BCOO",
 
 
 def to_numpy(tensor: Any) -> Any:
-    """``tensor`` of TensorFlow, torch or JAX as a numpy array; anything else as it is."""
+    """Return a tensor of TensorFlow, torch or JAX as a numpy array, and anything else as it is.
+
+    Raises:
+        NoArrayError: the tensor cannot become an array.
+    """
     if type(tensor).__name__ in _NO_ARRAYS:
         raise NoArrayError(tensor, "is no plain array: return its parts, or make it dense")
     try:
         found = frameworks.first_answer("to_numpy", tensor)
-        if found is None and hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # as JAX has it
+        if found is None and hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # as for JAX
             found = np.asarray(tensor)
         return tensor if found is None else found
     except NoArrayError:
         raise
     except Exception as error:
-        raise NoArrayError(tensor, f"does not become a numpy array: {error}") from error
+        raise NoArrayError(tensor, f"cannot become a numpy array: {error}") from error
 
 
 def arrays_of(values: list[Any], what: str) -> list[Any]:
-    """``np.asarray`` of each of ``values``, also of tensors that numpy does not take as they are.
+    """Return ``np.asarray`` of each of ``values``, also for tensors that numpy does not accept.
+
+    Args:
+        what: what errors call a value.
 
     Raises:
-        TypeError: a tensor cannot become an array; says that ``what`` is one.
+        TypeError: a tensor cannot become an array.
     """
     kinds: set[Any] = set(map(type, values))
     try:
         if not any(kind.__name__ in _NO_ARRAYS and is_of_framework(kind) for kind in kinds):
             return list(map(np.asarray, values))
-    except Exception:  # numpy's, torch's or that of a class of the user
+    except Exception:  # from numpy, torch or a class of the user
         if not any(map(is_of_framework, kinds)):
             raise
     return [_as_array(value, what) for value in values]

@@ -1,15 +1,15 @@
-"""Batches as trees: which arrays a batch holds, where each lies in memory, and how to put it together again.
+"""Batches as trees: the arrays of a batch, the place of each in memory, and how to put the batch together again.
 
-A batch is a container of arrays (see ``forms``), or of containers. Its *arrays*
-travel as bytes in shared memory; everything else in it (scalars, None, str, arrays of objects) is its *rest*
-and travels pickled. The shape of the tree with dtype, shape and place of each array is its :class:`Layout`:
-sent once, then named by its digest, so that a structure seen before costs no pickling.
+A batch is a container (see ``forms``) of arrays, or of containers. Its *arrays* are sent as bytes in shared memory.
+Everything else in it (scalars, None, str, arrays of objects) is its *rest* and is sent pickled. The shape of the tree
+with the dtype, shape and place of each array is its :class:`Layout`. It is sent once and then named by its digest, so
+that a known structure costs no pickling.
 
-Two batches share a layout only if nothing can tell them apart but the contents of their arrays and their rest. ``==``
-is not enough for that: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
+Two batches share a layout only if they differ in nothing but the contents of their arrays and their rest. ``==`` cannot
+tell: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
 
-Tensors of TensorFlow, torch and JAX become numpy arrays; those that are no plain arrays (sparse, ragged, nested)
-cannot travel.
+Tensors of TensorFlow, torch and JAX become numpy arrays. Tensors that are not plain arrays (sparse, ragged, nested)
+cannot be sent.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the wide
 
 Array = np.ndarray[Any, Any]
 
-# What a tree is made of. A spec is a nested tuple of these, hashable, with the parts behind.
+# The kinds of nodes and leaves. A spec is a hashable nested tuple: each kind is followed by its parts.
 _ARRAY, _REST, _TUPLE, _LIST, _DICT, _DICT_WITH_KEYS, _NODE, _HARD_MASKED = range(8)
 _IS_ARRAY, _IS_REST = (_ARRAY,), (_REST,)
 _EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly these types are the same
 
 
 class ArrayPlace(NamedTuple):
-    """Where an array lies: in the ``slot``-th slot of its batch, ``offset`` bytes behind the batch's start."""
+    """The place of an array: in the ``slot``-th slot of its batch, ``offset`` bytes after the batch's start."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -57,47 +57,47 @@ class ArrayPlace(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a batch is put together: the shape of its tree, and the place of each of its arrays."""
+    """The layout of a batch: the shape of its tree, and the place of each of its arrays."""
 
     spec: tuple[Any, ...]
     places: tuple[ArrayPlace, ...]
 
 
 def digest_of(pickled: bytes) -> int:
-    """The name of a layout: 64 bits of the hash of its pickle."""
+    """Return the digest that names a layout: a 64-bit hash of its pickle."""
     return int.from_bytes(hashlib.blake2b(pickled, digest_size=8).digest(), "little")
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Whether ``dtype`` is one of numpy's own without parameters, such as int64. These never change."""
+    """Return True if ``dtype`` is one of numpy's own without parameters, such as int64. These never change."""
     return dtype.isbuiltin == 1
 
 
 def exact(dtype: np.dtype[Any]) -> int | bytes:
-    """A key that only identical dtypes share. Equal ones may differ: in metadata, alignment, or as C types."""
+    """Return a key that only identical dtypes share. Equal dtypes may differ in metadata, alignment or C type."""
     return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
 def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
-    """Take ``tree`` apart into ``arrays`` and ``rest``, which are appended to.
+    """Take ``tree`` apart, and append its parts to ``arrays`` and ``rest``.
 
     Returns:
-        Its spec: what :func:`unflattener` needs to put it together again.
+        Its spec, from which :func:`unflattener` puts it together again.
 
     Raises:
-        TypeError: a tensor in it cannot become an array; says where it is.
+        TypeError: a tensor in it cannot become an array. The error names its place.
     """
     try:
         return _flatten(tree, arrays, rest)
     except NoArrayError as error:
         where = path_to(error.leaf, tree) or ""
-        if type(tree) is list and len(tree) == 1:  # the items of a job: the only one is the batch
+        if type(tree) is list and len(tree) == 1:  # the items of a job; a single one is the batch
             where = where.removeprefix("[0]")
         raise TypeError(f"batch{where} is a {type(error.leaf).__name__}, which {error.reason}") from error.__cause__
 
 
 def path_to(leaf: Any, tree: Any) -> str | None:
-    """Where ``leaf`` is within ``tree``: ``[0]['x'].mask``; None: it is not."""
+    """Return the place of ``leaf`` within ``tree``: ``[0]['x'].mask``; None: it is not there."""
     return next((path for path, part in leaves(tree) if part is leaf), None)
 
 
@@ -130,7 +130,7 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
         names, shell, parts = opened
         if FORMS[number].has_shell:
             rest.append(shell)
-        of = None if kind is MappingProxyType else kind  # which has no name that pickle finds
+        of = None if kind is MappingProxyType else kind  # whose name pickle does not find
         return (_NODE, number, of, names, *[_flatten(part, arrays, rest) for part in parts])
     if is_of_framework(kind):
         converted = to_numpy(tree)
@@ -140,13 +140,13 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
 
 
 def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | None:
-    """(the names of its fields, its shell, its parts); None: it cannot be made again, so it is a leaf."""
+    """Return (the names of its fields, its shell, its parts); None: it cannot be rebuilt, so it is a leaf."""
     try:
         keys = form.keys(tree)
         shell = form.shell(tree, keys)
         if type(shell) is type(tree) and not survives(form, shell):
             return None
-        # The keys of a mapping travel in its shell: equal ones may differ, and what is in a spec must not.
+        # The keys of a mapping are in its shell, not in the spec: equal keys may differ, e.g. 1 and True.
         return () if form.has_shell else tuple(keys), shell, form.parts(tree, keys)
     except MemoryError:
         raise
@@ -160,18 +160,18 @@ def _as_rest(part: Any, rest: list[Any]) -> tuple[Any, ...]:
 
 
 def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
-    # A memmap is read like any array; other subclasses (masked, matrix) know how to pickle themselves.
+    # A memmap is read like any array; other subclasses (masked, matrix) are pickled.
     if isinstance(tree, np.memmap) and not tree.dtype.hasobject:
         arrays.append(np.asarray(tree))
         return _IS_ARRAY
-    if isinstance(tree, np.ma.MaskedArray) and tree.hardmask:  # its pickle does not say so
+    if isinstance(tree, np.ma.MaskedArray) and tree.hardmask:  # which its pickle loses
         rest.append(tree)
         return (_HARD_MASKED,)
     return _as_rest(tree, rest)
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
-    """The function that puts trees of this spec together from their arrays and their rest, in order."""
+    """Return the function that puts a tree of this spec together from its arrays and its rest, in order."""
     kind = spec[0]
     if kind == _ARRAY:
         return lambda arrays, rest: next(arrays)
@@ -206,7 +206,7 @@ def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[An
 
 
 def dense_strides(array: Array) -> tuple[int, ...] | None:
-    """Strides, in bytes, of a dense copy of ``array`` in its own memory order; None for C order."""
+    """Return the strides, in bytes, of a dense copy of ``array`` in its memory order; None for C order."""
     if array.flags.c_contiguous:
         return None
     strides, step = [0] * array.ndim, array.dtype.itemsize
@@ -217,7 +217,7 @@ def dense_strides(array: Array) -> tuple[int, ...] | None:
 
 
 def copy_of(array: Array) -> Array:
-    """A dense copy, in the same memory order. numpy's own leaves out the padding between the fields of a structure."""
+    """Return a dense copy in the same memory order. numpy's own omits the padding between fields of a structure."""
     if array.dtype.names:
         copy: Array = array.view(f"V{array.dtype.itemsize}").copy("K").view(array.dtype)
     else:
@@ -226,40 +226,40 @@ def copy_of(array: Array) -> Array:
 
 
 def copy_into(target: Array, array: Array) -> None:
-    """The same into ``target``, which has its dtype and shape."""
+    """Like :func:`copy_of`, into ``target`` of the same dtype and shape."""
     if array.dtype.names:
         target, array = (each.view(f"V{array.dtype.itemsize}") for each in (target, array))
     target[...] = array
 
 
 def dumps(value: Any) -> bytes:
-    """``value`` pickled, by cloudpickle where plain pickle refuses (lambdas, classes of ``__main__``)."""
+    """Return ``value`` pickled, by cloudpickle if plain pickle refuses (lambdas, for example)."""
     try:
         return pickle.dumps(value, protocol=5)
-    except Exception:  # whatever a reducer raises
+    except Exception:  # a reducer may raise anything
         return pickled_by_value(value)
 
 
 def as_numpy(tree: Any) -> Any:
-    """``tree`` with tensors of TensorFlow, torch and JAX as numpy arrays."""
+    """Return ``tree`` with tensors of TensorFlow, torch and JAX converted to numpy arrays."""
     arrays: list[Array] = []
     rest: list[Any] = []
     return unflattener(flatten(tree, arrays, rest))(iter(arrays), iter(rest))
 
 
 def own(tree: Any, is_fresh: bool = False) -> Any:
-    """``tree`` as the consumer may have it where no shared memory lies between.
+    """Return ``tree`` as a private copy for the consumer, where it is not sent through shared memory.
 
-    Tensors are numpy arrays, and every array is writable and nobody else's: so writing into a batch never writes into
-    the data set, and what the user's code does with arrays that it keeps never shows in a batch.
+    Tensors become numpy arrays. Every array is writable and shared with nobody. So writing into a batch never changes
+    the data set, and a batch never changes when the user's code writes to arrays that it keeps.
 
     Args:
         tree: a batch, or a list of batches.
-        is_fresh: its arrays were made for it by code of ours that keeps none of them, see :func:`makes_fresh_batches`.
-            Only those that cannot be written to are copied then.
+        is_fresh: its arrays were made for it by code of this package that keeps none of them, see
+            :func:`makes_fresh_batches`. Then only read-only arrays are copied.
     """
     if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
-        return tuple([_owned(array, is_fresh) for array in tree])  # (x, y), most often: without a spec
+        return tuple([_owned(array, is_fresh) for array in tree])  # usually (x, y): faster without a spec
     arrays: list[Array] = []
     rest: list[Any] = []
     spec = flatten(tree, arrays, rest)
@@ -271,9 +271,8 @@ def _owned(array: Array, is_fresh: bool) -> Array:
 
 
 def makes_fresh_batches(source: Any) -> bool:
-    """Whether a sequence says of its batches that their arrays are made for them, and kept by nobody.
+    """Return True if a sequence declares, by ``_makes_fresh_batches``, that nobody else holds its batches' arrays.
 
-    A sequence says so by ``_makes_fresh_batches``; it must be true of what a subclass makes of them as well, so it is
-    for code that knows which of its methods run.
+    This must hold for subclasses too, so only code that knows which of its methods run may declare it.
     """
     return bool(getattr(source, "_makes_fresh_batches", False))

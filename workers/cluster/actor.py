@@ -1,6 +1,6 @@
-"""A worker in a Ray cluster: the actor, which computes jobs on its replica, and the consumer's handle of it.
+"""A worker in a Ray cluster: the actor, which computes jobs on its replica, and the consumer's handle to it.
 
-The actor knows nothing of Ray but its node.
+The actor uses nothing of Ray but the id of its node.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from workers.process.messages import Logged
 
 
 class Items(NamedTuple):
-    """The items of a job, taken apart as ``batch.tree`` does it."""
+    """The items of a job, flattened by ``batch.tree``."""
 
     arrays: list[np.ndarray[Any, Any]]
-    rest: bytes  # the pickled (spec, what is no array)
+    rest: bytes  # the pickled (spec, leaves other than arrays)
 
     def together(self) -> Any:
-        """Runs in: consumer."""
+        """Rebuild the items. Runs in: consumer."""
         spec, rest = pickle.loads(self.rest)
         return unflattener(spec)(iter(self.arrays), iter(rest))
 
 
 class Answer(NamedTuple):
-    """What has become of a job."""
+    """The result of a job."""
 
     sending: int
     value: Items | RemoteFailure
@@ -52,58 +52,60 @@ class Answer(NamedTuple):
     stages: Stages
 
     def items(self, sending: int) -> Any:
-        """The items, which must be those of ``sending``. Runs in: consumer."""
+        """Return the items. Raises IntegrityError if they are not those of ``sending``. Runs in: consumer."""
         check_sending(self.sending, sending)
         assert isinstance(self.value, Items)
         return self.value.together()
 
 
 class Told(NamedTuple):
-    """What a call has to say."""
+    """The result of a call."""
 
     value: Any
-    logged: list[Logged]  # meanwhile
-    cores: CoreUse = CoreUse(0, 0)  # what its jobs have had
+    logged: list[Logged]  # since the last call
+    cores: CoreUse = CoreUse(0, 0)  # of its jobs
 
 
 class Actor:
-    """Runs in: an actor. Jobs are run in one thread, and what is said of them in another."""
+    """A worker, in a Ray actor. One thread runs the jobs; another, the control thread, answers calls about them."""
 
     def __init__(self, number: int) -> None:
         seeding.enter_worker_process()
         self._number = number
         self._records = Records(number)
         self._records.install()
-        self._cores: Cores | None = None  # of the thread that runs the jobs
+        self._cores: Cores | None = None  # made in the thread that runs the jobs
         self._task: Any = None
         self._replica = -1
         self._stream = seeding.Stream(0)
         self._unsettled: program_settings.Settings = {}
         self._cancelled = 0
-        self._thread = 0  # that runs the jobs
+        self._thread = 0  # id of the thread that runs the jobs
 
     def cancel(self, sending: int) -> None:
-        """Jobs up to this sending need not be begun. Runs in: the other thread."""
+        """Skip jobs up to ``sending`` that have not started. Runs in: the control thread."""
         self._cancelled = sending
 
     def node(self) -> str:
-        """Where it is. Runs in: the other thread."""
+        """Return the id of its node. Runs in: the control thread."""
         ray: Any = importlib.import_module("ray")
         return str(ray.get_runtime_context().get_node_id())
 
     def stack(self) -> str:
-        """Where the job is. Runs in: the other thread."""
+        """Return the stack of the current job. Runs in: the control thread."""
         frame = sys._current_frames().get(self._thread)
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def load(
         self, number: int, message: replica.ParcelMessage, around: program_settings.ProgramSettings, *pieces: Any
     ) -> Told:
-        """Work on replica ``number`` from now on. ``pieces``: its memory, arrays of bytes in the object store of this
-        node.
+        """Load replica ``number``, for all later jobs.
+
+        Args:
+            pieces: its memory, as arrays of bytes in the object store of this node.
 
         Returns:
-            The RemoteFailure that has kept it from that, or None.
+            The RemoteFailure of the loading, or None.
         """
         failure = self._load(message, around, pieces)
         if failure is None:
@@ -128,11 +130,11 @@ class Actor:
         return None
 
     def run(self, replica: int, rows: list[tuple[Any, ...]]) -> Told:
-        """Do jobs on ``replica``.
+        """Run jobs on ``replica``.
 
         Returns:
-            Their Answers, as one object in the store, which takes 2 ms or more to make and to get; None for a job that
-            was cancelled.
+            An Answer for each job, or None if it was cancelled. They are one object in the store, as it takes 2 ms or
+            more to put and get one.
         """
         self._cores = self._cores or Cores()
         before = self._cores.use()
@@ -143,7 +145,7 @@ class Actor:
         return list(iter(self._records.take, None))
 
     def _job(self, row: JobRow, replica: int) -> Answer | None:
-        """It raises nothing: also what would end this process is the consumer's to know."""
+        """Run one job. Raises nothing: even errors that would end this process are returned to the consumer."""
         sending, epoch, index, attempt, payload = row
         if sending <= self._cancelled:
             return None
@@ -178,7 +180,7 @@ class Actor:
 
 
 def _mapped(piece: Any, is_private: bool) -> memoryview:
-    """A piece of the object store, or a copy that jobs may write to."""
+    """Return a view of ``piece``, or of an aligned copy if jobs may write to the tensors in it."""
     if not is_private:
         return memoryview(piece)
     space = np.empty(len(piece) + ALIGNMENT, np.uint8)
@@ -194,24 +196,24 @@ class ActorHandle:
         self.handle = handle
         self.is_ready = False
         self.stuck: Stuck | None = None
-        self.stack = ""  # as it was told last
-        self.sent_ns: dict[int, int] = {}  # {sending of what it has not answered: when it was sent}, in this order
-        self.bundles: deque[list[int]] = deque()  # the same, as they were sent together
-        self.since_ns = 0  # when it last had nothing to do, or finished a job
-        self.node = ""  # where it is, as Ray calls it; until it has told it: nowhere
-        self.num_calls = 0  # that it has not answered
-        self.heard_s = 0.0  # when it last answered, or was called after all was answered
-        self.is_asked = False  # whether it is there
+        self.stack = ""  # the last one that it has reported
+        self.sent_ns: dict[int, int] = {}  # {sending of an unanswered job: when it was sent}, in order of sending
+        self.bundles: deque[list[int]] = deque()  # the same jobs, grouped by call, e.g. [[41, 42], [43]]
+        self.since_ns = 0  # when it became ready, or last answered a call of run()
+        self.node = ""  # id of its node; "": not known yet
+        self.num_calls = 0  # unanswered calls
+        self.heard_s = 0.0  # when it last answered, or was called while no call was unanswered
+        self.is_asked = False  # a request for its node, to see whether it answers, is unanswered
 
     def run(self, replica: int, rows: list[JobRow]) -> tuple[list[int], Any]:
-        """Have it do jobs: (their sendings, Ray's reference of the answer)."""
+        """Send it jobs. Returns (their sendings, Ray's reference to the answer)."""
         sendings = [row.sending for row in rows]
         self.sent_ns |= dict.fromkeys(sendings, time.monotonic_ns())
         self.bundles.append(sendings)
         return sendings, self.handle.run.remote(replica, [tuple(row) for row in rows])
 
     def look(self) -> tuple[int, int]:
-        """(sending of the job that it is at, since when): it does what it was sent one after the other."""
+        """Return (sending of its current job, the oldest; since when, monotonic ns), or (0, 0) if it has none."""
         if not (self.is_ready and self.sent_ns):
             return 0, 0
         sending, sent_ns = next(iter(self.sent_ns.items()))

@@ -1,4 +1,4 @@
-"""The Ray cluster that a front-end's workers run on: what is known of it, and what its object store holds for them."""
+"""The connection to a Ray cluster: options, resources, and the objects stored there for the workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ NODE_TIMEOUT_S = 10.0
 
 
 def check_options(options: Any) -> dict[str, Any]:
-    """``executor_options``, as ``executor="ray"`` takes them.
+    """Return a checked copy of ``executor_options`` for ``executor="ray"``.
 
     Raises:
-        ImportError: Ray is not installed. TypeError, ValueError: something in them is wrong.
+        ImportError: Ray is not installed.
+        TypeError, ValueError: an option is unknown, has the wrong type or is out of range.
     """
     if importlib.util.find_spec("ray") is None:
         raise ImportError('executor="ray" needs Ray: pip install "prefetch-sequence[ray]"')
@@ -31,7 +32,9 @@ def check_options(options: Any) -> dict[str, Any]:
         raise TypeError(f"executor_options must be a dict, not {short(options)}")
     for name in options:
         if name not in OPTIONS:
-            raise ValueError(f"executor_options has {name!r}; it may have {', '.join(map(repr, OPTIONS))}")
+            raise ValueError(
+                f"executor_options has an unknown key {name!r}; its keys may be {', '.join(map(repr, OPTIONS))}"
+            )
     address, resources = options.get("address"), options.get("resources", {})
     if address is not None and not isinstance(address, str):
         raise TypeError(f"executor_options['address'] must be a string, not {short(address)}")
@@ -58,23 +61,23 @@ def check_options(options: Any) -> dict[str, Any]:
 
 
 def connect(address: str | None) -> Any:
-    """The module ``ray``, connected. A program that is connected stays so.
+    """Return the module ``ray``, connected to a cluster. An existing connection is kept.
 
     Raises:
-        PlatformError: there is no cluster at ``address``.
+        PlatformError: no cluster can be reached at ``address``.
     """
     ray: Any = importlib.import_module("ray")
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
-        except Exception as error:  # Ray raises what it likes
+        except Exception as error:  # Ray may raise anything
             where = address or "any known address"
             raise PlatformError(f"no Ray cluster can be reached at {where}: {error}") from error
     return ray
 
 
 def actor_options(options: dict[str, Any]) -> dict[str, Any]:
-    """What an actor is to have, as Ray wants it."""
+    """Return the options of an actor, as Ray takes them."""
     resources = {"CPU": 1, **options.get("resources", {})}
     found: dict[str, Any] = {"num_cpus": resources.pop("CPU"), "num_gpus": resources.pop("GPU", 0)}
     if "memory" in resources:
@@ -86,7 +89,7 @@ def actor_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _strategy(placement: Any) -> Any:
-    """Where Ray is to put the actors."""
+    """Return Ray's scheduling strategy for ``placement``."""
     if isinstance(placement, str):
         return {"spread": "SPREAD", "pack": "DEFAULT"}[placement]
     groups: Any = importlib.import_module("ray.util.placement_group")
@@ -97,44 +100,44 @@ def _strategy(placement: Any) -> Any:
 
 
 _KEPT_S = 5.0
-_seen: list[tuple[float, dict[str, float]]] = []  # [(when, resources)], the last time
+_seen: list[tuple[float, dict[str, float]]] = []  # [(when, resources)] of the last request; [] before it
 
 
 def _resources() -> dict[str, float]:
-    """Of the cluster, as they were in the last seconds."""
+    """Return the resources of the cluster, at most some seconds old."""
     if not _seen or time.monotonic() - _seen[0][0] > _KEPT_S:
         _seen[:] = [(time.monotonic(), ask())]
     return _seen[0][1]
 
 
 def ask() -> dict[str, float]:
-    """The resources of the cluster, as they are now. Blocks: until the head answers."""
+    """Return the current resources of the cluster. Blocks: until the head answers."""
     ray: Any = importlib.import_module("ray")
     return dict(ray.cluster_resources())
 
 
 def cores() -> int:
-    """Cores of the cluster."""
+    """Return the number of cores of the cluster, at least 1."""
     return max(1, int(_resources().get("CPU", 1)))
 
 
 def room(options: dict[str, Any]) -> int:
-    """How many workers with these ``executor_options`` the cluster could have."""
+    """Return how many workers with these ``executor_options`` fit into the cluster, at least 1."""
     there = _resources()
     needed = {"CPU": 1, **options.get("resources", {})}
     return max(1, min(int(there.get(name, 0) / amount) for name, amount in needed.items() if amount))
 
 
 class Store:
-    """Of one executor. ``put`` puts an array into the object store: its reference."""
+    """The pieces that one executor keeps in the object store. ``put(array)`` stores one and returns its reference."""
 
     def __init__(self, put: Any) -> None:
         self._put = put
-        self.replica = 0  # the number of what the workers work on, which every job names
-        self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (it, its checksum, its reference)}
+        self.replica = 0  # number of the current replica, which every job names
+        self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (piece, checksum, reference)}
 
     def reference(self, piece: Any) -> Any:
-        """Of what the piece holds. What has changed in place is another object, once that was asked for."""
+        """Return the reference of the piece's content; a change in place is stored anew after :meth:`has_changed`."""
         known = self._stored.get(id(piece))
         if known is None:
             content = np.frombuffer(piece.bytes, np.uint8)
@@ -142,13 +145,13 @@ class Store:
         return known[2]
 
     def keep(self, pieces: Iterable[Any]) -> None:
-        """Let go of all others: from now on the workers work on these, as another replica."""
+        """Start a new replica, made of ``pieces``, and release all other pieces."""
         self.replica += 1
         kept = set(map(id, pieces))
         self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
 
     def has_changed(self) -> bool:
-        """Whether a piece holds something else than when it was stored. Takes 1 s for some GB."""
+        """Return True if a piece has changed since it was stored. Takes 1 s for some GB."""
         changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
         for key in changed:
             del self._stored[key]

@@ -1,14 +1,13 @@
-"""The Ray executor: workers are actors of a cluster, and Ray's object store moves what they work on and what they make.
+"""The Ray executor: its workers are actors of a cluster, and Ray's object store moves their parcels and batches.
 
 ::
 
     engine's thread                Ray                      an actor, on any node
-      send    -- run.remote(rows) ------------------------>   Actor.run, one after the other
-      poll    <- SimpleQueue <- future <- object store <---   Answers: arrays lie where the consumer maps them
+      send    -- run.remote(rows) ------------------------>   Actor.run, one call at a time
+      poll    <- SimpleQueue <- future <- object store <---   Answers, whose arrays the consumer maps
 
-The pieces of a parcel are put into the object store once, and each node fetches them once. An actor that dies, alone or
-with its node, is an exception of all its calls: those that were answered before stay, the others are done again by the
-actor in its place.
+The pieces of a parcel are put into the object store once, and each node fetches them once. If an actor dies, alone or
+with its node, its unanswered calls raise an exception, and other actors run their jobs again.
 """
 
 from __future__ import annotations
@@ -53,17 +52,16 @@ from .health import Health, Room
 
 logger = logging.getLogger("workers")
 
-Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # what was called; a list: jobs, by their sendings
+Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # the kind of a call; a list: the sendings of its jobs
 
-_CONTROL = "control"  # the group of calls that do not wait for jobs
-_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
+_CONTROL = "control"  # the concurrency group of calls that do not wait for jobs
+_MAX_FAILED_STARTS = 3  # for each worker, without a successful start in between
 
 
 class RayExecutor:
-    """Runs jobs in ``nb_workers`` actors, each on its own replica of what the parcel holds.
+    """The executor whose workers are ``nb_workers`` Ray actors, each with its own replica of the parcel's sequence.
 
-    Args:
-        options: ``executor_options``, checked.
+    ``options``: the checked ``executor_options``.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class RayExecutor:
         self._events: list[Event] = []
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._actors: dict[int, ActorHandle] = {}  # {name: an actor}; names are never used again
+        self._actors: dict[int, ActorHandle] = {}  # {name: actor}; names are never reused
         self._failed_starts = 0  # in a row
         self._program_settings = program_settings.collect()
         self._store = Store(self._ray.put)
@@ -105,7 +103,7 @@ class RayExecutor:
         name = next(self._names)
         actor = self._actors[name] = ActorHandle(number, self._make.remote(number))
         self.figures.started(number)
-        self._load(name, actor)  # Started is told when there is room for it, and it has loaded
+        self._load(name, actor)  # Started is reported once the cluster had room for it and it has loaded
         self._ask(name, actor)
 
     def _load(self, name: int, actor: ActorHandle) -> None:
@@ -115,7 +113,7 @@ class RayExecutor:
         self._follow(name, "load", call)
 
     def has_changed_in_place(self) -> bool:
-        """Whether shared arrays have. They are sent anew by :meth:`update`."""
+        """Return True if shared arrays have changed in place. :meth:`update` then sends them again."""
         return self._store.has_changed()
 
     def update(self, parcel: Any) -> None:
@@ -135,7 +133,7 @@ class RayExecutor:
     def _end(self, actor: ActorHandle) -> None:
         try:
             self._ray.kill(actor.handle, no_restart=True)
-        except Exception as error:  # it is gone, or the cluster is
+        except Exception as error:  # the actor or the cluster is gone
             logger.debug("an actor could not be ended: %s", error)
 
     def ship(self, item: Any) -> Any:
@@ -145,7 +143,7 @@ class RayExecutor:
         self._follow(worker, *self._actors[worker].run(self._store.replica, rows))
 
     def _ask(self, name: int, actor: ActorHandle) -> None:
-        """Ask an actor where it is."""
+        """Ask an actor for its node."""
         self._follow(name, "node", actor.handle.node.options(concurrency_group=_CONTROL).remote())
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
@@ -154,11 +152,11 @@ class RayExecutor:
         reference.future().add_done_callback(lambda future: arrived.put((name, call, future)))
 
     def trim(self, worker: int) -> None:
-        self._events.append(Trimmed(worker, 0))  # Ray's store moves what does not fit to disk
+        self._events.append(Trimmed(worker, 0))  # Ray's store spills to disk what does not fit
         self.wake()
 
     def cancel(self, worker: int, sending: int) -> None:
-        if worker in self._actors:  # not by ray.cancel, which leaves the actor waiting for what it has cancelled
+        if worker in self._actors:  # not by ray.cancel, after which the actor waits for the cancelled call
             self._actors[worker].handle.cancel.options(concurrency_group=_CONTROL).remote(sending)
 
     def wake(self) -> None:
@@ -185,7 +183,7 @@ class RayExecutor:
         return self._actors[worker].stack, None
 
     def read(self, value: Answer, sending: int) -> Any:
-        """Arrays in the object store cannot be written to; copies can."""
+        """Return the batch. Its arrays are read-only, as they are in the object store, unless copies are wanted."""
         items = value.items(sending)
         return own(items) if self._is_writable else items
 
@@ -209,32 +207,32 @@ class RayExecutor:
         self._health.has_waited(wait_s)
         if self._ray.is_initialized():
             self._look_at_the_cluster()
-        else:  # nothing may be asked of it now: Ray would begin anew
+        else:  # any call would start a new Ray cluster
             self._events = [Fatal(PlatformError("the program has left the Ray cluster: ray.shutdown() was called"))]
         events, self._events = self._events, []
         return events
 
     def _look_at_the_cluster(self) -> None:
         if text := self._health.of_head():
-            self._events.append(Fatal(PlatformError(f"{text}; the batches that are not here yet cannot come")))
+            self._events.append(Fatal(PlatformError(f"{text}; the remaining batches cannot be delivered")))
         for name, text in self._health.of_nodes(self._actors, self._ask):
-            logger.warning("worker %d: %s; what it had to do is done by others", self.number(name), text)
+            logger.warning("worker %d: %s; other workers take over its jobs", self.number(name), text)
             self._lost(name, self._actors[name], text, is_of_node=True)
         self._room.look(not self._actors or any(actor.is_ready for actor in self._actors.values()), self._ray)
 
     def _answered(self, name: int, call: Call, future: Future[Any]) -> None:
         actor = self._actors.get(name)
-        if actor is None:  # it was ended, or has died
+        if actor is None:  # it has been ended or has died
             return
         self._health.answered(actor)
         error = future.exception()
         exceptions = self._ray.exceptions
-        if isinstance(error, exceptions.RayTaskError):  # not the job's, which are answers: the store is full, say
+        if isinstance(error, exceptions.RayTaskError):  # not of a job, which would be an Answer; a full store, perhaps
             error = error.cause or error
         elif isinstance(error, exceptions.RayError):
             self._lost(name, actor, _detail(str(error)), is_of_node="its node" in str(error))
             return
-        if call == "stack" or call == "node":  # so that its type is known
+        if call == "stack" or call == "node":  # not `in`, for the type checker
             setattr(actor, call, "" if error else future.result())
             return
         told = Told(error, []) if error else future.result()
@@ -249,7 +247,8 @@ class RayExecutor:
             times_ns = [answer.job_ns if isinstance(answer, Answer) else 0 for answer in answers]
             self.figures.finished(actor.number, [ns for ns in times_ns if ns])
             self.figures.used(told.cores, sum(times_ns))
-            start_ns = actor.since_ns - sum(times_ns)  # one behind the other, until now: clocks of machines differ
+            # As the clocks of machines differ, the jobs are taken to have run one after the other until now.
+            start_ns = actor.since_ns - sum(times_ns)
             for sending, answer, job_ns in zip(call, answers, times_ns, strict=True):
                 actor.sent_ns.pop(sending, None)
                 self._events.append(_event(name, actor.number, sending, answer, start_ns))
@@ -267,11 +266,12 @@ class RayExecutor:
         self.figures.ready(actor.number)
 
     def _lost(self, name: int, actor: ActorHandle, text: str, is_of_node: bool) -> None:
-        """Something of it is lost, so it is of no use any more; ``text`` says how."""
+        """Replace an actor that is lost. ``text``: how it was lost."""
         how = "lost with its node" if is_of_node else "lost"
-        # Which job of several it was in is not known; nor was it the job's fault, if the node is gone.
+        # Exit code None, as for a lost server, blames no single job: the node was lost, or any of several jobs ran.
         is_certain = not is_of_node and (not actor.bundles or len(actor.bundles[0]) == 1)
-        death = Death(None, 1 if is_certain else None, actor.stuck, stack=text, how=how)
+        stack = text if actor.stuck is None else actor.stuck.stack
+        death = Death(None, 1 if is_certain else None, actor.stuck, stack=stack, how=how)
         del self._actors[name]
         self._end(actor)
         self.figures.ended(actor.number, explanations.how(death))
@@ -281,7 +281,7 @@ class RayExecutor:
         elif not is_of_node:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS * self._nb_workers:
-                self._events.append(Fatal(explanations.not_started(self._failed_starts, text, "")))
+                self._events.append(Fatal(explanations.not_started(self._failed_starts, f"was lost ({text})", "")))
                 return
         if self._ray.is_initialized():
             self._start(actor.number)
@@ -290,7 +290,7 @@ class RayExecutor:
 
     def rest(self) -> bool:
         if not any(actor.is_ready for actor in self._actors.values()):
-            return False  # they wait for room
+            return False  # they wait for room in the cluster
         self._end_all()
         return True
 
@@ -311,7 +311,7 @@ class RayExecutor:
 
 
 def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, start_ns: int) -> Event:
-    """What has become of a job."""
+    """Return the event of an answered job."""
     if answer is None:
         return Cancelled(name, sending)
     if isinstance(answer, BaseException):
@@ -323,6 +323,6 @@ def _event(name: int, number: int, sending: int, answer: Answer | BaseException 
 
 
 def _detail(text: str) -> str:
-    """What Ray says of a death, without its advice."""
+    """Return Ray's description of a death, without its advice."""
     found = re.search(r"Worker exit type: (\w+) Worker exit detail: ([^.]*\.[^.]*\.)", text)
     return f"Ray says: {found[1]}, {found[2]}" if found else f"Ray says: {text.splitlines()[0]}"

@@ -1,9 +1,8 @@
-"""Who does not answer any more: the head of the cluster, or actors whose node is stopped; and whether there is room.
+"""Detects a silent head of the cluster, silent nodes, and a cluster without room for workers.
 
-Ray takes a minute to give up a node that is stopped: a machine that is frozen, a cable that is out. Here each actor of
-which something is wanted is asked now and then, in a thread beside that of its jobs. A job that holds the interpreter's
-lock keeps that thread from answering too. So a task that needs nothing is started on the node of an actor that is
-silent. If that does not come back either, the node is lost.
+Ray takes a minute to give up a stopped node: a frozen machine, an unplugged cable. Here an actor with unanswered calls
+is asked now and then, in a thread beside that of its jobs. A job that holds the interpreter's lock silences that thread
+too. So an empty task is started on the node of a silent actor. If it does not return either, the node is lost.
 """
 
 from __future__ import annotations
@@ -19,60 +18,60 @@ from typing import Any
 from . import connection
 from .actor import ActorHandle
 
-_HEAD_S = 25.0  # without an answer of the head; Ray itself ends the program after 60 s
-_ASK, _PROBE = 0.2, 0.4  # after these parts of the bound: the actor is asked, the task is started
+_HEAD_S = 25.0  # without an answer from the head; Ray itself ends the program after 60 s
+_ASK, _PROBE = 0.2, 0.4  # shares of the bound after which the actor is asked, and the task is started
 
 
 def _answer() -> None:
-    """What a node has to do to be heard."""
+    """Do nothing: the task that shows that a node answers."""
 
 
 logger = logging.getLogger("workers")
 
-LOOK_S = 5.0  # between two questions to the head
-_ROOM_S = 30.0  # without any worker, until it is told
+LOOK_S = 5.0  # between two requests to the head
+_ROOM_S = 30.0  # without any worker, until a warning
 
 
 class Health:
-    """``bound_s``: a node that was silent for so long is lost."""
+    """The health of a cluster. ``bound_s``: a node that is silent for this long is lost."""
 
     def __init__(self, ray: Any, bound_s: float) -> None:
         self._bound_s = bound_s
         self._now_s = 0.0  # see has_waited()
         self._looked_s = time.monotonic()
         self._head = Head(lambda: self._now_s)
-        self._heard_s: dict[str, float] = {}  # {node: when a task came back from there}
-        self._probes: dict[str, Any] = {}  # {node: what was started there, and has not come back}
+        self._heard_s: dict[str, float] = {}  # {node: when a task last returned from there}
+        self._probes: dict[str, Any] = {}  # {node: reference of the unfinished task there}
         self._task = ray.remote(num_cpus=0, max_retries=0)(_answer)
 
-    # -- time: that which has passed for this program. While it was stopped, or one of its threads held all others back,
-    # -- it could not hear anybody.
+    # -- time, without the periods in which this program could receive no answers: it was stopped, or one of its threads
+    # -- blocked all others
 
     def look_s(self, actors: Mapping[int, ActorHandle]) -> float:
-        """For how long to wait until the next look, at most."""
+        """Return the longest time to wait until the next check."""
         return min(LOOK_S, self._bound_s / 10) if any(actor.num_calls for actor in actors.values()) else LOOK_S
 
     def has_waited(self, seconds: float) -> None:
-        """The program was to wait for at most so long."""
+        """Advance the time after a wait that was to last at most ``seconds``."""
         looked_s = time.monotonic()
         self._now_s += min(looked_s - self._looked_s, seconds + 1.0)
         self._looked_s = looked_s
 
     def called(self, actor: ActorHandle) -> None:
-        """It is to answer."""
+        """Record a call to ``actor``, which it has to answer."""
         if actor.num_calls == 0:
             actor.heard_s = self._now_s
         actor.num_calls += 1
 
     def answered(self, actor: ActorHandle) -> None:
-        """It has."""
+        """Record an answer of ``actor``."""
         actor.num_calls -= 1
         actor.is_asked, actor.heard_s = False, self._now_s
 
-    # -- who is silent
+    # -- silence
 
     def of_head(self) -> str | None:
-        """What is wrong with the head."""
+        """Return what is wrong with the head, or None."""
         if self._head.silent_s <= _HEAD_S:
             return None
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
@@ -80,7 +79,7 @@ class Health:
     def of_nodes(
         self, actors: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
     ) -> list[tuple[int, str]]:
-        """The actors that are lost with their nodes, and why. ``ask(name, actor)`` asks one whether it is there."""
+        """Return [(name, why)] of the actors lost with their nodes. ``ask(name, actor)`` sends an actor a request."""
         lost = []
         for name, actor in actors.items():
             if not (actor.num_calls and actor.node):
@@ -114,7 +113,7 @@ class Health:
 
 
 class Head:
-    """Asks the head of the cluster, in a thread of its own, whether it is there: who asks may wait for ever."""
+    """A thread that asks the head of the cluster now and then. It is separate, as a request may never return."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -124,14 +123,14 @@ class Head:
 
     @property
     def silent_s(self) -> float:
-        """For how long it has not answered."""
+        """The time since its last answer."""
         return self._now_s() - self._answered_s
 
     def _ask(self) -> None:
         while not self._is_over.wait(LOOK_S):
             try:
                 connection.ask()
-            except Exception as error:  # Ray raises what it likes
+            except Exception as error:  # Ray may raise anything
                 logger.debug("the head of the Ray cluster: %s", error)
             else:
                 self._answered_s = self._now_s()
@@ -141,21 +140,21 @@ class Head:
 
 
 class Room:
-    """``needs``: what Ray is to give an actor."""
+    """The warning that the cluster has no room for workers. ``needs``: an actor's options, see ``actor_options``."""
 
     def __init__(self, needs: dict[str, Any]) -> None:
         self._needs = needs
-        self._since_s = time.monotonic()  # when there last was a worker, or this was told
+        self._since_s = time.monotonic()  # when there last was a worker, or the last warning
 
     def look(self, has_workers: bool, ray: Any) -> None:
-        """Say it if there have been none for long."""
+        """Warn if there have been no workers for long."""
         if has_workers:
             self._since_s = time.monotonic()
         elif time.monotonic() - self._since_s > _ROOM_S:
             self._since_s = time.monotonic()
             logger.warning(
-                "no worker could be started for %.0f s: the Ray cluster has %s left, and one worker needs %s. They are "
-                "started when there is room",
+                "no worker could be started for %.0f s: the Ray cluster has %s left, and one worker needs %s. "
+                "Workers are started when there is room",
                 _ROOM_S,
                 ray.available_resources(),
                 self._needs,

@@ -1,1 +1,1 @@
-"""Jobs in, batches out; knows no Sequence."""
+"""The engine: turns jobs into batches, with workers or without. It does not depend on Sequence."""

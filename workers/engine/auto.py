@@ -1,17 +1,17 @@
-"""The engine of ``nb_workers="auto"``: it begins without workers, and has as many as pay.
+"""The engine of ``nb_workers="auto"``: starts without workers, and then has as many as pay off.
 
-The loop and its workers compute the same batches, so a pass can go over from one to the other between any two::
+The loop and the workers compute the same batches, so a pass can switch from one to the other between any two batches::
 
-    ALONE   --  new workers are ready              -->  TRIAL    from this batch on
-    TRIAL   --  a batch of theirs was compared     -->  SHARED
-    ALONE   --  workers come again, or a new pass  -->  SHARED
-    SHARED  --  they do not pay                    -->  ALONE    after what was sent to them
-    any     --  workers are lost, or compute
-                other batches than the loop        -->  LOST     for good, with a warning
+    ALONE   --  new workers are ready                -->  TRIAL    from this batch on
+    TRIAL   --  one of their batches was compared    -->  SHARED
+    ALONE   --  these workers return, or a new pass  -->  SHARED
+    SHARED  --  they do not pay off                  -->  ALONE    after the batches already sent to them
+    any     --  workers are lost, or their batches
+                differ from the loop's               -->  LOST     for good, with a warning
 
-The ``chooser`` decides how many workers there are. This measures for it, now and then, while the loop asks for batches.
-All of it runs in the loop's thread, but for what ``Engine`` does in its own. A fork of the program has no workers, so
-it is LOST there.
+The ``chooser`` decides how many workers there are. This module measures for it from time to time, while the loop asks
+for batches. Everything here runs in the loop's thread, except what ``Engine`` does in its own. A fork of the program
+has no workers, so its phase is LOST.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ from .serial import SerialEngine
 
 logger = logging.getLogger("workers")
 
-_LOOK_S = 0.02  # between two looks at the loop, without workers
-_LOOK_AT_WORKERS_S = 0.25  # the same with workers
+_LOOK_S = 0.02  # between two measurements of the loop, without workers
+_LOOK_AT_WORKERS_S = 0.25  # the same, with workers
 _KEPT_CHOICES = 20
-_OF_MEMORY = 0.7  # share of what is left that more workers may take
+_OF_MEMORY = 0.7  # share of the available memory that more workers may take
 
 
 class Workers(Protocol):
-    """Who can have workers."""
+    """The owner of the workers."""
 
     def have(self, nb_workers: int) -> Engine:
-        """An engine with ``nb_workers`` workers."""
+        """Start or resize the workers, and return their engine."""
 
     def changes(self) -> Any:
-        """What these have to be sent before they can have the rest of this pass; None: nothing."""
+        """Return what the workers must be sent before they can take the rest of this pass; None: nothing."""
 
     def sent(self, parcel: Any) -> None:
-        """They have it."""
+        """Note that the workers have ``parcel``, the result of :meth:`changes`."""
 
 
 class AutoEngine:
-    """See the module's text.
+    """The engine of ``nb_workers="auto"``: see the module's docstring.
 
     Args:
-        task: what the jobs are.
-        figures: of the front-end; what is measured is read here.
-        least: workers that there are always.
-        workers: who has them.
-        cores: for workers, as it is now.
-        most: workers on other machines that there may be now; None: they are here.
+        task: computes the jobs.
+        figures: the front-end's figures, from which the loop is measured.
+        least: the minimum number of workers.
+        workers: their owner.
+        cores: returns the current number of cores for workers.
+        most: returns how many workers the other machines have room for now; None: the workers run here.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class AutoEngine:
         self._look_at_machines()
         self.phase = Phase.ALONE
         self.engine: Engine | None = None
-        self._compared: Engine | None = None  # the one that has computed what the loop has
+        self._compared: Engine | None = None  # the engine whose batch was compared with the loop's
         self._followed = self.chooser.choice
         self._all_figures = figures
         self.workers = workers
         self._least = least
         self._sampler = LoopSampler(figures)
-        self._reading: weakref.ref[AutoReading] | None = None  # of the pass that was begun last
-        self.lock = threading.RLock()  # a pass may begin while another thread reads the one before
+        self._reading: weakref.ref[AutoReading] | None = None  # of the newest pass
+        self.lock = threading.RLock()  # a pass may begin while another thread reads the previous one
         self.pid = os.getpid()
         if least:
-            self._choose(Choice(least, "so many at least"))
+            self._choose(Choice(least, "the minimum with these options"))
 
     # -- as an Engine
 
@@ -109,12 +109,12 @@ class AutoEngine:
 
     @property
     def is_compared(self) -> bool:
-        """Whether its workers need no trial. With ``least`` the loop has no batches of its own to compare with."""
+        """True if the workers need no trial. With ``least`` the loop computes no batches to compare with."""
         return self._least > 0 or (self.engine is not None and self.engine is self._compared)
 
     @property
     def nb_workers(self) -> int:
-        """Workers that are used now."""
+        """The number of workers in use."""
         return self.chooser.nb_workers if self.phase is Phase.SHARED else 0
 
     def begin(
@@ -138,7 +138,7 @@ class AutoEngine:
         return reading
 
     def is_read_by(self, reading: AutoReading) -> bool:
-        """Whether no other pass was begun behind it."""
+        """Return whether ``reading`` is that of the newest pass."""
         return self._reading is not None and self._reading() is reading
 
     def bound(self) -> int:
@@ -162,7 +162,7 @@ class AutoEngine:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a worker that could begin. Those that were ended for want of work are started again."""
+        """True if a worker is ready. Workers that were ended because they were idle are started again."""
         if self.engine is None or self.has_lost_workers():
             return False
         if self.engine.is_resting:
@@ -170,7 +170,7 @@ class AutoEngine:
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
     def has_lost_workers(self) -> bool:
-        """Whether those that it had are lost for good, and it can do without."""
+        """Give up the workers if they are lost for good and the loop can do without. Returns: whether they were."""
         if self.engine is None:
             return False
         if os.getpid() != self.pid:
@@ -178,21 +178,24 @@ class AutoEngine:
         return self.engine.fatal is not None and self.give_up_workers(self.engine.fatal)
 
     def give_up_workers(self, why: BaseException | str) -> bool:
-        """There can be no workers. False: it cannot do without, or is not to."""
+        """Go on without workers for good. Returns False if the loop needs them, or must end with an IntegrityError."""
         if self._least or isinstance(why, IntegrityError):
             return False
         engine, self.engine = self.engine, None
         self.phase = Phase.LOST
         self.chooser.choice = self._followed = Choice(0, str(why))
-        # As a text: an error's traceback would hold all of this.
+        # As text: the traceback of an error would keep all of this alive.
         logger.warning("the batches are computed in the loop, without workers: %s", str(why))
         if engine is not None:
             engine.close()
         return True
 
     def look(self, left: int) -> float:
-        """Look at the loop, and decide. ``left``: batches of the pass that are to come. Returns: in how many seconds
-        to look again."""
+        """Measure the loop, and choose the number of workers. ``left`` batches of the pass are still to come.
+
+        Returns:
+            Seconds until the next measurement.
+        """
         self._look_at_machines()
         sample = self._sampler.sample(self.nb_workers)
         if sample is None:
@@ -201,12 +204,12 @@ class AutoEngine:
             self.chooser.with_workers(sample)
         elif self.phase is Phase.ALONE and not self.chooser.nb_workers:
             self.chooser.without_workers(sample, left)
-        if self.chooser.choice is not self._followed:  # also where a Ctrl-C has kept it from that
+        if self.chooser.choice is not self._followed:  # also after a Ctrl-C interrupted _choose
             self._choose(self.chooser.choice)
         return _LOOK_AT_WORKERS_S if self.phase is Phase.SHARED else _LOOK_S
 
     def _look_at_machines(self) -> None:
-        if self._most is not None:  # they come and go
+        if self._most is not None:  # machines come and go
             self.chooser.have(self._cores(), self._most())
 
     def _choose(self, choice: Choice) -> None:
@@ -225,17 +228,20 @@ class AutoEngine:
     def _started(self, nb_workers: int) -> bool:
         try:
             self.engine = self.workers.have(nb_workers)
-        except Exception as error:  # also what the user's classes raise when they are pickled
+        except Exception as error:  # including what the user's classes raise when they are pickled
             if not self.give_up_workers(error):
                 raise
             return False
-        if self.serial.has_ended:  # meanwhile, by another thread
+        if self.serial.has_ended:  # closed meanwhile by another thread
             self.engine.close()
         return True
 
     def _workers_that_fit(self, nb_workers: int) -> int:
-        """``nb_workers``, or as many as there is memory for. While there are none, one is taken to need as much as this
-        process has, which has run the jobs so far; so the first ones may be fewer, until they are measured."""
+        """Return ``nb_workers``, or as many as there is memory for.
+
+        Without workers, each is assumed to need as much memory as this process, which has run the jobs so far. So the
+        first number may be too low, until workers are measured.
+        """
         if self._most is not None:
             return nb_workers
         available, running = available_nbytes(), [lane.pid for lane in list(self.figures.lanes.values()) if lane.pid]
@@ -246,11 +252,11 @@ class AutoEngine:
         return min(nb_workers, max(1, len(running) + more))
 
     def has_compared(self) -> None:
-        """A batch of the workers was the loop's own, byte for byte: from here on they are used."""
+        """Use the workers from now on: the trial has found nothing against them."""
         self._compared = self.engine
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """From now on they compute the batches that ``phase`` says; what was measured before does not count."""
+        """Enter ``phase``, which says who computes the batches. Earlier measurements are discarded."""
         self.phase = phase
         self._sampler.begin()

@@ -1,4 +1,4 @@
-"""What a loop with ``nb_workers="auto"`` reads a pass with: see ``auto``."""
+"""Reads a pass with ``nb_workers="auto"``, and compares new workers with the loop: see ``auto``."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 _NOT_COMPARED = object()
-_MAX_FAILED = 3  # batches that only the workers fail at, until that counts as a difference
+_MAX_FAILED = 3  # batches that fail only in the workers, until that counts as a difference
 
 
 class Phase(enum.Enum):
-    """Who computes the batches."""
+    """The phases of an AutoEngine: who computes the batches."""
 
     ALONE = "the loop"
-    TRIAL = "the loop; and one of these batches the workers as well, to be compared"
+    TRIAL = "the loop; the workers compute one of these batches as well, to compare"
     SHARED = "the workers"
-    LOST = "the loop, as there can be no workers any more"
+    LOST = "the loop, because the workers are lost for good"
 
 
 class AutoReading:
-    """The first batch that new workers compute is a trial: the loop computes it as well and delivers its own. Before
-    the next one is delivered, both are compared. If they differ, the loop goes on alone.
+    """A pass of an AutoEngine.
+
+    The first batch of new workers is a trial: the loop computes it as well, and delivers its own. Before the next batch
+    is delivered, the two are compared. If they differ, the loop goes on alone.
     """
 
     def __init__(
@@ -47,20 +49,20 @@ class AutoReading:
         self.engine = auto
         self._epoch = epoch
         self._order = range(length) if order is None else order
-        self._given = order  # None: as they come, where that is wanted
+        self._given = order  # None: as they finish, if the options allow it
         self._ahead = ahead
         self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
-        self._shared: Reading | None = None  # with workers
-        self._end = len(self._order)  # the number of the first batch that they do not have
-        self._is_at = 0  # the number that was asked for last
+        self._shared: Reading | None = None  # of the workers
+        self._end = len(self._order)  # the number of the first batch that the workers do not compute
+        self._is_at = 0  # the number asked for last
         self._look_at_s = 0.0
         self._trial: int | None = None  # the number of the batch that both compute
-        self._tried: Any = _NOT_COMPARED  # a copy of the loop's
+        self._tried: Any = _NOT_COMPARED  # a copy of the loop's batch of the trial
         self._num_failed = 0
 
     @property
     def outcomes(self) -> Outcomes:
-        """{number: outcome} that are there."""
+        """The outcomes that are ready: {number: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
@@ -87,25 +89,27 @@ class AutoReading:
         return self._shared is not None and number < self._end and number != self._trial
 
     def _compare(self, number: int, timeout_s: float | None) -> None:
-        """Compare the batch of the trial, now that batch ``number`` is asked for. Where one of them has failed, this
-        batch is the next trial."""
+        """Compare the two batches of the trial, once batch ``number`` is asked for. If either failed, ``number`` is the
+        next trial."""
         auto, trial, shared = self.engine, self._trial, self._shared
-        if trial is None or shared is None or trial >= self._end:  # the workers were not given it
+        if trial is None or shared is None or trial >= self._end:  # the workers did not get it
             self._trial = None
         elif trial < number:
             theirs = shared.peek(trial, timeout_s)
             value = theirs.value
             if type(value) is Failure:
-                self._num_failed += self._tried is not _NOT_COMPARED
-                found = f"the workers fail at it: {value.error!r}" if self._num_failed == _MAX_FAILED else None
+                fails_only_there = self._tried is not _NOT_COMPARED
+                self._num_failed += fails_only_there
+                is_enough = fails_only_there and self._num_failed >= _MAX_FAILED
+                found = f"jobs fail only in workers: {value.error!r}" if is_enough else None
                 shared.forget(theirs.index)
             else:
                 found = None if self._tried is _NOT_COMPARED else difference(_one(self._tried), _one(value))
             if found is not None and self._is_same_again(trial):
                 auto.give_up_workers(
                     f"in batch {theirs.index} of epoch {self._epoch}, {found}. The likely cause is a setting that your "
-                    "program has made in its own process alone, or a job that asks in which process it runs: make the "
-                    "setting in worker_init_fn as well"
+                    "program makes only in its own process, or a job that depends on its process: make the setting in "
+                    "worker_init_fn as well"
                 )
                 self._shared, self._trial = None, None
                 return
@@ -116,12 +120,12 @@ class AutoReading:
                 auto.has_compared()
 
     def _is_same_again(self, number: int) -> bool:
-        """Whether the loop's own process computes the same batch once more. If not, another one proves nothing."""
+        """Return whether the loop computes the same batch again. If not, a difference from workers proves nothing."""
         value = self._alone.peek(number).value
         if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
             return True
         logger.info(
-            "batch %d of epoch %d is another one each time that it is computed: what it draws is not seeded",
+            "batch %d of epoch %d is different each time it is computed: its random draws are not seeded",
             self._order[number],
             self._epoch,
         )
@@ -142,31 +146,31 @@ class AutoReading:
         self._look_at_s = time.monotonic() + wait_s
 
     def go_over(self, number: int) -> None:
-        """The workers have the batches from ``number`` on."""
+        """Switch to the workers from batch ``number`` on."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
         left, ahead = len(self._order) - number, self._ahead
         try:
             parcel = auto.workers.changes()
             shared = auto.engine.begin(self._epoch, left, False, ahead, parcel, order, number)
-        except Exception as error:  # it cannot be sent any more, or the engine has failed
+        except Exception as error:  # the sequence has become unpicklable, or the engine has failed
             if auto.serial.has_ended or not auto.give_up_workers(error):
                 raise
             return
         self._end = len(self._order)
         self._trial, self._tried = None if auto.is_compared else number, _NOT_COMPARED
         auto.enter(Phase.SHARED if self._trial is None else Phase.TRIAL)
-        self._shared = shared  # a Ctrl-C before leaves all to be done again
+        self._shared = shared  # set last: after a Ctrl-C, all of this is repeated
         auto.workers.sent(parcel)
 
     def _cut(self) -> None:
-        """The workers get no more batches. A Ctrl-C before the state is another one leaves it to be done again."""
+        """Send no more jobs to the workers. If a Ctrl-C comes before the phase changes, this is repeated."""
         assert self._shared is not None
         self._end = self._shared.cut()
         self.engine.enter(Phase.ALONE)
 
     def _has_lost_workers(self) -> bool:
-        """Whether there are none any more, and the loop goes on without them."""
+        """Go on without workers if they are lost for good. Returns: whether they are."""
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.has_lost_workers()):
             return False
@@ -197,5 +201,5 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """The batch of a job, or the list of them."""
+    """Return the only batch of a job, or the list of its batches."""
     return items[0] if len(items) == 1 else items

@@ -1,70 +1,70 @@
-"""How far ahead of the consumer the workers may be, and how many jobs travel together."""
+"""Sets how far ahead of the consumer the workers may be, and how many jobs are sent together."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-#: Results of jobs that take less than this travel together: a message then costs little against its jobs.
+#: Jobs that together take less than this share a message, so that it costs little compared with its jobs.
 BUNDLE_NS = 10_000_000
-FAR_BUNDLE_NS = 100_000_000  # the same where a message costs milliseconds, as to another machine
+FAR_BUNDLE_NS = 100_000_000  # the same if a message takes milliseconds, as to another machine
 MAX_BUNDLE = 128
 
-# Where max_queue_size is left to us: enough for the work of so many bundles, or for twice the slowest of the last jobs
-# (so that the other workers go on meanwhile), or for as long as the loop lately was away; and for this much memory; up
-# to so many batches.
+# Without max_queue_size, each worker may be ahead by the work of _AHEAD bundles, by twice the slowest recent job (so
+# that the others go on meanwhile), or by the loop's longest recent step, whichever is most. All together may be ahead
+# by this much memory and this many batches.
 _AHEAD = 5
 _MAX_AWAY_NS = 1_000_000_000
 _AHEAD_NBYTES = 64 << 20
 _MAX_AHEAD = 1024
 
-_WEIGHT = 0.1  # of the last job in the moving averages
-_FADE = 0.99  # of the slowest job, with each one that follows
+_WEIGHT = 0.1  # weight of the last job in the moving averages
+_FADE = 0.99  # decay of the slowest job with each job that follows
 
 
 class QueueLoad(NamedTuple):
-    """What a pool holds in memory at most: QueueLoad(4, 10, 25_000_000)."""
+    """The most that a pool holds in memory: QueueLoad(4, 10, 25_000_000)."""
 
     num_workers: int
-    num_batches: int  # finished or in work ahead of the consumer
-    batch_nbytes: int  # of one, lately; 0: not known
+    num_batches: int  # finished or being computed ahead of the consumer
+    batch_nbytes: int  # of one batch, recent average; 0: unknown
 
 
 class Bounds:
-    """Knows from the jobs that have ended how long one takes and how large its batch is.
+    """The bounds of a queue, learned from how long finished jobs took and how large their batches are.
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: the bound that the user wants; None: chosen here.
-        bundle_ns: jobs that together take less travel together.
+        max_queue_size: the user's bound; None: chosen here.
+        bundle_ns: jobs that together take less than this are sent together.
     """
 
     def __init__(self, num_workers: int, max_queue_size: int | None = None, bundle_ns: int = BUNDLE_NS) -> None:
         self._bundle_ns = bundle_ns
         self._num_workers = max(1, num_workers)
         self._max_queue_size = max_queue_size
-        self._most = math.inf  # as far as memory has let us
-        self._job_ns = 0.0  # moving average of a job's duration; 0: not known yet
+        self._most = math.inf  # the bound that memory has set
+        self._job_ns = 0.0  # moving average of a job's duration; 0: unknown yet
         self._job_nbytes = 0.0
-        self._slowest_ns = 0.0  # of the last jobs; fades
+        self._slowest_ns = 0.0  # of the recent jobs; decays
         self._away_ns = 0.0
 
     def resize(self, num_workers: int) -> None:
-        """So many share the work from now on."""
+        """Share the work among ``num_workers`` from now on."""
         self._num_workers = max(1, num_workers)
 
     def learn(self, job_ns: int, nbytes: int) -> None:
-        """A job has taken ``job_ns``, and its batch has ``nbytes``."""
+        """Note that a job took ``job_ns``, and that its batch has ``nbytes``."""
         self._slowest_ns = max(job_ns, _FADE * self._slowest_ns)
         self._job_ns += (job_ns - self._job_ns) * (_WEIGHT if self._job_ns else 1.0)
         self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
 
     def is_away(self, ns: float) -> None:
-        """So long the loop lately asked for no batch: workers that go on meanwhile have the next ones for it."""
+        """Note the loop's longest recent step, ``ns``: batches for such a time should be ready when it returns."""
         self._away_ns = min(ns, _MAX_AWAY_NS)
 
     def bound(self) -> int:
-        """How many batches may be finished or in work ahead of the consumer."""
+        """Return how many batches may be finished or being computed ahead of the consumer."""
         if self._max_queue_size is not None:
             return self._max_queue_size
         least = 2 * self._num_workers + 2
@@ -75,21 +75,21 @@ class Bounds:
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 
     def halve(self) -> None:
-        """Batches did not fit into memory. From now on at most half as many as now, for as long as the pool lives:
-        what was too much once would soon be so again. Where the user has chosen, that stays."""
+        """Halve the bound for the lifetime of the pool: batches did not fit into memory, and soon would not fit again.
+        A bound set by the user stays."""
         self._most = max(1, self.bound() // 2)
 
     def load(self) -> QueueLoad:
-        """What the workers and the batches ahead of the consumer take."""
+        """Return the number of workers, the bound, and the size of a batch."""
         return QueueLoad(self._num_workers, self.bound(), int(self._job_nbytes))
 
     def bundle(self) -> int:
-        """How many jobs to send together."""
+        """Return how many jobs to send together."""
         if not self._job_ns:
             return 1
         return int(max(1, min(MAX_BUNDLE, self._bundle_ns / self._job_ns, self.bound() // (2 * self._num_workers))))
 
     def bundle_behind(self, num_sent: int) -> int:
-        """The same where so many jobs of a pass were sent. A pass of which nothing was made ahead begins with single
-        jobs, so that its first batches do not wait for others."""
+        """Return how many jobs to send together after ``num_sent`` jobs of a pass. A pass that was not computed ahead
+        begins with single jobs, so that its first batches do not wait for others."""
         return min(self.bundle(), max(1, num_sent // (2 * self._num_workers)))

@@ -1,13 +1,13 @@
-"""How many workers pay: decided from what the running loop is measured to do, as a pure function of these numbers.
+"""Chooses how many workers pay off, from measurements of the running loop.
 
-A batch takes the loop ``step`` (its own work) and ``wait``. Without workers it waits for the whole job. With ``n`` of
-them a batch comes at best every
+A batch takes the loop ``step`` (its own work) and ``wait``. Without workers it waits for the whole job. With ``n``
+workers a batch comes at best every
 
-    max(step + _OVERHEAD, job / n, cpu / cores)
+    max(step + _OVERHEAD_S, job / n, (cpu + _OVERHEAD_S) / cores)
 
-where ``cpu`` is what step and job together take of the cores. So it is known before whether workers pay, and how many.
-What comes of it is then measured: more workers that do not deliver more are let go again, and where the loop alone was
-faster it goes on alone.
+where ``cpu`` is the CPU time of step and job together. This predicts whether workers pay off, and how many. The result
+is then measured: additional workers that do not deliver more are dismissed, and if the loop alone was faster, it goes
+on alone.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from workers.report import units
 from workers.report.loop import Totals
 from workers.report.pool import Figures
 
-_OVERHEAD_S = 30e-6  # of the loop and the engine, for a batch that comes from a worker
-_WORTH_IT = 0.05  # what workers must save of the loop's time to be started
-_CERTAIN = 0.25  # what is no accident, even if it was only looked at for a moment
-_KEPT = 15  # samples without workers: the one in the middle counts, as others had a core taken away
-_FEWEST = 3  # of these, unless they took long
+_OVERHEAD_S = 30e-6  # cost to the loop and the engine of a batch from a worker
+_WORTH_IT = 0.05  # share of the loop's time that workers must save to be started
+_CERTAIN = 0.25  # a gain that is no accident, even if measured only for a moment
+_KEPT = 15  # samples without workers: their median counts, as other programs disturb some of them
+_FEWEST = 3  # samples needed, unless they took _LONG_S
 _LONG_S = 0.3
-_REFUSED = 40  # samples, until more workers are asked for again that there was no memory for
-_MORE = 0.03  # what more workers must bring
-_START_S = 0.3  # what the workers must save in all, to be started: they take that long to come
-_LOOK_S = 0.03  # how long the loop is looked at before
+_REFUSED = 40  # samples until more workers are tried again after there was no memory for them
+_MORE = 0.03  # gain that more workers must bring
+_START_S = 0.3  # what workers must save in all to be started: their start takes that long
+_LOOK_S = 0.03  # how long the loop is measured before workers are started
 _WAITS = 0.02  # share of its time that the loop may wait
-_MUCH_LESS = 1.25  # times the time that a batch should take
-_NEARLY = 0.05  # of a worker: one less will do
-_FOR_EACH_CORE = 4  # workers at most: jobs that wait for files or the network need more than there are cores
-_SPARE = 1.2  # times the workers that are needed: no fewer are kept
+_MUCH_LESS = 1.25  # times the expected interval, from which workers deliver much less than they should
+_NEARLY = 0.05  # fraction of a worker that is not worth another one
+_FOR_EACH_CORE = 4  # most workers per core: jobs that wait for files or the network need more workers than cores
+_SPARE = 1.2  # times the workers needed: the pool does not shrink below this
 
 
 class Sample(NamedTuple):
-    """What was measured lately; all of a batch, on average, in seconds."""
+    """Recent measurements: averages for one batch, in seconds."""
 
     num_batches: int
     wait: float
     step: float
     job: float  # in a worker, or in the loop; 0: none has ended
-    cpu: float  # of this process: in the loop of step and job; beside workers of the step alone
-    job_cpu: float  # share of the job's time in which it had a core, or wanted one
-    nbytes: float  # of the batch; 0: not known
+    cpu: float  # CPU time of this process: of step and job without workers, of the step alone with workers
+    job_cpu: float  # share of the job's time in which it had or wanted a core
+    nbytes: float  # of the batch; 0: unknown
 
     @property
     def interval(self) -> float:
@@ -56,55 +56,55 @@ class Sample(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """So many workers, and why: Choice(6, "a job takes 21 ms, ...")."""
+    """A number of workers, and the reason: Choice(6, "a job takes 21 ms, ...")."""
 
     nb_workers: int
     why: str
 
 
 class Chooser:
-    """See the module's text.
+    """The choice of how many workers there are: see the module's docstring.
 
     Args:
-        cores: that this process may use.
-        least: workers that there are always; 0: the loop may go on alone.
-        fits: of so many, how many there is memory for. Takes a while.
+        cores: how many cores this process may use.
+        least: the minimum number of workers; 0: the loop may go on alone.
+        fits: returns how many of a number of workers there is memory for. Slow.
     """
 
     def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
         self._cores = self._most = 0
         self._least = least
         self._fits = fits
-        self._refused = 0  # samples for which no more workers are asked for
-        self.choice = Choice(0, "")  # the last one
+        self._refused = 0  # samples during which no more workers are tried
+        self.choice = Choice(0, "")  # the latest
         self._is_warm = False
         self._elapsed = 0.0  # seconds of the loop without workers
-        self._samples: deque[Sample] = deque(maxlen=_KEPT)  # the last ones without workers
-        self._alone: Sample | None = None  # the loop without workers, as it was last
+        self._samples: deque[Sample] = deque(maxlen=_KEPT)  # the latest without workers
+        self._alone: Sample | None = None  # their median
         self._is_new = False  # the number has just changed
-        self._job_then = 0.0  # of the first sample with workers that counts; 0: there was none
-        self._before: tuple[int, float] | None = None  # (workers, interval) before there were others
+        self._job_then = 0.0  # job time of the first sample with workers that counts; 0: none yet
+        self._before: tuple[int, float] | None = None  # (workers, interval) before a change that is on trial
         self._has_tried_fewer = False
-        self._enough = math.inf  # more than these were tried, and did not help
+        self._enough = math.inf  # more workers than this did not help
         self.have(cores)
-        self._slower_at = 0.0  # a job of this length was faster in the loop; 0: not tried
-        self._is_steady = 0  # samples in a row that ask for fewer
+        self._slower_at = 0.0  # jobs of this length were faster in the loop; 0: not tried
+        self._is_steady = 0  # consecutive samples that ask for fewer
 
     @property
     def nb_workers(self) -> int:
-        """So many were chosen."""
+        """The number of workers chosen."""
         return self.choice.nb_workers
 
     def have(self, cores: int, most: int | None = None) -> None:
-        """There are so many cores now, and may be at most so many workers."""
+        """Set how many cores there are now, and how many workers there may be; None: a multiple of the cores."""
         most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
         if (cores, most) != (self._cores, self._most):
             self._cores, self._most, self._enough = cores, most, math.inf
 
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
-        """Whether to start workers. ``left``: batches of this pass that are still to come."""
+        """Return the choice to start workers; None: not now. ``left`` batches of this pass are still to come."""
         self._elapsed += sample.interval * sample.num_batches
-        if not self._is_warm:  # the first jobs open files and import
+        if not self._is_warm:  # the first jobs open files and import modules
             self._is_warm = True
             return None
         self._samples.append(sample)
@@ -116,20 +116,20 @@ class Chooser:
             return None
         workers, interval = self._best(sample)
         gain = 1 - interval / sample.interval
-        coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long goes on for long
+        coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long will go on for long
         if gain < _WORTH_IT or gain * coming < _START_S or (gain < _CERTAIN and len(self._samples) < _KEPT):
             return None
         workers, needed = self._fits(workers), workers
         interval = max(interval, sample.job / workers) if workers < needed else interval
         return self._change(
             workers,
-            f"a job takes {units.seconds(sample.job)}, and the loop {units.seconds(sample.step)} between two batches: "
-            f"with {units.count(workers, 'worker')} it should get one every {units.seconds(interval)}",
+            f"a job takes {units.seconds(sample.job)}, and the loop needs {units.seconds(sample.step)} between two "
+            f"batches: with {units.count(workers, 'worker')} a batch should arrive every {units.seconds(interval)}",
         )
 
     def with_workers(self, sample: Sample) -> Choice | None:
-        """Whether to have more, fewer, or none."""
-        if self._is_new:  # what comes first does not count: they open files and import
+        """Return the choice to have more workers, fewer or none; None: no change."""
+        if self._is_new:  # the first sample does not count: new workers open files and import modules
             self._is_new = False
             return None
         self._job_then = self._job_then or sample.job
@@ -142,7 +142,7 @@ class Chooser:
         )
 
     def _back(self, sample: Sample) -> Choice | None:
-        """More workers were tried, and have not helped; or fewer, and they were too few."""
+        """Go back to the earlier number if more workers did not help, or fewer were too few."""
         before, self._before = self._before, None
         if before is None:
             return None
@@ -154,13 +154,13 @@ class Chooser:
             return None
         if are_more:
             self._enough = workers
-        text = f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, {workers} did every "
+        text = f"{self.nb_workers} delivered a batch every {units.seconds(sample.interval)}, and {workers} one every "
         return self._change(workers, text + units.seconds(interval))
 
     def _alone_again(self, sample: Sample) -> Choice | None:
         if self._least or self._alone is None:
             return None
-        longer = sample.job / self._job_then if self._job_then else 1.0  # the jobs may have become since then
+        longer = sample.job / self._job_then if self._job_then else 1.0  # jobs may take longer by now
         alone = longer * self._alone.job + sample.step
         if sample.interval < alone or sample.wait < _WAITS * sample.interval:
             return None
@@ -168,12 +168,12 @@ class Chooser:
         self._samples.clear()
         return self._change(
             0,
-            f"the workers deliver a batch every {units.seconds(sample.interval)}, the loop by itself has one every "
-            f"{units.seconds(alone)}",
+            f"the workers deliver a batch every {units.seconds(sample.interval)}, and the loop alone would compute one "
+            f"every {units.seconds(alone)}",
         )
 
     def _fewer(self, sample: Sample) -> Choice | None:
-        """They deliver much less than so many should: something else is what limits them, such as the memory."""
+        """Choose fewer workers if they deliver much less than expected: something else is the limit, such as memory."""
         alone = self._alone
         if self._has_tried_fewer or alone is None or sample.wait < _WAITS * sample.interval:
             return None
@@ -185,7 +185,7 @@ class Chooser:
         before = self.nb_workers, sample.interval
         choice = self._change(
             workers,
-            f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, as {workers} should",
+            f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, and {workers} should as well",
         )
         self._before = before
         return choice
@@ -207,7 +207,7 @@ class Chooser:
         choice = self._change(
             workers,
             f"the loop waited {waits} of its time: a job takes {units.seconds(sample.job)}, and the loop "
-            f"{units.seconds(sample.step)} between two batches",
+            f"needs {units.seconds(sample.step)} between two batches",
         )
         self._before = before
         return choice
@@ -232,11 +232,11 @@ class Chooser:
         return self.choice
 
     def _needed(self, sample: Sample) -> float:
-        """Workers that keep up with the loop."""
+        """Return how many workers keep up with the loop."""
         return sample.job / (sample.step + _OVERHEAD_S)
 
     def _best(self, alone: Sample) -> tuple[int, float]:
-        """(the fewest workers with which a batch comes nearly as often as it can, how often)."""
+        """Return (the fewest workers that deliver batches nearly as often as possible, their interval in seconds)."""
         least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
         most = self.most_useful(alone.job_cpu)
         for workers in range(max(1, self._least), most + 1):
@@ -246,32 +246,32 @@ class Chooser:
         return most, max(least, alone.job / most)
 
     def most_useful(self, job_cpu: float) -> int:
-        """Workers that the cores have work for: more than cores, where jobs wait for something else."""
+        """Return how many workers the cores can run: more than there are cores, if jobs wait for something else."""
         waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
         return max(1, min(self._most, waiting))
 
 
-_FEWEST_BATCHES = 4  # batches between two looks at workers
-_ROUNDS = 2  # jobs of each worker
+_FEWEST_BATCHES = 4  # batches in a sample with workers
+_ROUNDS = 2  # jobs of each worker in it
 _LEAST_NS = 50_000_000
 
 
 class LoopSampler:
-    """What the loop has done since it was looked at last."""
+    """The measurements of the loop since the last sample."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
         self.begin()
 
     def begin(self) -> None:
-        """LoopSampler from here on."""
+        """Start a new sample."""
         pool = self._figures.pool
         self._totals: Totals = self._figures.loop.totals()
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
         self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
 
     def sample(self, nb_workers: int) -> Sample | None:
-        """What has come since, by so many workers. None: not enough yet."""
+        """Return the sample since the last one, with ``nb_workers`` workers; None: too few batches yet."""
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
         num_jobs, busy_ns, cores, cores_of_ns = self._before

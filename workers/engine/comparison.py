@@ -1,4 +1,4 @@
-"""Whether two computations of one batch have come to the same: byte for byte."""
+"""Compares two computations of one batch, byte for byte."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from workers.batch.nodes import node_of
 from workers.batch.tree import dumps
 from workers.checks import short
 
-_EXACT = int, float, complex, str, bytes, np.generic  # equal ones may differ in their bytes, as 0.0 and -0.0 do
+_EXACT = int, float, complex, str, bytes, np.generic  # equal values may differ in their bytes, as 0.0 and -0.0 do
 
 
 def difference(mine: Any, theirs: Any) -> str | None:
-    """The first leaf in which two batches differ, and how: ``"batch['x'] is float64 in ..."``; None: in none.
+    """Return the first leaf that differs, and how: ``"batch['x'] is 1 in the loop, but 2 in a worker"``; None: none.
 
     Args:
         mine: computed in the loop's process.
@@ -26,9 +26,9 @@ def difference(mine: Any, theirs: Any) -> str | None:
 
 
 def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """``within``: the objects without an equality of their own on the way, which may lead to themselves."""
+    """Yield the differences at ``path``. ``within``: enclosing objects without an ``__eq__``; they may form cycles."""
     if type(mine) is not type(theirs):
-        if type(mine).__qualname__ != type(theirs).__qualname__:  # else the class was sent by value
+        if type(mine).__qualname__ != type(theirs).__qualname__:  # otherwise the class was sent by value
             yield _told(path, f"a {type(mine).__name__}", f"a {type(theirs).__name__}")
         return
     if isinstance(mine, np.ma.MaskedArray):
@@ -41,7 +41,7 @@ def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()
             yield _told(path, f"of length {len(node.keys)}", f"of length {len(other.keys)}")
             return
         if node.keys != other.keys or list(map(type, node.keys)) != list(map(type, other.keys)):
-            yield _told(path, f"keys {short(node.keys)}", f"keys {short(other.keys)}")
+            yield _told(path, f"a container with keys {short(node.keys)}", f"one with keys {short(other.keys)}")
             return
         for step, part, there in zip(node.steps(), node.parts, other.parts, strict=True):
             yield from _differences(part, there, f"{path}{step}", within)
@@ -71,18 +71,18 @@ def _bytes(array: Any) -> Any:
 
 
 def _differs(mine: Any, theirs: Any) -> Any:
-    """True at the items whose bytes differ."""
+    """Return a mask that is True at the items whose bytes differ."""
     nbytes = max(1, mine.dtype.itemsize)
     return (_bytes(mine) != _bytes(theirs)).reshape(*mine.shape, nbytes).any(-1)
 
 
 def _are_equal(mine: Any, theirs: Any) -> bool:
-    """Objects that cannot be compared count as equal: nothing shows that they differ."""
+    """Return whether two objects are equal. Objects that cannot be compared count as equal: no difference is proved."""
     try:
         if dumps(mine) == dumps(theirs):
             return True
         return _has_no_equality(mine) or (not isinstance(mine, _EXACT) and bool(mine == theirs))
-    except Exception:  # whatever the user's class raises, such as an array of truth values
+    except Exception:  # the user's class may raise anything, or return an array, which has no truth value
         return True
 
 
@@ -92,4 +92,4 @@ def _has_no_equality(value: Any) -> bool:
 
 
 def _told(path: str, mine: str, theirs: str) -> str:
-    return f"{path} is {mine} where the loop computes it, and {theirs} where a worker does"
+    return f"{path} is {mine} in the loop, but {theirs} in a worker"

@@ -1,4 +1,4 @@
-"""What has come of the tickets, until it is handed over to the consumer in the order that it wants."""
+"""Holds the results of finished tickets until they are delivered to the consumer, in the order that it wants."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from .passes import EnginePass
 
 
 class Failure(NamedTuple):
-    """The outcome of a ticket that has no batch."""
+    """The outcome of a ticket whose job failed."""
 
     error: BaseException
-    runs: int = 1  # how often its job was begun
+    runs: int = 1  # how often its job was started
 
 
 class Result(NamedTuple):
-    """What became of a ticket: Result([batch], 1_250_000, 98_765_432_100)."""
+    """The result of a ticket: Result([batch], 1_250_000, 98_765_432_100)."""
 
     value: Any  # the items of the job, or a Failure
     job_ns: int = 0  # how long the job took
-    received_ns: int = 0  # monotonic, when it came
+    received_ns: int = 0  # monotonic, when it arrived
 
 
 class Delivery:
-    """The tickets of a schedule that are finished and not yet delivered.
+    """The finished tickets of a schedule that are not yet delivered.
 
     Args:
-        in_order: deliver in the order of tickets, not as they come.
-        keeps_failed: what failed may be repeated, so what its job works on is kept.
+        in_order: deliver in the order of tickets, not as they finish.
+        keeps_failed: keep the payloads of failed tickets, which may be retried.
     """
 
     def __init__(self, in_order: bool, keeps_failed: bool) -> None:
@@ -38,13 +38,13 @@ class Delivery:
         self._delivered: list[tuple[int, Any]] = []  # [(index, result)] since the last take()
 
     def clear(self, head: int) -> None:
-        """Nobody waits for anything before ticket ``head`` any more."""
+        """Forget all results: no ticket before ``head`` is needed any more."""
         self.head = head
         self.finished.clear()
         self._delivered.clear()
 
     def deliver(self, current: EnginePass) -> None:
-        """Hand over what may be: all that is finished of the pass being read, or its next ones in order."""
+        """Deliver what is due of the pass being read: its next tickets in order, or all that are finished."""
         finished = self.finished
         if self.in_order or current.order is not None:
             while self.head in finished and self.head < current.end:
@@ -61,13 +61,13 @@ class Delivery:
         current.delivered += 1
 
     def release(self, current: EnginePass, ticket: int, result: Any) -> None:
-        """What the job of ``ticket`` works on is not needed any more, unless it may be repeated."""
+        """Release the payload of ``ticket``, unless its job may be retried."""
         if not current.is_open:
             return
         if not (self._keeps_failed and isinstance(result, Result) and isinstance(result.value, Failure)):
             current.payloads.pop(ticket, None)
 
     def take(self) -> list[tuple[int, Any]]:
-        """[(index, result)] of what was delivered since the last call."""
+        """Return the [(index, result)] delivered since the last call."""
         delivered, self._delivered = self._delivered, []
         return delivered

@@ -1,4 +1,4 @@
-"""The driver: turns events of the executor into what the schedule decides, and that into orders to the executor."""
+"""The driver: passes the executor's events to the schedule, and the schedule's decisions to the executor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("workers")
 
 
 class Driver:
-    """Runs in: the engine's thread. The schedule and the executor's events belong to it alone."""
+    """The driver of one engine. Runs in: the engine's thread, which alone changes the schedule."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Driver:
         self._idle_shutdown = IdleShutdown(executor, schedule, self._watchdog)
         self._publisher = publisher
         self._memory = MemoryPressure(executor, schedule, handover)
-        self._ahead: Ahead | None = None  # the pass that will come next
-        self._nb_workers: int | None = None  # that there are to be; None: those that it began with
-        self.fatal: BaseException | None = None  # why there is no point in going on
+        self._ahead: Ahead | None = None  # the next pass
+        self._nb_workers: int | None = None  # set by resize(); None: as at the start
+        self.fatal: BaseException | None = None  # the error that ends the engine
 
-    # -- commands of the consumer's
+    # -- the consumer's commands
 
     def begin(
         self,
@@ -61,7 +61,7 @@ class Driver:
     ) -> None:
         """Begin a pass: see :meth:`workers.engine.engine.Engine.begin`."""
         if parcel is not None:
-            self._schedule.revoke()  # what was computed ahead is out of date
+            self._schedule.revoke()  # batches computed ahead are out of date
             self._executor.update(parcel)
             for worker in self._schedule.workers():
                 self._watchdog.loading(worker)
@@ -73,33 +73,33 @@ class Driver:
             self._publisher.begin(length, is_open)
 
     def revoke(self) -> None:
-        """Forget what was computed ahead, and the pass that was read: another one is about to begin."""
+        """Discard what was computed ahead, and the pass being read: another one is about to begin."""
         self._ahead = None
         self._schedule.revoke()
 
     def cut(self) -> int:
-        """Send no more of the pass being read. Returns: how many of its outcomes will come, or have."""
+        """Send no more jobs of the pass being read. Returns: how many outcomes it has now, past and future."""
         self._ahead = None
         return self._schedule.cut()
 
     def resize(self, nb_workers: int) -> None:
-        """There are to be so many workers from now on. Those that are too many go when they have finished."""
+        """Set the number of workers. Surplus workers are dismissed when they have finished."""
         self._nb_workers = nb_workers
         self._schedule.resize(nb_workers)
         self._executor.resize(nb_workers)
         try:
             self._idle_shutdown.end()
         except (OSError, PrefetchError) as error:
-            logger.warning("not all of %d workers could be started: %s. Those that there are go on", nb_workers, error)
+            logger.warning("the pool goes on with fewer than %d workers: %s", nb_workers, error)
         self._retire()
 
     @property
     def is_resting(self) -> bool:
-        """The workers were ended for want of work. Runs in: any thread."""
+        """True if the workers were ended because they were idle. Runs in: any thread."""
         return self._idle_shutdown.is_resting
 
     def _retire(self) -> None:
-        """Those that are too many get no more jobs."""
+        """Give surplus workers no more jobs."""
         executor, schedule, most = self._executor, self._schedule, self._nb_workers
         if most is not None:
             schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= most)
@@ -107,10 +107,10 @@ class Driver:
     # -- a turn
 
     def turn(self, timeout_s: float | None) -> float | None:
-        """Turn the crank once. Returns: how long the next poll may take."""
+        """Run one turn of the engine. Returns: how many seconds the next poll may take; None: no limit."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
-            if self.fatal is not None:  # what has come behind it may be of a worker that has nothing to work on
+            if self.fatal is not None:  # later events may come from a worker without a replica
                 self._deliver()
                 return None
         self._obey()
@@ -128,9 +128,9 @@ class Driver:
         return self._patience()
 
     def _relieve(self) -> None:
-        """Give others what waits with a worker that is stuck in another job. What it has begun meanwhile it keeps."""
+        """Move the jobs that wait with a stuck worker to other workers. Jobs it has started meanwhile stay with it."""
         schedule, executor = self._schedule, self._executor
-        self._watchdog.look()  # at what they are in now: who is stuck must not be guessed
+        self._watchdog.look()  # at their current jobs: who is stuck must not be guessed
         stuck = schedule.to_relieve(time.monotonic_ns())
         for worker, sending in stuck.items():
             executor.cancel(worker, sending)
@@ -139,7 +139,7 @@ class Driver:
             executor.send(worker, rows)
 
     def _send_all(self) -> bool:
-        """Hand over what is there and send what there is room for. False: meanwhile there is room for more."""
+        """Hand over finished outcomes, and send jobs while there is room. Returns False if more has become possible."""
         schedule = self._schedule
         self._look_ahead()
         self._deliver()
@@ -155,13 +155,13 @@ class Driver:
             return self._memory.sleep()
         wanted = schedule.wanted_room()
         missing = 0 if wanted is None else wanted - schedule.room(num_untaken)
-        if missing <= 0:  # nothing is left to send, or it is not room that is wanting
+        if missing <= 0:  # nothing is left to send, or it is not room that is missing
             self._handover.sleep()
             return True
         return self._handover.sleep_without(missing, num_untaken)
 
     def _look_ahead(self) -> bool:
-        """Begin with the pass that comes next, if all jobs of the one being read are sent."""
+        """Start the next pass if all jobs of the one being read are sent. Returns: whether it did."""
         if self._ahead is None or not self._schedule.may_look_ahead:
             return False
         self._schedule.ahead(*self._ahead)
@@ -192,7 +192,7 @@ class Driver:
         if watchdog.waits_for_stacks:
             return watchdog.longest_sleep_s()
         if watchdog.sees_loading:
-            return None  # it will say that it is ready
+            return None  # WorkerReady will end the poll
         return self._idle_shutdown.begin_if_due(self._handover.progress)
 
     def _deliver(self) -> None:
@@ -207,7 +207,7 @@ class Driver:
             self._schedule.cancelled_by(event.worker, event.sending)
         elif isinstance(event, Started):
             self._schedule.started(event.worker)
-            self._retire()  # it may have been one too many before this was told
+            self._retire()  # resize() may have made it surplus before this event
             self._watchdog.loading(event.worker)
         elif isinstance(event, WorkerReady):
             self._schedule.ready(event.worker)
@@ -226,7 +226,7 @@ class Driver:
             self.fatal = event.error
 
     def _lose(self, worker: int) -> None:
-        """A worker that was in no job is no more."""
+        """Forget a worker that has ended, and was in no job."""
         self._watchdog.died(worker)
         self._schedule.died(worker, 0)
 
@@ -242,10 +242,10 @@ class Driver:
         self._executor.figures.nbytes += nbytes
         try:
             batch = self._executor.read(value, sending)
-        except IntegrityError as error:  # what else lies in shared memory is not to be trusted either
+        except IntegrityError as error:  # nothing else in shared memory can be trusted either
             self.fatal = error
             return
-        except BaseException as raised:  # unpickling runs the user's code, also sys.exit(); mapping may want too much
+        except BaseException as raised:  # unpickling runs the user's code, even sys.exit(); mapping may lack memory
             batch = Failure(presentable(raised), schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 

@@ -1,4 +1,4 @@
-"""The engine, as the consumer has it: begins passes, which are read by what it returns for each, and closes.
+"""The engine as the consumer uses it: Engine begins passes and ends the workers, Reading reads one pass.
 
 ::
 
@@ -6,11 +6,11 @@
       Engine: begin, close       -- commands -->           executor.poll -> events -> schedule
       Reading: peek, drop        <-- {number: outcome}     schedule -> outcomes, and what to send -> executor.send
 
-The schedule and the executor belong to the engine's thread alone, so Ctrl-C, which Python raises in the main thread,
-never finds them half changed.
+Once started, only the engine's thread changes the schedule and the workers. So Ctrl-C, which Python raises in the main
+thread, never finds them half changed.
 
-A pass is over when the next one begins, wherever that happens: in ``on_error``, or in another thread. Whoever still
-reads it is told so, and nothing that it asks for touches the new one.
+A pass ends when the next one begins, also if that happens in ``on_error`` or in another thread. Waiting for a batch of
+the old pass then raises StalePassError, and its other requests do not affect the new pass.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from .watchdog import Timeouts
 
 logger = logging.getLogger("workers")
 
-_ALIVE_S = 1.0  # how often who waits looks whether the engine still runs, and whether another pass has begun
-_MAX_ADDED = 4096  # jobs of an open pass: its source may have no end
+_ALIVE_S = 1.0  # how often a waiting consumer checks that the engine runs and that its pass is current
+_MAX_ADDED = 4096  # jobs of an open pass: its source may be endless
 _is_exiting = threading.Event()
 
 
 @functools.cache
 def watch_for_exit() -> None:
-    """Know when the program ends. To be called after the first finalizer was made, so that it is known before that
-    runs."""
+    """Note when the program exits. Call this after the first finalizer was made, so that the exit is noted before the
+    finalizer runs."""
     atexit.register(_is_exiting.set)
 
 
@@ -55,12 +55,12 @@ MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
 
 
 class Engine:
-    """One pool of workers, for as long as its front-end lives."""
+    """The engine of one pool of workers, for the lifetime of its front-end."""
 
     def __init__(
         self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
     ) -> None:
-        """``publisher``: makes what publishes its figures; None: nobody does."""
+        """``publisher``: makes the Publisher of its figures; None: they are not published."""
         self.executor = executor
         self.schedule = schedule
         self.handover = Handover(executor.wake)
@@ -84,7 +84,7 @@ class Engine:
         self._is_started.set()
 
     def _start(self) -> None:
-        """The thread first: the workers may take the last processes that are allowed."""
+        """Start the thread, and only then the workers: they may take the last processes that are allowed."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -103,7 +103,7 @@ class Engine:
         order: Sequence[int] | None = None,
         first: int = 0,
     ) -> Reading:
-        """See ``AnyEngine.begin``. ``first``: the number of its first outcome."""
+        """Begin a pass: see ``AnyEngine.begin``. ``first``: the number of its first outcome."""
         self.check()
         outcomes: Outcomes = {}
         self.handover.ask(outcomes, first)
@@ -111,12 +111,12 @@ class Engine:
         return Reading(self, outcomes, first)
 
     def revoke(self) -> None:
-        """Forget what was computed ahead: it is out of date. To be followed by :meth:`begin`."""
+        """Discard what was computed ahead, which is out of date. :meth:`begin` must follow."""
         self.order(self._driver.revoke, at_once=False)
 
     def resize(self, nb_workers: int) -> None:
-        """Have so many workers from now on, at least 1, also where they had been ended for want of work. Returns at
-        once."""
+        """Set the number of workers, at least 1. Workers that were ended because they were idle are started again.
+        Returns at once."""
         self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
@@ -124,12 +124,12 @@ class Engine:
 
     @property
     def figures(self) -> PoolFigures:
-        """What the workers have done so far."""
+        """The figures of the workers so far."""
         return self.executor.figures
 
     @property
     def has_background_jobs(self) -> bool:
-        """Whether a worker has something to do."""
+        """True if a worker has something to do."""
         return not self._is_closed and not self.schedule.is_idle
 
     def cut(self) -> int:
@@ -137,7 +137,7 @@ class Engine:
         return self._driver.cut()
 
     def order(self, command: Callable[[], None], at_once: bool = True) -> None:
-        """Have the engine's thread do this; if not ``at_once``, when something else wakes it."""
+        """Run ``command`` in the engine's thread: ``at_once``, or when something else wakes it."""
         self.handover.commands.append(command)
         if at_once:
             self.executor.wake()
@@ -149,36 +149,36 @@ class Engine:
 
     @property
     def has_ended(self) -> bool:
-        """There will be no more outcomes."""
+        """True if there will be no more outcomes."""
         return self._is_closing or self._driver.fatal is not None
 
     @property
     def fatal(self) -> BaseException | None:
-        """What has ended it, other than :meth:`close`."""
+        """The error that has ended the engine; None: it runs, or was closed."""
         return self._driver.fatal
 
     @property
     def is_resting(self) -> bool:
-        """The workers were ended for want of work."""
+        """True if the workers were ended because they were idle."""
         return self._driver.is_resting
 
     def check(self) -> None:
-        """Raise what has ended the engine, if it has ended."""
+        """Raise the error that has ended the engine, or ClosedError after :meth:`close`. In a fork: WorkerError."""
         self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
         if self._is_closing:
             while _is_exiting.is_set() and threading.current_thread() is not threading.main_thread():
-                time.sleep(1.0)  # a daemon thread, which ends with the program: without a last word
+                time.sleep(1.0)  # a daemon thread, which ends with the program: it shows no error
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
     def close(self) -> None:
         """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
         if os.getpid() != self.pid:
-            return  # a fork has copies of our descriptors, and no business with the workers
+            return  # a fork has copies of our descriptors, but the workers are not its own
         self._is_closing = True
         self.executor.wake()
-        if threading.current_thread() is not self._thread:  # else the garbage collector runs in it
+        if threading.current_thread() is not self._thread:  # otherwise the garbage collector runs in it
             self._thread.join()
 
     # -- the engine's thread
@@ -205,7 +205,7 @@ class Engine:
 
 
 class Reading:
-    """Of the passes of an Engine."""
+    """One pass of an Engine, as the consumer reads it."""
 
     def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
         self.engine = engine
@@ -215,7 +215,7 @@ class Reading:
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
         outcomes = self.outcomes
-        if number - 1 in outcomes:  # a Ctrl-C has kept us from it
+        if number - 1 in outcomes:  # a Ctrl-C interrupted drop()
             self.drop(number - 1)
         outcome = outcomes.get(number)
         if outcome is not None and os.getpid() == self.engine.pid:
@@ -246,7 +246,7 @@ class Reading:
         return self._wait(outcomes, index, None)
 
     def cut(self) -> int:
-        """Have no more of this pass computed. Blocks: a moment.
+        """Stop computing this pass. Blocks: a moment.
 
         Returns:
             The number of the first outcome that will not come.
@@ -259,7 +259,7 @@ class Reading:
                 return reply.get(timeout=_ALIVE_S)
             except queue.Empty:
                 if self._handover.outcomes is not self.outcomes:
-                    raise StalePassError("this iterator is over: another pass was begun meanwhile") from None
+                    raise StalePassError("this iterator is over: another pass has begun meanwhile") from None
 
     def forget(self, index: int) -> None:
         self._order(lambda: self.engine.schedule.forget(index))
@@ -275,21 +275,25 @@ class Reading:
         handover, engine = self._handover, self.engine
         engine.check_process()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            handover.is_waiting = True  # before looking: else it might come in between
-            outcome = outcomes.get(key)
-            if outcome is not None:
-                return outcome
-            engine.check()
-            if handover.outcomes is not self.outcomes:
-                handover.hint.put(None)  # it may have been meant for who reads the other one
-                raise StalePassError("this iterator is over: another pass was begun while it waited for a batch")
-            if handover.commands:  # a Ctrl-C may have kept us from waking it
-                engine.executor.wake()
-            handover.wake_if_wanted()
-            left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
-            try:
-                handover.hint.get(timeout=max(left, 0.0))
-            except queue.Empty:
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise
+        handover.waits_since_ns = time.monotonic_ns()
+        try:
+            while True:
+                handover.is_waiting = True  # set before the check: the outcome may arrive in between
+                outcome = outcomes.get(key)
+                if outcome is not None:
+                    return outcome
+                engine.check()
+                if handover.outcomes is not self.outcomes:
+                    handover.hint.put(None)  # it may have been meant for the reader of the new pass
+                    raise StalePassError("this iterator is over: another pass began while it waited for a batch")
+                if handover.commands:  # a Ctrl-C may have prevented the wake-up
+                    engine.executor.wake()
+                handover.wake_if_wanted()
+                left = _ALIVE_S if deadline is None else min(_ALIVE_S, deadline - time.monotonic())
+                try:
+                    handover.hint.get(timeout=max(left, 0.0))
+                except queue.Empty:
+                    if deadline is not None and time.monotonic() >= deadline:
+                        raise
+        finally:
+            handover.waits_since_ns = 0

@@ -1,7 +1,8 @@
-"""What runs the engine's jobs, as the engine sees it: an executor, and the events it tells of.
+"""The interface between the engine and the executor, which runs its jobs: the Executor protocol, and its events.
 
-There are three: :class:`workers.engine.threads.ThreadExecutor`, :class:`workers.process.executor.ProcessExecutor` and
-:class:`workers.cluster.executor.RayExecutor`. Without any workers, ``serial`` takes the engine's place.
+There are three executors: :class:`workers.engine.threads.ThreadExecutor`,
+:class:`workers.process.executor.ProcessExecutor` and :class:`workers.cluster.executor.RayExecutor`. Without workers,
+``serial`` takes the place of the engine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NO_LIMIT = 2**62
 
 
 class Stuck(NamedTuple):
-    """Why the engine ends a worker: its job took longer than job_timeout, or it began none of its jobs."""
+    """The reason to end a worker: its job took longer than job_timeout, or it started none of its jobs."""
 
     job_timeout_s: float | None = None
     unbegun_s: float | None = None
@@ -26,25 +27,25 @@ class Stuck(NamedTuple):
 
 
 class Death(NamedTuple):
-    """How a worker ended: Death(4711, -9, None, 11_800_000_000, "")."""
+    """The end of a worker: Death(4711, -9, None, 11_800_000_000, "")."""
 
     pid: int | None
-    exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server
-    stuck: Stuck | None = None  # the engine has killed it, for this
-    max_rss: int = 0  # in bytes; 0: not known
-    stack: str = ""  # where it was, as faulthandler says
-    shortened: tuple[str, ...] = ()  # killed by SIGBUS: the files that it maps and that are shorter now, with sizes
-    how: str = ""  # all that is known of it, where there is no exit code
-    has_hung_up: bool = False  # it was ended because its descriptors were closed
+    exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server or node
+    stuck: Stuck | None = None  # why the engine has killed it; None: it has not
+    max_rss: int = 0  # in bytes; 0: unknown
+    stack: str = ""  # its stack, from faulthandler; of a Ray actor, what Ray reports
+    shortened: tuple[str, ...] = ()  # after SIGBUS: the mapped files that are shorter now, with sizes
+    how: str = ""  # of a Ray actor: "lost" or "lost with its node"
+    has_hung_up: bool = False  # it was ended because a job closed its descriptors
 
     @property
     def is_with_server(self) -> bool:
-        """All workers ended at once, because their server did."""
+        """True if all workers ended at once, because their server did."""
         return self.exit_code is None and self.stuck is None
 
 
 class Detail(NamedTuple):
-    """More of a job that has ended."""
+    """The details of a finished job."""
 
     number: int  # of its worker
     start_ns: int  # monotonic
@@ -58,7 +59,7 @@ class Started(NamedTuple):
 
 
 class WorkerReady(NamedTuple):
-    """A worker has loaded what it works on."""
+    """A worker has loaded its replica."""
 
     worker: int
 
@@ -85,35 +86,35 @@ class Failed(NamedTuple):
 
 
 class Died(NamedTuple):
-    """A worker is no more."""
+    """A worker has died."""
 
     worker: int
-    running: int  # the sending of the job it was in, 0 for none
+    running: int  # the sending of the job it was in; 0: none
     death: Death
 
 
 class Cancelled(NamedTuple):
-    """A worker has not run a job, because it was cancelled before."""
+    """A worker has skipped a job, which was cancelled before it started."""
 
     worker: int
     sending: int
 
 
 class Trimmed(NamedTuple):
-    """A worker keeps no memory for later jobs, as it was asked to."""
+    """A worker has given up the memory that it kept for later jobs, as requested."""
 
     worker: int
-    nbytes: int  # of its batches that somebody still holds
+    nbytes: int  # of its batches that are still held
 
 
 class NotStarted(NamedTuple):
-    """A worker of which Started was told could not be made after all. It was in no job."""
+    """A worker that was reported by Started could not be started after all. It was in no job."""
 
     worker: int
 
 
 class Fatal(NamedTuple):
-    """There is no point in going on."""
+    """The engine cannot go on."""
 
     error: BaseException
 
@@ -122,72 +123,72 @@ Event = Started | NotStarted | WorkerReady | Done | Failed | Cancelled | Trimmed
 
 
 class Executor(Protocol):
-    """What the engine asks of an executor. Runs in: the engine's thread, unless said otherwise."""
+    """An executor, as the engine uses it. Runs in: the engine's thread, unless stated otherwise."""
 
-    figures: PoolFigures  # what is done is noted here
+    figures: PoolFigures  # its work is recorded here
 
     @property
     def may_add(self) -> int:
-        """How many items of a stream may be on their way to the workers."""
+        """The number of stream items that may be on their way to the workers."""
 
     def start(self) -> None:
-        """Start the workers that are not there."""
+        """Start the missing workers."""
 
     def resize(self, nb_workers: int) -> None:
-        """From now on there are to be so many workers. Those that are missing come by :meth:`start`; those that are too
-        many, with the highest numbers, go one by one by :meth:`dismiss`."""
+        """Set the number of workers. Missing workers are started by :meth:`start`; surplus workers, those with the
+        highest numbers, are ended one by one by :meth:`dismiss`."""
 
     def dismiss(self, worker: int) -> None:
-        """A worker that has nothing to do is not needed any more. There will be no more events of it."""
+        """End an idle worker that is no longer needed. It causes no more events."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        """The events there are. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
+        """Return the pending events. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
 
     def wake(self) -> None:
         """End a :meth:`poll`. Runs in: any thread."""
 
     def ship(self, item: Any) -> Any:
-        """``item`` as the payload of a job. Runs in: the consumer's thread."""
+        """Return ``item`` as the payload of a job. Runs in: the consumer's thread."""
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        """Have a worker do these jobs."""
+        """Send these jobs to a worker."""
 
     def trim(self, worker: int) -> None:
-        """Have a worker give up all memory that it keeps for later jobs, and then tell of it (Trimmed)."""
+        """Ask a worker to give up all memory that it keeps for later jobs; Trimmed is its answer."""
 
     def read(self, value: Any, sending: int) -> Any:
-        """The batch of a Done event.
+        """Return the batch of a Done event.
 
         Raises:
-            IntegrityError: it is not that of ``sending``.
+            IntegrityError: it is not the batch of ``sending``.
         """
 
     def skip(self, value: Any) -> None:
-        """Nobody wants the batch of a Done event."""
+        """Discard the batch of a Done event."""
 
     def cancel(self, worker: int, sending: int) -> None:
-        """A worker need not begin jobs up to ``sending``."""
+        """Tell a worker not to start jobs up to ``sending``."""
 
     def update(self, parcel: Any) -> None:
-        """All later jobs are to be done on this replica."""
+        """Run all later jobs on the sequence in this parcel."""
 
     def number(self, worker: int) -> int:
-        """Which of the workers it is, from 0; -1: it is gone. One that comes in the place of another has the same."""
+        """Return the number of a worker, from 0; -1: it is gone. A worker that replaces another has the same number."""
 
     def look(self, worker: int) -> tuple[int, int]:
-        """(sending of the job a worker is in, since when in monotonic ns); (0, 0) for none."""
+        """Return (the sending of the job a worker is in, its start in monotonic ns); (0, 0): none."""
 
     def kill(self, worker: int, why: Stuck) -> bool:
-        """End a worker that is stuck. False: cannot be done here."""
+        """Kill a stuck worker. Returns False if that is impossible."""
 
     def ask_stack(self, worker: int) -> None:
-        """Have a stuck worker write down its stack."""
+        """Ask a stuck worker to write down its stack."""
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
-        """(what it has written, its process id)."""
+        """Return (the stack it has written, its process id)."""
 
     def rest(self) -> bool:
-        """End the workers, which have nothing to do, until :meth:`start` is called again. False: they stay."""
+        """End the idle workers until :meth:`start` is called again. Returns False if they stay."""
 
     def close(self) -> None:
-        """End all workers, whatever they are in."""
+        """End all workers, whatever they are doing."""

@@ -1,4 +1,4 @@
-"""What the engine has to say: why a job was given up, which worker is stuck and where."""
+"""The error texts and log lines of the engine: why a job was given up, which worker is stuck and where."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .executor import Death, Stuck
 
 
 def overdue(stuck: Stuck) -> str:
-    """Why a worker is ended: ``job_timeout = 5 s``, or ``did not begin its jobs for 31 s``."""
+    """Return why a worker is ended: ``job_timeout = 5 s``, or ``did not begin its jobs for 31 s``."""
     if stuck.job_timeout_s is not None:
         return f"job_timeout = {stuck.job_timeout_s:g} s"
     return f"did not begin its jobs for {stuck.unbegun_s:.0f} s"
 
 
 def how(death: Death) -> str:
-    """How a worker ended: ``killed by SIGKILL``, ``exited with code 3``, or what it was ended for."""
+    """Return how a worker ended: ``killed by SIGKILL``, ``exited with code 3``, or why the engine ended it."""
     if death.stuck is not None:
         return overdue(death.stuck)
     if death.how:
@@ -29,11 +29,11 @@ def how(death: Death) -> str:
     if death.exit_code is None:
         return "killed with its server"
     if death.has_hung_up:
-        return "ended, as the descriptors by which it is reached were closed"
+        return "ended because its file descriptors were closed"
     if death.exit_code >= 0:
         return f"exited with code {death.exit_code}"
     if death.exit_code == -signal.SIGBUS:
-        told = "; ".join(death.shortened) or "as by reading behind the end of a mapped file that was made shorter"
+        told = "; ".join(death.shortened) or "usual cause: reading past the end of a mapped file that was truncated"
         return f"killed by SIGBUS ({told})"
     try:
         return f"killed by {signal.Signals(-death.exit_code).name}"
@@ -42,13 +42,13 @@ def how(death: Death) -> str:
 
 
 def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: QueueLoad) -> WorkerError:
-    """The error of a job that ended its worker ``deaths`` times."""
+    """Return the error for a job that ended its worker ``deaths`` times."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
     if all(death.stuck is not None and death.stuck.job_timeout_s is not None for death in causes):
         return JobTimeoutError(
-            f"{where} took longer than {how(last)} in each of {deaths} attempts. Raise job_timeout, or see why it "
-            f"hangs; its stack at the last timeout:\n{last.stack or '(none)'}"
+            f"{where} took longer than {how(last)} in each of {deaths} attempts. Raise job_timeout, or find out why "
+            f"it hangs. Its stack at the last timeout:\n{last.stack or '(none)'}"
         )
     is_killed = last.stuck is None and (last.exit_code is None or last.exit_code < 0 or last.has_hung_up)
     ended = f"was {how(last)}" if is_killed else how(last)
@@ -62,58 +62,59 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Que
     text += f"; {_mb(max(0, available))} are available now. " if available is not None else ". "
     if last.has_hung_up:
         text += (
-            "A job has closed what it had not opened, as os.closerange() does: close only what it has opened itself."
+            "A job has closed file descriptors that it did not open, for example by os.closerange(): close only those "
+            "that it has opened."
         )
     elif is_killed and last.exit_code == -signal.SIGKILL:
-        text += f"Most likely it was the out-of-memory killer: {what_to_lower(max_rss, load, limit)}."
+        text += f"The likely cause is the out-of-memory killer: {what_to_lower(max_rss, load, limit)}."
     elif last.stack:
-        text += f"Where it was:\n{last.stack}"
+        text += f"Its stack:\n{last.stack}"
     else:
         text += "Something in the job ended its process."
     return WorkerDiedError(text)
 
 
 def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
-    """Which setting takes most of the memory, by the numbers. ``max_rss``: of the worker that was killed, in bytes."""
+    """Return which setting to lower: the one that takes most memory. ``max_rss``: bytes of the killed worker."""
     num_workers, num_batches, batch_nbytes = load
     queue = num_batches * batch_nbytes
     own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
     batches = f"{num_batches} batches of {_mb(batch_nbytes)}, {_mb(queue)} in all"
     is_one_too_much = limit is not None and own + batch_nbytes > limit.most // 2
     if queue > num_workers * own and num_batches > 1 and not is_one_too_much:
-        return f"lower max_queue_size, which lets {batches}, be ahead of the loop"
+        return f"lower max_queue_size, which allows {batches}, ahead of the loop"
     if num_workers > 1 and not is_one_too_much:
-        return f"lower nb_workers, of which there are {num_workers} that hold up to {_mb(own)} each"
+        return f"lower nb_workers, as {num_workers} workers hold up to {_mb(own)} each"
     return f"make the batches smaller, as one job alone took up to {_mb(max(own, batch_nbytes))}"
 
 
 def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: QueueLoad) -> str:
-    """The report of a batch that has to wait until the loop has let go of others."""
+    """Return the log line for a batch that waits until the loop releases others."""
     return (
-        f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop has let go of "
-        f"others. At most {load.num_batches} batches are made ahead of the loop; with a smaller max_queue_size fewer "
-        "have to wait"
+        f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop releases "
+        f"others. At most {load.num_batches} batches are computed ahead of the loop; with a smaller max_queue_size, "
+        "fewer have to wait"
     )
 
 
 def does_not_fit(
     epoch: int, index: int, cause: DoesNotFit, held: int, load: QueueLoad, limit: Limit | None, available: int | None
 ) -> MemoryError:
-    """The error of a batch for which there is no memory, though nothing else is ahead of the loop.
+    """Return the error for a batch that does not fit into memory, though no other batch is ahead of the loop.
 
     Args:
-        held: bytes of batches that the loop has not let go of.
+        held: bytes of the batches that the loop still holds.
     """
     text = f"batch {index} of epoch {epoch}: {cause.nbytes:,} bytes of shared memory do not fit"
     text += f" into the {_mb(max(0, available))} that are left" if available is not None else ""
     text += f" of {_mb(limit.most)} ({limit.source})" if limit is not None else ""
-    text += ", though no other batch is ahead of the loop any more. "
+    text += ", though no other batch is ahead of the loop. "
     if limit is not None and cause.nbytes > limit.most // 2:
         text += "Make the batches smaller"
     elif held and held + max(0, available or 0) >= cause.nbytes:
-        text += f"The loop holds batches of {_mb(held)} in all: let go of them earlier, or make the batches smaller"
+        text += f"The loop holds batches of {_mb(held)} in all: release them earlier, or make the batches smaller"
     elif load.num_workers > 1:
-        text += f"Lower nb_workers, of which there are {load.num_workers}, or make the batches smaller"
+        text += f"Lower nb_workers (it is {load.num_workers}), or make the batches smaller"
     else:
         text += "Make the batches smaller"
     error = MemoryError(text)
@@ -124,15 +125,15 @@ def does_not_fit(
 
 
 def _mb(nbytes: int) -> str:
-    """``31 MB``; from 10 GB on ``23.5 GB``."""
+    """Return the size as ``31 MB``, from 10 GB on as ``23.5 GB``."""
     return f"{nbytes >> 20:,} MB" if nbytes < 10 << 30 else f"{nbytes / (1 << 30):.1f} GB"
 
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:
-    """The error of a pool whose workers end before they can work, ``times`` in a row; ``last`` is how."""
+    """Return the error for a pool, ``times`` of whose workers ended before any job. ``last``: how the last one did."""
     error = WorkerStartError(
-        f"{times} workers in a row ended before they could take a job, the last one {last}. The likely causes: "
-        "memory is short, or an import of the Sequence's module ends or crashes the process."
+        f"{times} workers in a row ended before they could take a job, the last one {last}. The likely cause "
+        "is a lack of memory, or an import by the Sequence's module that ends or crashes the process."
     )
     if stack:
         add_note(error, stack)
@@ -140,18 +141,18 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
 
 
 def too_few_processes(what: str, reason: str) -> WorkerStartError:
-    """The error, or its text the warning, of what could not be started; ``reason`` is the system's."""
+    """Return the error for what could not be started; its text is also used as a warning. ``reason``: the system's."""
     if reason.endswith("ulimit -n)"):
         return WorkerStartError(f"{what}: {reason}. Lower nb_workers, close files, or raise the limit.")
     allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
     return WorkerStartError(
-        f"{what}: {reason}. Allowed are {allowed or 'as many as there is memory for'}; threads count too, and all that "
-        "else runs there. Lower nb_workers, or raise the limit."
+        f"{what}: {reason}. Allowed are {allowed or 'as many as there is memory for'}; threads and other "
+        "processes count too. Lower nb_workers, or raise the limit."
     )
 
 
 def too_few_workers(asked: int, started: int, reason: str) -> WorkerStartError:
-    """The same of a pool's workers."""
+    """Return the same error for the workers of a pool."""
     return too_few_processes(f"{asked} workers were asked for, {started or 'none'} could be started", reason)
 
 
@@ -162,14 +163,14 @@ def _ordinal(number: int) -> str:
 def stalled(
     worker: int, pid: int | None, place: tuple[int, int] | None, seconds: float, stack: str, timeout: float | None
 ) -> str:
-    """The report of a job that does not end; ``place`` is its (epoch, index), None: it loads the sequence."""
+    """Return the log line for a job that does not end. ``place``: its (epoch, index); None: it loads the sequence."""
     process = f"worker {worker}" + (f" (process {pid})" if pid else "")
     state = _process_state(pid)
-    what, then = "the loading of the sequence", "It is waited for."
+    what, then = "the loading of the sequence", "The engine waits for it."
     if place is not None:
         epoch, index = place
-        what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that nobody waits for any more"
-        then = "It is waited for: job_timeout is not set."
+        what = f"batch {index} of epoch {epoch}" if index >= 0 else "a batch that is no longer needed"
+        then = "The engine waits for it, as job_timeout is not set."
         if timeout is not None:
             then = f"It is replaced after {timeout:g} s."
     return (

@@ -1,8 +1,8 @@
-"""Ends workers that have had nothing to do for a minute, and starts them again when there is something.
+"""Ends workers that have been idle for a minute, and starts them again when there are jobs.
 
-A loop that an exception has left still stands where it was: a notebook keeps the traceback, and with it the iterator
-and its front-end. It cannot be told from a loop that goes on after a long evaluation. So only the processes are given
-up: the schedule, the batches that are finished and what the workers work on stay, and new workers go on.
+A loop that an exception has ended may still be in memory: a notebook keeps the traceback, and with it the iterator and
+its front-end. It looks just like a loop that goes on after a long evaluation. So only the processes are given up: the
+schedule, the finished batches and the parcel stay, and new workers go on from there.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from .watchdog import Watchdog
 
 logger = logging.getLogger("workers")
 
-REST_S = 60.0  # without anything to do, until workers are ended
+REST_S = 60.0  # idle time after which workers are ended
 
 
 class IdleShutdown:
-    """Runs in: the engine's thread. Blocks: a moment, while idle workers end."""
+    """The shutdown of idle workers. Runs in: the engine's thread. Blocks: a moment, while they end."""
 
     def __init__(self, executor: Executor, schedule: Schedule, watchdog: Watchdog) -> None:
         self._executor = executor
         self._schedule = schedule
         self._watchdog = watchdog
-        self._since_s = time.monotonic()  # when workers or the consumer were last seen to do something
-        self._progress: tuple[int, int] | None = None  # the consumer's, when that was last looked at
+        self._since_s = time.monotonic()  # when workers or the consumer were last seen active
+        self._progress: tuple[int, int] | None = None  # the consumer's progress at the last check
         self.is_resting = False  # the workers were ended
 
     def put_off(self) -> None:
-        """The workers have something to do, or one has just loaded what it works on."""
+        """Restart the idle time: workers have jobs, or one has just loaded its replica."""
         self._since_s = time.monotonic()
 
     def begin_if_due(self, progress: tuple[int, int]) -> float:
-        """The workers have nothing to do, and the consumer is as far as ``progress``: end them if that has lasted.
+        """End the workers, which are idle, if neither they nor the consumer's ``progress`` moved for :data:`REST_S`.
 
         Returns:
-            How long it may last until then, in seconds; 0: they were ended, and what has come meanwhile is to be
-            looked at.
+            Seconds until they would be ended; 0: they were, and commands that came meanwhile must be handled.
         """
         if progress != self._progress:
             self._progress = progress
@@ -55,12 +54,12 @@ class IdleShutdown:
             self._watchdog.died(worker)
             self._schedule.died(worker, running=0)
         self.is_resting = True
-        logger.debug("%d workers had nothing to do for %g s, and were ended", len(workers), REST_S)
+        logger.debug("%d workers were ended after they were idle for %g s", len(workers), REST_S)
         return 0.0
 
     def end_if_needed(self, num_untaken: int) -> float | None:
-        """Start the workers again if one of them could be sent something, with ``num_untaken`` outcomes that the
-        consumer has not taken. Returns: how long the next poll may take."""
+        """Start the workers again if there are jobs to send, with ``num_untaken`` outcomes that the consumer has not
+        taken. Returns: how many seconds the next poll may take; None: no limit."""
         schedule = self._schedule
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0
         if schedule.is_idle and not can_send:
@@ -69,7 +68,7 @@ class IdleShutdown:
         return 0.0
 
     def end(self) -> None:
-        """Start the workers that are not there."""
+        """Start the missing workers."""
         self._executor.start()
         self.is_resting = False
         self.put_off()

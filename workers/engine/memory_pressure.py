@@ -1,9 +1,9 @@
-"""What the driver does while batches wait for memory: has workers give up what they keep, and looks what is left.
+"""Retries batches that wait for memory, after workers have given up what they keep.
 
-A worker keeps slots for later batches, and learns with its next jobs which ones the loop has let go of. So before a
-batch is tried again all workers are asked to give up what is free (``trim``); what a slot takes is the machine's again
-when both ends have unmapped it, so their answers are waited for. One that is stopped does not answer: after a second it
-is done without.
+A worker keeps slots for later batches, and learns only with its next jobs which ones the loop has released. So before a
+batch is retried, all workers are asked to give up their free slots (``trim``). The memory of a slot is free when both
+ends have unmapped it, so the driver waits for their answers. A stopped worker does not answer: after a second the
+driver goes on without it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from .waiting_for_memory import NextStep
 
 logger = logging.getLogger("workers")
 
-_ANSWER_S = 1.0  # for workers that have nothing to do, to give up what they keep
+_ANSWER_S = 1.0  # for idle workers to answer trim
 
 
 class MemoryPressure:
-    """Runs in: the engine's thread. Blocks: never."""
+    """The handling of batches that do not fit into memory. Runs in: the engine's thread. Blocks: never."""
 
     def __init__(self, executor: Executor, schedule: Schedule, handover: Handover) -> None:
         self._executor = executor
         self._schedule = schedule
         self._handover = handover
-        self._errors: dict[int, DoesNotFit] = {}  # {ticket: what its job has raised for want of memory}
-        self._seen = ((0, 0), False)  # the consumer's progress, and whether it waits, at the last look
-        self._is_trimmed = False  # the workers were asked to give up what they keep, since something has changed
+        self._errors: dict[int, DoesNotFit] = {}  # {ticket: the error of its job}
+        self._seen = ((0, 0), False)  # the consumer's progress, and whether it waits, at the last check
+        self._is_trimmed = False  # the workers were asked to trim since the last change
         self._asked: dict[int, int] = {}  # {worker: how many answers it owes}, e.g. {3: 1}
-        self._until_s = 0.0  # so long they are waited for
+        self._until_s = 0.0  # monotonic, until when to wait for the answers
         self._held: dict[int, int] = {}  # {worker: bytes of its batches that the loop holds}
         self._is_told = False
 
     def lacked(self, ticket: int, error: DoesNotFit) -> None:
-        """A job did not get the memory for its batch."""
+        """Note that a job did not get the memory for its batch."""
         schedule = self._schedule
         if schedule.parked.add(ticket, error.nbytes):
             self._errors.clear()
@@ -53,20 +53,23 @@ class MemoryPressure:
         self._is_trimmed = False
 
     def trimmed(self, worker: int, nbytes: int) -> None:
-        """A worker has given up what it kept; ``nbytes`` of its batches are still held."""
+        """Note that a worker has given up what it kept. ``nbytes`` of its batches are still held."""
         self._held[worker] = nbytes
         owed = self._asked.pop(worker, 1) - 1
         if owed:
             self._asked[worker] = owed
 
     def left_s(self) -> float | None:
-        """How long answers are waited for yet; None: for none."""
+        """Return how many more seconds to wait for answers; None: not at all."""
         left_s = self._until_s - time.monotonic()
         return left_s if self._asked and left_s > 0 else None
 
     def look(self) -> bool:
-        """Go on with what waits for memory, as far as it goes now. All that can be delivered is. Returns: whether there
-        is more, an error."""
+        """Retry the batches that wait for memory, as far as possible now. The caller has delivered all that it can.
+
+        Returns:
+            Whether there is more to deliver: an error.
+        """
         schedule, parked = self._schedule, self._schedule.parked
         seen, self._seen = self._seen, (self._handover.progress, self._handover.is_awaited)
         if seen != self._seen:
@@ -90,7 +93,7 @@ class MemoryPressure:
         return False
 
     def sleep(self) -> bool:
-        """The engine wants to sleep until something has changed. False: it has, since the last look."""
+        """Prepare to sleep until something changes. Returns False if something has since the last check."""
         return self._handover.sleep_until_asked(*self._seen)
 
     def _trim(self) -> None:

@@ -1,4 +1,4 @@
-"""Passes: each one epoch's worth of batches, in the order in which they are delivered."""
+"""The passes that an engine works on: each has the batches of one epoch, in the order of delivery."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-Ahead = tuple[int, int, Sequence[int] | None]  # a pass that will come next: (epoch, length, order)
+Ahead = tuple[int, int, Sequence[int] | None]  # the next pass: (epoch, length, order)
 
 
 class EnginePass:
-    """The batches of one pass, and the tickets that stand for them.
+    """The batches of one pass, and their tickets.
 
     Args:
-        epoch: of its batches.
+        epoch: the epoch of its batches.
         length: in batches; grows while ``is_open``.
         first: its first ticket.
-        is_open: its jobs are handed in one by one.
+        is_open: its jobs are added one by one.
         order: the indices of its batches, e.g. [3, 0, 7] or range(5, 9); None: 0, 1, 2, ... It may be a lazy sequence
-            of any length, so it is never gone through. That of an open pass is our own, and grows.
+            of any length, so it is not copied. An open pass has its own list, which grows.
     """
 
     __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
@@ -31,30 +31,30 @@ class EnginePass:
         self.first = first
         self.is_open = is_open
         self.order: Sequence[int] | None = [] if is_open and order is not None else order
-        self.payloads: dict[int, Any] = {}  # {ticket: what its job works on}, where is_open
+        self.payloads: dict[int, Any] = {}  # {ticket: payload of its job}, if is_open
         self.delivered = 0
 
     @property
     def end(self) -> int:
-        """The first ticket behind it."""
+        """The first ticket after it."""
         return self.first + self.length
 
     def is_like(self, other: EnginePass) -> bool:
-        """Whether it is of the same batches."""
+        """Return whether ``other`` has the same batches."""
         mine, others = ((each.epoch, each.length, each.is_open, each.order) for each in (self, other))
         return mine == others
 
     def index(self, ticket: int) -> int:
-        """Which batch a ticket is for."""
+        """Return the index of the batch for ``ticket``."""
         at = ticket - self.first
         return at if self.order is None else self.order[at]
 
     def ticket(self, index: int) -> int:
-        """The ticket for batch ``index``."""
+        """Return the ticket for batch ``index``."""
         return self.first + (index if self.order is None else self.order.index(index))
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Job ``number``, which works on ``payload``; unless it was added before."""
+        """Add job ``number``, for batch ``index``, unless it was added before."""
         if number == self.length:
             if isinstance(self.order, list):
                 self.order.append(index)
@@ -63,16 +63,16 @@ class EnginePass:
 
 
 class Passes:
-    """The pass that the consumer reads, and behind it the one that is worked on ahead."""
+    """The pass that the consumer reads, and the next one, which is computed ahead."""
 
     def __init__(self) -> None:
         self._passes: deque[EnginePass] = deque()
-        self.is_reading = False  # the consumer reads the first pass; else it is only worked on
+        self.is_reading = False  # the consumer reads the first pass; otherwise it is only computed ahead
         self.next = 0  # the first ticket never sent
 
     @property
     def current(self) -> EnginePass:
-        """The first one."""
+        """The first pass."""
         return self._passes[0]
 
     @property
@@ -81,17 +81,17 @@ class Passes:
 
     @property
     def is_delivered(self) -> bool:
-        """The pass being read was handed over whole."""
+        """True if all batches of the pass being read were delivered."""
         return self.is_reading and self.current.delivered == self.current.length
 
     @property
     def may_look_ahead(self) -> bool:
-        """All jobs of the pass being read are sent, and none of a later one."""
+        """True if all jobs of the pass being read are sent, and there is no later pass yet."""
         return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
 
     @property
     def num_sent(self) -> int:
-        """How many tickets of the first pass, and behind it, were sent."""
+        """The number of tickets sent, of the first pass and after it."""
         return self.next - self.current.first if self._passes else 0
 
     @property
@@ -99,21 +99,21 @@ class Passes:
         return not any(each.end > self.next for each in self._passes)
 
     def end_current(self) -> None:
-        """The pass being read was read to its end."""
+        """Remove the pass being read, which was read to its end."""
         self._passes.popleft()
         self.is_reading = False
 
     def begins_with(self, new_pass: EnginePass) -> bool:
-        """Whether ``new_pass`` is the pass that was worked on ahead."""
+        """Return whether ``new_pass`` is the pass that was computed ahead."""
         return not self.is_reading and not self.is_empty and self.current.is_like(new_pass)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
-        """This pass comes next; its jobs may start when all of the one being read are sent."""
+        """Append the next pass. Its jobs may start when all jobs of the one being read are sent."""
         first = self._passes[-1].end if self._passes else self.next
         self._passes.append(EnginePass(epoch, length, first, order=order))
 
     def cut(self) -> int:
-        """End the pass being read before its first ticket that was never sent. Returns: its length."""
+        """End the pass being read before its first unsent ticket. Returns: its length."""
         current = self.current
         if len(self._passes) == 1:
             current.length = self.next - current.first
@@ -124,17 +124,17 @@ class Passes:
         self._passes.append(new_pass)
 
     def clear(self) -> None:
-        """Forget all. Their tickets are not used again."""
+        """Forget all passes. Their tickets are not used again."""
         self.next = max([self.next, *[each.end for each in self._passes]])
         self._passes.clear()
         self.is_reading = False
 
     def of(self, ticket: int) -> EnginePass:
-        """The pass that a ticket belongs to."""
+        """Return the pass of a ticket."""
         return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
 
     def fresh(self, count: int) -> list[int]:
-        """Up to ``count`` tickets that were never sent, which now are."""
+        """Return up to ``count`` unsent tickets, which count as sent from now on."""
         tickets: list[int] = []
         for each in self._passes:
             some = min(count - len(tickets), each.end - self.next)

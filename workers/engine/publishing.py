@@ -1,4 +1,4 @@
-"""Publishes what a pool does, for ``workers.top``: twice a second, while there is something to tell."""
+"""Publishes the state of a pool for ``workers.top``, twice a second while the pool is active."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _EVERY_S = 0.5
 
 
 class Publisher:
-    """Runs in: the engine's thread. Blocks: never.
+    """The publisher of a pool's figures. Runs in: the engine's thread. Blocks: never.
 
     Args:
-        name: what the pool computes, in short.
-        kind: ``"process"`` or ``"thread"``.
+        name: a short description of what the pool computes.
+        kind: of the executor: ``"process"``, ``"thread"`` or ``"ray"``.
 
     Attributes:
-        longest_ns: the longest of the loop's last steps, as it was when this was published.
+        longest_ns: the loop's longest recent step, when the figures were last published.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Publisher:
         self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:
-        """A pass begins."""
+        """Note that a pass begins."""
         self._length = None if is_open else length
         self._due_s = 0.0
 
@@ -62,7 +62,8 @@ class Publisher:
         loop, pool, handover = self._figures.loop.copy(), self._figures.pool, self._handover
         self.longest_ns = loop.longest_ns
         totals, now_ns = loop.totals(), time.monotonic_ns()
-        waits_ns = now_ns - loop.last_ns if handover.is_waiting and loop.last_ns else 0
+        since_ns = handover.waits_since_ns
+        waits_ns = now_ns - since_ns if since_ns else 0
         lanes = self._lanes()
         return {
             "pid": os.getpid(),
@@ -86,7 +87,7 @@ class Publisher:
 
     def _lanes(self) -> list[LaneSnapshot]:
         executor, schedule = self._executor, self._schedule
-        jobs: dict[int, tuple[int, int, int]] = {}  # {number of a worker: (epoch, index, since)}
+        jobs: dict[int, tuple[int, int, int]] = {}  # {worker number: (epoch, index, since_ns)}
         for worker in schedule.workers():
             sending, since_ns = executor.look(worker)
             ticket = schedule.ticket(worker, sending)

@@ -1,7 +1,7 @@
-"""Exceptions of a job on their way to the consumer: same type where it can be rebuilt, with the job's traceback.
+"""Carries the exceptions of jobs to the consumer, with the job's traceback, and with their type if it can be rebuilt.
 
-An exception is rebuilt as its class has itself pickled. Where that fails or changes its text (its constructor may want
-other arguments than ``args``): from its class, ``args`` and attributes, without calling the constructor.
+An exception is first pickled as its class defines it. If that fails or changes its text (its constructor may expect
+arguments other than ``args``), it is rebuilt from its class, ``args`` and attributes, without calling the constructor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_TEXT = 1 << 20
 
 
 class RemoteFailure(NamedTuple):
-    """An exception as it travels."""
+    """An exception in transit from a job to the consumer."""
 
     pickled: bytes | None  # the exception, or its (class, args, attributes); None: neither can be pickled
     name: str  # of the class
@@ -29,14 +29,14 @@ class RemoteFailure(NamedTuple):
 
 
 def exit_code(error: BaseException | None) -> int:
-    """With what a process ends that ``error`` ends, as Python has it."""
+    """Return the exit code that Python would use for a process ended by ``error``."""
     error = error.__cause__ if isinstance(error, JobError) else error
     code = error.code if isinstance(error, SystemExit) else error is not None
     return int(code) if isinstance(code, int) else int(code is not None)
 
 
 def pack(error: BaseException) -> RemoteFailure:
-    """Runs in: worker."""
+    """Convert an exception for transport. Runs in: worker."""
     explain(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
@@ -47,12 +47,12 @@ def pack(error: BaseException) -> RemoteFailure:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # a __str__ of the user's that fails
+    except Exception:  # the user's __str__ failed
         return "(its __str__ failed)"
 
 
 def _pickle(error: BaseException) -> bytes | None:
-    """``error``, as its own class has it pickled; or, where that loses something, by its parts; or None."""
+    """Return ``error`` pickled as its class defines it, or by its parts if that loses something, or None."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
     for what in (error, (type(error), arguments, attributes)):
@@ -60,7 +60,7 @@ def _pickle(error: BaseException) -> bytes | None:
             pickled = dumps(what)
             if _text(rebuild(pickled)) == _text(error):
                 return pickled
-        except BaseException:  # whatever the class does, also sys.exit()
+        except BaseException:  # the class may do anything, even sys.exit()
             continue
     return None
 
@@ -68,13 +68,13 @@ def _pickle(error: BaseException) -> bytes | None:
 def _survives(value: Any) -> bool:
     try:
         pickle.loads(dumps(value))
-    except BaseException:  # whatever a reducer raises, also SystemExit
+    except BaseException:  # a reducer may raise anything, even SystemExit
         return False
     return True
 
 
 def rebuild(pickled: bytes) -> BaseException:
-    """The exception of :attr:`RemoteFailure.pickled`, without its traceback."""
+    """Return the exception of :attr:`RemoteFailure.pickled`, without its traceback."""
     loaded = pickle.loads(pickled)
     if isinstance(loaded, BaseException):
         return loaded
@@ -86,12 +86,12 @@ def rebuild(pickled: bytes) -> BaseException:
 
 
 def unpack(failure: RemoteFailure, where: str) -> BaseException:
-    """The exception to raise in the consumer. Runs in: consumer."""
+    """Return the exception to raise in the consumer. Runs in: consumer."""
     error: BaseException | None = None
     if failure.pickled is not None:
         try:
             error = rebuild(failure.pickled)
-        except BaseException:  # its class is known to the worker only, or calls sys.exit()
+        except BaseException:  # only the worker knows its class, or the class calls sys.exit()
             error = None
     if error is None:
         error = JobError(f"{failure.name}: {failure.message}")
@@ -105,8 +105,8 @@ _KINDS = bdb.BdbQuit, EOFError, AttributeError, pickle.PicklingError
 
 
 def explain(error: BaseException) -> None:
-    """Add to the text of ``error`` what to do about it, if that is known. Runs in: worker."""
-    if type(error) not in _KINDS:  # a class of the user's may have other arguments
+    """Add advice to the text of ``error``, if there is any. Runs in: worker."""
+    if type(error) not in _KINDS:  # subclasses of the user's may have other arguments
         return
     text = str(error)
     hint = _hint(error, text)
@@ -122,14 +122,14 @@ def _hint(error: BaseException, text: str) -> str | None:
         )
     if isinstance(error, EOFError) and (text == "EOF when reading a line" or _is_raised_in("getpass", error)):
         return (
-            "A worker process has no standard input: ask for it before the loop, or use nb_workers=0, also for "
+            "A worker process has no standard input: read the input before the loop, or use nb_workers=0, also for "
             "debugging"
         )
     if isinstance(error, (AttributeError, pickle.PicklingError)) and "__main__" in text:
         return (
-            "Workers do not run the script: their __main__ has what the sequence was sent with. Have the sequence "
-            "refer to it (in its class: needs = TheClass, the_function), or define it in a module of its own, a file "
-            "that the script imports"
+            "Workers do not run the script: their __main__ has only what the sequence refers to. Have the sequence "
+            "refer to it (in its class: needs = TheClass, the_function), or define it in a module that the script "
+            "imports"
         )
     return None
 

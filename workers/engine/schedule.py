@@ -1,23 +1,23 @@
-"""Who computes which batch, and when: the engine's decisions, as a pure state machine.
+"""Decides who computes which batch, and when: the engine's decisions, as a pure state machine.
 
 Events go in as method calls (:meth:`Schedule.finish`, :meth:`~Schedule.died`, ...), time comes as an argument, and
-:meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or knows what a batch is.
+:meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or depends on what a batch is.
 
 Words:
 
-- A *pass* is one epoch's worth of batches in the order they are delivered. The consumer reads one pass at a time;
-  the pass behind it may be worked on already (``ahead``).
-- A *ticket* is one batch of a pass, numbered on through all passes: the order of delivery.
+- A *pass* is the batches of one epoch, in the order of delivery. The consumer reads one pass at a time; the next pass
+  may already be computed (``ahead``).
+- A *ticket* is one batch of a pass. Tickets are numbered through all passes, in the order of delivery.
 - A *sending* is the number under which a ticket goes to a worker. A ticket is with one worker at a time, but may be
-  sent more than once: again after its worker died, or to another one because the first is stuck in something else.
-  Batches are the same bytes whoever computes them, so a result counts only under its ticket's latest sending.
+  sent more than once: again after its worker died, or to another worker because the first is stuck in another job. A
+  result counts only under the latest sending of its ticket; its bytes are the same whoever computes it.
 
-Invariants (asserted by :meth:`Schedule.check`):
+Invariants (:meth:`Schedule.check` asserts the first):
 
-- each ticket below ``Passes.next`` and not yet delivered is in exactly one place: finished, to be sent again, parked
-  (see :mod:`workers.engine.waiting_for_memory`), or with one worker;
+- each ticket below ``Passes.next`` that is not yet delivered is in exactly one place: finished, to be sent again,
+  parked (see :mod:`workers.engine.waiting_for_memory`), or with one worker;
 - finished + with workers + to be sent again + delivered but not taken <= the bound, when something new is sent;
-- a pass is delivered once, whole, and in order (or as it comes, if not ``in_order``).
+- a pass is delivered once, completely, and in order (or as batches finish, if not ``in_order``).
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ class JobRow(NamedTuple):
 
     sending: int
     epoch: int
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed
     attempt: int
     payload: Any  # what it works on; None: the sequence's batch of that index
 
 
-Send = tuple[int, list[JobRow]]  # a message: (worker, rows), which are then with that worker
+Send = tuple[int, list[JobRow]]  # a message: (worker, rows)
 
 
 class Schedule:
-    """See the module's text.
+    """The schedule of one pool: see the module's docstring.
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: of batches finished or in work ahead of the consumer; None: see :class:`Bounds`.
-        in_order: deliver in the order of indices, not as batches come.
-        max_runs: a ticket whose worker died is given up when its job was begun this often.
-        explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, how
-            often, causes of the deaths, what the pool holds in memory).
-        keeps_failed: what failed may be repeated, so what its job works on is kept until :meth:`forget`.
-        bundle_ns: jobs that together take less travel together.
+        max_queue_size: most batches finished or being computed ahead of the consumer; None: see :class:`Bounds`.
+        in_order: deliver in the order of indices, not as batches finish.
+        max_runs: how often a job is started before its ticket is given up, if its workers die.
+        explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, number of
+            deaths, their causes, what the pool holds in memory).
+        keeps_failed: keep the payloads of failed tickets, which may be retried, until :meth:`forget`.
+        bundle_ns: jobs that together take less than this are sent together.
     """
 
     def __init__(
@@ -82,26 +82,26 @@ class Schedule:
         self._passes = passes = Passes()
         self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
-        self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers it was running in}
+        self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers that ran it}
         self._suspects: set[int] = set()  # tickets that were running when several workers died at once
-        self._repeats: dict[int, int] = {}  # {ticket: runs of its job before}, to be handed over again
-        self._repeated: list[tuple[int, Any]] = []  # their (index, result)
+        self._repeats: dict[int, int] = {}  # {ticket: earlier runs of its job} of tickets being retried
+        self._repeated: list[tuple[int, Any]] = []  # their (index, result), when finished
         self.parked = WaitingForMemory(passes, self._delivery, self._bounds, self._again, self._repeats)
 
     # -- the consumer's side
 
     @property
     def is_idle(self) -> bool:
-        """No worker has anything to do, and nothing is left to send."""
+        """True if no job is with a worker or to be sent again."""
         return not self._loads.num_out and not self._again
 
     def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
-        """The consumer starts to read a pass. What was worked on ahead stays if it is that pass.
+        """Begin a pass for the consumer to read. What was computed ahead stays if it is that pass.
 
-        ``order``: the indices of its batches; it is then delivered in this order, whatever ``in_order`` says. Any
-        sequence that does not change; of an open pass, an empty one: the jobs that are added bring their indices.
+        ``order``: the indices of its batches, which are then delivered in this order, whatever ``in_order`` says. Any
+        sequence that does not change. Of an open pass, an empty sequence: each added job brings its index.
         """
-        if self._repeats:  # a Ctrl-C came while one was waited for
+        if self._repeats:  # a Ctrl-C interrupted the wait for a retry
             self.revoke()
         if self._passes.is_delivered:
             self._passes.end_current()
@@ -113,15 +113,15 @@ class Schedule:
 
     @property
     def may_look_ahead(self) -> bool:
-        """All jobs of the pass being read are sent, and none of a later one."""
+        """True if all jobs of the pass being read are sent, and there is no later pass yet."""
         return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Job ``number`` of the pass being read, which is open; unless it was added before."""
+        """Add job ``number`` to the pass being read, which is open, unless it was added before."""
         self._passes.current.add(number, index, payload)
 
     def revoke(self) -> None:
-        """Forget all passes: the consumer left one in the middle, or what the workers know is out of date."""
+        """Forget all passes: the consumer left one in the middle, or the workers' replicas are out of date."""
         self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
@@ -133,39 +133,39 @@ class Schedule:
         self.parked.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
-        """[(index, result)] that are the consumer's now, in the order of delivery."""
+        """Return the [(index, result)] that go to the consumer now, in the order of delivery."""
         if self._passes.is_reading and self._delivery.finished:
             self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
     def repeat(self, index: int, runs: int) -> None:
-        """Batch ``index`` of the pass being read was delivered as a failure: try it again, beside the others."""
+        """Retry batch ``index`` of the pass being read, which was delivered as a failure, along with the other jobs."""
         ticket = self._passes.current.ticket(index)
-        if ticket not in self._repeats:  # else a Ctrl-C came while it was waited for
+        if ticket not in self._repeats:  # otherwise a Ctrl-C interrupted the wait for it
             self._repeats[ticket] = runs
             heapq.heappush(self._again, ticket)
 
     def forget(self, index: int) -> None:
-        """Batch ``index`` of the pass being read, which has failed, will not be repeated."""
+        """Release batch ``index`` of the pass being read, which has failed and will not be retried."""
         self._passes.current.payloads.pop(self._passes.current.ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
-        """[(index, result)] of what was repeated."""
+        """Return the [(index, result)] of retried batches."""
         repeated, self._repeated = self._repeated, []
         return repeated
 
     # -- the workers' side
 
     def started(self, worker: int) -> None:
-        """A worker exists, and may be sent jobs."""
+        """Add a worker, which may be sent jobs."""
         self._loads.by_worker[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
-        """It has loaded what it works on."""
+        """Note that a worker has loaded its replica."""
         self._loads.by_worker[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
-        """``result`` is what has become of a ticket that no worker has any more."""
+        """Record the ``result`` of a ticket, which is no longer with a worker."""
         if job_ns:
             self._bounds.learn(job_ns, nbytes)
         if self._deaths:
@@ -182,33 +182,33 @@ class Schedule:
             self._delivery.finished[ticket] = result
 
     def place_of(self, ticket: int | None) -> tuple[int, int]:
-        """(epoch, index) of the batch that a ticket stands for; (-1, -1) for None."""
+        """Return the (epoch, index) of the batch of a ticket; (-1, -1) for None."""
         if ticket is None:
             return -1, -1
         at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
 
     def epoch(self) -> int:
-        """Of the pass being read, or -1."""
+        """Return the epoch of the first pass; -1: there is none."""
         return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
-        """How often its job was begun before."""
+        """Return how often the job of a ticket was started before."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
-        """The workers that exist."""
+        """Return the workers that exist."""
         return list(self._loads.by_worker)
 
     @property
     def cancelled(self) -> dict[int, int]:
-        """{worker: sending}: it need not begin jobs up to this sending any more. The caller clears it."""
+        """The cancelled jobs, {worker: sending}: those up to this sending. The caller clears it."""
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
-        """A worker is no more. ``running`` is the sending of the job it was in, 0 for none. ``with_others``: all
-        died at once, and the job of any may have done it; each is then run with nothing beside it before it is
-        given up."""
+        """Remove a worker that has died; its jobs will be sent again. ``running``: the sending of the job it was in;
+        0: none. ``with_others``: all workers died at once, and any of their jobs may be the cause. Each of these jobs
+        is then run alone before it is given up."""
         for sending, ticket in self._loads.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
@@ -226,37 +226,37 @@ class Schedule:
     # -- decisions
 
     def room(self, num_untaken: int) -> int:
-        """How many more jobs may be sent, with ``num_untaken`` delivered batches not yet taken."""
+        """Return how many more jobs may be sent, with ``num_untaken`` delivered batches not yet taken."""
         return self.bound() - num_untaken - len(self._delivery.finished) - self._loads.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
-        """How much room it takes until something can be sent; None: nothing is left to send, or nothing may be."""
+        """Return how much room is needed to send anything new; None: nothing is left to send, or nothing may be."""
         if self._passes.is_all_sent or self.parked:
             return None
         return 1 if self._loads.any_idle() else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int) -> list[Send]:
-        """What to send now."""
+        """Return what to send now."""
         sends = self._resend()
         if self._again or self._suspects or self.parked:
-            return sends  # what the consumer waits for comes before what is new
+            return sends  # jobs that the consumer waits for come before new ones
         bundle = self._bounds.bundle_behind(self._passes.num_sent)
-        # One bundle each to work on, then one each that waits behind it; whoever has least to do comes first.
+        # First one bundle each to work on, then one each to wait; the workers with the fewest jobs come first.
         for share in (1, 2):
             for worker, load in self._loads.by_load():
                 has, room = len(load.jobs), self.room(num_untaken)
                 if has > (share - 1) * bundle or (share == 2 and not load.is_ready) or load.is_stuck:
                     continue
                 if has and room < bundle // 2:
-                    continue  # not worth a message: it has something to do
+                    continue  # not worth a message: the worker still has jobs
                 tickets = self._passes.fresh(min(share * bundle - has, room))
                 if tickets:
                     sends.append((worker, [self._send(load, ticket) for ticket in tickets]))
         return sends
 
     def _resend(self) -> list[Send]:
-        """Send again what was with workers that died: one at a time and alone, so that a job which ends its worker
-        is known for certain. While there are suspects, nothing else runs beside it."""
+        """Send the tickets of dead workers again, one to a worker, so that a job that ends its worker is known for
+        certain. While there are suspects, only one job runs at a time."""
         sends: list[Send] = []
         if self._suspects and self._loads.num_out:
             return sends
@@ -275,12 +275,12 @@ class Schedule:
         return JobRow(self._loads.send(load, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
-        """{worker: sending} of workers that are stuck in another job than that one, as they have just been seen. Each
-        is to be told that it need not begin jobs up to that one, then looked at again."""
+        """Return {worker: the last sending that waits with it} for stuck workers, as they were just seen. The caller
+        cancels the jobs up to that sending, and then checks the worker again."""
         return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
-        """Give others what waits with the workers of :meth:`to_relieve`. What they have begun meanwhile they keep."""
+        """Move jobs that wait with the workers of :meth:`to_relieve` to others. Jobs started meanwhile stay."""
         loads = self._loads.by_worker
         return [
             (helper, [self._send(loads[helper], ticket) for ticket in tickets])
@@ -288,13 +288,13 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """A worker has not run what was cancelled. What it was to keep, as it seemed to have begun, is sent again."""
+        """Note that a worker has skipped a cancelled job. If it was left with the worker, it is sent again."""
         ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)
 
     def check(self) -> None:
-        """Assert the invariants. For tests."""
+        """Assert the first invariant of the module's docstring. For tests."""
         _check(self._loads, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
 
 

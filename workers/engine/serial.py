@@ -1,4 +1,4 @@
-"""Jobs in this process, and the engine without workers: a batch is computed when it is asked for."""
+"""Runs jobs in this process, and the engine without workers, which computes a batch when it is asked for."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
 
-_DETAILED_NS = 4_000_000  # between two jobs that are looked at in detail: a look costs 5 us
+_DETAILED_NS = 4_000_000  # between two jobs that are measured in detail, which costs 5 us
 
 
 def run_here(
     task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
 ) -> tuple[bool, Any, int]:
-    """Run a job in this process: (whether it succeeded, its value or its error, ns)."""
+    """Run a job in this process. Returns: (whether it succeeded, its value or its error, ns)."""
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
         value = seeding.run_job(
             stream, job, lambda: own(task.run(row.index, row.payload), _is_fresh(task, row)), seed_globals
         )
-    except BaseException as raised:  # also what would end this program: it is the loop's to know
+    except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
         value = presentable(raised)
         add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
-        try:  # without a cycle: what this frame holds would live until the garbage is collected
+        try:  # avoid a cycle: it would keep what this frame holds until the next garbage collection
             return False, value, time.monotonic_ns() - start
         finally:
             del value
@@ -50,32 +50,32 @@ def run_here(
 
 def _nbytes(items: Any) -> int:
     arrays: list[Any] = []
-    with contextlib.suppress(TypeError):  # what is no array; here it is delivered as it is
+    with contextlib.suppress(TypeError):  # not an array; without workers it is delivered as it is
         flatten(items, arrays, [])
     return sum(array.nbytes for array in arrays)
 
 
 def _is_fresh(task: Any, row: JobRow) -> bool:
-    """Whether nobody but the consumer will have the arrays of a job's batch."""
+    """Return whether the consumer will hold the only reference to the arrays of the job's batch."""
     return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class SerialEngine:
-    """It has no workers: a job runs when its batch is asked for."""
+    """The engine without workers: a job runs when its batch is asked for."""
 
     has_background_jobs = False
 
     def __init__(self, task: Any, figures: PoolFigures | None = None) -> None:
         self.task = task
         self.figures = figures or PoolFigures()
-        self._detailed_ns = 0  # when a job was last looked at in detail
+        self._detailed_ns = 0  # when a job was last measured in detail
         self.stream = task.stream(task.generators())
         self.has_ended = False
         self._has_begun = False
-        self._fatal: BaseException | None = None  # what worker_init_fn has raised
+        self._fatal: BaseException | None = None  # the error of worker_init_fn
 
     def begin_jobs(self) -> None:
-        """Be the worker that this process is, before the first job."""
+        """Run ``worker_init_fn`` once, before the first job in this process."""
         if self._has_begun:
             return
         try:
@@ -88,7 +88,7 @@ class SerialEngine:
         self._has_begun = True
 
     def run(self, row: JobRow) -> tuple[bool, Any, int]:
-        """See :func:`run_here`. Now and then a job is looked at in detail."""
+        """Run a job: see :func:`run_here`. From time to time one is measured in detail."""
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
             return run_here(self.task, row, self.stream, None, True)
@@ -131,14 +131,14 @@ class SerialEngine:
 
 
 class SerialReading:
-    """Nothing is done ahead, so a Ctrl-C finds nothing half done."""
+    """A pass without workers. Nothing is computed ahead, so a Ctrl-C finds nothing half done."""
 
     def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
         self.engine = engine
-        self.outcomes: Outcomes = {}  # none waits
+        self.outcomes: Outcomes = {}  # always empty
         self._epoch = epoch
-        self._order = order  # the indices of the pass; a list of our own, which grows, where it is open
-        self._items: dict[int, tuple[Any]] = {}  # {index: what its job works on}, where the pass is open
+        self._order = order  # the indices of the pass; if it is open, our own list, which grows
+        self._items: dict[int, tuple[Any]] = {}  # {index: payload of its job}, if the pass is open
 
     def add(self, number: int, index: int, item: Any) -> None:
         if isinstance(self._order, list) and number == len(self._order):
@@ -158,7 +158,7 @@ class SerialReading:
         row, pid = JobRow(0, self._epoch, index, runs, self._items.get(index)), os.getpid()
         succeeded, value, ns = engine.run(row)
         try:
-            if os.getpid() != pid:  # a child that the job has forked: it is no second consumer
+            if os.getpid() != pid:  # a child that the job has forked: it must not be a second consumer
                 os._exit(exit_code(None if succeeded else value))
             engine.check()
             return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)

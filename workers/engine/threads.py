@@ -1,4 +1,4 @@
-"""The executor that needs no process: jobs run in threads of the consumer's."""
+"""The thread executor: jobs run in threads of the consumer's process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Thread(threading.Thread):
         stream = self._task.stream()
         while (row := self.inbox.get()) is not None and not self.is_closing:
             self.running = (row.sending, time.monotonic_ns())
-            if row.sending <= self.cancelled:  # looked at behind that: see StatusPage.begin
+            if row.sending <= self.cancelled:  # checked after running is set: see StatusPage.begin
                 self.running = (0, 0)
                 self._events.put(Cancelled(self.worker, row.sending))
                 del row
@@ -59,7 +59,7 @@ class _Thread(threading.Thread):
             start_ns, marks = time.monotonic_ns(), begin_marks()
             succeeded, value, ns = run_here(self._task, row, stream, self.number, False)
             detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
-            if os.getpid() != self._pid:  # a child that the job has forked: there nobody waits for it
+            if os.getpid() != self._pid:  # a child that the job has forked: nobody waits for it there
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
             if succeeded:
@@ -70,7 +70,7 @@ class _Thread(threading.Thread):
 
 
 class ThreadExecutor:
-    """Runs jobs in threads of this process: for functions that wait, or that let go of the interpreter's lock."""
+    """The thread executor, for functions that wait, or that release the interpreter's lock."""
 
     def __init__(self, task: Any, nb_workers: int, figures: PoolFigures) -> None:
         self.figures = figures
@@ -78,8 +78,8 @@ class ThreadExecutor:
         self._task = task
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._threads: dict[int, _Thread] = {}  # {name: a thread}; names are never used again
-        self._context = contextvars.copy_context()  # of the loop: it has numpy's errstate, and that of decimal
+        self._threads: dict[int, _Thread] = {}  # {name: thread}; names are never used again
+        self._context = contextvars.copy_context()  # the loop's: it holds numpy's errstate, and decimal's context
 
     @property
     def may_add(self) -> int:
@@ -144,13 +144,13 @@ class ThreadExecutor:
         return (item,)
 
     def read(self, value: Any, sending: int) -> Any:
-        return value  # nothing lies between
+        return value  # the batch itself: it was not sent
 
     def skip(self, value: Any) -> None:
         pass
 
     def update(self, parcel: Any) -> None:
-        pass  # jobs run on the user's own object
+        pass  # jobs run on the user's own sequence
 
     def number(self, worker: int) -> int:
         return self._threads[worker].number if worker in self._threads else -1
@@ -169,7 +169,7 @@ class ThreadExecutor:
         return ("".join(traceback.format_stack(frame)) if frame else ""), None
 
     def rest(self) -> bool:
-        return False  # they cost nothing
+        return False  # idle threads cost nothing
 
     def close(self) -> None:
         for thread in self._threads.values():
@@ -178,5 +178,5 @@ class ThreadExecutor:
             thread.inbox.put(None)
         for thread in self._threads.values():
             if thread.ident is not None and thread is not threading.current_thread():
-                # A job that does not end cannot be ended: its thread is a daemon and goes with the process.
+                # A job that hangs cannot be ended: its thread is a daemon, and ends with the process.
                 thread.join(timeout=5.0)

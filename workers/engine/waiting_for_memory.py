@@ -1,11 +1,11 @@
-"""Batches that did not fit into memory: they wait until the loop has let go of others.
+"""Holds batches that did not fit into memory until the loop releases others.
 
-A part of the schedule, as pure as that. While something is parked nothing new is sent; what is out goes on to its end.
-Then one parked ticket at a time is tried again, alone, when there is as much memory as it has lacked.
+A part of the schedule, and as pure. While a ticket is parked, nothing new is sent; jobs that are with workers run to
+their end. Then the parked tickets are retried one at a time, alone, each when as much memory is free as it lacked.
 
-If there is not, it waits while the loop still has other batches to take: with each one that it takes, it may let go of
-another. Once it waits for the parked one itself, it will let go of nothing more. Then what is finished behind that is
-dropped, to be made again later, and if even this is not enough, the want of memory is the batch's error.
+If there is too little, the ticket waits while the loop still has other batches to take: with each, the loop may release
+another. Once the loop waits for the parked batch itself, it will release nothing more. Then the batches that are
+finished after it are dropped, to be computed again later. If even this is not enough, the batch fails with MemoryError.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .passes import Passes
 
 
 class NextStep(enum.Enum):
-    """What :meth:`WaitingForMemory.step` has done, or wants done."""
+    """The result of :meth:`WaitingForMemory.step`: what it has done, or what the caller must do."""
 
-    TRY = "one is to be sent again"
-    WAIT = "nothing, before the loop is further"
-    DROPPED = "batches behind the first one were dropped, so there may be memory now"
-    GIVE_UP = "the first one does not fit"
+    TRY = "a ticket is to be sent again"
+    WAIT = "nothing, until the loop has advanced"
+    DROPPED = "finished batches were dropped, so there may be memory now"
+    GIVE_UP = "the first ticket does not fit"
 
 
 class WaitingForMemory:
-    """The parked tickets, of which there are hardly ever any. It shares what it is given with the schedule."""
+    """The parked tickets, usually none. Its arguments are shared with the schedule."""
 
     def __init__(
         self, passes: Passes, delivery: Delivery, bounds: Bounds, again: list[int], repeats: dict[int, int]
@@ -38,21 +38,21 @@ class WaitingForMemory:
         self._bounds = bounds
         self._again = again
         self._repeats = repeats
-        self.waiting: dict[int, int] = {}  # {ticket: bytes that it lacked, 0: it was dropped}, e.g. {7: 268435456}
-        self.trying = -1  # the ticket that was sent again
-        self._tried = -1  # the ticket that was sent again in vain, if nothing has changed since
+        self.waiting: dict[int, int] = {}  # {ticket: bytes that it lacked; 0: it was dropped}, e.g. {7: 268435456}
+        self.trying = -1  # the ticket being retried; -1: none
+        self._tried = -1  # the ticket that was retried in vain, if nothing has changed since; -1: none
 
     def __bool__(self) -> bool:
-        """Whether batches have to wait for memory, or one is made that did."""
+        """Return whether a batch waits for memory, or one that did is being retried."""
         return bool(self.waiting) or self.trying >= 0
 
     @property
     def first(self) -> int:
-        """The ticket that is tried next: one that the consumer has asked for again, else the earliest."""
+        """The ticket to retry next: one that the consumer wants retried, otherwise the earliest."""
         return min(self.waiting, key=lambda ticket: (ticket not in self._repeats, ticket))
 
     def add(self, ticket: int, nbytes: int) -> bool:
-        """A ticket that no worker has any more has lacked ``nbytes`` of memory. Returns: whether it is the first."""
+        """Park a ticket whose job lacked ``nbytes`` of memory. Returns: whether it is the first."""
         is_first = not self
         if is_first:
             self._bounds.halve()
@@ -62,24 +62,24 @@ class WaitingForMemory:
         return is_first
 
     def clear(self) -> None:
-        """Nobody waits for any ticket any more."""
+        """Forget all tickets."""
         self.waiting.clear()
         self.fitted()
 
     def fitted(self) -> None:
-        """What was tried did fit, or its job has failed otherwise."""
+        """Note that the retried batch did fit, or that its job has failed otherwise."""
         self.trying = self._tried = -1
 
     def moved(self) -> None:
-        """The loop has taken a batch, or begun to wait: it may have let go of others."""
+        """Note that the loop has taken a batch or started to wait: it may have released others."""
         self._tried = -1
 
     def step(self, available: int | None, is_awaited: bool) -> NextStep:
-        """What comes next, when no worker has anything to do.
+        """Take the next step, when no worker has anything to do.
 
         Args:
-            available: bytes of memory that are left; None: not known.
-            is_awaited: the consumer has taken all that was delivered, and waits for what comes next.
+            available: bytes of memory that are left; None: unknown.
+            is_awaited: the consumer has taken all delivered batches, and waits for the next one.
         """
         ticket = self.first
         lacks = self.waiting[ticket]
@@ -93,18 +93,18 @@ class WaitingForMemory:
         return NextStep.DROPPED if self._drop_finished() else NextStep.GIVE_UP
 
     def give_up(self) -> int:
-        """The first ticket, whose job has failed for want of memory. It is parked no more."""
+        """Remove and return the first ticket, which does not fit into memory."""
         ticket = self.first
         del self.waiting[ticket]
         return ticket
 
     def _is_due(self, ticket: int, is_awaited: bool) -> bool:
-        """Whether the consumer waits for this ticket: all before it are delivered, as no worker has anything to do."""
+        """Return whether the consumer waits for this ticket. All before it are delivered, as no worker has a job."""
         is_of_current = self._passes.is_reading and ticket < self._passes.current.end
         return ticket in self._repeats or (is_awaited and is_of_current)
 
     def _drop_finished(self) -> bool:
-        """Drop the batches that are finished and not delivered. False: there are none. Errors take no memory."""
+        """Drop finished, undelivered batches. Returns False if there are none. Errors stay: they take no memory."""
         finished = self._delivery.finished
         dropped = [ticket for ticket, result in finished.items() if not _has_failed(result)]
         for ticket in dropped:

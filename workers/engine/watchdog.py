@@ -12,13 +12,13 @@ from .schedule import Schedule
 
 logger = logging.getLogger("workers")
 
-TICK_S = 0.5  # how often to look at what the workers are in, while jobs run
-STACK_S = 0.3  # for a stuck worker to write down its stack
-_BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to begin a job: a new replica takes its time
+TICK_S = 0.5  # how often to look at the workers, while jobs run
+STACK_S = 0.3  # the time that a stuck worker has to write down its stack
+_BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to start a job: loading a replica takes time
 
 
 class Timeouts(Protocol):
-    """What the engine does about jobs that do not end: see :class:`workers.SequenceMap`."""
+    """The options for jobs that do not end: see :class:`workers.SequenceMap`."""
 
     @property
     def debug_job_report_timeout(self) -> float | None: ...
@@ -27,14 +27,14 @@ class Timeouts(Protocol):
 
 
 class Asked(NamedTuple):
-    """A worker was asked for its stack."""
+    """A request for the stack of a worker."""
 
-    due: float  # when it has had the time to write it
-    sending: int  # of the job it was in; 0: it loaded the sequence
+    due: float  # monotonic, when the stack should be written
+    sending: int  # of the job it was in; 0: it was loading the sequence
 
 
 class Watchdog:
-    """Runs in: the engine's thread. Blocks: never."""
+    """The watchdog of one pool. Runs in: the engine's thread. Blocks: never."""
 
     def __init__(self, executor: Executor, schedule: Schedule, options: Timeouts) -> None:
         self._executor = executor
@@ -47,7 +47,7 @@ class Watchdog:
         self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
         self._looked = 0.0
 
-    # -- what the engine tells
+    # -- notifications of the engine
 
     def loading(self, worker: int) -> None:
         self._loading[worker] = time.monotonic()
@@ -60,7 +60,7 @@ class Watchdog:
         self._reported.pop(worker, None)
         self._asked.pop(worker, None)
 
-    # -- what it does
+    # -- checks
 
     @property
     def waits_for_stacks(self) -> bool:
@@ -68,15 +68,15 @@ class Watchdog:
 
     @property
     def sees_loading(self) -> bool:
-        """Whether a worker starts, or loads the sequence."""
+        """True if a worker is starting, or loading the sequence."""
         return bool(self._loading)
 
     def longest_sleep_s(self) -> float:
-        """How long it may be left alone while jobs run."""
+        """Return how many seconds the engine may sleep while jobs run."""
         return STACK_S / 2 if self._asked else min(TICK_S, (self._timeout or 60.0) / 4)
 
     def tick(self) -> None:
-        """Look from time to time, and report the stacks that were asked for."""
+        """Look at the workers from time to time, and report the stacks that have arrived."""
         now = time.monotonic()
         if now - self._looked > TICK_S:
             self.look()
@@ -84,7 +84,7 @@ class Watchdog:
             self._report_stacks(now)
 
     def look(self) -> None:
-        """Tell the schedule what each worker is in now, and ask those for their stacks that are in it for too long."""
+        """Tell the schedule which job each worker is in, and request the stacks of those that are late."""
         now = self._looked = time.monotonic()
         self._executor.figures.bound = self._schedule.bound()
         for worker in self._schedule.workers():
@@ -99,7 +99,7 @@ class Watchdog:
             seconds = now - (since_ns / 1e9 if sending else self._loading.get(worker, now))
             is_due = self._patience is not None and seconds > self._patience and now > self._reported.get(worker, 0.0)
             if worker not in self._asked and (is_due or (sending and self._is_late(worker, seconds))):
-                # If it is late: its stack first, and when that is written it is killed.
+                # A late worker is killed only after its stack was written.
                 self._reported[worker] = now + (self._patience or 0.0)
                 self._executor.ask_stack(worker)
                 self._asked[worker] = Asked(now + STACK_S, sending)
@@ -127,4 +127,6 @@ class Watchdog:
         if not self._executor.kill(worker, why):
             self._hopeless.add(worker)
             if why.stack:
-                logger.warning("%s is over, but a thread cannot be ended:\n%s", explanations.overdue(why), why.stack)
+                logger.warning(
+                    "%s is over, but a thread cannot be ended. Its stack:\n%s", explanations.overdue(why), why.stack
+                )

@@ -1,17 +1,17 @@
-"""What each worker was sent, and what it was last seen in: the part of the schedule that knows of workers."""
+"""Records what each worker was sent, and which job it was last seen in: the part of the schedule about workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: One that begins none of its jobs for this long is stopped, or still starting: others take them.
+#: A worker that starts none of its jobs for this long is stopped, or still starting: others take its jobs.
 UNBEGUN_NS = 1_000_000_000
-#: So many jobs for each worker are finished by others before it is asked what one is in that has finished none.
+#: A worker is looked at when the others have finished this many jobs per worker, and it has finished none.
 _PASSED_BY = 2
 
 
 class WorkerLoad:
-    """One worker."""
+    """The jobs of one worker, and what it was last seen doing."""
 
     __slots__ = (
         *("finished_at", "is_ready", "is_retired", "is_stuck", "is_wasted", "jobs", "running"),
@@ -21,43 +21,43 @@ class WorkerLoad:
     def __init__(self) -> None:
         self.jobs: dict[int, int] = {}  # {sending: ticket}, in the order sent, e.g. {17: 4, 18: 5}
         self.is_ready = False
-        self.running = 0  # the sending it was last seen in, 0 for none
+        self.running = 0  # the sending it was last seen in; 0: none
         self.since_ns = 0
-        self.unbegun_since_ns = 0  # since then it was seen to begin none of its jobs; 0: it does
-        self.is_wasted = False  # it may still be in a job that nobody waits for
-        self.is_stuck = False  # what waited with it was given to others; it gets no more until it has finished
-        self.is_retired = False  # it gets no more, and goes when it has finished
-        self.finished_at = 0  # how many jobs had been finished in all when it last finished one, or had none
+        self.unbegun_since_ns = 0  # since when it was seen to start none of its jobs; 0: it does start them
+        self.is_wasted = False  # it may still be in a job that is no longer needed
+        self.is_stuck = False  # its waiting jobs were given to others; it gets no more until it finishes one
+        self.is_retired = False  # it gets no more jobs, and is dismissed when it has finished
+        self.finished_at = 0  # num_finished of all workers when it last finished a job, or had none
 
     def waiting(self) -> dict[int, int]:
-        """{sending: ticket} of what it was not seen in."""
+        """Return {sending: ticket} of the jobs that it was not seen in."""
         return {sending: ticket for sending, ticket in self.jobs.items() if sending != self.running}
 
     def is_blocked(self, now_ns: int, stuck_ns: int) -> bool:
-        """Whether it begins none of the jobs that wait with it: it is stuck in another one, or stopped."""
+        """Return whether it starts none of its waiting jobs: it is stuck in another one, or stopped."""
         is_stuck = self.running and now_ns - self.since_ns >= stuck_ns
         is_stopped = self.unbegun_since_ns and now_ns - self.unbegun_since_ns >= UNBEGUN_NS
         return bool(is_stuck or is_stopped)
 
 
 class WorkerLoads:
-    """All workers. The sum of what they have is ``num_out``.
+    """The loads of all workers. ``num_out`` is the sum of their jobs.
 
-    ``stuck_ns``: a worker that has been in one job for so long keeps the others waiting that were sent along with it.
+    ``stuck_ns``: a worker that has been in one job for this long delays the jobs that were sent along with it.
     """
 
     def __init__(self, stuck_ns: int) -> None:
         self._stuck_ns = stuck_ns
-        self.by_worker: dict[int, WorkerLoad] = {}  # {worker: what it has}; numbers are never used again
+        self.by_worker: dict[int, WorkerLoad] = {}  # {worker: its load}; a worker's name is never used again
         self.num_out = 0  # tickets that are with a worker
-        self.num_finished = 0  # jobs, by all
-        #: {worker: sending}: it need not begin jobs up to this sending any more. The engine clears it.
+        self.num_finished = 0  # jobs, by all workers
+        #: {worker: sending}: it need not start jobs up to this sending. The engine clears it.
         self.cancelled: dict[int, int] = {}
-        self._sending = 0  # the last one
-        self._helpers: list[int] = []  # workers that may take what waits with others
+        self._sending = 0  # the last number used
+        self._helpers: list[int] = []  # workers that may take the waiting jobs of others
 
     def send(self, load: WorkerLoad, ticket: int) -> int:
-        """A ticket goes to a worker: under which number."""
+        """Record that a ticket goes to a worker. Returns: the sending."""
         self._sending += 1
         self.num_out += 1
         if not load.jobs:
@@ -66,7 +66,7 @@ class WorkerLoads:
         return self._sending
 
     def take_back(self, worker: int, sending: int) -> int | None:
-        """A worker has finished what it was sent as ``sending``: the ticket; None: nobody waits for it any more."""
+        """Record that a worker has finished ``sending``. Returns: its ticket; None: it is no longer needed."""
         load = self.by_worker[worker]
         load.is_wasted = load.is_stuck = False
         load.unbegun_since_ns = 0
@@ -77,17 +77,17 @@ class WorkerLoads:
         return ticket
 
     def lose(self, worker: int) -> dict[int, int]:
-        """A worker is no more: {sending: ticket} of what was with it."""
+        """Remove a worker that has ended. Returns: {sending: ticket} of its jobs."""
         jobs = self.by_worker.pop(worker).jobs
         self.num_out -= len(jobs)
         return jobs
 
     def ticket(self, worker: int, sending: int) -> int | None:
-        """What a worker was sent as ``sending``; None: nobody waits for it any more."""
+        """Return the ticket that a worker was sent as ``sending``; None: it is no longer needed."""
         return self.by_worker[worker].jobs.get(sending)
 
     def revoke(self) -> None:
-        """Nobody waits any more for anything that was sent."""
+        """Cancel everything that was sent."""
         for worker, load in self.by_worker.items():
             if load.jobs:
                 load.is_wasted = True
@@ -96,21 +96,21 @@ class WorkerLoads:
         self.num_out = 0
 
     def saw(self, worker: int, running: int, since_ns: int, now_ns: int = 0) -> None:
-        """A worker is in the job of sending ``running`` since ``since_ns`` (0, 0: in none)."""
+        """Record that a worker has been in job ``running`` since ``since_ns``; 0, 0: in none."""
         load = self.by_worker[worker]
         load.running, load.since_ns = running, since_ns
-        if running in load.jobs or (running and load.is_wasted):  # else it has told of its end, and not yet left it
+        if running in load.jobs or (running and load.is_wasted):  # otherwise the job is reported, but not yet left
             load.unbegun_since_ns = 0
         elif load.jobs and not load.unbegun_since_ns:
             load.unbegun_since_ns = now_ns
 
     def unbegun_ns(self, worker: int, now_ns: int) -> int:
-        """For how long a worker that is ready was seen to begin none of its jobs."""
+        """Return for how long a ready worker was seen to start none of its jobs."""
         load = self.by_worker[worker]
         return now_ns - load.unbegun_since_ns if load.unbegun_since_ns and load.is_ready else 0
 
     def by_load(self) -> list[tuple[int, WorkerLoad]]:
-        """The workers that may get jobs, those first that have least to do."""
+        """Return the workers that may get jobs, those with the fewest first."""
         staying = [each for each in self.by_worker.items() if not each[1].is_retired]
         return sorted(staying, key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
 
@@ -121,23 +121,23 @@ class WorkerLoads:
         return any(load.is_ready and not load.is_retired for load in self.by_worker.values())
 
     def retire(self, workers: Iterable[int]) -> None:
-        """These get no more jobs, and all others do."""
+        """Give no more jobs to these workers, and again to all others."""
         chosen = set(workers)
         for worker, load in self.by_worker.items():
             load.is_retired = worker in chosen
 
     def may_go(self) -> list[int]:
-        """Those that are retired and have finished, also what nobody waits for any more."""
+        """Return the retired workers that have finished, also with jobs that are no longer needed."""
         idle = [worker for worker, load in self.by_worker.items() if not (load.jobs or load.is_wasted)]
         return [worker for worker in idle if self.by_worker[worker].is_retired]
 
     def ready_workers(self) -> list[int]:
-        """Those that have loaded what they work on."""
+        """Return the workers that have loaded their replica."""
         return [worker for worker, load in self.by_worker.items() if load.is_ready]
 
     def may_relieve(self) -> bool:
-        """Whether it is worth looking soon at what the workers are in: one has nothing to do, or the others have
-        finished much while one has finished nothing."""
+        """Return whether to look at the workers soon: one is idle while jobs wait with another, or one has finished
+        nothing while the others have finished much."""
         loads = self.by_worker.values()
         others = self.num_finished - _PASSED_BY * len(loads)
         if any(len(each.jobs) > 1 and each.finished_at < others for each in loads):
@@ -147,10 +147,10 @@ class WorkerLoads:
         )
 
     def to_relieve(self, now_ns: int, bundle: int) -> dict[int, int]:
-        """{worker: the last sending of what waits with it}, of blocked ones for which there is another one to help.
+        """Return {worker: the last sending that waits with it} for blocked workers that another worker can help.
 
         Args:
-            bundle: a worker that has at most so many jobs may take more.
+            bundle: a worker with at most this many jobs may take more.
         """
         loads = self.by_worker
         blocked = [worker for worker, load in loads.items() if load.is_blocked(now_ns, self._stuck_ns)]
@@ -163,10 +163,10 @@ class WorkerLoads:
         return dict(list(found.items())[: len(self._helpers)])
 
     def relieve(self, blocked: Iterable[int]) -> list[tuple[int, list[int]]]:
-        """Take from ``blocked`` workers what waits with them, before others begin with what is new.
+        """Take the waiting jobs from ``blocked`` workers, for other workers to do before new jobs.
 
         Returns:
-            [(a worker, tickets for it)].
+            [(worker, tickets for it)].
         """
         relieved: list[tuple[int, list[int]]] = []
         for worker, helper in zip(blocked, self._helpers, strict=False):
@@ -175,7 +175,7 @@ class WorkerLoads:
             for sending in waiting:
                 del load.jobs[sending]
             self.num_out -= len(waiting)
-            load.is_stuck = bool(load.running)  # one that is stopped has no job to finish first
+            load.is_stuck = bool(load.running)  # a stopped worker has no job to finish first
             if waiting:
                 relieved.append((helper, list(waiting.values())))
         return relieved

@@ -1,1 +1,1 @@
-"""What Keras needs."""
+"""How Keras reads a sequence, and resumes."""

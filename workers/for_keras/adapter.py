@@ -1,23 +1,23 @@
 """How ``model.fit``, ``evaluate`` and ``predict`` read a Sequence: an epoch is one pass over its workers' batches.
 
-Keras wraps what it is given in a *data adapter*. For a PyDataset that is ``PyDatasetAdapter``, which asks for one
-batch after the other and waits for each. :func:`install` puts a function in the place of that name, in the module in
-which Keras looks it up: for a Sequence it returns a subclass, told all that Keras tells its own (``shuffle``,
-``class_weight``), whose batches come from a pass. The order is drawn where Keras draws it, from the same generator. All
-else is Keras's. Where this Keras has no such name, its own adapter is used, without workers; the log says so.
+Keras wraps its input in a *data adapter*. For a PyDataset that is ``PyDatasetAdapter``, which asks for one batch at a
+time and waits for each. :func:`install` replaces this name, in the module where Keras looks it up, by a function. For a
+Sequence, the function returns a subclass whose batches come from a pass. It gets the arguments that Keras gives its own
+adapter (``shuffle``, ``class_weight``), and draws the order where Keras draws it, from the same generator. All else is
+Keras's. If this Keras has no such name, its own adapter is used, without workers, and a warning is logged.
 
-When an epoch is over must be found out. Keras reads a batch or two to learn their shapes and then calls ``reset()``,
-makes iterators that it never reads, keeps one for several epochs of ``steps_per_epoch``, and says nothing at all when
-``fit`` is left in the middle. So:
+The end of an epoch has to be inferred. Keras reads a batch or two to learn their shapes and then calls ``reset()``,
+makes iterators that it never reads, keeps one for several epochs of ``steps_per_epoch``, and gives no sign when ``fit``
+is left in the middle. So:
 
 - nothing happens before the first batch of an iterator is asked for;
-- what was read before the first ``on_epoch_end`` does not count;
-- an epoch is over when all its batches were read and Keras says ``on_epoch_end``, or when a new pass begins.
+- batches read before the first ``on_epoch_end`` do not count;
+- an epoch is over when all its batches were read and Keras calls ``on_epoch_end``, or when a new pass begins.
 
-An exception within TensorFlow's generator would come out of ``fit`` as one of TensorFlow's. So there the generator
-ends, and the exception is raised by ``on_epoch_end``, which Keras then calls in the thread of ``fit``.
+``fit`` would report an exception inside TensorFlow's generator as an error of TensorFlow. So the generator ends, and
+``on_epoch_end``, which Keras then calls in the thread of ``fit``, raises the exception.
 
-TensorFlow holds for ever what it generates from. So the sequence is held weakly: ``fit`` holds it while it runs.
+TensorFlow never releases the generator. So the sequence is held weakly; ``fit`` holds it while it runs.
 
 Source: ``keras.src.trainers.data_adapters``, Keras 3.8 to 3.15.
 """
@@ -53,7 +53,7 @@ _PROBED = 2  # batches that Keras may read to learn their shapes
 
 
 def install() -> bool:
-    """Have Keras read sequences by passes. False: it is not loaded yet."""
+    """Make Keras read sequences by passes. Returns False if Keras is not loaded yet."""
     module: Any = sys.modules.get(_MODULE)
     original = getattr(module, "PyDatasetAdapter", None)
     if module is None or hasattr(original, "for_sequences"):
@@ -75,12 +75,12 @@ def install() -> bool:
 @functools.cache
 def _warn_of_unknown_keras() -> None:
     version = getattr(sys.modules.get("keras"), "__version__", "?")
-    logger.warning("model.fit computes the batches in its own process: Keras %s is not known", version)
+    logger.warning("model.fit computes the batches in its own process: Keras %s has no known data adapter", version)
 
 
 def _adapter_class(original: Any) -> Any:
     class SequenceAdapter(original):  # type: ignore[misc]
-        """Keras's adapter, whose batches come from a :class:`Feed`."""
+        """Keras's adapter, with the batches of a :class:`Feed`."""
 
         def __init__(self, x: Any, class_weight: Any = None, shuffle: bool = False) -> None:
             super().__init__(Feed(x), class_weight=class_weight, shuffle=shuffle)
@@ -93,14 +93,14 @@ def _adapter_class(original: Any) -> Any:
             return super().get_tf_dataset()
 
         def on_epoch_begin(self) -> None:
-            self._within_epoch = False  # Keras's own raises where an epoch was left in the middle
+            self._within_epoch = False  # else Keras raises if an epoch was left in the middle
             super().on_epoch_begin()
 
     return SequenceAdapter
 
 
 class Feed:
-    """What Keras's adapter takes for the dataset."""
+    """The dataset that Keras's adapter sees."""
 
     workers = 1
     use_multiprocessing = False
@@ -110,17 +110,17 @@ class Feed:
         self._sequence = weakref.ref(sequence)
         self.is_for_tensorflow = False
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
-        self._is_within = False  # an epoch of Keras's
-        self._reading: FitReading | None = None  # the pass that was begun last and has not ended its epoch
-        self._probe: FitReading | None = None  # of a source that is read here, for the shapes of its batches
-        self._last: Any = None  # of these passes the one that was begun last
+        self._is_within = False  # True: an epoch of Keras has begun
+        self._reading: FitReading | None = None  # the last pass, if it has not ended its epoch
+        self._probe: FitReading | None = None  # for the shapes of the batches of a source that is read here
+        self._last: Any = None  # a weak reference to the last pass over such a source
         self._error: BaseException | None = None  # to be raised by on_epoch_end
 
     @property
     def sequence(self) -> Any:
         sequence = self._sequence()
         if sequence is None:
-            raise PrefetchError("the sequence that Keras was given exists no more")
+            raise PrefetchError("the sequence given to Keras no longer exists: keep a reference to it")
         return sequence
 
     @property
@@ -128,7 +128,7 @@ class Feed:
         return count_batches(self.sequence)
 
     def __getitem__(self, index: int) -> Any:
-        """Batch ``index``, for its shape."""
+        """Return batch ``index``, for its shape."""
         if not is_read_as_it_comes(self.sequence):
             return FitReading(self.sequence, [index]).next()
         if index == 0 or self._probe is None:
@@ -168,11 +168,11 @@ class Feed:
             reading.end_epoch()
 
     def batches(self, shuffle: bool) -> Iterator[Any]:
-        """One pass. A generator: nothing happens before its first batch is asked for."""
+        """Yield the batches of one pass. Nothing happens before the first one is asked for."""
         try:
             yield from self._pass(shuffle)
         except Exception as error:
-            if isinstance(error.__cause__, RemoteTraceback):  # Keras takes the cause away from what it lets through
+            if isinstance(error.__cause__, RemoteTraceback):  # Keras removes the cause of an error
                 add_note(error, str(error.__cause__))
             if not self.is_for_tensorflow:
                 raise
@@ -180,7 +180,7 @@ class Feed:
 
     def _pass(self, shuffle: bool) -> Iterator[Any]:
         if not self._is_new:
-            self._end_epoch()  # of a pass that was read to its end, or left
+            self._end_epoch()  # the last pass was read to its end, or left
         if is_read_as_it_comes(self.sequence):
             yield from self._stream()
             return
@@ -194,7 +194,7 @@ class Feed:
             yield reading.next()
 
     def _stream(self) -> Iterator[Any]:
-        """A pass over a source that is read here. Each begins it anew, also after one that has learnt shapes."""
+        """Yield the batches of a source that is read here. Each pass begins it anew, also after one for shapes."""
         self._check_at_start()
         self._probe, reading = None, FitReading(self.sequence, None, is_probe=self._is_new)
         self._last = last = weakref.ref(reading)
@@ -205,12 +205,12 @@ class Feed:
         except EndOfSource:
             pass
         except StalePassError:
-            if self._last is last:  # else it is TensorFlow's, which reads on in a pass that it has given up
+            if self._last is last:  # else TensorFlow still reads a pass that it has given up
                 raise
 
     def _check_at_start(self) -> None:
         if not self.sequence._clock.start.is_at_start:
-            raise StateError("model.fit begins with a whole epoch, and the state that was loaded is within one")
+            raise StateError("model.fit needs a whole epoch, but the loaded state is within one: finish it in a loop")
 
     def _order(self, shuffle: bool) -> OrderOf[int]:
         sequence = self.sequence
@@ -220,5 +220,5 @@ class Feed:
             return range(ENDLESS)
         order = list(range(length))
         if shuffle and not sequence.is_stream:
-            random.shuffle(order)  # as Keras does it, and when
+            random.shuffle(order)  # as Keras does, at the same time
         return order

@@ -1,4 +1,4 @@
-"""A pass of Keras's over a sequence: one batch for each index that Keras asks for, or those that come."""
+"""A pass of Keras over a sequence: one batch for each index that Keras asks for, or the batches as they come."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from workers.sequence.jobs import items_of_index, job_of_index, run_job
 logger = logging.getLogger("workers")
 
 NB_WORKERS: NbWorkers = "auto"
-_MAX_TRIED = 1000  # batches of a sequence without an end, until one is there in the place of the first
-_POLL_S = 0.1  # how often a waiting generator looks whether a loop of the user's has taken the workers over
+_MAX_TRIED = 1000  # batches of an endless sequence, to replace a skipped first one
+_POLL_S = 0.1  # how often a waiting generator checks whether a loop has taken over the workers
 
 
 class EndOfSource(Exception):
@@ -31,18 +31,19 @@ class EndOfSource(Exception):
 
 
 def is_read_as_it_comes(sequence: Any) -> bool:
-    """Whether the batches of ``sequence`` have no indices, and an epoch is what comes."""
+    """Return True if the batches of ``sequence`` have no indices, so that an epoch is whatever comes."""
     return bool(sequence._plan().is_read_here)
 
 
 class FitReading:
-    """A pass over the batches at ``order`` of the current epoch, as Keras wants them: one for each index.
+    """A pass over the batches at ``order`` of the current epoch, as Keras needs them: one for each index.
 
-    Where a loop of the user's, in a callback, takes the workers over, what is left is computed in this process. A state
-    does not count it. It holds the sequence weakly.
+    If a loop in a callback takes over the workers, the remaining batches are computed in this process. States do not
+    count the pass. It holds the sequence weakly.
 
     Args:
-        order: None: of a source that is read here, the batches as they come. They cannot be computed elsewhere.
+        order: None: the batches of a source that is read here, as they come. Only this pass can compute them.
+        is_probe: Keras only learns shapes from it, so it does not count as reading the epoch.
     """
 
     def __init__(self, sequence: Any, order: OrderOf[int] | None, is_probe: bool = True) -> None:
@@ -51,22 +52,22 @@ class FitReading:
         clock.begin_epoch(sequence)
         self._sequence = weakref.ref(sequence)
         self._order = order
-        self._num_left = count_batches(sequence) if order is None else len(order)  # None: that is not known
+        self._num_batches = count_batches(sequence) if order is None else len(order)
         self._is_probe = is_probe
         self._clock, self._epoch, self._version = clock, clock.epoch, clock.version
         self._num_read = 0
-        self._last: list[Any] = []  # the items that were read last
+        self._last: list[Any] = []  # the items read last
         loop = loop_of(sequence)
         self._loop = None if loop is None else weakref.ref(loop)
         self._pass = None if loop is None else loop.begin_apart(order)
 
     @property
     def is_whole(self) -> bool:
-        """All its batches were read. Of a source that is read here: as many as its length says, or all."""
-        return self._num_left is not None and self._num_read >= self._num_left
+        """True if all its batches were read; of a source that is read here, as many as its length says, or all."""
+        return self._num_batches is not None and self._num_read >= self._num_batches
 
     def end_epoch(self) -> None:
-        """The epoch is over, unless somebody else has ended it."""
+        """End the epoch, unless something else has ended it."""
         sequence = self._sequence()
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
             loop = None if self._loop is None else self._loop()
@@ -75,10 +76,10 @@ class FitReading:
             self._clock.end_epoch(sequence)
 
     def next(self) -> Any:
-        """The next batch. In the place of one that is skipped: the one before, or the first that can be had.
+        """Return the next batch. A skipped one is replaced by the batch before it, or by the first available one.
 
         Raises:
-            EndOfSource: a source that is read here has no more. What the job has raised.
+            EndOfSource: a source that is read here has no more. Any error of the job.
         """
         if not self._is_probe:
             self._clock.is_fitted = True
@@ -91,7 +92,7 @@ class FitReading:
         return self.again()
 
     def again(self) -> Any:
-        """The batch that was read last."""
+        """Return the batch that was read last."""
         return self._last[0] if len(self._last) == 1 else self._last
 
     def _items(self, index: int) -> list[Any]:
@@ -104,7 +105,7 @@ class FitReading:
                 except queue.Empty:
                     continue
                 except StopIteration:
-                    self._num_left = self._num_read
+                    self._num_batches = self._num_read
                     raise EndOfSource from None
                 except StalePassError:
                     if self._order is None:
@@ -112,36 +113,46 @@ class FitReading:
                     self._pass = None
                     return self._items(index)
         else:
-            sequence: Any = self._sequence()
-            job = job_of_index(sequence, index, self._epoch)
-            items = run_job(sequence, job, lambda: items_of_index(sequence, index), self._epoch)
-            items = _stacked(items)
+            items = self._computed(index)
         if items and (isinstance(items[0], Loose) or (len(items) > 1 and all(map(_is_batch, items)))):
-            raise TypeError("function_to_run returns a list of batches, one by one; Keras wants one for each index")
+            raise TypeError("function_to_run returns a list of batches; Keras needs one for each index: return one")
         return items
 
     def _another(self) -> list[Any]:
-        """A batch in the place of the first one, which is skipped: the first that can be had."""
+        """Return a batch in place of the first one, which was skipped: the next one that is available."""
         assert self._order is not None
         first = self._order[0]
         sequence: Any = self._sequence()
         length = count_batches(sequence) or first + _MAX_TRIED
         for step in range(1, length):
             index = (first + step) % length
-            items: list[Any] = run_job(
-                sequence,
-                job_of_index(sequence, index, self._epoch),
-                functools.partial(items_of_index, sequence, index),
-                self._epoch,
-            )
-            items = _stacked(items)
-            if items:
+            if items := self._computed(index):
                 return items
-        raise PrefetchError("all batches were skipped")
+        raise PrefetchError("all batches were skipped, so model.fit has none: see their errors in the log")
+
+    def _computed(self, index: int) -> list[Any]:
+        """Return the items of batch ``index``, computed in this process; none if it is skipped."""
+        sequence: Any = self._sequence()
+        job, compute = job_of_index(sequence, index, self._epoch), functools.partial(items_of_index, sequence, index)
+        loop = None if self._loop is None else self._loop()
+        options = Options() if loop is None else loop.options
+        for num_left in range(options.max_retries, -1, -1):
+            try:
+                items: list[Any] = run_job(sequence, job, compute, self._epoch)
+                return _stacked(items)
+            except Exception as error:
+                # "skip" is done by the sequence itself.
+                what = options.on_error(error) if callable(options.on_error) else "raise"
+                if what == "skip":
+                    logger.error("batch %d of epoch %d is skipped", index, self._epoch, exc_info=error)
+                    return []
+                if what != "retry" or not num_left:
+                    raise
+        raise AssertionError("unreachable")
 
 
 def _stacked(items: list[Any]) -> list[Any]:
-    """The items of a job. Keras wants them now: a batch of which samples were skipped is not filled from others."""
+    """Return the items of a job. A batch with skipped samples is not filled from others: Keras needs it now."""
     if items and items[0] is Loose.FEWER:
         return [stack_list(items[1:])] if len(items) > 1 else []
     return items
@@ -152,11 +163,11 @@ def _is_batch(item: Any) -> bool:
 
 
 def loop_of(sequence: Sequence[Any]) -> Loop | None:
-    """The loop whose workers compute the batches of ``sequence``; None: it has to be done in this process."""
+    """Return the loop whose workers compute the batches of ``sequence``; None: this process computes them."""
     live = sequence._live
     if isinstance(live, Loop):  # of a front-end
         return live
-    if sequence.is_stream:  # nothing is left to do for workers
+    if sequence.is_stream:  # workers would have nothing to do
         return None
     if live.fit is None and not live.fits_here:
         made = Loop(sequence, NB_WORKERS, Options(), live.clock)

@@ -1,4 +1,4 @@
-"""A Keras callback that keeps the place of a Sequence beside the weights."""
+"""A Keras callback that saves the state of a Sequence, and loads it when ``fit`` begins."""
 
 from __future__ import annotations
 
@@ -45,21 +45,22 @@ def _class() -> Any:
     return ResumeSequence
 
 
-def ResumeSequence(  # a class to its users, made when Keras is there
+def ResumeSequence(  # a class to its users, made on first use, as it needs Keras
     sequence: Sequence, path: str | os.PathLike[str], delete_at_end: bool = True
 ) -> Any:
-    """A ``keras.callbacks.Callback`` that has ``fit`` go on with the epoch at which it was stopped.
+    """A ``keras.callbacks.Callback`` with which ``fit`` resumes at the epoch where it was stopped.
 
-    Give it to ``fit`` with ``keras.callbacks.BackupAndRestore``, which does the same for the weights and the number
-    of the epoch. The state is written after each epoch, and read when ``fit`` begins. In which order ``fit`` asks for
-    the batches of an epoch is drawn by Keras from Python's ``random``: ``shuffle=False`` where that has to be the same.
+    Use it in ``fit`` together with ``keras.callbacks.BackupAndRestore``, which does the same for the weights and the
+    number of the epoch. The state is written after each epoch, and read when ``fit`` begins. Keras draws the order of
+    the batches from Python's ``random``: write ``shuffle=False`` if the order must be the same after resuming.
 
     Args:
-        sequence: what ``fit`` is given.
-        path: the file of the state, made at the first epoch's end.
-        delete_at_end: remove the file when ``fit`` has ended as it should, so that a next one begins anew.
+        sequence: the sequence that ``fit`` is given.
+        path: the file of the state, made at the end of the first epoch.
+        delete_at_end: remove the file when ``fit`` ends normally, so that the next ``fit`` starts anew.
 
     Raises:
-        StateError: when ``fit`` begins: the file is of another sequence.
+        TypeError: ``sequence`` has no ``load_state_dict``. StateError: when ``fit`` begins, if the file is for another
+            sequence.
     """
     return _class()(sequence, path, delete_at_end)

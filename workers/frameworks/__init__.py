@@ -1,24 +1,25 @@
-"""What is known of each framework: one file each, which knows numpy and nothing of ours. None is imported for it.
+"""Support for each framework: one file each, which knows numpy and no other room. Importing a file loads no framework.
 
-A file answers those of these questions that make sense for its framework; the functions below ask all of them:
+A file answers those of these questions that make sense for its framework. The functions below ask all frameworks that
+are loaded:
 
-- ``kinds()``: {a class of random generators: what is done with them}.
-- ``seed(number)``, ``save()``: of the generators that the whole process has: seed them for a job, return what restores
-  them.
-- ``look_after(job)``: have it draw from the generators of ``job``, where there is one.
-- ``process_generators()``: (path, generator) of such generators that are made when they are first asked for; None:
-  not yet.
-- ``seed_of_program()``: how the program has seeded them; None: it has not.
-- ``place_of_global(obj)``: where it has ``obj``, if that is such a generator.
-- ``to_numpy(tensor)``: as an array; None: it is none of its own.
-- ``settings()``: {module: {setting: value}} that the program has set for itself. ``apply(module, values)``: have them
-  in a worker; False: that is still being imported.
-- ``default_generator()``: that which its functions draw from.
-- ``own_copy(value)``: a copy of a tensor that may be written into; None: it is none.
-- ``reduced(obj, memory)``: how a worker makes a tensor again, as ``__reduce__`` has it; None: as its class says.
-- ``version(obj)``: what changes when a tensor is written to. ``owns(obj)``: it is memory that cannot be protected.
-- ``reduced_function(obj)``: the same of a function that it has traced.
-- ``Tensors``: makes tensors of arrays, on a device.
+- ``kinds()``: {class of random generators: :class:`Kind`}.
+- ``seed(number)``, ``save()``: seed the framework's global generators for a job; return functions that restore them.
+- ``look_after(job)``: make the framework draw from the generators of ``job``, while one runs.
+- ``process_generators()``: [(path, generator)] of global generators that are created on first use; None: not yet.
+- ``seed_of_program()``: how the program has seeded the global generators; None: it has not.
+- ``place_of_global(obj)``: (module, name) of ``obj``, if it is a global generator.
+- ``to_numpy(tensor)``: the tensor as an array; None: it is not of this framework.
+- ``settings()``: {module: {setting: value}} of the program. ``apply(module, values)``: set them in a worker; False: the
+  module is still being imported.
+- ``default_generator()``: the generator that the framework's functions draw from.
+- ``own_copy(value)``: a tensor that may be written into, copied if necessary; None: ``value`` is not a tensor.
+- ``is_of_subclass(value)``, ``is_iterable_dataset(value)``: see ``torch``.
+- ``reduced(obj, memory)``: how a worker rebuilds a tensor, as ``__reduce__`` returns it; None: as its class defines.
+- ``version(obj)``: a value that changes when a tensor is written to. ``owns(obj)``: True for memory that cannot be
+  write-protected.
+- ``reduced_function(obj)``: how a worker rebuilds a traced function, likewise.
+- ``Tensors``: makes tensors from arrays, on a device.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-#: What a front-end may have as ``output``.
+#: The values of ``output`` of a front-end, besides arrays.
 OutputName: TypeAlias = Literal["torch", "jax", "tf"]
 
-#: {the package that tells whether a framework is loaded: what knows it}.
+#: {package that is loaded with a framework: the framework's file}.
 _FILES = {
     "torch": "torch",
     "tensorflow": "tensorflow",
@@ -40,22 +41,22 @@ _FILES = {
     "albumentations": "albumentations",
     "PIL": "pillow",
 }
-#: The packages whose classes are tensors.
+#: The packages that define tensors.
 PACKAGES = "tensorflow", "torch", "jax", "jaxlib"
 #: {output: the file that makes its tensors}.
 OUTPUTS = {"torch": "torch", "jax": "jax", "tf": "tensorflow"}
-#: The frameworks with random generators that are seeded only where they are loaded.
+#: The frameworks that draw random numbers, and are seeded only once they are loaded.
 THAT_DRAW = "tensorflow", "torch", "keras", "albumentations"
 
 
 class Kind(NamedTuple):
-    """What is done with the random generators of a class."""
+    """The operations on random generators of one class."""
 
-    family: str  # generators of one family may be made of the same seed, to draw the same numbers
-    seed: Callable[[Any, int], None]  # to a 62-bit number
-    save: Callable[[Any], Callable[[], None]]  # returns what restores its state
-    state: Callable[[Any], Any]  # as it stands, to be compared; None: it does not tell what it was made of
-    record: Callable[[Any], Any]  # the seed that it was made of, as far as it has that still; None: it has not
+    family: str  # generators of one family may share a seed, to draw the same numbers
+    seed: Callable[[Any, int], None]  # sets a generator by a 62-bit number
+    save: Callable[[Any], Callable[[], None]]  # returns a function that restores the state
+    state: Callable[[Any], Any]  # returns the present state, to be compared; None: it does not show the origin
+    record: Callable[[Any], Any]  # returns the seed that it was made from; None if it does not keep it
 
 
 class NoArrayError(Exception):
@@ -67,7 +68,7 @@ class NoArrayError(Exception):
 
 
 class Memory:
-    """The ``nbytes`` at ``address``, as numpy takes them; they are those of ``base``."""
+    """The ``nbytes`` bytes at ``address``, which belong to ``base``, in a form that numpy accepts."""
 
     def __init__(self, base: Any, address: int, nbytes: int, is_writable: bool = False) -> None:
         self.base = base
@@ -76,21 +77,21 @@ class Memory:
 
 
 def file_of(name: str) -> Any:
-    """The file of a framework."""
+    """Return the file of a framework."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
 _Answers = tuple[Callable[..., Any], ...]
-_answers: dict[str, _Answers] = {}  # {question: what answers it}, as long as no more modules are loaded
-_num_modules = 0  # of sys.modules, when it was filled
+_answers: dict[str, _Answers] = {}  # {question: functions that answer it}, until more modules are loaded
+_num_modules = 0  # in sys.modules, when ``_answers`` was emptied
 
 
 def answering(question: str) -> _Answers:
-    """What answers ``question``. Asked several times for each job, so it is known."""
+    """Return the functions that answer ``question``. They are cached, as each job asks several times."""
     global _answers, _num_modules
     if len(sys.modules) != _num_modules:
         _answers, _num_modules = {}, len(sys.modules)
-    answers = _answers  # what is loaded meanwhile, by another thread, has another one
+    answers = _answers  # another thread may replace it when it loads modules
     found = answers.get(question)
     if found is None:
         files = [file_of(name) for package, name in _FILES.items() if package in sys.modules]
@@ -99,12 +100,12 @@ def answering(question: str) -> _Answers:
 
 
 def asked(question: str, *arguments: Any) -> list[Any]:
-    """What those that this process has loaded answer to ``question``."""
+    """Return the answers to ``question`` of all frameworks that this process has loaded."""
     return [answer(*arguments) for answer in answering(question)]
 
 
 def first_answer(question: str, *arguments: Any) -> Any:
-    """The first answer that is not None; None: there is none."""
+    """Return the first answer that is not None, or None."""
     for answer in answering(question):
         found = answer(*arguments)
         if found is not None:
@@ -113,10 +114,10 @@ def first_answer(question: str, *arguments: Any) -> Any:
 
 
 def file_with_settings_of(module: str) -> Any:
-    """The file that knows the settings of ``module``."""
+    """Return the file that knows the settings of ``module``."""
     return file_of(_FILES[module.partition(".")[0]])
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """(path, generator) of those of the whole process that are made when they are first asked for; None: not yet."""
+    """Return [(path, generator)] of global generators that are created on first use; None: not yet."""
     return [each for found in asked("process_generators") for each in found]

@@ -1,4 +1,4 @@
-"""What is known of JAX. It has no generators that keep a state."""
+"""Support for JAX. It has no stateful generators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class JaxTensors:
-    """On its default device, or where ``device`` says: a name ("cpu", "gpu"), a device or a sharding."""
+    """A maker of JAX arrays, on the default device or on ``device``: a name ("cpu", "gpu"), a device or a sharding."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import jax
@@ -28,7 +28,7 @@ class JaxTensors:
             return array
 
     def move(self, tensors: list[Any]) -> tuple[list[Any], Callable[[], None]]:
-        return tensors, lambda: None  # they were put there, and JAX waits for them where it needs them
+        return tensors, lambda: None  # tensor() has put them there, and JAX waits for them when it needs them
 
 
 Tensors = JaxTensors

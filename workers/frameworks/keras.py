@@ -1,4 +1,4 @@
-"""What is known of Keras: its class of data sets, and what stands for one in our loops and in a worker."""
+"""Support for Keras: its PyDataset and our stand-ins for it, its generators, and its settings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _STATE = "keras.src.backend.common.global_state"
 _SEEDS = "keras.src.random.seed_generator"
 _SETTINGS = "floatx", "epsilon", "image_data_format", "dtype_policy"
 PACKAGE = "keras"
-ENDLESS = 2**62  # batches: the length of what has no end
+ENDLESS = 2**62  # batches: the length of an endless data set
 
 
 def keras_class() -> type | None:
-    """``keras.utils.PyDataset``, where Keras is loaded."""
+    """Return ``keras.utils.PyDataset`` if Keras is loaded, else None."""
     dataset = getattr(getattr(sys.modules.get("keras"), "utils", None), "PyDataset", None)
     return dataset if isinstance(dataset, type) else None
 
 
 def is_keras_dataset(value: Any) -> bool:
-    """Whether ``value`` is the class PyDataset itself."""
+    """Return True if ``value`` is the class PyDataset itself."""
     return value is not None and value is keras_class()
 
 
@@ -36,14 +36,14 @@ def is_keras_dataset(value: Any) -> bool:
 
 
 class _Quiet:
-    """In front of a class, keeps its ``__init_subclass__`` from being called for what is no subclass to its author."""
+    """A base that, in front of a class, keeps its ``__init_subclass__`` from seeing a subclass that is only ours."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
 
 
 def seen_class(own: type, dataset: type) -> type:
-    """A class that is both ``own`` and ``dataset``, the class PyDataset."""
+    """Return a class that derives from both ``own`` and ``dataset``, the class PyDataset."""
     if issubclass(own, dataset):
         return own
     seen_as: type | None = own.__dict__.get("_seen_as_dataset")
@@ -55,8 +55,8 @@ def seen_class(own: type, dataset: type) -> type:
 
 
 def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
-    """How ``obj`` is pickled by its attributes, but for those that are ``not_copied``, as what it is without Keras."""
-    # pickle compares __class__ with the type, which are not the same here.
+    """Return how to pickle ``obj``: as an instance of its class without Keras, less the attributes ``not_copied``."""
+    # pickle compares __class__ with the type, which differ here.
     found: Any = object.__reduce_ex__(obj, max(2, protocol))
     if isinstance(found, str):  # the name of a global
         return found
@@ -69,7 +69,7 @@ def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """A class in the place of what Keras sees it as."""
+    """Return the original of a class that Keras takes for a PyDataset; any other value as it is."""
     return value.__dict__.get("_plain", value) if isinstance(value, type) else value
 
 
@@ -78,7 +78,7 @@ def _new(cls: Any, *arguments: Any) -> Any:
 
 
 def num_batches_of_class(dataset: Any, default: type) -> int | None:
-    """What ``num_batches`` of ``dataset`` says, where its class defines it, and not ``default``; None: it does not."""
+    """Return ``num_batches`` of ``dataset``, or ENDLESS if that is None; None if only ``default`` defines it."""
     of = next(each for each in type(dataset).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
     if of is default:
         return None
@@ -86,23 +86,23 @@ def num_batches_of_class(dataset: Any, default: type) -> int | None:
     return ENDLESS if number is None else number
 
 
-# -- PyDatasets of the user's
+# -- the user's own PyDatasets
 
 
 class Counted:
-    """The batches of a PyDataset that defines ``num_batches`` and no ``__len__``."""
+    """The batches of a PyDataset that defines ``num_batches`` but no ``__len__``."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     @property
     def name(self) -> str:
-        """What a state calls it: the class of the dataset, as if that had a ``__len__``."""
+        """The name in a saved state: the class of the dataset, as if that had a ``__len__``."""
         return type(self.dataset).__qualname__
 
     @property
     def dataset_name(self) -> str:
-        """What an error calls it."""
+        """The name in error texts."""
         return type(self.dataset).__name__
 
     def __len__(self) -> int:
@@ -128,16 +128,16 @@ class Endless(Counted):
 
 
 def counted(source: Any) -> Any:
-    """``source``, or what stands for it if it is a PyDataset of the user's that has no end, or no ``__len__``."""
+    """Return ``source``, or a stand-in for it if it is the user's PyDataset and has no end or no ``__len__``."""
     of_keras: Any = keras_class()
     if of_keras is None or not isinstance(source, of_keras) or hasattr(type(source), "_plan"):
         return source
     try:
         number = source.num_batches
-    except NotImplementedError:  # it does not say: Keras's own loop over it has no end either
+    except NotImplementedError:  # not defined: Keras's own loop over it is endless too
         has_loop = type(source).__iter__ is not of_keras.__iter__ or hasattr(source, "__len__")
         return source if has_loop else Endless(source)
-    except TypeError:  # of its own __len__, which says what is wrong when it is asked
+    except TypeError:  # from its own __len__, which reports the mistake when it is called
         return source
     if number is None:
         return Endless(source)
@@ -145,9 +145,9 @@ def counted(source: Any) -> Any:
 
 
 class PlainDataset:
-    """What a PyDataset of the user's derives from in a worker, where it is only asked for batches.
+    """The base of the user's PyDatasets in a worker, where they are only asked for batches.
 
-    So a worker need not import Keras and TensorFlow: that takes seconds and 300 MB.
+    It spares the worker from importing Keras and TensorFlow, which takes seconds and 300 MB.
     """
 
     def __len__(self) -> int:
@@ -155,7 +155,7 @@ class PlainDataset:
 
     @property
     def num_batches(self) -> int:
-        """As Keras has it."""
+        """The length, as in Keras."""
         return len(self)
 
     workers = property(lambda self: self._workers)
@@ -164,7 +164,7 @@ class PlainDataset:
 
 
 def plain_dataset() -> type:
-    """What a worker finds in place of ``keras.utils.PyDataset``."""
+    """Return the class that replaces ``keras.utils.PyDataset`` in a worker."""
     return PlainDataset
 
 
@@ -177,13 +177,13 @@ def kinds() -> dict[type, Kind]:
 
 
 def _seed_one(generator: Any, number: int) -> None:
-    # 30 bits each: it counts upwards, and for some backends they are signed
+    # 30 bits each: the state counts upwards, and some backends have signed numbers
     state = np.array([number & 0x3FFFFFFF, (number >> 30) & 0x3FFFFFFF], np.int64)
     _assign(generator.state, state.astype(str(generator.state.dtype)))
 
 
 def _assign(variable: Any, state: Any) -> None:
-    # On TensorFlow the variable within: Keras's own checks of what is assigned take 90 us.
+    # With TensorFlow, assign the inner variable: Keras's own checks of the value take 90 us.
     assign(variable.value if is_plain(variable.value) else variable, state)
 
 
@@ -191,39 +191,40 @@ def _save_one(generator: Any) -> Callable[[], None]:
     value = generator.state.value
     if hasattr(value, "detach"):  # torch's
         value = value.detach().cpu()
-    # Not by keras.ops.convert_to_numpy, which has numpy 2 warn of TensorFlow's variables, at each job.
+    # Not by keras.ops.convert_to_numpy, which makes numpy 2 warn about TensorFlow's variables at each job.
     return functools.partial(_assign, generator.state, read(value))
 
 
 def _record_of(generator: Any) -> Any:
-    return generator._initial_seed  # None: it was not given one
+    return generator._initial_seed  # None if it was given none
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """It has no public way to ask for its own without making one."""
+    """Return Keras's global generator, if it exists. Its public function would create it."""
     attribute = getattr(sys.modules.get(_STATE), "get_global_attribute", None)
     return [("keras.random", attribute("global_seed_generator") if attribute else None)]
 
 
 def is_layer(attributes: Any) -> bool:
-    """Whether an object with these attributes is a layer: what others it has is Keras's own."""
+    """Return True if an object with these attributes is a layer. Generators are only in its ``PARTS_OF_LAYER``, and in
+    what its own class has set."""
     return "_seed_generators" in attributes and "_layers" in attributes
 
 
 PARTS_OF_LAYER = "_seed_generators", "_layers"
 
 
-# -- what the program has set
+# -- settings of the program
 
 
 def backend() -> str | None:
-    """The backend that the program's Keras has; None: it is not loaded."""
+    """Return the backend of the program's Keras; None if Keras is not loaded."""
     config = getattr(sys.modules.get("keras"), "config", None)
     return config.backend() if config is not None else None
 
 
 def backend_variable(variables: dict[str, str]) -> dict[str, str]:
-    """The variable of the environment that says so to another process; none, where ``variables`` do."""
+    """Return the environment variable that sets this backend in another process; none if ``variables`` set it."""
     found = backend()
     is_said = found is None or found == variables.get("KERAS_BACKEND", tensorflow.NAME)
     return {} if is_said or found is None else {"KERAS_BACKEND": found}
@@ -240,7 +241,7 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def apply(_: str, values: dict[str, Any]) -> bool:
     config = getattr(sys.modules.get("keras"), "config", None)
-    if config is None:  # it is being imported
+    if config is None:  # still being imported
         return False
     for key, value in values.items():
         getattr(config, f"set_{key}")(value)

@@ -1,4 +1,4 @@
-"""What is known of Pillow: settings of its modules."""
+"""Support for Pillow: the settings of its modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 _SETTINGS = {
     "PIL.Image": ("MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
     "PIL.ImageFile": ("LOAD_TRUNCATED_IMAGES", False),
-}  # {module: (its setting, as it is from the start)}
+}  # {module: (setting, default)}
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -16,7 +16,8 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 def that_are_needed(settings: dict[str, dict[str, Any]]) -> list[str]:
-    """The modules whose settings are other ones. To import them is quick, and a job that loads them would use them."""
+    """Return the modules whose settings differ from the defaults. Importing them is quick, and a job that loads them
+    needs these settings."""
     return [name for name, (key, usual) in _SETTINGS.items() if settings.get(name, {key: usual})[key] != usual]
 
 

@@ -1,9 +1,9 @@
-"""What is known of TensorFlow. Its random draws: see ``tensorflow_draws``.
+"""Support for TensorFlow: its generators, tensors and traced functions. For random draws see ``tensorflow_draws``.
 
-A ``tf.function`` goes to the workers as the Python function that it was made of, which they trace anew. TensorFlow
-pickles one that was never called. One that was holds its graphs and variables, which no other process can use. A bound
-one (``augmenter.augment``, where the method is a ``tf.function``) holds its object weakly; it goes as the object and
-the method's name.
+A ``tf.function`` is sent to the workers as the Python function that it was made from, and they trace it anew.
+TensorFlow itself pickles only one that was never called: afterwards it holds graphs and variables that no other process
+can use. A bound one (``augmenter.augment``, where the method is a ``tf.function``) refers to its object weakly, and is
+sent as the object and the method's name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from . import Kind, Memory, tensorflow_draws
 
 NAME = "tensorflow"
-ALIGNMENT = 64  # of the memory of a tensor: where it lies otherwise, TensorFlow aborts
-_AS_BITS = "bfloat16"  # which DLPack does not take from numpy
+ALIGNMENT = 64  # bytes: if the memory of a tensor is not aligned to this, TensorFlow aborts
+_AS_BITS = "bfloat16"  # DLPack does not accept it from numpy
 _GENERATORS = "tensorflow.python.ops.stateful_random_ops"
 _MODULE = "tensorflow.python.eager.polymorphic_function.polymorphic_function"
 _CONCRETE = "tensorflow.python.eager.polymorphic_function.concrete_function"
@@ -33,13 +33,13 @@ _CONCRETE = "tensorflow.python.eager.polymorphic_function.concrete_function"
 
 def kinds() -> dict[type, Kind]:
     cls = getattr(sys.modules.get(_GENERATORS), "Generator", None)
-    # No record: what from_seed() is given is where the counter begins, under a key that all share.
+    # No record: from_seed() sets the start of the counter, and all generators share a key.
     return {} if cls is None else {cls: Kind("tensorflow", _seed_one, _save_one, _state_of, lambda _: None)}
 
 
 def _seed_one(generator: Any, number: int) -> None:
     state = np.zeros(generator.state.shape[0], np.int64)
-    state[-1] = number  # the key; the counter before it begins at 0
+    state[-1] = number  # the key; the counter before it starts at 0
     assign(generator.state, state)
 
 
@@ -52,13 +52,13 @@ def _state_of(generator: Any) -> Any:
 
 
 def is_plain(variable: Any) -> bool:
-    """Whether it is TensorFlow's, on one device. Its raw operations take 20 to 50 us; its methods 120 to 200, which
-    each job in the loop's process would pay three times."""
+    """Return True if ``variable`` is TensorFlow's, on one device. Raw operations on it take 20 to 50 us; its methods
+    take 120 to 200, three times for each job in the loop's process."""
     return type(variable).__name__ == "ResourceVariable"
 
 
 def read(variable: Any) -> Any:
-    """What it holds, also when it has changed."""
+    """Return the present value, which later assignments do not change."""
     if is_plain(variable):
         return sys.modules["tensorflow"].raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return np.array(np.asarray(variable))
@@ -72,12 +72,12 @@ def assign(variable: Any, state: Any) -> None:
 
 
 def look_after(job: Any) -> None:
-    """Have what it draws eagerly be the job's."""
+    """Make TensorFlow's eager draws those of the job."""
     tensorflow_draws.install(job.current_stream, job.is_in_worker_process)
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """It has no public way to ask for its own without making one."""
+    """Return its global generator and the one for XLA, if they exist. Its public function would create the former."""
     return [
         ("tf.random.get_global_generator()", getattr(sys.modules.get(_GENERATORS), "global_generator", None)),
         ("tf.function(jit_compile=True)", tensorflow_draws.generator_for_xla),
@@ -99,14 +99,14 @@ def seed_of_program() -> Any:
 
 
 def to_numpy(tensor: Any) -> Any:
-    if not (hasattr(tensor, "numpy") and hasattr(tensor, "dtype")):  # eager
+    if not (hasattr(tensor, "numpy") and hasattr(tensor, "dtype")):  # not an eager tensor
         return None
     value = tensor.numpy()
-    return np.asarray(value, object if isinstance(value, bytes) else None)  # no bytes cut short, as in a vector
+    return np.asarray(value, object if isinstance(value, bytes) else None)  # keeps trailing zero bytes, as in a vector
 
 
 class TensorFlowTensors:
-    """``device``: its name, such as "/GPU:0"."""
+    """A maker of TensorFlow's tensors. ``device`` is a name, such as "/GPU:0"."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import tensorflow as tf
@@ -114,7 +114,7 @@ class TensorFlowTensors:
         self._tf, self._plain, self.device = tf, plain, device
         if device is not None:
             with tf.device(device):
-                tf.identity(0)  # raises here, if there is none
+                tf.identity(0)  # raises if there is no such device
 
     def is_elsewhere(self) -> bool:
         return self.device is not None and "CPU" not in str(self.device).upper()
@@ -145,14 +145,14 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_eager(tensor: Any, memory: Any) -> Any:
-    """None: as TensorFlow does it, which copies."""
+    """Return how to rebuild ``tensor`` over its memory. None: as TensorFlow does it, which copies."""
     if "CPU" not in tensor.device:
         return None
     array = tensor._numpy()
     dtype, name = array.dtype, tensor.dtype.name
     if array.nbytes < memory.least_nbytes or (dtype.kind not in "biufc" and name != _AS_BITS):
         return None
-    # The array was made just now; the tensor stays, and by it the watch knows the memory again.
+    # The array was created just now; the tensor stays, so the watch recognises the memory by it.
     return _eager, (memory.view(tensor, array), dtype, array.shape, name)
 
 
@@ -161,7 +161,7 @@ def _eager(memory: Any, dtype: Any, shape: Any, name: str) -> Any:
     address = np.frombuffer(memory, np.uint8).__array_interface__["data"][0]
     if address % ALIGNMENT:
         return tf.convert_to_tensor(np.ndarray(shape, dtype, memory), name)
-    # Nothing writes to a tensor of TensorFlow; but DLPack takes only what could be written to.
+    # TensorFlow does not write to a tensor, but DLPack accepts only writable memory.
     items = np.asarray(Memory(memory, address, len(memory), is_writable=True))
     array = items.view(np.uint16 if name == _AS_BITS else dtype).reshape(shape)
     tensor = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
@@ -169,34 +169,34 @@ def _eager(memory: Any, dtype: Any, shape: Any, name: str) -> Any:
 
 
 def is_traced(value: Any) -> bool:
-    """Whether ``value`` is a ``tf.function``."""
+    """Return True if ``value`` is a ``tf.function``."""
     cls = getattr(sys.modules.get(_MODULE), "Function", None)
     return cls is not None and isinstance(value, cls)
 
 
 def is_concrete(value: Any) -> bool:
-    """Whether ``value`` is one of the graphs of a ``tf.function``: what its ``get_concrete_function`` returns."""
+    """Return True if ``value`` is a graph of a ``tf.function``, as its ``get_concrete_function`` returns it."""
     cls = getattr(sys.modules.get(_CONCRETE), "ConcreteFunction", None)
     return cls is not None and isinstance(value, cls)
 
 
 def _bound_to(function: Any) -> Any:
-    """The object that ``function`` is a bound method of, or None."""
+    """Return the object that ``function`` is a bound method of, or None."""
     method = getattr(function, "__wrapped__", None)
     return getattr(method.__self__, "target", None) if isinstance(method, types.MethodType) else None
 
 
 def python_function_of(function: Any) -> Any:
-    """What a ``tf.function`` was made of; of a bound one, the bound method."""
+    """Return the Python function that a ``tf.function`` was made from; for a bound one, the bound method."""
     bound_to = _bound_to(function)
     return function.python_function if bound_to is None else types.MethodType(function.__wrapped__.__func__, bound_to)
 
 
 def reduced_function(function: Any) -> Any:
-    """How to make a ``tf.function`` again in another process, as ``__reduce__`` returns it; None: it is none."""
+    """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects."""
     if is_concrete(function):
         raise TypeError(
-            f"the graph {function.name.decode()} is of this process alone; keep the tf.function itself, which workers "
+            f"the graph {function.name.decode()} cannot leave this process: keep the tf.function itself, which workers "
             "trace anew, and call get_concrete_function() where it is used"
         )
     if not is_traced(function):
@@ -212,13 +212,13 @@ def reduced_function(function: Any) -> Any:
         "experimental_attributes": dict(function._attributes),
         "experimental_autograph_options": function._experimental_autograph_options,
     }
-    # Empty first: the function may refer to itself, by its own name.
+    # Created empty first: the function may refer to itself by its own name.
     return _empty, (), (function.python_function, function.name, options), None, None, _fill
 
 
 def _bound(to: Any, name: str) -> Any:
     function = getattr(to, name)
-    function._is_bound_to = to  # where it came from, somebody else holds it
+    function._is_bound_to = to  # keeps it alive; in the original process somebody else does
     return function
 
 

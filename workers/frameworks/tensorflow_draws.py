@@ -1,23 +1,23 @@
-"""TensorFlow's random operations in a job: alive, and the same wherever they can be.
+"""TensorFlow's random operations in a job: different in every job, and reproducible where possible.
 
-TensorFlow seeds an operation when its kernel is made. ``tf.random.set_seed`` before each job would therefore throw all
-kernels away: every traced function is made anew (a third of a second for SimCLR's augmenter) and begins again with the
-numbers it has drawn before; and every eager draw makes a kernel of its own (1 ms, and 36 KB that stay). So no seed is
-set and no kernel made:
+TensorFlow seeds an operation when its kernel is created. ``tf.random.set_seed`` before each job would therefore discard
+all kernels: every traced function would be rebuilt (a third of a second for SimCLR's augmenter) and repeat the numbers
+that it has drawn before, and every eager draw would create a kernel (1 ms, and 36 KB that are never freed). So no seed
+is set and no kernel created:
 
-- An eager draw in a job is computed by the stateless operation of the same distribution, whose seed is the job's next
-  one (``Stream.next_seed``). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep
-  their meaning: equal ones draw equal sequences, within the job.
-- A draw in a traced function keeps its kernel, whose state goes on from job to job. It cannot be the same in another
-  run. Where it was given no seed, the system's entropy seeds it. Where it was given one, each worker adds its own to
-  it; so two workers never draw the same, and equal seeds still draw equal sequences.
-- XLA (``jit_compile=True``) knows no kernels: there each process begins with the same numbers, whatever the seed. So
-  these draws are those of a ``tf.random.Generator`` that is set for each job.
+- An eager draw in a job is computed by the stateless operation of the same distribution, with the job's next seed
+  (``Stream.next_seed``). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep their meaning: within the
+  job, equal seeds draw equal sequences.
+- A draw in a traced function keeps its kernel, whose state continues from job to job, so it differs from run to run.
+  Without a seed, system entropy seeds it. With one, each worker combines it with a random number of its own, so workers
+  draw different numbers, and in each of them equal seeds still draw equal sequences.
+- XLA (``jit_compile=True``) has no kernels: each process would start with the same numbers, whatever the seed. So these
+  draws come from a ``tf.random.Generator`` that is set for each job.
 
 Tried: the last way for all traced functions. SimCLR's augmenter took 1.2 to 1.4 times as long (a lock and two more
-operations for each of 42 draws an image), and was not the same again, as its loop runs images side by side.
+operations for each of 42 draws an image), and was still not reproducible, as its loop processes images in parallel.
 
-Outside of jobs nothing is changed. Runs in: consumer, worker.
+Outside of jobs nothing changes. Runs in: consumer, worker.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _MAX = 2**31 - 1
 
 
 class _Stream(Protocol):
-    """What is asked of a job's :class:`workers.job.seeding.Stream`."""
+    """The part of a job's :class:`workers.job.seeding.Stream` that is used here."""
 
-    tensorflow_seeds: Any  # TensorFlow's own source of seeds when the job began; another one: the job has set a seed
-    last_tensorflow_seeds: Any  # the same when it has drawn last
-    num_repeats: dict[tuple[int, int], int]  # {(seed, seed2): how often the job has drawn with them since then}
+    tensorflow_seeds: Any  # TensorFlow's source of seeds when the job began; another one now: the job has set a seed
+    last_tensorflow_seeds: Any  # the same at the job's last draw
+    num_repeats: dict[tuple[int, int], int]  # {(seed, seed2): draws with them since the job last set a seed}
 
     def first_seed(self) -> int: ...
     def next_seed(self) -> tuple[int, int]: ...
 
 
 class _Modules:
-    """The parts of TensorFlow that are needed, of which none is loaded for it."""
+    """The modules of TensorFlow that are used here. It has loaded all of them itself."""
 
     def __init__(self) -> None:
         self.context = sys.modules[_PYTHON + "eager.context"]
@@ -72,26 +72,26 @@ def _no_stream() -> _Stream | None:
 
 
 _modules: _Modules | None = None
-_current = _no_stream  # the stream of the job that this thread is in
+_current = _no_stream  # returns the stream of this thread's job
 _is_worker: Callable[[], bool] = bool
-_of_worker = 0  # what this worker adds to the seeds of traced functions
-generator_for_xla: Any = None  # a tf.random.Generator, once a function that XLA compiles draws
+_of_worker = 0  # this worker's own number, combined with the seeds of traced functions
+generator_for_xla: Any = None  # a tf.random.Generator, as soon as a function that XLA compiles draws
 
 
 def is_ready() -> bool:
-    """Whether TensorFlow is loaded, whole, and its draws are looked after."""
+    """Return True if TensorFlow is completely loaded, and :func:`install` has replaced its draws."""
     return _modules is not None
 
 
 def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
-    """Look after TensorFlow's draws from here on, if it is loaded."""
+    """Replace TensorFlow's draws in jobs, if it is loaded."""
     global _modules, _current, _is_worker
     if _modules is not None or not hasattr(sys.modules.get("tensorflow"), "function"):
         return
     modules = _Modules()
     _current, _is_worker = current, is_worker
     _draw_of_worker()
-    if hasattr(os, "register_at_fork"):  # a module may have run a job when the server imported it
+    if hasattr(os, "register_at_fork"):  # the server may have run a job while it imported a module
         os.register_at_fork(after_in_child=_draw_of_worker)
     _modules = modules
     original_get_seed = modules.random_seed.get_seed
@@ -107,14 +107,14 @@ def _draw_of_worker() -> None:
 
 
 def source_of_seeds() -> tuple[int | None, Any]:
-    """TensorFlow's global seed, and the object that it draws the seeds of eager operations from."""
+    """Return TensorFlow's global seed, and the object that supplies the seeds of eager operations."""
     assert _modules is not None
     context = _modules.context.context()
     return context._seed, getattr(context, "_rng", None)
 
 
 def restore_source(saved: tuple[int | None, Any]) -> None:
-    """Undo what a job has done by ``tf.random.set_seed``."""
+    """Undo the effect of ``tf.random.set_seed`` in a job."""
     assert _modules is not None
     if saved[1] is source_of_seeds()[1]:
         return
@@ -127,7 +127,7 @@ def restore_source(saved: tuple[int | None, Any]) -> None:
 
 
 def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any:
-    """In the place of ``random_seed.get_seed``, which every random operation asks for its two seeds."""
+    """Return the two seeds of a random operation. Replaces ``random_seed.get_seed``, which every operation calls."""
     assert _modules is not None
     stream = _current()
     if _modules.context.executing_eagerly():
@@ -144,7 +144,7 @@ def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any
 
 @functools.cache
 def _tell_once() -> None:
-    """Nothing, but once."""
+    """Do nothing. The cache records the first call."""
 
 
 def _tell(graph: Any) -> None:
@@ -152,17 +152,17 @@ def _tell(graph: Any) -> None:
         return
     _tell_once()
     while getattr(graph, "outer_graph", None) is not None and hasattr(graph.outer_graph, "outer_graph"):
-        graph = graph.outer_graph  # of a condition or loop: the function that it is in
+        graph = graph.outer_graph  # from a branch or loop to the function around it
     logger.warning(
-        "The tf.function %s draws random numbers by operations that keep a state (such as tf.random.uniform or "
-        "tf.image.random_flip_left_right). They differ from batch to batch, but in another run, or on another number "
-        "of workers, they are others. To have the same ones always, hand workers.current_seed() to it as an argument "
-        "and use tf.random.stateless_* and tf.image.stateless_random_*.",
+        "The tf.function %s draws random numbers by stateful operations (such as tf.random.uniform or "
+        "tf.image.random_flip_left_right). They differ from batch to batch, but also from run to run, and with the "
+        "number of workers. To make them reproducible, pass workers.current_seed() to it as an argument, and use "
+        "tf.random.stateless_* and tf.image.stateless_random_*.",
         getattr(graph, "name", "?"),
     )
 
 
-# -- the stateless operations: the arguments are those of the stateful one, less seed, seed2 and name
+# -- the stateless operations: they take a seed, and the arguments of the stateful ones without seed, seed2 and name
 
 
 def _uniform(seed: Any, shape: Any, dtype: Any) -> Any:
@@ -207,23 +207,23 @@ def _distorted_box(seed: Any, image_size: Any, bounding_boxes: Any, min_object_c
 
 
 def _is_for_xla() -> bool:
-    """Whether a function is traced that XLA is to compile."""
+    """Return True while a function is traced that XLA will compile."""
     assert _modules is not None
     return bool(_modules.control_flow.GraphOrParentsInXlaContext(_modules.framework_ops.get_default_graph()))
 
 
 def _next_eager_seed(stream: _Stream, seeds: tuple[int, int]) -> Any:
-    """The seed of the next draw with ``seeds``. As a kernel goes on where it was: each time another one."""
+    """Return the seed of the next draw with ``seeds``: a new one each time, as a kernel would continue."""
     assert _modules is not None
-    if seeds == (0, 0):  # where TensorFlow itself would take any
+    if seeds == (0, 0):  # for TensorFlow this means any
         seeds = stream.next_seed()
     source = source_of_seeds()[1]
-    if source is not stream.last_tensorflow_seeds:  # tf.random.set_seed has all begin again
+    if source is not stream.last_tensorflow_seeds:  # tf.random.set_seed restarts all sequences
         stream.last_tensorflow_seeds = source
         stream.num_repeats = {}
     num_before = stream.num_repeats.get(seeds, 0)
     stream.num_repeats[seeds] = num_before + 1
-    # A list of small integers: a tensor is made of it in half the time that an array takes.
+    # A list of small integers becomes a tensor in half the time that an array takes.
     return _modules.constant([(seeds[0] + num_before * 0x9E3779B1) & _MAX, seeds[1]])
 
 
@@ -242,7 +242,7 @@ def _stateless() -> Any:
 
 
 def _outer(shape: Any, parameter: Any) -> Any:
-    """``shape`` numbers for each of ``parameter``."""
+    """Return the shape of an array that has ``shape`` numbers for each element of ``parameter``."""
     return np.concatenate([np.asarray(shape, np.int32).reshape(-1), np.asarray(np.shape(parameter), np.int32)])
 
 
@@ -269,7 +269,7 @@ _WITHIN_XLA: dict[str, Callable[..., Any]] = {
 
 
 def _replace(module: Any, name: str, compute: Callable[..., Any]) -> None:
-    """Have the operation ``name`` computed by ``compute`` where it is drawn from eagerly in a job, or within XLA."""
+    """Replace the operation ``name``: by ``compute`` for eager draws in a job, by ``_WITHIN_XLA`` for those in XLA."""
     original = getattr(module, name)
     signature = inspect.signature(original)
 

@@ -1,7 +1,8 @@
-"""What is known of PyTorch."""
+"""Support for PyTorch: its generators, tensors, settings, and how tensors are sent to workers."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from . import Kind, NoArrayError
 
-_MAX_GIVEN = 2**32  # torch seeds itself with 64 bits of entropy; a program gives a small number
+_MAX_GIVEN = 2**32  # torch seeds itself with 64 bits of entropy, a program with a small number
 _MAX_SEED = 2**63 - 1
 
 
@@ -25,7 +26,7 @@ def _module() -> Any:
 
 
 def kinds() -> dict[type, Kind]:
-    cls = getattr(_module(), "Generator", None)  # of a torch that is being imported there is none yet
+    cls = getattr(_module(), "Generator", None)  # None while torch is being imported
     return {} if cls is None else {cls: Kind("torch", _seed_one, _save_one, _state_of, _record_of)}
 
 
@@ -46,9 +47,9 @@ def _record_of(generator: Any) -> Any:
 
 
 def _of_process() -> list[Any]:
-    """The generators of the whole process, as far as accelerators are in use.
+    """Return the global generators: the default one, and those of accelerators that are in use.
 
-    ``torch.manual_seed`` takes 150 us: where there is no accelerator in use it writes a stack down for later.
+    ``torch.manual_seed`` takes 150 us: for accelerators that are not in use, it records a stack for later.
     """
     generators = [getattr(_module(), "default_generator", None)]
     for name in ("torch.cuda", "torch.xpu"):
@@ -91,14 +92,17 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_iterable_dataset(value: Any) -> bool:
-    """Whether it is a dataset that has a ``__getitem__`` which only raises, and may have a length."""
+    """Return True if ``value`` is an IterableDataset. Its ``__getitem__`` only raises, and it may have a length."""
     data = getattr(getattr(_module(), "utils", None), "data", None)
     return data is not None and isinstance(value, data.IterableDataset)
 
 
 def own_copy(value: Any) -> Any:
-    """A copy of a tensor that may be written into; None: it is none."""
-    return (value if value.requires_grad else value.clone()) if is_tensor(value) else None
+    """Return a copy of a tensor, which shares no memory with it; None for other values."""
+    if not is_tensor(value):
+        return None
+    # A clone of a leaf that requires a gradient would be no leaf, nor a Parameter.
+    return copy.deepcopy(value) if value.requires_grad and value.is_leaf else value.clone()
 
 
 def to_numpy(tensor: Any) -> Any:
@@ -115,18 +119,20 @@ def to_numpy(tensor: Any) -> Any:
     try:
         import ml_dtypes
     except ImportError as error:
-        raise NoArrayError(tensor, f"is of {name}, which numpy knows with ml_dtypes: pip install ml_dtypes") from error
+        raise NoArrayError(
+            tensor, f"has the dtype {name}: numpy needs ml_dtypes for it, pip install ml_dtypes"
+        ) from error
     bits = torch.uint16 if tensor.itemsize == 2 else torch.uint8
     return np.asarray(tensor.view(bits)).view(getattr(ml_dtypes, name))
 
 
 def is_of_subclass(value: Any) -> bool:
-    """Whether it is a tensor of a class of its own, which an array would not tell."""
+    """Return True if ``value`` is a tensor of a subclass, which an array would not preserve."""
     return is_tensor(value) and type(value) is not sys.modules["torch"].Tensor
 
 
 class TorchTensors:
-    """To a CUDA device they are copied from pinned memory, in a stream of their own."""
+    """A maker of torch tensors. They are copied to a CUDA device from pinned memory, in a separate stream."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import torch
@@ -138,7 +144,7 @@ class TorchTensors:
 
     def _device_of(self, device: Any) -> Any:
         found = self._torch.device(device)
-        self._torch.empty(0, device=found)  # raises here, if there is none
+        self._torch.empty(0, device=found)  # raises if there is no such device
         return found
 
     def is_elsewhere(self) -> bool:
@@ -146,7 +152,7 @@ class TorchTensors:
 
     def tensor(self, array: Any) -> Any:
         torch = self._torch
-        if array.dtype.type.__module__ == "ml_dtypes":  # bfloat16, float8_e4m3fn, ...: by these names in torch too
+        if array.dtype.type.__module__ == "ml_dtypes":  # bfloat16, float8_e4m3fn, ...: torch has the same names
             dtype = getattr(torch, array.dtype.name, None)
             as_bits = array.view(f"u{array.dtype.itemsize}")
             return array if dtype is None else self.tensor(as_bits).view(dtype)
@@ -170,7 +176,7 @@ class TorchTensors:
             training.wait_event(there)
             for each in moved:
                 if is_tensor(each):
-                    each.record_stream(training)  # its memory is not used again before the step is done with it
+                    each.record_stream(training)  # keeps its memory until the step has used it
 
         return moved, hand_over
 
@@ -178,7 +184,7 @@ class TorchTensors:
 Tensors = TorchTensors
 
 
-# -- what the program has set
+# -- settings of the program
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -190,7 +196,7 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def apply(_: str, values: dict[str, Any]) -> bool:
     torch = _module()
-    if not hasattr(torch, "set_default_dtype"):  # it is being imported
+    if not hasattr(torch, "set_default_dtype"):  # still being imported
         return False
     torch.set_default_dtype(getattr(torch, values["default_dtype"]))
     return True
@@ -200,7 +206,7 @@ def apply(_: str, values: dict[str, Any]) -> bool:
 
 
 class Extent(NamedTuple):
-    """Bytes of a storage, from the first to the last one that tensors lie in: Extent(128, 4096)."""
+    """The range of bytes of a storage that tensors lie in: Extent(128, 4096)."""
 
     start: int
     stop: int
@@ -210,7 +216,7 @@ class Extent(NamedTuple):
 
 
 class StoragePart:
-    """The part of a storage that is sent in its place. ``alignment``: of items of any size."""
+    """The part of a storage that is sent instead of the whole. ``alignment`` suits items of any size."""
 
     def __init__(self, storage: Any, extent: Extent, alignment: int) -> None:
         self.storage = storage
@@ -235,12 +241,12 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
-    """None: torch itself makes it of its storage."""
+    """Return how to rebuild ``tensor`` from its storage. None: as torch itself does it."""
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return None
     if tensor.is_conj() or tensor.is_neg() or tensor._backward_hooks or vars(tensor):
         return None
-    if any(getattr(tensor, "names", ())):  # torch says that it does not pickle these
+    if any(getattr(tensor, "names", ())):  # named tensors: torch reports that it does not pickle these
         return None
     storage, itemsize, shape, strides = tensor.untyped_storage(), tensor.element_size(), tensor.shape, tensor.stride()
     address, offset = storage.data_ptr(), tensor.storage_offset()
@@ -255,12 +261,12 @@ def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
 
 
 def owns(obj: Any) -> bool:
-    """Whether ``obj`` is a storage, whose memory torch knows no way to keep from being written to."""
+    """Return True if ``obj`` is a storage, whose memory torch cannot write-protect."""
     return type(obj).__module__.partition(".")[0] == "torch"
 
 
 def version(obj: Any) -> Any:
-    """What changes when a tensor, or another view of its memory, is written to; None: that is not told."""
+    """Return a value that changes when a tensor, or another view of its memory, is written to; None if unknown."""
     return obj._version if is_tensor(obj) and not obj.is_inference() else None
 
 
@@ -269,7 +275,7 @@ def _storage(memory: Any, start: int = 0, nbytes: int | None = None) -> Any:
     if not len(memory):
         return torch.UntypedStorage(0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is read-only
+        warnings.simplefilter("ignore")  # torch warns that the memory is read-only
         count = len(memory) - start if nbytes is None else nbytes
         items = torch.frombuffer(memory, dtype=torch.uint8, count=count, offset=start)
     return (items.clone() if isinstance(memory, bytes) else items).untyped_storage()

@@ -1,1 +1,1 @@
-"""What a job knows and draws."""
+"""The identity and the random numbers of a job, and the task that it runs."""

@@ -1,4 +1,4 @@
-"""The job that runs now: which it is, its random stream, and when each of its stages began."""
+"""The current job of a thread: its identity, its random stream, and the start of each of its stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 
-#: The "index" of what runs between two epochs (``on_epoch_end``), of what runs before a whole epoch, and of
+#: The "index" of ``on_epoch_end``, of whatever else runs once before the batches of an epoch, and of
 #: ``on_epoch_begin``.
 EPOCH_END = 2**64 - 1
 EPOCH_START = 2**64 - 2
@@ -19,7 +19,7 @@ EPOCH_BEGIN = 2**64 - 3
 
 
 class Job(NamedTuple):
-    """What runs now: batch ``index`` of ``epoch``, for the ``attempt``-th time (from 0), on ``worker``.
+    """The computation of batch ``index`` of ``epoch``, for the ``attempt``-th time (from 0), on ``worker``.
 
     ``worker`` is the number of the worker, or None in the consumer's own thread.
     """
@@ -31,11 +31,11 @@ class Job(NamedTuple):
 
 
 class _Context:
-    """The job that a thread (in a worker: the process) is in."""
+    """The current job of a thread, or of a worker process."""
 
     job: Job | None = None
     stream: Stream | None = None
-    marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None: nobody wants to know
+    marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None: not recorded
 
 
 class _ThreadContext(_Context, threading.local):
@@ -46,11 +46,11 @@ _consumer = _ThreadContext()
 current: _Context = _consumer
 
 
-_streams: dict[int, Stream] = {}  # {thread that is in a job: its stream}; in a worker process none
+_streams: dict[int, Stream] = {}  # {id of a thread that runs a job: its stream}; empty in a worker process
 
 
 def enter(job: Job | None, stream: Stream | None) -> None:
-    """From here on this thread is in ``job``; None: in none."""
+    """Make ``job`` the current one of this thread; None: no job."""
     current.job, current.stream = job, stream
     if current is _consumer:
         if stream is None:
@@ -60,9 +60,9 @@ def enter(job: Job | None, stream: Stream | None) -> None:
 
 
 def streams_of_other_threads() -> list[Stream]:
-    """Those that this thread, which is in no job, may belong to: of the jobs that run in this process now.
+    """Return the streams of the jobs that may have started this thread, which runs none: all those in this process.
 
-    The main thread belongs to none: no job has started it.
+    Empty in the main thread, which no job has started.
     """
     if current is not _consumer or threading.current_thread() is threading.main_thread():
         return []
@@ -70,54 +70,57 @@ def streams_of_other_threads() -> list[Stream]:
 
 
 def is_in_worker_process() -> bool:
-    """Whether this process computes jobs and does nothing else."""
+    """Return True if this process does nothing but compute jobs."""
     return current is not _consumer
 
 
 def enter_worker_process() -> None:
-    """From here on all threads of this process are in the same job, for a job may use threads of its own."""
+    """Make all threads of this process share one current job, as a job may start threads."""
     global current
     current = _Context()
 
 
 def current_job() -> Job | None:
-    """The job that runs now, or None outside of one."""
+    """Return the :class:`Job` that runs now, or None outside of a job."""
     return current.job
 
 
 def current_stream() -> Stream | None:
-    """The random stream of the job that runs now, or None outside of one."""
+    """Return the random stream of the current job, or None outside of a job."""
     return current.stream
 
 
-Marks = list[tuple[str, int]]  # (stage, when it began, monotonic ns)
-Stages = tuple[tuple[str, int], ...]  # (stage, ns), one after the other
+Marks = list[tuple[str, int]]  # [(stage, its start in monotonic ns)]
+Stages = tuple[tuple[str, int], ...]  # ((stage, ns), ...) in order
 
-_MAX_STAGES = 12  # of a job that are told one by one
+_MAX_STAGES = 12  # of a job; if it has more, those of the same name are added up
 
 
 def mark(stage: str) -> None:
-    """A stage of the current job begins: ``source``, ``get_examples``, ``augmenter``, ``function_to_run``,
-    ``transport``."""
+    """Mark the start of a stage of the current job: ``source``, ``get_examples``, ``augmenter``,
+    ``function_to_run``, ``transport``."""
     marks = current.marks
     if marks is not None:
         marks.append((stage, time.monotonic_ns()))
 
 
 def begin_marks() -> Marks:
-    """Where the stages of the next job of this thread (in a worker: of this process) will be marked."""
+    """Return the list that will record the stages of the next job of this thread (in a worker: of this process)."""
     marks: Marks = []
     current.marks = marks
     return marks
 
 
 def end_marks() -> None:
-    """They will not be marked any more."""
+    """Stop recording stages."""
     current.marks = None
 
 
 def stages(marks: Marks, end_ns: int) -> Stages:
-    """What ``marks`` say of a job that has ended. A source that names its stages is not one itself."""
+    """Return how long each stage of a job took that ended at ``end_ns``.
+
+    The time of ``source`` before ``get_examples`` counts as ``get_examples``.
+    """
     if not marks:
         return ()
     ends = [begin for _, begin in marks[1:]] + [end_ns]
@@ -131,7 +134,7 @@ def stages(marks: Marks, end_ns: int) -> Stages:
 
 
 def total(some: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """{stage: ns in all}."""
+    """Return {stage: total ns}."""
     sums: dict[str, int] = {}
     for stage, ns in some:
         sums[stage] = sums.get(stage, 0) + ns

@@ -1,4 +1,4 @@
-"""What a thread has had of the cores, and how long it has waited for one."""
+"""The core time that a process has used, and how long a thread has waited for a core."""
 
 from __future__ import annotations
 
@@ -9,49 +9,52 @@ from typing import NamedTuple
 
 
 class CoreUse(NamedTuple):
-    """In nanoseconds."""
+    """Use of the cores, in nanoseconds."""
 
-    had: int  # by all threads of the process
-    wanted: int  # by the one thread, while others had the cores; 0 where that is not known
+    had: int  # core time of all threads of the process
+    wanted: int  # waiting time of one thread, while others had the cores; 0 if unknown
 
     def since(self, before: CoreUse) -> CoreUse:
         return CoreUse(self.had - before.had, self.wanted - before.wanted)
 
 
 class JobCoreUse:
-    """What one job, in the thread that makes this, has of the cores: as far as is known without opening a file, which a
-    Ctrl-C could leave open. If the thread has never let go of a core by itself, it wanted one all the time."""
+    """Core use of one job in the thread that creates this object.
+
+    It opens no file, which a Ctrl-C could leave open. The waiting time is therefore known only if the thread has never
+    given up a core voluntarily: then it is the time in which it did not have one.
+    """
 
     def __init__(self) -> None:
         self._had_ns = time.process_time_ns()
         self._lets = _num_lets()
 
     def use(self, job_ns: int) -> CoreUse:
-        """Behind the job, which took ``job_ns``."""
-        had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads compute meanwhile
+        """Return the core use of the job, which has just ended and took ``job_ns``."""
+        had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads have computed too
         return CoreUse(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
 
 
 def _num_lets() -> int:
-    """How often this thread has let go of a core by itself; -1: not known."""
+    """Return how often this thread has given up a core voluntarily; -1 if unknown."""
     try:
         import resource
 
         return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    except (ImportError, AttributeError):  # not of every platform
+    except (ImportError, AttributeError):  # not on every platform
         return -1
 
 
 class Cores:
-    """Of the process, and of the thread that makes this. A look takes 2 us."""
+    """Core use of the process, and of the thread that creates this object. Reading it takes 2 us."""
 
     def __init__(self) -> None:
         self._file: int | None = None
-        with contextlib.suppress(OSError):  # of Linux, where it is built in
+        with contextlib.suppress(OSError):  # only on Linux, if built into the kernel
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def use(self) -> CoreUse:
-        """Up to now."""
+        """Return the core use so far."""
         wanted = 0
         if self._file is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):

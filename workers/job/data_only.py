@@ -1,12 +1,13 @@
-"""Which containers hold only data, so that no generator is within them: told by types, not by walking them.
+"""Containers that hold only data, and so no generator: recognised by the types of their contents, without a walk.
 
-A list of a million numbers, or of the boxes of 100,000 images, must cost little at each look. So what a container holds
-is looked at level by level, as one set of types: ``gc.get_referents`` returns what all objects of a level hold, at C
-speed and without running any code of theirs. Data are numbers, strings, arrays, containers of these, and objects that
-hold nothing else, whose classes the walk has been through. What the walk has seen already counts as data too.
+A list of a million numbers, or of the boxes of 100,000 images, must cost little in each search. So the contents of a
+container are examined level by level, each level as one set of types: ``gc.get_referents`` returns what all objects of
+a level refer to, at C speed and without running any of their code. Data are numbers, strings, arrays, containers of
+these, and objects that hold nothing else and whose classes the walk has seen. Objects that the walk has already seen
+count as data too.
 
-What was found is kept for later looks. They go through small containers again; of large ones they look at the types of
-the items, and through samples.
+The findings are kept for later searches. These examine small containers again; of large ones they examine the types of
+the items, and samples.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ _RAW = list, tuple, deque, dict
 _WEAK = {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}
 _MAX_LEVELS = 64
 _NUM_AT_ONCE = 10_000  # objects whose parts are held at the same time
-_MANY = 256  # objects: nothing is kept of containers that hold fewer
-_NUM_AGAIN = 20_000  # objects that a look goes through again though they were only data: 1 ms
-_NUM_TYPES_AGAIN = 10_000  # items of a container whose types are looked at again: 0.2 ms
-_NUM_SAMPLES, _NUM_SAMPLED = 64, 4_000  # items of a large container that are looked at again; these and what they hold
+_MANY = 256  # objects: findings about smaller containers are not kept
+_NUM_AGAIN = 20_000  # objects that a search examines again in full although they were data: 1 ms
+_NUM_TYPES_AGAIN = 10_000  # items of a container whose types are examined again: 0.2 ms
+_NUM_SAMPLES, _NUM_SAMPLED = 64, 4_000  # samples of a large container; objects examined within them
 
 
 def is_leaf(value: Any) -> bool:
-    """Whether nothing is within ``value`` that a job could draw from."""
-    # By its type: isinstance() would ask a sequence, which answers slowly, for its class once for each of the leaves'.
+    """Return True if ``value`` cannot hold anything that a job could draw from."""
+    # By type: isinstance() would read the ``__class__`` of a sequence, a slow property, once for each of LEAVES.
     return issubclass(type(value), LEAVES) and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
 
 
 def raw_of(container: Any) -> Any:
-    """The list, tuple, deque or dict that a container consists of, to be read without running any code of a subclass;
-    None: it is another mapping, which may load what it is asked for."""
+    """Return the list, tuple, deque or dict that a container consists of, to be read without running code of a
+    subclass. None for any other mapping, which may load its items on demand."""
     if isinstance(container, _RAW):
         return container
     if isinstance(container, collections.UserDict):
@@ -61,14 +62,14 @@ def raw_of(container: Any) -> Any:
 
 
 def raw_items(container: dict[Any, Any]) -> Any:
-    """The keys and values of a dict. No code of a subclass is run."""
+    """Return the keys and values of a dict without running code of a subclass."""
     if isinstance(container, collections.OrderedDict):
         return collections.OrderedDict.items(container)
     return dict.items(container)
 
 
 def items_of(container: Any, start: int, stop: int) -> list[Any]:
-    """The items, or the values, of a container from ``start`` to ``stop``. No code of a subclass is run."""
+    """Return the items, or values, ``start`` to ``stop`` of a container without running code of a subclass."""
     part = slice(start, stop)
     if isinstance(container, np.ndarray):
         return container.reshape(-1)[part].tolist()  # type: ignore[no-any-return]
@@ -82,7 +83,7 @@ def items_of(container: Any, start: int, stop: int) -> list[Any]:
 
 
 def length_of(container: Any) -> int:
-    """The number of items of a container."""
+    """Return the number of items of a container."""
     if isinstance(container, np.ndarray):
         return container.size
     base: Any = next(base for base in (list, tuple, dict, deque) if isinstance(container, base))
@@ -90,12 +91,13 @@ def length_of(container: Any) -> int:
 
 
 def code_of(function: types.FunctionType) -> tuple[Any, int]:
-    """What tells whether two functions refer to the same globals."""
+    """Return a value that is equal for functions that refer to the same globals."""
     return function.__code__, id(function.__globals__)
 
 
 def _samples(container: Any, start: int, stop: int) -> list[Any]:
-    """The first items from ``start`` on, and some of the others."""
+    """Return samples of the items ``start`` to ``stop``: the first ones of a dict, evenly spaced ones of an array, both
+    of other containers."""
     step = max(1, (stop - start) // _NUM_SAMPLES)
     if isinstance(container, dict):
         return list(islice(dict.values(container), start, min(start + 2 * _NUM_SAMPLES, stop)))
@@ -107,7 +109,7 @@ def _samples(container: Any, start: int, stop: int) -> list[Any]:
 
 
 def _without_large_ones(objects: list[Any]) -> list[Any]:
-    """``objects``, with samples in the place of large containers."""
+    """Return ``objects`` with large containers replaced by samples of them."""
     if not any(type(each) in _PLAIN and len(each) > _NUM_SAMPLED for each in objects):
         return objects
     return [
@@ -116,14 +118,14 @@ def _without_large_ones(objects: list[Any]) -> list[Any]:
 
 
 class _Known(NamedTuple):
-    """What was found out about a container."""
+    """The findings about a container."""
 
-    container: Any  # held, so that its id is not given to another one
+    container: Any  # held, so that its id is not reused
     length: int
     is_data: bool
     size: int  # objects within it
-    types: set[type]  # of its items, if they are not too many
-    outside: dict[int, Any]  # what it refers to that the walk had seen before: {id: object}
+    types: set[type]  # of its items; empty if there are too many
+    outside: dict[int, Any]  # {id: object} of what it refers to that the walk had already seen
 
 
 class _Scan(NamedTuple):
@@ -133,38 +135,38 @@ class _Scan(NamedTuple):
 
 
 class DataOnly:
-    """What the looks of one sequence find out about its containers.
+    """The findings about containers, kept over all searches of one sequence.
 
     Attributes:
-        code: of the functions that the walk has been at, see :func:`code_of`.
+        code: of the functions that the walk has visited, see :func:`code_of`.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], _Known] = {}  # {(id of a container, start, stop): it}
-        self._before: dict[tuple[int, int, int], _Known] = {}  # by the last look
+        self._known: dict[tuple[int, int, int], _Known] = {}  # {(id of a container, start, stop): findings}
+        self._before: dict[tuple[int, int, int], _Known] = {}  # those of the last search
         self._wanted: tuple[type, ...] = ()
         self._seen: dict[int, Any] = {}
         self.code: set[tuple[Any, int]] = set()
         self._num_again = 0
         self._are_leaves: dict[type, bool] = {}
-        self._may_hold: dict[type, bool] = {}  # whether its objects may be data, by what they hold
+        self._may_hold: dict[type, bool] = {}  # {class: whether its objects may be data}
 
     def begin(self, wanted: tuple[type, ...], seen: dict[int, Any]) -> None:
-        """Begin a look for the types ``wanted``; ``seen`` is {id: object} of what the walk has been at."""
+        """Begin a search for the types ``wanted``; ``seen`` is the walk's {id: object} of what it has visited."""
         self._before = self._known if wanted == self._wanted else {}
         self._known, self._wanted, self._seen, self._num_again = {}, wanted, seen, _NUM_AGAIN
         self._are_leaves, self._may_hold, self.code = {}, {}, set()
 
     def end(self) -> None:
-        """The look is over."""
+        """End the search."""
         self._before, self._seen, self.code = {}, {}, set()
 
     def holds_only_data(self, container: Any, start: int, stop: int) -> bool:
-        """Whether nothing that is wanted is within the items of ``container`` from ``start`` to ``stop``."""
+        """Return True if the items ``start`` to ``stop`` of ``container`` hold nothing wanted; False: walk them."""
         key, length = (id(container), start, stop), length_of(container)
         known = self._before.get(key)
         if known is not None and known.container is container and known.length == length:
-            if not known.is_data:  # then it is walked, which finds all
+            if not known.is_data:  # the walk will find everything in it
                 self._known[key] = known
                 return False
             if known.size > self._num_again and self._is_as_before(known, start, stop):
@@ -173,7 +175,7 @@ class DataOnly:
         items = items_of(container, start, stop)
         try:
             found = self._scan(items)
-        except Exception:  # something does not let itself be looked into
+        except Exception:  # an object cannot be examined
             found = _Scan(False, len(items), {})
         self._num_again -= found.size
         if found.size > _MANY:
@@ -191,9 +193,9 @@ class DataOnly:
         return self._scan(_samples(known.container, start, stop), _NUM_SAMPLED).is_data
 
     def _scan(self, level: list[Any], most: int | None = None) -> _Scan:
-        """Go through what ``level`` holds; with ``most``, through about so many objects."""
+        """Examine all that the objects of ``level`` hold; with ``most``, about that many objects."""
         size, outside = len(level), dict[int, Any]()
-        own: set[int] = set()  # what it has been through: {id of an object}
+        own: set[int] = set()  # ids of the objects examined so far
         level = self._without_leaves(level)
         for _ in range(_MAX_LEVELS):
             if not level or (most is not None and size > most):
@@ -203,7 +205,7 @@ class DataOnly:
                 level = _without_large_ones(level)
             for at in range(0, len(level), _NUM_AT_ONCE):
                 objects = level[at : at + _NUM_AT_ONCE]
-                # What holds only leaves need not be told apart.
+                # Plain containers of leaves need no further examination.
                 parts = gc.get_referents(*objects) if set(map(type, objects)) <= _PLAIN else None
                 if parts is None or self._without_leaves(parts):
                     objects = self._new_ones(objects, own, outside)
@@ -216,7 +218,8 @@ class DataOnly:
         return _Scan(False, size, outside)
 
     def _new_ones(self, objects: list[Any], own: set[int], outside: dict[int, Any]) -> list[Any]:
-        """Each once, but for those of ``own``, to which they are added, and those that the walk has seen."""
+        """Return the distinct objects that are neither in ``own`` nor seen by the walk, and add them to ``own``. Those
+        that the walk has seen are added to ``outside``."""
         new = dict(zip(map(id, objects), objects, strict=True))
         for each in new.keys() & self._seen.keys():
             outside[each] = new.pop(each)
@@ -226,7 +229,7 @@ class DataOnly:
         return list(new.values())
 
     def _may_all_be_data(self, objects: list[Any], outside: dict[int, Any]) -> bool:
-        """Whether all may be by what they hold, and the walk has been through their classes and code."""
+        """Return True if all objects may be data by their types, and the walk has seen their classes and code."""
         for cls in set(map(type, objects)):
             if issubclass(cls, type):
                 if not all(map(_is_of_package, (each for each in objects if isinstance(each, type)))):
@@ -268,7 +271,7 @@ class DataOnly:
         return [each for each in objects if not known[type(each)]] if any(known[cls] for cls in found) else objects
 
     def _may_be_data(self, cls: type) -> bool:
-        """Whether objects of ``cls`` that the walk has not seen may be data; False: they are to be walked."""
+        """Return True if objects of ``cls`` may be data: it is none of the wanted types."""
         known = self._may_hold.get(cls)
         if known is None:
             known = self._may_hold[cls] = not issubclass(cls, self._wanted)
@@ -276,5 +279,6 @@ class DataOnly:
 
 
 def _is_of_package(cls: type) -> bool:
-    """Whether nothing is found in a class: it and all that it is made of are of Python or of installed packages."""
+    """Return True if a class and all its bases belong to Python or to installed packages, so that nothing wanted is
+    found in it."""
     return all(is_installed(each.__module__) for each in cls.__mro__)

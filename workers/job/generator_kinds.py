@@ -1,4 +1,4 @@
-"""What is done with a random generator, by its kind."""
+"""How each kind of random generator is seeded, saved, and traced back to its origin."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def _bits_state(bits: Any) -> Any:
     return bits.state
 
 
-#: The multipliers of the generators that count by one: state -> state * multiplier + increment, of 128 bits.
+#: The multipliers of the generators whose step is state -> state * multiplier + increment, modulo 2**128.
 _MULTIPLIERS = {"PCG64": 0x2360ED051FC65DA44385DF649FCCF645, "PCG64DXSM": 0xDA942042E4DD58B5}
-_FAR = 40  # bits of the number of draws beyond which somebody must have set the generator apart on purpose
+_FAR = 40  # a generator that is 2**40 draws or more ahead of its seed was moved there on purpose
 
 
 def _bits_record(bits: Any) -> Any:
@@ -40,7 +40,8 @@ def _bits_record(bits: Any) -> Any:
 
 
 def _apart(bits: Any) -> Any:
-    """What shows that a bit generator was set apart from others of its seed: to a loaded state, or by ``advance``."""
+    """Return a value that differs between bit generators of one seed that were set apart on purpose: by a loaded state,
+    or by ``advance``. None if unknown."""
     name = type(bits).__name__
     if type(bits) not in (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox):
         return None
@@ -54,7 +55,7 @@ def _apart(bits: Any) -> Any:
 
 
 def _num_draws(start: int, now: int, multiplier: int, increment: int) -> int:
-    """How many draws lead from state ``start`` to ``now``, found bit by bit."""
+    """Return how many draws lead from state ``start`` to ``now``, determined bit by bit."""
     mask, bit, found = 2**128 - 1, 1, 0
     while start != now and bit <= mask:
         if (start ^ now) & bit:
@@ -116,18 +117,18 @@ def _python_state(generator: Any) -> Any:
 
 
 def _none(generator: Any) -> None:
-    """It has no such thing."""
+    """Return None: generators of this kind keep no record of their seed."""
 
 
 def bits_of(generator: Any) -> Any:
-    """The bit generator that one of numpy's generators draws from; None for other generators."""
+    """Return the bit generator that one of numpy's generators draws from; None for other generators."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator
     return generator._bit_generator if isinstance(generator, np.random.RandomState) else None
 
 
 def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
-    """What ``generator`` was made of, in some bytes each: generators that share one of them draw the same numbers."""
+    """Return digests of what ``generator`` was made from. Generators that share a digest draw the same numbers."""
     found = ("record", kind.record(generator)), ("state", kind.state(generator))
     return tuple(
         hashlib.blake2b(pickle.dumps((kind.family, *each)), digest_size=16).digest()
@@ -137,7 +138,7 @@ def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
 
 
 def kinds_loaded() -> dict[type, Kind]:
-    """{class: what is done with its objects}, of what is loaded."""
+    """Return {class: its :class:`Kind`} for numpy, Python and the loaded frameworks."""
     kinds: dict[type, Kind] = {
         np.random.Generator: Kind("numpy", _seed_numpy, _save_numpy, _numpy_state, _numpy_record),
         np.random.BitGenerator: Kind("numpy", _seed_bits, _save_bits, _bits_state, _bits_record),

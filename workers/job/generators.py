@@ -1,17 +1,16 @@
-"""Random generators that a Sequence holds, at any depth: seeded for each job, as the global ones are.
+"""The random generators that a Sequence holds, at any depth. They are seeded for each job, as the global ones are.
 
-A copy of ``self.rng = np.random.default_rng(1)`` goes to every worker, and all of them would draw the same numbers; the
-same is true of ``torch.Generator``, ``tf.random.Generator`` and of the ``SeedGenerator`` in each of Keras's layers that
-draws. So before a job each is set to (seed, epoch, index, where it was found). Where it was found is the path of
-attributes, items, closures and globals that leads to it, e.g. ``source.augmenter.layers[0].generator``: the same in
-every process and every run.
+Every worker gets a copy of ``self.rng = np.random.default_rng(1)``, and all copies would draw the same numbers. The
+same is true of ``torch.Generator``, ``tf.random.Generator``, and the ``SeedGenerator`` of each Keras layer that draws.
+So before a job, each generator is seeded by (seed, epoch, index, path). The path consists of the attributes, items,
+closures and globals that lead to it, e.g. ``source.augmenter.layers[0].generator``: the same in every process and run.
 
-Generators that were made of the same seed, so that an image and its mask are flipped alike, go on drawing the same
-numbers. What they were made of is told when they are first seen, by the seed that they keep, or else by their states:
-for a front-end's when it is made, before a hook or the loop can draw from one of them. It is kept for as long as the
-same generator is at the same place, and sent to the workers.
+Generators that were made from the same seed, so that an image and its mask are flipped alike, keep drawing the same
+numbers. Their origin is determined when they are first seen, from the seed that they keep, or else from their states.
+For a front-end, that is when it is created, before a hook or the loop can draw from them. The origin is remembered as
+long as the same generator stays at the same path, and is sent to the workers.
 
-How they are found: see ``walk``.
+``walk`` finds the generators.
 """
 
 from __future__ import annotations
@@ -38,26 +37,26 @@ logger = logging.getLogger("workers")
 class _Found(NamedTuple):
     generator: Any
     kind: Kind
-    origins: tuple[bytes, ...]  # what it was made of, see ``generator_kinds``
-    place: int  # stands for where it was found
-    number: int  # the place of the first that was made of the same
+    origins: tuple[bytes, ...]  # digests of what it was made from, see ``generator_kinds``
+    place: int  # a hash of its path
+    number: int  # the place of the first generator of the same origin
 
 
 class Sent(NamedTuple):
-    """What workers are told of the generators that they are sent."""
+    """What workers know about the generators that they receive."""
 
-    origins: dict[str, tuple[bytes, ...]]  # {path: of what is there}
-    stopped_at: str | None  # the path where the search stopped
+    origins: dict[str, tuple[bytes, ...]]  # {path: origins of the generator there}
+    stopped_at: str | None  # the path at which the search stopped; None: it was complete
 
 
 class History:
-    """What the looks at the generators of one sequence have found until now."""
+    """The findings of all searches for the generators of one sequence so far."""
 
     def __init__(self, sent: Sent | None = None) -> None:
-        self.found: dict[str, _Found] = {}  # {path: what is there}
+        self.found: dict[str, _Found] = {}  # {path: generator there}
         self.has_looked = False
         self.data = DataOnly()
-        self.told = self.sent = sent  # the latter until the first look
+        self.told = self.sent = sent  # ``sent`` until the first search
         self.stopped_at = sent and sent.stopped_at
         self.lock = threading.RLock()
 
@@ -66,38 +65,39 @@ class History:
 
 
 class Generators:
-    """The generators that can be reached from what ``roots()`` returns: [(path, object)].
+    """The generators that can be reached from some roots.
 
     Args:
-        history: of other looks at the same.
+        roots: returns the roots, as [(path, object)].
+        history: of other searches from the same roots.
     """
 
     def __init__(self, roots: Callable[[], Paths], history: History | None = None) -> None:
         self.history = history or History()
         self._roots = roots
-        self._found: dict[str, _Found] = {}  # {path: what is there}
-        self._epoch = -1  # when was looked for them
-        self._of_process: Paths = []  # see process_generators(), at that time
-        self._is_first_job = False  # since then
-        self._growth: Growth | None = None  # since the last look
+        self._found: dict[str, _Found] = {}  # {path: generator there}
+        self._epoch = -1  # the epoch of the last search for a job
+        self._of_process: Paths = []  # process_generators() at the last search
+        self._is_first_job = False  # since the search for a job
+        self._growth: Growth | None = None  # since the last search
 
     def __reduce__(self) -> Any:
-        return type(None), ()  # whoever gets a copy of the Sequence looks for its own
+        return type(None), ()  # a copy of the Sequence searches for its own
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def begin(self, epoch: int) -> None:
-        """A job of ``epoch`` begins: look for them, if there may be others than before."""
+        """Begin a job of ``epoch``: search again if there may be other generators than before."""
         if self._epoch != epoch or self._has_process_more():
             self.look()
             self._epoch = epoch
             self._is_first_job = True
 
     def has_grown(self) -> bool:
-        """Whether the job that has just run has made some, whose draws were not seeded."""
+        """Return True if the job that has just run has created generators, which were not seeded."""
         if self._epoch < 0:
-            return False  # it seeds none of them
+            return False  # jobs that seed no held generators
         has_more = self._is_first_job or self._has_process_more()
         self._is_first_job = False
         if not (has_more or (self._growth is not None and self._growth.is_there())):
@@ -116,27 +116,27 @@ class Generators:
         return {path for path, _ in self._of_process}
 
     def seed(self, number: Callable[[int], int]) -> None:
-        """Seed each of them with ``number`` of where it was found."""
+        """Seed each generator with ``number`` of its place, or of the place of the first one of the same origin."""
         for found in self._found.values():
             found.kind.seed(found.generator, number(found.number))
 
     def save(self) -> list[Callable[[], None]]:
-        """Returns: what restores their states."""
+        """Return functions that restore the current states."""
         return [found.kind.save(found.generator) for found in self._found.values()]
 
     def look(self) -> None:
-        """Look for them: what is new is told by what it is made of now."""
+        """Search for the generators. The origin of new ones is determined from their present states."""
         with self.history.lock:
             self._found = self.history.found = self._look_at_all()
             self.history.has_looked = True
 
     def look_first(self) -> None:
-        """Look for them, unless they were looked for: before something can draw from them."""
+        """Search for the generators, unless that was done. To be called before anything can draw from them."""
         if not self.history.has_looked:
             self.look()
 
     def to_send(self) -> Sent:
-        """What workers are to be told of them, as they are now."""
+        """Search for the generators, and return what workers need to know about them."""
         self.look()
         of_process = self._paths_of_process()
         of_sequence = {path: each.origins for path, each in self._found.items() if path not in of_process}
@@ -170,17 +170,18 @@ class Generators:
 
 @functools.cache
 def _warn_of(path: str) -> None:
-    """Once in each process."""
+    """Warn once in each process."""
     logger.warning(
-        "the search for random generators has stopped at %s, after %d objects: those that lie further are not seeded, "
-        "and would draw the same numbers in every worker. Draw from current_rng() instead, or hold fewer objects",
+        "the search for random generators stopped at %s, after %d objects. Generators beyond it are not seeded, and "
+        "may draw the same numbers in every worker. Draw from current_rng() instead, or hold fewer objects",
         path,
         MAX_OBJECTS,
     )
 
 
 def _without_parts(found: Paths) -> Paths:
-    """All but the bit generators of generators that are found too, which are seeded with these; bare ones come last."""
+    """Return ``found`` without the bit generators of generators in it, which are seeded with these. Bare bit generators
+    come last."""
     of_others = {id(bits_of(generator)) for _, generator in found}
     bare = [each for each in found if isinstance(each[1], np.random.BitGenerator)]
     others = [each for each in found if not isinstance(each[1], np.random.BitGenerator)]

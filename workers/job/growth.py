@@ -1,7 +1,7 @@
-"""Whether a job has made something that it can reach again: ``self.rng = self.rng or np.random.default_rng()``.
+"""Detection of generators that a job has created and can reach again: ``self.rng = self.rng or default_rng()``.
 
-Looking at everything after each job would take longer than many jobs. So what the nearest objects refer to is kept, and
-compared after a job: at C speed, and without running any code of theirs. Only what is new there is looked into.
+A full search after each job would take longer than many jobs. So the references of the nearest objects are kept, and
+compared after a job, at C speed and without running any of their code. Only new objects are searched.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .data_only import DataOnly, is_leaf, length_of
 from .installed import is_installed
 from .walk import Walked, walk
 
-_MAX_REFERENCES = 2_000  # that are compared: 20 us
-_MAX_ITEMS = 500  # of a container, else only its length is compared
-_LARGE = 65_536  # bytes of an array
+_MAX_REFERENCES = 2_000  # compared after a job: 20 us
+_MAX_ITEMS = 500  # of a container; of a longer one only the length is compared
+_LARGE = 65_536  # bytes of an array, or length of a string
 _KNOWN = frozenset({"builtins", "collections", "functools", "numpy", "random", "sampler", "types", "typing", "workers"})
 _GLOBAL = frozenset({"STORE_GLOBAL", "globals"})
 _STORING = _GLOBAL | {"STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_DEREF", "__dict__", "__setattr__"}
@@ -40,14 +40,14 @@ _STORING |= {
     "update",
     "vars",
 }
-_MAX_NEW = 1_000  # objects that are looked at for what is new
+_MAX_NEW = 1_000  # objects that are searched within new ones
 
 
 class Growth:
-    """What the objects of a walk refer to.
+    """The references of the objects of a walk, and what has been added to them since.
 
     Args:
-        wanted: the types that are looked for in what is new.
+        wanted: the types to search for in new objects.
     """
 
     def __init__(self, walked: Walked, wanted: tuple[type, ...]) -> None:
@@ -55,9 +55,9 @@ class Growth:
         holders: list[Any] = []
         self._long: list[tuple[Any, int]] = []  # [(container, its length)]
         self._kept: list[Any]  # what the holders refer to
-        self._types: list[type]  # of what those refer to that have a large array
+        self._types: list[type]  # of what the holders of large arrays refer to
         size, known = 0, set[int]()
-        # Most jobs set no globals, which are many.
+        # Globals are many, and most jobs set none.
         codes = [each.__code__ for each in walked.seen if isinstance(each, types.FunctionType)]
         has_globals = any(_stores(code, _GLOBAL) for code in codes)
         for holder in _holders(walked.seen):
@@ -77,7 +77,7 @@ class Growth:
         self._keep(holders)
 
     def is_there(self) -> bool:
-        """Whether something of the types that are wanted has come since the last time."""
+        """Return True if objects of the wanted types have been added since the last call."""
         new: list[Any] = []
         now, kept = gc.get_referents(*self._holders), self._kept
         if len(now) != len(kept) or any(map(operator.is_not, now, kept)):
@@ -101,8 +101,8 @@ class Growth:
         return bool(new) and bool(walk([("", new)], self._wanted, DataOnly(), _MAX_NEW).found)
 
     def _keep(self, holders: list[Any]) -> None:
-        """Note what ``holders`` refer to. Nobody may hold a large array that a job lets go of: of what refers to one,
-        only the types are noted."""
+        """Note what ``holders`` refer to. A reference would keep a large array alive after the job has released it, so
+        for holders of large arrays only the types are noted."""
         are_large = [any(map(_is_large, gc.get_referents(holder))) for holder in holders]
         self._large = list(compress(holders, are_large))
         self._holders = list(compress(holders, map(operator.not_, are_large)))
@@ -114,7 +114,7 @@ class Growth:
             known = set(map(id, before))
             return [each for each in now if id(each) not in known]
         changed = [(old, new) for old, new in zip(before, now, strict=True) if old is not new]
-        # A generator in the place of another one is made anew by each job, which so has seeded it itself.
+        # A job that replaces a generator by another one creates it anew each time, and so seeds it itself.
         wanted = self._wanted
         return [new for old, new in changed if not (isinstance(old, wanted) and isinstance(new, wanted))]
 
@@ -126,11 +126,11 @@ def _is_large(each: Any) -> bool:
 
 
 def may_grow(walked: Walked) -> bool:
-    """Whether jobs may put something new into the objects of a walk: False if no code of the user's there stores
-    anything but local variables, and nothing there is of other packages, whose code is not known."""
+    """Return False if jobs cannot put anything new into the objects of a walk: the user's code among them stores only
+    local variables, and none of them belongs to another package, whose code is unknown."""
     try:
         return any(map(_may_store, walked.seen))
-    except Exception:  # a class that does not let itself be looked into
+    except Exception:  # a class that cannot be examined
         return True
 
 
@@ -158,7 +158,7 @@ def _may_store(each: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
-    """Whether it has one of the instructions or names ``what``; None: of those that may store something."""
+    """Return True if ``code`` has one of the instructions or names ``what``; None: one that may store something."""
     sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
@@ -169,7 +169,7 @@ def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
 
 
 def _is_local(instruction: dis.Instruction, code: types.CodeType) -> bool:
-    """Whether it stores a variable of the call itself, which functions within it share."""
+    """Return True if ``instruction`` stores a local variable that nested functions share."""
     return instruction.opname == "STORE_DEREF" and instruction.argval not in code.co_freevars
 
 
@@ -178,7 +178,8 @@ def _is_long(holder: Any) -> bool:
 
 
 def _holders(seen: list[Any]) -> Iterator[Any]:
-    """What refers to what a job may have made: the objects ``seen``, and those of containers that hold only data."""
+    """Yield the objects that may refer to what a job has created: those in ``seen``, and those within containers that
+    hold only data."""
     left = deque((each, False) for each in seen)
     known = set(map(id, seen))
     while left:
@@ -193,7 +194,7 @@ def _holders(seen: list[Any]) -> Iterator[Any]:
 
 
 def _holders_of(each: Any) -> list[Any]:
-    """An object, and what of it refers to what a job may change."""
+    """Return those of an object and its parts whose references a job may change."""
     if isinstance(each, (list, dict)):
         return [each]
     if isinstance(each, tuple):
@@ -207,7 +208,7 @@ def _holders_of(each: Any) -> list[Any]:
 
 
 def _last(container: Any, num: int) -> list[Any]:
-    """The last ``num`` items of a list or dict."""
+    """Return the last ``num`` items of a list, or values of a dict."""
     if num <= 0:
         return []
     if isinstance(container, list):

@@ -1,4 +1,4 @@
-"""Which modules are the user's own, and which part of Python or of an installed package."""
+"""Which modules are the user's own, and which belong to Python or to an installed package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_OURS = Path(__file__).resolve().parents[2]  # where workers and sampler lie
+_OURS = Path(__file__).resolve().parents[2]  # the folder of workers and sampler
 
 
 @functools.cache
@@ -20,11 +20,11 @@ def _folders() -> tuple[str, ...]:
 
 
 def is_installed(name: str | None) -> bool:
-    """Whether a module is part of Python, of an installed package, or of this one."""
+    """Return True if a module belongs to Python, to an installed package, or to this one."""
     if name in (None, "__main__", "__mp_main__"):
         return False
     module = sys.modules.get(name)
-    if module is None:  # the module of a function that was sent here
+    if module is None:  # of a function that was sent to this process
         return False
     return _is_in_package(name, getattr(module, "__file__", None))
 

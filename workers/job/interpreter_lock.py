@@ -1,4 +1,4 @@
-"""Whether jobs hold the interpreter's lock: looked at for a moment, by a thread that wants it while a job runs."""
+"""A probe of how often jobs hold the interpreter's lock: for a moment, a thread asks for it while they run."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .cores import Cores
 
 _LOOKS = 60
 _PAUSE_NS = 3_000_000  # between two looks
-_LATE_NS = 1_000_000  # later than it wanted to go on, and somebody held the lock
-_LONG_NS = 10_000_000  # jobs that take less are not looked at: they are over before it is known
-_FEWEST = 8  # such jobs before it looks: they are no accident, and the other workers have been started
-_MOST_S = 2.0  # that it looks for, until another long job has it look again
+_LATE_NS = 1_000_000  # if the thread continues later than this, somebody held the lock
+_LONG_NS = 10_000_000  # shorter jobs are not probed: they end too soon
+_FEWEST = 8  # long jobs before the looks start: they are no accident, and the other workers have started
+_MOST_S = 2.0  # duration of a series of looks; more long jobs start the next one
 
-#: The fewest looks that say something.
+#: The fewest looks that are conclusive.
 ENOUGH = 40
 
 
 class LockProbe:
-    """In a worker process, whose jobs run one after the other. The thread is there for the looks only.
+    """The probe of a worker process, whose jobs run one after the other. Its thread exists only while it looks.
 
     Attributes:
-        job: the number of the job that runs; 0: none.
+        job: the number of the current job; 0: none.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,15 @@ class LockProbe:
         self._told = (0, 0)
 
     def ran(self, job_ns: int) -> None:
-        """A job has taken so long. Long ones begin the looks."""
+        """Note that a job took ``job_ns``. Long jobs start the looks."""
         self._num_long += job_ns > _LONG_NS
         if self._num_long >= _FEWEST and self._looks < _LOOKS and not self._is_looking:
             self._is_looking, self._num_long = True, 0
-            with contextlib.suppress(RuntimeError):  # no more threads are allowed: it does not look
+            with contextlib.suppress(RuntimeError):  # no thread can be started, so there are no looks
                 threading.Thread(target=self._look, name="lock-probe", daemon=True).start()
 
     def news(self) -> tuple[int, int]:
-        """(how often it has looked since it was asked last, how often the lock was free)."""
+        """Return (number of looks since the last call, how many of them found the lock free)."""
         now, before = (self._looks, self._free), self._told
         self._told = now
         return now[0] - before[0], now[1] - before[1]

@@ -1,13 +1,13 @@
-"""Random permutations of any size, evaluated where asked, in memory that has a bound.
+"""Random permutations of any size, evaluated at single positions, in bounded memory.
 
-``Permutation(n)`` is a family of permutations of 0 .. n-1, one a key, evaluated only where asked. Up to
-``sorted_up_to`` elements it sorts random numbers, a uniform shuffle. Above, it is a Feistel network::
+``Permutation(n)`` is a family of permutations of 0 .. n-1, one for each key, evaluated only at the positions asked for.
+Up to ``sorted_up_to`` elements it sorts random numbers, a uniform shuffle. Above, it is a Feistel network::
 
     position = L * 2**m + R        L in 0 .. a-1, R in 0 .. 2**m - 1, both about sqrt(n) values
     six rounds, in turn:           L = (L + f(R)) mod a        R = R xor f(L)
 
-Each round can be undone, so the whole is a bijection of the a * 2**m >= n positions, whatever f is. A result
-of n or more is put in again until it is less ("cycle walking"); the longer, the rarer, as a * 2**m - n < 2**m.
+Each round can be undone, so the network is a bijection of the a * 2**m >= n positions, whatever f is. A result of n or
+more goes through the network again until it is below n ("cycle walking"). This is rare, as a * 2**m - n < 2**m.
 
 Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (generalised Feistel, cycle walking).
 """
@@ -20,16 +20,16 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-#: Up to here sorting n random numbers is as quick as the network's rounds on one batch (about 30 us).
+#: Up to this n, sorting n random numbers is as fast as the network's rounds on one batch (about 30 us).
 SORTED_UP_TO = 1024
 
-# With four or five, positions that differ in L alone keep their distance twice as often as by chance; with
-# six that is gone.
+# With four or five, positions that differ only in L keep their distance twice as often as by chance; with six they do
+# not.
 _NUM_ROUNDS = 6
 
 
 def _constant(value: int) -> NDArray[np.uint64]:
-    """A 0-d array: the operand that numpy takes up fastest (0.5 us; a scalar 0.9, an int 1.2)."""
+    """Return a 0-d array, the fastest operand for numpy (0.5 us; a scalar takes 0.9, an int 1.2)."""
     return np.array(value, np.uint64)
 
 
@@ -40,15 +40,15 @@ _32 = _constant(32)
 
 
 def _round_keys(key: tuple[int, ...]) -> NDArray[np.uint64]:
-    """64 bits for each round; any two keys, of any integers, give unrelated ones."""
+    """Return 64 bits for each round. Any two keys, of any integers, give unrelated ones."""
     return np.frombuffer(blake2b(repr(key).encode(), digest_size=8 * _NUM_ROUNDS).digest(), "<u8")
 
 
 def _mixed(half: NDArray[np.uint64], round_key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The round function: 64 bits each, the upper 32 of them well mixed."""
+    """Apply the round function. Returns 64 bits each, the upper 32 of them well mixed."""
     mixed = half * _WEYL
     mixed += round_key
-    mixed *= mixed >> _32  # a number times its own upper half: as good here as a finaliser, in fewer calls
+    mixed *= mixed >> _32  # times its own upper half: as good here as a finaliser, in fewer calls
     return mixed
 
 
@@ -86,11 +86,11 @@ class Permutation:
         return type(self), (self.n, self.sorted_up_to)
 
     def __call__(self, positions: NDArray[np.uint64], key: tuple[int, ...]) -> NDArray[np.int64]:
-        """What the permutation of ``key`` holds at ``positions``.
+        """Return the elements of the permutation of ``key`` at ``positions``.
 
         Args:
             positions: uint64, each below n.
-            key: Python ints. Each key has a permutation of its own.
+            key: Python ints. Each key has its own permutation.
 
         Returns:
             int64, of the shape of ``positions``.
@@ -107,8 +107,8 @@ class Permutation:
         return values.view(np.int64)
 
     def shuffled(self, key: tuple[int, ...]) -> NDArray[np.int64]:
-        """The whole permutation, where n <= ``sorted_up_to``: the order of n random numbers. They differ, as mixing is
-        a bijection."""
+        """Return the whole permutation, for n <= ``sorted_up_to``: the order of n random numbers. They are distinct, as
+        mixing is a bijection."""
         numbers = self._numbers + _round_keys(key)[0, ...]
         numbers ^= numbers >> _32
         numbers *= _MIX_1

@@ -1,4 +1,4 @@
-"""The generators of the whole process: seeded for a job, and in the consumer's process put back behind it."""
+"""The global random generators of the process: seeded for a job, and in the consumer's process restored after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.random  # now: numpy puts it off until it is asked for, and a Ctrl-C in an import is an ImportError
+import numpy.random  # now: numpy imports it lazily, and a Ctrl-C in an import raises ImportError
 
 from workers import frameworks
 
@@ -24,9 +24,9 @@ _python_seed = super(random.Random, _python_random).seed
 
 
 def _words_of_python() -> Any:
-    """The state of ``random``, an MT19937, where it lies in memory, to be kept in 1 us: the place, and 624 words.
+    """Return the memory of the state of ``random``, an MT19937: its position, and 624 words. None if it is not found.
 
-    To ask Python for it takes 10 us. None: it lies elsewhere.
+    Copying it takes 1 us, asking Python for the state 10 us.
     """
     start, nbytes = object.__basicsize__, 4 * 625
     if type(_python_random).__mro__[1].__basicsize__ < start + nbytes:
@@ -40,7 +40,7 @@ _python_words = _words_of_python()
 
 
 def seed(stream: Stream, epoch: int, index: int) -> None:
-    """Seed them for a job."""
+    """Seed the global generators for a job."""
     number, number_for_numpy = stream.seeds_of_globals(epoch, index)
     _python_seed(number)
     _python_random.gauss_next = None
@@ -50,8 +50,8 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
 
 
 def save() -> list[Callable[[], None]]:
-    """Returns: what restores those that are not the job's to change. That of ``numpy.random`` is another one from here
-    on."""
+    """Return functions that restore the global generators. Saving disturbs ``numpy.random``, so call them in any
+    case."""
     restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
     for save_framework in frameworks.answering("save"):
         restore += save_framework()
@@ -70,28 +70,29 @@ def _restore_python(words: Any, gaussian: float | None) -> None:
 
 
 def numpy_words() -> list[tuple[str, bytes]]:
-    """The state of ``numpy.random``."""
+    """Return the state of ``numpy.random`` as [(name, bytes)]."""
     of_numpy: Any = np.random
     state = of_numpy.get_state(legacy=False)["state"]
     return [(name, np.asarray(value).tobytes()) for name, value in sorted(state.items())]
 
 
 def is_numpy_seeded() -> bool:
-    """Whether the program has called ``np.random.seed``. Not seen if it does so after a job has run in this process."""
+    """Return True if the program has called ``np.random.seed`` before the first job in this process. A later call is
+    not detected."""
     generator: Any = np.random.mtrand._rand._bit_generator
     known = bool(_users) and _users[0].generator is generator
     return _users[0].is_seeded if known else _is_seeded(generator)
 
 
 def _is_seeded(generator: Any) -> bool:
-    return getattr(generator, "_seed_seq", None) is None  # it forgets what it was made of
+    return getattr(generator, "_seed_seq", None) is None  # seeding drops the entropy that it was made from
 
 
 def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
-    """Where the process has ``obj``, if that is one of its own generators; None: it is not.
+    """Return (module, name) of ``obj`` if it is one of the global generators of the process, else None.
 
-    Workers have their own. A copy, such as of what the method ``np.random.permutation`` belongs to, would be seeded
-    as one that the Sequence holds, and draw other numbers.
+    Workers use their own. A copy, such as of the generator that ``np.random.permutation`` is a method of, would be
+    seeded as one that the Sequence holds, and draw other numbers.
     """
     if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
         return None
@@ -103,17 +104,17 @@ def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
 
 
 class _Users:
-    """The user's generator of ``numpy.random``, an MT19937: its state where it lies, to be kept in 1 us.
+    """The user's bit generator of ``numpy.random``, an MT19937, whose state is copied from memory in 1 us.
 
-    To ask numpy for it takes 85 us. Besides the state there is at most one number: of Gaussians, which come in pairs,
-    the second one. To draw one shows whether it is there: then the state stays as it is.
+    Asking numpy for it takes 85 us. The only other part of the state is the second Gaussian of a pair. Drawing one
+    shows whether it is there: then the words do not change.
     """
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self.is_seeded = _is_seeded(generator)  # now, before jobs seed it
         address = generator.ctypes.state_address
-        self._words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(address))  # 624, and the place
+        self._words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(address))  # 624, and the position
         told = generator.state["state"]
         self.is_known = bool((self._words[:624] == told["key"]).all() and self._words[624] == told["pos"])
 
@@ -127,7 +128,7 @@ class _Users:
             raise
 
     def _take_gaussian(self, words: Any) -> float | None:
-        """The second Gaussian of a pair, which is gone then; None: there is none."""
+        """Take and return the second Gaussian of a pair; None if there is none."""
         drawn = float(np.random.standard_normal())
         return drawn if self._is_at(words) else None
 
@@ -135,12 +136,12 @@ class _Users:
         return bool(self._words[624] == words[624] and self._words[0] == words[0])
 
     def _restore(self, words: Any, gaussian: float | None) -> None:
-        if np.random.mtrand._rand._bit_generator is not self.generator:  # the job has put another one in
+        if np.random.mtrand._rand._bit_generator is not self.generator:  # the job has replaced it
             of_numpy: Any = np.random
             of_numpy.set_bit_generator(self.generator)
         now = self._words.copy()
         np.random.standard_normal()
-        if not self._is_at(now):  # of a pair, whose second one must go
+        if not self._is_at(now):  # the first of a new pair: drop the second
             np.random.standard_normal()
         self._words[:] = words
         if gaussian is not None:
@@ -148,7 +149,7 @@ class _Users:
             np.random.set_state({**state, "has_gauss": 1, "gauss": gaussian})
 
 
-_users: list[_Users] = []  # the one that was seen last
+_users: list[_Users] = []  # at most one: the last one seen
 _ours = np.random.MT19937(0)
 
 
@@ -163,13 +164,13 @@ def _save_numpy() -> Callable[[], None]:
 
 
 def _save_any() -> Callable[[], None]:
-    """The same of any generator, in 100 us."""
+    """Save the state of any bit generator, in 100 us."""
     of_numpy: Any = np.random
-    state = of_numpy.get_state(legacy=False)  # 85 us, for one number: the second of a pair of Gaussians
+    state = of_numpy.get_state(legacy=False)  # 85 us, needed only for the second Gaussian of a pair
     if not hasattr(of_numpy, "set_bit_generator"):  # numpy < 1.24
         return functools.partial(of_numpy.set_state, state)
     users = of_numpy.get_bit_generator()
-    # One of ours, which costs 80 us to make: another one only for a job within a job.
+    # Creating one takes 80 us, so ours is used again, except for a job within a job.
     of_numpy.set_bit_generator(_ours if users is not _ours else np.random.MT19937(0))
     return functools.partial(_restore_numpy, users, state if state["has_gauss"] else None)
 
@@ -182,20 +183,20 @@ def _restore_numpy(users: Any, state: Any) -> None:
 
 
 def look_after_frameworks() -> None:
-    """Have what was loaded in the meantime draw as the job does."""
+    """Make frameworks that were loaded in the meantime draw from the current job."""
     for look_after in frameworks.answering("look_after"):
         look_after(_Current)
 
 
 class _Current:
-    """The job that runs now, as frameworks ask for it."""
+    """The current job, as the files of the frameworks ask for it."""
 
     current_stream = staticmethod(context.current_stream)
     is_in_worker_process = staticmethod(context.is_in_worker_process)
 
     @staticmethod
     def numpy_generator() -> Any:
-        """None: there is no job."""
+        """Return the job's generator, or None outside of a job."""
         stream = context.current.stream
         return None if stream is None else stream.generator()
 

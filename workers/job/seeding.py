@@ -1,21 +1,20 @@
-"""What a job may know and draw: its (epoch, index), and random numbers that depend on nothing else.
+"""Seeding of everything that a job may draw from, so that its random numbers depend on its place alone.
 
-Batch (seed, epoch, index) must be the same bytes wherever and whenever it is computed. So before a job
-runs, every generator it may draw from is set from these three numbers alone:
+Batch (seed, epoch, index) must have the same bytes wherever and whenever it is computed. So before a job runs, every
+generator that it may draw from is set by these three numbers alone:
 
-- ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different
-  jobs never overlap. ``current_rng(key)``: the same with the hash of (seed, key) as its key.
-- ``current_seed()``: pairs of integers, for operations that keep no state (``tf.random.stateless_uniform``,
-  ``jax.random``).
-- ``random``, ``numpy.random``, and torch's global generator where it is loaded. Within an epoch no two jobs share a
+- ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different jobs never
+  overlap. ``current_rng(key)``: the same with a hash of (seed, key) as its key.
+- ``current_seed()``: pairs of integers for stateless operations (``tf.random.stateless_uniform``, ``jax.random``).
+- ``random``, ``numpy.random``, and torch's global generator if torch is loaded. Within an epoch no two jobs share a
   ``numpy.random`` seed.
-- What TensorFlow draws eagerly: see ``tensorflow_draws``.
+- TensorFlow's eager draws: see ``tensorflow_draws``.
 - The generators that the Sequence holds: see ``generators``.
-- Those that each object of albumentations has: in a job they are the job's.
+- The generators of albumentations objects: in a job, they are the job's.
 
-What a source draws that is read here, an item at a time, is seeded once for each epoch: see :class:`SourceReading`.
+A source that is read in this process, item by item, is seeded once for each epoch: see :class:`SourceReading`.
 
-In a worker process that is all. In the consumer's process (:func:`run_job`) the user's own generators are put back
+In a worker process that is all. In the consumer's process (:func:`run_job`), the user's own generators are restored
 afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
 TensorFlow's eager draws and albumentations.
 """
@@ -75,15 +74,15 @@ logger = logging.getLogger("workers")
 
 _globals_lock = threading.RLock()
 _MAX_WAIT_S = 5.0
-_numbers = itertools.count()  # of the seeds drawn so far, so that no two are the same
-_OF_READING = 0x0F0F0F0F0F0F0F0F  # tells the draws of a source that is read here from those of the jobs
+_numbers = itertools.count()  # counts the seeds drawn so far, so that no two are the same
+_OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read here from those of the jobs
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
-    """``function()`` in the job that ``begin()`` begins.
+    """Return ``function()``, run in the job that ``begin()`` begins.
 
-    If it loads one of ``THAT_DRAW``, or makes generators that are reached from its Sequence, its draws until then
-    were not seeded: then it is done over.
+    If it imports one of ``THAT_DRAW``, or creates generators that its Sequence can reach, its draws until then were not
+    seeded, so it runs again.
     """
     modules = sys.modules
     while True:
@@ -94,7 +93,7 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
             are_new = zip(THAT_DRAW, loaded, strict=True)
             new = "imported " + ", ".join(name for name, was in are_new if name in modules and not was)
         elif stream.generators is not None and stream.generators.has_grown():
-            new = "made random generators of its own"
+            new = "created random generators"
         else:
             return result
         _tell(new)
@@ -106,31 +105,32 @@ def _loaded_frameworks() -> tuple[str, ...]:
 
 @functools.cache
 def _tell_of_import(before: tuple[str, ...]) -> None:
-    """Once in each process."""
+    """Warn once in each process."""
     logger.warning(
-        "reading the source has imported %s, whose draws in this epoch are not seeded: import it in the module",
+        "reading the source has imported %s, whose draws are not seeded in this epoch. Import it at the top of the "
+        "module instead",
         ", ".join(name for name in _loaded_frameworks() if name not in before),
     )
 
 
 @functools.cache
 def _tell(new: str) -> None:
-    """Once in each process."""
+    """Warn once in each process."""
     logger.warning(
-        "a job has %s: it is run again, for its draws to be seeded. To have it run once, do that in the module, or in "
-        "__init__ of what you have made",
+        "a job has %s, so its first draws were not seeded, and it runs again. To have it run once, do this at the top "
+        "of the module, or in __init__ of the class",
         new,
     )
 
 
 def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool = True) -> Any:
-    """Run a job in the consumer's process, and leave the user's own generators as they were.
+    """Run a job in the consumer's process, and restore the user's own generators afterwards.
 
     Args:
         seed_globals: False where other threads run jobs at the same time.
     """
     before = context.current.job, context.current.stream
-    # One thread at a time; but a job may wait for threads that want to run jobs too, and these must not wait for ever.
+    # One thread at a time. But a job may wait for threads that run jobs too, so these must not wait for ever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     restore: list[Callable[[], None]] = []
     try:
@@ -142,7 +142,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
                 restore += stream.generators.save()
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
-        context.current.job, context.current.stream = before  # at once: a Ctrl-C may come in the next call
+        context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
         try:
             for each in restore:
                 each()
@@ -153,22 +153,23 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 
 
 class SourceReading:
-    """What is read of a source in this process, in parts: all of it draws as one job would, seeded by (seed, epoch).
+    """The reading of a source in this process, in parts that together draw like one job, seeded by (seed, epoch).
 
-    What a part leaves its generators at, the next one finds; in between they are the user's. Unlike a job, it is never
-    run again. ``current_job()`` is None in it: sequences that the source reads from have jobs of their own.
+    Each part continues from the generator states that the last one left; in between, the generators are the user's.
+    Unlike a job, a part never runs again. Within it, ``current_job()`` is None: sequences that the source reads have
+    their own jobs.
 
     Args:
-        seed: of the jobs that work on what is read. They draw other numbers.
+        seed: the seed of the jobs that work on the items. They draw other numbers.
     """
 
     def __init__(self, seed: int, epoch: int, source: Any) -> None:
         self._stream = Stream(mix(seed ^ _OF_READING) & MAX_SEED, Generators(lambda: [("source", source)]))
         self._epoch = epoch
-        self._left: list[Callable[[], None]] | None = None  # what sets the generators to where the last part left them
+        self._left: list[Callable[[], None]] | None = None  # restores the states that the last part left
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """``function()``, as the next part."""
+        """Return ``function()``, run as the next part."""
         before = context.current.job, context.current.stream
         is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
@@ -219,7 +220,7 @@ class SourceReading:
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
-    """Begin a job. Without more in a worker process, whose generators are nobody else's."""
+    """Begin a job. Enough by itself in a worker process, where nobody else uses the generators."""
     process_generators.look_after_frameworks()
     context.enter(job, stream)
     stream.begin(job.epoch, job.index)
@@ -231,18 +232,18 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
 
 
 def leave_job() -> None:
-    """The job of :func:`enter_job` is over."""
+    """End the job of :func:`enter_job`."""
     context.enter(None, None)
 
 
 def draw_seed() -> int:
-    """The next seed for what was given none. In a job it depends on that job; elsewhere on how the program has seeded
-    its global generators, and on how many seeds were drawn before.
+    """Return the seed for a sequence that was given none. In a job, it depends on the job. Elsewhere it depends on how
+    the program has seeded its global generators, and on how many seeds were drawn before.
 
     One seeded generator is enough (``np.random.seed(0)``, ``random.seed(0)``, ``torch.manual_seed(0)``,
     ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and TensorFlow show whether they were
-    seeded. Python's ``random`` does not, so it counts only where none of the others was seeded; unless the program has
-    seeded it, its state is the system's entropy. No generator is advanced.
+    seeded. Python's ``random`` does not, so it counts only if none of the others was seeded; unless the program has
+    seeded it, its state is system entropy. No generator is advanced.
     """
     stream = current_stream()
     if stream is not None:

@@ -1,4 +1,4 @@
-"""What a worker does with its replica: the items of a job, through the functions of a chain."""
+"""The task of a worker: it makes the items of a job from a source and the functions of a chain."""
 
 from __future__ import annotations
 
@@ -17,56 +17,57 @@ from .stream import Stream
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
-    """Apply the functions of the list ``function_to_run`` to ``batch``, one after the other. Source: trw."""
+    """Return ``batch`` after applying the functions of the list ``function_to_run`` in order. Source: trw."""
     for function in function_to_run:
         batch = function(batch)
     return batch
 
 
 class Loose(enum.Enum):
-    """The first item of a job whose others are samples, which the consumer puts together to batches."""
+    """The first item of a job whose other items are samples, which the consumer puts together into batches."""
 
     SAMPLES = enum.auto()
-    FEWER = enum.auto()  # at most one for each index: all but those that were skipped
+    FEWER = enum.auto()  # at most one sample for each index: some were skipped
 
 
 class JobSource(Protocol):
-    """A source that knows the items of a job; any other is asked for its item at an index."""
+    """A source that knows the items of a job. Any other source is asked for its item at an index."""
 
     @property
     def _has_lists(self) -> bool:
-        """Whether a job may have any number of items; else it has one."""
+        """True if a job may have any number of items; else it has one."""
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """The items of job ``index``. To be called within a job."""
+        """Return the items of job ``index``. To be called within a job."""
 
 
 class MakesItems(JobSource, Protocol):
-    """A source whose items are made by functions of what another one has."""
+    """A source that makes its items by functions of another source's items."""
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """The items at place ``index``, which ``job`` makes of what ``source`` has there; None: of its own source.
+        """Return the items at place ``index``, which ``job`` makes from those of ``source``; None: of its own source.
 
         To be called within a job.
         """
 
 
 def knows_items(source: Any) -> bool:
-    """Whether ``source`` is a :class:`JobSource`."""
+    """Return True if ``source`` is a :class:`JobSource`."""
     return hasattr(type(source), "_items_of_job")
 
 
 def makes_items(source: Any) -> bool:
-    """Whether it is a :class:`MakesItems`."""
+    """Return True if ``source`` is a :class:`MakesItems`."""
     return hasattr(type(source), "_items_at")
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
-    """``source``, what it was made from, and so on. Where it is made from several, its class names the others."""
+    """Return ``source``, the source that it was made from, and so on. If there are several, its class names the
+    others."""
     chain: list[Any] = []
     while source is not None and not any(each is source for each in chain):
         chain.append(source)
-        attributes = getattr(source, "__dict__", None)  # not by getattr: a class may pass on what it does not know
+        attributes = getattr(source, "__dict__", None)  # not getattr: a class may forward unknown names
         attributes = attributes if isinstance(attributes, dict) else {}
         chain += [attributes[name] for name in getattr(type(source), "_names_beside", ())]
         source = attributes.get("source_split")
@@ -74,48 +75,48 @@ def chain_of(source: Any) -> tuple[Any, ...]:
 
 
 def items_of_job(source: Any, index: int) -> list[Any]:
-    """The items that job ``index`` of any ``source`` has. To be called within a job."""
+    """Return the items of job ``index`` of any ``source``. To be called within a job."""
     return source._items_of_job(index) if knows_items(source) else [source[index]]
 
 
 def _put_together(items: list[Any], made_by: Any) -> list[Any]:
-    """What a function is given where ``made_by`` has made ``items``, which are loose."""
+    """Return the items for a function that follows ``made_by``, which has returned the loose ``items``."""
     if items[0] is Loose.FEWER and hasattr(made_by, "put_together"):
         return [made_by.put_together(items[1:])] if len(items) > 1 else []
     raise TypeError(
-        "a function before .batch() returns lists, so its batches are put together where they are read: "
-        "apply what works on batches in the loop, or have the function return one sample each"
+        "a function before .batch() returns lists, so the batches are put together in the loop, and no function can be "
+        "applied to them before: work on batches in the loop, or return one sample from each call of the function"
     )
 
 
-#: The attribute of an error that holds what is left of its job without the samples that have raised:
+#: The attribute of an error that holds what remains of its job without the samples that have raised:
 #: ((epoch, index) of the job, items, errors of other samples).
 LEFT = "_workers_left"
 
 
 def left_of(error: BaseException) -> Any:
-    """Take from ``error`` what it holds as ``LEFT``; None: nothing."""
+    """Remove and return what ``error`` holds as ``LEFT``; None if nothing."""
     return getattr(error, "__dict__", {}).pop(LEFT, None)
 
 
 def one_of(items: list[Any]) -> Any:
-    """What an index stands for: the item, or the list of them."""
+    """Return the item that an index stands for, or the list of items."""
     if items and isinstance(items[0], Loose):
         raise TypeError(
-            "a function before .batch() returns lists, or samples were skipped, so which ones are in a batch is known "
-            "only in a loop over all of them: use for batch in ..."
+            "a function before .batch() returns lists, or samples were skipped, so the samples of a batch are known "
+            "only in a loop over all batches: use `for batch in ...` instead of an index"
         )
     return items[0] if len(items) == 1 else items
 
 
 class Task:
-    """What a worker does: the items of job ``index``. This is what its replica is.
+    """The computation of jobs: a source, and functions of its items. This is the replica of a worker.
 
     Args:
-        source: what is asked for each index; None: the jobs are sent what they work on.
-        functions: one for each SequenceMap of the chain; none: the batches as they are.
-        seed: what all random draws depend on.
-        as_items: for each function, whether the items of a list that it returns are delivered one by one. None: of all.
+        source: is asked for its items at each index; None: the jobs carry the items that they work on.
+        functions: one for each SequenceMap of the chain; none: the source's items are delivered.
+        seed: the seed of all random draws.
+        as_items: for each function, whether the items of a list that it returns are delivered one by one; None: always.
         worker_init_fn: called with the worker's number in each worker, before its first job.
     """
 
@@ -132,28 +133,28 @@ class Task:
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
         self.worker_init_fn = worker_init_fn
-        self.unpack: Callable[[Any], Any] | None = None  # what the jobs are sent, for the functions; None: it is
-        self.private: Callable[[Any], Any] | None = None  # makes of items what functions may write into
+        self.unpack: Callable[[Any], Any] | None = None  # of what the jobs carry; None: it is not packed
+        self.private: Callable[[Any], Any] | None = None  # returns items that functions may write into
         self._knows_items = knows_items(source)
-        self.history: History | None = None  # of the looks at its generators
+        self.history: History | None = None  # of the searches for its generators
         makes_batches = bool(functions) and hasattr(functions[0], "put_together")
-        self._has_more = len(functions) > makes_batches  # functions of batches
+        self._has_more = len(functions) > makes_batches  # functions that work on batches
 
     def generators(self) -> Generators:
-        """The random generators that its source and functions hold."""
+        """Return the random generators that the source and the functions hold."""
         return Generators(lambda: [("source", self.source), ("functions", self.functions)], self.history)
 
     def __getstate__(self) -> dict[str, Any]:
-        # As bytes: a dict, made anew each time, would look as if it had changed.
+        # As bytes: a dict that is created anew each time would count as a change.
         return {**self.__dict__, "history": pickle.dumps(self.generators().to_send())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.history = History(pickle.loads(state["history"]))
-        self.generators().look_first()  # now: what worker_init_fn puts in their places was not sent
+        self.generators().look_first()  # now: what worker_init_fn puts in their places has other origins
 
     def take_over(self, before: Task) -> None:
-        """Parts of ``before``, an earlier replica, were put into this one: their generators are known as they were."""
+        """Take over the known generators of ``before``, an earlier replica whose parts were put into this one."""
         assert self.history is not None
         assert before.history is not None
         history = History(self.history.told)
@@ -162,11 +163,11 @@ class Task:
         self.generators().look_first()
 
     def stream(self, generators: Generators | None = None) -> Stream:
-        """What its jobs draw from."""
+        """Return the random stream of its jobs."""
         return Stream(self.seed, generators, chain_of(self.source))
 
     def init_worker(self, worker: int) -> None:
-        """Call ``worker_init_fn``, if there is one. What it raises has a note that says so."""
+        """Call ``worker_init_fn``, if there is one. An error that it raises gets a note that says so."""
         if self.worker_init_fn is None:
             return
         try:
@@ -176,12 +177,12 @@ class Task:
             raise
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        """The items of job ``index``, which works on ``payload``; None: on what the source has at ``index``."""
+        """Return the items of job ``index``, which works on ``payload``; None: on the source's items at ``index``."""
         try:
             return self._run(index, payload)
         except Exception as error:
             if self._has_more:
-                left_of(error)  # functions had to work on it
+                left_of(error)  # drop it: functions would still have to work on it
             raise
 
     def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
@@ -194,7 +195,7 @@ class Task:
             items = [self.source[index]]
         if self.functions:
             mark("function_to_run")
-        made_by, are_private = self.source, payload is not None and is_in_worker_process()  # where it was unpickled
+        made_by, are_private = self.source, payload is not None and is_in_worker_process()  # just unpickled
         for function, as_items in zip(self.functions, self.as_items, strict=True):
             if items and isinstance(items[0], Loose):
                 items = _put_together(items, made_by)
@@ -204,7 +205,7 @@ class Task:
             results = [function(item) for item in items]
             items = []
             for result in results:
-                if type(result) is list and as_items:  # only a list: a tuple is a batch
+                if type(result) is list and as_items:  # not a tuple, which is one batch
                     items.extend(result)
                 else:
                     items.append(result)
@@ -212,7 +213,7 @@ class Task:
 
 
 def one_function(function_to_run: Any) -> Any:
-    """``function_to_run`` as one function, or None."""
+    """Return ``function_to_run`` as one function, or None."""
     if function_to_run is None or callable(function_to_run):
         return function_to_run
     if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):

@@ -1,10 +1,10 @@
-"""The walk to all that a job can reach: along attributes, items, closures, and the globals of functions.
+"""A walk to everything that a job can reach: along attributes, items, closures, and the globals of functions.
 
-Breadth first, so that what is found has the shortest path to it. Of long containers the first items come first, and
-the others once all else was looked at. Sets are passed over (they have no order), and so is what installed packages
-have in their modules and classes. Containers that hold only data are skipped whole: see ``data_only``. No property is
-run, and no object of the user's is iterated: what is a list, tuple, dict or deque is read as such, past the methods
-that a subclass has, and of other mappings (a store that loads what it is asked for) only the attributes are looked at.
+It is breadth-first, so that objects are found by their shortest paths. The first items of a long container come first,
+the others after everything else. Sets are skipped, as they have no order, and so are the contents of modules and
+classes of installed packages. Containers that hold only data are skipped whole: see ``data_only``. No property is run,
+and no object of the user's is iterated over. Lists, tuples, dicts and deques are read directly, bypassing the methods
+of a subclass; of other mappings, which may load their items on demand, only the attributes are visited.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ from workers.frameworks.tensorflow import is_traced, python_function_of
 from .data_only import DataOnly, code_of, is_leaf, items_of, length_of, raw_items, raw_of
 from .installed import is_installed
 
-#: Objects that a walk looks at, at most.
+#: The most objects that a walk visits.
 MAX_OBJECTS = 100_000  # 0.5 s
-_NUM_IN_PART, _NUM_PARTS = 500, 16  # items of a long container: those that hold only data are told part by part
-_NUM_FIRST = 64  # items of a container, which are looked at before what is further away
+_NUM_IN_PART, _NUM_PARTS = 500, 16  # items of a long container: parts of it that hold only data are skipped
+_NUM_FIRST = 64  # items of a container that are visited before more distant objects
 
-Paths = list[tuple[str, Any]]  # [(path, what is there)]
+Paths = list[tuple[str, Any]]  # [(path, object)]
 
 _GLOBAL_ONES = random.random.__self__, np.random.mtrand._rand  # type: ignore[attr-defined]
 _EXACT = {list, tuple, dict, deque, collections.OrderedDict, collections.defaultdict, collections.Counter, np.ndarray}
 
 
 class Walked(NamedTuple):
-    """What a walk has found."""
+    """The result of a walk."""
 
     found: Paths
-    stopped_at: str | None  # the path where it had seen too much; None: it has seen all
-    seen: list[Any]  # what it has been at, the nearest first
+    stopped_at: str | None  # the path at which it reached its limit; None: it is complete
+    seen: list[Any]  # the objects visited, the nearest first
 
 
 def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: int | None = None) -> Walked:
-    """All objects of the types ``wanted`` that can be reached from ``roots``.
+    """Find all objects of the types ``wanted`` that can be reached from ``roots``.
 
     Args:
-        max_objects: to look at; MAX_OBJECTS if None.
+        max_objects: the most objects to visit; None: MAX_OBJECTS.
     """
     most = MAX_OBJECTS if max_objects is None else max_objects
     found: Paths = []
     passed_over = *_GLOBAL_ONES, *frameworks.asked("default_generator")
-    seen: dict[int, Any] = {id(each): each for each in passed_over}  # holds them, so that no id comes twice
+    seen: dict[int, Any] = {id(each): each for each in passed_over}  # holds them, so that no id is reused
     data.begin(wanted, seen)
     left = deque(roots)
-    subclassed: deque[tuple[str, Any]] = deque()  # containers whose attributes are still to be looked at
-    long: deque[tuple[str, Any, int, int]] = deque()  # containers: their items from start to stop are still left
+    subclassed: deque[tuple[str, Any]] = deque()  # containers whose attributes remain
+    long: deque[tuple[str, Any, int, int]] = deque()  # (path, container, start, stop) of the items that remain
     stopped_at = None
     while left or subclassed or long:
         try:
@@ -105,14 +105,14 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
                     long.extendleft((path, here, at, min(at + size, stop)) for at in reversed(parts))
                 else:
                     left.extend(_others(path, here, start, stop))
-        except Exception:  # it does not let itself be looked into
+        except Exception:  # the object cannot be examined
             continue
     data.end()
     return Walked(found, stopped_at, list(seen.values())[len(passed_over) :])
 
 
 def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
-    """The first items of a container, as they are: no code of a subclass is run."""
+    """Yield the first items of a container without running code of a subclass."""
     if isinstance(here, dict):
         for key, part in itertools.islice(raw_items(here), _NUM_FIRST):
             yield _of_key(path, key), part
@@ -122,7 +122,7 @@ def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _others(path: str, here: Any, start: int, stop: int) -> Iterator[tuple[str, Any]]:
-    """The items from ``start`` to ``stop``, as they are: no code of a subclass is run."""
+    """Yield the items ``start`` to ``stop``, except leaves, without running code of a subclass."""
     parts = enumerate(items_of(here, start, stop), start)
     if isinstance(here, dict):
         keys = list(
@@ -161,7 +161,7 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
         if keras.is_layer(names):
             names = {name: names[name] for name in (*keras.PARTS_OF_LAYER, *_of_own_class(here, names))}
         cls = here.__class__ if type(here) in weakref.ProxyTypes else type(here)
-        not_copied = getattr(cls, "_not_copied", ())  # a Sequence's own, which workers do not have
+        not_copied = getattr(cls, "_not_copied", ())  # attributes of a Sequence that workers do not get
         # Sorted: in a worker they may have been set in another order.
         for name in sorted(name for name in names if isinstance(name, str)):
             if name not in not_copied and not is_leaf(names[name]) and not _is_given(type(here), name):
@@ -174,12 +174,12 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _of_own_class(layer: Any, names: dict[str, Any]) -> list[str]:
-    """The attributes that a layer's own class has given it, as far as they are told apart by a leading underscore."""
+    """Return the attributes that the user's class of a layer has set: those without a leading underscore."""
     return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 
 
 def _is_given(cls: type, name: str) -> bool:
-    """Whether the job's own generator is given in the place of this attribute (see ``seeding``)."""
+    """Return True if this attribute returns the job's own generator (see ``frameworks.albumentations``)."""
     return any(hasattr(each.__dict__.get(name), "of_job") for each in cls.__mro__)
 
 
@@ -196,7 +196,7 @@ def _of_class(path: str, here: type) -> Iterator[tuple[str, Any]]:
 def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any]]:
     code = here.__code__
     for name, cell in zip(code.co_freevars, here.__closure__ or (), strict=False):
-        with contextlib.suppress(ValueError):  # not yet filled
+        with contextlib.suppress(ValueError):  # an empty cell
             yield f"{path}:{name}", cell.cell_contents
     yield f"{path}.__defaults__", (here.__defaults__, here.__kwdefaults__)
     if not is_installed(here.__module__):
@@ -205,37 +205,37 @@ def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any
         for name in names:
             part = known.get(name)
             if isinstance(part, types.ModuleType):
-                if not is_installed(part.__name__):  # a module of the user's: what is taken from it
+                if not is_installed(part.__name__):  # the user's own: the attributes that the function names
                     yield from ((f"{path}:{name}.{each}", part.__dict__.get(each)) for each in names)
             else:
                 yield f"{path}:{name}", part
 
 
 def names_in(code: types.CodeType) -> Iterator[str]:
-    """The attributes and globals that it names, and the code within it."""
+    """Yield the attributes and globals that ``code`` names, and those that code within it names."""
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
             yield from names_in(const)
 
 
-#: The type of a function with a cache (``functools.lru_cache``, ``functools.cache``).
+#: The type of cached functions (``functools.lru_cache``, ``functools.cache``).
 Cached: type = type(functools.lru_cache(len))
 
 _DISPATCHER: Any = functools.singledispatch(len)
 
 
 def is_dispatcher(obj: Any) -> bool:
-    """Whether ``obj`` was made by ``functools.singledispatch``."""
+    """Return True if ``obj`` was made by ``functools.singledispatch``."""
     return type(obj) is types.FunctionType and obj.__code__ is _DISPATCHER.__code__
 
 
 def function_of(obj: Any) -> Any:
-    """The function that a cached function or a ufunc calls; None: it is another object, or calls none."""
+    """Return the Python function that a cached function or a ufunc calls; None for other objects."""
     referents = gc.get_referents(obj) if type(obj) in (Cached, np.ufunc) else []
     if type(obj) is np.ufunc:
         return referents[0] if referents and callable(referents[0]) else None
-    # Not __wrapped__, which functools.wraps may have set to another one. After it come a mark, types and attributes.
+    # Not __wrapped__, which functools.wraps may have replaced. After the function come a mark, types and attributes.
     for each in reversed(referents):
         if not (type(each) is object or (isinstance(each, type) and each.__module__ == "functools")) and callable(each):
             return each
@@ -243,5 +243,5 @@ def function_of(obj: Any) -> Any:
 
 
 def identity_of(ufunc: Any) -> list[Any]:
-    """What ``np.frompyfunc`` was given as ``identity``: no item or one."""
+    """Return the ``identity`` that was given to ``np.frompyfunc``, as a list of no item or one."""
     return [each for each in gc.get_referents(ufunc)[1:] if each is not getattr(ufunc, "__dict__", None)]

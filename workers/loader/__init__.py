@@ -1,1 +1,1 @@
-"""A pool behind a for loop."""
+"""Loops over a sequence whose batches are computed by workers."""

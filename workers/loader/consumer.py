@@ -1,4 +1,4 @@
-"""What comes between an outcome of the engine and the loop: errors, ``collate_fn``, statistics."""
+"""The consumer's side of a loop: takes outcomes, handles errors, applies ``collate_fn`` and keeps statistics."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class Metadata(Display):
-    """Statistics of the pass that is being read. Source: ``trw.train.sequence_map.Metadata``.
+    """The statistics of one pass. Source: ``trw.train.sequence_map.Metadata``.
 
     Attributes:
         nb_batches: batches delivered.
-        time_to_get_next_batch: seconds the consumer waited for them.
-        time_processing: seconds the jobs took, in all workers together.
-        time_pinning: seconds from when a batch was received until the consumer took it.
+        time_to_get_next_batch: seconds that the consumer waited for them.
+        time_processing: seconds that the jobs took, summed over all workers.
+        time_pinning: seconds from receiving a batch until the consumer took it, summed over the batches.
         time_start: when the pass began (``time.perf_counter()``).
-        pin_queue_size: sum, over the batches, of how many others were ready when the consumer asked.
+        pin_queue_size: how many batches were ready when the consumer asked for one, summed over the batches.
     """
 
     def __init__(self) -> None:
@@ -51,18 +51,18 @@ class Metadata(Display):
         yield named("in jobs", f"{self.time_processing:.3g} s")
 
     def in_words(self) -> str:
-        """As in: 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
+        """Return a summary, e.g. 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
         seconds = max(time.perf_counter() - self.time_start, 1e-9)
         rate = self.nb_batches / seconds
         batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second)"
         return f"{batches}; the loop waited {self._share_waited():.1%} of it"
 
     def _share_waited(self) -> float:
-        """What part of the pass, up to now, the consumer waited: 0 to 1."""
+        """Return the share of the pass so far that the consumer has waited, 0 to 1."""
         return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
 
     def note_job(self, job_ns: int) -> None:
-        """A job was run for ``job_ns``."""
+        """Add the duration of one run of a job."""
         self.time_processing += job_ns / 1e9
 
 
@@ -70,7 +70,7 @@ logger = logging.getLogger("workers")
 
 
 class Consumer:
-    """Reads the passes of a loop."""
+    """The reader of a loop's passes."""
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
@@ -78,20 +78,20 @@ class Consumer:
         self._on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False
-        self._asked_ns = 0  # since when next_items is asked for the next ones; 0: it is not
+        self._asked_ns = 0  # when next_items was first asked for the items that it still lacks; 0: none
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            StopIteration: the pass is over, or ``timeout_s``. StalePassError: another pass has taken its place. What
-                the job has raised.
+            StopIteration: the pass or ``timeout_s`` is over. StalePassError: another pass has replaced it. Any error of
+                the job.
         """
         loop.check(this_pass)
         if this_pass.is_collating:
             raise RuntimeError(
-                "collate_fn has asked for a batch of the loop that it works for: loop over another front-end there, "
-                "such as another sequence.prefetch()"
+                "collate_fn has asked for a batch of the loop that called it: in collate_fn, loop over another "
+                "front-end, such as another sequence.prefetch()"
             )
         metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
         asked_ns = time.monotonic_ns()
@@ -110,7 +110,7 @@ class Consumer:
             try:
                 self._take(loop, this_pass, outcome)
             finally:
-                del outcome  # no cycle with an error that it may hold
+                del outcome  # no reference cycle with an error that it may hold
         got_ns = time.monotonic_ns()
         metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
@@ -120,13 +120,13 @@ class Consumer:
         return this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass)
 
     def _as_tensors(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> Any:
-        """The next batch; those behind it, as far as they are there, are on the way to the device."""
+        """Return the next batch as tensors, and start to move the ones after it, if they are ready, to the device."""
         ready = this_pass.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
             if self._collate_fn is not None:
                 batch = self._collated(loop, this_pass, then=tensors)
-            elif type(batch) is Pieces:  # put together as it is delivered
+            elif type(batch) is Pieces:  # joined when it is delivered
                 batch = tensors(this_pass.deliver())
             else:
                 ready[-1] = tensors(batch), marks
@@ -143,7 +143,7 @@ class Consumer:
         while len(this_pass.ready) < tensors.depth and this_pass.take_ahead():
             pass
         ready = this_pass.ready
-        for at in reversed(range(len(ready))):  # the next one is the last of them
+        for at in reversed(range(len(ready))):  # the last one is delivered next
             batch, marks = ready[at]
             if type(batch) is Moved:
                 continue
@@ -151,15 +151,15 @@ class Consumer:
                 batch = batch.whole() if type(batch) is Pieces else batch
                 collated = batch if self._collate_fn is None else self._collate_fn(batch, source=loop.sequence)
                 ready[at] = tensors(collated), marks
-            except Exception:  # raised when it is due
+            except Exception:  # raised again when the batch is due
                 break
 
     def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """All items of the next job of a pass that states do not count; none, if it is skipped.
+        """Return all items of the next job of a pass that states do not count; none if the job is skipped.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here is at its end. StalePassError.
-            What the job has raised.
+            queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here has ended. StalePassError. Any
+                error of the job.
         """
         loop.check(this_pass)
         metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
@@ -170,7 +170,7 @@ class Consumer:
         try:
             self._take(loop, this_pass, outcome)
         finally:
-            del outcome  # no cycle with an error that it may hold
+            del outcome  # no reference cycle with an error that it may hold
         self._asked_ns, got_ns = 0, time.monotonic_ns()
         metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
@@ -181,12 +181,12 @@ class Consumer:
         return items
 
     def tell_of_epoch(self, epoch: int) -> None:
-        """Say at level INFO how an epoch went that has ended."""
+        """Log the statistics of ``epoch``, which has ended, at level INFO."""
         if logger.isEnabledFor(logging.INFO):
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
     def _take(self, loop: Loop, this_pass: Pass, outcome: Outcome) -> None:
-        """Have the items of ``outcome`` ready, or raise what has become of its job."""
+        """Make the items of ``outcome`` ready for delivery, or raise the error of its job."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
@@ -212,10 +212,10 @@ class Consumer:
             try:
                 raise error
             finally:
-                del error, outcome  # no cycle with the error
+                del error, outcome  # no reference cycle with the error
 
     def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
-        """As :meth:`Pass.deliver`; ``collate_fn`` is called in between, and a state that it takes counts the batch."""
+        """Like :meth:`Pass.deliver`, but apply ``collate_fn`` first. A state taken inside it counts this batch."""
         assert self._collate_fn is not None
         ready, position = this_pass.ready, this_pass.position
         batch, marks = ready[-1]
@@ -236,24 +236,24 @@ class Consumer:
             this_pass.is_collating = False
             position.delivered = before
             raise
-        del ready[-1]  # no call comes behind it
+        del ready[-1]  # no call follows, in which a Ctrl-C could lose the batch
         return batch
 
 
 def _check_still(loop: Loop, this_pass: Pass) -> None:
-    """Raise StalePassError if ``on_error`` has begun another pass. It may have closed the front-end."""
+    """Raise StalePassError if ``on_error`` has begun another pass, but not if it has closed the front-end."""
     if not this_pass.reading.engine.has_ended:
         loop.check(this_pass)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:
-    """Say it if the items of a list look like the arrays of one batch, as torch's ``default_collate`` has them."""
+    """Warn if a list looks like the arrays of one batch, as from torch's ``default_collate``. Returns True if so."""
     shapes = [np.shape(item) for item in items] if all(hasattr(item, "shape") for item in items[:4]) else []
     if len(shapes) > 4 or len({shape[:1] for shape in shapes}) != 1 or len({len(shape) for shape in shapes}) == 1:
         return False
     logger.warning(
-        "function_to_run returns a list of %d arrays, which are delivered one by one, as %d batches. If they are one "
-        "batch, return a tuple, or map with as_items=False",
+        "function_to_run returned a list of %d arrays, which are delivered one by one, as %d batches. If they are one "
+        "batch, return a tuple, or write as_items=False",
         len(items),
         len(items),
     )

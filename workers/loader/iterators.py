@@ -1,4 +1,4 @@
-"""Iterators of a source that is read here: one that cannot begin again is read once, and says so the second time."""
+"""Iterators over a source that is read here. One that cannot begin again is read once; the next pass raises."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from workers.sequence.clock import defines_hooks
 
 logger = logging.getLogger("workers")
 
-_BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: nobody can set them back
+_BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: nothing can reset them
 
 
 def source_of(source: Any) -> Any:
-    """What is read for ``source``, which may be chunks of it."""
+    """Return ``source`` itself, or the source that it is chunks of."""
     while isinstance(source, Chunks):
         source = source.source
     return source
 
 
 class Iterators:
-    """What is known of the last iterator over a source.
+    """The state of the last iterator over a source.
 
-    Some sources are iterators themselves, or return one and the same from each ``__iter__``. A second pass over such a
-    source would get what the first one has left, most often nothing. So it raises, unless the source can begin again.
+    Some sources are iterators themselves, or return the same iterator from each ``__iter__``. A second pass over such a
+    source would get only what the first one left, usually nothing. So it raises, unless the source can begin again.
     """
 
     def __init__(self) -> None:
-        self._iterator: Callable[[], Any] = _nothing  # over the source, without chunks; held weakly where it can be
-        self._is_same = False  # it is that of an earlier pass
-        self._epoch = -1  # of the last pass that has read something
+        self._iterator: Callable[[], Any] = _nothing  # returns that over the source, not over chunks; weak if it can be
+        self._is_same = False  # True: an earlier pass had it too
+        self._epoch = -1  # of the last pass that has read an item
         self._num_read = 0  # items, or chunks, that this pass has read
-        self._is_at_end = False  # these were all
+        self._is_at_end = False  # True: these were all
 
     def __reduce__(self) -> Any:
         return Iterators, ()
 
     def begin(self, source: Any, epoch: int) -> Iterator[Any]:
-        """An iterator over ``source`` for a new pass.
+        """Return an iterator over ``source`` for a new pass.
 
         Raises:
-            StateError: it cannot begin again. What ``__iter__`` raises.
+            StateError: the source cannot begin again. Any error of ``__iter__``.
         """
         if isinstance(source, Chunks):
             return source.of(self.begin(source.source, epoch))
@@ -57,23 +57,23 @@ class Iterators:
         return iterator
 
     def release(self) -> None:
-        """Let go of the iterator, of which no more is read."""
+        """Release the iterator, which is not read any more."""
         if not isinstance(self._iterator, weakref.ref):
             self._iterator = _nothing
 
     def read(self, number: int, epoch: int) -> None:
-        """The current pass has read an item, the ``number``-th, from 1."""
+        """Note that the current pass has read its item ``number``, from 1."""
         self._num_read, self._epoch, self._is_at_end = number, epoch, False
 
     def failed(self) -> None:
-        """The iterator has raised, which is the end of most."""
+        """Note that the iterator has raised, which ends most iterators."""
         self._is_at_end = True
 
     def end(self, num_read: int) -> None:
-        """The current pass is at the end, and has read ``num_read`` items.
+        """Note that the current pass has ended, after ``num_read`` items.
 
         Raises:
-            StateError: none, since an earlier pass has read all of its iterator.
+            StateError: it has read none, as an earlier pass has read the same iterator to its end.
         """
         if num_read or not self._num_read:
             self._is_at_end = True
@@ -81,8 +81,8 @@ class Iterators:
             raise self._error(f"the loop of epoch {self._epoch} has read it to its end")
         else:
             logger.warning(
-                "an epoch is empty: the source gives nothing now, and gave %d items in epoch %d. If its __iter__ reads "
-                "an iterator that it holds (a generator, zip, an open file), it must make a new one each time",
+                "an epoch is empty: the source yielded nothing, after %d items in epoch %d. If its __iter__ reads an "
+                "iterator that it holds (a generator, zip, an open file), it must make a new one each time",
                 self._num_read,
                 self._epoch,
             )
@@ -90,28 +90,28 @@ class Iterators:
     def _error(self, why: str) -> StateError:
         return StateError(
             f"{type(self._iterator()).__name__} is an iterator, which cannot begin again, and {why}: give a factory, "
-            "that is an object whose __iter__ makes a new iterator each time"
+            "an object whose __iter__ makes a new iterator each time"
         )
 
 
 def _nothing() -> None:
-    """Stands for no iterator."""
+    """Return None, for no iterator."""
 
 
 def _reference(iterator: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(iterator)
-    except TypeError:  # such as zip
+    except TypeError:  # e.g. zip
         return lambda: iterator
 
 
 def _can_begin_again(source: Any, iterator: Any, hooks_were_called: bool) -> bool:
-    """Whether ``iter(source)``, or a hook of it, may have set ``iterator`` back to its first item."""
+    """Return True if ``iter(source)``, or a hook of ``source``, may have reset ``iterator`` to its first item."""
     if type(iterator).__module__ in _BUILTIN:
         return False
     if hooks_were_called and defines_hooks(source):
         return True
     code = getattr(type(source).__iter__, "__code__", None)
-    if code is None:  # of C code, such as an open file, a csv.reader
+    if code is None:  # written in C, such as an open file or a csv.reader
         return iterator is not source
     return any(each.opname.startswith(("CALL", "STORE")) for each in dis.get_instructions(code))

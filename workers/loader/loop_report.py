@@ -1,4 +1,4 @@
-"""The report of a loop: its figures, put together when somebody asks."""
+"""The report of a loop, computed from its figures on request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.job.interpreter_lock import ENOUGH
 from workers.report.loop import LoopFigures
 from workers.report.pool import Lane, PoolFigures, usage
 from workers.report.report import EpochStart, Report, Slow, WorkerFigures
-from workers.report.timeline import Timeline
+from workers.report.timeline import Incident, Timeline
 from workers.report.verdict import Facts, verdict
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def report_of(loop: Loop) -> Report:
-    """Where the time of ``loop`` has gone since it was made. Takes a few milliseconds for each worker."""
+    """Return where the time of ``loop`` has gone since it was made. Takes a few milliseconds per worker."""
     figures, pool, number = loop.figures.loop.copy(), loop.figures.pool, loop.num_running
     wait, step = figures.spreads
     totals, starts = figures.totals(), figures.starts()
@@ -71,12 +71,16 @@ def report_of(loop: Loop) -> Report:
         executor=(loop.options.executor if loop.pool is None else loop.pool.kind) if number else "serial",
         choices=loop.figures.choices,
         verdict=verdict(facts),
-        timeline=Timeline(list(pool.spans), figures.steps(), list(pool.incidents), pool.bound),
+        timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),
     )
 
 
+def _incidents(loop: LoopFigures, pool: PoolFigures) -> list[Incident]:
+    return sorted([*pool.incidents, *loop.incidents()], key=lambda incident: incident.at_ns)
+
+
 def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
-    """When anything has happened last: how long nobody has asked for batches tells nothing of the workers."""
+    """Return the time of the last event. The time after it, without requests, says nothing about the workers."""
     span = pool.spans[-1] if pool.spans else None
     last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
     return last_ns or time.monotonic_ns()
@@ -90,5 +94,5 @@ def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:
 
 
 def _why(starts: list[EpochStart]) -> str:
-    """What the slowest start has taken its time for."""
+    """Return why the slowest start took its time."""
     return max(starts, key=lambda start: start.seconds + start.wait, default=EpochStart(0, 0.0, 0.0, "")).why

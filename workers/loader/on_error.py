@@ -1,4 +1,4 @@
-"""What becomes of a job that failed: its error is raised, it is skipped, or it is run again."""
+"""The policy for failed jobs: their error is raised, they are skipped, or they are run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("workers")
 
 
 class OnError:
-    """The policy ``on_error`` of a front-end. It calls the user's function in the consumer's thread."""
+    """The policy ``on_error`` of a front-end. The user's function is called in the consumer's thread."""
 
     def __init__(self, policy: Policy, max_retries: int) -> None:
         self.policy = policy
@@ -27,16 +27,16 @@ class OnError:
         self._deciding_for: Pass | None = None
 
     def check(self, of: Pass) -> None:
-        """Raise RuntimeError if the user's function, which decides on the next outcome of a pass, asks for it."""
+        """Raise RuntimeError if the user's function asks for a batch of the pass that it is deciding for."""
         if self._deciding_for is of:
-            raise RuntimeError("on_error must not ask for the batches of the loop it was called for")
+            raise RuntimeError("on_error must not ask for batches of its own loop: loop over another front-end there")
 
     def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
-        """The items of an outcome whose job has failed; none, if it is skipped.
+        """Return the items of an outcome whose job has failed; none if it is skipped.
 
         Args:
             check: raises StalePassError if the user's function has begun another pass, or loaded a state.
-            told: told how many ns each further run of the job took.
+            told: called with the duration of each further run of the job, in ns.
 
         Raises:
             The job's error, or that of the user's function.
@@ -65,10 +65,10 @@ class OnError:
         finally:
             if callable(self.policy) and what in ("skip", "raise") and type(value) is Failure:
                 of.reading.forget(index)
-            del value, outcome, of_sample  # no cycle with the error
+            del value, outcome, of_sample  # no reference cycle with the error
 
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
-        """(what becomes of the job, because of which error): where several samples have failed, all may be skipped."""
+        """Return (what becomes of the job, the error that decides): it is skipped only if all failed samples are."""
         for each in (error, *others(error)):
             what = self._what_of(each, of, check)
             if what != "skip":

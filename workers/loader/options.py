@@ -1,4 +1,4 @@
-"""The options of a front-end: each is written twice, once with its type for those who call, once with its default."""
+"""The options of a front-end. Each is written twice: with its type, for callers, and with its default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
 
 
 class PrefetchOptions(TypedDict, total=False):
-    """What :func:`workers.prefetch` takes by name: see :class:`workers.SequenceMap`."""
+    """The keyword options of :func:`workers.prefetch`: see :class:`workers.SequenceMap`."""
 
     executor: ExecutorName
     executor_options: dict[str, Any] | None
@@ -30,7 +30,7 @@ class PrefetchOptions(TypedDict, total=False):
 
 
 class DatasetOptions(PrefetchOptions, total=False):
-    """What it takes by name besides, on which the type of a batch depends."""
+    """Further options of :func:`workers.prefetch`, on which the type of a batch depends."""
 
     batch_size: int | None
     drop_last: bool
@@ -39,7 +39,7 @@ class DatasetOptions(PrefetchOptions, total=False):
 
 
 class MapOptions(PrefetchOptions, total=False):
-    """What :meth:`workers.Sequence.map` takes by name: see :class:`workers.SequenceMap`."""
+    """The keyword options of :meth:`workers.Sequence.map`: see :class:`workers.SequenceMap`."""
 
     debug_job_report_timeout: float | None
     max_queue_size: int | None
@@ -47,7 +47,7 @@ class MapOptions(PrefetchOptions, total=False):
 
 
 class NamedMapOptions(MapOptions, total=False):
-    """And what may also be given by its place."""
+    """The same, and those that may also be given by position."""
 
     max_jobs_at_once: int | None
     max_queue_size_pin: int | None
@@ -61,12 +61,12 @@ class _Inherited:
         return "INHERITED"
 
 
-#: The default of an argument: as the front-end that this one is made of has it; else as in Options.
+#: The default of an argument: the value of the front-end that this one is made from, else that of Options.
 INHERITED: Any = _Inherited()
 
 
 def _by(check: Callable[[str, Any], Any], none_is_default: bool = False) -> dict[str, Any]:
-    """How an option is checked. ``none_is_default``: None, which would say nothing, stands for the default."""
+    """Return how an option is checked. ``none_is_default``: None stands for the default."""
     return {"check": check, "none_is_default": none_is_default}
 
 
@@ -85,7 +85,7 @@ def _check_retries(name: str, value: Any) -> int:
 def _check_executor(name: str, value: Any) -> Any:
     if isinstance(value, str) and value == "auto":
         raise ValueError(
-            f'{name} must be "process", "thread" or "ray": there is no "auto" any more. Leave it out; report() says '
+            f'{name} must be "process", "thread" or "ray"; "auto" no longer exists. Leave it out; report() says '
             "where threads would do"
         )
     return check_choice(name, value, ("process", "thread", "ray"))
@@ -101,7 +101,7 @@ def _check_wait(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """How a front-end works: see :class:`workers.SequenceMap`. Those that are not given are inherited."""
+    """The options of a front-end: see :class:`workers.SequenceMap`. Those that are not given are inherited."""
 
     executor: str = field(default="process", metadata=_by(_check_executor))
     executor_options: dict[str, Any] | None = field(default=None, metadata=_by(_check_later))
@@ -117,17 +117,17 @@ class Options:
     )
 
     def but(self, given: dict[str, Any]) -> Options:
-        """The same, but for those that are ``given``.
+        """Return these options, with those in ``given`` replaced.
 
         Raises:
-            TypeError, ValueError: one is wrong.
+            TypeError, ValueError: an option is wrong.
         """
         values = {}
         for each in fields(self):
             value = given.get(each.name, INHERITED)
             if value is not INHERITED and not (value is None and each.metadata["none_is_default"]):
                 values[each.name] = each.metadata["check"](each.name, value)
-        if "executor" in values:  # the options are of another one
+        if "executor" in values:  # the inherited executor_options are for another executor
             values.setdefault("executor_options", None)
         made = replace(self, **values)
         options = _executor_options(made.executor, made.executor_options)
@@ -135,7 +135,7 @@ class Options:
 
     @property
     def least_workers(self) -> int:
-        """The workers that there are always with ``nb_workers="auto"``: some things only they can do."""
+        """The minimum of workers with ``nb_workers="auto"``: 1 if an option needs workers, else 0."""
         return int(self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order)
 
 
@@ -143,20 +143,19 @@ _NAMES = tuple(each.name for each in fields(Options))
 
 
 def options_of(front_end: Any) -> Options:
-    """The options of a front-end, which has each as an attribute: they may be set anew, and hold from its next workers
-    on."""
+    """Return the options of a front-end, which are its attributes. If one is set, the next workers use it."""
     return Options(**{name: vars(front_end)[name] for name in _NAMES})
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
-    """``nb_workers``, as a front-end takes it."""
+    """Return ``nb_workers``, or raise TypeError or ValueError if it is invalid."""
     if isinstance(nb_workers, str) and nb_workers == "auto":
         return "auto"
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
 def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
-    """``executor_options``, as ``executor`` takes them."""
+    """Return ``executor_options``, checked for ``executor``."""
     if executor == "ray":
         from workers.cluster.connection import check_options
 
@@ -167,11 +166,15 @@ def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
 
 
 def bound(nb_workers: Any, max_queue_size: Any, max_queue_size_pin: Any, max_jobs_at_once: Any) -> Any:
-    """The ``max_queue_size`` that these say, of which the last two are trw's; None: it is chosen."""
+    """Return the ``max_queue_size`` that these arguments set; None: it is chosen. The last two are trw's."""
+    per_worker = 0
+    if max_queue_size_pin is not None:
+        max_queue_size_pin = check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")
+    if max_jobs_at_once is not None:
+        per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
     if max_queue_size_pin is max_jobs_at_once is None or not (max_queue_size is INHERITED or max_queue_size is None):
         return max_queue_size
     if max_queue_size_pin is not None:
-        return check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")
-    per_worker = check_int("max_jobs_at_once", max_jobs_at_once, 0, "None or an integer >= 0")
+        return max_queue_size_pin
     number = limits.cores() if nb_workers == "auto" else max(nb_workers, 1)
     return per_worker * number if per_worker else NO_LIMIT

@@ -1,4 +1,4 @@
-"""The workers of a front-end, and what they work on."""
+"""The pool of a front-end: its workers, and the replica that they work on."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ logger = logging.getLogger("workers")
 
 
 class Pool:
-    """An engine for the jobs of ``loop``. It ends with the sequence of that.
+    """The engine for the jobs of ``loop``. It ends with the loop's sequence.
 
     Args:
-        nb_workers: so many; 0: all is computed here. None: as many as pay.
+        nb_workers: how many workers; 0: batches are computed in this process; None: as many as pay.
 
     Attributes:
-        begun: what the last pass has cost to begin: (seconds, why).
+        begun: what it took to begin the last pass: (seconds, why).
     """
 
     def __init__(self, loop: Loop, nb_workers: int | None) -> None:
@@ -70,16 +70,16 @@ class Pool:
         self._options = options
         self._nb_workers = nb_workers or 0
         self._figures = figures
-        self._parcel: Parcel | None = None  # what the workers work on; None: this process's own objects
+        self._parcel: Parcel | None = None  # what the workers work on; None: the objects of this process
         self._watch = ChangeDetector()
         self._attributes = Attributes(self._watch)
         self._unpicklable_attributes = UnpicklableAttributes()
         self._num_passes = 0
-        self._sent_in = 0  # the pass in which the workers got what they work on
-        self._num_changes = self._num_changes_now = 0  # how often changed() was called until then, and until now
-        self._has_changed_there = False  # shared arrays have changed in place, which the workers are not yet sent
-        self._looks_ahead = True  # whether to begin the next epoch before this one's end
-        self._why = ""  # what takes time in beginning the next pass
+        self._sent_in = 0  # the pass in which the workers were sent their parcel
+        self._num_changes = self._num_changes_now = 0  # calls of changed() until then, and until now
+        self._has_changed_there = False  # remote workers still lack what was written into shared arrays
+        self._looks_ahead = True  # whether to begin the next epoch before this one ends
+        self._why = ""  # why the next pass takes time to begin
         self._workers: Engine | None = None
         loop.generators.look_first()  # before a hook or the loop can draw from them
         self.kind = options.executor
@@ -100,7 +100,7 @@ class Pool:
 
     @property
     def nb_workers(self) -> int:
-        """Workers that its jobs are run by now."""
+        """The number of workers that run its jobs now."""
         return self.engine.nb_workers if isinstance(self.engine, AutoEngine) else self._nb_workers
 
     # -- workers
@@ -115,7 +115,7 @@ class Pool:
             options.max_retries + 1,
             explain=given_up,
             keeps_failed=callable(options.on_error),
-            # Of jobs that travel together it is not seen which one takes so long.
+            # In a bundle it is not seen which job takes long, so job_timeout needs small ones.
             bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and options.job_timeout is None else BUNDLE_NS,
         )
         try:
@@ -159,14 +159,14 @@ class Pool:
     # -- workers that come and go: see ``auto``
 
     def have(self, nb_workers: int) -> Engine:
-        """The engine, now with so many workers."""
+        """Return the engine, now with ``nb_workers`` workers."""
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)
         return self._workers
 
     def changes(self) -> Parcel | None:
-        """What the workers have to be sent before they can have the rest of this pass."""
+        """Return the parcel that the workers need before they compute the rest of this pass; None: none."""
         loop = self._loop()
         if loop is None or self._sent_in == self._num_passes:
             return None
@@ -175,9 +175,11 @@ class Pool:
     # -- what they work on
 
     def _changes(self, loop: Loop) -> Parcel | None:
-        """What the workers have to be sent anew before the next pass; None: nothing in the user's objects has changed.
-        What was computed ahead is forgotten if the user says that it is out of date."""
-        if self._parcel is None:  # jobs run on the user's own objects, and none ahead
+        """Return the parcel that the workers need before the next pass; None: the user's objects have not changed.
+
+        If ``changed()`` was called, forget what was computed ahead.
+        """
+        if self._parcel is None:  # jobs run on the user's own objects, and never ahead
             return None
         task, has_hooks, start_s = loop.task(), loop.sequence._has_hooks(), time.monotonic()
         self._num_changes_now = loop.count_changes()
@@ -196,7 +198,7 @@ class Pool:
             return self._parcel if has_changed_there else None
         changed = "the sequence had changed, and was sent to the workers again"
         self._why = f"{self._why}; {changed}" if self._why else changed
-        # What has changed at one epoch's end will at the next: jobs done ahead would be done in vain.
+        # What changed at the end of one epoch will change again, and jobs done ahead would be wasted.
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
             parcel = Parcel(pickled, self._parcel, same)
@@ -204,15 +206,15 @@ class Pool:
         return parcel
 
     def _has_changed_in_place(self) -> bool:
-        """Whether shared arrays have, which workers on other machines do not see."""
+        """Return True if shared arrays were written to, which workers on other machines do not see."""
         if self.kind != "ray" or self._workers is None:
             return False
         executor: Any = self._workers.executor
-        self._has_changed_there |= executor.has_changed_in_place()  # it says so once
+        self._has_changed_there |= executor.has_changed_in_place()  # each change is reported once
         return self._has_changed_there
 
     def sent(self, parcel: Parcel | None) -> None:
-        """The engine has what :meth:`_changes` has found. Only now: a Ctrl-C in between must not keep it from that."""
+        """Note that the engine has what :meth:`_changes` found. Not before: a Ctrl-C in between must not lose it."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
@@ -222,7 +224,7 @@ class Pool:
     # -- passes
 
     def begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
-        """A pass over ``places``, whose jobs the workers have begun with."""
+        """Begin a pass over ``places``. The workers start its jobs."""
         start_s = time.monotonic()
         this_pass = self._begin(plan, position, places, assembly)
         self.begun = time.monotonic() - start_s, self._why
@@ -234,25 +236,25 @@ class Pool:
         assert loop is not None
         self._num_passes += 1
         parcel: Parcel | None = None
-        is_auto = isinstance(engine, AutoEngine)  # which asks for what has changed, if there are workers
+        is_auto = isinstance(engine, AutoEngine)  # asks for changes() itself, when it has workers
         if not is_auto:
             parcel = self._changes(loop)
         if plan.plan.is_read_here or plan.plan.is_stream:
             source = self._source(loop, plan, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])
             self.sent(parcel)
-            # Not of workers that come and go: for what is read here there are some at once, or none.
+            # Not an AutoReading: a source that is read here has workers from the start, or none.
             assert isinstance(reading, (Reading, SerialReading))
             return FedPass(reading, loop.clock, position, source, assembly)
         following: OrderOf[int] = plan.places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = plan.order(places)
         if assembly is None and isinstance(order, range) and order == following and position.stride == 1:
-            order = None  # as they come, where that is wanted
+            order = None  # lets in_order=False deliver batches as they come
         ahead: Ahead | None = None
         if (
             self._looks_ahead
-            and not loop.sequence._has_hooks()  # what they write to, a file say, is not known: they run first
-            and self._options.executor != "thread"  # jobs run on the user's own object, which is at one epoch
+            and not loop.sequence._has_hooks()  # they may write anywhere, such as to a file, so they run first
+            and self._options.executor != "thread"  # jobs run on the user's own object, which has one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
             next_order = None if order is None else plan.following().order(following)
@@ -269,11 +271,11 @@ class Pool:
         if plan.plan.is_stream:
             is_sent = self.kind == "process" and self._nb_workers > 0
             return StreamSource(source, seed, plan.epoch, places, is_sent)
-        copies = self.kind == "thread"  # what the source makes of its memory next is not to be seen by a job
+        copies = self.kind == "thread"  # the source may reuse its memory while a job reads the item
         return IteratorSource(source, loop.iterators(), position, plan.epoch, seed, loop.keeps_tensors(), copies)
 
     def close(self) -> None:
-        """End the workers. May be repeated."""
+        """Stop the workers. May be called again."""
         self.engine.close()
         self._end_workers()
 
@@ -285,7 +287,7 @@ class Pool:
 
 
 def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], int]]:
-    """What say how many (cores, workers) a Ray cluster has room for."""
+    """Return two functions: how many cores a Ray cluster has, and how many workers it has room for."""
     from workers.cluster import connection
 
     connection.connect(options.get("address"))
@@ -293,21 +295,21 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 
 
 def _name(loop: Loop) -> str:
-    """What it computes, in short."""
+    """Return a short name for what the loop computes."""
     sequence = loop.sequence
     return short(getattr(sequence, "source_split", sequence))
 
 
 @contextlib.contextmanager
 def _room_for_sequence() -> Iterator[None]:
-    """Say what to do if the sequence's large arrays do not fit into shared memory."""
+    """Explain what to do if the sequence's large arrays do not fit into shared memory."""
     try:
         yield
     except DoesNotFit as error:
         raise MemoryError(
-            "the large arrays of the sequence are copied into shared memory, which all workers read, and there is no "
-            f"room for that beside the arrays themselves: {error}. Have such an array there from the start: array = "
-            "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file by np.load(path, mmap_mode="
+            "the large arrays of the sequence are copied into shared memory, which all workers read, but there is no "
+            f"room for a second copy: {error}. Create such an array in shared memory: array = "
+            "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file with np.load(path, mmap_mode="
             '"r"); or use executor="thread" or nb_workers=0'
         ) from error
 
@@ -319,6 +321,6 @@ def _explained(error: OSError, nb_workers: int) -> Exception:
         return error
     return PlatformError(
         error.errno,
-        f"{nb_workers} workers cannot be started: no file descriptors are left, of {limits.descriptors()} (ulimit "
-        "-n); each worker needs two, and the pool a few more",
+        f"{nb_workers} workers cannot be started: all {limits.descriptors()} file descriptors (ulimit -n) are in "
+        "use; each worker needs two, and the pool a few more",
     )

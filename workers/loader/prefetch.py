@@ -1,4 +1,4 @@
-"""``prefetch``: any sequence, computed ahead."""
+"""``prefetch``: computes the batches of any sequence ahead."""
 
 from __future__ import annotations
 
@@ -64,21 +64,22 @@ def prefetch(
 
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
-            Or with ``__iter__`` only, such as a torch IterableDataset: read in this process, worked on by the workers.
-            What it draws is seeded by (seed, epoch). An iterator (a generator, zip, an open file) has one pass only.
-        nb_workers: worker processes; 0: all is computed in the loop. ``"auto"`` or None: as many as pay; see
+            Or anything with only ``__iter__``, such as a torch IterableDataset: its items are read in this process
+            (with draws seeded by (seed, epoch)), and sent to the workers. An iterator (a generator, zip, an open file)
+            is good for one pass.
+        nb_workers: worker processes; 0: batches are computed in the loop; ``"auto"`` or None: as many as pay, see
             :class:`SequenceMap`.
         max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,
-            worker_init_fn: see :class:`SequenceMap`. Where ``sequence`` is a front-end, or is made from one, those that
-            are not given are its own.
-        shuffle: in an order of its own in each epoch: see :meth:`Sequence.shuffle`. With ``batch_size``, the samples.
-        batch_size: ``sequence`` has samples, of which so many make a batch, in the workers. None: it has batches.
-            With ``on_error="skip"``, samples that raise are left out, and the batch is filled from what follows.
-            Those of a dataset with ``__getitems__`` are read by one call.
-        drop_last: leave out the last batch where samples are missing for it.
-        collate_fn: called in the workers with the list of a batch's samples, without those that are skipped; None:
-            arrays and numbers are stacked, within tuples, dicts, dataclasses and the like. Without ``batch_size``:
-            called with each item.
+            worker_init_fn: see :class:`SequenceMap`. If ``sequence`` is a front-end, or is made from one, options that
+            are not given are inherited from it.
+        shuffle: draw a new order of the batches, or with ``batch_size`` of the samples, in each epoch: see
+            :meth:`Sequence.shuffle`.
+        batch_size: samples in a batch: the workers make batches of the items of ``sequence``. None: these are batches.
+            With ``on_error="skip"``, samples that raise are left out, and the batch is filled with the next ones
+            (with ``collate_fn``, it is smaller). A dataset with ``__getitems__`` is called once per batch.
+        drop_last: leave out a last batch with fewer samples.
+        collate_fn: called in the workers with the list of a batch's samples, or without ``batch_size`` with each item.
+            None: samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
 
     Returns:
         The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -86,7 +87,7 @@ def prefetch(
     Raises:
         TypeError, ValueError: an argument is wrong. NotPicklableError: see :class:`SequenceMap`.
 
-    Source: ``torch.utils.data.DataLoader`` for the last four.
+    Source: ``torch.utils.data.DataLoader`` for ``shuffle``, ``batch_size``, ``drop_last`` and ``collate_fn``.
 
     >>> with prefetch([1, 2, 3], nb_workers=0) as batches:
     ...     print(list(batches))
@@ -100,10 +101,10 @@ def prefetch(
     check_source("sequence", sequence)
     if check_choice("shuffle", shuffle, (True, False)):
         shuffled: Any = SequenceShuffle(sequence, seed=options.get("seed"))
-        # A front-end's function may return lists, which a front-end delivers one by one.
+        # A front-end's function may return lists, whose items only a front-end delivers one by one.
         sequence = SequenceMap(shuffled, 0) if isinstance(sequence, SequenceMap) else shuffled
     if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
-        raise ValueError("drop_last=True wants batch_size: without it, the items of sequence are the batches")
+        raise ValueError("drop_last=True needs batch_size: without it, the items of sequence are the batches")
     function = collate_fn
     if batch_size is not None:
         if plan_of(sequence).is_read_here:

@@ -1,4 +1,4 @@
-"""The front-end ``SequenceMap``: a for loop over what workers compute in the background."""
+"""The front-end ``SequenceMap``: a for loop over batches that workers compute in the background."""
 
 from __future__ import annotations
 
@@ -40,53 +40,53 @@ logger = logging.getLogger("workers")
 class SequenceMap(SequenceDerived[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
-    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Whatever is made of
-    it has its workers, and inherits the options that are not given, but ``collate_fn`` and ``as_items``.
+    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Sequences made from
+    this use its workers, and inherit the options that they are not given, except ``collate_fn`` and ``as_items``.
 
     Args:
-        source_split: what to map. Anything with ``__len__`` and ``__getitem__`` (the workers then compute whole
-            batches), or with ``__iter__`` only (its items are read here and shipped to the workers).
-        nb_workers: worker processes; 0: computed in this process, when asked. ``"auto"``: as many as pay, found out
-            while the loop runs, which begins without any. If ``source_split`` is a SequenceMap
-            with workers of its own, or was made of one, all runs in one pool of all their workers.
-        function_to_run: a function of a batch, or a list of functions applied one after the other, or None. One that
-            returns a *list* yields its items one by one: ``for x, y in ...`` fails where it returns ``[x, y]``.
-        max_jobs_at_once: batches finished or in work ahead of the consumer, per worker. None: as ``max_queue_size``
-            says; 0: no limit.
-        queue_timeout: 0.001; seconds that ``next_item(blocking=False)`` waits.
-        debug_job_report_timeout: 30; a job that takes longer than these seconds is reported in the log, with its
-            Python stack. None: never.
-        collate_fn: ``collate_fn(batch, source=self)`` is what the loop gets; called in the consumer's thread.
-        max_queue_size_pin: takes the place of ``max_jobs_at_once``, for all workers together.
-        max_queue_size: at most this many batches are finished or in work ahead of the consumer. None: what is
-            enough for 50 ms of work (Ray: 0.5 s), for the other workers to go on during a slow job, and for as long as
-            the loop lately was away (1 s at most), if it fits 64 MB; at least 2 for each worker and 2 more.
-        executor: ``"process"``, the default, or ``"thread"`` for functions that wait or let go of the interpreter's
-            lock. Threads share the global generators, so there only ``current_rng()`` is reproducible.
-            ``"ray"``: see :mod:`workers.cluster`.
-        executor_options: of ``"ray"``.
-        seed: what random draws depend on; None: the seed of ``source_split``, or one drawn once.
+        source_split: what to map: anything with ``__len__`` and ``__getitem__`` (the workers compute whole batches), or
+            with only ``__iter__`` (its items are read here and sent to the workers).
+        nb_workers: worker processes; 0: batches are computed in this process when they are asked for. ``"auto"``: as
+            many as pay, measured while the loop runs; it usually begins without any. If ``source_split`` is a
+            SequenceMap with workers, or was made from one, one pool of all their workers computes everything.
+        function_to_run: a function of a batch, a list of functions applied one after the other, or None. The items of a
+            returned *list* are delivered one by one: ``for x, y in ...`` fails if the function returns ``[x, y]``.
+        max_jobs_at_once: the most batches finished or in work ahead of the consumer, per worker. None: see
+            ``max_queue_size``; 0: no limit.
+        queue_timeout: seconds that ``next_item(blocking=False)`` waits, by default 0.001.
+        debug_job_report_timeout: seconds after which a running job is logged, with its Python stack, by default 30.
+            None: never.
+        collate_fn: the loop gets ``collate_fn(batch, source=self)``; called in the consumer's thread.
+        max_queue_size_pin: replaces ``max_jobs_at_once``, for all workers together.
+        max_queue_size: the most batches finished or in work ahead of the consumer. None: enough for 50 ms of work (Ray:
+            0.5 s), for the other workers to go on during a slow job, and for the longest recent step of the loop (1 s
+            at most), within 64 MB; at least 2 per worker and 2 more.
+        executor: ``"process"``, the default, or ``"thread"`` for functions that wait or release the interpreter's lock.
+            Threads share the global generators, so there only ``current_rng()`` is reproducible. ``"ray"``: see
+            :mod:`workers.cluster`.
+        executor_options: the options of ``"ray"``.
+        seed: determines all random draws; None: the seed of ``source_split``, or one drawn once.
         in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
-        on_error: ``"raise"`` the exception of a job at its batch's place (the next ``next()`` goes on behind it), or
-            ``"skip"`` the batch and log it. A function of the exception returns one of these, or ``"retry"``: run
-            the job again, with the same draws. It is called in the consumer's thread. None: inherited, else
-            ``"raise"``.
+        on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it), or
+            ``"skip"`` the batch and log the exception. Or a function of the exception that returns one of these, or
+            ``"retry"``: run the job again, with the same draws; it is called in the consumer's thread. None:
+            inherited, else ``"raise"``.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None, the
             default: never.
-        as_items: False: a list that ``function_to_run`` returns is one batch.
-        max_retries: 2; how often a job is run again: after its worker died or was stuck, and for ``"retry"``, together.
-        output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors of it in the place of arrays, over the same
-            memory; strings and dates stay arrays. ``model.fit`` gets what Keras wants in any case. None: inherited,
-            else numpy arrays.
-        worker_init_fn: called once in each worker, with its number, before its first job; also in one that replaces
-            another, or that starts after a minute without work; with ``nb_workers=0`` in this process. What it raises
-            ends the loop. None: inherited.
+        as_items: False: a list returned by ``function_to_run`` is one batch.
+        max_retries: how often a job is run again, by default 2: after its worker died or was stuck, and for
+            ``"retry"``, together.
+        output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors instead of arrays, over the same memory;
+            strings and dates stay arrays. ``model.fit`` always gets what Keras needs. None: inherited, else arrays.
+        worker_init_fn: called once in each worker, with its number, before its first job; also in workers that replace
+            another, or start again after a minute without work; with ``nb_workers=0``, in this process. Its errors end
+            the loop. None: inherited.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
             holds something that cannot be sent to a process; the message says what.
 
-    Source: ``trw.train.SequenceMap`` for names and meaning of what stands before ``max_queue_size``.
+    Source: ``trw.train.SequenceMap`` for the names and meaning of the arguments before ``max_queue_size``.
     """
 
     on_error: Policy
@@ -128,7 +128,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         super().__init__(counted(source_split))
         plan = self._plan()
         if plan.is_read_here and isinstance(plan.source, SequenceMap):
-            raise TypeError("of a source without indices, only the last map can have a collate_fn")
+            raise TypeError("if the source has only __iter__, only the last map can have a collate_fn")
         self._live.start()
 
     def _make_live(self, clock: Clock | None = None) -> Loop:
@@ -142,11 +142,11 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return plan_of(self.source_split).mapped(self.function_to_run, *how)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return _length_of(self)
 
     def __getitem__(self, index: int) -> Any:
-        """Batch ``index`` of the current epoch, computed in this process."""
+        """Return batch ``index`` of the current epoch, computed in this process."""
         return one_of(_items_of(self, plan_of_epoch(self).job(index)))
 
     @property
@@ -154,7 +154,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return self._plan().has_lists
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """See ``JobSource``: asked by its place. None, if they are to be skipped."""
+        """See ``JobSource``; ``index`` is a place. Returns no items if the batch is skipped."""
         return self._items_at(index, None)
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
@@ -170,7 +170,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Begin a pass over what is left of the current epoch."""
+        """Begin a pass over the rest of the current epoch."""
         loop = self._live
         this_pass = loop.begin()
         read = functools.partial(read_alone, this_pass, loop.consumer.next, loop, this_pass)
@@ -180,51 +180,50 @@ class SequenceMap(SequenceDerived[Batch_co]):
 
     @property
     def nb_workers(self) -> NbWorkers:
-        """The workers of its pool: its own, and those of what it is made of."""
+        """The number of workers in its pool: its own, and those of what it is made from."""
         return "auto" if self._live.is_auto else self._live.num_workers
 
     def report(self) -> Report:
-        """Where the time has gone since it was made: see :class:`workers.Report`. May be asked for at any time, also
-        after :meth:`close`. Takes a few milliseconds for each worker."""
+        """Return where the time has gone since it was made: see :class:`workers.Report`. May be called at any time,
+        also after :meth:`close`. Takes a few milliseconds per worker."""
         return self._live.report()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the workers. May be repeated. Batches that were delivered stay valid; what comes after raises
-        ClosedError."""
+        """Stop the workers. May be called again. Delivered batches stay valid; any later use raises ClosedError."""
         try:
             super().close()
-        finally:  # also if a bar cannot write
+        finally:  # even if a progress bar cannot write
             self._live.close()
 
     # -- tensors
 
     @property
     def output(self) -> str | None:
-        """What the loop gets in the place of arrays; None: arrays."""
+        """The framework whose tensors the loop gets: ``"torch"``, ``"jax"`` or ``"tf"``; None: it gets arrays."""
         return None if self._output is None else self._output.name
 
     def to_device(self, device: Any, depth: int = 2) -> Self:
-        """Deliver batches on ``device``, where the next ones are already while the loop works on one.
+        """Deliver batches on ``device``, and move the next ones there while the loop works on one.
 
-        To a CUDA device they are copied from pinned memory, without waiting. On the CPU nothing is copied.
+        They are copied to a CUDA device from pinned memory, asynchronously. On the CPU nothing is copied.
 
         Args:
-            device: as ``output`` names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or ``"gpu"``;
-                ``"/GPU:0"`` of TensorFlow.
-            depth: how many batches are on the device ahead of the loop; they are beside ``max_queue_size``.
+            device: as the framework names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or
+                ``"gpu"``; ``"/GPU:0"`` for TensorFlow.
+            depth: how many batches are on the device ahead of the loop, in addition to ``max_queue_size``.
 
         Returns:
-            This front-end itself.
+            This front-end.
 
         Raises:
-            TypeError: ``output`` was not given. What the framework raises if it has no such device.
+            TypeError: ``output`` was not given. Any error of the framework if it has no such device.
         """
         if self._output is None:
-            raise TypeError("to_device wants tensors: give output='torch', 'jax' or 'tf' to prefetch")
+            raise TypeError("to_device needs tensors: give output='torch', 'jax' or 'tf' to prefetch")
         self._output = self._live.output = self._output.on(device, check_int("depth", depth, 0))
         return self
 
-    # -- what is made of it
+    # -- sequences made from it
 
     def _made(self, name: str, *arguments: Any) -> SequenceMap[Any]:
         return SequenceMap(super()._made(name, *arguments), 0)
@@ -247,41 +246,41 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return self.next_item(blocking=True)  # type: ignore[no-any-return]
 
     def next_item(self, blocking: bool) -> Any:
-        """The next batch of the pass that was begun last; if there is none, one begins.
+        """Return the next batch of the last pass; begin a pass if there is none.
 
         Args:
-            blocking: wait for it. If not, at most ``queue_timeout`` seconds, and then raise StopIteration.
+            blocking: True: wait for the batch. False: wait at most ``queue_timeout`` seconds, then raise StopIteration.
 
         Raises:
-            StopIteration: the pass is over (or see ``blocking``). What a job raised, at its batch's place.
+            StopIteration: the pass is over (or see ``blocking``). Any error of a job, in place of its batch.
         """
         return trw.next_item(self._live, None if blocking else self.queue_timeout)
 
     def initializer(self) -> None:
-        """Begin a pass, which ``next()`` of this then reads."""
+        """Begin a pass, which ``next()`` on this front-end then reads."""
         self._live.begin()
 
     def has_background_jobs(self) -> bool:
-        """Whether a worker has something to do."""
+        """Return True if a worker has work to do."""
         return trw.has_background_jobs(self._live)
 
     def fill_queue(self) -> None:
-        """Read items of a source that has only ``__iter__``, as many as may be in work. Called by ``next``."""
+        """Read as many items of a source that has only ``__iter__`` as may be in work. Called by ``next``."""
         trw.fill_queue(self._live)
 
     @property
     def metadata(self) -> Metadata:
-        """How the pass went that was begun last."""
+        """The statistics of the last pass."""
         return self._live.consumer.metadata  # type: ignore[no-any-return]
 
     @property
     def max_queue_size_pin(self) -> int | None:
-        """``max_queue_size``, of which it is another name."""
+        """Another name of ``max_queue_size``."""
         return self.max_queue_size  # type: ignore[no-any-return]
 
     @property
     def max_jobs_at_once(self) -> int | None:
-        """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+        """``max_queue_size`` per worker, at least 1; None: it is chosen; 0: no limit."""
         return trw.max_jobs_at_once(self._live)
 
 
@@ -299,13 +298,13 @@ def _length_of(front: SequenceMap[Any]) -> int:
 def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any]:
     if front._plan().is_read_here:
         name = type(front.source_split).__name__
-        raise TypeError(f"{name} has no __getitem__: its batches can be had by a loop only")
+        raise TypeError(f"{name} has no __getitem__: its batches can only be read by a loop")
     items = items_of(front, job, source)
     return items if front.collate_fn is None else [front.collate_fn(item, source=front) for item in items]
 
 
 def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
-    """A front-end like ``front`` over ``source``, in this process: a part is small most often, as trw has it."""
+    """Return a front-end like ``front`` over ``source``, without workers, as trw does: a part is usually small."""
     own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
     made = SequenceMap(source, 0, front.function_to_run, **vars(options_of(front)), **own)
     made._output = made._live.output = front._output
@@ -313,14 +312,14 @@ def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
 
 
 def _front_end_of(source: Any) -> SequenceMap[Any] | None:
-    """The front-end that ``source`` is, or that it is made from."""
+    """Return the front-end that ``source`` is or is made from; None: there is none."""
     while isinstance(source, SequenceDerived) and not isinstance(source, SequenceMap):
         source = source.source_split
     return source if isinstance(source, SequenceMap) else None
 
 
 def _check_one_seed(seed: int | None, source: Any) -> int | None:
-    """``seed`` of a front-end over ``source``. All functions of a chain run in one job, which has one seed."""
+    """Return ``seed``, or raise ValueError if a map in ``source`` was given another: a job has only one seed."""
     fronts = [each for each in chain_of(source) if isinstance(each, SequenceMap)]
     given = [each._own_seed for each in fronts if each._own_seed is not None]
     if seed is not None and given and given[0] != seed:

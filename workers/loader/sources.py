@@ -1,4 +1,4 @@
-"""Sources that are read in the consumer's process, an item at a time, and whose items are sent to the workers."""
+"""Sources that are read in the consumer's process, item by item; their items are sent to the workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from workers.sequence.position import Position
 from .iterators import Iterators, source_of
 from .tensor_items import packed
 
-_NEVER_AGAIN = 2**62  # runs: what was read from a stream cannot be repeated by a worker
+_NEVER_AGAIN = 2**62  # runs: a worker cannot repeat what was read from a stream
 
 
 class Item(NamedTuple):
-    """What was read for batch ``index`` of a source that is read here."""
+    """The item, or the error, that was read for batch ``index``."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     value: Any
@@ -34,27 +34,27 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """Reads a source, an item at a time."""
+    """A reader of a source, one item at a time."""
 
     item: Item | None
 
     def read(self) -> bool:
-        """Set ``item`` to the next one. False: there are no more."""
+        """Set ``item`` to the next one. Returns False if there are no more."""
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """``function()``, which reads items."""
+        """Return ``function()``, which reads items."""
 
 
 class StreamSource:
-    """The batches of a stream that are left to a loop. What one of them raises is raised in its place."""
+    """A reader of the remaining batches of a stream. The error of a batch is raised in its place."""
 
     item: Item | None = None
 
     def __init__(self, source: Any, seed: int, epoch: int, left: Order[int], is_sent: bool) -> None:
-        """``is_sent``: to other processes, by which it is copied, before the next one is read."""
+        """``is_sent``: each batch is sent to another process, and so copied, before the next one is read."""
         self._source, self._seed, self._epoch, self._left = source, seed, epoch, left
         self._is_sent = is_sent
-        self._number = 0  # how many of these were read
+        self._number = 0  # how many of ``left`` were read
 
     def run(self, function: Callable[[], Any]) -> Any:
         return function()  # each batch is a job
@@ -74,7 +74,7 @@ class StreamSource:
 
 
 class IteratorSource:
-    """The items of a source that has only ``__iter__``, but for those that were delivered before."""
+    """A reader of a source that has only ``__iter__``. It leaves out items that were delivered before."""
 
     item: Item | None = None
 
@@ -95,8 +95,8 @@ class IteratorSource:
         self._packed: Callable[[Any], Any] = (lambda item: own(pack(item))) if copies else pack
         self._batch, self._partial, _ = position.delivered
         self._apart = position.apart
-        self._index = 0  # of the next one
-        self._read: deque[Any] = deque()  # that one, if it was read
+        self._index = 0  # of the next item
+        self._read: deque[Any] = deque()  # the next item, if it was read
 
     def run(self, function: Callable[[], Any]) -> Any:
         return self._reading.run(function)
@@ -111,7 +111,7 @@ class IteratorSource:
                     raise
                 except BaseException:
                     if not self._read:
-                        self._end = "reading the source was interrupted, and it does not go on: begin a new loop"
+                        self._end = "reading the source was interrupted, and it yields no more: begin a new loop"
                     raise
                 if not self._read:
                     if self._end:
@@ -134,7 +134,7 @@ class IteratorSource:
 
 
 class FedPass(Pass):
-    """A pass whose jobs are not known before: what they work on is read from a source, as it is needed.
+    """A pass whose jobs are not known in advance: their input is read from a source as needed.
 
     The index of a job is its place.
     """
@@ -149,14 +149,14 @@ class FedPass(Pass):
     ) -> None:
         super().__init__(reading, clock, position, assembly=assembly)
         self._fed = reading
-        self._source: Source | None = source  # None: it is at its end
-        self._num_added = 0  # jobs that the engine was given
-        self._num_unread = 0  # items that could not be read, which are no jobs
-        self._unread: dict[int, Item] = {}  # {number of the outcome: what stands for it}, of these
-        self._error: Exception | None = None  # what has ended the source
+        self._source: Source | None = source  # None: it has ended
+        self._num_added = 0  # jobs given to the engine
+        self._num_unread = 0  # items that could not be read, and so are not jobs
+        self._unread: dict[int, Item] = {}  # {number of an outcome: the unread item}, e.g. {41: Item(41, None, error)}
+        self._error: Exception | None = None  # that ended the source
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """See :meth:`Pass.outcome`. Raises also what reading the source has raised."""
+        """See :meth:`Pass.outcome`. Also raises any error of reading the source."""
         if self._source is not None and self._is_worth_filling():
             self.fill_queue()
         item = self._unread.get(self.num_taken)
@@ -178,7 +178,7 @@ class FedPass(Pass):
         return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
 
     def is_at_end(self) -> bool:
-        """Whether all that the source has was taken. Reads one more item of it, if need be, for the next job."""
+        """Return True if all items of the source were taken. Reads one more if needed, for the next job."""
         source = self._source
         if self.ready or self.num_jobs_taken < self._num_added or self._unread or self._error is not None:
             return False
@@ -201,8 +201,10 @@ class FedPass(Pass):
             self._fed.added()
 
     def _is_worth_filling(self) -> bool:
-        """Whether a quarter of what may be in work is missing: to wake the engine for each item takes longer than the
-        item. What is waited for is read in any case."""
+        """Return True if a quarter of what may be in work is missing, or at most one job is ahead of the consumer.
+
+        Waking the engine for each item would take longer than the item.
+        """
         num_ahead = self._num_added - self.num_jobs_taken
         return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
 
@@ -218,7 +220,7 @@ class FedPass(Pass):
                 assert item is not None
                 if item.error is None:
                     self._fed.add(self._num_added, item.index, item.value)
-            except Exception as error:  # raised in its place, behind the items that were read before it
+            except Exception as error:  # raised in its place, after the items that were read before
                 self._source, self._error = None, error
                 return
             if item.error is not None:

@@ -1,4 +1,4 @@
-"""Tensors in the items of a source that is read here: they travel as arrays, and are tensors again in the job."""
+"""Sends tensors in the items of a source that is read here: as arrays, which are tensors again in the job."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from workers.frameworks import NoArrayError
 
 from .tensors import Output
 
-_OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}  # {the file of a framework: output}
+#: {file of a framework: output}, e.g. {"torch": "torch", "tensorflow": "tf"}.
+_OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}
 
 
 class _Tensor(NamedTuple):
-    """A tensor on its way: _Tensor("torch", array)."""
+    """A tensor in transit: _Tensor("torch", array)."""
 
     framework: str
     array: Any
 
 
 class _Pickled(NamedTuple):
-    """One of a class of its own, such as a subclass of torch.Tensor, pickled."""
+    """A pickled tensor of a subclass, such as one of torch.Tensor."""
 
     pickled: bytes
 
 
 def packed(item: Any) -> Any:
-    """``item`` as it travels, for :func:`unpacked`. Tensors that cannot travel raise a TypeError."""
+    """Return ``item`` as it is sent, for :func:`unpacked`. Raise TypeError for a tensor that cannot be sent."""
     if not any(package in sys.modules for package in frameworks.PACKAGES):
         return as_numpy(item)
     return as_numpy(map_leaves(_pack, item))
 
 
 def unpacked(item: Any) -> Any:
-    """The item of :func:`packed`, with tensors in their places."""
+    """Return the item that :func:`packed` was given, with tensors in their places."""
     return map_leaves(_unpack, item, lambda node: type(node) is _Tensor or type(node) is _Pickled)
 
 
@@ -62,7 +63,7 @@ def _pack(leaf: Any) -> Any:
     try:
         array = to_numpy(leaf)
     except NoArrayError:
-        return leaf  # as_numpy says where it is
+        return leaf  # as_numpy raises, and says where the tensor is
     if array is leaf:
         return leaf
     if any(frameworks.asked("is_of_subclass", leaf)):

@@ -1,7 +1,7 @@
 """Batches as tensors of torch, JAX or TensorFlow, on the device of the training step.
 
-On the CPU a tensor lies where the batch does, in shared memory, and its lease is held until nobody holds the tensor.
-Arrays of a dtype that the framework has no tensors for (strings, dates) stay arrays.
+On the CPU, a tensor uses the shared memory of the batch, and holds its lease as long as the tensor lives. Arrays of a
+dtype that the framework does not have (strings, dates) stay arrays.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ logger = logging.getLogger("workers")
 
 
 class Moved(NamedTuple):
-    """A batch that is on its way to the device."""
+    """A batch that is being moved to the device."""
 
     batch: Any
     hand_over: Callable[[], None]  # to be called when the loop gets it
 
 
 class TensorMaker:
-    """What makes tensors of the arrays of a batch.
+    """A converter of a batch's arrays to tensors.
 
     Args:
-        output: of which framework: see ``frameworks.OUTPUTS``.
-        device: None: where the framework has them by itself.
-        depth: how many batches are moved ahead of the loop, where the device has memory of its own.
+        output: the framework, a key of ``frameworks.OUTPUTS``.
+        device: None: the framework's default.
+        depth: how many batches are moved ahead of the loop, if the device has its own memory.
     """
 
     def __init__(self, output: str, device: Any = None, depth: int = 0) -> None:
         self._of_framework = frameworks.file_of(frameworks.OUTPUTS[output]).Tensors(_plain, device)
         self._moves = self._of_framework.is_elsewhere()
         self.depth = depth if self._moves else 0
-        self._known: set[type] = {*SCALARS}  # of what is no array in batches before
-        self._named: set[type] = set()  # of leaves that were said to be delivered as they are
+        self._known: set[type] = {*SCALARS}  # types of leaves, other than arrays, in earlier batches
+        self._named: set[type] = set()  # types of leaves that a warning has named
 
     @property
     def device(self) -> Any:
         return self._of_framework.device
 
     def tensor(self, array: Array) -> Any:
-        """``array`` as a tensor over the same memory, or as it is."""
+        """Return ``array`` as a tensor over the same memory, or unchanged."""
         return self._of_framework.tensor(array)
 
     def __call__(self, batch: Any) -> Moved:
-        """``batch`` with tensors in the place of arrays."""
+        """Return ``batch`` with tensors instead of arrays."""
         arrays: list[Array] = []
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
@@ -66,7 +66,7 @@ class TensorMaker:
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
 
     def _name_leaves(self, batch: Any, rest: list[Any]) -> None:
-        """Warn, once for each type, of what is delivered as it is although there may be arrays in it."""
+        """Warn, once per type, about leaves that are delivered as they are although they may hold arrays."""
         ids = {id(leaf) for leaf in rest if type(leaf) is not np.ndarray and not is_immutable(leaf)}
         for path, leaf in leaves(batch, lambda part: id(part) in ids):
             kind = type(leaf)
@@ -74,7 +74,7 @@ class TensorMaker:
                 continue
             self._named.add(kind)
             logger.warning(
-                "batch%s is a %s.%s, which is delivered as it is: no tensor is made of it or of what is in it; return "
+                "batch%s is a %s.%s, which is delivered as it is: neither it nor its contents become tensors. Return "
                 "arrays, in tuples, lists, dicts or dataclasses",
                 path,
                 kind.__module__,
@@ -83,9 +83,9 @@ class TensorMaker:
 
 
 class Output:
-    """What a loop gets in the place of arrays: tensors of ``name``, one of ``frameworks.OUTPUTS``.
+    """What a loop gets instead of arrays: tensors of ``name``, a key of ``frameworks.OUTPUTS``.
 
-    It may be part of what is sent to workers, which need neither the framework nor the device: they get the name.
+    It may be sent to workers within an object. They get only the name, and need neither the framework nor the device.
     """
 
     def __init__(self, name: str) -> None:
@@ -94,13 +94,13 @@ class Output:
 
     @property
     def tensors(self) -> TensorMaker:
-        """What makes them. Imports the framework."""
+        """The converter to these tensors. Imports the framework."""
         if self._tensors is None:
             self._tensors = TensorMaker(self.name)
         return self._tensors
 
     def on(self, device: Any, depth: int) -> Output:
-        """The same on a device."""
+        """Return the same output on a device."""
         there = Output(self.name)
         there._tensors = TensorMaker(self.name, device, depth)
         return there
@@ -113,7 +113,7 @@ class Output:
 
 
 def checked_output(name: str | None) -> Output | None:
-    """What ``output`` of a front-end names; None: it says nothing. Imports the framework, or raises."""
+    """Return the Output called ``name``; None: none is given. Imports the framework, or raises."""
     if name is None:
         return None
     output = Output(check_choice("output", name, (None, *frameworks.OUTPUTS)))
@@ -122,7 +122,7 @@ def checked_output(name: str | None) -> Output | None:
 
 
 def _plain(array: Array) -> Array:
-    """``array``, or a copy of it: writable, with positive strides and bytes in this machine's order."""
+    """Return ``array``, or a copy of it that is writable, with positive strides and native byte order."""
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.writeable and all(step >= 0 for step in array.strides) else array.copy()

@@ -1,4 +1,4 @@
-"""trw's way to read a front-end: by ``next()`` of itself, in the pass that was begun last.
+"""trw's way to read a front-end: ``next()`` on the front-end itself reads its last pass.
 
 Source: ``trw.train.SequenceMap``.
 """
@@ -15,9 +15,9 @@ from .sources import FedPass
 
 
 def next_item(loop: Loop, timeout_s: float | None) -> Any:
-    """The next batch of the pass that was begun last; if there is none, one begins. See ``Consumer.next``."""
+    """Return the next batch of the last pass; begin a pass if there is none. See ``Consumer.next``."""
     loop.sequence._check_open()
-    this_pass, loop.iterator = loop.current, None  # it is read without one
+    this_pass, loop.iterator = loop.current, None  # the pass is read without an iterator from now on
     if this_pass is None or this_pass.version != loop.clock.version:  # the epoch was set, or a state loaded
         this_pass = loop.begin()
     try:
@@ -25,22 +25,22 @@ def next_item(loop: Loop, timeout_s: float | None) -> Any:
     except StalePassError:
         if loop.current is this_pass and this_pass.version == loop.clock.version:
             raise
-        return next_item(loop, timeout_s)  # on_error has begun another
+        return next_item(loop, timeout_s)  # on_error has begun another pass
 
 
 def fill_queue(loop: Loop) -> None:
-    """Read items of a source that has only ``__iter__``, as many as may be in work."""
+    """Read as many items of a source that has only ``__iter__`` as may be in work."""
     if isinstance(loop.current, FedPass):
         loop.current.fill_queue()
 
 
 def has_background_jobs(loop: Loop) -> bool:
-    """Whether a worker has something to do."""
+    """Return True if a worker has work to do."""
     return loop.pool is not None and loop.pool.engine.has_background_jobs
 
 
 def max_jobs_at_once(loop: Loop) -> int | None:
-    """What ``max_queue_size`` is for each worker, at least 1; None: chosen. 0: no limit."""
+    """Return ``max_queue_size`` per worker, at least 1; None: it is chosen; 0: no limit."""
     bound = loop.options.max_queue_size
     if bound is None:
         return None

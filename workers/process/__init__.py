@@ -1,1 +1,1 @@
-"""All that crosses a process boundary."""
+"""Worker processes, the server that forks them, and everything that crosses the boundary to them."""

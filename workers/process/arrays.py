@@ -1,11 +1,11 @@
-"""Arrays on their way to the workers: references to memory where that can be, not copies.
+"""Pickles arrays for workers: as references to shared memory where possible, otherwise as bytes.
 
-- What lies in shared memory (see ``workers.batch.share``) goes as the piece of memory and the place in it, whatever its
-  size and its layout: the workers see what is written there.
-- Other arrays go as their bytes, large ones out of band, with their own strides: these decide in which order numpy
-  adds, and so the last bits of a sum. If the bytes lie far apart (``a[::10]``), they are copied with smaller gaps at
+- An array in shared memory (see ``workers.batch.share``) is sent as its piece of memory and its offset there, whatever
+  its size and layout: the workers see what is written to it.
+- Other arrays are sent as bytes, large ones out of band, with their own strides: these decide in which order numpy
+  adds, and so the last bits of a sum. If the bytes lie far apart (``a[::10]``), they are copied with smaller gaps in
   the same places.
-- A subclass of ``ndarray`` goes as a view of a plain array, and a masked array as two arrays.
+- A subclass of ``ndarray`` is sent as a view of a plain array, and a masked array as two arrays.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.frameworks import Memory
 
-SHARED_NBYTES = 64 << 10  # arrays from here on are shared; smaller ones each worker has for itself
-MAX_SPREAD = 2  # the bytes that an array lies in may be so many times its own, to be sent as they are
+SHARED_NBYTES = 64 << 10  # arrays of at least this size are shared; each worker has its own copy of smaller ones
+MAX_SPREAD = 2  # an array is sent with its gaps if it spans at most this many times its own bytes
 _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
 
 
 def reduced(obj: Any) -> Any:
-    """How to make ``obj`` again in a worker, as ``__reduce__`` returns it; None: as its class says."""
+    """Return how a worker rebuilds ``obj``, in the form of ``__reduce__``; None: as its class defines it."""
     if isinstance(obj, np.ndarray):
         return None if obj.dtype.hasobject else _reduced_array(obj)
     if isinstance(obj, np.void):
@@ -40,7 +40,7 @@ def reduced(obj: Any) -> Any:
 
 
 def _reduced_row(row: Any) -> Any:
-    """How to make a row of a structured array again, which is a view of it, if that is shared."""
+    """Return how to rebuild a row of a shared structured array, as a view of it; None for any other array."""
     found = share.find_bytes(int(row.__array_interface__["data"][0]), row.nbytes)
     return None if found is None else (_row, (found.piece, row.dtype, found.start))
 
@@ -71,12 +71,12 @@ def _extent(array: Any) -> tuple[int, int]:
 
 
 def _offset(array: Any) -> int:
-    """How far its first item is from the first of its bytes in memory."""
+    """Return the distance in bytes from the lowest address of ``array`` to its first item."""
     return address_of(array) - _extent(array)[0]
 
 
 def _reduced_strided(array: Any) -> Any:
-    """How to make an array that is not dense, or not aligned, again with its own strides."""
+    """Return how to rebuild an array that is not dense, or not aligned, with its own strides."""
     is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
     own_nbytes = array.itemsize * math.prod(_lengths(array))
     if _extent(array)[1] > MAX_SPREAD * own_nbytes:
@@ -84,7 +84,7 @@ def _reduced_strided(array: Any) -> Any:
     low, nbytes = _extent(array)
     memory: Any = ctypes.string_at(low, nbytes) if nbytes < SHARED_NBYTES else np.asarray(Memory(array, low, nbytes))
     start = address_of(array) - low
-    if not is_aligned:  # nor must it be in the worker: numpy reads it in another way
+    if not is_aligned:  # keep it so in the worker: numpy reads unaligned arrays in another way
         before = (before - start) % ALIGNMENT
         memory, start = np.concatenate([np.zeros(before, np.uint8), np.frombuffer(memory, np.uint8)]), before + start
     elif nbytes < SHARED_NBYTES:
@@ -93,12 +93,12 @@ def _reduced_strided(array: Any) -> Any:
 
 
 def _lengths(array: Any) -> list[int]:
-    """Of the axes along which there are different items."""
+    """Return the lengths of the axes that are not broadcast, i.e. whose stride is not 0."""
     return [length for length, step in zip(array.shape, array.strides, strict=True) if step]
 
 
 def _packed(array: Any) -> Any:
-    """A copy with the axes in the same order in memory, and gaps in the same places, each as small as can be."""
+    """Return a copy with the same order of axes in memory, and with minimal gaps in the same places."""
     strides, spread, packed_spread = list(array.strides), array.itemsize, array.itemsize
     for axis in sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis])):
         length, step = array.shape[axis], abs(array.strides[axis])

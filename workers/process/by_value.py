@@ -1,12 +1,11 @@
-"""What a worker does not find by its name, and is therefore sent by value.
+"""Sends by value what workers cannot find by name.
 
-- Modules that a worker cannot import: a script that ``multiprocessing`` has run again in a child, a module that was
-  loaded from a path, and one whose folder is no longer on ``sys.path``, for instance after ``os.chdir``.
-- Objects that pickle sends as a name in such a module: singletons, ``typing.NewType``, the cached functions of
-  cachetools.
-- Source text that is in no file: the cells of a notebook, or what ``exec`` runs. ``linecache`` of the process that ran
-  it has the text, under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``. A worker needs it
-  for the traceback of a job, and for all that reads the source of a function, such as TensorFlow's AutoGraph.
+- Modules that a worker cannot import: a script that ``multiprocessing`` has run again in a child, a module loaded from
+  a path, or one whose folder is no longer on ``sys.path``, for instance after ``os.chdir``.
+- Objects that pickle sends as a name in such a module: singletons, ``typing.NewType``, cachetools' cached functions.
+- Source text that is in no file: the cells of a notebook, or code run by ``exec``. ``linecache`` in the process that
+  ran it has the text, under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``. A worker needs
+  it for the traceback of a job, and for anything that reads the source of a function, such as TensorFlow's AutoGraph.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from workers.job.installed import is_installed
 from .main_module import Definitions
 
 _POINTER = 8  # bytes
-_ours: set[str] = set()  # that cloudpickle was told of by this module
+_ours: set[str] = set()  # modules that look_at() has registered with cloudpickle, e.g. {"helpers"}
 
 
 def look_at(name: str | None) -> None:
-    """Have cloudpickle send what module ``name`` defines by value, if it cannot be imported by that name."""
+    """Make cloudpickle send the definitions of module ``name`` by value while workers cannot import it by name."""
     module = sys.modules.get(name or "__main__")
     file = getattr(module, "__file__", None)
     if name is None or not isinstance(module, types.ModuleType) or not (isinstance(file, str) and file.endswith(".py")):
         return
     if name == "__main__" or is_installed(name):
         return
-    if type(module) is not types.ModuleType and not os.path.isfile(file):  # torch.ops is of a "_ops.py"
+    if type(module) is not types.ModuleType and not os.path.isfile(file):  # e.g. torch.ops, whose file is "_ops.py"
         return
     is_importable = _leads_to(name, os.path.abspath(file), search_path())
     if not is_importable and name not in cloudpickle.list_registry_pickle_by_value() and module.__name__ == name:
@@ -52,7 +51,7 @@ def look_at(name: str | None) -> None:
 
 
 def search_path() -> tuple[str, ...]:
-    """``sys.path``, with the current folder where it has ``""``, which a server is to see as it is now."""
+    """Return ``sys.path`` with ``""`` replaced by the current folder, which ``os.chdir`` may change later."""
     try:
         here = os.getcwd()
     except OSError:  # it was removed
@@ -62,14 +61,14 @@ def search_path() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
-    """Whether a new process with this ``sys.path`` that imports ``name`` runs ``file``."""
+    """Return whether importing ``name`` in a new process runs ``file``. ``path``: ``sys.path``, for the cache."""
     if name == "__mp_main__":
         return False
     return any(map(functools.partial(_is_same, file), _files(name)))
 
 
 def _files(name: str) -> Iterator[str]:
-    """Where the module may lie, in the package or module that its first name stands for."""
+    """Yield the files that may hold module ``name``, within the package or module of its first component."""
     first, *rest = name.split(".")
     spec = None
     for finder in sys.meta_path:
@@ -95,23 +94,23 @@ def _is_same(file: str, other: str) -> bool:
 
 
 def reduces_itself(kind: Any) -> bool:
-    """Whether a class says itself how its objects are pickled."""
+    """Return whether a class defines how its objects are pickled."""
     plain: Any = object
     return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
 
 
 def may_be_sent_by_name(kind: Any) -> bool:
-    """Whether an object of this class may be sent by a name. Those of Python and numpy are not, but ``NewType`` is."""
+    """Return whether objects of this class may be sent by name: not those of Python and numpy, except ``NewType``."""
     package = str(getattr(kind, "__module__", "")).partition(".")[0]
     is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
     return is_others and reduces_itself(kind) and not issubclass(kind, type)
 
 
 def reduced(obj: Any, definitions: Definitions) -> Any:
-    """How the class of ``obj`` has it pickled; by its attributes instead of a name that workers do not find.
+    """Return the reduction of ``obj`` by its class, or by its attributes if that is a name that workers cannot find.
 
     Raises:
-        TypeError: it has other contents than attributes.
+        TypeError: the name cannot be found, and ``obj`` holds more than attributes.
     """
     reduction = obj.__reduce_ex__(5)
     if not isinstance(reduction, str) or goes_by_name(obj, reduction):
@@ -122,7 +121,7 @@ def reduced(obj: Any, definitions: Definitions) -> Any:
     pointers = len(slots) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
     if kind.__basicsize__ != object.__basicsize__ + _POINTER * pointers:
         raise TypeError(
-            f"{reduction} ({kind.__name__}) can be sent only by its name, and workers do not run the script that "
+            f"{reduction} ({kind.__name__}) can only be sent by name, and workers do not run the script that "
             "defines it: define it in a module of its own, a file that the script imports"
         )
     in_slots = {name: getattr(obj, name) for name in slots if hasattr(obj, name)}
@@ -130,18 +129,18 @@ def reduced(obj: Any, definitions: Definitions) -> Any:
 
 
 def texts_of(names: Iterable[str]) -> dict[str, str]:
-    """{name: text} of those of these source files that are no files. Runs in: consumer."""
+    """Return {name: source text} for those ``names`` that are not files. Runs in: consumer."""
     texts = {name: "".join(linecache.getlines(name)) for name in sorted(names) if not os.path.isfile(name)}
     return {name: text for name, text in texts.items() if text}
 
 
 def learn(texts: dict[str, str]) -> None:
-    """Have ``linecache`` know these texts. Runs in: worker."""
+    """Add these source texts to ``linecache``. Runs in: worker."""
     for name, text in texts.items():
-        # No time of change: then it looks for no file, and keeps the text.
+        # Without a modification time, linecache looks for no file and keeps the text.
         linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
 
 
 def of_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
-    """Code that is made by ``make(*arguments)``, compiled from file ``name``. Runs in: worker."""
+    """Return the code made by ``make(*arguments)``, as if compiled from file ``name``. Runs in: worker."""
     return make(*arguments).replace(co_filename=name)

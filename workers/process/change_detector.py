@@ -1,19 +1,20 @@
-"""Whether anything in a task has changed since the last epoch, found out in a few milliseconds.
+"""Detects within a few milliseconds whether anything in a task has changed since the last epoch.
 
-The task is pickled again, and the bytes are compared. Left out of this are what would take long:
+The task is pickled again, and the bytes are compared. Objects that would take long are left out of the pickle:
 
 - A large container (a list of a million paths) counts as unchanged while it is the same object and holds the same
-  objects. What is changed *within* these objects is not seen; except where hooks are defined, which are there to change
-  things: then a container is left out only if it holds nothing but numbers and strings.
-- A large array counts as unchanged while it is the same object; a tensor of torch, while no operation of torch has
-  written to it either. Where hooks are defined, its bytes are compared; but not those of an array in shared memory,
-  which the workers see as it is.
+  objects. Changes *within* these objects are missed. Where hooks are defined, whose purpose is to change things, a
+  container is left out only if it holds nothing but numbers and strings.
+- A large array counts as unchanged while it is the same object, and a torch tensor if, in addition, no torch operation
+  has written to it. Where hooks are defined, the bytes are compared, except in shared memory, where the workers see
+  every write.
 
-``Sequence.changed()`` says what is not seen so.
+``Sequence.changed()`` lists the changes that are missed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import itertools
@@ -38,21 +39,21 @@ from .replica import ReplicaPickler
 
 logger = logging.getLogger("workers")
 
-_MANY = 1000  # items; a container of fewer is pickled
+_MANY = 1000  # items; smaller containers are always pickled
 _LONG_S = 0.05
 _LEAVES = frozenset({str, bytes, int, float, complex, bool, type(None)})
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class _Kept:
-    """A large container, as it was seen last."""
+    """A large container, as last seen."""
 
     def __init__(self, container: Any, number: int) -> None:
-        self.container = container  # held, so that its id is not given to another one
+        self.container = container  # held, so that its id is not reused
         self.number = number
         self._parts = [list(part) for part in _parts_of(container)]
         types = set().union(*(set(map(type, part)) for part in self._parts))
-        self.is_plain = types <= _LEAVES  # nothing can be changed within its items
+        self.is_plain = types <= _LEAVES  # all items are immutable
         self._is_fixed = self.is_plain and isinstance(container, (tuple, frozenset))
 
     def is_as_before(self) -> bool:
@@ -60,7 +61,7 @@ class _Kept:
 
     def _is_same(self, now: list[Any], before: list[Any]) -> bool:
         if self.is_plain:
-            return now == before  # looks for the same object first, and so takes 1 ms for a million
+            return now == before  # compares identities first, and so takes 1 ms for a million items
         return len(now) == len(before) and all(map(operator.is_, now, before))
 
 
@@ -73,7 +74,7 @@ def _parts_of(container: Any) -> list[list[Any]]:
 
 
 class _Buffer(NamedTuple):
-    """A large array, as it was seen last."""
+    """A large array, as last seen."""
 
     owner: weakref.ref[Any]
     address: int
@@ -81,34 +82,34 @@ class _Buffer(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a look has found."""
+    """A snapshot of a task, or of a part of it."""
 
-    pickle: bytes  # without what is left out; empty: it cannot be pickled
+    pickle: bytes  # without what is left out; empty if the task cannot be pickled
     buffers: list[_Buffer]
-    versions: list[int]  # of tensors of torch
-    is_whole: bool = False  # nothing was left out that can be changed within, but arrays
+    versions: list[int]  # of torch tensors
+    is_whole: bool = False  # nothing mutable was left out, except arrays
 
     def is_same(self, last: Seen) -> bool:
-        """Whether nothing can have changed since ``last``. False also if that is not known, as of large arrays."""
+        """Return whether nothing can have changed since ``last``. False if this is unknown, as for large arrays."""
         is_same = self.is_whole and last.is_whole and last.pickle == self.pickle and last.versions == self.versions
         return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
 
 class ChangeDetector:
-    """Looks at a task before each epoch. Runs in: consumer."""
+    """The detector of changes in one task, which is asked before each epoch. Runs in: consumer."""
 
     def __init__(self) -> None:
-        self._kept: dict[int, _Kept] = {}  # {id of a container: it}
+        self._kept: dict[int, _Kept] = {}  # {id of a large container: as last seen}
         self._numbers = itertools.count()
         self._last = self._now = Seen(b"", [], [])
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
-        """Whether something may have, since the last look that was followed by :meth:`commit`.
+        """Return whether anything may have changed since the snapshot of the last :meth:`commit`.
 
         Args:
-            is_exact: also within what a large container holds, and within arrays: hooks may have changed it.
-            states: attributes that count as these: see :class:`workers.process.replica.ReplicaPickler`.
+            is_exact: also check within the items of large containers and within arrays, which hooks may have changed.
+            states: values to use instead of some attributes: see :class:`workers.process.replica.ReplicaPickler`.
         """
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
@@ -118,36 +119,36 @@ class ChangeDetector:
         seconds = time.monotonic() - start_s
         if last.pickle:
             self._tell_if_long(task, is_exact, seconds, lambda value: self._looking(is_exact).dump(value))
-        # The bytes of arrays are left to Parcel.compare.
+        # Parcel.compare will compare the bytes of arrays.
         return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
     def commit(self) -> None:
-        """The workers have what was seen."""
+        """Note that the workers have the latest snapshot."""
         self._last = self._now
 
     def tell_if_long(self, task: Any, has_hooks: bool, seconds: float) -> None:
-        """Say once why an epoch's start takes so long, if it does, because of pickling all and comparing arrays."""
+        """Warn once, naming the data, if pickling everything and comparing arrays delays the start of an epoch."""
         self._tell_if_long(task, has_hooks, seconds, _pickle_and_read)
 
     def _tell_if_long(self, task: Any, has_hooks: bool, seconds: float, repeat: Callable[[Any], object]) -> None:
-        """``repeat``: does again for a part what has taken so long."""
+        """Warn once if ``seconds`` is long. ``repeat`` does the slow work again for one part, to find the slowest."""
         if self._has_told or seconds <= _LONG_S:
             return
         found = _longest(_parts_of_task(task), repeat)
         if found is None or found.seconds <= seconds / 20:
-            return  # it was the machine that was slow
+            return  # the machine was slow, not the data
         self._has_told = True
         where = f"{found.name} ({type(found.value).__name__}, {_size_of(found.value)})"
         logger.warning(
-            "to see whether anything has changed took %.0f ms at the beginning of an epoch, most of it for %s. Hold "
-            "such data in arrays of workers.share()%s",
+            "checking the sequence for changes took %.0f ms at the beginning of an epoch, most of it for %s. Hold such "
+            "data in arrays of workers.share()%s",
             1e3 * seconds,
             where,
             ", or define no on_epoch_begin and on_epoch_end" if has_hooks else "",
         )
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
-        """What there is to see of a part of the task that was looked at last; None: it cannot be pickled on its own."""
+        """Return a snapshot of a part of the task checked last, or None if it cannot be pickled on its own."""
         return self._seen(part, is_exact, states)[0]
 
     def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
@@ -156,27 +157,27 @@ class ChangeDetector:
     def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen:
         seen, kept = self._seen(task, is_exact, states)
         if seen is None:
-            return Seen(b"", [], [])  # Pickled says what it is
+            return Seen(b"", [], [])  # Pickled will raise the error that names the part
         self._kept = kept
         return seen
 
     def _seen(
         self, value: Any, is_exact: bool, states: dict[int, dict[str, Any]]
     ) -> tuple[Seen | None, dict[int, _Kept]]:
-        """(what there is to see of ``value``, None if it cannot be pickled; the large containers in it)."""
+        """Return (a snapshot of ``value``, None if it cannot be pickled; the large containers in it)."""
         file = io.BytesIO()
         pickler = self._looking(is_exact, file)
         pickler.states = states
         try:
             pickler.dump(value)
-        except Exception:  # reducers raise what they like
+        except Exception:  # reducers may raise anything
             return None, {}
         is_whole = is_exact or all(kept.is_plain for kept in pickler.seen.values())
         return Seen(file.getvalue(), pickler.buffers, pickler.versions, is_whole), pickler.seen
 
 
 class _Cost(NamedTuple):
-    """What looking at a part has taken."""
+    """The time that checking one part takes."""
 
     seconds: float
     name: str
@@ -184,7 +185,7 @@ class _Cost(NamedTuple):
 
 
 def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
-    """The attributes of what its jobs read, along the chain, and its functions; each with its name."""
+    """Return (name, value) of each attribute of what its jobs read, along the chain, and of its functions."""
     parts: list[tuple[str, Any]] = []
     source, is_left = getattr(task, "source", None), True
     while is_left:
@@ -199,7 +200,7 @@ def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
 
 
 def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
-    """The functions and arguments that ``functools.partial`` binds; of any other function, itself."""
+    """Return (name, value) of the functions and arguments that a ``functools.partial`` binds, else of the function."""
     if not isinstance(function, functools.partial):
         return [(getattr(function, "__qualname__", type(function).__name__), function)]
     arguments: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
@@ -210,13 +211,13 @@ def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
 
 
 def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _Cost | None:
-    """The part that takes longest; of a function, what it holds."""
+    """Return the slowest part; if that is a function, the object in it that takes most of the time."""
     costs = []
     for name, value in parts:
         start_s = time.monotonic()
         try:
             repeat(value)
-        except Exception:  # on its own it may not be what is sent
+        except Exception:  # a part may be unpicklable on its own
             continue
         costs.append(_Cost(time.monotonic() - start_s, name, value))
     longest = max(costs, default=None, key=operator.itemgetter(0))
@@ -227,12 +228,13 @@ def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _
 
 
 def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
-    """The attributes, variables and globals of a function, or of an object that is called like one."""
+    """Return (name, value) of the attributes, variables and globals of a function, or of another callable object."""
     held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
     code = getattr(function, "__code__", None)
     if code is not None:
-        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-        held += [(f"{name}'s variable {variable!r}", cell.cell_contents) for variable, cell in cells]
+        for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # not yet filled
+                held.append((f"{name}'s variable {variable!r}", cell.cell_contents))
         known = function.__globals__
         held += [(f"{name}'s global {variable!r}", known[variable]) for variable in code.co_names if variable in known]
     return [(place, value) for place, value in held if not callable(value)]
@@ -253,7 +255,7 @@ def _size_of(value: Any) -> str:
 
 
 class _Looking(ReplicaPickler):
-    """Pickles what is not left out; for that it writes a number, which is another one if it has changed."""
+    """A pickler that writes a number in place of each container left out: a new number if it has changed."""
 
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:
         self.seen: dict[int, _Kept] = {}
@@ -289,7 +291,7 @@ class _Looking(ReplicaPickler):
         return None if self._is_exact and not kept.is_plain else kept.number
 
     def _of_sparse(self, array: Any) -> Any:
-        """What stands for a large array that is not dense: to pickle it would copy it."""
+        """Return what stands for a large array that is not dense, as pickling would copy it; None for other arrays."""
         if array.nbytes < SHARED_NBYTES or array.flags.c_contiguous or array.flags.f_contiguous:
             return None
         self.buffers.append(_Buffer(weakref.ref(_owner(array)), address_of(array), array.nbytes))
@@ -305,14 +307,14 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
 
 
 def _owner(array: Any) -> Any:
-    """The array or tensor that has the memory of ``array``, which may be a view that was made just now."""
+    """Return the array or tensor that owns the memory of ``array``, which may be a temporary view."""
     while isinstance(array, Memory) or (isinstance(array, np.ndarray) and isinstance(array.base, (np.ndarray, Memory))):
         array = array.base
     return array
 
 
 def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
-    """Whether these are the same arrays, all of them alive all the time."""
+    """Return whether these are the same arrays, all of them still alive."""
     return len(last) == len(now) and all(
         one.owner is other.owner and one.owner() is not None and one[1:] == other[1:]
         for one, other in zip(last, now, strict=True)
@@ -320,5 +322,5 @@ def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
 
 
 def _is_ours(buffer: _Buffer) -> bool:
-    """Whether it has to be compared: it is not in memory that the workers see."""
+    """Return whether the bytes must be compared, as they are not in memory that the workers see."""
     return share.find_bytes(buffer.address, buffer.nbytes) is None

@@ -1,14 +1,14 @@
-"""Which attributes of a task have changed since its workers got it, so that a replica keeps all others.
+"""Finds the attributes of a task that have changed since its workers got it, so that replicas keep all others.
 
-What jobs keep in the objects of their replica (caches, open files) stays when a hook or the loop changes something else
-there. The workers load the whole task anew, and take from it what has changed: :func:`merged`.
+What jobs keep in the objects of their replica (caches, open files) survives when a hook or the loop changes something
+else there. The workers load the whole task again, and take the changed attributes from it: :func:`merged`.
 
-A cache that only jobs fill is empty in the loop's process, and so is one that a hook has emptied. So the attributes
-that hooks name, or setters of an attribute that has changed, count as changed whatever they are.
+In the consumer, a cache that only jobs fill is empty, and so is one that a hook has emptied. Therefore attributes that
+hooks name, or the setter of a changed attribute, count as changed whatever their values.
 
-Looked at are the task, the sequence that its jobs are made of, and from there on the objects of the user's own classes
-that are attributes of each other, if they are pickled by their attributes alone. Anything else (a list, an object with
-``__setstate__``) is replaced as a whole if its pickle has changed.
+Attributes are compared one by one for the task, the sequence that its jobs read, and from there the objects of the
+user's own classes that are attributes of each other, if they are pickled by their attributes alone. Anything else (a
+list, an object with ``__setstate__``) is replaced as a whole if its pickle has changed.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ from .change_detector import ChangeDetector, Seen
 from .replica import ABSENT
 from .unpicklable import state_of
 
-_PATIENCE_S = 0.25  # for a look at all attributes; else all counts as changed
+_PATIENCE_S = 0.25  # to check all attributes; after that, all of them count as changed
 _MAX_DEPTH = 8
 _OWN = "workers", "sampler"
 HOOKS = "on_epoch_begin", "on_epoch_end"
 
 
 class Changed(NamedTuple):
-    """What a replica has to take of an object: Changed({"level": None, "source": Changed({}, [])}, ["old"])."""
+    """The changes that a replica must take over: Changed({"level": None, "source": Changed({}, [])}, ["old"])."""
 
-    names: dict[str, Any]  # {attribute: None, if it is replaced as a whole, or what has changed in it}
-    gone: list[str]  # attributes that there are no more
+    names: dict[str, Any]  # {attribute: None if it is replaced as a whole, else what has changed in it}
+    gone: list[str]  # attributes that no longer exist
 
 
 class _Object(NamedTuple):
-    """An object, as it was seen last."""
+    """An object, as last seen."""
 
     of: weakref.ref[Any]
     parts: dict[str, _Object | Seen]
 
 
 class Attributes:
-    """Looks at the attributes of a task that ``change_detector`` has just looked at as a whole. Runs in: consumer."""
+    """The attributes of a task that a ChangeDetector has just checked as a whole. Runs in: consumer."""
 
     def __init__(self, watch: ChangeDetector) -> None:
         self._watch = watch
-        self._last: _Object | None = None  # None: it is not known by attributes
+        self._last: _Object | None = None  # None: the attributes are unknown
         self._now: _Object | None = None
 
     def changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Changed | None:
-        """What has changed since the last look that was followed by :meth:`commit`; None: all of it may have.
+        """Return what has changed since the snapshot of the last :meth:`commit`; None: everything may have.
 
         Args:
             is_exact, states: see :meth:`workers.process.change_detector.ChangeDetector.has_changed`.
         """
         self._now = self._look(task, vars(task), is_exact, states, time.monotonic() + _PATIENCE_S, set())
-        # The task itself is made anew for each look.
+        # The task itself is a new object each time, so its identity is not compared.
         if self._last is None or self._now is None:
             return None
         names = _names_in(_functions_of(frozenset(_classes(self._now)), frozenset(HOOKS)))
         return _difference(self._last, self._now, names)
 
     def commit(self) -> None:
-        """The workers have what was seen."""
+        """Note that the workers have the latest snapshot."""
         self._last = self._now
 
     def _look(
@@ -96,7 +96,7 @@ class Attributes:
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """The attributes that ``value`` is pickled by, if by them alone and in the usual way; else None."""
+    """Return the attributes by which ``value`` is pickled, if by these alone and in the usual way; else None."""
     cls: Any = type(value)
     is_plain = (
         cls.__new__ is object.__new__
@@ -109,11 +109,11 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
     if not is_plain or not hasattr(value, "__dict__") or not hasattr(value, "__weakref__"):
         return None
     state = state_of(value) or {}
-    return state if state or not vars(value) else None  # none: it has slots too
+    return state if state or not vars(value) else None  # attributes, but no state: it has slots too
 
 
 def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
-    """``named``: attributes that count as changed."""
+    """Return what has changed between two snapshots. Attributes in ``named`` count as changed."""
     names: dict[str, Any] = {}
     for name, part in now.parts.items():
         before = last.parts.get(name)
@@ -132,7 +132,7 @@ def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
 
 
 def _classes(of: _Object) -> Iterator[type]:
-    """Those of an object, and of the objects in it."""
+    """Yield the classes of an object and of the objects in it."""
     if (value := of.of()) is not None:
         yield type(value)
     for part in of.parts.values():
@@ -142,7 +142,7 @@ def _classes(of: _Object) -> Iterator[type]:
 
 @functools.lru_cache(64)
 def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
-    """The code of the methods and properties so called, and of those that it names in turn."""
+    """Return the code of the methods and properties called ``names``, and of those that it names in turn."""
     found: dict[types.CodeType, None] = {}
     left = list(names)
     seen = set(left)
@@ -163,13 +163,13 @@ def _code_of(member: Any) -> list[types.CodeType]:
 
 
 def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
-    """The attributes and globals that it names."""
+    """Return the attributes and globals that this code names."""
     return frozenset(name for each in code for name in names_in(each))
 
 
 @functools.lru_cache(64)
 def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
-    """What the setters of a class name that set one of ``names``, and what they call."""
+    """Return all attributes named by the settable properties that name one of ``names``, or by what they call."""
     found: frozenset[str] = frozenset()
     members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
     for name, member in members.items():
@@ -180,7 +180,7 @@ def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
 
 
 def merged(before: Any, now: Any, changed: Changed) -> Any:
-    """The task of a replica, with the objects of ``before`` where they have not changed. Runs in: worker."""
+    """Return the task of a replica, with the objects of ``before`` where they are unchanged. Runs in: worker."""
     for name in ("source", "functions"):
         if name not in changed.names:
             setattr(now, name, getattr(before, name))
@@ -191,8 +191,8 @@ def merged(before: Any, now: Any, changed: Changed) -> Any:
 
 
 def _taken(before: Any, now: Any, changed: Changed) -> Any:
-    """``before`` with what has changed in ``now``."""
-    if type(before) is not type(now):  # a job has put something else there
+    """Return ``before`` with the changes from ``now``."""
+    if type(before) is not type(now):  # a job has replaced it
         return now
     there, new = vars(before), vars(now)
     for name, inner in changed.names.items():

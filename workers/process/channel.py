@@ -1,12 +1,12 @@
 """A private socket pair between two processes that carries messages and descriptors.
 
-A frame is a header (length, number of descriptors), what identifies each descriptor, and a pickled message. Whoever
-reads takes whole frames only: what a killed process had half sent is dropped with its socket. Only the two processes
-that a pair was made for ever hold it, so nothing that is unpickled here can come from anybody else.
+A frame is a header (length, number of descriptors), the identity of each descriptor, and a pickled message. Readers
+take whole frames only: a frame that a killed process had half sent is dropped with its socket. No other process ever
+holds a pair, so nothing that is unpickled here can come from anybody else.
 
-Descriptors travel beside the bytes and are counted off, frame by frame. If the kernel drops one, the others would be
-taken for the wrong ones, and so for the memory of other batches. So both losses and mismatches are errors. More than
-the kernel takes at a time go in several steps, each beside some bytes of the frame.
+Descriptors travel beside the bytes and are counted off, frame by frame. If the kernel dropped one, the next ones would
+be mistaken for it, and so for the memory of other batches. Therefore both losses and mismatches are errors. If a frame
+has more descriptors than the kernel takes at once, it is sent in several steps, each with some of its bytes.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from workers import limits
 from workers.errors import PlatformError, integrity_error
 
 _HEADER = struct.Struct("<II")
-_IDENTITY = struct.Struct("<Q")  # of a descriptor
+_IDENTITY = struct.Struct("<Q")  # of one descriptor
 _TIME = struct.Struct("ll")  # seconds and microseconds
 _READ_NBYTES = 1 << 18
-_AT_A_TIME = 250  # descriptors: the kernel takes 253
+_AT_A_TIME = 250  # descriptors; the kernel takes at most 253
 _ANCILLARY_NBYTES = socket.CMSG_SPACE(_AT_A_TIME * array.array("i").itemsize)
 
-#: What the kernel refuses for the moment: more descriptors in flight than a user may have open, or no memory left.
+#: The kernel refuses a message for now: more descriptors are in flight than a user may have open, or memory is short.
 _REFUSALS = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
-_LOST = int(socket.MSG_CTRUNC)  # "&" with the enumeration's member takes 1 us
-REFUSED_S = 0.01  # until a refused message is sent again
+_LOST = int(socket.MSG_CTRUNC)  # an int, as "&" with a member of the enum takes 1 us
+REFUSED_S = 0.01  # before a refused message is sent again
 
-# Not on macOS: there Python ignores SIGPIPE, and the descriptors are made close-on-exec right after.
+# 0 on macOS, where Python ignores SIGPIPE, and _read() makes the descriptors close-on-exec.
 _SEND_FLAGS: int = getattr(socket, "MSG_NOSIGNAL", 0)
 _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class _Unsent(NamedTuple):
-    """What the kernel has not taken yet of a frame."""
+    """The part of a frame that the kernel has not taken yet."""
 
     frame: memoryview
     files: tuple[int, ...]
-    owner: Any  # keeps the files open; None: they are copies, to be closed
+    owner: Any  # keeps the files open; None: they are copies, which the channel closes
 
 
 class Channel:
@@ -58,16 +58,16 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._in = bytearray()
-        self._descriptors: deque[int] = deque()  # received, and not yet handed out with their frame
+        self._descriptors: deque[int] = deque()  # received, but not yet handed out with their frame, e.g. [17, 18]
         self._out: deque[_Unsent] = deque()
-        self._is_ahead = False  # something was read while a message was to be sent
-        self._is_broken = False  # descriptors were lost: what comes next would be given the wrong ones
-        self.is_idle = False  # nothing had come when it was looked at last
+        self._is_ahead = False  # something was read while a message was sent
+        self._is_broken = False  # descriptors were lost, so later messages would get the wrong ones
+        self.is_idle = False  # the last receive() found nothing
         self.is_held = False  # nothing is sent for now: see hold()
-        self.is_refused = False  # the kernel refuses the first of these for now, though the socket is writable
+        self.is_refused = False  # the kernel refuses the first of _out for now, though the socket is writable
 
     def wake_after(self, seconds: int) -> None:
-        """Have :meth:`receive` return on a blocking socket, too, when nothing has come for so long."""
+        """Let :meth:`receive` on a blocking socket return after ``seconds`` without a message."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(seconds, 0))
 
     def fileno(self) -> int:
@@ -80,15 +80,15 @@ class Channel:
     def send(self, message: tuple[Any, ...], descriptors: Iterable[int] = (), owner: Any = None) -> None:
         """Send ``message`` with copies of ``descriptors``.
 
-        Blocks: on a blocking socket, until the kernel has taken all. On a non-blocking one never: what it does
-        not take now stays here for :meth:`flush`.
+        Blocks: on a blocking socket, until the kernel has taken everything; never on a non-blocking one, where
+        :meth:`flush` sends the rest.
 
         Args:
             descriptors: the caller may close them afterwards, unless they have an owner.
             owner: an object that keeps them open for as long as it lives.
 
         Raises:
-            ConnectionError: the other end is gone. OSError: it cannot be sent, for another reason.
+            ConnectionError: the other end is gone. OSError: the message cannot be sent, for another reason.
         """
         payload = pickle.dumps(message, protocol=5)
         files = tuple(descriptors)
@@ -100,7 +100,7 @@ class Channel:
             self._out.append(_Unsent(frame, files if owner is not None else _copies(files), owner))
 
     def send_at_once(self, message: tuple[Any, ...]) -> bool:
-        """Send a small ``message`` on a blocking socket if the kernel takes it now. Returns: whether it does.
+        """Send a small ``message`` on a blocking socket if the kernel takes it now. Return whether it does.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -115,17 +115,17 @@ class Channel:
             if error.errno in _REFUSALS:
                 return False
             raise
-        while sent < len(frame):  # not on Linux, which takes what is small as a whole
+        while sent < len(frame):  # never on Linux, which takes a small message whole
             sent += self.socket.send(frame[sent:], _SEND_FLAGS)
         return True
 
     def _send_some(self, frame: memoryview, files: tuple[int, ...]) -> tuple[memoryview, tuple[int, ...]]:
-        """Send as much of a frame as the kernel takes now: what is left of it."""
+        """Send as much of a frame as the kernel takes now. Return the rest."""
         self.is_refused = False
         while frame:
             try:
                 if files:
-                    # Each step leaves bytes for the next, for descriptors do not go without.
+                    # Leave bytes for the next step: descriptors cannot be sent without any.
                     part = frame if len(files) <= _AT_A_TIME else frame[: _AT_A_TIME * _IDENTITY.size]
                     sent = socket.send_fds(self.socket, [part], list(files[:_AT_A_TIME]), _SEND_FLAGS)
                     files = files[_AT_A_TIME:]
@@ -147,8 +147,10 @@ class Channel:
         return frame, files
 
     def _read_ahead(self) -> None:
-        """Read what is there, for the next :meth:`receive`. Two ends that both have too many descriptors on their way
-        to the other would else wait for each other."""
+        """Read what has come, for the next :meth:`receive`.
+
+        Otherwise two ends, each with too many descriptors in flight to the other, would wait for each other.
+        """
         try:
             if not self._read(socket.MSG_DONTWAIT):
                 raise BrokenPipeError(errno.EPIPE, "the other end is gone")
@@ -157,12 +159,14 @@ class Channel:
             pass
 
     def hold(self) -> None:
-        """Keep what is sent here until :meth:`let_go`, while nobody reads at the other end: descriptors that are on
-        their way count, and might keep those from being sent that whoever is to read needs to be started."""
+        """Keep all messages here until :meth:`let_go`, while nobody reads at the other end.
+
+        Descriptors in flight are limited: these might block the ones that are needed to start the reader.
+        """
         self.is_held = True
 
     def let_go(self) -> None:
-        """Somebody reads at the other end.
+        """Send what was held, and stop holding: somebody reads at the other end.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -171,7 +175,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is left, as far as the kernel takes it."""
+        """Send the unsent messages, as far as the kernel takes them."""
         while self._out and not self.is_held:
             frame, files, owner = self._out[0]
             left, left_files = self._send_some(frame, files)
@@ -183,14 +187,14 @@ class Channel:
             self._out.popleft()
 
     def receive(self) -> list[tuple[tuple[Any, ...], list[int]]]:
-        """The messages that are there, each with its descriptors, which are the caller's to close.
+        """Return the messages that have come, each with its descriptors, which the caller must close.
 
         Blocks: on a blocking socket, until something has come; never on a non-blocking one.
 
         Raises:
-            EOFError: the other end is gone, and all that it sent was received before. PlatformError: descriptors were
-                lost, and with them all that will come. IntegrityError: a descriptor is not the one that was sent with
-                its message.
+            EOFError: the other end is gone, and everything that it sent has been received.
+            PlatformError: descriptors were lost, so no later message can be received.
+            IntegrityError: a descriptor is not the one that was sent with its message.
         """
         if self._is_ahead:
             self._is_ahead = False
@@ -206,7 +210,7 @@ class Channel:
         return self._frames()
 
     def _read(self, flags: int) -> bool:
-        """Read some bytes, and the descriptors that come with them. False: the other end is gone."""
+        """Read some bytes and the descriptors that come with them. Return False if the other end is gone."""
         if self._is_broken:
             return False
         try:
@@ -223,8 +227,8 @@ class Channel:
             self._is_broken = True
             raise PlatformError(
                 errno.EMFILE,
-                "descriptors that came with a message were lost: this process has all the files open that it may, "
-                f"{limits.descriptors()} (ulimit -n)",
+                "descriptors sent with a message were lost: this process has reached its limit of "
+                f"{limits.descriptors()} open files (ulimit -n)",
             )
         self._in += data
         return bool(data)
@@ -248,14 +252,14 @@ class Channel:
         return frames
 
     def _check_identities(self, packed: memoryview) -> None:
-        """Raise an IntegrityError unless the next descriptors are of these files."""
+        """Raise IntegrityError unless the next descriptors have these identities."""
         files = islice(self._descriptors, len(packed) // _IDENTITY.size)
         for file, (identity,) in zip(files, _IDENTITY.iter_unpack(packed), strict=True):
             if _identity(file) != identity:
-                raise integrity_error(f"descriptor {file} is of file {_identity(file)}, not of {identity}")
+                raise integrity_error(f"descriptor {file} refers to inode {_identity(file)} instead of {identity}")
 
     def close(self) -> None:
-        """Close this end, and every descriptor that is on its way."""
+        """Close this end, and all descriptors that were not sent, or not handed out, yet."""
         self.socket.close()
         for _, files, owner in self._out:
             if owner is None:
@@ -266,7 +270,7 @@ class Channel:
 
 
 def _identity(file: int) -> int:
-    """What identifies the shared memory that ``file`` is of; 0 for anything else."""
+    """Return the identity (inode) of the shared memory that descriptor ``file`` refers to; 0 for anything else."""
     status = os.fstat(file)
     return status.st_ino if stat.S_ISREG(status.st_mode) and not status.st_nlink else 0
 
@@ -280,7 +284,7 @@ def _copies(files: tuple[int, ...]) -> tuple[int, ...]:
         _close_all(copies)
         raise PlatformError(
             error.errno,
-            f"{os.strerror(error.errno or 0)} (of {limits.descriptors()}, ulimit -n), to keep what goes with a message",
+            f"{os.strerror(error.errno or 0)} (of {limits.descriptors()}, ulimit -n), to copy a message's descriptors",
         ) from error
     return tuple(copies)
 
@@ -291,5 +295,5 @@ def _close_all(files: Iterable[int]) -> None:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets, which no program that is started later inherits."""
+    """Return two connected sockets, which no program started later inherits."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,6 +1,6 @@
-"""What a process has from its start on: environment, path and folder, the flags of its interpreter, its modules' files.
+"""What a process starts with: environment, path, folder, the interpreter's flags, and the files of its modules.
 
-A server serves a pool only where these are still the program's own.
+A server serves a pool only while these still match the program's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .program_settings import flags
 
 
 def start_environment() -> dict[str, Any]:
-    """What a process inherits, or is given, when it starts."""
+    """Return what a process inherits, or is given, when it starts."""
     variables = environment()
     variables.pop("PYTEST_CURRENT_TEST", None)
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -31,7 +31,7 @@ def start_environment() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """The environment variables of the program; with the backend of its Keras, if that is from elsewhere."""
+    """Return the program's environment variables, with its Keras backend if that was set by other means."""
     variables = dict(os.environ)
     return variables | keras.backend_variable(variables)
 
@@ -39,12 +39,12 @@ def environment() -> dict[str, str]:
 def _folder() -> str | None:
     try:
         return os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the folder was removed
         return None
 
 
 def files_of_users() -> dict[str, float]:
-    """{file: when it was changed} of the modules that are no part of an installed package."""
+    """Return {file: modification time} of the modules that belong to no installed package."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

@@ -1,8 +1,8 @@
-"""The process executor: worker processes, and the server that forks and reaps them, as the consumer has them.
+"""The process executor: worker processes, and the server that forks and reaps them, as the consumer sees them.
 
-Each worker has a private socket pair and a status page; the server has a socket of its own. Everything is waited for
-in one place, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): what the worker had
-sent before is read to the end, then it is replaced.
+Each worker has a private socket pair and a status page, and the server has a socket too. One place waits for all of
+them, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): everything that the worker
+had sent is read first, then it is replaced.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ _MAX_IN_SLOTS = 64
 
 
 class ProcessExecutor:
-    """Runs jobs in ``nb_workers`` processes, each on its own replica of what the parcel holds. ``modules`` are those
-    that it names, to be imported once for all of them."""
+    """An executor that runs jobs in ``nb_workers`` processes, each on its own replica of the parcel's object.
+
+    Args:
+        modules: those that the parcel names, which the server imports once for all workers.
+    """
 
     def __init__(
         self, nb_workers: int, make_parcel: Callable[[], replica.Parcel], modules: Iterable[str], figures: PoolFigures
@@ -58,19 +61,19 @@ class ProcessExecutor:
         self._workers = self._worker_pool.workers
         self._events = self._worker_pool.events
         try:
-            self._worker_pool.parcel = make_parcel()  # may take a while, in which the server starts
+            self._worker_pool.parcel = make_parcel()  # may take a while; the server starts meanwhile
         except BaseException:
             self.close()
             raise
 
     @property
     def parcel(self) -> replica.Parcel | None:
-        """What the workers work on."""
+        """The parcel that the workers load."""
         return self._worker_pool.parcel
 
     @property
     def may_add(self) -> int:
-        """How many items may be on their way: each that lies in a slot costs a descriptor."""
+        """The number of items that may be on their way: each item in a slot costs a descriptor."""
         return _MAX_IN_SLOTS if self._item_slots.slots else events.NO_LIMIT
 
     # -- the engine's orders
@@ -114,7 +117,7 @@ class ProcessExecutor:
 
     def ask_stack(self, worker: int) -> None:
         if self._workers[worker].pid is None:
-            self._worker_pool.server.ask_stack()  # it is still at its imports
+            self._worker_pool.server.ask_stack()  # the server is still importing
         self._worker_pool.send_signal(worker, STACK_SIGNAL)
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
@@ -131,7 +134,7 @@ class ProcessExecutor:
         reader, _, placed = value
         reader.skip(placed)
 
-    # -- what comes back
+    # -- events
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         staff, workers = self._worker_pool, self._workers
@@ -147,7 +150,7 @@ class ProcessExecutor:
                     self._waker.clear()
                 elif key.data == "server":
                     self._from_server()
-                elif key.data in workers:  # else it died in this very round
+                elif key.data in workers:  # unless it died in this very round
                     if ready & selectors.EVENT_WRITE:
                         _flush(workers[key.data].channel)
                     self._from_worker(workers[key.data])
@@ -182,7 +185,7 @@ class ProcessExecutor:
             self._worker_pool.exited(name, exit_code, max_rss)
 
     def _from_worker(self, worker: WorkerHandle) -> bool:
-        """Read what is there. False: there will be no more."""
+        """Read the messages that have come. Return False if there were none."""
         try:
             received = worker.channel.receive()
         except EOFError:
@@ -190,17 +193,16 @@ class ProcessExecutor:
                 self._selector.unregister(worker.channel)
                 worker.is_watched = False
                 worker.hung_up()
-                # It is of no use any more, even if it is only its socket that is gone.
+                # Without its socket it is useless, even if it still runs.
                 self._worker_pool.send_signal(worker.name, signal.SIGKILL)
             return False
-        except PlatformError as error:  # no descriptors are left for those that it has sent
+        except PlatformError as error:  # no descriptors are left to receive the worker's
             self._events.append(events.Fatal(error))
             return False
         for message, files in received:
             if isinstance(message, messages.Results):
                 self.figures.segments_made += len(message.slots)
-                self.figures.segments_given_up += len(message.gone)
-                times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # without those that were cancelled
+                times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # 0 for a cancelled job
                 self.figures.finished(worker.number, times_ns)
                 if message.cores is not None:
                     had, wanted, of_ns, looks, free = message.cores
@@ -226,13 +228,13 @@ class ProcessExecutor:
     # -- the end
 
     def rest(self) -> bool:
-        """The server stays: workers that are started later have the same imports."""
+        """End the workers. The server stays, so workers that are started later have the same imports."""
         self._let_end()
         self._worker_pool.remove_all()
         return True
 
     def close(self) -> None:
-        with contextlib.ExitStack() as ends:  # all of them, also if one raises
+        with contextlib.ExitStack() as ends:  # run all of these, even if one raises
             ends.callback(self._close_own)
             ends.callback(self._worker_pool.close)
             self._let_end()
@@ -249,10 +251,10 @@ class ProcessExecutor:
 def _watch_unsent(
     workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
 ) -> bool:
-    """Wait for sockets to take what they did not take at once; hardly ever anything.
+    """Watch the sockets that did not take everything at once, which is rare, until they are writable.
 
     Returns:
-        Whether the kernel refuses something, so that it has to be sent again soon.
+        Whether the kernel refuses a message, which must then be sent again soon.
     """
     is_refused = False
     for name, worker in workers.items():
@@ -271,5 +273,5 @@ def _watch_unsent(
 
 
 def _flush(channel: Channel) -> None:
-    with contextlib.suppress(ConnectionError):  # the other end has died: we shall be told
+    with contextlib.suppress(ConnectionError):  # the other end has died: poll() will notice
         channel.flush()

@@ -1,6 +1,6 @@
-"""Workers that could not be forked, because no more processes are allowed: which they are, and when to try again.
+"""Tracks the workers that could not be forked, because no more processes are allowed, and when to retry them.
 
-The pool goes on with those there are. It tries again sparingly, with one worker: if that runs, so may the next.
+The pool goes on with the workers it has. It retries sparingly, with one worker: if that one runs, the next may too.
 """
 
 from __future__ import annotations
@@ -9,37 +9,37 @@ import time
 
 _MAX_WAIT_S = 60.0
 _FIRST_WAIT_S = 1.0
-_WAIT_ALONE_S = 0.25  # while no worker is there at all
+_WAIT_ALONE_S = 0.25  # while there is no worker at all
 _MAX_TRIES_ALONE = 3
 
 
 class ForkShortage:
-    """Runs in: the engine's thread."""
+    """The missing workers of a pool. Runs in: the engine's thread."""
 
     def __init__(self) -> None:
-        self._missing: list[int] = []  # the numbers of the workers that are not there, e.g. [5, 6, 7]
-        self._due_s: float | None = None  # when to try again; None: not before one is lost, or an answer has come
+        self._missing: list[int] = []  # numbers of the missing workers, e.g. [5, 6, 7]
+        self._due_s: float | None = None  # when to retry; None: not before all attempts are answered
         self._wait_s = _FIRST_WAIT_S
-        self._tries_alone = 0  # in a row
+        self._tries_alone = 0  # in a row, without any worker
         self._is_told = False
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether not even one worker could be forked, again and again."""
+        """True if not even one worker could be forked in several attempts."""
         return self._tries_alone >= _MAX_TRIES_ALONE
 
     def tell(self) -> bool:
-        """Whether it is to be told now: once, until all workers are there again."""
+        """Return whether to report the shortage now: once, until all workers are there again."""
         is_told, self._is_told = self._is_told, True
         return not is_told
 
     def lost(self, number: int) -> None:
-        """A worker could not be forked."""
+        """Note that worker ``number`` could not be forked."""
         self._missing.append(number)
         self._due_s = None
 
     def answered(self, num_workers: int) -> None:
-        """All attempts so far are answered, and so many workers are there."""
+        """Schedule the next attempt: all attempts so far are answered, and ``num_workers`` workers exist."""
         if num_workers:
             self._tries_alone = 0
             self._due_s = time.monotonic() + self._wait_s
@@ -49,7 +49,7 @@ class ForkShortage:
             self._due_s = time.monotonic() + _WAIT_ALONE_S
 
     def forked(self) -> None:
-        """A worker was forked. So another one may be."""
+        """Schedule the next missing worker now: since one was forked, another may be."""
         self._tries_alone = 0
         if self._missing:
             self._due_s = time.monotonic()
@@ -57,19 +57,23 @@ class ForkShortage:
             self._is_told, self._wait_s = False, _FIRST_WAIT_S
 
     def forget(self) -> None:
-        """All workers were ended. Those that are started later are tried as if for the first time."""
+        """Forget the missing workers: all workers were ended, or all that are missing are started now."""
         self._missing.clear()
         self._due_s = None
 
+    def keep_below(self, nb_workers: int) -> None:
+        """Forget the workers whose numbers are ``nb_workers`` or higher: the pool has become smaller."""
+        self._missing = [number for number in self._missing if number < nb_workers]
+
     def left_s(self, timeout_s: float | None) -> float | None:
-        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        """Return how long to wait at most: ``timeout_s``, or less if an attempt is due before."""
         if self._due_s is None:
             return timeout_s
         left_s = max(0.0, self._due_s - time.monotonic())
         return left_s if timeout_s is None else min(left_s, timeout_s)
 
     def take(self) -> int | None:
-        """The number of a worker to try again now."""
+        """Return the number of a worker to retry now; None: there is none."""
         if not self._missing or self._due_s is None or time.monotonic() < self._due_s:
             return None
         self._due_s = None

@@ -1,8 +1,8 @@
-"""What a worker's malloc keeps of the memory that its jobs have freed: as much as they needed lately.
+"""Lets a worker's malloc keep the memory that its jobs have freed, as much as they needed lately.
 
-A fresh array of a batch's size then lies on pages that are there already, instead of costing a page fault for each
-4 KB. What a job needed once is given back. How much memory jobs need shows in what the process takes after all was
-given back: if it takes much more later, that was more than usual, and all is given back again.
+A new array of a batch's size then lies on pages that exist already, instead of costing a page fault for each 4 KB.
+Memory that a job needed only once is given back. What the process uses a few seconds after everything was given back
+counts as usual; if it uses much more later, everything is given back again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import contextlib
 import ctypes
 import mmap
 
-_LOOK_NS = 4_000_000_000  # between two looks at the memory of a busy worker
-_MARGIN_NBYTES = 48 << 20  # beyond what is usual, and a quarter of that
+_LOOK_NS = 4_000_000_000  # between two checks of a busy worker's memory
+_MARGIN_NBYTES = 48 << 20  # tolerated beyond 1.25 times the usual memory
 
 
 def keep() -> None:
-    """Have malloc keep what is freed, where it is glibc's."""
+    """Make malloc keep freed memory, if it is glibc's."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -26,13 +26,13 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Have malloc give to others what :func:`keep` has had it keep."""
+    """Make malloc return the freed memory that it has kept since :func:`keep`."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_nbytes() -> int:
-    """The memory that this process has for itself, without what it shares; 0: not known here."""
+    """Return the resident memory of this process in bytes, without shared memory; 0: unknown here."""
     try:
         with open("/proc/self/statm", "rb") as file:
             _, resident, shared, *_ = file.read().split()
@@ -42,22 +42,22 @@ def own_nbytes() -> int:
 
 
 class FreedMemory:
-    """Of one worker. To be asked after each message; it takes 20 us, once in a few seconds."""
+    """The freed memory of one worker. It is checked after each message, which takes 20 us once in a few seconds."""
 
     def __init__(self) -> None:
-        self._usual_nbytes: int | None = 0  # None: to be seen at the next look
+        self._usual_nbytes: int | None = 0  # None: to be measured at the next look()
         self._looked_ns: int | None = None
         self._is_idle = False
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether it is time to :meth:`look`."""
+        """Return whether it is time to :meth:`look`. The worker no longer counts as idle."""
         if self._looked_ns is None:
             self._looked_ns = now_ns
         self._is_idle = False
         return now_ns - self._looked_ns > _LOOK_NS
 
     def look(self, now_ns: int) -> None:
-        """Give back what was needed once, between two jobs."""
+        """Give back freed memory if the process uses more than usual. Call it between two jobs."""
         self._looked_ns, nbytes = now_ns, own_nbytes()
         if self._usual_nbytes is None:
             self._usual_nbytes = nbytes
@@ -65,12 +65,12 @@ class FreedMemory:
             self.give_back()
 
     def give_back(self) -> None:
-        """Give back all. What is usual then is seen anew."""
+        """Give back all freed memory. What is usual is measured again after that."""
         give_back()
         self._usual_nbytes = None
 
     def rest(self) -> bool:
-        """The worker has nothing to do. Returns: whether that is new; all is given back then."""
+        """Give back all freed memory if the worker has just become idle. Return whether it has."""
         is_new, self._is_idle = not self._is_idle, True
         if is_new:
             self.give_back()

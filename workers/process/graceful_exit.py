@@ -1,6 +1,6 @@
-"""Lets workers that are in no job end by themselves: then what their modules do at the end is done, and is logged.
+"""Lets workers that are in no job end by themselves, so that the exit functions of their modules run, and can log.
 
-And what ends the wait of the thread that looks after them.
+It also holds the :class:`Waker`, which ends a wait of the engine's thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .logs import Inlet
 from .server_handle import Connection
 from .worker_handle import WorkerHandle
 
-_GRACE_S = 0.25  # for them to end
+_GRACE_S = 0.25  # for workers to end
 
 
 def let_end(
@@ -25,7 +25,10 @@ def let_end(
     waker: Waker,
     inlet: Inlet,
 ) -> None:
-    """Runs in: the engine's thread. Blocks: until those that are in no job have ended, a moment at most."""
+    """Ask all workers to end, and wait a moment for those that have loaded their replica; one in a job may not make it.
+
+    Runs in: the engine's thread. Blocks: until these have ended, 0.25 s at most.
+    """
     for worker in workers.values():
         worker.stop()
     waiting = {name for name, worker in workers.items() if worker.is_ready}
@@ -37,7 +40,7 @@ def let_end(
             elif key.data == "server":
                 try:
                     ended = _ended(server)
-                except EOFError:  # and so have all workers
+                except EOFError:  # the server has ended, and so have all workers
                     return
                 for worker in [worker for name, worker in workers.items() if name in ended]:
                     while _drain(worker, selector, inlet):
@@ -48,16 +51,16 @@ def let_end(
 
 
 def _ended(server: Connection) -> set[int]:
-    """The workers of which the server tells that they have ended. Raises: EOFError, if it has itself."""
+    """Return the workers whose end the server reports. Raises EOFError if the server itself has ended."""
     told = [message for message, _ in server.channel.receive()]
     return {each.worker for each in told if isinstance(each, messages.Exited)}
 
 
 def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet) -> bool:
-    """Drop what a worker has sent, but for what it has logged. False: nothing was there."""
+    """Discard what a worker has sent, except log records. Return False if nothing had come."""
     try:
         received = worker.channel.receive()
-    except (EOFError, OSError):  # it has ended, or no descriptors are left for those that it sends
+    except (EOFError, OSError):  # it has ended, or no descriptors are left to receive its
         if worker.is_watched:
             selector.unregister(worker.channel)
             worker.is_watched = False
@@ -71,7 +74,7 @@ def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet)
 
 
 class Waker:
-    """:meth:`wake` in any thread, all else in the one that waits."""
+    """A pipe that ends a wait. :meth:`wake` runs in any thread, all else in the one that waits."""
 
     def __init__(self) -> None:
         self._out, self._in = os.pipe()
@@ -79,21 +82,21 @@ class Waker:
         os.set_blocking(self._in, False)
 
     def fileno(self) -> int:
-        """What becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._out
 
     def wake(self) -> None:
-        """End the wait, or the next one."""
-        with contextlib.suppress(OSError):  # full: it is awake; closed: it needs no waking
+        """End the current wait, or the next one."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
             os.write(self._in, b"x")
 
     def clear(self) -> None:
-        """It has been seen."""
+        """Reset the waker once the wait has ended."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._out, 4096)
 
     def close(self) -> None:
-        # First forgotten: the number may soon be that of a file of the user's.
+        # Forget the number first: once closed, it may belong to a file of the user's.
         into, self._in = self._in, -1
         os.close(into)
         os.close(self._out)

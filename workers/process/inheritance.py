@@ -1,7 +1,7 @@
-"""What ``multiprocessing`` hands on to its children, and so our workers too get: its key and its resource tracker.
+"""Gives workers what children of ``multiprocessing`` inherit: its authentication key and its resource tracker.
 
 With the key, the proxies of a ``Manager`` can call it. The tracker removes named shared memory and semaphores when the
-last process that knows it has ended: a worker with one of its own would remove, when it ends, what the program uses.
+last process that knows it has ended: a worker with its own tracker would remove, on exit, what the program still uses.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import sys
 from typing import Any
 
 ADVICE = (
-    "It can only be inherited by children of multiprocessing. Instead of a Value or an Array, hold an array of "
-    "workers.share(np.zeros(n)), which all workers see as it is written here. What jobs write as well, and locks, "
-    "queues and events: take those of multiprocessing.Manager(), which can be sent"
+    "Only children of multiprocessing can inherit it. Instead of a Value or an Array, hold an array of "
+    "workers.share(np.zeros(n)): all workers see what the program writes to it. For values that jobs write too, and "
+    "for locks, queues and events, use those of multiprocessing.Manager(), which can be sent"
 )
 
 
 def key() -> bytes | None:
-    """That of this process; None: it does without multiprocessing. Runs in: consumer."""
+    """Return the key of this process; None: multiprocessing is not loaded. Runs in: consumer."""
     module = sys.modules.get("multiprocessing.process")
     return None if module is None else bytes(module.current_process().authkey)
 
 
 def tracker() -> int | None:
-    """The descriptor by which the tracker is told; None: there is none. Runs in: consumer."""
+    """Return the descriptor for messages to the tracker; None: no tracker runs. Runs in: consumer."""
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     descriptor: int | None = getattr(tracker, "_fd", None)
     try:
@@ -36,7 +36,7 @@ def tracker() -> int | None:
 
 
 def inherit(key: bytes | None, tracker: int | None) -> None:
-    """Have what the consumer has. Closes ``tracker``, or keeps it. Runs in: worker."""
+    """Take over the consumer's key and tracker. Closes ``tracker``, or keeps it. Runs in: worker."""
     if key is not None:
         importlib.import_module("multiprocessing.process").current_process().authkey = key
     if tracker is not None:
@@ -48,18 +48,18 @@ def inherit(key: bytes | None, tracker: int | None) -> None:
 
 
 def is_inherited(value: Any) -> bool:
-    """Whether it is an object of multiprocessing, or a number of ``multiprocessing.RawValue``."""
+    """Return whether ``value`` belongs to multiprocessing, such as a lock, or the number of a ``RawValue``."""
     kinds = type(value), type(getattr(value, "__dict__", {}).get("_wrapper"))
     return any(str(kind.__module__).startswith("multiprocessing.") for kind in kinds)
 
 
 def reduced(obj: Any) -> Any:
-    """How to make an object of multiprocessing again, as ``__reduce__`` returns it; None: as its class says.
+    """Return how to rebuild an object of multiprocessing, in the form of ``__reduce__``; None: as its class defines it.
 
-    A proxy of a manager needs the manager's key. Shared memory that is not tracked here is not to be tracked there.
+    A manager's proxy takes the manager's key along. Shared memory that is not tracked here stays untracked there.
 
     Raises:
-        TypeError: it is one end of a pipe, whose number means another file in a worker.
+        TypeError: it is one end of a pipe, whose descriptor means another file in a worker.
     """
     kind: Any = type(obj)
     managers, connection = map(sys.modules.get, ("multiprocessing.managers", "multiprocessing.connection"))
@@ -69,7 +69,7 @@ def reduced(obj: Any) -> Any:
             return None
         return make, (*arguments[:-1], {**arguments[-1], "authkey": bytes(obj._authkey)}), *others
     if connection is not None and issubclass(kind, connection._ConnectionBase):
-        raise TypeError("a pipe of multiprocessing is open in this process alone")
+        raise TypeError("a pipe of multiprocessing is open only in this process")
     if kind.__name__ == "SharedMemory" and not getattr(obj, "_track", True):  # from Python 3.13 on
         return functools.partial(kind, track=False), (obj.name, False, obj.size)
     return None

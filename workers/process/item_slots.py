@@ -1,9 +1,9 @@
-"""Items of a stream on their way to the workers: in shared memory that is used again and again.
+"""Sends the items of a stream to the workers, in slots of shared memory that are used again and again.
 
-An item is copied into a slot when it is read, for its source may use its memory again, and copied out when its job
-begins, so that the job may write into it and a second run of the job finds it as it was. Any worker may get it: each
-learns of a slot with the first item in it. A slot is free again when nobody can ask for its item any more. A worker
-may then still read it whose job was given to another one meanwhile; what comes of that is dropped.
+An item is copied into a slot when it is read, since its source may reuse the memory. It is copied out when its job
+begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get it: each learns
+of a slot with the first item in it. A slot is free again once nobody can ask for its item any more. A worker whose job
+was given to another one may then still read the slot; its result is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_LAYOUTS = 256
 
 
 class PlacedItem(NamedTuple):
-    """Where an item lies, as it is sent: PlacedItem(31, b"...", 5, None)."""
+    """Where an item lies, as sent to workers: PlacedItem(31, b"...", 5, None)."""
 
     number: int  # of the item, in its label
     layout: bytes  # a pickled Layout
@@ -38,7 +38,7 @@ class PlacedItem(NamedTuple):
 
 
 class SentItem:
-    """An item in a slot, for as long as somebody may ask for it."""
+    """An item in a slot. It lives as long as somebody may ask for the item."""
 
     __slots__ = ("__weakref__", "message")
 
@@ -52,19 +52,19 @@ class _Reference(weakref.ref):  # type: ignore[type-arg]
 
 
 class ItemSlots:
-    """The consumer's end. :meth:`ship` runs in its thread, all else in the engine's."""
+    """The item slots of the consumer. :meth:`ship` runs in its thread, all else in the engine's."""
 
     def __init__(self) -> None:
-        self._writer = SlotWriter(max_slots=1)  # an item costs a descriptor
+        self._writer = SlotWriter(max_slots=1)  # each item costs one descriptor
         self._numbers = itertools.count()
         self._layouts: dict[int, bytes] = {}  # {digest: pickled Layout}, as the writer has them
         self._shipped: set[_Reference] = set()
-        self._freed: deque[_Reference] = deque()  # appended to by the death of a SentItem, in any thread
+        self._freed: deque[_Reference] = deque()  # filled when a SentItem dies, in any thread
         self.slots: dict[int, tuple[int, int]] = {}  # {slot: (bytes, descriptor)}
-        self.num_gone = 0  # slots that were given up
+        self.num_gone = 0  # slots given up so far
 
     def ship(self, item: Any) -> SentItem | bytes:
-        """``item`` in a slot, or pickled if it is small.
+        """Return ``item`` in a slot, or pickled if it is small.
 
         Raises:
             NotPicklableError: something in it cannot be sent.
@@ -82,7 +82,7 @@ class ItemSlots:
         except MemoryError:
             raise
         except Exception:
-            Pickled(item, "the item")  # says what of it cannot be sent
+            Pickled(item, "the item")  # raises the error that names the unpicklable part
             raise
         self._note_news()
         return self._as_shipped(number, placed)
@@ -116,14 +116,14 @@ class ItemSlots:
         self._layouts.update((digest_of(pickled), pickled) for pickled in news.layouts)
 
     def close(self) -> None:
-        """Let go of all slots."""
+        """Close the descriptors of all slots."""
         for _, descriptor in self.slots.values():
             os.close(descriptor)
         self.slots.clear()
 
 
 class KnownSlots:
-    """Which item slots one worker has been told about. Runs in: the engine's thread."""
+    """The item slots that one worker has been told about. Runs in: the engine's thread."""
 
     def __init__(self, item_slots: ItemSlots) -> None:
         self._item_slots = item_slots
@@ -131,7 +131,7 @@ class KnownSlots:
         self._num_gone = 0
 
     def learn(self, shipped: SentItem, slots: list[tuple[int, int]], files: list[int]) -> None:
-        """Add to a message what the worker has to know in order to read an item."""
+        """Add to the ``slots`` and ``files`` of a message what the worker needs to read an item."""
         slot = shipped.message.slot
         if slot not in self._slots:
             self._slots.add(slot)
@@ -140,7 +140,7 @@ class KnownSlots:
             files.append(descriptor)
 
     def take_gone(self) -> list[int]:
-        """The slots that it need not know any more."""
+        """Return the slots that the worker can forget."""
         if self._num_gone == self._item_slots.num_gone:
             return []
         self._num_gone = self._item_slots.num_gone
@@ -150,14 +150,14 @@ class KnownSlots:
 
 
 class ItemReader:
-    """The worker's end."""
+    """The item slots, as a worker reads them."""
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
-        self._layouts: dict[bytes, KnownLayout] = {}  # {pickled: the layout}
+        self._layouts: dict[bytes, KnownLayout] = {}  # {pickled Layout: the layout, as read}
 
     def learn(self, slots: list[tuple[int, int]], gone: list[int], files: list[int]) -> None:
-        """Take note of new slots, and of slots that are no more. Closes ``files``."""
+        """Add new slots, and forget those that are ``gone``. Closes ``files``."""
         for slot in gone:
             self._buffers.pop(slot, None)
         for (slot, nbytes), file in zip(slots, files, strict=True):
@@ -167,11 +167,11 @@ class ItemReader:
                 os.close(file)
 
     def read(self, message: PlacedItem) -> Any:
-        """A copy of the item.
+        """Return a copy of the item.
 
         Raises:
-            IntegrityError: another item lies there. So it is where the job was given to somebody else, and the item
-                released, before this worker came to it; nobody waits for the result then.
+            IntegrityError: the slot holds another item. This happens if the job was given to another worker, and the
+                item released, before this worker read it; nobody waits for the result then.
         """
         number, layout, slot, rest = message
         known = self._layouts.get(layout)

@@ -1,8 +1,8 @@
-"""Log records of workers, on their way to the logging handlers of the program.
+"""Brings the log records of workers to the logging handlers of the program.
 
-A worker has no handlers of its own, but for what its jobs add: all records go to the consumer, over the worker's
-channel. Only the worker's main thread sends, and within a job only what the socket takes at once, so that a record
-never makes a job wait. In the consumer a thread of its own hands them to the handlers, which may be slow.
+A worker has no handlers except those that its jobs add: all records go to the consumer, over the worker's channel. Only
+the worker's main thread sends, and during a job only what the socket takes at once, so that a record never delays a
+job. In the consumer, a separate thread passes the records to the handlers, which may be slow.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .messages import Logged
 logger = logging.getLogger("workers")
 
 _MAX_WAITING = 1000  # records in a worker that its socket has not taken
-_MAX_UNREAD = 10_000  # records in the consumer that its handlers have not had
-_MAX_TEXT = 8000  # characters of a message, and of a traceback: the socket then takes a record as a whole
+_MAX_UNREAD = 10_000  # records in the consumer that its handlers have not taken
+_MAX_TEXT = 8000  # characters of a message, and of a traceback: the socket then takes a record whole
 _END_S = 5.0
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class Records(logging.Handler):
-    """Keeps the records of worker ``number`` until they are taken. Runs in: worker."""
+    """A handler that keeps the records of worker ``number`` until they are taken. Runs in: worker."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Records(logging.Handler):
         self._num_dropped = 0
 
     def install(self) -> None:
-        """Take the place of the handlers that imports have made: the program, which has them too, is to use its own."""
+        """Replace the handlers that imports have made, as the program has these handlers too."""
         for each in [logging.root, *logging.root.manager.loggerDict.values()]:
             if isinstance(each, logging.Logger):
                 each.handlers.clear()
@@ -56,7 +56,7 @@ class Records(logging.Handler):
             self.handleError(record)
 
     def take(self) -> Logged | None:
-        """The first one that waits, and how many are lost; None: none is."""
+        """Return the first waiting record, and how many were dropped; None: there is nothing to send."""
         if not (self._waiting or self._num_dropped):
             return None
         record = self._waiting.popleft() if self._waiting else None
@@ -64,11 +64,11 @@ class Records(logging.Handler):
         return Logged(record, dropped)
 
     def _plain(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What anybody can unpickle and a handler can format."""
+        """Return the record's attributes, in a form that anybody can unpickle and a handler can format."""
         values = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info and not record.exc_text:
             values["exc_text"] = logging.Formatter().formatException(record.exc_info)[-_MAX_TEXT:]
-        if record.process == self._pid:  # else it is of a worker of this worker
+        if record.process == self._pid:  # else it was made in a child of this worker
             values["processName"] = self._name_of_process
         return {name: value if type(value) in _PLAIN else str(value) for name, value in values.items()} | {
             "msg": values["msg"][:_MAX_TEXT]
@@ -76,12 +76,12 @@ class Records(logging.Handler):
 
 
 class Outlet(Records):
-    """Sends them over the worker's channel. Runs in: worker."""
+    """A handler that sends the records over the worker's channel. Runs in: worker."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         super().__init__(number)
         self._channel = channel
-        self._is_sending = False  # a record may come meanwhile, of a __del__ or a signal's handler
+        self._is_sending = False  # meanwhile a __del__ or a signal handler may log
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -89,7 +89,7 @@ class Outlet(Records):
             self._send_waiting(self._channel.send_at_once)
 
     def send(self, message: tuple[Any, ...], files: Any = ()) -> None:
-        """Send a message of the worker's, behind all records that wait. Blocks: until the kernel has taken it."""
+        """Send a message of the worker, after all waiting records. Blocks: until the kernel has taken it."""
         self._send_waiting(self._channel.send)
         self._is_sending = True
         try:
@@ -98,7 +98,7 @@ class Outlet(Records):
             self._is_sending = False
 
     def flush(self) -> None:
-        """Send all records that wait: logging asks every handler to when the process ends. Blocks: as :meth:`send`."""
+        """Send all waiting records; logging calls this when the process ends. Blocks: as :meth:`send`."""
         if os.getpid() == self._pid and threading.current_thread() is threading.main_thread() and not self._is_sending:
             self._send_waiting(self._channel.send)
 
@@ -118,16 +118,16 @@ class Outlet(Records):
 
 
 class Inlet(logging.handlers.QueueListener):
-    """Hands records of workers to the program's handlers, in a thread of its own that the first record starts."""
+    """A listener that passes records of workers to the program's handlers, in a thread that the first record starts."""
 
     def __init__(self) -> None:
         self._unread: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         super().__init__(self._unread)
-        self._num_dropped = 0  # written by the engine's thread alone
-        self._num_told = 0  # and this by our own
+        self._num_dropped = 0  # written only by the engine's thread
+        self._num_told = 0  # and this by the listener's
 
     def put(self, logged: Logged) -> None:
-        """Have a record handled. Blocks: never. Runs in: the engine's thread."""
+        """Pass a record on to the handlers. Blocks: never. Runs in: the engine's thread."""
         self._num_dropped += logged.dropped
         if self._unread.qsize() >= _MAX_UNREAD:
             self._num_dropped += 1
@@ -137,16 +137,16 @@ class Inlet(logging.handlers.QueueListener):
         if self._thread is None:
             try:
                 self.start()
-            except RuntimeError:  # the program ends
+            except RuntimeError:  # no thread can be started, e.g. as the program ends
                 self._thread = None
 
     def handle(self, record: logging.LogRecord) -> None:
-        """As the program's own logger of that name does it. Runs in: its own thread."""
+        """Handle a record as the program's logger of that name does. Runs in: the listener's thread."""
         try:
             of = logging.getLogger(record.name)
             if of.isEnabledFor(record.levelno):
                 of.handle(record)
-        except Exception:  # a handler of the user's
+        except Exception:  # raised by a handler of the user's
             if logging.raiseExceptions:
                 traceback.print_exc()
         if self._unread.empty():
@@ -156,13 +156,13 @@ class Inlet(logging.handlers.QueueListener):
         dropped = self._num_dropped
         if dropped > self._num_told:
             logger.warning(
-                "%d log records of workers were dropped: they came faster than they could be handled",
+                "%d log records of workers were dropped: they came faster than they could be sent and handled",
                 dropped - self._num_told,
             )
             self._num_told = dropped
 
     def close(self) -> None:
-        """Blocks: until the handlers have had all records, or one of them takes too long."""
+        """End the listener. Blocks: until the handlers have taken all records, 5 s at most."""
         thread = self._thread
         if thread is not None:
             self.enqueue_sentinel()

@@ -1,7 +1,7 @@
-"""What a script defines, in the ``__main__`` of a worker: pickles that a job reads or writes name it there.
+"""Puts a script's definitions into the ``__main__`` of a worker, where pickles that a job reads or writes name them.
 
 ``pickle.load``, ``np.load(allow_pickle=True)``, ``joblib.load`` and the pool of ``multiprocessing`` look classes and
-functions up in their module. A worker does not run the script; what of it was sent with the Sequence is put there.
+functions up in their module. A worker does not run the script; definitions that came with the Sequence are put there.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Any
 
 from workers.job.context import is_in_worker_process
 
-_OF_SCRIPTS = "__main__", "__mp_main__"  # the script, in a program and in a child of multiprocessing
+_OF_SCRIPTS = "__main__", "__mp_main__"  # of the script in a program, and in a child of multiprocessing
 
 
-_made: dict[str, types.ModuleType] = {}  # by this module
+_made: dict[str, types.ModuleType] = {}  # {name: module that offer() has made}
 
 
 class Definitions:
-    """What was sent by value that a module of the program has under its name."""
+    """The objects sent by value that a module of the program has under their names."""
 
     def __init__(self) -> None:
-        self._found: dict[str, dict[str, Any]] = {}  # {module: {name: what it is there}}
+        self._found: dict[str, dict[str, Any]] = {}  # {module: {name: object}}, e.g. {"__main__": {"Config": Config}}
 
     def add(self, obj: Any, name: str) -> None:
-        """Note ``obj``, if its module has it as ``name``."""
+        """Note ``obj`` if its module has it as ``name``."""
         module = getattr(obj, "__module__", None)
         if isinstance(module, str) and getattr(sys.modules.get(module), "__dict__", {}).get(name) is obj:
             self._found.setdefault(module, {})[name] = obj
 
     def reduced(self) -> Any:
-        """How a worker comes by them: by references to what was pickled before."""
+        """Return how a worker rebuilds them: from references to objects that were pickled before."""
         return offer, (self._found,)
 
 
 def offer(found: dict[str, dict[str, Any]]) -> None:
-    """Have the modules of this process know these definitions. Runs in: worker; in a program it does nothing."""
+    """Add these definitions to the modules of this process. Runs in: worker; in a program it does nothing."""
     if not is_in_worker_process():
         return
     for name, definitions in found.items():
@@ -46,7 +46,7 @@ def offer(found: dict[str, dict[str, Any]]) -> None:
             sys.modules["__mp_main__"] = module
         elif name in sys.modules and sys.modules[name] is _made.get(name):
             module = _made[name]
-        elif "." in name or name in sys.modules or _is_importable(name):  # of a package; another one of that name
+        elif "." in name or name in sys.modules or _is_importable(name):  # in a package, or another module of that name
             continue
         else:
             module = sys.modules[name] = _made[name] = types.ModuleType(name)

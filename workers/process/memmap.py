@@ -1,7 +1,7 @@
-"""A ``np.memmap`` on its way to the workers: as its file, which each of them opens again.
+"""A ``np.memmap`` on its way to the workers: it is sent as its file, which each worker opens again.
 
-The file may change meanwhile. Where it is gone or too short, a worker says so when it opens it. Who reads behind the
-end of a file that was shortened later is killed by SIGBUS; :func:`shortened` then tells which file it was.
+The file may have changed by then. If it is gone or too short, the worker raises an error when it opens it. A worker
+that reads beyond the end of a file that is shortened later is killed by SIGBUS; :func:`shortened` then names the file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from workers.batch.shared_memory import address_of
 
 
 class MappedFile(NamedTuple):
-    """A file, and how much of it is mapped: MappedFile("/data/x.npy", 4096)."""
+    """A file and the length of its mapped part: MappedFile("/data/x.npy", 4096)."""
 
     path: str
-    nbytes: int  # up to the last byte that is mapped
+    nbytes: int  # from the start of the file to the last mapped byte
 
 
 class Reopened(NamedTuple):
-    """What opens the same part of a file again: the arguments of :func:`open_memmap`."""
+    """The arguments with which :func:`open_memmap` opens the same part of a file again."""
 
     path: str
     dtype: Any
-    offset: int  # of the first byte of the array in the file
+    offset: int  # in the file, of the array's first byte in memory order
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -36,18 +36,18 @@ class Reopened(NamedTuple):
         return MappedFile(self.path, self.offset + self.extent()[1])
 
     def extent(self) -> tuple[int, int]:
-        """(the first byte, seen from the first item; the number of bytes to the last one)."""
+        """Return (offset of the first byte from the first item, number of bytes from it to the last one)."""
         return share.extent(0, self.dtype.itemsize, self.shape, self.strides)
 
 
 def reopened(array: Any) -> Reopened | None:
-    """How to open the file of a memmap, or of an array that is a view of one, again; None for other arrays."""
+    """Return how to reopen the file of a memmap or of a view of one; None for other arrays and for mode "c"."""
     base = array
     while base is not None and not isinstance(base, np.memmap):
         base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
     if base is None or base.filename is None or base.mode == "c":
         return None
-    # A view remembers the offset of the whole file's mapping, whatever part of it the view is.
+    # A view has the offset of the whole mapping, not that of its own part.
     while isinstance(base.base, np.memmap):
         base = base.base
     if type(array) not in (np.ndarray, np.memmap):
@@ -58,7 +58,7 @@ def reopened(array: Any) -> Reopened | None:
 
 
 def open_memmap(*arguments: Any) -> Any:
-    """The array of :class:`Reopened`, read-only. Runs in: worker.
+    """Return the array that :class:`Reopened` describes, read-only. Runs in: worker.
 
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened. ValueError: it is too short. Each names it.
@@ -68,7 +68,7 @@ def open_memmap(*arguments: Any) -> Any:
     if size < wanted:
         raise ValueError(
             f"the file of a np.memmap in the Sequence is too short: {path} has {size:,} bytes now, and {wanted:,} were "
-            f"mapped (shape {shape}, {dtype}, from byte {offset:,} on)"
+            f"mapped (shape {shape}, {dtype}, from byte {offset:,} on). It was probably shortened or replaced meanwhile"
         )
     low, nbytes = again.extent()
     mapped = np.memmap(path, np.uint8, "r", offset, (nbytes,))
@@ -79,7 +79,7 @@ def open_memmap(*arguments: Any) -> Any:
 
 
 def shortened(files: Iterable[MappedFile]) -> list[str]:
-    """Which of ``files`` are shorter than what is mapped of them, or gone, with sizes."""
+    """Describe those of ``files`` that are gone or shorter than their mapped part, with sizes."""
     found = []
     for path, nbytes in files:
         try:

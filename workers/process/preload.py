@@ -1,8 +1,8 @@
-"""What the server imports before it forks, so that no worker has to: the modules that the replica's pickle names.
+"""Imports that the server does before it forks, so that no worker has to: the modules that the replica's pickle names.
 
-A fork takes along what an import has made, but for threads; and files, sockets and devices that were opened it would
-share with all its brothers. Where an import leaves such a thing behind, the server begins anew without that module,
-and the workers import it for themselves.
+A fork inherits everything that an import has made except threads, and it shares open files, sockets and devices with
+the other forks. If an import leaves a thread or such a file behind, the server restarts itself without that module,
+and each worker imports it for itself.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from .program_settings import flags
 #: Modules that must not be imported before a fork, and why.
 NEVER = {
     "mpi4py": "it starts MPI",
-    "pycuda": "it makes a CUDA context",
+    "pycuda": "it creates a CUDA context",
 }
-#: Threads that a fork can do without: their package starts them again, or does without them.
+#: Threads that a fork need not inherit: their package restarts them, or works without them.
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 _HARMLESS_DEVICES = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
 
 
 class Skipped(NamedTuple):
-    """A module that the workers import for themselves: Skipped("mine", "it has opened /data/images.h5")."""
+    """A module that each worker imports for itself: Skipped("mine", "it has opened /data/images.h5")."""
 
     module: str
     reason: str
 
 
 def worth_it(modules: Iterable[str]) -> frozenset[str]:
-    """Those of ``modules`` that a server has not imported anyway. Runs in: consumer."""
+    """Return those of ``modules`` that a server would not import anyway. Runs in: consumer."""
     own = {"__main__", "__mp_main__", "numpy", "workers", "cloudpickle", *sys.stdlib_module_names}
     return frozenset(name for name in modules if name.partition(".")[0] not in own and name in sys.modules)
 
 
 def preload(modules: Iterable[str]) -> Skipped | None:
-    """Import ``modules``. Returns: the first that has left behind what must not be forked; None: none has.
+    """Import ``modules``, up to the first that must not be imported before a fork. Return that one, or None.
 
     Runs in: the server, in its only thread.
     """
@@ -52,18 +52,18 @@ def preload(modules: Iterable[str]) -> Skipped | None:
             before = _open_files()
             try:
                 importlib.import_module(name)
-            except BaseException:  # the worker that needs it will tell; what ends a program must not end this one
+            except BaseException:  # the worker that needs it reports it; SystemExit must not end the server
                 continue
             reason = _hazard(before)
         if reason is not None:
             return Skipped(name, reason)
     gc.collect()
-    gc.freeze()  # the garbage collector of a worker then writes to none of the pages that it shares
+    gc.freeze()  # so that a worker's garbage collector does not write to shared pages
     return None
 
 
 def _hazard(before: set[tuple[int, str]]) -> str | None:
-    """Why this process must not fork any more; None: it may."""
+    """Return why this process must not fork any more; None: it may. ``before``: files open before the import."""
     threads = sorted(_threads())
     if threads:
         return f"it has started the thread {', '.join(threads)}, which a fork would lose"
@@ -74,7 +74,7 @@ def _hazard(before: set[tuple[int, str]]) -> str | None:
 
 
 def _threads() -> list[str]:
-    """The names of the threads beside this one that matter; on macOS only those that Python knows."""
+    """Return the names of the other threads, except harmless ones; on macOS only those that Python knows."""
     try:
         tasks = os.listdir("/proc/self/task")
     except OSError:
@@ -87,7 +87,7 @@ def _threads() -> list[str]:
             try:
                 with open(f"/proc/self/task/{task}/comm") as file:
                     names.append(file.read().strip())
-            except OSError:  # it has just ended
+            except OSError:  # the thread has just ended
                 continue
     return [name for name in names if name not in _HARMLESS_THREADS]
 
@@ -97,13 +97,13 @@ def _open_files() -> set[tuple[int, str]]:
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # the one that lists
+        except OSError:  # the descriptor of this very listing
             continue
     return found
 
 
 def _is_hazardous(descriptor: int, path: str) -> bool:
-    """Whether two processes must not share it. A file that is only written to, such as a log, they may."""
+    """Return True if forks must not share this file. They may share one that is only written to, such as a log."""
     try:
         mode = os.fstat(descriptor).st_mode
         with open(f"/proc/self/fdinfo/{descriptor}") as file:
@@ -133,15 +133,15 @@ main(sys.path[:], **{request!r})
 
 
 def program(path: list[str], request: dict[str, object]) -> list[str]:
-    """The command line of a server that is to do what ``request`` says: see ``server.main``.
+    """Return the command line of a server for ``request``, the arguments of ``server.main``.
 
-    It takes this very package, whatever else ``path`` and the folder have come to call "workers" since it was imported.
+    The server uses this very package, even if ``path`` or the current folder now has another one called "workers".
     """
     return [sys.executable, *flags(), "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:
-    """Put a clean process in the place of this one, with the same number and with the descriptors of ``keep``."""
+    """Replace this process by a clean one with the same process id. It inherits the descriptors in ``keep``."""
     for descriptor, _ in _open_files():
         if descriptor > 2:
             try:

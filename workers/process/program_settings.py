@@ -1,9 +1,9 @@
-"""What the program has set for itself, on its way to the workers: they are forks of a clean server, not of the program.
+"""The program's settings on their way to the workers, which are forks of a clean server and not of the program.
 
-- The flags of its interpreter, and Keras's backend, a process has from its start on: they belong to the server.
-- All else is collected when a pool starts, and each worker of it takes it over: ``warnings.filters``, the levels of
-  loggers, the limit of recursion, what numpy does on floating-point errors, and settings of Keras, torch and Pillow
-  where the program has loaded them.
+- Interpreter flags and Keras's backend are fixed when a process starts, so the server is started with them.
+- All other settings are collected when a pool starts and applied by each of its workers: ``warnings.filters``, the
+  levels of loggers, the recursion limit, numpy's handling of floating-point errors, and settings of Keras, torch and
+  Pillow if the program has loaded them.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ class Filter(NamedTuple):
     """One of ``warnings.filters``."""
 
     action: str
-    modules: frozenset[str]  # which its pickle names
+    modules: frozenset[str]  # named by its pickle
     pickle: bytes
 
 
 class ProgramSettings(NamedTuple):
-    """What a worker is to take over."""
+    """The settings that a worker takes over."""
 
     filters: list[Filter]
     settings: Settings
     recursion_limit: int
-    levels: dict[str, int]  # of all loggers that have one; "root": of the root
+    levels: dict[str, int]  # {logger: level} where one is set, e.g. {"root": 20}
     disabled: int  # the level of logging.disable
 
     @property
     def modules(self) -> list[str]:
-        """What the server is to import for this."""
+        """The modules that the server imports for these settings."""
         return pillow.that_are_needed(self.settings)
 
 
 def flags() -> list[str]:
-    """The flags of this interpreter, as arguments for another one."""
+    """Return the flags of this interpreter, as command-line arguments for another one."""
     given: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    for name, value in getattr(sys, "_xoptions", {}).items():  # it knows some of them only
+    for name, value in getattr(sys, "_xoptions", {}).items():  # the function above knows only some of them
         option = name if value is True else f"{name}={value}"
         if option not in given:
             given += ["-X", option]
@@ -61,7 +61,7 @@ def flags() -> list[str]:
 
 
 def collect() -> ProgramSettings:
-    """Runs in: consumer."""
+    """Collect the settings of this program. Runs in: consumer."""
     settings: Settings = {}
     for found in frameworks.asked("settings"):
         settings |= found
@@ -77,30 +77,32 @@ def _packed(entry: Any) -> Filter | None:
     pickler = ReplicaPickler(file, protocol=5)
     try:
         pickler.dump(entry)
-    except Exception:  # a category may be a class that refuses; the other filters matter more
+    except Exception:  # the category may be an unpicklable class; the other filters are still worth sending
         return None
     return Filter(entry[0], frozenset(pickler.modules), file.getvalue())
 
 
 def before_imports(wanted: ProgramSettings) -> None:
-    """What holds already while the replica is loaded. Not the filters that make errors: the program may have set these
-    after its own imports. Runs in: worker."""
+    """Apply the settings that the loading of the replica needs. Runs in: worker.
+
+    Filters that turn warnings into errors are left out: the program may have set them after its own imports.
+    """
     sys.setrecursionlimit(wanted.recursion_limit)  # the replica may be that deep
     _set_filters([each for each in wanted.filters if each.action != "error"])
     _set_levels(wanted)
 
 
 def apply(wanted: ProgramSettings) -> Settings:
-    """Returns: the settings of what is not loaded yet, for :func:`settle`. Runs in: worker, with its replica loaded."""
+    """Apply all settings. Return those of modules not loaded yet, for :func:`settle`. Runs in: worker, once loaded."""
     _set_filters(wanted.filters)
     _set_levels(wanted)
     return settle(wanted.settings)
 
 
 def _set_filters(filters: list[Filter]) -> None:
-    """Have these in place of all others. What names a module that is not loaded here concerns nothing that is."""
+    """Replace all warning filters. Those that name a module that is not loaded here are dropped: they match nothing."""
     found = [pickle.loads(each.pickle) for each in filters if each.modules <= sys.modules.keys()]
-    warnings.resetwarnings()  # which also has Python forget what it remembers of them
+    warnings.resetwarnings()  # also clears Python's cache of them
     warnings.filters[:] = found  # type: ignore[index]
 
 
@@ -108,12 +110,12 @@ def _set_levels(wanted: ProgramSettings) -> None:
     logging.disable(wanted.disabled)
     logging.root.setLevel(wanted.levels.get("root", logging.NOTSET))
     for name, level in wanted.levels.items():
-        if name != "root":  # which Python 3.10 takes for another one
+        if name != "root":  # set above
             logging.getLogger(name).setLevel(level)
 
 
 def settle(settings: Settings) -> Settings:
-    """Set what is loaded. Returns: the rest."""
+    """Apply the settings of loaded modules and return the remaining ones."""
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)

@@ -1,8 +1,9 @@
-"""The user's Sequence on its way to the workers: pickled once, its large arrays in shared memory once.
+"""The user's Sequence on its way to the workers: pickled once, with one copy of its large arrays in shared memory.
 
-It is pickled by cloudpickle (what ``__main__`` or a notebook defines goes by value), with the buffers of large
-arrays left out; these go, aligned, into one piece of shared memory behind the pickle. Every worker maps it
-read-only, so that any number of workers share one copy. A ``np.memmap`` is opened again by its file instead.
+cloudpickle pickles it (definitions of ``__main__`` or a notebook by value), and the buffers of large arrays are kept
+out of the pickle. They follow it, aligned, in the same piece of shared memory; very large ones have pieces of their
+own. Every worker maps the pieces read-only (torch storages copy-on-write), so any number of workers share one copy. A
+``np.memmap`` is sent as its file, which each worker opens again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .by_value import learn, of_file, texts_of
 from .main_module import Definitions
 from .unpicklable import find_unpicklable, left_out, shown
 
-# From here on each has memory of its own, which all front-ends share; but each piece costs a descriptor.
+# Buffers from this size on get a piece each, which all front-ends share; not too many, as each costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
@@ -41,18 +42,18 @@ _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 
 
 class ReplicaPickler(PicklerByValue):
-    """Keeps large arrays dense and out of band, opens mapped files again, and sends what only workers can make."""
+    """The pickler of replicas. It sends large arrays out of band, memmaps as files, and unimportable code by value."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.modules: set[str] = set()  # whose functions and classes go by name
+        self.modules: set[str] = set()  # whose functions and classes are sent by name
         self.files: set[memmap.MappedFile] = set()  # which the workers will map
-        self.compiled: set[str] = set()  # from which code that goes by value was compiled, e.g. {"/tmp/x/456.py"}
-        self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: what goes in its place}}
+        self.compiled: set[str] = set()  # the source files of code that is sent by value, e.g. {"/tmp/x/456.py"}
+        self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: the value to send instead}}
         self.storages = tensors.Storages()
-        self.definitions = Definitions()  # what goes by value
-        self._plain: set[type] = set()  # classes whose objects go as pickle has it
-        self._may_be_names: dict[type, bool] = {}  # {class of others: whether one may be sent by a name}
+        self.definitions = Definitions()  # those sent by value
+        self._plain: set[type] = set()  # classes whose objects are pickled in the default way
+        self._may_be_names: dict[type, bool] = {}  # {other class: whether its objects may be sent by name}
 
     def reducer_override(self, obj: Any) -> Any:
         if self.states and id(obj) in self.states:
@@ -66,7 +67,7 @@ class ReplicaPickler(PicklerByValue):
             if again is not None:
                 self.files.add(again.file())
                 return memmap.open_memmap, tuple(again)
-            if isinstance(obj, np.memmap):  # private changes: they are in no file
+            if isinstance(obj, np.memmap):  # opened with mode "c": its changes are in no file
                 obj = np.asarray(obj)
         if (reduction := arrays.reduced(obj)) is not None:
             return reduction
@@ -81,7 +82,7 @@ class ReplicaPickler(PicklerByValue):
             return getattr, of
         if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
-        if isinstance(obj, types.CodeType):  # cloudpickle leaves out what file it is of
+        if isinstance(obj, types.CodeType):  # cloudpickle leaves out its file name
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
         if (reduction := frameworks.first_answer("reduced_function", obj)) is not None:
@@ -114,7 +115,7 @@ class _Absent:
     """The type of ABSENT."""
 
 
-#: In the place of an attribute that does not go at all.
+#: Stands for the value of an attribute that is not sent at all.
 ABSENT = _Absent()
 
 
@@ -125,16 +126,16 @@ def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
 
 
 class Pickled:
-    """A pickled object whose large buffers are still those of the object itself."""
+    """A pickled object. Its large buffers are still the memory of the object itself."""
 
     def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
-        """Pickle ``value``; attributes as ``states`` has them (see :class:`ReplicaPickler`).
+        """Pickle ``value``, with attributes replaced by ``states`` (see :class:`ReplicaPickler`).
 
         Raises:
-            NotPicklableError: something in it cannot be pickled; names it by its path from ``name``.
+            NotPicklableError: something in it is unpicklable. The error names it by its path from ``name``.
         """
         self.buffers: list[memoryview]
-        self.of_tensors: list[bool]  # which of these are the memory of tensors of torch
+        self.of_tensors: list[bool]  # for each of the buffers: whether it is the memory of torch tensors
 
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
@@ -160,7 +161,7 @@ class Pickled:
         except Exception as error:  # reducers raise what they like
             path, of, advice = find_unpicklable(value, name, is_picklable)
             advice = advice or (
-                "Make or open it at first use in the worker (in get_examples or the augmenter: if it is None), and "
+                "Create or open it in the worker at first use (in get_examples or the augmenter, if it is None), and "
                 "leave it out of what is sent: "
                 f"{left_out(value, path, name)}"
             )
@@ -175,37 +176,37 @@ class Pickled:
 
 
 class Part(NamedTuple):
-    """Where a pickle or a buffer lies: Part(0, 4096, 65536)."""
+    """The place of a pickle or a buffer: Part(0, 4096, 65536)."""
 
-    piece: int  # which of the pieces of memory
+    piece: int  # the index of its piece of memory
     start: int
     nbytes: int
 
 
 class ParcelMessage(NamedTuple):
-    """A parcel as it is sent, beside the descriptors of its pieces."""
+    """A parcel as it is sent, without the descriptors of its pieces."""
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
-    texts: dict[str, str]  # of its source code, as far as that lies in no file: see ``by_value``
-    private: list[bool]  # which pieces a worker maps so that what it writes there is its own
+    texts: dict[str, str]  # {name: source text} of code that is in no file: see ``by_value``
+    private: list[bool]  # for each piece: whether a worker maps it copy-on-write
 
 
 class Comparison(NamedTuple):
-    """What :meth:`Parcel.compare` finds."""
+    """The result of :meth:`Parcel.compare`."""
 
-    is_same: bool
-    same: list[bool]  # for each of the buffers whether that is
+    is_same: bool  # the whole
+    same: list[bool]  # for each buffer
 
 
 class Parcel:
-    """A pickled object in shared memory. Where a buffer is what ``before`` has placed already, it stays there.
+    """A pickled object in shared memory. Buffers that ``before`` has already are not copied again (see ``same``).
 
     Attributes:
-        table: where the pickle and each buffer lie.
+        table: the places of the pickle and of each buffer.
         pieces: the memory they lie in.
-        files: those that it has the workers map.
-        changed: what has changed since the parcel that workers have; None: all may have. See ``changed_attributes``.
+        files: those that the workers map.
+        changed: what has changed since the workers' parcel; None: anything may have. See ``changed_attributes``.
     """
 
     changed: Any = None
@@ -215,11 +216,11 @@ class Parcel:
         self.files = pickled.files
         self._texts = pickled.texts
         self.pieces: list[Piece] = []
-        self._numbers: dict[int, int] = {}  # {id of a piece: its place among these}
-        self._private: set[int] = set()  # the ids of those in which tensors lie, which jobs may write to
+        self._numbers: dict[int, int] = {}  # {id of a piece: its index in pieces}
+        self._private: set[int] = set()  # the ids of pieces with torch tensors, which jobs may write to
         shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
-        places: dict[int, Found] = {}  # {buffer: where it lies already}
-        others: set[int] = set()  # of the pieces there: the ids of those that are not of arrays of share()
+        places: dict[int, Found] = {}  # {index of a buffer: its place in shared memory}
+        others: set[int] = set()  # the ids of pieces in places that are not from workers.share()
         end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
             found = shared[at]
@@ -256,7 +257,7 @@ class Parcel:
         return Part(number, found.start, nbytes)
 
     def compare(self, pickled: Pickled) -> Comparison:
-        """Whether ``pickled`` is what lies here, byte by byte; of what is in shared memory, whether it is there."""
+        """Compare ``pickled`` with this parcel, byte by byte; arrays of ``workers.share`` by their place only."""
         same = []
         for at, buffer in enumerate(pickled.buffers):
             if at + 1 >= len(self.table) or self.table[at + 1].nbytes != buffer.nbytes:
@@ -273,7 +274,7 @@ class Parcel:
         return Comparison(is_same, same)
 
     def message(self) -> ParcelMessage:
-        """What is sent along with the descriptors."""
+        """Return the message that is sent with the descriptors."""
         lengths, private = zip(*((piece.nbytes, id(piece) in self._private) for piece in self.pieces), strict=True)
         return ParcelMessage(self.table, list(lengths), self._texts, list(private))
 
@@ -283,7 +284,7 @@ class Parcel:
 
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
-    """The object of a parcel. Its large arrays are read-only views of the shared memory. Closes ``descriptors``."""
+    """Load the object of a parcel. Its large arrays are read-only views of shared memory. Closes ``descriptors``."""
     memories = []
     try:
         for descriptor, nbytes, is_private in zip(descriptors, message.lengths, message.private, strict=True):
@@ -296,7 +297,7 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
 
 
 def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
-    """The object of a parcel whose pieces these are."""
+    """Load the object of a parcel from the memory of its pieces."""
     table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
@@ -305,7 +306,7 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
 
 
 def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) -> bool:
-    """Whether ``value`` can be sent; attributes as ``states`` has them (see :class:`ReplicaPickler`)."""
+    """Return True if ``value`` can be sent, with attributes replaced by ``states`` (see :class:`ReplicaPickler`)."""
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return True
     pickler = ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)

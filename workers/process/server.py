@@ -1,9 +1,9 @@
 """The server: a small clean process that forks the workers of all pools, reaps them, and ends with all of them.
 
-Workers are never forked from the user's process, which may run threads, TensorFlow or CUDA. The server runs one
-thread. It imports, once, what the workers would each have to (see ``preload``), and then does nothing but wait: for
-orders of the pools, for the death of its children, and for the death of the consumer. A worker that died is replaced
-by one more fork, which takes milliseconds.
+Workers are never forked from the user's process, which may run threads, TensorFlow or CUDA. The server has one
+thread. It does the imports that each worker would have to do (see ``preload``), once, and then waits for orders of the
+pools, for the death of its children, and for the death of the consumer. A dead worker is replaced by another fork,
+which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from .channel import Channel
 from .messages import Attach, Detach, Detached, Exited, Fork, Forked, NotForked, Preloaded, Signal
 from .status import StatusPage
 
-_IDLE_MS = 300_000  # it ends when no pool has needed it for so long
+_IDLE_MS = 300_000  # the server exits after this long without a pool
 
 
 class _NotNeeded(Exception):
-    """The consumer is gone, or has had no pool for long."""
+    """The consumer is gone, or has had no pool for a long time."""
 
 
 class _Imports:
-    """What was imported for the workers. Where that must not be forked, the server begins anew without it."""
+    """The imports for the workers. If one rules out forks, the server process restarts itself without it."""
 
     def __init__(self, path: list[str], request: dict[str, Any], status: StatusPage) -> None:
-        self.seconds = 0.0  # it has taken
+        self.seconds = 0.0  # the duration of the imports
         self._path = path
-        self._request = request  # what the server was asked to be
+        self._request = request  # the other arguments of main
         self._status = status
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """What the workers import for themselves, and why."""
+        """(module, reason) of the modules that each worker imports for itself."""
         return self._request["skipped"]  # type: ignore[no-any-return]
 
     def add(self, modules: list[str], attached: list[int]) -> None:
-        """Import ``modules``. ``attached``: the descriptors of the channels of pools that wait for that."""
+        """Import ``modules``. ``attached``: the descriptors of the channels of the pools that wait for them."""
         start_s, request = time.monotonic(), self._request
         request["modules"] = sorted({*request["modules"], *modules})
         found = preload.preload(modules)
@@ -64,15 +64,15 @@ class _Pool:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.groups: set[int] = set()  # process groups: of each worker it ever had, and of what that has started
+        self.groups: set[int] = set()  # the process groups of all its workers so far, and of the processes they started
 
     def tell(self, message: tuple[Any, ...]) -> None:
-        with contextlib.suppress(ConnectionError):  # its front-end has just gone
+        with contextlib.suppress(ConnectionError):  # the front-end is gone
             self.channel.send(message)
 
 
 class Server:
-    """Runs in: the server's process."""
+    """The server's loop. Runs in: the server's process."""
 
     def __init__(self, channel: Channel, page: int, consumer: int, imports: _Imports) -> None:
         self._channel = channel
@@ -86,16 +86,16 @@ class Server:
         os.set_blocking(wakeup_in, False)
         signal.set_wakeup_fd(wakeup_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._files = [page, self._wakeup, wakeup_in]  # which are no business of a worker's
+        self._files = [page, self._wakeup, wakeup_in]  # that workers close
         self._poll.register(self._wakeup, select.POLLIN)
-        # The end of file on our socket would tell too, unless the consumer's forks hold a copy of it.
+        # The end of file on our socket is not enough: forks of the consumer may hold a copy of it.
         self._consumer = _open_pid(consumer)
         if self._consumer is not None:
             self._files.append(self._consumer)
             self._poll.register(self._consumer, select.POLLIN)
 
     def run(self) -> None:
-        """Blocks: until the consumer is gone or needs it no more."""
+        """Serve the pools. Blocks: until the consumer is gone or has had no pool for a long time."""
         try:
             while True:
                 ready = self._poll.poll(None if self._pools else _IDLE_MS)
@@ -120,11 +120,11 @@ class Server:
             received = self._channel.receive()
             modules = [name for message, _ in received if isinstance(message, Attach) for name in message.modules]
             self.attach([descriptor for _, (descriptor,) in received], modules)
-        elif file in self._pools:  # else it was detached in this very round
+        elif file in self._pools:  # else it was detached in this round
             self._obey_all(self._pools[file])
 
     def attach(self, descriptors: list[int], modules: list[str]) -> None:
-        """Pools have come, by the descriptors of their channels, which need ``modules``."""
+        """Add the pools with these descriptors of channels, after importing the ``modules`` that they need."""
         if modules:
             self._imports.add(modules, descriptors)
         for descriptor in descriptors:
@@ -144,7 +144,7 @@ class Server:
             elif isinstance(message, Signal):
                 for pid, (of, worker) in self._workers.items():
                     if of is pool and worker == message.worker:
-                        os.kill(pid, message.signal)  # not reaped yet, so the number is still its own
+                        os.kill(pid, message.signal)  # not reaped yet, so the process id is still its own
             elif isinstance(message, Detach):
                 self._detach(pool)
 
@@ -159,7 +159,7 @@ class Server:
         sock, page, *streams = files
         try:
             pid = os.fork()
-        except OSError as error:  # too many processes, or no memory: the other workers need not suffer for it
+        except OSError as error:  # too many processes, or no memory: the other workers go on
             for file in files:
                 os.close(file)
             pool.tell(NotForked(order.worker, os.strerror(error.errno or 0)))
@@ -196,13 +196,13 @@ class Server:
                 return
             if pid == 0:
                 return
-            if pid in self._workers:  # else: what a job had started, and left to us
+            if pid in self._workers:  # else a process that a job has left behind
                 pool, worker = self._workers.pop(pid)
                 scale = 1 if sys.platform == "darwin" else 1024
                 pool.tell(Exited(worker, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale))
 
     def _kill(self, workers: list[int], groups: set[int] | None = None, is_last: bool = False) -> None:
-        """Kill ``workers``, and what their jobs have started: what is in ``groups``, or all that there is."""
+        """Kill ``workers`` and the processes that jobs left behind: those in ``groups``, or all if ``is_last``."""
         while doomed := {*workers, *(pid for pid in _orphans(self._pid) if is_last or _group(pid) in (groups or ()))}:
             for pid in doomed:
                 with contextlib.suppress(ProcessLookupError):
@@ -215,7 +215,7 @@ class Server:
 
 
 def _orphans(pid: int) -> list[int]:
-    """Our children: the workers and, as we are their subreaper, what these have left behind."""
+    """Return our children: the workers and, as we are their subreaper, the processes that they left behind."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             return [int(child) for child in file.read().split()]
@@ -231,16 +231,16 @@ def _group(pid: int) -> int:
 
 
 def _forget_exit_functions() -> None:
-    """What the imported modules do when a program ends, such as to remove a folder, the server does, once."""
+    """Unregister the exit functions of imported modules, which e.g. remove a folder: the server runs them, once."""
     atexit._clear()
     if "logging" in sys.modules:
         atexit.register(sys.modules["logging"].shutdown)
-    if "multiprocessing.util" in sys.modules:  # it looks whose the process is
+    if "multiprocessing.util" in sys.modules:  # checks which process it runs in
         atexit.register(sys.modules["multiprocessing.util"]._exit_function)
     finalize: Any = weakref.finalize
     for each in list(getattr(finalize, "_registry", ())):
         each.atexit = False
-    finalize._registered_with_atexit = False  # so that one made in the worker has Python call it
+    finalize._registered_with_atexit = False  # so that a finalizer made in the worker registers it again
 
 
 def _open_pid(pid: int) -> int | None:
@@ -259,15 +259,16 @@ def main(
     skipped: list[tuple[str, str]],
     attached: Sequence[int] = (),
 ) -> None:
-    """Be the server of process ``consumer``.
+    """Run the server of process ``consumer``, then exit.
 
     Args:
-        path: ``sys.path`` as it is before anything is imported.
+        path: ``sys.path`` as it was before any import.
         descriptor: of the socket on which pools are announced.
-        page: of the status page, for the stack of an import that does not end.
-        modules: what to import.
-        skipped: what is not to be imported, and why.
-        attached: the descriptors of the channels of pools that were announced before.
+        page: the descriptor of the status page, for the stack of an import that hangs.
+        consumer: its process id.
+        modules: to import.
+        skipped: (module, reason) of the modules not to import.
+        attached: the descriptors of the channels of pools that were announced before a restart.
     """
     import ctypes
 
@@ -282,7 +283,7 @@ def main(
         os.set_inheritable(file, False)
     status = StatusPage(page)
     status.catch_crashes()
-    status.begin(1)  # from here on it may be asked for its stack
+    status.begin(1)  # from now on it can be asked for its stack
     request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": modules, "skipped": skipped}
     imports = _Imports(path, request, status)
     imports.add(modules, list(attached))
@@ -292,4 +293,4 @@ def main(
         server.run()
     with contextlib.suppress(BaseException):
         atexit._run_exitfuncs()
-    os._exit(0)  # an interpreter with a framework in it takes long to take down
+    os._exit(0)  # finalizing an interpreter that has loaded a framework is slow

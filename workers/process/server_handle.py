@@ -1,8 +1,7 @@
-"""The servers, as the consumer has them: one for all pools of the program that need the same imports.
+"""The consumer's end of the servers: one for all pools of the program that need the same imports.
 
-A server whose imports took long stays when the last pool has gone: the next pool then starts at once, and what that
-needs beside them is imported by the same server. It ends with the program, or when nobody has needed it for five
-minutes.
+A server whose imports were slow stays when its last pool is gone. The next pool then starts at once, and the same
+server does any further imports. It ends with the program, or after five minutes without a pool.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ from .status import STACK_SIGNAL, StatusPage
 logger = logging.getLogger("workers")
 
 _LONG_S = 0.5  # imports that took longer than this are worth keeping
-_END_S = 5.0  # for a server to kill a pool's workers
+_END_S = 5.0  # for a server to kill a pool's workers, or to exit
 
 
 class ServerHandle:
-    """A running server, for those that :func:`connect` to it."""
+    """A running server, shared by the pools that :func:`connect` to it."""
 
     def __init__(self, modules: frozenset[str], started_in: dict[str, Any]) -> None:
         self.modules = modules
-        self.page = StatusPage()  # where its stack is written
+        self.page = StatusPage()  # to which its stack is written
         self.started_in = started_in
         self.files = files_of_users()
         self.pid = os.getpid()
-        self.pools: set[Connection] = set()  # that need it
-        self.import_s: float | None = None  # how long its imports took; None: they are not done
+        self.pools: set[Connection] = set()  # that use it
+        self.import_s: float | None = None  # how long its imports took; None: not done yet
         try:
             mine, theirs = channels.pair()
         except BaseException:
@@ -64,7 +63,7 @@ class ServerHandle:
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
     def serves(self, modules: frozenset[str], started_in: dict[str, Any]) -> bool:
-        """Whether its workers are what a new server's would be. What is missing it imports, if no pool needs it now."""
+        """Return True if its workers would equal a new server's. An unused one can import missing modules."""
         may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
             self.pid == os.getpid()
@@ -75,7 +74,7 @@ class ServerHandle:
         )
 
     def add(self, modules: frozenset[str]) -> list[str]:
-        """It is to import these too. Returns: those that it has not yet."""
+        """Note that it will import ``modules`` too. Return those that it does not have yet."""
         more = sorted(modules - self.modules)
         if more:
             self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
@@ -83,14 +82,14 @@ class ServerHandle:
 
 
 class Connection:
-    """A pool's connection with its server."""
+    """The connection of a pool with its server."""
 
     def __init__(self, server: ServerHandle, modules: frozenset[str]) -> None:
         self.server = server
         mine, theirs = channels.pair()
         try:
             server.channel.send(messages.Attach(server.add(modules)), [theirs.fileno()])
-        except ConnectionError:  # it has just died: the pool will be told by the end of file
+        except ConnectionError:  # it has just died: the pool learns of it by the end of file
             pass
         except BaseException:
             mine.close()
@@ -100,7 +99,7 @@ class Connection:
         mine.setblocking(False)
         self.channel = Channel(mine)
         self._is_over = False
-        self._is_killed = False  # because it did not answer
+        self._is_killed = False  # by us, because it did not answer
 
     @property
     def pid(self) -> int:
@@ -109,11 +108,11 @@ class Connection:
 
     @property
     def is_preloaded(self) -> bool:
-        """Whether the server has done its imports, and now does what it is told at once."""
+        """True if the server has done its imports and obeys at once."""
         return self.server.import_s is not None
 
     def state(self) -> str:
-        """What the system says of the server, e.g. ``"sleeping"``."""
+        """Return the state of the server's process, e.g. ``"sleeping"``; ``"gone"`` if there is none."""
         import psutil
 
         try:
@@ -122,11 +121,11 @@ class Connection:
             return "gone"
 
     def is_stopped(self) -> bool:
-        """Whether somebody has stopped the server (SIGSTOP)."""
+        """Return True if the server was stopped (SIGSTOP)."""
         return self.state() == "stopped"
 
     def kill(self) -> None:
-        """End the server, which does not answer, and so its workers: the end of file will tell."""
+        """Kill a server that does not answer, and with it its workers. The pool learns of it by the end of file."""
         self._is_killed = True
         self.server.process.kill()
 
@@ -134,27 +133,27 @@ class Connection:
         """Send the server an order, unless it has ended."""
         if self._is_over:
             return
-        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
+        with contextlib.suppress(ConnectionError):  # it has died: the end of file will show it
             self.channel.send(message, files)
 
     def note(self, preloaded: messages.Preloaded) -> None:
-        """The server has done its imports."""
+        """Note that the server has done its imports."""
         self.server.import_s = preloaded.seconds
         for module, reason in preloaded.skipped:
             _tell_skipped(module, reason)
 
     def ask_stack(self) -> None:
-        """Have the server write down its stack, if it has come so far that the signal does not end it."""
+        """Ask the server for its stack, unless it is still so new that the signal would end it."""
         running, _ = self.server.page.look()
         if running:
             self.server.process.send_signal(STACK_SIGNAL)
 
     def take_stack(self) -> tuple[str, int]:
-        """(what it has written, its process id)."""
+        """Return (the stack that the server has written, its process id)."""
         return self.server.page.take_text(), self.server.process.pid
 
     def wait(self) -> int:
-        """The server has ended: its status."""
+        """Wait for the exit of a server that has hung up; return its exit code, or -1 if it is not known."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.server.process.wait(_END_S)
@@ -165,7 +164,7 @@ class Connection:
         return -1 if status is None else status
 
     def close(self) -> None:
-        """Have the server kill what is left of the pool's workers. Blocks: until it has. May be repeated."""
+        """Let the server kill the pool's remaining workers. May be repeated. Blocks: until it has, or was killed."""
         if self._is_over:
             return
         if self.server.import_s is not None or self._is_preloaded():
@@ -183,7 +182,7 @@ class Connection:
         return self.server.import_s is not None
 
     def _receives(self, kind: type) -> bool:
-        """Whether a message of that kind comes, or the end, before the time is over."""
+        """Return True if a message of this kind or the end of file comes in time."""
         deadline_s = time.monotonic() + _END_S
         poll = select.poll()
         poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
@@ -206,18 +205,18 @@ class Connection:
 
 @functools.cache
 def _tell_skipped(module: str, reason: str) -> None:
-    """Once in a program."""
-    logger.info("%s is imported by each worker for itself, not once for all: %s", module, reason)
+    """Log a skipped import, once in a program."""
+    logger.info("%s is imported by each worker for itself, not once by the server: %s", module, reason)
 
 
-# Never waited for when a pool ends: the garbage collector may end one in the thread that holds it.
+# The end of a pool never waits for this lock: the garbage collector may end one in the thread that holds it.
 _lock = threading.RLock()
-_servers: list[ServerHandle] = []  # the one that was started last at the end
-_failed: set[frozenset[str]] = set()  # imports that have ended a server: workers are to do them
+_servers: list[ServerHandle] = []  # the newest is the last
+_failed: set[frozenset[str]] = set()  # sets of imports that have ended a server: the workers do them
 
 
 def _begin_anew() -> None:
-    """In a fork: the servers are its parent's, and another thread may have held the lock."""
+    """Forget, in a fork, the servers of its parent. Another thread may have held the lock, so there is a new one."""
     global _lock
     _lock = threading.RLock()
     _servers.clear()
@@ -228,7 +227,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def connect(modules: frozenset[str]) -> Connection:
-    """A connection with a server that has imported ``modules``, or does so now."""
+    """Return a connection with a server that has imported ``modules``, or is importing them."""
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
@@ -239,14 +238,14 @@ def connect(modules: frozenset[str]) -> Connection:
                 _servers.append(server)
             connection = Connection(server, modules)
             server.pools.add(connection)
-            end_idle(server)  # one that is kept is enough
+            end_idle(server)  # keeping one is enough
             return connection
     finally:
         _tidy()
 
 
 def end_idle(but: ServerHandle | None = None) -> None:
-    """End the servers that no pool needs now."""
+    """End the servers that no pool uses, except ``but``."""
     with _lock:
         for each in [each for each in _servers if each is not but]:
             if not each.pools:
@@ -254,7 +253,7 @@ def end_idle(but: ServerHandle | None = None) -> None:
 
 
 def _tidy() -> None:
-    """End the servers that no pool needs and that are not worth keeping. Who holds the lock does it when he is done."""
+    """End unused servers that are not worth keeping. If the lock is taken, :func:`connect` does it at its end."""
     if _lock.acquire(blocking=False):
         try:
             for each in [each for each in _servers if not each.pools]:
@@ -271,10 +270,11 @@ def _forget(server: ServerHandle) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, pid: int) -> None:
-    if pid != os.getpid():  # a fork has copies of our descriptors, and no business with the server
-        process.returncode = 0  # else it would be waited for
+    if pid != os.getpid():  # a fork has copies of our descriptors, but the server is not its own
+        process.returncode = 0  # so that it is not waited for
         return
-    with contextlib.suppress(OSError):  # gone already; else it is told, though forks of ours hold the socket too
+    with contextlib.suppress(OSError):  # already gone
+        # A close alone would not reach the server, as forks of ours may hold the socket too.
         channel.socket.shutdown(socket.SHUT_RDWR)
     channel.close()
     page.close()
@@ -287,13 +287,15 @@ def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, p
 
 def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subprocess.Popen[bytes]:
     if not sys.executable:
-        raise PlatformError('sys.executable is not set: use nb_workers=0 or executor="thread" here')
+        raise PlatformError(
+            'worker processes need sys.executable, which is not set: use nb_workers=0 or executor="thread"'
+        )
     path = [*search_path()]
-    path += [] if preload.HERE in path else [preload.HERE]  # sampler lies there too
+    path += [] if preload.HERE in path else [preload.HERE]  # sampler is there too
     variables = environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        variables.setdefault(name, "1")  # each worker is one thread; the user's own choice stands
-    # The order of a set of strings is then the same in every run.
+        variables.setdefault(name, "1")  # a worker is one thread; the user's own setting has precedence
+    # So that a set of strings has the same order in every run.
     variables.setdefault("PYTHONHASHSEED", "0")
     files = {"descriptor": theirs.fileno(), "page": page}
     request = {**files, "consumer": os.getpid(), "modules": sorted(modules), "skipped": []}

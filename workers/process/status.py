@@ -1,8 +1,8 @@
-"""A worker's status page: shared memory from which the consumer reads what the worker is in.
+"""A worker's status page: shared memory in which the consumer sees which job the worker is in.
 
-The worker writes it before and after every job (40 ns a word), without a message; so the consumer knows which
-job a worker died in, or is stuck in, and how long. What Python's faulthandler has to say goes into the same
-memory, behind the page: the stack of a stuck worker, when asked for by a signal, or of a crashing one.
+The worker writes to it when it begins a job and when it has none left (40 ns a word), without a message. So the
+consumer knows in which job a worker died or is stuck, and for how long. Python's faulthandler writes to the same
+memory, after the page: the stack of a crashing worker, or of a stuck one that is asked for it by a signal.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from workers.batch import shared_memory
 
 _RUNNING, _SINCE, _CANCEL, _LOST = range(4)
 
-#: What asks a worker for its stack: a signal that nothing else is likely to use.
+#: The signal that asks a worker for its stack. Nothing else is likely to use it.
 STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
 
 
 class StatusPage:
-    """The page, at either end. ``descriptor`` stays open for the text behind the page."""
+    """The page, at either end. ``descriptor`` stays open for the text after the page."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
@@ -33,10 +33,10 @@ class StatusPage:
     # -- worker
 
     def begin(self, sending: int) -> bool:
-        """A job begins, unless the consumer has said meanwhile that nobody waits for it.
+        """Begin a job. Return False if the consumer has cancelled it.
 
-        The worker says first what it begins, and then looks whether it may; the consumer cancels first, and then looks
-        what was begun. So it cannot be that a job runs of which neither knows.
+        The worker first writes which job it begins and then checks for a cancellation; the consumer first cancels and
+        then reads which job was begun. So no job runs that the worker takes for valid and the consumer for cancelled.
         """
         words = self._words
         words[_SINCE] = time.monotonic_ns()
@@ -47,15 +47,15 @@ class StatusPage:
         return False
 
     def rest(self) -> None:
-        """No job runs."""
+        """Note that no job runs."""
         self._words[_RUNNING] = 0
 
     def lose_descriptors(self) -> None:
-        """The worker's descriptors were closed, so nothing can be sent. This page is memory, and stays."""
+        """Note that the worker's descriptors were closed, so it cannot send. This page is memory and still works."""
         self._words[_LOST] = 1
 
     def catch_crashes(self) -> None:
-        """Have faulthandler write the stack here, on a crash and on :data:`STACK_SIGNAL`."""
+        """Let faulthandler write the stack here, on a crash and on :data:`STACK_SIGNAL`."""
         import faulthandler
 
         os.lseek(self.descriptor, shared_memory.PAGE, os.SEEK_SET)
@@ -66,7 +66,7 @@ class StatusPage:
     # -- consumer
 
     def look(self) -> tuple[int, int]:
-        """(sending of the job that runs, since when in monotonic nanoseconds); (0, 0) for none."""
+        """Return (sending of the running job, its monotonic start in nanoseconds); (0, 0) if none runs."""
         words = self._words
         sending = words[_RUNNING]
         return (sending, words[_SINCE]) if sending else (0, 0)
@@ -76,11 +76,11 @@ class StatusPage:
         return bool(self._words[_LOST])
 
     def cancel(self, sending: int) -> None:
-        """The worker need not begin jobs up to this sending."""
+        """Cancel the jobs up to this sending that the worker has not begun."""
         self._words[_CANCEL] = sending
 
     def take_text(self) -> str:
-        """What faulthandler has written since the last call."""
+        """Return what faulthandler has written since the last call."""
         size = os.fstat(self.descriptor).st_size
         text = os.pread(self.descriptor, max(0, size - self._read_to), self._read_to)
         self._read_to = max(size, self._read_to)

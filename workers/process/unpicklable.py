@@ -1,4 +1,4 @@
-"""The part of an object that cannot be pickled, and what its owner can write to leave it out."""
+"""Finds the part of an object that cannot be pickled, and advises how to leave it out."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from workers.job.data_only import items_of, length_of, raw_items
 
 from . import inheritance
 
-_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")  # of a path
+_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")  # one step of a path
 _NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "collections"})
 
 
 class Unpicklable(NamedTuple):
-    """What cannot be pickled: Unpicklable("the sequence.source.lock", "lock", "")."""
+    """An object that cannot be pickled: Unpicklable("the sequence.source.lock", "lock", "")."""
 
     path: str
     kind: str  # the name of its type
-    advice: str  # on objects of this kind, or at this place, if there is any
+    advice: str  # for this kind of object, or for this place; may be empty
 
 
 class Step(NamedTuple):
-    """From an object to one of its parts: Step("attribute", "lock", <a lock>)."""
+    """A step from an object to one of its parts: Step("attribute", "lock", <a lock>)."""
 
     kind: str  # "item", "attribute", "variable" or "global" of a function, "class"
-    key: Any  # of the item, or its name
+    key: Any  # the key of an item; else the name of the part
     part: Any
 
     def onto(self, path: str) -> str:
-        """The path to the part, where ``path`` is that to the object."""
+        """Return the path to the part. ``path``: to the object."""
         if self.kind == "item":
             return f"{path}[{self.key!r}]"
         if self.kind == "attribute":
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
-    """The smallest part of ``value`` that cannot be pickled."""
+    """Find the innermost part of ``value`` that cannot be pickled, or the innermost one found within ``seconds``."""
     deadline = time.monotonic() + seconds
     seen: set[int] = set()
     while True:
@@ -65,18 +65,18 @@ def _found(path: str, value: Any) -> Unpicklable:
 
 
 def _of_function(path: str) -> str:
-    """What to do about an object at ``path`` that a function uses; else nothing."""
+    """Return advice if the object at ``path`` is used by a function, else an empty text."""
     function, is_of_function, _ = path.rpartition("'s ")
     if not is_of_function:
         return ""
     return (
-        f"Define {function} in a module of its own, a file that the script imports: then it goes by its name, and each "
-        "worker makes what it uses for itself. Or make that at first use, within the function"
+        f"Define {function} in a module of its own, a file that the script imports: then it is sent by its name, and "
+        "each worker creates for itself what it uses. Or create that at first use, inside the function"
     )
 
 
 def steps(value: Any) -> Iterator[Step]:
-    """To all parts of ``value`` that may go along when it is pickled."""
+    """Yield the steps to all parts of ``value`` that may be pickled with it."""
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
@@ -92,7 +92,7 @@ def steps(value: Any) -> Iterator[Step]:
     code = getattr(function, "__code__", None)
     if code is not None:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-            with contextlib.suppress(ValueError):  # not yet filled
+            with contextlib.suppress(ValueError):  # the variable is not set yet
                 yield Step("variable", name, cell.cell_contents)
         known = function.__globals__
         yield from (Step("global", name, known[name]) for name in code.co_names if name in known)
@@ -104,7 +104,7 @@ def steps(value: Any) -> Iterator[Step]:
 
 
 def state_of(obj: Any) -> dict[str, Any] | None:
-    """The attributes of ``obj`` that go along when it is pickled; None: its class does that in another way."""
+    """Return the attributes that are pickled with ``obj``; None if its class pickles it in another way."""
     try:
         _, _, state, *_ = obj.__reduce_ex__(5)
     except Exception:  # reducers raise what they like
@@ -113,22 +113,22 @@ def state_of(obj: Any) -> dict[str, Any] | None:
 
 
 def _attributes(obj: Any) -> dict[str, Any]:
-    """Those that go along, as far as that is known; else all."""
+    """Return the attributes that are pickled with ``obj`` if these are known, else all."""
     found = None if isinstance(obj, type) else state_of(obj)
     if found is None:
         found = dict(getattr(obj, "__dict__", {}))
-        with contextlib.suppress(Exception):  # classes of the user's, with slots of all kinds
+        with contextlib.suppress(Exception):  # a user's class may have slots of any kind
             slots: list[str] = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
             found |= {name: getattr(obj, name) for name in slots if hasattr(obj, name)}
     return found
 
 
 def left_out(value: Any, path: str, name: str) -> str:
-    """How the first attribute of an object of the user's on ``path``, which begins at ``value``, is left out.
+    """Return how to leave out the first attribute on ``path`` that belongs to an object of a user's class.
 
     Args:
-        path: such as "the sequence.source.source_split.files[0]".
-        name: what stands for ``value`` in it, such as "the sequence".
+        path: from ``value``, e.g. "the sequence.source.source_split.files[0]".
+        name: of ``value`` in ``path``, e.g. "the sequence".
     """
     owner, attribute = _owner(value, path.removeprefix(name))
     if owner is None:
@@ -140,12 +140,12 @@ def left_out(value: Any, path: str, name: str) -> str:
 
 
 def shown(path: str) -> str:
-    """``path`` without the words of the chain between a sequence and what it was made from."""
+    """Return ``path`` without the internal attributes that link a sequence to its source."""
     return path.replace(".source_split", "")
 
 
 def _owner(value: Any, path: str) -> tuple[Any, str]:
-    """The first object along ``path`` whose class is the user's, and its attribute there; (None, ""): there is none."""
+    """Return the first object on ``path`` whose class is the user's, and its attribute there; (None, "") if none is."""
     at = 0
     while (step := _STEP.match(path, at)) is not None:
         attribute, key = step.groups()
@@ -153,7 +153,7 @@ def _owner(value: Any, path: str) -> tuple[Any, str]:
             return value, attribute
         try:
             value = getattr(value, attribute) if key is None else value[ast.literal_eval(key)]
-        except Exception:  # a set, a key of another type, or what the user's class does
+        except Exception:  # a set, a key that is no literal, or an error in the user's class
             break
         at = step.end()
     return None, ""

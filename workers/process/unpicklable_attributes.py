@@ -1,6 +1,6 @@
-"""What cannot be sent any more, because it holds something new: a file that was opened when a batch was looked at.
+"""Attributes that have become unpicklable since the workers started, such as a file opened by ``seq[0]``.
 
-Workers began without it. So they go on with what the attribute was then, and with all else as it is now.
+The workers keep the earlier value of such an attribute, and get all others as they are now.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ logger = logging.getLogger("workers")
 
 _SEARCH_S = 0.8
 _MAX_REMEMBERED = 8
-_SMALL = (type(None), bool, int, float, str)  # what an attribute is most often, before a job puts a file there
+_SMALL = (type(None), bool, int, float, str)  # the usual values of an attribute before a job puts a file there
 
 
 class _Attribute(NamedTuple):
     owner: Any
     name: str
-    before: Any  # what it is in the workers
+    before: Any  # its value in the workers
 
 
 class _Before(NamedTuple):
-    """An object before the first job. What is large is not held: it may be replaced."""
+    """An object before the first job. Its large values are not held, so they are freed when they are replaced."""
 
     owner: weakref.ref[Any]
-    small: dict[str, Any]  # its attributes
-    others: set[str]  # the names of those that are not small
+    small: dict[str, Any]  # {attribute: value}, e.g. {"file": None}
+    others: set[str]  # the names of the other attributes
 
 
 class UnpicklableAttributes:
-    """The attributes of a task that are kept back from its workers. Runs in: consumer."""
+    """The unpicklable attributes of a task, which its workers do not get. Runs in: consumer."""
 
     def __init__(self) -> None:
         self._found: list[_Attribute] = []
@@ -50,19 +50,19 @@ class UnpicklableAttributes:
         self._before: list[_Before] = []
 
     def remember(self, source: Any) -> None:
-        """No job was run here yet: so what ``source`` and what it is made from hold now was not made by one."""
+        """Record the attributes of ``source`` and of its own sources before a job runs here and changes them."""
         while hasattr(source, "__dict__") and len(self._before) < _MAX_REMEMBERED:
-            with contextlib.suppress(TypeError):  # it has slots
+            with contextlib.suppress(TypeError):  # its class has slots and no __weakref__
                 attributes = vars(source)
                 small = {name: value for name, value in attributes.items() if isinstance(value, _SMALL)}
                 self._before.append(_Before(weakref.ref(source), small, attributes.keys() - small.keys()))
             source = vars(source).get("source_split")
 
     def first(self, task: Any, name: str) -> Pickled:
-        """``task``, for workers that begin after jobs were run here; without what these have opened.
+        """Pickle ``task`` for workers that start after jobs have run here, without what those jobs have opened.
 
         Raises:
-            NotPicklableError: that is not all.
+            NotPicklableError: something else in it is unpicklable.
         """
         try:
             return Pickled(task, name)
@@ -79,7 +79,7 @@ class UnpicklableAttributes:
         return Pickled(task, name, self.states())
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """{id of an object: {attribute: what is sent in its place}}, of what still cannot be sent."""
+        """Return {id of an object: {attribute: value to send instead}} for attributes that are still unpicklable."""
         self._found = [each for each in self._found if not is_picklable((state_of(each.owner) or {}).get(each.name))]
         states: dict[int, dict[str, Any]] = {}
         for owner, name, before in self._found:
@@ -87,10 +87,10 @@ class UnpicklableAttributes:
         return states
 
     def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
-        """``task`` without what cannot be sent and was not so in ``parcel``, which the workers have.
+        """Pickle ``task`` without attributes that have become unpicklable since ``parcel``, which the workers have.
 
         Raises:
-            NotPicklableError: that is not all.
+            NotPicklableError: something else in it is unpicklable.
         """
         while True:
             states = self.states()
@@ -100,7 +100,7 @@ class UnpicklableAttributes:
                 try:
                     now = replica.load(parcel.message(), [os.dup(file) for file in parcel.descriptors])
                     found = _find(task, now, states)
-                except Exception:  # whatever the user's classes do when they are loaded here
+                except Exception:  # the user's classes may fail when they are loaded here
                     found = None
                 if found is None or found.name in states.get(id(found.owner), {}):
                     raise
@@ -112,18 +112,20 @@ class UnpicklableAttributes:
         if what not in self._told:
             self._told.add(what)
             logger.warning(
-                "%s has become something that cannot be sent to worker processes (%s): they go on with what it was "
-                "when they began. Where it is a file or a connection that is opened at first use, leave it out of what "
-                "is sent: def __getstate__(self): return {**self.__dict__, %r: None}",
+                "%s can no longer be sent to worker processes (%s), so they use its earlier value. If it is a file or "
+                "a connection that is opened at first use, leave it out of what is sent: "
+                "def __getstate__(self): return {**self.__dict__, %r: None}",
                 what,
-                str(error.__cause__),  # not the error, whose traceback holds all of this
+                str(error.__cause__),  # not the error itself, whose traceback holds all these objects
                 found.name,
             )
 
 
 def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
-    """The attribute that ``task`` cannot be pickled for: the outermost one that is another thing than in ``before``.
-    None: it is not found, or is a whole sequence or function, which must not be what it was before."""
+    """Return the attribute that makes ``task`` unpicklable: the outermost one whose type is another than in ``before``.
+
+    None: it was not found, or it is a whole sequence or function, for which workers must not use the earlier value.
+    """
     deadline_s = time.monotonic() + _SEARCH_S
     last, value, seen = None, task, set()
     while time.monotonic() < deadline_s:
@@ -144,7 +146,7 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
 
 
 def _steps(value: Any, states: dict[int, dict[str, Any]]) -> Iterator[Step]:
-    """To the items of ``value``, or to its attributes, but for those that are kept back already."""
+    """Return the steps to the items and attributes of ``value``, except attributes that are already in ``states``."""
     kept = states.get(id(value), {})
     return (step for step in steps(value) if step.kind == "item" or (step.kind == "attribute" and step.key not in kept))
 

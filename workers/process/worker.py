@@ -1,7 +1,7 @@
-"""A worker process: takes jobs from its socket, computes them on its replica of the Sequence, sends what came out.
+"""A worker process: receives jobs from its socket, computes them on its replica of the Sequence, sends the results.
 
-Its life: ``Load`` (the replica), then ``Jobs`` again and again, until ``Stop`` or the end of file. Results of short
-jobs are sent together, at the latest ``_FLUSH_NS`` after the first of them or when nothing is left to do.
+It receives ``Load`` (the replica), then any number of ``Jobs``, until ``Stop`` or the end of file. Results of short
+jobs are sent together: after the last job of a message, and before that whenever ``_FLUSH_NS`` have passed.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
 from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
-_DETAILED_NS = 1_000_000  # a job that takes longer is told of in detail
-_IDLE_S = 2  # so long without a message, and memory that is kept for later jobs is given back
-_NOW_AND_THEN_NS = 5_000_000  # of shorter ones, one in this time
+_DETAILED_NS = 1_000_000  # a job that takes longer is reported in detail
+_IDLE_S = 2  # after this long without a message, memory kept for later jobs is freed
+_NOW_AND_THEN_NS = 5_000_000  # of shorter jobs, at most one in this time is reported in detail
 
 
 class Worker:
-    """Runs in: worker. ``number`` names it to the user's code (:func:`workers.current_job`)."""
+    """A worker. ``number`` is the one that :func:`workers.current_job` reports. Runs in: worker."""
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
-        self._outlet = Outlet(channel, number)  # by which all is sent
+        self._outlet = Outlet(channel, number)  # through which everything is sent
         self._page = page
         self._number = number
         self._pid = os.getpid()
@@ -59,19 +59,19 @@ class Worker:
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._item_slots = ItemReader()
-        self._unsettled: program_settings.Settings = {}  # of modules that are not loaded yet
+        self._unsettled: program_settings.Settings = {}  # settings of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
-        self._details: list[tuple[int, int, Any]] = []  # of these
+        self._details: list[tuple[int, int, Any]] = []  # of some of these rows
         self._freed = FreedMemory()
         self._cores = Cores()
-        self._used = self._cores.use()  # when it was looked at last
-        self._busy_ns = 0  # since then
+        self._used = self._cores.use()  # at the last report
+        self._busy_ns = 0  # the run time of jobs since then
         self._lock = LockProbe()
-        self._detailed_ns = 0  # when a job was last told of in detail
+        self._detailed_ns = 0  # when a job was last reported in detail
         self._flushed_ns = 0
 
     def run(self) -> None:
-        """Blocks: until the consumer says Stop or is gone."""
+        """Do jobs. Blocks: until the consumer sends Stop or is gone."""
         slot_writer.writer = self._writer
         self._channel.wake_after(_IDLE_S)
         self._outlet.install()
@@ -98,23 +98,23 @@ class Worker:
 
     def _load(self, message: Load, files: list[int]) -> None:
         failure = None
-        before, self._replica = self._replica, -1  # until this one is whole
+        before, self._replica = self._replica, -1  # until this one is complete
         try:
             if self._task is None:
                 program_settings.before_imports(message.settings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, task = self._task is None, replica.load(message.parcel, files)
-            is_next = before == message.replica - 1  # what has changed, it has since that one
+            is_next = before == message.replica - 1  # message.changed is relative to that one
             is_part = is_next and message.changed is not None
             self._task = merged(self._task, task, message.changed) if is_part else task
             if is_new:
                 self._unsettled = program_settings.apply(message.settings)
                 self._task.init_worker(self._number)
                 self._end_if_forked()
-                self._used = self._cores.use()  # without what it took to start
+                self._used = self._cores.use()  # so that the start is not counted
             self._stream = self._task.stream(self._task.generators())
             self._replica = message.replica
-        except BaseException as error:  # the user's own modules run here
+        except BaseException as error:  # the user's modules run here
             self._end_if_forked(error)
             failure = pack(error)
         self._outlet.send(Ready(failure))
@@ -128,7 +128,7 @@ class Worker:
             if self._page.begin(row.sending):
                 self._rows.append(self._job(row, message.replica))
                 is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
-                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each has a descriptor open, here and there
+                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each costs a descriptor, at both ends
                     self._flush()
             else:
                 self._rows.append((row.sending, 0, None))
@@ -145,7 +145,7 @@ class Worker:
         self._flush()
 
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
-        """Do a job on ``replica``: its row of the Results."""
+        """Do a job on ``replica``. Return its row of the Results."""
         start = time.monotonic_ns()
         self._lock.job = row.sending
         marks = begin_marks()
@@ -166,7 +166,7 @@ class Worker:
             mark("transport")
             placed = writer.write(result, row.sending)
             del result
-        except BaseException as error:  # also what would end this process: it is the consumer's to know
+        except BaseException as error:  # also SystemExit: the consumer handles it
             self._end_if_forked(error)
             failure = pack(error)
         finally:
@@ -190,11 +190,11 @@ class Worker:
         seeding.enter_job(self._stream, job)
 
     def _item(self, payload: Any) -> Any:
-        """What a job works on."""
+        """Return the item that a job works on."""
         return pickle.loads(payload) if type(payload) is bytes else self._item_slots.read(PlacedItem._make(payload))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
-        """The user's code has forked, and its child has come back here: it must not write where this worker does."""
+        """Exit if this is a fork made by the user's code that has returned here: only the worker itself may send."""
         if os.getpid() != self._pid:
             os._exit(exit_code(error))
 
@@ -210,37 +210,37 @@ class Worker:
         self._flushed_ns = time.monotonic_ns()
 
     def _use(self) -> tuple[int, ...]:
-        """See :attr:`Results.cores`."""
+        """Return the value of :attr:`Results.cores`."""
         before, self._used = self._used, self._cores.use()
         busy_ns, self._busy_ns = self._busy_ns, 0
         return (*self._used.since(before), busy_ns, *self._lock.news())
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
-    """Be a worker until the consumer is done with it; then end this process. Runs in: a fork of the server."""
+    """Run a worker until the consumer no longer needs it, then exit. Runs in: a fork of the server."""
     code, pid = 0, os.getpid()
     try:
         seeding.enter_worker_process()
         page = StatusPage(page_descriptor)
         page.catch_crashes()
         channel = Channel(sock)
-        os.register_at_fork(after_in_child=channel.close)  # nobody else may take our messages, or answer
+        os.register_at_fork(after_in_child=channel.close)  # a fork must not read our messages or answer them
         Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the consumer is gone, or has no use for this worker any more
+        pass  # the consumer is gone, or does not need this worker any more
     except BaseException as error:
         code = 1
         if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
-            page.lose_descriptors()  # a job has closed what others have opened
+            page.lose_descriptors()  # a job has closed descriptors that it had not opened
         elif os.getpid() == pid:
             import traceback
 
             traceback.print_exc()
     finally:
-        if os.getpid() != pid:  # a child that the user's code has forked, and that has come back here
+        if os.getpid() != pid:  # a fork made by the user's code that has returned here
             os._exit(code)
         with contextlib.suppress(BaseException):
-            atexit._run_exitfuncs()  # of the user's modules: temporary files and the like
+            atexit._run_exitfuncs()  # of the user's modules, e.g. to remove temporary files
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -248,9 +248,9 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the server is (Linux); ``parent`` is its process id."""
+    """Have the kernel kill this process when the server, process ``parent``, dies (Linux)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the server died before the call
             os._exit(1)

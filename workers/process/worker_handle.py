@@ -1,4 +1,4 @@
-"""One worker process, as the consumer has it: its socket, its status page, and the slots it writes into."""
+"""The consumer's end of a worker process: its socket, its status page, and the slots that it writes to."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .item_slots import ItemSlots, KnownSlots, SentItem
 from .program_settings import ProgramSettings
 from .status import StatusPage
 
-_LOOKS, _LOOK_S = 10, 0.005  # for a process that has closed its socket to be gone
+_LOOKS, _LOOK_S = 10, 0.005  # how often, and how far apart, to check if a process that has hung up is dead
 
 
 class WorkerHandle:
     """A worker, from before it is forked until it is reaped.
 
     Args:
-        name: what the engine calls it; never used again.
-        number: 0 to nb_workers - 1; the worker that replaces it has the same.
-        item_slots: the items that jobs may work on.
+        name: the engine's name of the worker, never used again.
+        number: 0 to nb_workers - 1; a replacement has the same.
+        item_slots: the items of a stream that its jobs work on.
     """
 
     def __init__(self, name: int, number: int, item_slots: ItemSlots) -> None:
@@ -47,24 +47,24 @@ class WorkerHandle:
         self.channel.hold()  # until it is forked
         self.pid: int | None = None
         self.is_ready = False
-        self.is_leaving = False  # it is not needed any more, and was asked to end
+        self.is_leaving = False  # it is no longer needed and was asked to end
         self.is_watched = False  # its socket is in the executor's selector
-        self.awaits_room = False  # there for writing as well
-        self.stuck: Stuck | None = None  # it is killed for this
-        self.has_hung_up = False  # its socket is closed, though it lives
+        self.awaits_room = False  # it is there for writing too
+        self.stuck: Stuck | None = None  # why the engine kills it
+        self.has_hung_up = False  # its socket is closed although it is alive
         self._reader = SlotReader()
         self._known = KnownSlots(item_slots)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
-        """What tells the server to start it, and the descriptors that go along."""
+        """Return the order to start it, for the server, and the descriptors to send with that."""
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
     def forked(self, pid: int) -> None:
-        """It runs."""
+        """Note that it runs as process ``pid``."""
         self.pid = pid
         self.theirs.close()
-        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
+        with contextlib.suppress(ConnectionError):  # it has died: the server will report it
             self.channel.let_go()
 
     def load(self, number: int, parcel: replica.Parcel, settings: ProgramSettings, changed: Any = None) -> None:
@@ -75,7 +75,7 @@ class WorkerHandle:
         self._transmit(messages.Load(number, parcel.message(), settings, key, has_tracker, changed), files, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
-        """Send it jobs to do on replica ``number``, and the slots that are free again."""
+        """Send it jobs on replica ``number``, and the numbers of its slots that are free again."""
         files: list[int] = []
         slots: list[tuple[int, int]] = []
         plain: list[tuple[Any, ...]] = []
@@ -90,20 +90,20 @@ class WorkerHandle:
         self._transmit(jobs, files)
 
     def trim(self) -> None:
-        """Have it give up all memory that it keeps for later jobs."""
+        """Ask it to free all memory that it keeps for later jobs."""
         self._transmit(messages.Trim(self._reader.take_freed()), [])
 
     def stop(self) -> None:
-        """Ask it to end, and to begin nothing more."""
+        """Ask it to end, and cancel the jobs that it has not begun."""
         self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
     def _transmit(self, message: tuple[Any, ...], files: list[int], owner: Any = None) -> None:
-        with contextlib.suppress(ConnectionError):  # it has died: we shall be told
+        with contextlib.suppress(ConnectionError):  # it has died: the server will report it
             self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
-        """What a message of results tells. Closes ``files``."""
+        """Return the events that a message of results reports. Closes ``files``."""
         reader = self._reader
         reader.learn(results.slots, results.gone, results.forgets, results.layouts, files)
         if not results.rows:
@@ -122,14 +122,14 @@ class WorkerHandle:
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
-        """How it ended; it was in the job that its status page tells."""
+        """Return how it ended. ``files``: those that it mapped, to explain a SIGBUS."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
         has_hung_up = self.has_hung_up or self.page.has_lost_descriptors
         return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened, has_hung_up=has_hung_up)
 
     def hung_up(self) -> None:
-        """Its socket is at its end. If it is not its death that has closed it, a job has."""
+        """Handle the end of file on its socket: unless the worker died or was asked to end, a job has closed it."""
         self.has_hung_up = not self.is_leaving and self.pid is not None and _lives(self.pid)
 
     def close(self) -> None:
@@ -139,14 +139,14 @@ class WorkerHandle:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process is still there a moment after its socket was closed, which a death does shortly before."""
+    """Return True if a process is still alive a moment after its socket was closed. A dying one closes it first."""
     import psutil
 
     for _ in range(_LOOKS):
         try:
             if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return False
-        except (psutil.Error, OSError):  # it is gone; or no descriptor is left to look
+        except (psutil.Error, OSError):  # it is gone, or no descriptor is left to check with
             return False
         time.sleep(_LOOK_S)
     return True

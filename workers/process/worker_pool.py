@@ -1,4 +1,4 @@
-"""The worker processes of a pool: how many there are to be, who is started, who is lost and comes again, who may go."""
+"""The worker processes of a pool: starts them, replaces those that died, and dismisses those that are not needed."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ from .item_slots import ItemSlots
 from .program_settings import ProgramSettings
 from .worker_handle import WorkerHandle
 
-STOPPED_S = 5.0  # how long to wait for an answer of a server that somebody has stopped (SIGSTOP)
-SILENT_S = 30.0  # the same for one that runs and has done its imports, since its last message: a fork may take long
+STOPPED_S = 5.0  # how long to wait for an answer of a stopped server (SIGSTOP)
+SILENT_S = 30.0  # the same, since its last message, for one that runs and has done its imports: a fork can be slow
 
 
 class Unanswered:
-    """What the server has been asked and has not answered yet, so that nobody waits for a server that is stopped.
+    """The orders that the server has not answered yet, so that nobody waits for a stopped server.
 
-    The server reaps its workers and reports their deaths. A worker's own socket shows its death as well, by its end of
-    file: if the server does not report it within a bound, the fault is the server's. Runs in: the engine's thread.
+    The server reaps its workers and reports their deaths. A worker's socket shows its death too, by the end of file:
+    if the server does not report that death in time, the server is at fault. Runs in: the engine's thread.
     """
 
     def __init__(self) -> None:
-        self._since_s: dict[tuple[str, int], float] = {}  # {(what, worker): when}, e.g. {("fork", 3): 81.2}
-        self._heard_s = 0.0  # when the server last told something
+        self._since_s: dict[tuple[str, int], float] = {}  # {(order, worker): when}, e.g. {("fork", 3): 81.2}
+        self._heard_s = 0.0  # when the last message of the server came
 
     def __bool__(self) -> bool:
         return bool(self._since_s)
 
     def ask(self, what: str, worker: int) -> None:
-        """The server owes an answer: that ``worker`` runs ("fork"), or has ended ("end")."""
+        """Note that the server owes an answer: that ``worker`` runs ("fork") or has ended ("end")."""
         self._since_s.setdefault((what, worker), time.monotonic())
 
     def answer(self, *what: str, worker: int) -> None:
-        """It has come, or is of no use any more."""
+        """Note that these answers have come or are no longer needed."""
         for each in what:
             self._since_s.pop((each, worker), None)
 
     def heard(self) -> None:
-        """The server has told something."""
+        """Note that a message of the server has come."""
         self._heard_s = time.monotonic()
 
     def forget(self) -> None:
-        """Another server has taken its place."""
+        """Forget all orders: another server takes over."""
         self._since_s.clear()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        """Return how long to wait at most. ``timeout_s``: without orders to check; None: no limit."""
         if not self._since_s:
             return timeout_s
         return STOPPED_S if timeout_s is None else min(STOPPED_S, timeout_s)
 
     def overdue_s(self, is_stopped: Callable[[], bool], is_preloaded: bool) -> float | None:
-        """For how long the server has owed an answer, if that is too long; None: it is not."""
+        """Return for how long the server has owed an answer if that is too long, else None."""
         if not self._since_s:
             return None
         seconds = time.monotonic() - max(self._heard_s, min(self._since_s.values()))
@@ -76,17 +76,17 @@ class Unanswered:
 
 logger = logging.getLogger("workers")
 
-_MAX_FAILED_STARTS = 3  # of each worker, without one that succeeds in between
+_MAX_FAILED_STARTS = 3  # for each worker, without a successful one in between
 
 
 class WorkerPool:
-    """Runs in: the engine's thread.
+    """The worker processes of one front-end. Runs in: the engine's thread.
 
     Attributes:
         workers: {name: its process}; names are never used again.
-        parcel: what they work on.
-        replica: the number of that, which every job names.
-        events: what has become of them, for the engine.
+        parcel: the sequence that they work on.
+        replica: the number of its replicas, which every job names.
+        events: what happened to the workers, for the engine.
     """
 
     def __init__(
@@ -121,15 +121,15 @@ class WorkerPool:
         self._selector.register(self.server.channel, selectors.EVENT_READ, "server")
 
     def start_all(self) -> None:
-        """Start those that are not there."""
-        self.shortage.forget()  # else one that could not be forked would come twice
+        """Start all missing workers."""
+        self.shortage.forget()  # else a worker that could not be forked would be started twice
         there = {worker.number for worker in self.workers.values() if not worker.is_leaving}
         for number in range(self._nb_workers):
             if number not in there:
                 self.start(number)
 
     def start(self, number: int) -> None:
-        """Start worker ``number``, unless so many are not wanted any more."""
+        """Start worker ``number``, unless the pool has become too small for it."""
         if number >= self._nb_workers:
             return
         name = next(self._names)
@@ -151,7 +151,7 @@ class WorkerPool:
         self.events.append(events.Started(name))
 
     def start_again(self, number: int) -> None:
-        """Start worker ``number`` in the place of another one: now, or later, if there are no descriptors for it."""
+        """Start a replacement for worker ``number``: now, or later if no descriptors are left for it."""
         try:
             self.start(number)
         except OSError as error:
@@ -160,7 +160,7 @@ class WorkerPool:
             self._lack(number, reason)
 
     def update(self, parcel: Any) -> None:
-        """All later jobs are to be done on this replica."""
+        """Send the workers a new replica, for all later jobs."""
         self.parcel = parcel
         self.replica += 1
         for worker in self.workers.values():
@@ -168,11 +168,12 @@ class WorkerPool:
                 worker.load(self.replica, parcel, self._settings, parcel.changed)
 
     def resize(self, nb_workers: int) -> None:
-        """From now on there are to be so many. Those that are too many stay until :meth:`dismiss`."""
+        """Set the number of workers. Surplus ones stay until :meth:`dismiss`; :meth:`start_all` starts missing ones."""
         self._nb_workers = nb_workers
+        self.shortage.keep_below(nb_workers)  # else the retry could be spent on a worker that is not wanted
 
     def dismiss(self, name: int) -> None:
-        """A worker may go. It has nothing to do."""
+        """Let an idle worker end."""
         worker = self.workers[name]
         worker.is_leaving = True
         self._figures.ended(worker.number)
@@ -183,16 +184,16 @@ class WorkerPool:
         if number == signal.SIGKILL:
             self.unanswered.ask("end", name)
 
-    # -- what becomes of them
+    # -- events
 
     def look_after_server(self) -> None:
-        """End a server that does not answer. Its workers die with it, and all of them are started anew."""
+        """Kill a server that does not answer. Its workers die with it, and all of them are started again."""
         server = self.server
         seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
         if seconds is not None:
             logger.warning(
-                "the server of the workers (process %d, its state is %r) does not answer for %.0f s: it is replaced, "
-                "and so are its workers",
+                "the server of the workers (process %d, its state is %r) has not answered for %.0f s: it and its "
+                "workers are replaced",
                 server.pid,
                 server.state(),
                 seconds,
@@ -201,7 +202,7 @@ class WorkerPool:
             server.kill()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """How long to wait at most, where it would be ``timeout_s`` otherwise."""
+        """Return how long to wait at most. ``timeout_s``: with nothing to check or to retry; None: no limit."""
         return self.unanswered.left_s(self.shortage.left_s(timeout_s))
 
     def forked(self, message: messages.Forked) -> None:
@@ -220,7 +221,7 @@ class WorkerPool:
             self.events.append(events.WorkerReady(worker.name))
 
     def not_forked(self, message: messages.NotForked) -> None:
-        """Go on with the workers that there are, and tell when it is known how many these are."""
+        """Go on with the other workers, and report how many they are once that is known."""
         name, reason = message
         self.unanswered.answer("fork", worker=name)
         if name not in self.workers:
@@ -233,7 +234,7 @@ class WorkerPool:
         self._lack(worker.number, reason)
 
     def _lack(self, number: int, reason: str) -> None:
-        """Worker ``number`` could not be started: it is tried again later."""
+        """Retry worker ``number``, which could not be started, later."""
         self.shortage.lost(number)
         if any(worker.pid is None for worker in self.workers.values()):
             return
@@ -242,10 +243,10 @@ class WorkerPool:
         if self.shortage.is_hopeless:
             self.events.append(events.Fatal(error))
         elif self.workers and self.shortage.tell():
-            logger.warning("%s These go on; from time to time it is tried again", error)
+            logger.warning("%s The pool goes on with these, and retries the others from time to time", error)
 
     def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        """A worker is no more, and all that it had sent was read."""
+        """Handle the death of a worker whose last messages have been read."""
         worker = self.workers[name]
         running, _ = worker.page.look()
         death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
@@ -263,13 +264,13 @@ class WorkerPool:
         self.start_again(worker.number)
 
     def server_died(self) -> bool:
-        """All workers die with the server. Start anew. False: that is in vain."""
+        """Start another server after this one has died with all its workers. Return False if that is hopeless."""
         self._selector.unregister(self.server.channel)
         self.unanswered.forget()
         status = self.server.wait()
         self._failed_starts += not any(worker.is_ready for worker in self.workers.values())
         if self._is_hopeless:
-            error = explanations.not_started(self._failed_starts, f"its server ended with status {status}", "")
+            error = explanations.not_started(self._failed_starts, f"together with its server (exit code {status})", "")
             self.events.append(events.Fatal(error))
             return False
         try:
@@ -278,7 +279,7 @@ class WorkerPool:
             self.events.append(events.Fatal(explanations.too_few_workers(self._nb_workers, 0, str(error))))
             return False
         for worker in self.workers.values():
-            worker.is_ready = True  # not counted as a failed start of its own
+            worker.is_ready = True  # its death does not count as another failed start
         return True
 
     @property
@@ -296,7 +297,7 @@ class WorkerPool:
     # -- the end
 
     def remove_all(self) -> None:
-        """Those that have not ended by themselves: one was stopped, say."""
+        """Kill the workers that have not ended by themselves, such as a stopped one."""
         for name in list(self.workers):
             self.send_signal(name, signal.SIGKILL)
             worker = self.remove(name)
@@ -305,11 +306,11 @@ class WorkerPool:
         self.shortage.forget()
 
     def close(self) -> None:
-        """Those that have not ended are killed by the server."""
+        """Let the server kill the workers that have not ended."""
         self.server.close()
         for worker in self.workers.values():
             worker.close()
             if not worker.is_leaving:
                 self._figures.ended(worker.number)
         self.workers.clear()
-        self.parcel = None  # its memory is free, unless others have it too
+        self.parcel = None  # its memory is freed, unless others use it too

@@ -1,1 +1,1 @@
-"""Where the time goes: what is noted while a loop runs, and what a report makes of it."""
+"""Where the time goes: the figures recorded while a loop runs, and the report made from them."""

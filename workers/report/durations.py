@@ -1,4 +1,4 @@
-"""Many durations in little memory: their sum, and how they are spread, to 3 %."""
+"""Many durations in little memory: their sum, and their quantiles to within 3 %."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy.typing as npt
 
 from .report import Spread
 
-_FULL = 4096  # that wait to be counted
-_STEPS = 12  # to an octave
+_FULL = 4096  # uncounted durations
+_STEPS = 12  # per octave
 _OCTAVES = 44  # 2**44 ns are five hours
 
 Int64 = npt.NDArray[np.int64]
 
 
 class Durations:
-    """Durations in nanoseconds. Written by one thread, read by any.
+    """A histogram of durations in nanoseconds. Written by one thread, read by any.
 
-    ``note`` is ``list.append``: what is noted is counted later, many at once.
+    ``note`` is ``list.append``, so recording is cheap: durations are counted later, many at once.
     """
 
     def __init__(self) -> None:
@@ -28,26 +28,26 @@ class Durations:
         self.note_all = self._noted.extend
         self._counts: Int64 = np.zeros(_STEPS * _OCTAVES, np.int64)
         self._total_ns = 0
-        self._counting = threading.Lock()  # who reads meanwhile would read the half of it
+        self._counting = threading.Lock()  # without it, a reader could see a count half done
 
     def tidy(self) -> None:
-        """To be called now and then by who writes."""
+        """Count what has been recorded, if it is much. The writer calls this now and then."""
         if len(self._noted) > _FULL:
             with self._counting:
                 self._add(np.array(self._noted, np.int64))
                 self._noted.clear()
 
     def add(self, many: Int64) -> None:
-        """Note these, as who writes."""
+        """Record and count these durations. Only for the writer."""
         with self._counting:
             self._add(many)
 
     def _add(self, many: Int64) -> None:
-        self._counts = self._counts + _counts(many)  # anew: a copy may have the old ones
+        self._counts = self._counts + _counts(many)  # a new array, since copies may share the old one
         self._total_ns += int(many.sum())
 
     def spread(self) -> Spread:
-        """Of all that were noted."""
+        """Return the distribution of all durations recorded so far."""
         with self._counting:
             noted = np.array(self._noted.copy(), np.int64)
             counts, total_ns = self._counts + _counts(noted), self._total_ns + int(noted.sum())

@@ -1,8 +1,9 @@
-"""How the loop fares: for each batch, when it was asked for and when it was there."""
+"""The figures of the loop: for each batch, when it was requested and when it was delivered."""
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -10,66 +11,66 @@ import numpy.typing as npt
 
 from .durations import Durations
 from .report import EpochStart, Spread
-from .timeline import LoopStep
+from .timeline import LOOP, Incident, LoopStep
 
-_FULL = 3 * 4096  # numbers that wait to be counted
-_KEPT = 4096  # steps, at least
+_FULL = 3 * 4096  # uncounted numbers
+_KEPT = 4096  # rows
 _KEPT_STARTS = 64
-_FADE = 0.998  # of the longest step, with each one that follows
+_FADE = 0.998  # factor by which the longest step shrinks at each later one
 
-Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or 0, 0, number of the pass that begins
+Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or, where a pass starts, 0, 0, its number
 
 
 class Totals(NamedTuple):
-    """Of all batches so far. Times in nanoseconds."""
+    """Sums over all batches so far. Times in nanoseconds."""
 
     num_batches: int = 0
     wait_ns: int = 0
     step_ns: int = 0
     num_ready: int = 0  # sum over the batches
-    num_passes: int = 0  # of which a batch was had
-    first_wait_ns: int = 0  # what of wait_ns was for the first batches of these
+    num_passes: int = 0  # with at least one batch
+    first_wait_ns: int = 0  # the part of wait_ns spent on their first batches
 
     def since(self, before: Totals) -> Totals:
-        """What has come after ``before``."""
+        """Return what has been added since ``before``."""
         return Totals(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class LoopFigures:
-    """Written by the thread of the loop; read by any."""
+    """The figures of the loop. Written by the loop's thread; read by any thread."""
 
     def __init__(self) -> None:
-        self._noted: list[int] = []  # rows that are not counted yet, one behind the other
+        self._noted: list[int] = []  # uncounted rows, flattened
         self._kept: Rows = np.zeros((0, 3), np.int64)
         self._wait, self._step = Durations(), Durations()
         self._totals = Totals()
-        self.longest_ns = 0.0  # of the last steps; fades
+        self.longest_ns = 0.0  # the longest recent step; fades
         self._num_passes = 0
-        self.begins = 0.0  # seconds that beginning all passes has taken
-        self._starts: dict[int, tuple[int, float, str]] = {}  # {number of a pass: (epoch, seconds, why)}, the last ones
+        self.begins = 0.0  # seconds spent on starting passes, in all
+        self._starts: dict[int, tuple[int, float, str, int]] = {}  # {number of a pass: (epoch, seconds, why, at)}
         self._first_waits: dict[int, int] = {}  # {number of a pass: ns}
-        self._last = 0, 0  # the row that was counted last: (got, num_ready or number)
-        self._counting = threading.Lock()  # who reads meanwhile would read the half of it
+        self._last = 0, 0  # the row counted last: (got, num_ready or number)
+        self._counting = threading.Lock()  # without it, a reader could see a count half done
 
-    # -- who writes
+    # -- for the writer
 
     def begin(self, epoch: int, seconds: float, why: str) -> None:
-        """A pass begins, which has taken these seconds."""
+        """Record that a pass of ``epoch`` starts; starting it took this many ``seconds``."""
         self.begins += seconds
-        self._starts[self._num_passes] = epoch, seconds, why
+        self._starts[self._num_passes] = epoch, seconds, why, time.monotonic_ns()
         self._starts.pop(self._num_passes - _KEPT_STARTS, None)
         self._noted += (0, 0, self._num_passes)
         self._num_passes += 1
 
     def note(self, asked_ns: int, got_ns: int, num_ready: int) -> None:
-        """A batch was asked for when ``num_ready`` were finished, and was had."""
+        """Record a delivered batch. ``num_ready``: number of finished batches when it was requested."""
         noted = self._noted
         noted += (asked_ns, got_ns, num_ready)
         if len(noted) > _FULL:
             self.tidy()
 
     def tidy(self) -> None:
-        """Count what was noted."""
+        """Count what has been recorded."""
         with self._counting:
             self._count()
 
@@ -98,14 +99,14 @@ class LoopFigures:
         self._noted.clear()
 
     def totals(self) -> Totals:
-        """Of all up to now."""
+        """Return the sums over all batches up to now."""
         self.tidy()
         return self._totals
 
-    # -- who reads
+    # -- for readers; all but copy() are called on a copy
 
     def copy(self) -> LoopFigures:
-        """As it is now, all counted."""
+        """Return a copy in which everything recorded so far is counted."""
         copied = LoopFigures()
         with self._counting:
             copied._kept, copied._totals, copied._last, copied.begins = (
@@ -124,30 +125,38 @@ class LoopFigures:
 
     @property
     def last_ns(self) -> int:
-        """When the last batch was had, of a copy; 0: a pass has just begun."""
+        """The time at which the last batch was delivered; 0 if a pass has just started."""
         return self._last[0]
 
     @property
     def spreads(self) -> tuple[Spread, Spread]:
-        """Of (the waits, the steps), of a copy."""
+        """The distributions of (waits, steps)."""
         return self._wait.spread(), self._step.spread()
 
     def steps(self) -> list[LoopStep]:
-        """The last ones, of a copy."""
+        """Return the last steps."""
         return [LoopStep(*row) for row in self._kept.tolist() if row[0]]
 
     def starts(self) -> list[EpochStart]:
-        """Of the last passes of which a batch was had, of a copy."""
+        """Return the starts of the last passes that have delivered a batch."""
         waits = self._first_waits
         return [
             EpochStart(epoch, seconds, waits[number] / 1e9, why)
-            for number, (epoch, seconds, why) in self._starts.items()
+            for number, (epoch, seconds, why, _) in self._starts.items()
             if number in waits
         ]
 
+    def incidents(self) -> list[Incident]:
+        """Return the starts of the last passes as incidents of the timeline."""
+        return [Incident(at_ns, LOOP, "epoch", str(epoch)) for epoch, _, _, at_ns in self._starts.values()]
+
 
 def _durations(rows: Rows, last: tuple[int, int]) -> tuple[Rows, Rows, dict[int, int]]:
-    """(waits, steps, {number of a pass: the wait for its first batch}) in nanoseconds. ``last``: of the row before."""
+    """Return (waits, steps, {number of a pass: wait for its first batch}) in nanoseconds.
+
+    Args:
+        last: ``got`` and ``num_ready`` (or the pass's number) of the row before these.
+    """
     asked, got = rows[:, 0], rows[:, 1]
     before = np.concatenate([[last], rows[:-1, 1:]])
     is_batch = asked > 0

@@ -1,4 +1,4 @@
-"""How the workers fare: what each has done, which jobs took long, and what has befallen them."""
+"""The figures of a pool: what each worker has done, which jobs took longest, and which incidents happened."""
 
 from __future__ import annotations
 
@@ -24,77 +24,72 @@ State = Literal["starting", "ready", "ended"]
 
 @dataclasses.dataclass
 class Lane:
-    """A worker, and those that came in its place."""
+    """A worker and its replacements, which share its number."""
 
     pid: int | None = None
     state: State = "starting"
     num_jobs: int = 0
     busy_ns: int = 0
-    starts: int = 0
-    rests: int = 0  # starts after it was ended for want of work
-    since_ns: int = 0  # when its worker was ready
-    alive_ns: int = 0  # of those before, from when they were ready
-
-    @property
-    def restarts(self) -> int:
-        """How often one came in the place of one that died."""
-        return max(0, self.starts - 1 - self.rests)
+    is_dismissed: bool = True  # its last end was no death; true as well before it is first started
+    restarts: int = 0  # times a dead worker was replaced
+    since_ns: int = 0  # when the current worker became ready
+    alive_ns: int = 0  # how long earlier workers were ready
 
     def ready_ns(self, until_ns: int) -> int:
-        """For how long it could have been in jobs."""
+        """Return for how many nanoseconds it has been ready to run jobs, up to ``until_ns``."""
         return self.alive_ns + (max(0, until_ns - self.since_ns) if self.state == "ready" else 0)
 
 
 class PoolFigures:
-    """Written by the engine's thread, or by the loop where there is none; read by any."""
+    """The figures of a pool. Written by the engine's thread, or by the loop if there is none; read by any thread."""
 
     def __init__(self) -> None:
         self.segments_made = 0  # pieces of shared memory for batches
-        self.segments_given_up = 0
         self.num_jobs = 0
-        self.nbytes = 0  # of batches that workers have finished
-        self.last_nbytes = 0  # of one that was finished here
+        self.nbytes = 0  # of the batches that workers have finished
+        self.last_nbytes = 0  # of the last batch that was finished in this process
         self.lanes: dict[int, Lane] = {}
         self.jobs = Durations()
         self.stages: dict[str, Durations] = {}
         self.spans: deque[Span] = deque(maxlen=_KEPT)
         self.incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
         self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
-        self.cores = CoreUse(0, 0)  # what jobs have had
-        self.cores_of_ns = 0  # in this time of theirs
-        self.lock_looks = self.lock_free = 0  # of the interpreter, while jobs ran in workers
+        self.cores = CoreUse(0, 0)  # use of the cores by jobs, as far as it was measured
+        self.cores_of_ns = 0  # total time of these jobs
+        self.lock_looks = self.lock_free = 0  # probes of the interpreter's lock in workers; those that found it free
         self.bound = 0
 
     # -- the workers
 
     def started(self, number: int, pid: int | None = None) -> None:
-        """Worker ``number`` is started, or started again."""
+        """Record that worker ``number`` was started or restarted."""
         lane = self.lanes.setdefault(number, Lane())
-        lane.pid, lane.state, lane.starts = pid, "starting", lane.starts + 1
+        lane.restarts += not lane.is_dismissed
+        lane.pid, lane.state, lane.is_dismissed = pid, "starting", False
         self.tell(number, "started")
 
     def ready(self, number: int) -> None:
-        """It has loaded what it works on."""
+        """Record that worker ``number`` has loaded its replica."""
         lane = self.lanes[number]
         lane.state, lane.since_ns = "ready", time.monotonic_ns()
         self.tell(number, "ready")
 
     def ended(self, number: int, how: str = "") -> None:
-        """It is no more. ``how``: it has died; "": it was not needed."""
+        """Record that worker ``number`` has ended. ``how``: how it died; "" if it was not needed any more."""
         lane = self.lanes[number]
         lane.alive_ns = lane.ready_ns(time.monotonic_ns())
         lane.pid, lane.state = None, "ended"
-        lane.rests += not how
+        lane.is_dismissed = not how
         self.tell(number, "died" if how else "ended", how)
 
     def tell(self, number: int, kind: str, text: str = "") -> None:
-        """Something that is no job has happened."""
+        """Record an incident of worker ``number``."""
         self.incidents.append(Incident(time.monotonic_ns(), number, kind, text))
 
     # -- the jobs
 
     def finished(self, number: int, times_ns: list[int]) -> None:
-        """Worker ``number`` has finished jobs, which took these times."""
+        """Record that worker ``number`` has finished jobs, and how long each took."""
         busy_ns = sum(times_ns)
         lane = self.lanes[number]
         lane.num_jobs += len(times_ns)
@@ -104,24 +99,24 @@ class PoolFigures:
         self.jobs.tidy()
 
     def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
-        """The loop's own process has finished a job, whose batch has ``nbytes``."""
+        """Record a job that the loop's own process has finished. ``nbytes``: size of its batch."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
 
     def looked_at_lock(self, looks: int, free: int) -> None:
-        """So often the interpreter's lock was looked at while a job ran, and was free."""
+        """Record how often the interpreter's lock was probed while a job ran, and how often it was free."""
         self.lock_looks += looks
         self.lock_free += free
 
     def used(self, cores: CoreUse, of_ns: int) -> None:
-        """What jobs have had of the cores in ``of_ns`` of theirs."""
+        """Record the use of the cores by jobs that took ``of_ns`` in all."""
         self.cores = CoreUse(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 
     def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:
-        """One of these jobs, in detail."""
+        """Record when one of the finished jobs started, and its stages."""
         self.spans.append(Span(number, epoch, index, start_ns, job_ns, stages))
         for stage, ns in stages:
             durations = self.stages.get(stage)
@@ -139,16 +134,16 @@ class PoolFigures:
 
 
 class Figures:
-    """For as long as the front-end lives, whatever pools it has."""
+    """The figures of a front-end over its whole lifetime, across all its pools."""
 
     def __init__(self) -> None:
         self.loop = LoopFigures()
         self.pool = PoolFigures()
-        self.choices: list[str] = []  # what nb_workers="auto" did, and why; the last ones
+        self.choices: list[str] = []  # the last decisions of nb_workers="auto", and why
 
 
 def usage(pid: int) -> tuple[float | None, int | None]:
-    """(its share of one core since it was started, its own memory (USS) in bytes); None: it cannot be looked at."""
+    """Return (share of one core since the process started, its own memory (USS) in bytes); None: not accessible."""
     import psutil
 
     try:

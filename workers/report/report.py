@@ -1,4 +1,4 @@
-"""What a front-end has to say of how it went: a table, and a verdict."""
+"""The report of a front-end: the figures of its loops, printed as a verdict and a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .timeline import Timeline
 
 
 class Spread(NamedTuple):
-    """Many durations, in seconds."""
+    """The distribution of many durations, in seconds."""
 
     count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     total: float = 0.0
@@ -20,19 +20,19 @@ class Spread(NamedTuple):
 
 
 class WorkerFigures(NamedTuple):
-    """One lane: a worker, and those that came in its place."""
+    """The figures of one worker, together with its replacements."""
 
     number: int
-    pid: int | None  # None: a thread, or none runs now
+    pid: int | None  # None: it is a thread, or it is not running now
     num_jobs: int
-    busy: float  # share of the time in jobs, 0 to 1: from when it was ready until the last batch was finished or had
+    busy: float  # share of time in jobs, 0 to 1, from when it was ready until the last batch was finished or taken
     restarts: int
-    cpu: float | None  # share of one core since it started; None: not known
-    nbytes: int | None  # its own memory (USS)
+    cpu: float | None  # share of one core since it started; None: unknown
+    nbytes: int | None  # its own memory (USS); None: unknown
 
 
 class Slow(NamedTuple):
-    """One of the jobs that took longest."""
+    """One of the slowest jobs."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -40,39 +40,39 @@ class Slow(NamedTuple):
 
 
 class EpochStart(NamedTuple):
-    """What the start of an epoch has cost."""
+    """The cost of starting an epoch."""
 
     epoch: int
-    seconds: float  # before its first batch could be asked for
-    wait: float  # seconds, for that batch
-    why: str  # e.g. "the sequence had changed: 12 MB were sent to the workers"
+    seconds: float  # until its first batch could be requested
+    wait: float  # seconds that the loop then waited for that batch
+    why: str  # e.g. "2 workers had to be started"; "": nothing special
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How the loops over a front-end went, since it was made.
+    """How the loops over a front-end have gone since it was made.
 
     Attributes:
-        seconds: of the loops, from their first batch asked for to the last one had.
-        num_batches: delivered.
-        nbytes: of the batches that worker processes have finished, also of those that are ahead of the loop. Batches
-            of threads, and those that the loop computes itself, are not moved, and not counted.
-        wait: of the loop for each batch.
-        step: of the loop between two batches.
-        job: of a job, in its worker.
-        stages: {stage: of each job}, see ``timeline.STAGES``.
-        depth: finished batches when the loop asked for one, on average.
-        bound: how many batches may be ahead of the loop now.
-        workers: one for each worker.
-        slowest: the jobs that took longest, the slowest first.
-        segments_made: pieces of shared memory.
-        starts: of the last epochs.
-        nb_workers: that the pool has now.
-        cores: that this process may use.
-        executor: ``"process"``, ``"thread"`` or ``"serial"``.
-        choices: what ``nb_workers="auto"`` did, and why.
-        verdict: in words, whether the loop waits for data, and what would help.
-        timeline: what happened when, lately.
+        seconds: total duration of the passes, each from its first request for a batch to the receipt of its last one.
+        num_batches: number of batches delivered.
+        nbytes: bytes of the batches that worker processes have finished, including those still ahead of the loop.
+            Batches of threads, and those that the loop computes itself, are not moved and not counted.
+        wait: how long the loop waited for each batch.
+        step: how long the loop took between two batches.
+        job: how long each job took in its worker.
+        stages: {stage: how long it took in each job}, see ``timeline.STAGES``.
+        depth: mean number of finished batches when the loop asked for one.
+        bound: maximum number of batches ahead of the loop now.
+        workers: one entry for each worker.
+        slowest: the slowest jobs, the slowest first.
+        segments_made: number of pieces of shared memory made for batches.
+        starts: the cost of starting each of the last epochs.
+        nb_workers: number of workers that the pool has now.
+        cores: number of cores that this process may use.
+        executor: ``"process"``, ``"thread"``, ``"ray"`` or, without workers, ``"serial"``.
+        choices: the last decisions of ``nb_workers="auto"``, and why.
+        verdict: whether the loop waits for data, and what would help, in words.
+        timeline: the most recent jobs, steps and incidents.
     """
 
     seconds: float
@@ -101,13 +101,13 @@ class Report:
         return "\n".join(lines(self))
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """A picture of the last seconds. ``path``: of a ``.png``, ``.svg`` or ``.pdf``."""
+        """Draw the last seconds into the ``.png``, ``.svg`` or ``.pdf`` file ``path``, with matplotlib."""
         from .pictures.plot import plot
 
         return plot(self, path)
 
     def trace(self, path: str | os.PathLike[str]) -> Path:
-        """The timeline for ui.perfetto.dev. ``path``: of a ``.json`` or ``.json.gz``."""
+        """Write the timeline into the ``.json`` or ``.json.gz`` file ``path``, for https://ui.perfetto.dev."""
         from .pictures.trace import trace
 
         return trace(self, path)

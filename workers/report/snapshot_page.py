@@ -1,11 +1,11 @@
-"""A pool's figures for whoever looks on from outside (``workers.top``): a page of anonymous shared memory.
+"""A page of anonymous shared memory that shows a pool's figures to observers (``workers.top``).
 
-The page has no name to be opened or left behind. Its descriptor stays open in the program, and the kernel shows that:
-``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Who may look into the program's folder in /proc
-finds its pages there and reads them, and the program does not notice.
+The page has no name, so nothing can be left behind. The program keeps its descriptor open, and the kernel shows this:
+``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Anyone who may read the program's folder in
+/proc finds its pages there and reads them, unnoticed by the program.
 
-The writer waits for nobody (a seqlock): the page's first word is odd while it writes, and a reader that has seen it odd
-or changed reads again. The checksum is for processors that let others see writes in another order.
+The page is a seqlock, so the writer never waits: the first word is odd during a write, and a reader that has seen it
+odd or changed reads again. The checksum is for processors on which other cores may see writes in another order.
 """
 
 from __future__ import annotations
@@ -27,48 +27,50 @@ LINK = f"/memfd:{NAME} (deleted)"
 _NBYTES = 64 << 10  # of a new page; about 400 workers fit
 _SEQUENCE, _LENGTH, _CHECKSUM = range(3)
 _HEAD = struct.Struct("3q")
-_MAX_TRIES = 1000  # to read what is being written; one writing takes a few microseconds
+_MAX_TRIES = 1000  # to read during a write, which takes a few microseconds
 
 
 class LaneSnapshot(TypedDict):
-    """A worker, and those that came in its place. Counts go on over all of them."""
+    """A worker and its replacements. Counts continue across them."""
 
     number: int
-    pid: int | None  # None: a thread, or none runs now
+    pid: int | None  # None: it is a thread, or it is not running now
     state: str  # "starting", "ready", "ended"
     jobs: int  # finished
-    busy_ns: int  # in jobs that are finished
+    busy_ns: int  # in finished jobs
     restarts: int
-    epoch: int | None  # of the job that it is in; None: it is in none
+    epoch: int | None  # of its current job; None: it is idle
     index: int | None
-    since_ns: int  # when that began, of the monotonic clock
+    since_ns: int  # when that job began (monotonic)
 
 
 class Snapshot(TypedDict):
-    """A pool at one moment. What is cumulative is told since the pool began."""
+    """A pool at one moment. Cumulative values count from the creation of the front-end."""
 
     pid: int  # of the program
     program: str  # how it was started: "train.py", "-c", "notebook"
-    name: str  # what the pool computes, in short: "<Crops: 40 batches>"
-    since: float  # when the pool began, as time.time() has it
-    at_ns: int  # of this snapshot, of the monotonic clock
+    name: str  # short description of what the pool computes: "<Crops: 40 batches>"
+    since: float  # when the pool was started, in seconds of time.time()
+    at_ns: int  # when this snapshot was taken (monotonic)
     epoch: int
     batch: int  # delivered in this epoch
-    length: int | None  # batches in an epoch; None: not known
-    executor: str  # "process", "thread", "serial"
+    length: int | None  # batches in an epoch; None: unknown
+    executor: str  # "process", "thread", "ray"
     nb_workers: int
-    bound: int  # most batches ahead of the loop
-    ready: int  # batches that are finished and wait for the loop
+    bound: int  # maximum number of batches ahead of the loop
+    ready: int  # finished batches that wait for the loop
     batches: int  # delivered, cumulative
-    nbytes: int  # of these
-    wait_ns: int  # of the loop for batches, cumulative, with the wait that it is in now
+    nbytes: int  # of batches that workers have finished, cumulative
+    wait_ns: int  # time that the loop has waited for batches, cumulative, including a current wait
     workers: list[LaneSnapshot]
-    choice: str  # the last one of nb_workers="auto", and why; "": none
+    choice: str  # the last decision of nb_workers="auto", and why; "": none
 
 
 class SnapshotPage:
-    """The page of one pool, where it is written. It does nothing where there is no memfd (not on Linux), or when no
-    descriptor is left: figures are not worth an error. Nor does a fork of the program write into its page.
+    """The writer's side of one pool's page.
+
+    It does nothing without memfd (outside Linux) or without a free descriptor, as figures are not worth an error. Nor
+    does a fork of the program write into its page.
 
     Runs in: one thread, which also closes it. Blocks: never.
     """
@@ -82,7 +84,7 @@ class SnapshotPage:
                 self._map(_NBYTES)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Have readers see ``snapshot`` from now on. It takes 10 us for 2 workers, 100 us for 64."""
+        """Show ``snapshot`` to readers from now on. Takes 10 us for 2 workers, 100 us for 64."""
         if self._descriptor < 0 or self._owner != os.getpid():
             return
         text = json.dumps(snapshot, separators=(",", ":")).encode()
@@ -91,16 +93,16 @@ class SnapshotPage:
         except (OSError, MemoryError):
             return
         words = self._words
-        words[_SEQUENCE] = sequence = (words[_SEQUENCE] + 1) | 1  # odd also if an interrupt has left it so
+        words[_SEQUENCE] = sequence = (words[_SEQUENCE] + 1) | 1  # odd even if an interrupt has left it odd
         words[_LENGTH] = len(text)
         words[_CHECKSUM] = zlib.crc32(text)
         self._bytes[_HEAD.size : _HEAD.size + len(text)] = text
         words[_SEQUENCE] = sequence + 1
 
     def close(self) -> None:
-        """It may be repeated."""
+        """Close the page. Further calls do nothing."""
         if self._descriptor >= 0:
-            # First forgotten: the number may soon be that of a file of the user's.
+            # Forgotten before it is closed: the user's next open file may get the same number.
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
             del self._bytes, self._words
@@ -117,37 +119,37 @@ class SnapshotPage:
 
 
 class SnapshotReader:
-    """A page of process ``pid``, where it is read: by system calls alone, which cannot crash whatever the file is.
+    """The reader's side of a page of process ``pid``. It is read, not mapped, so no file can crash the reader.
 
     Args:
-        number: of the page's descriptor in that process.
+        number: the page's descriptor in that process.
 
     Raises:
-        OSError: it is not there any more, or may not be read.
+        OSError: the page no longer exists, or may not be read.
     """
 
     def __init__(self, pid: int, number: int) -> None:
         self._path = f"/proc/{pid}/fd/{number}"
-        # By now it may be something else, of which opening must not wait for anything.
+        # The number may belong to another file by now, a pipe perhaps: opening it must not block.
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        self.inode = os.fstat(self._descriptor).st_ino  # no two pages have the same
+        self.inode = os.fstat(self._descriptor).st_ino  # unique to this page
 
     def is_there(self) -> bool:
-        """Whether the process still has the page open."""
+        """Return True if the process still has the page open."""
         try:
             return os.stat(self._path).st_ino == self.inode
         except OSError:
             return False
 
     def read(self) -> Snapshot | None:
-        """The last snapshot; None: there is none, or it is of another version of this package."""
+        """Return the last snapshot; None if there is none, or if it is from another version of this package."""
         for _ in range(_MAX_TRIES):
             try:
                 text = self._text()
                 return None if text is None else _whole(json.loads(text))
             except _Torn:
                 time.sleep(0)
-            except (OSError, ValueError):  # no such page as ours
+            except (OSError, ValueError):  # not a page of ours
                 return None
         return None
 
@@ -157,7 +159,7 @@ class SnapshotReader:
     def _text(self) -> bytes | None:
         head = os.pread(self._descriptor, _HEAD.size, 0)
         if len(head) < _HEAD.size or not any(head):
-            return None  # nothing was written yet
+            return None  # nothing has been written yet
         sequence, length, checksum = _HEAD.unpack(head)
         if sequence % 2 or not 0 < length < os.fstat(self._descriptor).st_size:
             raise _Torn
@@ -168,11 +170,11 @@ class SnapshotReader:
 
 
 class _Torn(Exception):
-    """It was being written."""
+    """The page was being written during the read."""
 
 
 def _whole(found: Any) -> Snapshot | None:
-    """``found`` if it has all that a snapshot has."""
+    """Return ``found`` if it has all keys of a snapshot, else None."""
     if not _has_all(found, Snapshot) or not isinstance(found["workers"], list):
         return None
     return cast(Snapshot, found) if all(_has_all(each, LaneSnapshot) for each in found["workers"]) else None
@@ -183,19 +185,19 @@ def _has_all(found: Any, kind: type) -> bool:
 
 
 def owner(pid: int) -> int:
-    """The user as whom process ``pid`` runs. Raises OSError: there is no such process."""
+    """Return the id of the user that process ``pid`` runs as. Raises OSError if there is no such process."""
     return os.stat(f"/proc/{pid}").st_uid
 
 
 def pages(pid: int | None = None) -> Iterator[tuple[int, int]]:
-    """(process, number of the descriptor) of the pages that processes of this user have open; of ``pid`` alone.
+    """Yield (process, descriptor number) of each page that a process of this user, or only ``pid``, has open.
 
-    A process that was forked by a program has the program's pages open too: ``Snapshot["pid"]`` says whose it is.
+    A fork of a program has the program's pages open too: ``Snapshot["pid"]`` names the owner.
     """
     for process in [pid] if pid is not None else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
             numbers = os.listdir(f"/proc/{process}/fd") if owner(process) == os.geteuid() else []
-        except OSError:  # it has ended, or does not let itself be looked at
+        except OSError:  # it has ended, or is not accessible
             continue
         for number in numbers:
             with contextlib.suppress(OSError):

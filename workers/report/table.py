@@ -1,4 +1,4 @@
-"""A report as text."""
+"""The text of a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = 18  # characters of the first column
 
 
 def lines(report: Report) -> Iterator[str]:
-    """The report as a table, line by line; the verdict first."""
+    """Yield the lines of the report: the verdict, then the table."""
     yield from _wrapped(report.verdict)
     yield ""
     yield from _in_all(report)
@@ -65,7 +65,7 @@ def _lists(report: Report) -> Iterator[str]:
         yield from _wrapped(f"slowest (epoch/index): {', '.join(some)}")
     for start in report.starts[-3:]:
         why = f" ({start.why})" if start.why else ""
-        cost = f"begun in {units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
+        cost = f"started in {units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
         yield from _wrapped(f"epoch {start.epoch}: {cost}{why}")
     for choice in report.choices:
         yield from _wrapped(f"chosen: {choice}")
@@ -80,7 +80,7 @@ def _pair(name: str, *parts: str) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Its lines. A number and its unit stay in one."""
+    """Return ``text`` wrapped into lines, without separating a number from its unit."""
     whole = re.sub(r"(?<=\d) ", "\xa0", text)
     found = textwrap.wrap(whole, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return [line.replace("\xa0", " ") for line in found]

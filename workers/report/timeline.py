@@ -1,51 +1,51 @@
-"""What happened when, lately: the jobs of the workers, the steps of the loop, and what befell the workers.
+"""The recent history of a front-end: jobs of the workers, steps of the loop, and incidents.
 
-All times are of the monotonic clock, in nanoseconds, which on Linux and macOS is the same in all processes.
+All times are nanoseconds of the monotonic clock, which all processes share on Linux and macOS.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The worker of jobs that the loop's own process ran.
+#: The worker number of jobs that the loop's own process ran.
 LOOP = -1
 
-#: The stages of a job, in their order. What a Sequence does that names no stages is one: ``source``.
+#: The stages of a job, in their order. A Sequence that marks no stages is one stage: ``source``.
 STAGES = ("source", "get_examples", "augmenter", "function_to_run", "transport")
 
 
 class Span(NamedTuple):
     """A job: Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000), ("transport", 100_000)))."""
 
-    worker: int  # the number of its lane, from 0; LOOP
+    worker: int  # its number, from 0; or LOOP
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     start_ns: int
     job_ns: int
-    stages: tuple[tuple[str, int], ...] = ()  # (stage, ns), one after the other
+    stages: tuple[tuple[str, int], ...] = ()  # (stage, ns), in their order
 
 
 class LoopStep(NamedTuple):
-    """A batch, as the loop got it. Between ``got_ns`` and the next one's ``asked_ns`` the loop works with it."""
+    """The delivery of a batch. The loop works with it from ``got_ns`` until the next one's ``asked_ns``."""
 
     asked_ns: int
     got_ns: int
-    num_ready: int  # batches that were finished when it was asked for
+    num_ready: int  # finished batches when it was requested
 
 
 class Incident(NamedTuple):
-    """Something that is no job: Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
+    """An event other than a job: Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
 
     at_ns: int
-    worker: int  # of a lane; LOOP: it is not about one
+    worker: int  # its number; LOOP: it concerns no single worker
     kind: str  # "started", "ready", "died", "stalled", "ended", "epoch", "chosen"
     text: str = ""
 
 
 class Timeline(NamedTuple):
-    """The last of each. Of jobs that take less than 1 ms, only one in 5 ms of a worker's is noted."""
+    """The most recent of each. Of jobs below 1 ms, a worker process records only one every 5 ms."""
 
     spans: list[Span]
     steps: list[LoopStep]
     incidents: list[Incident]
-    bound: int = 0  # of the queue, when it was made
+    bound: int = 0  # of the queue, when this was made

@@ -1,4 +1,4 @@
-"""What the figures mean: whether the loop waits for data, for what, and what would help. In words, with the numbers."""
+"""The verdict of a report: whether the loop waits for data, on what, and what would help, in words and numbers."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from .report import Slow
 from .units import count, nbytes, seconds, share
 
 _FEW_BATCHES = 8
-_WAITS = 0.02  # share of the time that the loop waits; below, nothing would be gained
-_GOES_ON = 0.1  # share that it waits after the first batch, and of what it waited for that; above, it is not over
+_WAITS = 0.02  # share of the time that the loop waits; below this, there is nothing to gain
+_GOES_ON = 0.1  # later waits, as a share of the later time and of the start-up; above both, it is not only start-up
 _IS_SLOW = 10.0  # times the median
-_MATTERS = 0.3  # of what the loop waited
-_MOVES = 0.4  # share of a job that only moves the batch
+_MATTERS = 0.3  # share of the loop's waits
+_MOVES = 0.4  # share of a job spent on moving the batch
 _LARGE_NBYTES = 1_000_000
-_COMPUTES = 0.7  # share of a job's time in which it has a core, or wants one; below, it waits for something else
-_QUEUES = 0.2  # share of a job's time in which others have the cores
-_SPARE = 0.85  # share of the loop's time in which workers are busy; below, there are enough
-_LETS_GO = 0.9  # share of the jobs' time in which others can have the interpreter's lock; above, threads would do
-_MUCH_NBYTES = 20_000_000  # of memory; less is not worth a word
-_MOST_WORKERS = 1000  # that anybody would be told to start
+_COMPUTES = 0.7  # share of a job's time in which it has or wants a core; below this, it waits for something else
+_QUEUES = 0.2  # share of a job's time in which it waits for a core
+_SPARE = 0.85  # share of the loop's time in which workers are busy; below this, there are enough workers
+_LETS_GO = 0.9  # share of the jobs' time in which the interpreter's lock is free; above this, threads would do
+_MUCH_NBYTES = 20_000_000  # of memory; less is not worth mentioning
+_MOST_WORKERS = 1000  # more are never recommended
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a verdict is made of. Times in seconds."""
+    """The figures from which a verdict is made. Times in seconds."""
 
     num_batches: int
-    wait: float  # of the loop, in all
-    step: float  # of the loop between two batches, in all
-    first_waits: float  # what of ``wait`` was for the first batches of passes
-    begins: float  # what beginning the passes took, which ``wait`` does not hold
+    wait: float  # total time that the loop waited for batches
+    step: float  # total time of the loop between two batches
+    first_waits: float  # the part of ``wait`` spent on the first batches of passes
+    begins: float  # total time of starting passes, not part of ``wait``
     num_passes: int
-    why: str  # what took longest in these
-    job: float  # on average
+    why: str  # why the slowest of these starts was slow; "": unknown
+    job: float  # mean
     median_job: float
-    stages: dict[str, float]  # on average
+    stages: dict[str, float]  # means, e.g. {"get_examples": 0.001, "augmenter": 0.0028}
     slowest: Slow | None
-    slow: float  # seconds, of the slowest few together
+    slow: float  # total of the few slowest jobs
     batch_nbytes: float
     nb_workers: int
-    busy: float  # share of the workers' time in jobs, while the loop had begun and was not over
-    computes: float | None  # share of the jobs' time in which they had a core; None: not known
-    queues: float  # share in which they wanted one, and others had it
+    busy: float  # share of the workers' time in jobs, without the waits for first batches
+    computes: float | None  # share of the jobs' time in which they had a core; None: unknown
+    queues: float  # share of the jobs' time in which they waited for a core
     cores: int
     bound: int
-    is_bound_given: bool  # max_queue_size is the user's
-    lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None: not known
+    is_bound_given: bool  # the user has set max_queue_size
+    lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None: unknown
     workers_nbytes: int = 0  # memory of the worker processes
 
     @property
     def later_waits(self) -> float:
-        """What of ``wait`` was for other batches than the first ones of passes."""
+        """The part of ``wait`` spent on batches other than the first of a pass."""
         return self.wait - self.first_waits
 
 
 def verdict(facts: Facts) -> str:
-    """See the module's text."""
+    """Return the verdict on ``facts``: a few sentences."""
     return _of_waits(facts) + _threads(facts)
 
 
@@ -79,38 +79,38 @@ def _of_waits(facts: Facts) -> str:
 
 
 def _threads(facts: Facts) -> str:
-    """What to do where jobs leave the interpreter to others: threads have all that processes have, in one memory."""
+    """Return the advice to use threads if jobs release the interpreter's lock, as threads share one memory; else ""."""
     if facts.lets_go is None or facts.lets_go < _LETS_GO or facts.workers_nbytes < _MUCH_NBYTES:
         return ""
     processes = count(facts.nb_workers, "process", "processes")
     return (
-        f' Jobs let go of the interpreter\'s lock {share(facts.lets_go)} of the time: executor="thread" would be as '
-        f"fast, without the {nbytes(facts.workers_nbytes)} of {processes}, if they draw from current_rng() alone."
+        f' Jobs release the interpreter\'s lock {share(facts.lets_go)} of the time: executor="thread" would be as '
+        f"fast, without the {nbytes(facts.workers_nbytes)} of {processes}, if they draw from current_rng() only."
     )
 
 
 def needed(facts: Facts) -> float:
-    """How many workers would keep up with the loop."""
+    """Return the number of workers, as a fraction, that would keep up with the loop."""
     return facts.job / max(facts.step / facts.num_batches, 1e-9)
 
 
 def _would_do(facts: Facts) -> str:
     if not facts.nb_workers:
         return "it needs no workers"
-    # No more than there are, for these do; the mean job may hold what only the first ones took.
+    # At most the present number, which suffices: the mean job may include the slow first ones.
     return f"{count(min(facts.nb_workers, max(1, math.ceil(needed(facts)))), 'worker')} would do"
 
 
 def _start_up(facts: Facts, lost: float, total: float, later: float) -> str:
     is_one = facts.num_passes == 1
     passes = "" if is_one else f"es of {count(facts.num_passes, 'pass', 'passes')}"
-    text = f"Start-up: of {seconds(total)} that the loop waited, {seconds(lost)} went by before the first batch{passes}"
+    text = f"Start-up: the loop waited {seconds(total)}, {seconds(lost)} of it before the first batch{passes}"
     text += f" ({facts.why})" if facts.why else ""
     if _is_single(facts.slowest, facts.median_job) and facts.slowest.seconds > _MATTERS * lost:
         text += f"; {_told(facts.slowest, facts.median_job)}"
     text += f". After that it waited {share(later)} of the time"
     text += f"; {_would_do(facts)}. " if later < _WAITS else ". "
-    return text + ("That comes once, however long the loop." if is_one else "Longer passes, or fewer, would help.")
+    return text + ("Start-up comes once, however long the loop." if is_one else "Longer passes, or fewer, would help.")
 
 
 def _cause(facts: Facts) -> str:
@@ -124,17 +124,17 @@ def _cause(facts: Facts) -> str:
 
 
 def _is_single(slowest: Slow | None, median_job: float) -> TypeGuard[Slow]:
-    """Whether a job took much longer than the others."""
+    """Return True if the slowest job took much longer than the others."""
     return slowest is not None and slowest.seconds >= _IS_SLOW * median_job
 
 
 def _told(slowest: Slow, median_job: float) -> str:
     took = f"batch {slowest.index} of epoch {slowest.epoch} took {seconds(slowest.seconds)}"
-    return f"{took}, the median is {seconds(median_job)}"
+    return f"{took} (the median is {seconds(median_job)})"
 
 
 def _small_queue(facts: Facts) -> str:
-    """Before single slow batches: others are ready when one comes, if they may be computed ahead."""
+    """Checked before single slow batches, which a larger queue would hide."""
     if not facts.is_bound_given or facts.busy > _SPARE or facts.bound > 2 * facts.nb_workers:
         return ""
     return (
@@ -148,13 +148,13 @@ def _slow_index(facts: Facts) -> str:
     if not _is_single(slowest, facts.median_job) or facts.slow < _MATTERS * facts.later_waits:
         return ""
     if facts.median_job > facts.nb_workers * step:
-        return ""  # all are too slow
+        return ""  # all jobs are too slow
     if facts.later_waits < _MATTERS * slowest.seconds:
-        return ""  # it was made ahead, or waited for with the first batch
+        return ""  # it was computed ahead, or during the wait for a first batch
     told = _told(slowest, facts.median_job)
     return (
-        f"{told[0].upper()}{told[1:]}: the loop waits for single slow batches, which more workers would not change. "
-        "See report().slowest; in_order=False lets others pass by."
+        f"{told[0].upper()}{told[1:]}: the loop waits for single slow batches, and more workers would not help. "
+        "See report().slowest; in_order=False lets other batches overtake them."
     )
 
 
@@ -163,7 +163,7 @@ def _moving(facts: Facts) -> str:
     if moves < _MOVES or facts.batch_nbytes < _LARGE_NBYTES:
         return ""
     return (
-        f"Moving a batch of {nbytes(facts.batch_nbytes)} takes {share(moves)} of a job: memory is what limits it. A "
+        f"Moving a batch of {nbytes(facts.batch_nbytes)} takes {share(moves)} of a job: memory is the limit. A "
         "smaller dtype (uint8 for images) moves less; arrays from workers.empty() are not moved."
     )
 
@@ -177,15 +177,15 @@ def _crowded(facts: Facts) -> str:
     )
     if facts.nb_workers > facts.cores:
         return f"{text} {count(facts.cores, 'worker')} would do as much."
-    return f"{text} Other programs may have them. A job takes {_job(facts)}."
+    return f"{text} Other programs may be using them. A job takes {_job(facts)}."
 
 
 def _waiting(facts: Facts) -> str:
     if facts.computes is None or facts.computes + facts.queues > _COMPUTES:
         return ""
     return (
-        f"A job takes {_job(facts)}, and computes for {share(facts.computes)} of it: it waits, as for files or the "
-        f"network, so more workers than cores help. {_keep_up(facts)}."
+        f"A job takes {_job(facts)}, and computes for {share(facts.computes)} of it; the rest is waiting, perhaps for "
+        f"files or the network, so more workers than cores help. {_keep_up(facts)}."
     )
 
 
@@ -196,12 +196,12 @@ def _slow_job(facts: Facts) -> str:
     text += f". {_keep_up(facts)}; this machine has {count(facts.cores, 'core')}."
     if math.ceil(needed(facts)) > max(facts.cores, facts.nb_workers):
         slow = _longest(facts)[0] if len(facts.stages) > 1 else "job"
-        text += f" A faster {slow} is what helps, or more cores."
+        text += f" A faster {slow}, or more cores, would help."
     return text
 
 
 def _job(facts: Facts) -> str:
-    """How long one takes, as in: 21 ms on average (augmenter: 70 % of it)."""
+    """Return the mean job and its longest stage: ``21 ms on average (augmenter: 70 % of it)``."""
     stage, longest = _longest(facts)
     of = f" ({stage}: {share(longest / max(facts.job, 1e-9))} of it)" if len(facts.stages) > 1 and longest else ""
     return f"{seconds(facts.job)} on average{of}"
@@ -215,7 +215,7 @@ def _keep_up(facts: Facts) -> str:
     workers = math.ceil(needed(facts))
     own = f"The loop's own work takes {seconds(facts.step / facts.num_batches)} a batch"
     if workers > _MOST_WORKERS:
-        return f"{own}, with which no number of workers would keep up"
+        return f"{own}: no number of workers would keep up"
     if workers <= facts.nb_workers:
-        return f"{own}, with which {count(facts.nb_workers, 'worker')} should just keep up"
-    return f"{own}, with which {count(workers, 'worker')} would keep up"
+        return f"{own}: {count(facts.nb_workers, 'worker')} should just keep up"
+    return f"{own}: {count(workers, 'worker')} would keep up"

@@ -1,1 +1,1 @@
-"""What a user writes, and where it stands; no workers."""
+"""Sequences that users write or make from others, and their positions; no workers."""

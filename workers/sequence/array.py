@@ -26,14 +26,14 @@ _NO_ORDER = (-1, -1), None, None
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
-    """Equally long arrays as a sequence of samples: sample ``i`` is a dict of the ``i``-th item of each.
+    """Arrays of equal length as a sequence of samples: sample ``i`` is a dict of item ``i`` of each array.
 
     Args:
-        arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` is an array of objects
-            where numpy's strings would drop zeros at their ends, or pad them to many times their size. Masked arrays
-            keep their masks.
-        sampler: the order of the samples. None: as they are. Positions (integers): these, in this order. A
-            function of the number of samples that returns positions, such as ``np.random.permutation``: called
+        arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` becomes an array of
+            objects if numpy's string dtypes would drop trailing zeros or pad the strings to many times their size.
+            Masked arrays keep their masks.
+        sampler: the order of the samples. None: the order of the arrays. Positions (integers): these samples, in this
+            order. A function from the number of samples to positions, such as ``np.random.permutation``: called
             anew for each epoch, with the generators seeded by (seed, epoch).
         seed: as for :class:`Sequence`.
 
@@ -60,12 +60,12 @@ class SequenceArray(Sequence[dict[str, Any]]):
         self.nb_samples = next(iter(lengths.values()))
         self.sampler = sampler
         if callable(sampler):
-            self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
-        self._order: tuple[Any, ...] = _NO_ORDER  # ((epoch, seed), positions, sampler) asked for last
+            self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
+        self._order: tuple[Any, ...] = _NO_ORDER  # the last order: ((epoch, seed), positions, sampler)
 
     @property
     def sampler(self) -> Any:
-        """The order of the samples. May be set anew: the next epoch has the new one."""
+        """The order of the samples. A new one takes effect in the next epoch."""
         return self._sampler
 
     @sampler.setter
@@ -74,7 +74,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     def _check_positions(self, positions: Any) -> np.ndarray[Any, Any]:
         if np.ma.is_masked(positions):
-            raise ValueError("sampler must not have masked positions: leave them out by .compressed()")
+            raise ValueError("sampler must not have masked positions: remove them with .compressed()")
         checked = np.asarray(positions)
         if checked.ndim != 1 or not (checked.size == 0 or np.issubdtype(checked.dtype, np.integer)):
             raise TypeError(f"sampler must be None, integer positions or a function, not {positions!r:.200}")
@@ -95,7 +95,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return self.sampler
         place = self.epoch, self.seed
         known, positions, sampler = self._order
-        # Within an epoch its jobs keep the order that it began with. To a worker another one comes between epochs.
+        # All jobs of an epoch keep the order that it started with. A worker receives a new sampler between epochs only.
         may_be_new = seeding.current_job() is None or seeding.is_in_worker_process()
         if known != place or (sampler is not self.sampler and may_be_new):
             epoch, seed = place
@@ -121,7 +121,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
     def take(self, where: Any) -> dict[str, Any]:
-        """The samples at ``where`` in the order (a slice, or integers), as a dict of arrays that are nobody else's."""
+        """Return the samples at ``where`` (a slice or integers) of the order, as a dict of new arrays."""
         positions = self._positions()
         at = where if positions is None else positions[where]
         return {name: gather(array, at) for name, array in self.arrays.items()}
@@ -139,17 +139,20 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     def _samples_at(self, places: Any) -> Any:
         if type(self).__getitem__ is not SequenceArray.__getitem__:
-            return None  # a subclass has samples of its own
+            return None  # a subclass makes its own samples
         first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
         is_run = number < 2 or bool((np.diff(places) == 1).all())
         return self.take(slice(first, first + number) if is_run else places)
 
     def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
-        """A sequence of ``nb_samples`` of the samples that ``sampler`` draws, chosen at random (by ``seed``) and fixed.
+        """Return a sequence of ``nb_samples`` samples, chosen once and at random (by ``seed``) from the sampler's.
 
-        Where ``sampler`` is a function, their order is that of what it returns for each epoch. If it draws a sample
-        more than once, what is fixed is not the samples but their places in what it returns. Of a subclass with
-        ``__getitem__`` or hooks of its own, the samples are those that it makes.
+        If ``sampler`` is a function, each epoch has these samples in the order that it returns. If it draws a sample
+        more than once, their places in what it returns are fixed, rather than the samples. If a subclass defines
+        ``__getitem__`` or hooks, the samples are the ones that it makes.
+
+        Raises:
+            ValueError: the sampler draws fewer than ``nb_samples``.
         """
         if self._makes_samples():
             return SequencePart(self._order_of().subsample(nb_samples), self._in_order())
@@ -163,7 +166,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
-        """See :meth:`Sequence.subsample_uids`; ``new_sampler``: the order of these samples, as ``sampler``."""
+        """See :meth:`Sequence.subsample_uids`. ``new_sampler``: the order of these samples, like ``sampler``."""
         of_all = self._uids(uids_name)
         if self._makes_samples():
             return SequencePart(self._order_of(uid=of_all).subsample_uids(uids, "uid", new_sampler), self._in_order())
@@ -173,7 +176,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
         wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = np.array([at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())], np.int64)
-        if isinstance(self.sampler, _Chosen):  # of these
+        if isinstance(self.sampler, _Chosen):  # keep only samples that it has chosen
             if new_sampler is None and not self._plan().seeds:
                 return self._made_of(self.arrays, _OfChosen(self.sampler, kept))
             kept = kept[np.isin(kept, self._positions() % self.nb_samples)]
@@ -185,17 +188,17 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.arrays[uids_name]
 
     def _makes_samples(self) -> bool:
-        """Whether a subclass makes samples of its own, or has hooks, which may change what they are made of."""
+        """Return True if a subclass makes its own samples, or has hooks, which may change the data of its samples."""
         cls = type(self)
         is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
         return not is_ours or defines_hooks(self)
 
     def _order_of(self, **others: Any) -> SequenceArray:
-        """The order of its samples, as a sequence of their places in the arrays."""
+        """Return the order of its samples, as a sequence of their places in the arrays."""
         return self._made_of({"place": np.arange(self.nb_samples), **others}, self.sampler)
 
     def _in_order(self) -> SequenceArray:
-        """A copy whose order is that of its arrays. It has epochs of its own."""
+        """Return a copy in the order of its arrays, which counts its own epochs."""
         copied = copy.copy(self)
         copied.sampler = None
         for name in self._not_copied:
@@ -206,7 +209,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of({name: gather(array, positions) for name, array in self.arrays.items()}, sampler)
 
     def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
-        """A sequence of the same seed, which was given to it or not as it was to this one."""
+        """Return a sequence of ``arrays`` with this one's seed, as a given seed only if this one was given it."""
         given = self._plan().seeds
         made = SequenceArray.__new__(SequenceArray)
         made.__dict__["_sequence_seed"] = self.seed
@@ -215,23 +218,24 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
 
 def _choice(seed: int, length: int, count: int) -> Any:
-    """``count`` places of ``length``, ascending."""
+    """Draw ``count`` different places below ``length``, in ascending order."""
     return np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
 
 
 class _Chosen:
-    """A sampler: ``count`` of what another one draws, chosen once, by the seed of the job that asks.
+    """A sampler that keeps ``count`` of the samples that another one draws, chosen once by the current job's seed.
 
-    Where none is drawn twice, the samples are fixed; else their places among the drawn ones.
+    The samples are fixed if the other sampler is a function that draws none twice; otherwise their places in its draws
+    are fixed.
 
     Args:
-        sampler: the other one, as of :class:`SequenceArray`.
-        epoch: of its draws, the one that is chosen from.
+        sampler: the other one, as for :class:`SequenceArray`.
+        epoch: the choice is made from the draws of this epoch.
     """
 
     def __init__(self, sampler: Any, count: int, epoch: int) -> None:
         self.sampler, self.count, self.epoch = sampler, count, epoch
-        self._chosen: dict[int, tuple[Any, bool]] = {}  # {seed: (samples or places, whether they are samples)}
+        self._chosen: dict[int, tuple[Any, bool]] = {}  # {seed: (samples or places, True for samples)}
 
     def __call__(self, nb_samples: int) -> Any:
         stream = seeding.current_stream()
@@ -261,7 +265,7 @@ class _Chosen:
 
 
 class _OfChosen:
-    """A sampler: those of ``places`` that another one has chosen."""
+    """A sampler that keeps those of ``places`` that another one has chosen."""
 
     def __init__(self, sampler: _Chosen, places: Any) -> None:
         self.sampler, self.places = sampler, places
@@ -276,10 +280,10 @@ def _as_array(name: str, values: Any) -> Any:
     if Strings.suit(values) or Strings.must_hold(values):
         return Strings(values)
     if hasattr(values, "toarray"):
-        check_table(f"arrays[{name!r}]", values)  # a sparse matrix; tables become arrays of two axes
+        check_table(f"arrays[{name!r}]", values)  # refuses sparse matrices; tables become arrays of two axes
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__") or not getattr(values, "ndim", 1):
         raise TypeError(f"arrays[{name!r}] must be an array or a list, not {short(values)} ({type(values).__name__})")
     try:
         return exact_array(values, f"arrays[{name!r}]")
-    except ValueError:  # items of different shapes: an array of objects
+    except ValueError:  # items of different shapes become an array of objects
         return array_of(values)

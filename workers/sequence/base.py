@@ -1,4 +1,4 @@
-"""The Keras-style base class ``Sequence``: a function of the index, and who iterates moves its epoch on."""
+"""The Keras-style base class ``Sequence``: batches by index, epochs that loops move on, states."""
 
 from __future__ import annotations
 
@@ -34,32 +34,31 @@ logger = logging.getLogger("workers")
 
 
 class Sequence(Chain[Batch_co]):
-    """Base of all sequences of batches.
+    """The base class of all sequences of batches.
 
-    A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Random draws in them come from
-    ``current_rng()`` or from ``random`` and ``numpy.random``, which are seeded for the batch before; so
-    ``sequence[index]`` is the same batch whenever it is computed in the same epoch.
+    A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Both may draw from ``current_rng()``,
+    ``random`` and ``numpy.random``, which are seeded before each batch: in an epoch, ``sequence[index]`` never changes.
 
-    A loop over it is one epoch; the next loop is the next one. A loop that was left in the middle ends its epoch when
-    the next begins. What is made of it (``map``, ``batch``, ``prefetch``) counts its own epochs.
+    A loop over it is one epoch; the next loop is the next epoch. If a loop is left in the middle, its epoch ends when
+    the next loop starts. Sequences made from it (``map``, ``batch``, ``prefetch``) count their own epochs.
 
-    Where Keras is loaded, it is a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in worker
-    processes, which stay until :meth:`close` or until nobody holds the sequence any more. An epoch is then one pass
-    over the sequence; with ``fit(steps_per_epoch=...)`` it may take several of Keras's.
+    If Keras is loaded, it is a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in worker
+    processes, which live until :meth:`close` or until the sequence is garbage-collected. An epoch is then one pass
+    over the sequence; with ``fit(steps_per_epoch=...)`` it may span several of Keras's epochs.
 
     Args:
-        seed: what all random draws depend on; None: drawn once, kept in ``seed``, and logged.
+        seed: the seed of all random draws. None: drawn once, kept in ``seed``, and logged.
 
     Source: ``keras.utils.Sequence`` for what a subclass defines, ``trw.train.Sequence`` for the chain.
     """
 
-    #: Attributes that a copy makes anew.
+    #: Attributes that a copy creates anew.
     _not_copied = ("_live", "_seen_as_dataset")
 
     def __init__(self, *, seed: int | None = None) -> None:
         if seed is not None:
             self.seed = seed
-        elif seeding.current_stream() is not None:  # a job makes it
+        elif seeding.current_stream() is not None:  # made within a job
             self.__dict__["_sequence_seed"] = seeding.draw_seed()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -68,32 +67,29 @@ class Sequence(Chain[Batch_co]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         length = keras.num_batches_of_class(self, Sequence)
         if length is None:
             raise NotImplementedError(f"{type(self).__name__} must define __len__")
         return length
 
     def __getitem__(self, index: int) -> Batch_co:
-        """Batch ``index`` of the current epoch."""
+        """Return batch ``index`` of the current epoch."""
         raise NotImplementedError(f"{type(self).__name__} must define __getitem__")
 
     @is_default
     def on_epoch_begin(self) -> None:
-        """Called in the consumer's process before each epoch. What it changes here is seen by all of the epoch."""
+        """Called in the consumer's process before each epoch. All jobs of the epoch see its changes."""
 
     @is_default
     def on_epoch_end(self) -> None:
-        """Called in the consumer's process after each epoch. What it changes here is seen by all of the next."""
+        """Called in the consumer's process after each epoch. All jobs of the next epoch see its changes."""
 
-    # -- seed and epoch. All is made when first asked for, so that a subclass need not call our __init__.
+    # -- seed and epoch: created on first use, so that a subclass need not call our __init__
 
     @property
     def seed(self) -> int:
-        """What all random draws depend on. May be set before anything was drawn.
-
-        Without one of its own, that of the chain: in a job or a hook, the seed that was given to what was made of this.
-        """
+        """The seed of all random draws: its own, or in jobs and hooks the one given to a later part of the chain."""
         return seed_of(self)
 
     @seed.setter
@@ -102,7 +98,7 @@ class Sequence(Chain[Batch_co]):
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 0: of its own loops, and of ``model.fit``. Inside a job or a hook: of that."""
+        """The current epoch, from 0, of its loops and of ``model.fit``. Within a job or hook: the epoch of that."""
         job = seeding.current_job()
         return (asking() or self._clock).epoch if job is None else job.epoch
 
@@ -112,7 +108,7 @@ class Sequence(Chain[Batch_co]):
 
     @property
     def _live(self) -> Any:
-        # Not by attribute: a class may pass on unknown ones to another sequence.
+        # Not by getattr: a class may forward unknown attributes to another sequence.
         live = self.__dict__.get("_live")
         if live is None:
             live = self.__dict__["_live"] = self._make_live()
@@ -125,56 +121,56 @@ class Sequence(Chain[Batch_co]):
     def _clock(self) -> Clock:
         return self._live.clock  # type: ignore[no-any-return]
 
-    # -- what a source says of itself. To be overridden where it is otherwise.
+    # -- properties of a source, with their defaults
 
-    #: Its batches are read in order in the consumer's process, and sent to workers. They are in random order already,
-    #: so ``model.fit`` is given them as they come, whatever its ``shuffle``.
+    #: True if its batches are read in order in the consumer's process, and sent to workers. They are in random order
+    #: already, so ``model.fit`` gets them in this order, whatever its ``shuffle``.
     is_stream = False
 
-    #: Whether the arrays of its batches are made for them, and kept by nobody: so they need not be copied.
+    #: True if each batch has new arrays to which nothing else refers, so that they need not be copied.
     _makes_fresh_batches = False
 
-    #: What an item of it is called, and several.
+    #: The words for one item and for several.
     _item_names = "batch", "batches"
 
     def _identity(self) -> list[Any]:
-        """What identifies it in a saved state: its class, and the arguments that matter, as JSON."""
+        """Return what identifies it in a saved state: its class and the arguments that matter, as JSON."""
         return [type(self).__qualname__]
 
     def _may_draw(self) -> bool:
-        """Whether its batches may depend on ``random`` or ``numpy.random``, which then are seeded."""
+        """Return True if its batches may draw from ``random`` or ``numpy.random``, which are then seeded."""
         return True
 
     def _is_length_at_hand(self) -> bool:
-        """Whether ``len()`` of it runs no function of the user's but ``__len__``."""
+        """Return True if its ``len()`` runs no user function other than ``__len__``."""
         return True
 
     def _samples_at(self, places: Any) -> Any:
-        """Its items at ``places``, an array of integers, as one batch; None: they have to be asked for one by one."""
+        """Return its items at ``places``, an array of integers, as one batch. None: get them one by one."""
         return None
 
     def _share(self) -> None:
-        """Put large data of its own into shared memory, in the place of what it has: it will be sent to workers."""
+        """Move its large data into shared memory, before it is sent to workers."""
 
     def _has_hooks(self, *names: str) -> bool:
-        """Whether these hooks, or any, are defined for its epochs."""
+        """Return True if one of the hooks ``names`` (default: any hook) is defined for its epochs."""
         return has_hooks(self, self._plan().origin, names)
 
     def _own_facts(self) -> Iterable[display.DisplayedFact | None]:
-        """What is told of one of its kind, where it shows itself."""
+        """Yield what its ``repr`` shows beyond length and epoch; None is left out."""
         return ()
 
-    # -- what it computes
+    # -- its plan
 
     def _plan(self) -> Plan:
-        """What it computes in any epoch."""
+        """Return the plan of what it computes in any epoch."""
         given = self.__dict__.get("_given_seed")
         return Plan.of(self, () if given is None else (given,))
 
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Begin a pass over what is left of the current epoch."""
+        """Start a pass over a whole epoch, or over its remaining batches if a state was loaded."""
         plan, position, places = begin_epoch(self)
         engine, order = SerialEngine(task_of(self)), plan.order(places)
         reading = engine.begin(plan.epoch, len(order), False, None, None, order)
@@ -182,50 +178,53 @@ class Sequence(Chain[Batch_co]):
         return PassIterator(self, this_pass, functools.partial(read_alone, this_pass, this_pass.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
-        """Begin such a pass, which shows how far it is: ``for batch in sequence.progress(): ...``.
+        """Start a pass like ``iter()``, with a progress bar: ``for batch in sequence.progress(): ...``.
 
-        A bar of tqdm, with batches/s and, of a front-end, the part of the time that the loop has waited for batches
-        ("waits 3 %"). It knows the length, and begins where a state was loaded. It shows nothing where stderr is no
-        terminal, but in a notebook it does. What is returned is an iterator like that of ``iter()``, and the bar:
-        ``set_postfix(loss=...)``, ``set_description(...)`` are tqdm's.
+        The bar is tqdm's, with batches/s and, for a front-end, the share of time that the loop waited for batches
+        ("waits 3 %"). It has the length as its total, and starts at the position of a loaded state. It is shown only
+        if stderr is a terminal, or in a notebook.
 
         Args:
-            **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they take the place of ours.
+            **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they override ours.
+
+        Returns:
+            An iterator over the pass, which is the bar too: ``set_postfix(loss=...)``, ``set_description(...)``, ...
 
         Raises:
-            TypeError: an option is none of tqdm's.
+            TypeError: tqdm has no such option.
         """
         from .progress import Progress
 
         return Progress(self, tqdm_options)
 
     def report(self) -> Report:
-        """Where the time goes, or has gone, in ``model.fit`` of this sequence: see :class:`workers.Report`.
+        """Return where ``model.fit`` of this sequence spends, or spent, its time: see :class:`workers.Report`.
 
         Raises:
-            StateError: there was none. Loops over it have no figures; those over ``sequence.prefetch()`` have.
+            StateError: no ``model.fit`` has read it. Loops over it have no figures; loops over
+                ``sequence.prefetch()`` have.
         """
         return self._live.report()  # type: ignore[no-any-return]
 
     # -- states
 
     def state_dict(self) -> dict[str, Any]:
-        """Where its loop stands: what was delivered of which epoch. Plain JSON, in no time, at any step.
+        """Return the position of its loop, as plain JSON: the epoch and which of its batches were delivered.
 
-        The same for any number of workers; in ``model.fit``, the beginning of the epoch. A copy or a pickle of a
-        sequence begins anew: take the state along.
+        It may be called at any step, takes no time, and is the same for any number of workers. In ``model.fit`` it is
+        the beginning of the epoch. A copy or a pickle of a sequence starts anew, so save the state beside it.
         """
         self._check_open()
         return state.taken(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken: the batches are those that would have followed, byte for byte.
+        """Resume where ``state_dict`` was taken: the next batches are the ones that would have followed, byte for byte.
 
-        It takes effect when the next loop begins; one that is being read is over. ``on_epoch_begin`` and
-        ``on_epoch_end``, where they are defined, are called for the epochs in between, 100,000 at most.
+        The next loop starts there; a loop that is being read is over. If ``on_epoch_begin`` and ``on_epoch_end`` are
+        defined, they are called for the epochs in between, 100,000 at most.
 
         Raises:
-            TypeError, StateError (a ValueError): it is no state, or one of another sequence, length or seed.
+            TypeError, StateError (a ValueError): it is not a state, or one of another sequence, length or seed.
         """
         self._check_open()
         if seeding.current_job() is not None:
@@ -236,17 +235,17 @@ class Sequence(Chain[Batch_co]):
     # -- the end
 
     def changed(self) -> None:
-        """Say that something has changed which is not seen by itself: all jobs of the next epoch will see it.
+        """Announce a change that is not detected automatically: all jobs of the next epoch will see it.
 
-        Seen are, at the beginning of each epoch: attributes that are set anew, and what changes in small objects, in
-        containers of numbers and strings, and, where hooks are defined, in anything. Not seen without hooks: what is
-        written between epochs into a large array, a shared one, a memmap, a file or, not by torch, a large tensor, and
-        what changes in items of a large container. Workers keep what they hold, but for attributes that have changed.
+        Detected at the beginning of each epoch: attributes set anew; changes in small objects and in containers of
+        numbers and strings; if hooks are defined, changes in anything. Not detected without hooks: writes between
+        epochs into a large array, a shared one, a memmap, a file or (unless by torch) a large tensor, and changes
+        within the items of a large container. Workers keep what they hold, except for attributes that have changed.
         """
         self._clock.num_changes += 1
 
     def close(self) -> None:
-        """Let go of everything. May be repeated; what comes after raises ClosedError."""
+        """Release its workers and end its progress bars. May be repeated; later use raises ClosedError."""
         if self._live.fit is not None:
             self._live.fit.close()
         self._clock.close()
@@ -262,7 +261,7 @@ class Sequence(Chain[Batch_co]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- what Python, notebooks and Keras see of it
+    # -- its interface for Python, notebooks and Keras
 
     __repr__, _repr_html_, __dir__ = display.shown, display.shown_as_table, display.offered
 
@@ -273,22 +272,22 @@ class Sequence(Chain[Batch_co]):
 
     __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
 
-    # For a Keras that is not known, which reads a sequence by itself.
+    # For unknown versions of Keras, which read a sequence without our adapter.
     workers = 1
     use_multiprocessing = False
     max_queue_size: Any = 10
 
     @property
     def num_batches(self) -> int | None:
-        """Its length, by the name that Keras has for it; None: as many as come, which may be without an end."""
+        """Its length, as Keras names it. None: it is unknown or endless."""
         return count_batches(self)
 
 
-_fitted: list[bool] = []  # Keras reads sequences by passes
+_fitted: list[bool] = []  # [True] when Keras reads sequences by our adapter
 
 
 def seen_class(own: type) -> type:
-    """What ``isinstance`` sees a sequence as: where Keras is loaded, a PyDataset."""
+    """Return the class that ``isinstance`` sees in a sequence: if Keras is loaded, also a PyDataset."""
     dataset = keras.keras_class()
     if dataset is None:
         return own
@@ -298,7 +297,7 @@ def seen_class(own: type) -> type:
 
 
 def count_batches(sequence: Sequence[Any]) -> int | None:
-    """How many batches ``model.fit`` may ask for in an epoch; None: as many as come."""
+    """Return how many batches ``model.fit`` may ask for in an epoch. None: it is unknown or endless."""
     try:
         length = len(sequence)
     except TypeError:
@@ -310,5 +309,5 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
 
 
 def plan_of(source: Any) -> Plan:
-    """What a link of the chain is made of: the plan of any source."""
+    """Return the plan of ``source``, a sequence or any other, from which the next link of a chain is made."""
     return source._plan().seen_from_behind() if isinstance(source, Sequence) else Plan.of(source)

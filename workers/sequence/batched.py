@@ -26,14 +26,15 @@ class SequenceOfSize(SequenceDerived[Any]):
     """Batches of ``batch_size`` samples of another sequence.
 
     Args:
-        source_split: the other one.
-        batch_size: how many samples are in a batch.
-        discard_batch_not_full: leave out the last batch where samples are missing for it.
-        collate_fn: what makes a batch of the list of what it is made of; None: it is stacked or joined.
+        source_split: the other sequence.
+        batch_size: the number of samples in a batch.
+        discard_batch_not_full: drop the last batch if it is short.
+        collate_fn: a function from the list of a batch's samples or parts to the batch. None: they are stacked or
+            joined.
     """
 
-    #: What becomes of samples that raise: see ``Plan.on_error``. Batches are filled from what follows; with
-    #: ``collate_fn``, which runs in the workers, they have fewer samples. None: as the source has it.
+    #: What to do with samples that raise: see ``Plan.on_error``. If samples are skipped, batches are filled up with the
+    #: next ones; with ``collate_fn``, which runs in the workers, they are shorter. None: as for the source.
     on_error_of_samples: str | None = None
 
     def __init__(
@@ -52,7 +53,7 @@ class SequenceOfSize(SequenceDerived[Any]):
         return self.on_error_of_samples or samples.on_error
 
     def _num_batches(self) -> int:
-        """Of all samples of the source."""
+        """Return the number of batches that all samples of the source make."""
         samples = source_length(self)
         if samples >= ENDLESS:
             return samples
@@ -74,12 +75,12 @@ class SequenceBatch(SequenceOfSize):
 
     def __len__(self) -> int:
         number = self._num_batches()
-        # A function's lists may fill a batch where the samples that it was given do not.
+        # The lists that a function returns may fill a batch even if its arguments are too few for one.
         return max(1, number) if self._has_lists and source_length(self) else number
 
     @property
     def _has_lists(self) -> bool:
-        """Whether there may be any number of samples for each index of the source."""
+        """True if the source may have any number of samples for each index."""
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
@@ -89,7 +90,7 @@ class SequenceBatch(SequenceOfSize):
         return one_of(self._items_of_job(index))
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """The batch; or, where the source has not one item for each index, the samples that there are."""
+        """Return the batch; or its samples, if the source does not have exactly one for each index."""
         source, start = self.source_split, index * self.batch_size
         plan = plan_of(source)
         number: int = with_clock(asking() or self._clock, plan.count)
@@ -97,7 +98,7 @@ class SequenceBatch(SequenceOfSize):
         samples = EpochPlan(plan, self.epoch, number, self.seed if plan.needs_seed else 0)
         stop = min(start + self.batch_size, end)
         on_error = self._on_error(plan)
-        # Of the last job: the samples behind its batch, which no other job has.
+        # The last job also takes the samples after its batch, which belong to no other job.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
         is_whole = stop - start == self.batch_size or not self._drops_short
         if self.collate_fn is None and is_whole:
@@ -108,7 +109,7 @@ class SequenceBatch(SequenceOfSize):
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
-            return part.end([Loose.FEWER])  # no lists fill the only batch, which has too few samples
+            return part.end([Loose.FEWER])  # there are no lists that could fill the only batch
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
             items_at = getter(samples, source, behind, on_error)
@@ -118,7 +119,7 @@ class SequenceBatch(SequenceOfSize):
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
 
     def _batch_at(self, samples: EpochPlan, places: range, on_error: str) -> Any:
-        """The batch in one piece; None: it has to be made of single samples."""
+        """Return the batch as the source makes it in one piece. None: make it from single samples."""
         source = samples.plan.source
         if samples.plan.is_mapped or not isinstance(source, Sequence):
             return None
@@ -138,8 +139,8 @@ class SequenceBatch(SequenceOfSize):
                 else "a function before .batch() returns lists"
             )
             raise TypeError(
-                f"{why}, so batches are put together where they are read, and another .batch() cannot follow: use "
-                ".rebatch(...) for batches of another size"
+                f"{why}, so batches are put together in the consumer's process, and another .batch() cannot follow: "
+                "use .rebatch(...) for batches of another size"
             )
         if is_whole:
             return [(self.collate_fn or stack)(samples)]
@@ -147,19 +148,19 @@ class SequenceBatch(SequenceOfSize):
             if may_lack and all(len(items) <= 1 for items in found):
                 return [self.collate_fn(samples)] if samples else []
             raise TypeError(
-                "collate_fn wants one sample for each index, but a function before it returned a list of several, or "
-                "none: collate in a function behind .batch()"
+                "collate_fn wants one sample for each index, but a function before it returned a list of several or "
+                "no samples: leave collate_fn out, and collate the stacked batches in the loop"
             )
         is_fewer = may_lack and all(len(items) <= 1 for items in found)
         return [Loose.FEWER if is_fewer else Loose.SAMPLES, *samples]
 
     def put_together(self, samples: list[Any]) -> Any:
-        """The batch of samples of which some were skipped."""
+        """Return the batch of the remaining ``samples`` after some were skipped."""
         return (self.collate_fn or stack)(samples)
 
     @property
     def _drops_short(self) -> bool:
-        """Whether the last job may be given less samples than a batch has, or those behind the last whole batch."""
+        """True if the last job may have too few samples for a batch, or also those after the last whole batch."""
         return self.discard_batch_not_full and self._has_lists
 
     @property

@@ -1,4 +1,4 @@
-"""Samples of a source that can only be iterated, as a sequence of batches that workers put together."""
+"""Batches of a source that can only be iterated; workers make them from lists of its items."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sample_errors import SampleErrors
 
 
 class Chunks:
-    """Lists of ``batch_size`` items of ``source``, which are read as they are asked for."""
+    """Lists of ``batch_size`` items of ``source``, read on demand."""
 
     source: Any  # has only __iter__
 
@@ -30,9 +30,9 @@ class Chunks:
         return self.of(iter(self.source))
 
     def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
-        """Those of ``items``, an iterator over the source. Its ``__iter__``, which may begin anew, is not called.
+        """Yield the lists of ``items``, an iterator over the source, whose ``__iter__`` is not called: it may restart.
 
-        An item that the source still holds is copied: it may use its memory for the next one.
+        An item that the source still holds is copied, because the source may reuse its memory for the next one.
         """
         while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
@@ -41,7 +41,7 @@ class Chunks:
 
 
 class _OfEach:
-    """The batch of a list of items, each of which goes through the functions before."""
+    """A function from a list of items to their batch: it applies ``functions`` to each item, then collates."""
 
     def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
         self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
@@ -56,14 +56,14 @@ class _OfEach:
         if most > 1 or (least < 1 and self.on_error == "raise"):
             raise TypeError(
                 "batch() of a source that has only __iter__ wants one sample for each of its items, but a function "
-                f"returned lists: {len(samples)} samples of {len(items)} items"
+                f"before it returned lists: {len(samples)} samples of {len(items)} items"
             )
         if len(samples) < len(items) and self.collate_fn is None:
             return part.end([Loose.FEWER, *samples])
         return part.end([self.put_together(samples)] if samples else [])
 
     def put_together(self, samples: list[Any]) -> Any:
-        """The batch of ``samples``."""
+        """Return the batch of ``samples``."""
         return (self.collate_fn or stack)(samples)
 
 
@@ -86,5 +86,5 @@ class SequenceChunks(SequenceOfSize):
 
 
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:
-    """What :meth:`Sequence.batch` makes of any source."""
+    """Return the batches of any ``source``: see :meth:`Sequence.batch`."""
     return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

@@ -1,4 +1,4 @@
-"""What can be made of a sequence, and made of that again: ``sequence.map(f).batch(8).shard(rank, world)``."""
+"""The methods that make a sequence from another one: ``sequence.map(f).batch(8).shard(rank, world)``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ else:
 
     Batch_co = TypeVar("Batch_co", covariant=True)
 
-#: How many workers: so many, or as many as pay.
+#: The number of workers; "auto": as many as speed up the loop.
 NbWorkers: TypeAlias = int | Literal["auto"]
 
-#: What the methods of the chain call: {"map": SequenceMap, ...}. See ``wiring``.
+#: {method of the chain: what it calls}, e.g. {"map": SequenceMap}. Filled by ``wiring``.
 makers: dict[str, Callable[..., Any]] = {}
 
 
 class Chain(Generic[Batch_co]):
-    """The methods that make a sequence of another one, which stays as it is. What is made begins where that stands
-    now, and counts its own epochs from there. To close it closes nothing that it was made from."""
+    """The methods that make a sequence from another one, which they do not change.
+
+    The new sequence starts at the other one's position, and counts its own epochs from there. Closing it does not close
+    the other one.
+    """
 
     if TYPE_CHECKING:
 
@@ -77,12 +80,12 @@ class Chain(Generic[Batch_co]):
         max_queue_size_pin: int | None = None,
         **options: Any,
     ) -> Any:
-        """The batches that ``function_to_run`` makes of this sequence's, in ``nb_workers`` worker processes.
+        """Apply ``function_to_run`` to each batch, in ``nb_workers`` worker processes.
 
         Args:
-            function_to_run: a function of a batch, or a list of functions applied one after the other. One that
-                returns a *list* yields its items one by one; with ``as_items=False`` the list is one batch.
-            nb_workers: worker processes; 0: in this process, when asked.
+            function_to_run: a function of a batch, or a list of functions applied one after the other. If it
+                returns a *list*, its items are delivered one by one; with ``as_items=False`` the list is one batch.
+            nb_workers: the number of worker processes. 0: batches are computed in this process, on demand.
             max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin, **options: as for
                 :class:`workers.SequenceMap`.
 
@@ -115,20 +118,20 @@ class Chain(Generic[Batch_co]):
         ) -> SequenceMap[Any]: ...
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
-        """This sequence, computed ahead in the background: see :func:`workers.prefetch` for the options."""
+        """Compute this sequence ahead, in the background: see :func:`workers.prefetch` for the options."""
         return makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     @explains_arguments
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
-        """Batches of ``batch_size`` consecutive samples, stacked (dicts, dataclasses and the like keep their type).
+        """Stack ``batch_size`` consecutive samples to a batch (dicts, dataclasses and the like keep their type).
 
-        The samples are the items of this sequence. Where a function before returns lists, these are the samples; the
-        length still counts what the function was given.
+        The samples are the items of this sequence. If a function before returns lists, their items are the samples; the
+        length still counts the function's arguments.
 
         Args:
-            batch_size: how many samples are in a batch.
-            discard_batch_not_full: leave out the last batch where samples are missing for it. Where a function before
-                returns lists, their items are counted.
+            batch_size: the number of samples in a batch.
+            discard_batch_not_full: drop the last batch if it is short. If a function before returns lists, their items
+                are counted.
         """
         return self._made("batch", batch_size, discard_batch_not_full)
 
@@ -139,19 +142,19 @@ class Chain(Generic[Batch_co]):
         discard_batch_not_full: bool = False,
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> Sequence[Any]:
-        """The samples of this sequence's batches, in order, in batches of exactly ``batch_size``; the last may be less.
+        """Regroup the samples of this sequence's batches, in order, into batches of exactly ``batch_size``.
 
-        Arrays are cut and joined along their first axis, lists likewise. What is neither goes with each part; where the
-        parts of a batch differ in it, the batch has one for each.
+        The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value is
+        kept with each part; if it differs between the parts of a batch, the batch has one for each part.
 
-        The batches are put together where they are read: so only :meth:`prefetch` and :meth:`max_samples` can follow,
-        and it has no length. A state counts samples; behind :meth:`shard`, it is a state of that rank.
+        Batches are put together in the consumer's process, so only :meth:`prefetch` and :meth:`max_samples` can follow,
+        and the result has no length. A state counts samples; after :meth:`shard`, it is a state of that rank alone.
 
         Args:
-            batch_size: how many samples are in a batch.
-            discard_batch_not_full: leave out the last batch where samples are missing for it.
-            collate_fn: makes a batch of the list of its parts, which are batches; called where they are read. None:
-                they are joined.
+            batch_size: the number of samples in a batch.
+            discard_batch_not_full: drop the last batch if it is short.
+            collate_fn: a function from the list of a batch's parts, which are batches, to the batch; called in the
+                consumer's process. None: the parts are joined.
 
         Source: ``trw.train.Sequence.rebatch``.
         """
@@ -159,13 +162,13 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
-        """This sequence's batches, those of more than ``batch_size`` samples cut into several; none are joined.
+        """Cut batches of more than ``batch_size`` samples into several; batches are never joined.
 
-        Cut in the workers, along the first axis. The length still counts the batches of this sequence.
+        The workers cut them, along the first axis. The length still counts the batches of this sequence.
 
         Args:
-            batch_size: how many samples are in a batch at most.
-            discard_batch_not_full: of a batch that is cut, leave out a last part of fewer samples.
+            batch_size: the maximum number of samples in a batch.
+            discard_batch_not_full: drop the last part of a batch that is cut, if it is short.
 
         Source: ``trw.train.Sequence.sub_batch``.
         """
@@ -173,12 +176,12 @@ class Chain(Generic[Batch_co]):
         return made
 
     def collate(self, collate_fn: Callable[[Any], Any] | None = None, device: None = None) -> SequenceMap[Any]:
-        """The batches that ``collate_fn`` makes of this sequence's, in its workers. A list is one batch.
+        """Apply ``collate_fn`` to each batch, in the workers. A list that it returns is one batch.
 
         Args:
             collate_fn: a function of a batch. None: a list of samples is stacked (dicts, dataclasses and the like
-                keep their type), all else is left as it is.
-            device: None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
+                keep their type), anything else stays as it is.
+            device: must be None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
 
         Source: ``trw.train.Sequence.collate``.
         """
@@ -194,14 +197,14 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def max_samples(self, max_samples: int) -> Sequence[Any]:
-        """This sequence in passes of ``max_samples`` samples (and the rest of the batch that reaches it).
+        """Read this sequence in passes of ``max_samples`` samples (and the rest of the batch that reaches it).
 
-        Each pass goes on where the one before has ended, also by ``break``, through the epochs of this sequence. It has
-        no length, and only :meth:`prefetch` can follow it.
+        Each pass continues where the last one ended, also by ``break``, through the epochs of this sequence. The result
+        has no length, and only :meth:`prefetch` can follow it.
 
         Args:
-            max_samples: how many samples there are in a pass, at least. Those of a batch are as many as its first
-                array or list is long; a batch without one counts as one.
+            max_samples: the minimum number of samples in a pass. A batch has as many samples as the length of its first
+                array or list; a batch without one counts as one sample.
 
         Source: ``trw.train.Sequence.max_samples``.
         """
@@ -210,36 +213,36 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def shuffle(self) -> Sequence[Batch_co]:
-        """The same batches (before :meth:`batch`: samples) in an order that is drawn anew for each epoch.
+        """Draw a new order of the batches (before :meth:`batch`: of the samples) for each epoch.
 
-        The order is a function of (seed, epoch) and takes no memory. What the batches are does not change: each has
-        the draws that it has without this. In ``model.fit``, give ``shuffle=False`` along to have this order.
+        The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
+        same random draws as without the shuffle. For this order in ``model.fit``, give it ``shuffle=False``.
         """
         return self._made("shuffle")
 
     @explains_arguments
     def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
-        """The part of process ``rank`` of ``world`` in a data-parallel training: every ``world``-th batch.
+        """Keep the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
 
-        Its state is that of all ranks together: it may be loaded by another number of them.
+        A state is the same for all ranks, and can be loaded with another number of ranks.
 
         Args:
             rank: 0 to ``world`` - 1.
-            world: how many processes there are.
-            remainder: what becomes of the last batches of an epoch that do not suffice for all: ``"drop"`` them, or
-                ``"pad"`` with the first ones. All ranks have the same number of steps.
+            world: the number of processes.
+            remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
+                or ``"pad"`` with the first ones. All ranks have the same number of steps.
         """
         return self._made("shard", rank, world, remainder)
 
     def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
-        """A sequence of ``nb_samples`` samples, chosen at random (by ``seed``) and then fixed."""
+        """Return a sequence of ``nb_samples`` samples, chosen at random (by ``seed``) and then fixed."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
-        """A sequence of the samples whose array ``uids_name`` holds one of ``uids``, in the order of ``uids``."""
+        """Return a sequence of the samples whose ``uids_name`` is one of ``uids``, in the order of ``uids``."""
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
-        """What the maker ``name`` makes of this. A front-end makes a front-end of it, whose workers work on it."""
+        """Call the maker ``name`` with this. A front-end makes a front-end of the result, computed by its workers."""
         made: Sequence[Any] = makers[name](self, *arguments)
         return made

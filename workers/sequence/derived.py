@@ -1,4 +1,4 @@
-"""What all sequences have in common that are made from another one."""
+"""The base class of all sequences that are made from another one."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ from .source import check_source
 
 
 class SequenceDerived(Sequence[Batch_co]):
-    """A sequence made from another one, whose seed and hooks it has. Its epochs are its own, and begin where the other
-    one stands when it is made. What it computes is one function of the other's :class:`Plan`: see ``_plan``.
+    """A sequence made from another one, with the same seed and hooks.
+
+    It counts its own epochs, and starts at the position that the other one has when it is made. Its plan is a function
+    of the other one's :class:`Plan`: see ``_plan``.
     """
 
     _own_seed: int | None = None
 
-    #: Attributes that hold what else it was made from.
+    #: The attributes with the other sequences that it was made from, besides ``source_split``.
     _names_beside: tuple[str, ...] = ()
 
     def __init__(self, source_split: Any) -> None:
         check_source("source_split", source_split)
         super().__init__()
         self.source_split = source_split
-        plan = self._plan()  # raises where it cannot be made of that
+        plan = self._plan()  # raises if it cannot be made from that source
         if isinstance(source_split, Sequence):
             source_split._check_open()
             clock = Clock(source_split._clock)
             if not (clock.start.is_at_start or plan.has_places_of(plan_of(source_split))):
                 raise StateError(
                     f"the state that was loaded into the {type(source_split).__name__} is within an epoch, and counts "
-                    f"other batches than a {type(self).__name__} of it: load it into what it was taken from"
+                    f"other batches than a {type(self).__name__} made from it: load it into the sequence that it was "
+                    "taken from"
                 )
             self.__dict__["_live"] = self._make_live(clock)
 
@@ -45,18 +48,18 @@ class SequenceDerived(Sequence[Batch_co]):
         raise NotImplementedError
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         return plan_of_epoch(self).num_steps
 
     def __getitem__(self, index: int) -> Any:
-        """Batch ``index`` of the current epoch, as a job of the source makes it."""
+        """Return batch ``index`` of the current epoch, as a job of the source makes it."""
         return one_of(items_of(self, plan_of_epoch(self).job(index)))
 
     # -- seeds
 
     @property
     def seed(self) -> int:
-        """Its own, where it was given one; else the source's, if that was; else that of the chain, or a drawn one."""
+        """The seed given to it, else to its source, else to the chain; else one that is drawn."""
         given = self._plan().seeds
         of_chain = None if given else seed_of_chain(self)
         if given or of_chain is not None:
@@ -72,20 +75,20 @@ class SequenceDerived(Sequence[Batch_co]):
         instead = f"set that of the {type(first).__name__}" if isinstance(first, Sequence) else "give seed=... there"
         raise AttributeError(f"the seed of a {type(self).__name__} is that of what it was made from: {instead}")
 
-    # -- as the source has it
+    # -- inherited from the source
 
     @property
     def is_stream(self) -> bool:  # type: ignore[override]
-        """Whether the source is read in order in the consumer's process."""
+        """True if the source is read in order in the consumer's process."""
         return plan_of(self.source_split).is_stream
 
     def on_epoch_begin(self) -> None:
-        """The source's."""
+        """Call the source's hook."""
         if hasattr(self.source_split, "on_epoch_begin"):
             self.source_split.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """The source's."""
+        """Call the source's hook."""
         if hasattr(self.source_split, "on_epoch_end"):
             self.source_split.on_epoch_end()
 
@@ -105,7 +108,7 @@ class SequenceDerived(Sequence[Batch_co]):
 
 
 def parts_of(sequence: Any) -> list[Any]:
-    """``sequence``, what it was made from, and so on: but not what an object of the user's holds."""
+    """Return ``sequence``, what it was made from, and so on, but nothing held by user objects."""
     found = [sequence]
     for each in found:
         if isinstance(each, SequenceDerived):
@@ -114,7 +117,7 @@ def parts_of(sequence: Any) -> list[Any]:
 
 
 def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> list[Any]:
-    """The items that ``job`` makes of what ``source`` has there; None: of its own source. Within a job."""
+    """Return the items that ``job`` makes from ``source`` (default: its own source). Call it within a job."""
     task = sequence._plan().task(sequence.seed)
     task.private = private
     if source is not None:
@@ -123,7 +126,7 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
 
 def source_length(sequence: SequenceDerived[Any]) -> int:
-    """``len()`` of what a sequence is made of."""
+    """Return ``len()`` of the source of ``sequence``."""
     length: int = with_clock(asking() or sequence._clock, len, sequence.source_split)
     return length
 
@@ -132,8 +135,8 @@ def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
     """Raise a TypeError if the items of ``origin`` have no indices.
 
     Args:
-        name: the class of what is made of it.
-        done: what cannot be done to them, such as "shuffled".
+        name: the class of the sequence to be made.
+        done: what cannot be done to the items, such as "shuffled".
         instead: what to write instead.
     """
     if is_indexed(origin):

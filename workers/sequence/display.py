@@ -1,7 +1,7 @@
-"""How objects show themselves: in a line, as a table in a notebook, and in what completion offers.
+"""The ``repr`` of objects, their table in a notebook, and the names that completion offers.
 
-Nothing here may raise, or take long, or begin anything: it is asked for by debuggers too, of objects that are half
-made. So what cannot be told is left out.
+Nothing here may raise, take long or start anything, because debuggers call it too, on half-initialised objects. What
+cannot be determined is left out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from workers.errors import ClosedError
 from workers.frameworks import keras
 
-#: Names that only Keras, trw or the engine ask for. They work, but completion does not offer them; unless the user's
-#: own class has them, or an option goes by that name.
+#: Names that only Keras, trw or the engine use. They work, but completion does not offer them, unless the user's own
+#: class defines them or an option has that name.
 NOT_OFFERED = frozenset(
     {
         *("max_queue_size", "num_batches", "use_multiprocessing", "workers"),  # of keras.utils.PyDataset
@@ -27,7 +27,7 @@ _OURS = "workers", "sampler", keras.PACKAGE
 
 
 class DisplayedFact(NamedTuple):
-    """Something to be told: DisplayedFact("batches", "1,000", "1,000 batches")."""
+    """A fact about an object, as a row and as text: DisplayedFact("batches", "1,000", "1,000 batches")."""
 
     name: str
     value: str
@@ -35,30 +35,30 @@ class DisplayedFact(NamedTuple):
 
 
 def count(number: int, one: str, many: str) -> DisplayedFact:
-    """So many of something."""
+    """Return the fact that there are ``number`` of something."""
     return DisplayedFact(many, f"{number:,}", f"{number:,} {one if number == 1 else many}")
 
 
 def named(name: str, value: Any) -> DisplayedFact:
-    """Something that has a value."""
+    """Return the fact that ``name`` has ``value``."""
     return DisplayedFact(name, str(value), f"{name} {value}")
 
 
 def state(text: str) -> DisplayedFact:
-    """What it is in."""
+    """Return the fact that an object is in the state ``text``."""
     return DisplayedFact("state", text, text)
 
 
 def tried(ask: Callable[[], Any]) -> Any:
-    """``ask()``; None: that cannot be told."""
+    """Return ``ask()``. None: it raised."""
     try:
         return ask()
-    except Exception:  # whatever the user's class, or one that is half made, raises
+    except Exception:  # anything may come from a user's class or a half-initialised object
         return None
 
 
 def shown(of: Any) -> str:
-    """The ``__repr__`` of what tells facts. A class of the user's keeps its own ``__repr__``, or its bases'."""
+    """Return the ``__repr__`` made of facts. A user class keeps its own ``__repr__``, or that of its bases."""
     own = _own_repr(type(of))
     if own is not None:
         return str(own(of))
@@ -67,7 +67,7 @@ def shown(of: Any) -> str:
 
 
 def shown_as_table(of: Any) -> str | None:
-    """A table, in a notebook; None: as its own ``__repr__`` has it."""
+    """Return the HTML table for a notebook. None: it has its own ``__repr__``, which is used instead."""
     cls: Any = type(of)
     if cls.__repr__ is not shown or _own_repr(cls) is not None:
         return None
@@ -79,22 +79,22 @@ def shown_as_table(of: Any) -> str | None:
 
 
 def offered(of: Any) -> list[str]:
-    """What completion offers."""
+    """Return the names that completion offers."""
     return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
 
 
 class Display:
-    """Shows what :meth:`_shown_facts` tells."""
+    """A base class of objects that show the facts of :meth:`_shown_facts`."""
 
     def _shown_facts(self) -> Iterable[DisplayedFact | None]:
-        """What is told of it; None is left out."""
+        """Yield its facts; None is left out."""
         return ()
 
     __repr__, _repr_html_, __dir__ = shown, shown_as_table, offered
 
 
 def facts_of_sequence(of: Any) -> Iterable[DisplayedFact | None]:
-    """How long a sequence is, and where it stands."""
+    """Yield the facts of a sequence: its length, its position, and those of its workers."""
     one, many = of._item_names
     length, epoch = tried(lambda: len(of) if of._is_length_at_hand() else None), tried(lambda: of.epoch)
     number = tried(lambda: int(of._clock.position.num_delivered))
@@ -117,7 +117,7 @@ def _is_shown_closed(of: Any) -> bool:
 
 
 def _name_of(of: Any) -> str:
-    """Its class, and those of what it was made from."""
+    """Return the name of its class, and those of what it was made from."""
     names = [type(of).__name__]
     while _is_ours(type(of)) and (of := vars(of).get("source_split")) is not None:
         names.append(type(of).__name__)
@@ -126,20 +126,20 @@ def _name_of(of: Any) -> str:
 
 def _told(of: Any) -> tuple[str, list[DisplayedFact]]:
     facts: list[DisplayedFact] = []
-    with contextlib.suppress(Exception):  # see tried
+    with contextlib.suppress(Exception):  # for the same reason as in tried
         for fact in of._shown_facts() if hasattr(of, "_shown_facts") else facts_of_sequence(of):
             facts += [] if fact is None else [fact]
     return tried(lambda: _name_of(of)) or type(of).__name__, facts
 
 
 def _own_repr(cls: type) -> Callable[[Any], str] | None:
-    """The ``__repr__`` of a base of the user's class, which ours would hide."""
+    """Return the ``__repr__`` that a user class inherits from another base, and that ours would hide; or None."""
     reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
     return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
 
 
 def _is_users(of: Any, name: str) -> bool:
-    """Whether the user has given it this name: in a class, or as an attribute."""
+    """Return True if the user defined ``name``, in a class or as an attribute."""
     if name in vars(of) and (name == _OPTIONS or not _is_ours(type(of))):
         return True
     return any(name in each.__dict__ and not _is_ours(each) for each in type(of).__mro__)

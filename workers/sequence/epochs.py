@@ -1,4 +1,4 @@
-"""The epoch of a sequence, when a pass begins: its hooks are called, and what it computes is known."""
+"""The start of an epoch: its hooks are called, and its plan and seed are determined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("workers")
 
 
 def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochPlan:
-    """What ``sequence`` computes in the current epoch: of ``clock``, or as its ``epoch`` says."""
+    """Return the plan of ``sequence`` for its current epoch; within a job, for the job's epoch."""
     plan, clock, job = sequence._plan(), clock or asking() or sequence._clock, seeding.current_job()
     number = None if plan.is_read_here else with_clock(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
@@ -27,7 +27,7 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
 
 
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:
-    """(what the epoch of a pass that begins now computes, the pass's position, the places that are left to it)."""
+    """Start a pass, with its hooks, and return (the plan of its epoch, its position, its remaining places)."""
     sequence._check_open()
     live, clock = sequence._live, sequence._clock
     live.generators.look_first()  # before a hook can draw from them
@@ -40,11 +40,11 @@ def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[i
         places = plan.places(position)
         if places is None or len(places) or position.is_at_start:
             return plan, position, places or ()
-        clock.end_epoch(sequence)  # what is left does not suffice for all shards
+        clock.end_epoch(sequence)  # too few batches remain for all ranks
 
 
 def seed_of(source: Sequence[Any]) -> int:
-    """The seed of a sequence that is made of no other: its own, that of the chain, or one that is drawn once."""
+    """Return the seed of a sequence made from no other: the given one, the chain's, or one that is drawn once."""
     attributes = source.__dict__
     given: int | None = attributes.get("_given_seed")
     if given is None:
@@ -54,7 +54,7 @@ def seed_of(source: Sequence[Any]) -> int:
     seed: int | None = attributes.get("_sequence_seed")
     if seed is None:
         stream = seeding.current_stream()
-        if stream is not None:  # not kept: each process would keep that of another job
+        if stream is not None:  # not kept: each process would keep the seed of a different job
             return stream.seed_of_held(type(source).__qualname__)
         seed = attributes["_sequence_seed"] = seeding.draw_seed()
         logger.info("%s draws from seed %d", type(source).__name__, seed)

@@ -1,4 +1,4 @@
-"""Several samples of a dataset at once, by its ``__getitems__``, where a batch of them is wanted."""
+"""The samples of a batch, fetched from a dataset by one call of ``__getitems__`` if it has that method."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .source import place_in_mro
 
 
 def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
-    """The function of a place that returns the items of ``source``, of which this is the plan, once for each of
-    ``places``. To be called within a job.
+    """Return a function from a place to the items of ``source``, to be called once for each of ``places``, in order.
 
-    Where the dataset at the beginning of it has ``__getitems__``, they are read now, by one call. If that
-    raises, they are read one by one, so that each error is that of its sample, unless ``on_error`` is ``"raise"``.
+    If the dataset at the start of the chain has ``__getitems__``, its samples are read now, by one call. If that call
+    raises, they are read one by one, so that each error belongs to its sample, unless ``on_error`` is ``"raise"``.
+    Call this within a job. ``plan``: that of ``source``.
 
     Raises:
-        TypeError: ``__getitems__`` returns no list with one sample for each index.
+        TypeError: ``__getitems__`` does not return a list with one sample for each index.
     """
     dataset, functions = plan.plan.source, plan.plan.functions
     items_at = source._items_at if makes_items(source) else None
@@ -44,7 +44,7 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
 
 
 class _Read:
-    """Samples that were read. Each is asked for once, in order, and let go of: who gets it may write into it."""
+    """Samples that were read. Each is returned once, in order, and released, so that the caller may write into it."""
 
     def __init__(self, samples: list[Any]) -> None:
         self._left = samples[::-1]
@@ -55,7 +55,7 @@ class _Read:
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:
-    """What ``__getitems__`` returns; None: it has raised, and that is not for the loop."""
+    """Return the samples from ``__getitems__``. None: it raised, and ``on_error`` is not ``"raise"``."""
     try:
         found = dataset.__getitems__(indices)
     except Exception as error:
@@ -69,12 +69,12 @@ def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | Non
     got = f"{len(found)} samples" if is_list else f"a {type(found).__name__}"
     raise TypeError(
         f"{type(dataset).__name__}.__getitems__ must return a list with one sample for each index, as torch's "
-        f"DataLoader wants it; of {len(indices)} indices it has returned {got}"
+        f"DataLoader wants it; for {len(indices)} indices it has returned {got}"
     )
 
 
 def gets_several(dataset: Any) -> bool:
-    """Whether ``__getitems__`` says the same as ``__getitem__``: a subclass may have overridden the latter alone."""
+    """Return True if ``dataset`` has ``__getitems__``, and no subclass has overridden only ``__getitem__``."""
     kind = type(dataset)
     return callable(getattr(kind, "__getitems__", None)) and place_in_mro(kind, "__getitems__") <= place_in_mro(
         kind, "__getitem__"

@@ -1,4 +1,4 @@
-"""Rows of an array at given positions, at the speed of indexing, whatever the array's memory order."""
+"""Copies of an array's rows at given positions, at the speed of indexing, whatever the array's memory order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from workers.batch.strings import Strings
 from workers.batch.tree import copy_of
 
 _READ_AHEAD = getattr(mmap, "MADV_WILLNEED", None)
-_MUTABLE = np.ndarray, list, dict, set, bytearray  # what an object array may hold that code could write into
+_MUTABLE = np.ndarray, list, dict, set, bytearray  # items of object arrays that could be written into
 
 
 def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
-    """``array[positions]`` (integers, or a slice), nobody else's. Of :class:`Strings`, as an array.
+    """Return a copy of ``array[positions]`` (integers or a slice). The copy of :class:`Strings` is an array.
 
-    Rows of a ``np.memmap`` are asked for all at once before the first is read: from a disk, 64 rows of 9 KB then take
-    2 ms instead of 340; where they are in memory already, that takes 1.5 us a row.
+    All rows of a ``np.memmap`` are requested before the first is read: 64 rows of 9 KB on a disk then take 2 ms instead
+    of 340 ms. If they are in memory already, this costs 1.5 us a row.
     """
     if isinstance(array, Strings):
         return array.as_array(positions)
@@ -37,7 +37,7 @@ def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
 
 
 def own_items(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """``array``, which is nobody else's, with copies in the place of arrays and containers that it holds."""
+    """Replace the arrays and containers in ``array``, itself a copy, by copies, and return it."""
     if array.dtype.hasobject and not array.dtype.names:
         for at, item in enumerate(array.flat):
             if isinstance(item, _MUTABLE):

@@ -1,4 +1,4 @@
-"""Batches that are put together where they are read, of what several jobs have made."""
+"""Batches that the consumer puts together from the items of several jobs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from workers.job.task import Loose
 
 from .position import Mark
 
-#: A batch, or a sample or part of one, and what is delivered along with it.
+#: (a batch, or a sample or part of one; the marks of what is delivered with it), e.g. (batch, [(7, None)]).
 Ready = tuple[Any, list[Mark]]
 
 
 class Assembly(ABC):
-    """Puts batches of ``batch_size`` samples together.
+    """A method to put batches of ``batch_size`` samples together.
 
     Args:
-        batch_size: how many samples are in a batch.
-        discard_batch_not_full: leave out the last batch where samples are missing for it.
+        batch_size: the number of samples in a batch.
+        discard_batch_not_full: drop the last batch if it is short.
     """
 
-    #: Whether jobs make batches, which are cut and joined; else samples, which are stacked.
+    #: True if jobs make batches, which are cut and joined; False if they make samples, which are stacked.
     is_of_batches = False
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
@@ -33,35 +33,34 @@ class Assembly(ABC):
 
     @abstractmethod
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """(what is left over, the batches that are whole, the last one first), now that the job at ``place`` has
-        ``items``.
+        """Add the ``items`` of the job at ``place``, and return (the leftover, the full batches, the last one first).
 
         Args:
-            carry: what was left over before.
-            passed_by: how many samples of the job were delivered already.
+            carry: the leftover so far.
+            passed_by: how many samples of the job were delivered before.
         """
 
     def rest(self, carry: list[Ready]) -> list[Ready]:
-        """The last batch, of what is left over."""
+        """Return the last batch, made of the leftover, if there is one."""
         return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
 
     def _batch(self, carry: list[Ready]) -> Ready:
-        marks = dict(mark for _, marks in carry for mark in marks)  # of each place, the last one
+        marks = dict(mark for _, marks in carry for mark in marks)  # the last mark of each place
         return self._made_of([each for each, _ in carry]), list(marks.items())
 
     @abstractmethod
     def _made_of(self, parts: list[Any]) -> Any:
-        """The batch of samples, or of parts."""
+        """Return the batch of ``parts``, which are samples or parts of batches."""
 
 
 class OfSamples(Assembly):
-    """Of jobs that have any number of samples each."""
+    """Batches from jobs that each have any number of samples."""
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """See :meth:`Assembly.add`."""
         is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
-            return carry, [(items[0], [(place, None)])]  # whole, as a worker has made it
+            return carry, [(items[0], [(place, None)])]  # a full batch, as a worker has made it
         samples = items[1:] if is_loose else unstack(items[0]) if items else []
         last = len(samples)
         carry = carry + [
@@ -79,7 +78,7 @@ class OfSamples(Assembly):
 
 
 class OfBatches(Assembly):
-    """Of jobs whose batches are of any size: their arrays are cut and joined. A mark counts the samples of a place."""
+    """Batches from jobs whose batches have any size, cut and joined. A mark counts the samples of a place."""
 
     is_of_batches = True
 
@@ -91,14 +90,16 @@ class OfBatches(Assembly):
         """See :meth:`Assembly.add`.
 
         Raises:
-            TypeError, ValueError: an item is no batch. StateError: there are less than ``passed_by`` samples.
+            TypeError, ValueError: an item is not a batch. StateError: it has fewer than ``passed_by`` samples.
         """
-        if items and isinstance(items[0], Loose):  # of a .batch() before
+        if items and isinstance(items[0], Loose):  # from a .batch() before
             items = [stack(items[1:])] if len(items) > 1 else []
         sizes = [num_samples(item) for item in items]
-        total, start = sum(sizes), 0  # start: of an item, in the samples of the job
+        total, start = sum(sizes), 0  # start: the first sample of an item, counted in its job
         if items and passed_by > total:
-            raise StateError(f"the state was taken behind sample {passed_by} of batch {place}, which has {total}")
+            raise StateError(
+                f"the state was taken after sample {passed_by} of batch {place}, which has only {total} samples"
+            )
         carry, ready = list(carry), []
         missing = self.batch_size - sum(num_samples(part) for part, _ in carry)
         for item, size in zip(items, sizes, strict=True):
@@ -113,7 +114,7 @@ class OfBatches(Assembly):
                     ready.append(self._batch(carry))
                     carry, missing = [], self.batch_size
             start += size
-        if passed_by >= total and carry:  # nothing came of it: it is delivered with what is before it
+        if passed_by >= total and carry:  # it has no samples left, so it is delivered with the part before it
             part, marks = carry[-1]
             carry[-1] = part, [*marks, (place, None)]
         return carry, ready[::-1]
@@ -123,7 +124,7 @@ class OfBatches(Assembly):
 
 
 class Pieces(NamedTuple):
-    """A batch that is put together when it is delivered, so that what this raises is raised in its place."""
+    """A batch that is put together on delivery, so that an error in doing so is raised at its place in the order."""
 
     parts: list[Any]
     collate_fn: Callable[[list[Any]], Any]

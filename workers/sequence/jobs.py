@@ -1,4 +1,4 @@
-"""Jobs of a sequence: what a worker does for it, and how this process runs one when it is asked for a batch."""
+"""The jobs of a sequence: the task that its workers run, and jobs in this process for ``sequence[index]``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def task_of(sequence: Sequence[Any]) -> Task:
-    """What workers do for ``sequence``."""
+    """Return the task that workers run for ``sequence``."""
     task = sequence._plan().task(sequence.seed)
     task.history, task.private = sequence._live.generators.history, private
     return task
@@ -35,9 +35,9 @@ def run_job(
     seed: int | None = None,
     is_sent: bool = False,
 ) -> Any:
-    """``compute()``, as job ``index`` of ``epoch`` and ``seed``; None: of the current ones.
+    """Return ``compute()``, run as job ``index`` of ``epoch`` and ``seed`` (default: the current ones).
 
-    ``is_sent``: to another process, by which it is copied: so it may be what the sequence keeps.
+    ``is_sent``: the result will be sent to another process, which copies it, so it is not copied here.
     """
     epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
     stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
@@ -47,7 +47,7 @@ def run_job(
 
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
-    """The job that makes batch ``index`` of ``epoch``; None: of the current one."""
+    """Return the job that makes batch ``index`` of ``epoch`` (default: the current one)."""
     if "source_split" not in sequence.__dict__:  # its indices are jobs
         return index
     plan = plan_of_epoch(sequence)
@@ -55,12 +55,12 @@ def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) 
 
 
 def items_of_index(sequence: Sequence[Any], index: int) -> list[Any]:
-    """The items of batch ``index``. To be called within its job."""
+    """Return the items of batch ``index``. Call it within its job."""
     return items_of_job(sequence, plan_of_epoch(sequence).place(index) if knows_items(sequence) else index)
 
 
 def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """``__getitem__`` of a subclass, such that a call from outside of a job is one."""
+    """Wrap the ``__getitem__`` of a subclass, so that a call outside of a job is run as a job."""
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence[Any], index: Any) -> Any:
@@ -75,8 +75,10 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def wrap_methods(cls: Any) -> None:
-    """Have ``__getitem__`` of a new subclass be a job, and its hooks found: also those of bases that know nothing of
-    us. What PyDataset itself defines says nothing."""
+    """Run ``__getitem__`` of a new subclass as a job, and set its hooks, which may come from bases other than ours.
+
+    Methods of PyDataset itself do not count.
+    """
     for name in ("__getitem__", *HOOKS):
         of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))
         method = of.__dict__[name]

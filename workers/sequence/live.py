@@ -1,4 +1,4 @@
-"""What a sequence has and its copies have not: where it stands, what was found in it, who works for it."""
+"""The live part of a sequence, which copies do not get: its clock, generators, and the loop of ``model.fit``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .clock import Clock
 
 
 class Live:
-    """It holds the sequence weakly: with the last reference to that, all of this goes too.
+    """The live part of a sequence. It holds the sequence weakly, and is released with it.
 
     Attributes:
-        clock: its epoch, and the pass that counts.
-        generators: the random generators that it holds.
-        fit: the loop by which ``model.fit`` reads it; None: it has not, or reads it in this process.
-        fits_here: it cannot be sent to workers.
+        clock: its epoch and its current pass.
+        generators: the random generators that the sequence holds.
+        fit: the loop by which ``model.fit`` reads it. None: ``model.fit`` has not read it, or reads it in this process.
+        fits_here: True if it cannot be sent to workers, so that ``model.fit`` reads it in this process.
     """
 
     def __init__(self, sequence: Any, clock: Clock | None = None) -> None:
@@ -31,17 +31,19 @@ class Live:
         self.fits_here = False
 
     def __reduce__(self) -> Any:
-        return _none, ()  # a copy makes its own
+        return _none, ()  # a copy creates its own
 
     def report(self) -> Any:
-        """Where the time goes in ``model.fit``. Raises a StateError if there was none."""
+        """Return the report on ``model.fit``. Raises StateError if no ``model.fit`` has read the sequence."""
         if self.fit is None:
             name = type(self._sequence()).__name__
-            raise StateError(f"no model.fit has read this {name}: report() is of that, and of loops over .prefetch()")
+            raise StateError(
+                f"no model.fit has read this {name}, and only model.fit and loops over .prefetch() have a report"
+            )
         return self.fit.report()
 
     def share_waited(self) -> float | None:
-        """What part of the pass its loop has waited for batches, 0 to 1; None: it makes them itself."""
+        """Return the share of the pass that its loop has waited, 0 to 1. None: it computes its own batches."""
         return None
 
     def _roots(self) -> list[tuple[str, Any]]:
@@ -50,4 +52,4 @@ class Live:
 
 
 def _none() -> None:
-    """What a copy has until it is asked."""
+    """Return the placeholder that a copy has until first use."""

@@ -1,4 +1,4 @@
-"""Epochs of a number of samples, whatever the length of the source's."""
+"""Passes of a fixed number of samples, whatever the length of the source's epochs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class SequenceMaxSamples(SequenceDerived[Any]):
-    """Another sequence, in passes of ``max_samples`` samples. Made by :meth:`Sequence.max_samples`.
+    """Another sequence in passes of ``max_samples`` samples. Made by :meth:`Sequence.max_samples`.
 
-    A pass goes on where the one before has ended, through the epochs of the source; ``epoch`` is the source's.
+    Each pass continues where the last one ended, through the epochs of the source. ``epoch`` is the source's.
     """
 
     def __init__(self, source_split: Sequence[Any], max_samples: int) -> None:
         self._max_samples = check_int("max_samples", max_samples, 1)
         source_split._check_open()
-        super().__init__(makers["map"](source_split, 0))  # a front-end of its own, with the workers of the source
+        super().__init__(makers["map"](source_split, 0))  # its own front-end, with the source's workers
         self._begin()
 
     def _begin(self, num_samples: int = 0) -> None:
-        self._num_samples = num_samples  # delivered in the current pass
-        self._resumes = bool(num_samples)  # the next pass is the rest of one
-        self._number = 0  # of the current pass
-        self._batches: Iterator[Any] | None = None  # of the source's epoch; stays from pass to pass
+        self._num_samples = num_samples  # samples delivered in the current pass
+        self._resumes = bool(num_samples)  # the next pass is the rest of an interrupted one
+        self._number = 0  # the number of the current pass
+        self._batches: Iterator[Any] | None = None  # over the source's epoch; kept from pass to pass
         self._version = self._clock.version
 
     def _make_live(self, clock: Clock | None = None) -> Live:
@@ -44,10 +44,10 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return live
 
     def __len__(self) -> int:
-        raise TypeError("how many batches hold max_samples samples is known only when they have been read")
+        raise TypeError("max_samples() has no length: how many batches are in a pass is known only when it was read")
 
     def __getitem__(self, index: int) -> Any:
-        raise TypeError("the batches of max_samples() are those that follow: use for batch in ...")
+        raise TypeError("max_samples() has no index, because each pass continues the last one: use for batch in ...")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_batches": None, "_num_samples": 0, "_resumes": False}
@@ -56,13 +56,13 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return plan_of(self.source_split).limited()
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **kwargs: Any) -> Any:
-        """The same, computed ahead in the background."""
+        """Compute this sequence ahead, in the background: see :meth:`Sequence.prefetch`."""
         return type(self)(self.source_split.prefetch(nb_workers, max_queue_size, **kwargs), self._max_samples)
 
     # -- loops
 
     def __iter__(self) -> Iterator[Any]:
-        """Begin a pass, where the source stands."""
+        """Start a pass at the position of the source."""
         self._check_open()
         if self._version != self._clock.version:  # the epoch was set
             self._begin()
@@ -73,10 +73,10 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return _Limited(self, self._number)
 
     def _next(self) -> Any:
-        """The next batch that has samples.
+        """Return the next batch that has samples.
 
         Raises:
-            StopIteration: there were enough; or none in a whole epoch.
+            StopIteration: the pass has its samples, or a whole epoch had none.
         """
         num_ends = 0
         while self._num_samples < self._max_samples and num_ends < 2:
@@ -98,7 +98,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     # -- states, and the end
 
     def state_dict(self) -> dict[str, Any]:
-        """Where its loop stands: that of the source, and the samples of the pass that were delivered."""
+        """Return the position of its loop: the source's state, and how many samples of the pass were delivered."""
         source = self.source_split.state_dict()
         is_over = self._num_samples >= self._max_samples
         return {"max_samples": self._max_samples, "samples": 0 if is_over else self._num_samples, "source": source}
@@ -112,8 +112,8 @@ class SequenceMaxSamples(SequenceDerived[Any]):
             raise StateError(f"state must be of a SequenceMaxSamples, not {short(state_dict)}")
         if state_dict["max_samples"] != self._max_samples or not 0 <= samples < self._max_samples:
             raise StateError(
-                f"state is of {short(samples)} of max_samples={short(state_dict['max_samples'])}, "
-                f"not of {self._max_samples}"
+                f"state is at sample {short(samples)} of a pass with max_samples={short(state_dict['max_samples'])}, "
+                f"but this sequence has max_samples={self._max_samples}"
             )
         self.source_split.load_state_dict(state_dict["source"])
         number = self._number + 1
@@ -126,7 +126,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
 
 
 class _Limited:
-    """What ``iter()`` of a SequenceMaxSamples returns."""
+    """The iterator over one pass of a SequenceMaxSamples."""
 
     def __init__(self, of: SequenceMaxSamples, number: int) -> None:
         self._of = of

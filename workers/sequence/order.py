@@ -1,4 +1,4 @@
-"""The order in which the batches of an epoch are delivered, computed where it is asked for."""
+"""The order in which the batches of an epoch are delivered, computed on demand."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from workers.job.permutation import Permutation
 
-_OF_SHUFFLE = 1  # part of the key: samplers draw by (seed, cycle)
+_OF_SHUFFLE = 1  # part of the key, which tells it from those of samplers: (seed, cycle)
 _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
 
 
 class Ordering(Protocol):
-    """How the jobs of one epoch are ordered by one word of a chain: a value, picklable, of a few bytes."""
+    """The order that one method of a chain gives an epoch: a picklable value of a few bytes."""
 
     def take(self, places: Any) -> Any:
-        """What stands at ``places``, integers from 0: an int64 array."""
+        """Return what is at ``places``, integers from 0, as an int64 array."""
 
 
 class Permuted(NamedTuple):
-    """Permuted(1000, 7, 0): the places of epoch 0, which has 1000 batches, shuffled by seed 7.
+    """The places of an epoch, shuffled: Permuted(1000, 7, 0) is epoch 0 of 1000 batches, by seed 7.
 
-    Of what is shuffled already, the level is 1, and so on: no two levels of a chain have the same permutation.
+    The second shuffle of a chain has level 1, and so on, so that no two of them have the same permutation.
     """
 
     length: int
@@ -33,7 +33,7 @@ class Permuted(NamedTuple):
     level: int = 0
 
     def take(self, places: Any) -> Any:
-        """What stands at ``places``, integers from 0: an int64 array."""
+        """Return what is at ``places``, integers from 0, as an int64 array."""
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
         if self.level:
             key = *key, self.level
@@ -41,19 +41,19 @@ class Permuted(NamedTuple):
 
 
 def through(orderings: Sequence[Ordering], places: Any) -> Any:
-    """What stands at ``places``, through one ordering after the other."""
+    """Map ``places`` through the orderings, one after the other, to jobs."""
     for ordering in orderings:
         places = ordering.take(places)
     return places
 
 
 class Order(Sequence[int]):
-    """The jobs at ``places``, through ``orderings``, in O(1) memory. A pure function of these two."""
+    """The jobs at ``places`` through ``orderings``, as a sequence in O(1) memory: a pure function of the two."""
 
     def __init__(self, places: Sequence[int], orderings: tuple[Ordering, ...]) -> None:
         self.places = places
         self.orderings = orderings
-        self._block: tuple[int, list[int]] = (-1, [])  # (its number, its jobs): replaced as a whole
+        self._block: tuple[int, list[int]] = (-1, [])  # the last block: (its number, its jobs), replaced as a whole
 
     def __len__(self) -> int:
         return len(self.places)
@@ -70,7 +70,7 @@ class Order(Sequence[int]):
         return block[within]
 
     def take(self, at: Any) -> Any:
-        """The jobs at ``at``, integers or an array of them: an int64 array."""
+        """Return the jobs at ``at``, an integer or an array of integers, as an int64 array."""
         at = np.asarray(at, np.int64)
         places = self.places
         if isinstance(places, range):
@@ -90,7 +90,7 @@ class Order(Sequence[int]):
             yield from self._jobs(block)
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
-        """Where ``job`` comes."""
+        """Return the position of ``job``."""
         start, stop, _ = slice(start, stop).indices(len(self))
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             first = block * _BLOCK
@@ -108,23 +108,23 @@ class Order(Sequence[int]):
 
 
 class Arrangement(Protocol):
-    """How a word of the chain orders what is before it, in any epoch: a value."""
+    """The order that one method of a chain gives any epoch: a value."""
 
     @property
     def needs_seed(self) -> bool:
-        """Whether it depends on the seed of the chain's end."""
+        """True if it depends on the seed of the chain's end."""
 
     def num_places(self, of: int) -> int:
-        """How many places it has, of so many."""
+        """Return how many places it makes of ``of`` places."""
 
     def in_epoch(self, of: int, epoch: int, seed: int) -> Ordering:
-        """The same in one epoch, of so many places. ``seed``: that of the chain's end."""
+        """Return its ordering of ``of`` places in one epoch. ``seed``: that of the chain's end."""
 
 
 class Shuffle(NamedTuple):
-    """An order that is drawn for each epoch, by (seed, epoch). ``level``: of how many shuffled ones it is made.
+    """An order drawn for each epoch by (seed, epoch). ``level``: the number of shuffles before it in the chain.
 
-    ``seed``: that which was given to it, or before it; None: that of the chain's end.
+    ``seed``: the one given to it or to a part before it. None: the seed of the chain's end.
     """
 
     seed: int | None
@@ -142,7 +142,7 @@ class Shuffle(NamedTuple):
 
 
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
-    """The jobs at ``places``."""
+    """Return the jobs at ``places``."""
     return Order(places, orderings) if orderings else places
 
 

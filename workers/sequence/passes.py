@@ -1,4 +1,4 @@
-"""One pass over what is left of an epoch: the outcomes of an engine, delivered one by one."""
+"""One pass over the remaining batches of an epoch: an engine's outcomes, delivered one by one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .base import Sequence
 
 
-_POLL_S = 0.001  # between two looks whether another thread has its batch
+_POLL_S = 0.001  # how often a thread checks whether another one has received its batch
 
 
 def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
-    """Each item of the job at ``place`` behind the first ``passed_by``, the last one first."""
+    """Return the items of the job at ``place`` after the first ``passed_by``, the last one first."""
     last = len(items)
     if last == 1:
         return [(items[0], [(place, None)])]
@@ -38,13 +38,13 @@ def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
 class Pass:
     """The consumer's end of a pass.
 
-    An outcome of the engine is *taken*, which leaves its batches here, and these are *delivered*. A state counts what
-    was delivered. Each of the two is committed in one place, without a call in between: so a Ctrl-C, which Python
-    raises where a function is called, finds it done or not done.
+    An outcome of the engine is first *taken*, which makes its batches ready; then these are *delivered*. A state counts
+    delivered batches. Each of the two steps is committed in one place without a call in between. Python raises a Ctrl-C
+    only at calls, so it finds a step done or not done.
 
     Args:
-        reading: where the outcomes of its jobs come from.
-        places: where the batches stand that are left, in the order of delivery.
+        reading: the outcomes of its jobs.
+        places: the places of the remaining batches, in the order of delivery.
         order: the jobs at these places, if their outcomes come in this order. None: they come in any order, and the
             index of a job is its place.
     """
@@ -63,19 +63,19 @@ class Pass:
         self.position = position
         self.epoch, self.version = clock.epoch, clock.version
         self.is_over = False
-        self.reader: dict[int, int] = {}  # {0: the thread that is in next()}, e.g. {0: 139872}; one at a time
+        self.reader: dict[int, int] = {}  # {0: the one thread in next()}, e.g. {0: 139872}
         self.is_collating = False
-        self.is_counted = position is clock.position  # by states; if not, it is model.fit's
-        self.num_taken = 0  # outcomes
-        self.num_jobs_taken = 0  # those of jobs
-        self.ready: list[Ready] = []  # taken, not yet delivered: the next batch is the last of them
+        self.is_counted = position is clock.position  # states count it; False for model.fit's passes
+        self.num_taken = 0  # outcomes taken
+        self.num_jobs_taken = 0  # outcomes of jobs among them
+        self.ready: list[Ready] = []  # taken but not delivered; the next batch is the last one
         self._places = places
         self._order = order
         self._assembly = assembly
-        self._carry: list[Ready] = []  # samples that are left over for the next batch
+        self._carry: list[Ready] = []  # samples left over for the next batch
 
     def check(self, of: Sequence) -> None:
-        """Raise StopIteration if it is over, ClosedError or StalePassError if there is no more to be had of it."""
+        """Raise StopIteration if it is over, ClosedError if ``of`` is closed, StalePassError if it is not current."""
         clock = self.clock
         if clock.is_closed:
             of._check_open()
@@ -85,17 +85,17 @@ class Pass:
             raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """The next outcome; the same again, until it is taken. None: there are no more.
+        """Return the next outcome, the same one until it is taken. None: there are no more.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. ClosedError, or what has ended the engine.
+            queue.Empty: none came within ``timeout_s``. ClosedError, or the error that ended the engine.
         """
         if self.num_taken < len(self._places):
             return self.reading.peek(self.num_taken, timeout_s)
         return None
 
     def take_ahead(self) -> bool:
-        """Take one more outcome, if it is there and has batches. What raises, or has none, is taken when it is due."""
+        """Take one more outcome if it is there and has batches; others are taken when they are due."""
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
             return False
@@ -106,8 +106,7 @@ class Pass:
         return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Have ``items``, which came of ``outcome``, ready for delivery. None: an error came of it, which the caller
-        raises next."""
+        """Make ``items``, the result of ``outcome``, ready for delivery. None: it failed; the caller raises next."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
@@ -122,25 +121,25 @@ class Pass:
         delivered: Delivered = position.delivered
         error: Exception | None = None
         if items and passed_by >= len(items) and self._assembly is None:
-            text = f"the state was taken behind item {passed_by} of batch {place}, which has {len(items)}"
+            text = f"the state was taken after item {passed_by} of batch {place}, which has only {len(items)} items"
             error, items = StateError(text), None
         carry: list[Ready] = self._carry
         ready: list[Ready] = []
         if items and self._assembly is not None:
             try:
                 carry, ready = self._assembly.add(carry, place, items, passed_by)
-            except Exception as raised:  # no batches: raised in their place
+            except Exception as raised:  # they are not batches; raised in their place
                 error, items = raised, None
         elif items:
             ready = _each(items, place, passed_by)
-        if not items and carry and (items is not None or position.stride > 1):  # delivered with what is before it
+        if not items and carry and (items is not None or position.stride > 1):  # delivered with the part before it
             carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]
             delivered = delivered if items is not None else position.within(place)
         elif not items or not (ready or carry):
             delivered = position.behind(place)
-        if self.ready:  # it is taken ahead
+        if self.ready:  # taken ahead: it comes after the ready ones
             ready = [*ready, *self.ready]
-        # Without a call in between: what a Ctrl-C has kept back is still to come.
+        # No call in between, so that a Ctrl-C loses no batch.
         position.delivered, self.ready, self._carry = delivered, ready, carry
         self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job
         if error is not None:
@@ -150,7 +149,7 @@ class Pass:
                 del error  # no cycle with this frame
 
     def deliver(self) -> Any:
-        """The next batch of those that are ready, and note that it was delivered."""
+        """Return the next of the ready batches, and count it as delivered."""
         ready = self.ready
         batch, marks = ready[-1]
         position = self.position
@@ -164,16 +163,16 @@ class Pass:
                 if presentable(error) is error:
                     raise
                 raise presentable(error) from error
-        # Without a call in between, here and where this returns to.
+        # No call in between, here and in the caller.
         position.delivered = delivered
         del ready[-1]
         return batch
 
     def next(self, of: Sequence) -> Any:
-        """The next batch of ``of``, which is iterated.
+        """Return the next batch of ``of``, the sequence that is iterated.
 
         Raises:
-            StopIteration: the pass is over. StalePassError. What the job has raised.
+            StopIteration: the pass is over. StalePassError, ClosedError: see :meth:`check`. Errors of the job.
         """
         self.check(of)
         while not self.ready:
@@ -194,7 +193,7 @@ class Pass:
         return self.deliver()
 
     def has_rest(self) -> bool:
-        """Whether samples were left over at the end, which are ready for delivery now."""
+        """Make the leftover samples ready for delivery at the end, and return True if there are any."""
         if self._assembly is None:
             return False
         rest = self._assembly.rest(self._carry)
@@ -202,22 +201,22 @@ class Pass:
         return bool(rest)
 
     def end(self, of: Sequence) -> None:
-        """All was delivered: the epoch is over."""
+        """End the pass and its epoch, after the last batch."""
         if self.clock.position is self.position:
             self.clock.end_epoch(of)
         self.is_over = True
 
 
 def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
-    """``read(*arguments)``, which reads ``this_pass``; threads that read one pass wait here for each other.
+    """Return ``read(*arguments)``, which reads ``this_pass``; other threads that read it wait here.
 
-    There is no lock, for a Ctrl-C that came in the call that releases it would lose the batch: behind ``read`` no
-    call follows. A thread may come again, as from ``on_error``.
+    This is not a lock, because a Ctrl-C in the call that releases one would lose the batch: no call follows ``read``.
+    A thread may enter again, for example from ``on_error``.
     """
     me, reader = threading.get_ident(), this_pass.reader
     is_within = reader.get(0) == me
     try:
-        while reader.setdefault(0, me) != me:  # in one step
+        while reader.setdefault(0, me) != me:  # atomic
             time.sleep(_POLL_S)
         return read(*arguments)
     finally:
@@ -226,7 +225,7 @@ def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> An
 
 
 class PassIterator:
-    """What ``iter()`` of a sequence returns. It holds the sequence, whose workers live as long as somebody does.
+    """The iterator over a pass of a sequence. It holds the sequence, and so keeps its workers alive.
 
     ``read``: returns the next batch of the pass.
     """

@@ -1,4 +1,4 @@
-"""What of an epoch was delivered."""
+"""The position of a pass in its epoch: which batches were delivered."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import NamedTuple
 
 
 class Delivered(NamedTuple):
-    """Delivered(7, (6, 2), None): all batches before 7 were, of batch 6 two items; and none behind 7."""
+    """Delivered(7, (6, 2), None): all batches before 7 were delivered, but only two items of batch 6; none after."""
 
-    batch: int  # all before it were delivered
-    partial: tuple[int, int] | None = None  # (one of those that were, how many of its items), if not all were
-    newest: int | None = None  # one behind `batch` that was delivered
+    batch: int  # all batches before it were delivered
+    partial: tuple[int, int] | None = None  # (a delivered batch, how many of its items), if not all were
+    newest: int | None = None  # the batch after `batch` that was delivered last
 
 
-#: (place, how many of its items were delivered; None: all), such as (7, None) or (6, 2).
+#: (place, how many of its items were delivered; None: all), e.g. (7, None) or (6, 2).
 Mark = tuple[int, "int | None"]
 
 
 class Position:
-    """Where a pass stands in its epoch.
+    """The position of a pass in its epoch.
 
-    It counts *places*: the place of a batch in the order in which all of the epoch is delivered, 0 to length - 1.
+    It counts *places*: the place of a batch is its number in the epoch's order of delivery, 0 to length - 1.
     """
 
     def __init__(
         self, batch: int = 0, apart: Sequence[int] = (), partial: tuple[int, int] | None = None, stride: int = 1
     ) -> None:
-        #: Replaced as a whole, so that no Ctrl-C finds it half changed.
+        #: Replaced as a whole, so that a Ctrl-C cannot interrupt a change half-way.
         self.delivered = Delivered(batch, partial)
-        self.stride = stride  # how many places each delivered batch stands for
-        self._apart = set(apart)  # delivered too, behind `batch`; what is before it is taken out late
-        self._first = batch  # the first that may still have to be taken out
+        self.stride = stride  # the number of places that each delivered batch stands for
+        self._apart = set(apart)  # delivered places after `batch`, e.g. {9, 12}; those before it are removed late
+        self._first = batch  # the first place that may still have to be removed from it
 
     def copy(self, stride: int = 1) -> Position:
-        """The same position, for a pass of its own."""
+        """Return the same position, for another pass."""
         return Position(self.delivered.batch, sorted(self.apart), self.delivered.partial, stride)
 
     @property
     def apart(self) -> set[int]:
-        """The places behind ``delivered.batch`` that were delivered."""
+        """The places after ``delivered.batch`` that were delivered."""
         batch, _, newest = self.delivered
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
     def is_between(self) -> bool:
-        """Whether this rank has raised an error before batches that come first: other ranks cannot stand there."""
+        """True if a batch of this rank has raised while samples before it remain: other ranks cannot resume there."""
         return self.stride > 1 and self.delivered.newest is not None
 
     @property
     def num_delivered(self) -> int:
-        """How many batches of the epoch were delivered, or begun with."""
+        """The number of batches of the epoch that were delivered, in part or whole."""
         batch, _, newest = self.delivered
         is_apart = newest is not None or self._apart
         return (batch + (len(self.apart) if is_apart else 0)) // self.stride
@@ -60,12 +60,12 @@ class Position:
         return self.delivered == (0, None, None) and not self._apart
 
     def num_passed_by(self, place: int) -> int:
-        """How many items of the batch at ``place`` were delivered already."""
+        """Return how many items of the batch at ``place`` were delivered already."""
         partial = self.delivered.partial
         return partial[1] if partial and partial[0] == place else 0
 
     def behind(self, place: int, num_items: int | None = None) -> Delivered:
-        """What ``delivered`` is when the batch at ``place`` was, or the first ``num_items`` of its items."""
+        """Return ``delivered`` after the batch at ``place``, or after its first ``num_items`` items."""
         batch, partial, newest = self.delivered
         apart = self._apart
         if newest is not None and self.stride == 1:
@@ -89,11 +89,11 @@ class Position:
         return Delivered(batch, (place, num_items) if num_items else partial, newest)
 
     def within(self, place: int) -> Delivered:
-        """What ``delivered`` is when the batch at ``place`` has raised, and samples before it are still to come."""
+        """Return ``delivered`` after the batch at ``place`` has raised, while samples before it remain."""
         return self.delivered._replace(newest=place)
 
     def after(self, marks: Sequence[Mark]) -> Delivered:
-        """What ``delivered`` is when all of ``marks`` were."""
+        """Return ``delivered`` after all of ``marks``."""
         if len(marks) == 1:
             return self.behind(*marks[0])
         trial = self.copy(self.stride)
@@ -102,7 +102,7 @@ class Position:
         return trial.delivered
 
     def left(self, length: int) -> Sequence[int]:
-        """The places of an epoch of ``length`` batches that are still to be delivered."""
+        """Return the remaining places of an epoch of ``length`` batches."""
         batch, partial, _ = self.delivered
         apart = self.apart
         if not apart and not partial:

@@ -1,6 +1,6 @@
-"""Progress bars, by tqdm: silent where stderr is neither a terminal nor a notebook.
+"""Progress bars by tqdm, shown only if stderr is a terminal or a notebook.
 
-tqdm is imported along with this module, so whoever makes a bar imports it then.
+This module imports tqdm, so it is imported only when a bar is made.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 else:
     _Tqdm = tqdm
 
-DELAY_S = 1.0  # what takes less than this shows no bar
+DELAY_S = 1.0  # shorter work shows no bar
 
 
 class Bar(_Tqdm):
-    """A bar for what may take long. It appears when that has taken a second.
+    """A bar for work that may take long, shown after one second.
 
     Args:
-        iterable: what to go through, or None.
-        **options: of tqdm; they, and tqdm's variables of the environment, take the place of ours.
+        iterable: what to iterate over, or None.
+        **options: tqdm's options; they, and tqdm's environment variables, override ours.
     """
 
-    #: tqdm has no thread that looks after this bar: ``miniters=1``, so each step looks at the time itself.
+    #: No monitor thread of tqdm for this bar: with ``miniters=1`` each step checks the time itself.
     monitor_interval = 0
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
@@ -52,7 +52,7 @@ class Bar(_Tqdm):
         super().__init__(iterable, **{**ours, **options})
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
-        """As tqdm's, which would keep the lock of all bars for ever if a Ctrl-C came while it draws."""
+        """Redraw the bar. tqdm's own would keep the lock of all bars forever if a Ctrl-C came while it draws."""
         if nolock or lock_args:
             return super().refresh(nolock, lock_args)
         with self.get_lock():  # type: ignore[no-untyped-call]
@@ -60,25 +60,25 @@ class Bar(_Tqdm):
 
 
 def in_notebook() -> bool:
-    """Whether this runs in the kernel of a notebook, whose stderr is shown though it is no terminal."""
+    """Return True in the kernel of a notebook, which shows stderr although it is not a terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 
 
-#: What may be given by name: of all options of tqdm those that are not ours to say.
+#: The options that users may give: all of tqdm's, except those that we set.
 _OURS = "self", "iterable", "gui", "kwargs"
 _OPTIONS = [name for name in inspect.signature(std.tqdm.__init__).parameters if name not in _OURS]
 
 
 class Progress(Bar, Generic[Batch_co]):
-    """An iterator over one pass of a sequence, which is a bar too: ``set_postfix(loss=...)`` and the like are tqdm's.
+    """An iterator over one pass of a sequence, and its progress bar: ``set_postfix(loss=...)`` etc. are tqdm's.
 
-    It counts what ``len()`` of the sequence does, by the position in the epoch: so a batch that is skipped, or that
-    raises, counts too, and a list of a function counts once. Where there is no length it counts what was delivered.
-    What the loop works on is counted when it asks for the next: a Ctrl-C while the bar is drawn costs no batch.
+    It counts in the unit of ``len()``, by the position in the epoch: a batch that is skipped or that raises counts too,
+    and a list that a function returns counts once. Without a length it counts delivered batches. A batch is counted
+    when the loop asks for the next one, so that a Ctrl-C while the bar is drawn loses no batch.
 
     Raises:
-        TypeError: an option is none of tqdm's; names those that are.
+        TypeError: tqdm has no such option; the error names those that it has.
     """
 
     def __init__(self, of: Sequence[Batch_co], options: dict[str, Any]) -> None:
@@ -86,10 +86,10 @@ class Progress(Bar, Generic[Batch_co]):
         self._of = of
         self._iterator = iter(of)
         self._pass = self._iterator._pass if isinstance(self._iterator, PassIterator) else None
-        self._num_asked = 0  # for a batch
+        self._num_asked = 0  # how often the loop has asked for a batch
         self._weakly = weakref.ref(self)
         bars = of._clock.bars
-        for bar in list(bars):  # of passes that this one has ended
+        for bar in list(bars):  # bars of earlier passes, which this one has ended
             bar.close()
         bars.add(self)
         length = _length(of)
@@ -97,7 +97,7 @@ class Progress(Bar, Generic[Batch_co]):
             self._pass = None
         ours = {"total": length, "initial": self._num_delivered(), "unit": f" {of._item_names[1]}", "delay": 0.0}
         super().__init__(None, **{**ours, **options})
-        self._offset = self.n - self._num_delivered()  # what ``initial`` says
+        self._offset = self.n - self._num_delivered()  # difference between the user's ``initial`` and ours
 
     def _num_delivered(self) -> int:
         return self._num_asked if self._pass is None else self._pass.position.num_delivered
@@ -113,9 +113,9 @@ class Progress(Bar, Generic[Batch_co]):
             self._count()
         self._num_asked += 1
         iterator, weakly = self._iterator, self._weakly
-        del self  # else the traceback of what a job raises would hold the bar, and with it the line that it has
+        del self  # else the traceback of a job's error would keep the bar, and its line on the terminal
         try:
-            return iterator.__next__()  # not next(iterator), behind which a Ctrl-C would lose the batch
+            return iterator.__next__()  # not next(iterator), after which a Ctrl-C could lose the batch
         except (StopIteration, ClosedError, StalePassError):
             if (bar := weakly()) is not None:
                 bar._end()
@@ -123,18 +123,18 @@ class Progress(Bar, Generic[Batch_co]):
             raise
 
     def _count(self) -> None:
-        """Note what was delivered; tqdm draws it if it is time to. A Ctrl-C in between changes nothing."""
+        """Count delivered batches; tqdm draws the bar if it is time to. May be interrupted by a Ctrl-C."""
         self.update(self._num_delivered() + self._offset - self.n)
 
     def _end(self) -> None:
-        """Nothing more comes."""
-        self._num_asked -= 1  # in vain
+        """Show the final count, and close the bar."""
+        self._num_asked -= 1  # the last request got no batch
         self._count()
         self.close()
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """What tqdm draws the bar of, and how long the loop waits: asked for only when it is drawn."""
+        """tqdm's values for the bar, and the share of time that the loop waits. Used only when the bar is drawn."""
         told = super().format_dict
         share = self._of._live.share_waited()
         if share is not None:
@@ -147,12 +147,12 @@ def _check(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if name not in _OPTIONS:
             raise TypeError(
-                f"progress() was given {name}={short(value)}; allowed are these options of tqdm: {', '.join(_OPTIONS)}"
+                f"progress() has no option {name}={short(value)}; it has these options of tqdm: {', '.join(_OPTIONS)}"
             )
 
 
 def _length(of: Sequence[Any]) -> int | None:
     try:
         return len(of)
-    except (TypeError, AttributeError):  # as tqdm has it
+    except (TypeError, AttributeError):  # the same errors that tqdm ignores
         return None

@@ -1,4 +1,4 @@
-"""Batches of any sizes as batches of one size: those that are too large are cut, those that are too small joined."""
+"""Batches of any size regrouped into batches of one size: large ones are cut, small ones are joined."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .plan import Plan
 class SequenceRebatch(SequenceOfSize):
     """The samples of another sequence's batches, in batches of ``batch_size``. Made by :meth:`Sequence.rebatch`.
 
-    Its jobs and places are the source's, of which samples are counted; the batches are put together where they are
-    read.
+    Its jobs and places are the source's; a state counts samples within them. The batches are put together in the
+    consumer's process.
     """
 
     def _plan(self) -> Plan:
@@ -25,7 +25,7 @@ class SequenceRebatch(SequenceOfSize):
         return plan_of(self.source_split).rebatched(assembly, size, discard)
 
     def __len__(self) -> int:
-        raise TypeError("how many batches rebatch() makes is known only when all of the source's have been read")
+        raise TypeError("rebatch() has no length: it is known only when all batches of the source were read")
 
     def __getitem__(self, index: int) -> Any:
-        raise TypeError("which samples are in a batch of rebatch() is known only in a loop: use for batch in ...")
+        raise TypeError("rebatch() has no index: a batch's samples are known only in a loop, so use for batch in ...")

@@ -1,4 +1,4 @@
-"""What becomes of single samples of a batch that raise: they are left out, or the consumer decides."""
+"""Errors of single samples of a batch: the samples are skipped, or the consumer decides."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger("workers")
 
 
 class SampleErrors:
-    """The samples of one job, each of which may raise.
+    """The errors of the samples of one job.
 
     Args:
-        on_error: ``"raise"``, ``"skip"``, or ``"ask"``: a function decides where the batches are read.
+        on_error: ``"raise"``, ``"skip"``, or ``"ask"``: a function decides in the consumer's process.
     """
 
     def __init__(self, on_error: str) -> None:
@@ -25,7 +25,7 @@ class SampleErrors:
         self._errors: list[Exception] = []
 
     def items(self, number: int, function: Callable[[], list[Any]]) -> list[Any]:
-        """What ``function()`` returns for sample ``number``; none, if it raises and that is no error of the job."""
+        """Return ``function()``, the items of sample ``number``; [] if it raises and the sample may be skipped."""
         try:
             return function()
         except Exception as error:
@@ -38,7 +38,7 @@ class SampleErrors:
             return []
 
     def end(self, items: list[Any]) -> list[Any]:
-        """``items``, the job's. If samples have raised, the first error, with ``items`` for who skips them."""
+        """Return ``items``, the job's. If samples have raised, raise the first error, with ``items`` for a skip."""
         if not self._errors:
             return items
         job, (error, *others) = current_job(), self._errors
@@ -51,12 +51,12 @@ class SampleErrors:
 
 
 def others(error: BaseException) -> list[BaseException]:
-    """The errors of other samples in the job of ``error``."""
+    """Return the errors of other samples in the job of ``error``."""
     left = getattr(error, "__dict__", {}).get(LEFT)
     return [] if left is None else list(left[2])
 
 
 def left(error: BaseException, epoch: int, index: int) -> list[Any]:
-    """What is left of job ``index`` without the samples that have raised; none, if it was all of it."""
+    """Return the items of job ``index`` without the samples that have raised; [] if the whole job failed."""
     left = left_of(error)
     return left[1] if left is not None and left[0] == (epoch, index) else []

@@ -1,4 +1,4 @@
-"""A part of the batches of a sequence, for each process of a data-parallel training."""
+"""The part of a sequence's batches for each process in data-parallel training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .plan import Plan
 
 
 class SequenceShard(SequenceDerived):
-    """Of each ``world`` consecutive batches, the one of number ``rank``. Made by :meth:`Sequence.shard`."""
+    """Batch number ``rank`` of each ``world`` consecutive ones of another sequence. Made by :meth:`Sequence.shard`."""
 
     def __init__(self, source_split: Sequence, rank: int, world: int, remainder: str = "drop") -> None:
         self.world = check_int("world", world, 1)
@@ -28,8 +28,8 @@ class SequenceShard(SequenceDerived):
             name,
             plan.origin,
             "sharded (each rank would get all of them)",
-            "split them where they are read, by itertools.islice(items, rank, None, world), or by shard=(rank, world) "
-            "of the source",
+            "split them where they are read, with itertools.islice(items, rank, None, world), or give the source "
+            "shard=(rank, world)",
         )
         if self._is_length_at_hand() and len(source_split) and not len(self):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The batches of a sequence in an order of their own in each epoch."""
+"""The batches of a sequence in a new random order in each epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SequenceShuffle(SequenceDerived):
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
-        seed: what the order depends on; None: the seed of ``source_split``, or one drawn once.
+        seed: the seed of the order. None: the seed of ``source_split``, or one drawn once.
     """
 
     def __init__(self, source_split: Any, *, seed: int | None = None) -> None:
@@ -27,12 +27,12 @@ class SequenceShuffle(SequenceDerived):
         if isinstance(source_split, Endless):
             raise TypeError(
                 f"{source_split.dataset_name} has no end (its num_batches is None), so it cannot be shuffled: draw "
-                "what a batch holds in its __getitem__, by current_rng()"
+                "the samples of a batch in its __getitem__, with current_rng()"
             )
         super().__init__(source_split)
         if plan.is_stream:
-            raise TypeError(f"{name} is read in an order of its own, which is shuffled already")
-        self.seed  # noqa: B018  # drawn now, where it is not given: no two workers may draw it for themselves
+            raise TypeError(f"{name} is read in an order of its own, which is shuffled already: leave .shuffle() out")
+        self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
 
     def _plan(self) -> Plan:
         return plan_of(self.source_split).shuffled(self._own_seed)

@@ -1,4 +1,4 @@
-"""What a sequence can be made of. What would be read wrongly is refused, with what to give instead."""
+"""Checks of what a sequence can be made from. Unsuitable objects are refused, with what to give instead."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TEXTS = str, bytes, bytearray
 
 
 def check_source(name: str, source: Any) -> None:
-    """Raise an error if argument ``name`` is nothing whose items can be read one by one.
+    """Raise an error if ``source``, the argument ``name``, has no items that can be read one by one.
 
     Raises:
-        TypeError: see there. NotImplementedError: it is a Sequence without ``__getitem__`` or ``__len__``.
+        TypeError: it has no such items. NotImplementedError: it is a Sequence without ``__getitem__`` or ``__len__``.
     """
     if isinstance(source, Sequence):
         _check_methods(source)
@@ -29,7 +29,7 @@ def check_source(name: str, source: Any) -> None:
     if isinstance(source, _TEXTS):
         raise TypeError(
             f"{name} is {short(source)} ({type(source).__name__}), whose items are single characters: give a list of "
-            "strings; of the name of a file, what you read from that"
+            "strings, or, for the name of a file, what you read from the file"
         )
     check_table(name, source)
     if isinstance(source, Mapping):
@@ -39,13 +39,13 @@ def check_source(name: str, source: Any) -> None:
     num_axes = getattr(source, "ndim", None)
     if isinstance(num_axes, int) and not num_axes:
         raise TypeError(
-            f"{name} is a single value, {short(source)}, and has no items: give an array of one axis at least, or a "
+            f"{name} is a single value, {short(source)}, and has no items: give an array of at least one axis, or a "
             "list of values"
         )
 
 
 def _check_methods(source: Sequence) -> None:
-    """Raise a NotImplementedError if the user's class has not what a Sequence must define."""
+    """Raise NotImplementedError if the user's class does not define ``__getitem__`` and ``__len__``."""
     kind: Any = type(source)
     getitem = kind.__getitem__
     if getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
@@ -69,7 +69,7 @@ def _what_lacks(source: Any) -> str:
 
 
 def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
-    """Raise a TypeError if the items of a mapping are found by other keys than 0, 1, 2, ..."""
+    """Raise TypeError if the keys of a mapping are not 0, 1, 2, ..."""
     kind = type(source)
     is_told = place_in_mro(kind, "__contains__") <= place_in_mro(kind, "__getitem__")
     makes_missing = hasattr(kind, "__missing__") and not isinstance(source, defaultdict)
@@ -78,7 +78,7 @@ def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
     try:
         if 0 in source:
             return
-    except Exception:  # of a store on disk, which knows strings only
+    except Exception:  # e.g. from a store on disk whose keys must be strings
         pass
     raise TypeError(
         f"{name} is a mapping ({kind.__name__}), whose items are found by key, not by index: for arrays of equal "
@@ -87,5 +87,5 @@ def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
 
 
 def place_in_mro(kind: type, name: str) -> float:
-    """Which class of ``kind.__mro__`` defines ``name``: 0 for itself; infinity: none does."""
+    """Return the number of the class in ``kind.__mro__`` that defines ``name``: 0 for itself, infinity for none."""
     return next((at for at, each in enumerate(kind.__mro__) if name in each.__dict__), float("inf"))

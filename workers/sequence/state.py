@@ -1,7 +1,7 @@
 """States: a position in an epoch as plain JSON, and back.
 
-A state counts the batches that were *delivered*, whatever workers have done ahead. It knows nothing of workers, and
-nothing of ranks: it is a place in the epoch that all ranks share.
+A state counts the batches that were *delivered*, whatever workers have computed ahead. It is independent of workers and
+of ranks: it is a position in the epoch that all ranks share.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _MAX_EPOCH = 10_000_000
-_MAX_HOOKED = 100_000  # epochs that hooks are called for on the way to a state: some ten seconds, if they do nothing
+_MAX_HOOKED = 100_000  # epochs whose hooks are called on the way to a state: about ten seconds if they do nothing
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
 class State(NamedTuple):
-    """What a state says: State("Told", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3))."""
+    """The content of a state: State("Told", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3))."""
 
     sampler: str  # the class of the sequence
-    fingerprint: str  # a digest of what tells it from others of its class
+    fingerprint: str  # a digest of its identity: its class and the arguments that matter
     seed: int
-    length: int | None  # batches in an epoch, as far as they are known
+    length: int | None  # batches in an epoch; None: unknown
     epoch: int
     position: Position
 
 
 def named(identity: list[Any]) -> tuple[str, str]:
-    """(the class, a digest) of a sequence's identity, as far as it can be told in no time."""
+    """Return (class name, digest) of a sequence's ``identity``."""
     text = json.dumps(identity, default=_as_json)
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _as_json(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else type(value).__qualname__  # a number of numpy's
+    return value.item() if hasattr(value, "item") else type(value).__qualname__  # .item(): a number of numpy
 
 
 def written(state: State) -> dict[str, Any]:
-    """``state`` as plain JSON.
+    """Return ``state`` as plain JSON.
 
     Raises:
-        StateError: it is of a rank, at a place where others cannot go on.
+        StateError: it is one rank's position, from which the others cannot resume.
     """
     if state.position.is_between:
         raise StateError(
-            "other ranks cannot go on here, where a batch has raised an error and samples before it are still to come: "
-            "take the state behind the next batch"
+            "no state can be taken here, where a batch has raised an error and samples before it remain, because "
+            "other ranks could not resume from it: take the state after the next batch"
         )
     batch, partial, _ = state.position.delivered
     return {
@@ -76,10 +76,10 @@ def written(state: State) -> dict[str, Any]:
 
 
 def read(written: Any) -> State:
-    """What :func:`written` has made.
+    """Return the state that :func:`written` has turned into JSON.
 
     Raises:
-        TypeError, StateError: it is no state.
+        TypeError, StateError: it is not a state.
     """
     if not isinstance(written, dict):
         raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(written)}")
@@ -93,15 +93,15 @@ def read(written: Any) -> State:
         index, items = (_count("partial", each) for each in _list("partial", written["partial"], 2))
         partial = index, items
     if form != FORMAT:
-        raise StateError(f"state is of format {form}; this version reads {FORMAT}")
+        raise StateError(f"state is of format {form}, but this version reads format {FORMAT}")
     if epoch > _MAX_EPOCH:
         raise StateError(f"epoch of a state must be at most {_MAX_EPOCH:,}, not {epoch:,}")
     is_place = all(before < each for before, each in itertools.pairwise([batch, *apart]))
     if length is not None:
         is_place &= all(each < length for each in apart) and (batch < length or batch == 0 or partial is not None)
-        is_place &= batch <= length or partial is not None  # a rank whose last batch fills up goes further
+        is_place &= batch <= length or partial is not None  # a rank with a padded last batch goes beyond
         is_place &= partial is None or partial[0] < length
-    if partial is not None:  # one of those that were delivered, in part
+    if partial is not None:  # it must be among the delivered batches
         is_place &= partial[1] >= 1 and (partial[0] < batch or partial[0] in apart)
     if not is_place:
         raise StateError(f"state is at no place in an epoch of {length} batches: {short(written)}")
@@ -122,7 +122,7 @@ def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
 
 
 def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
-    """Raise StateError unless ``state`` is of the sequence so named."""
+    """Raise StateError unless ``state`` is of a sequence with these properties."""
     if state.seed != seed:
         raise StateError(f"state is of seed {state.seed}, not {seed}; make the sequence with that seed")
     if type(state.sampler) is not str or state.sampler != sampler:
@@ -132,7 +132,7 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
 
 
 def taken(sequence: Sequence) -> dict[str, Any]:
-    """Where ``sequence`` stands, as plain JSON."""
+    """Return the position of ``sequence``, as plain JSON."""
     clock, plan = sequence._clock, sequence._plan()
     epoch, position = clock.epoch, clock.position
     here = EpochPlan(plan, epoch, with_clock(clock, plan.count))
@@ -140,22 +140,22 @@ def taken(sequence: Sequence) -> dict[str, Any]:
     batch, partial, _ = position.delivered
     if partial is not None and plan.shard is not None and not plan.is_rebatched:
         raise StateError(
-            "other ranks do not stand within this job, whose function returned a list, or of which samples were "
-            "skipped: take the state when its last item has been delivered"
+            "no state can be taken within a batch whose function returned a list, or whose samples were skipped, "
+            "because other ranks could not resume from it: take the state when its last item was delivered"
         )
     is_at_end = batch and here.is_at_end(batch)
-    if is_at_end and plan.is_read_here:  # more may come than the length says
+    if is_at_end and plan.is_read_here:  # it may have more items than its length says
         is_at_end = sequence._live.is_source_at_end()
     if partial is None and is_at_end:
         epoch, position = epoch + 1, Position()
     made = written(State(*named(identity_of(sequence)), sequence.seed, length, epoch, position))
     if plan.is_read_here and length is not None and max(made["batch"], *made["apart"], 0) >= length:
-        made["length"] = None  # more have come
+        made["length"] = None  # it had more items than its length says
     return made
 
 
 def identity_of(sequence: Sequence) -> list[Any]:
-    """What tells ``sequence`` from others: also the seeds that parts of its chain were given beside its own."""
+    """Return what identifies ``sequence`` in a state, including other seeds that parts of its chain were given."""
     plan, seed = sequence._plan(), sequence.seed
     of_rank = plan_of_epoch(sequence).identity_of_rank() if plan.shard is not None and plan.is_rebatched else []
     others = [each for each in plan.seeds if each != seed]
@@ -163,26 +163,26 @@ def identity_of(sequence: Sequence) -> list[Any]:
 
 
 def _count_places(sequence: Sequence) -> int | None:
-    """How many places the current epoch has; None: that is not known."""
+    """Return the number of places in the current epoch. None: unknown."""
     length: int | None = with_clock(sequence._clock, sequence._plan().num_places)
     return length
 
 
 def load(sequence: Sequence, state: State) -> None:
-    """Have ``sequence`` stand where ``state`` says."""
+    """Move ``sequence`` to the position in ``state``."""
     sampler, fingerprint = named(identity_of(sequence))
     check_same(state, sampler, fingerprint, sequence.seed)
     clock, epoch = sequence._clock, state.epoch
     before, goes_back = clock.epoch, not sequence._has_hooks()
     if not goes_back and epoch - before > _MAX_HOOKED:
         raise StateError(
-            f"state is of epoch {epoch:,}, and on the way there from epoch {before:,} on_epoch_begin and on_epoch_end "
-            f"would be called for each, which is done for {_MAX_HOOKED:,} epochs at most. If the state is not damaged, "
-            f"give the {sampler} what its hooks would have made, set its epoch to {epoch} and load the state then"
+            f"state is of epoch {epoch:,}, and on the way from epoch {before:,} on_epoch_begin and on_epoch_end would "
+            f"be called for each epoch, which is done for {_MAX_HOOKED:,} epochs at most. If the state is not damaged, "
+            f"give the {sampler} what its hooks would have made, set its epoch to {epoch}, and then load the state"
         )
     try:
         lengths = []
-        # Taken at the end of the epoch before, it has the length of that: the next one's was not known yet.
+        # A state taken at the end of an epoch has the length of that epoch: the next one's was not known yet.
         if state.position.is_at_start and epoch and (goes_back or epoch > before):
             clock.go_to(sequence, epoch - 1)
             lengths.append(_count_places(sequence))
@@ -194,7 +194,9 @@ def load(sequence: Sequence, state: State) -> None:
         if goes_back:
             clock.epoch = before
         elif clock.epoch != before:
-            add_note(error, f"on_epoch_end was called on the way: it stands at the beginning of epoch {clock.epoch}")
+            add_note(
+                error, f"on_epoch_end was called on the way: the sequence is now at the start of epoch {clock.epoch}"
+            )
         if isinstance(error, StateError) or not isinstance(error, Exception):
             raise
         raise StateError(f"state is of epoch {epoch}, for which there is no length: {short(error)}") from error

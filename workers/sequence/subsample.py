@@ -1,4 +1,4 @@
-"""Some of the samples of a sequence that makes its samples itself."""
+"""A subset of the samples of a SequenceArray whose subclass makes its own samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .plan import Plan
 
 
 class SequencePart(SequenceDerived[Any]):
-    """The samples of another sequence that an order names. Made by ``subsample`` of a subclass of SequenceArray.
+    """The samples of another sequence that an order selects. Made by ``subsample`` of a subclass of SequenceArray.
 
     Args:
-        source_split: the order: a SequenceArray of {"place": a place in ``samples``}.
+        source_split: the order, a SequenceArray of {"place": places in ``samples``}.
         samples: a SequenceArray whose order is that of its arrays, and whose hooks are called.
     """
 
@@ -35,11 +35,11 @@ class SequencePart(SequenceDerived[Any]):
         return self.samples[int(self.source_split[index]["place"])]
 
     def on_epoch_begin(self) -> None:
-        """That of the samples."""
+        """Call the hook of the samples."""
         self.samples.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """That of the samples."""
+        """Call the hook of the samples."""
         self.samples.on_epoch_end()
 
     def _has_hooks(self, *names: str) -> bool:

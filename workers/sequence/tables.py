@@ -1,7 +1,7 @@
-"""Tables and sparse matrices are no sequences of rows: ``table[i]`` is a column, a label or an error.
+"""Errors for tables and sparse matrices, whose ``table[i]`` is not a row but a column, a label or an error.
 
-For each kind that is known here, the error says what to write instead. Kinds are recognised by the names of their
-classes, so that no library is imported.
+For each known kind, the error says what to write instead. Kinds are recognised by the names of their classes, so that
+no library is imported.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import numpy as np
 
 
 class _Kind(NamedTuple):
-    """What is told of one kind of table."""
+    """The parts of the error for one kind of table."""
 
-    items: str  # what its items are
-    column: str = ""  # how a column becomes an array
-    names: str = ""  # the names of the columns
-    instead: str = ""  # what else to write
+    items: str  # a predicate for its items, e.g. "are columns"
+    column: str = ""  # the expression for a column as an array
+    names: str = ""  # the expression for the names of the columns
+    instead: str = ""  # what to write instead, if there are no columns
 
 
 _DENSE = (
-    "give matrix.toarray(); where that is too large, an object whose __len__ returns matrix.shape[0] and whose "
+    "give matrix.toarray(), or, if that is too large, an object whose __len__ returns matrix.shape[0] and whose "
     "__getitem__(i) returns matrix[[i]].toarray()[0], with a matrix in CSR format"
 )
 _FRAME = _Kind("are found by column", "table[name].to_numpy()", "table.columns")
 _ARROW = _Kind("are columns", "table[name].to_numpy(zero_copy_only=False)", "table.column_names")
-_SPARSE = _Kind("are sparse, so that no batch of arrays can be made of them", instead=_DENSE)
+_SPARSE = _Kind("are sparse, so no batch of arrays can be made from them", instead=_DENSE)
 
 _KINDS = {
     ("pandas", "DataFrame"): _FRAME,
     ("modin", "DataFrame"): _FRAME,
     ("cudf", "DataFrame"): _FRAME,
-    ("dask", "DataFrame"): _Kind("are found by column", instead="compute it by table.compute(), and give its columns"),
+    ("dask", "DataFrame"): _Kind("are found by column", instead="compute it with table.compute() and give its columns"),
     ("polars", "DataFrame"): _FRAME._replace(items="are tables of one row"),
-    ("polars", "LazyFrame"): _Kind("are not computed", instead="compute it by table.collect(), and give its columns"),
+    ("polars", "LazyFrame"): _Kind("are not computed", instead="compute it with table.collect() and give its columns"),
     ("pyarrow", "Table"): _ARROW,
     ("pyarrow", "RecordBatch"): _ARROW,
-    ("pyarrow", "ChunkedArray"): _Kind("are objects of Arrow", instead="give column.to_numpy()"),
-    ("pyarrow", "Array"): _Kind("are objects of Arrow", instead="give array.to_numpy(zero_copy_only=False)"),
+    ("pyarrow", "ChunkedArray"): _Kind("are Arrow objects", instead="give column.to_numpy()"),
+    ("pyarrow", "Array"): _Kind("are Arrow objects", instead="give array.to_numpy(zero_copy_only=False)"),
     ("scipy", "_spbase"): _SPARSE,
     ("scipy", "spmatrix"): _SPARSE,
 }
@@ -47,15 +47,15 @@ _PACKAGES = {*(package for package, _ in _KINDS), "geopandas"}
 
 
 def check_table(name: str, value: Any, is_for_array: bool = False) -> None:
-    """Raise a TypeError if argument ``name`` is a table whose rows ``value[i]`` does not return.
+    """Raise TypeError if ``value``, the argument ``name``, is a table of which ``value[i]`` is not a row.
 
     Args:
-        is_for_array: the argument must be one array; else it may be a sequence.
+        is_for_array: True if the argument must be one array; False if it may be a sequence.
     """
     kind = type(value)
     getitem_of = next((each for each in kind.__mro__ if "__getitem__" in each.__dict__), None)
     if getitem_of is not None and _package(getitem_of) not in _PACKAGES:
-        return  # of a subclass of the user's
+        return  # a user subclass with its own __getitem__
     for each in kind.__mro__:
         key = _package(each), each.__name__
         if key in _KINDS:

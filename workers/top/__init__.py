@@ -1,1 +1,1 @@
-"""``python -m workers.top``: the pools of this user on this machine, as they work."""
+"""``python -m workers.top``: a live view of this user's pools on this machine."""

@@ -1,4 +1,4 @@
-"""The command: its arguments, what it says instead of a picture, and the loop that draws."""
+"""The command ``workers.top``: its arguments, its messages, and the loop that draws."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .finding import Watch
 
 REFRESH_S = 0.5
-_WITHIN_S = 4.0  # for rates: they need a second snapshot, which there is after ``rates.STALE_NS`` at the latest
-_DEFAULT_COLUMNS = 120  # of what is no terminal
+_WITHIN_S = 4.0  # for rates, which need a second snapshot; it exists after ``rates.STALE_NS`` at the latest
+_DEFAULT_COLUMNS = 120  # if the output is not a terminal
 _NONE = "you run no pool of workers on this machine"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns: the exit code."""
+    """Run the command. Returns the exit code."""
     pid, is_once = _parse(arguments)
     if sys.platform != "linux":
         return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(why)
     is_terminal = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a name that this terminal cannot show is no reason to end
+        sys.stdout.reconfigure(errors="replace")  # a name that this terminal cannot show must not end the command
     has_width = is_terminal or "COLUMNS" in os.environ
     console = Console(highlight=False, markup=False, width=None if has_width else _DEFAULT_COLUMNS)
     watch = Watch(pid)
@@ -53,22 +53,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> tuple[int | None, bool]:
     parser = argparse.ArgumentParser(
-        prog="python -m workers.top", description="The pools of workers that you run on this machine. q ends it."
+        prog="python -m workers.top",
+        description="Shows the pools of workers that you run on this machine. Press q to quit.",
     )
-    parser.add_argument("pid", metavar="PID", nargs="?", type=_pid, help="of a program: show only its pools")
-    parser.add_argument("--once", action="store_true", help="print one table and end; so it does if piped")
+    parser.add_argument("pid", metavar="PID", nargs="?", type=_pid, help="show only the pools of this process")
+    parser.add_argument("--once", action="store_true", help="print one table and exit (the default if piped)")
     parsed = parser.parse_args(arguments)
     return parsed.pid, parsed.once
 
 
 def _pid(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be the number of a process, an integer >= 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a process id, an integer >= 1, not {text!r}")
     return int(text)
 
 
 def _not_to_be_seen(pid: int) -> str:
-    """Why process ``pid`` cannot be shown; "": it may have pools."""
+    """Return why process ``pid`` cannot be shown; "" if it may have pools."""
     try:
         user = owner(pid)
     except OSError:
@@ -84,7 +85,7 @@ def _say(text: str) -> int:
 
 
 def _once(console: Console, watch: Watch) -> int:
-    """One table, of the time that it takes until the pools have told twice."""
+    """Print one table, with the rates since each pool's first snapshot. Blocks: until every pool has a second one."""
     deadline_s = time.monotonic() + _WITHIN_S
     while (shown := watch.look()) and any(each.rates is None for each in shown) and time.monotonic() < deadline_s:
         time.sleep(REFRESH_S)
@@ -97,19 +98,19 @@ def _once(console: Console, watch: Watch) -> int:
 
 
 def _live(console: Console, watch: Watch, pid: int | None) -> int:
-    """Blocks: until a key or a signal ends it, or process ``pid`` has ended. Returns: the exit code."""
+    """Draw until a key or a signal ends it, or process ``pid`` has ended. Returns the exit code."""
     while True:
         ended_by = _screen(console, watch, pid)
         if ended_by != signal.SIGTSTP:
             break
-        os.kill(os.getpid(), signal.SIGSTOP)  # the terminal is the shell's now; from here it goes on after ``fg``
+        os.kill(os.getpid(), signal.SIGSTOP)  # the shell has the terminal now; ``fg`` continues here
     if ended_by is None:
         sys.stdout.write(f"process {pid} has ended\n")
     return 128 + ended_by if ended_by in (signal.SIGTERM, signal.SIGHUP) else 0
 
 
 def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals | None:
-    """Draws until something ends it. Returns: a signal, SIGINT for q too; None: the process has ended."""
+    """Draw until something ends it. Returns the signal, SIGINT also for q; None if the process has ended."""
     from rich.text import Text
 
     from .drawing import Cropped, pools
@@ -120,7 +121,7 @@ def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals |
     with Keys(sys.stdin.fileno()) as keys, console.screen() as screen:
         while pid is None or not _not_to_be_seen(pid):
             shown = watch.look()
-            screen.update(Cropped(pools(shown) if shown else Text(f"{none}. Still looking; q ends this.")))
+            screen.update(Cropped(pools(shown) if shown else Text(f"{none}. Still looking; press q to quit.")))
             for event in keys.wait(REFRESH_S):
                 if event in ("q", "Q"):
                     return signal.SIGINT

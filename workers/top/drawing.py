@@ -1,4 +1,4 @@
-"""How pools look on a terminal: a header, a lane for each worker, and what does not fit is said."""
+"""Draws pools on a terminal: a header, a line for each worker, and how many lines did not fit."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _COLUMNS = ("worker", "pid", "state", "busy", "jobs/s", "CPU", "memory", "restar
 _LEFT = ("state", "busy")
 _STATES = {"starting": "yellow", "ready": "green", "ended": "red"}
 _NOT_KNOWN = "-"
-_BAR = 6, 30  # columns of a bar, at least and at most, with its percentage
-_FULL = 0.8  # a share from which on it is a colour of its own
+_BAR = 6, 30  # least and most columns of a bar, including its percentage
+_FULL = 0.8  # shares from here on have another colour
 
 
 class Shown(NamedTuple):
-    """A pool, and what is known of it besides its snapshot."""
+    """What is shown of a pool: its snapshot, its rates, and the resource use of its processes."""
 
     snapshot: Snapshot
     rates: Rates | None
-    uses: Mapping[int, ProcessUse]  # {process: what it uses}
+    uses: Mapping[int, ProcessUse]  # {pid: use}, e.g. {4711: ProcessUse(0.96, 81_000_000)}
 
 
 def pool(shown: Shown) -> RenderableType:
-    """One pool."""
+    """Draw one pool."""
     choice = shown.snapshot["choice"]
     last = [Text(f'nb_workers="auto": {_plain(choice)}', "dim")] if choice else []
     return Group(*_header(shown.snapshot, shown.rates), _lanes(shown), *last)
 
 
 def pools(all_shown: list[Shown]) -> RenderableType:
-    """All of them, with a line between two."""
+    """Draw all pools, with an empty line between two."""
     parts: list[RenderableType] = []
     for shown in all_shown:
         parts += [pool(shown), Text()]
@@ -51,7 +51,7 @@ def pools(all_shown: list[Shown]) -> RenderableType:
 
 
 class Cropped:
-    """As many lines as there is room for; the last one says how many more there are."""
+    """As many lines as fit; if some do not, the last line states how many."""
 
     def __init__(self, what: RenderableType) -> None:
         self._what = what
@@ -60,7 +60,7 @@ class Cropped:
         lines = console.render_lines(self._what, options.update(height=None))
         height = options.size.height
         if len(lines) > height:
-            more = f"... {len(lines) - height + 1} more lines: a higher window, or a PID, shows them"
+            more = f"... {len(lines) - height + 1} more lines: enlarge the window, or give a PID"
             lines = [*lines[: height - 1], [Segment(more[: options.size.width], Style(reverse=True))]]
         for line in lines:
             yield from line
@@ -68,7 +68,7 @@ class Cropped:
 
 
 class UsageBar:
-    """A share as ``||||||     62%``, as wide as there is room for."""
+    """A share as ``||||||     62%``, as wide as fits."""
 
     def __init__(self, share: float | None) -> None:
         self._share = share
@@ -134,7 +134,7 @@ def _row(lane: LaneSnapshot, shown: Shown) -> list[RenderableType]:
 
 
 def duration(seconds: float) -> str:
-    """``0.012 s``, ``42.0 s``, ``17 min``, ``5.2 h``, ``3.1 days``."""
+    """Format a duration: ``0.012 s``, ``42.0 s``, ``17 min``, ``5.2 h``, ``3.1 days``."""
     if seconds < 60:
         return f"{seconds:.3f} s" if seconds < 10 else f"{seconds:.1f} s"
     if seconds < 3600:
@@ -143,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float) -> str:
-    """``0.42``, ``42.3``, ``1,042``."""
+    """Format a rate: ``0.42``, ``42.3``, ``1,042``."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
@@ -152,5 +152,5 @@ def _percent(share: float, width: int = 0) -> str:
 
 
 def _plain(text: str) -> str:
-    """Without what would do something to the terminal, whatever a class or a file is called."""
+    """Return ``text``, which may be any name of a class or file, without control characters for the terminal."""
     return "".join(each if each.isprintable() else "?" for each in str(text))

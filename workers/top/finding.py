@@ -1,4 +1,4 @@
-"""Which pools there are: the pages of this user's programs, found in /proc, read again and again, and how they go."""
+"""Finds the pools of this user's programs by their pages in /proc, and reads the pages again and again."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .drawing import Shown
 from .rates import RateHistory
 from .usage import Processes
 
-SCAN_S = 2.0  # between two looks at all processes, each of which takes some milliseconds
+SCAN_S = 2.0  # between two scans of all processes; one takes some milliseconds
 
 
 class FoundPool(NamedTuple):
-    """What tells a pool from others: FoundPool(pid=4711, page=1035)."""
+    """The identity of a pool: FoundPool(pid=4711, page=1035)."""
 
     pid: int
     page: int  # its inode
 
 
 class Pools:
-    """The pools of ``pid``, or of all programs of this user. Keeps their pages open until :meth:`close`."""
+    """The pools of process ``pid``, or of all programs of this user. Their pages stay open until :meth:`close`."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid
@@ -31,7 +31,7 @@ class Pools:
         self._scan_at_s = 0.0
 
     def look(self) -> dict[FoundPool, Snapshot]:
-        """The last snapshot of each pool that is there now, in the order of programs and of their pools."""
+        """Return {pool: its last snapshot} of the existing pools, sorted by process and by the age of the pool."""
         for pool, reader in list(self._readers.items()):
             if not reader.is_there():
                 self._forget(pool)
@@ -50,10 +50,10 @@ class Pools:
         for pid, number in pages(self._pid):
             try:
                 reader = SnapshotReader(pid, number)
-            except OSError:  # it has gone meanwhile
+            except OSError:  # it has gone since
                 continue
             pool, snapshot = FoundPool(pid, reader.inode), reader.read()
-            # Forks of the program, and others that look on, have its page open too.
+            # Forks of the program, and other observers, have its page open too.
             if pool in self._readers or snapshot is None or snapshot["pid"] != pid:
                 reader.close()
             else:
@@ -65,7 +65,7 @@ class Pools:
 
 
 class Watch:
-    """All pools of ``pid``, or of this user."""
+    """The pools of process ``pid``, or of this user, with their rates and resource use."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pools = Pools(pid)
@@ -73,7 +73,7 @@ class Watch:
         self._processes = Processes()
 
     def look(self) -> list[Shown]:
-        """The pools as they are now. Rates are known from the second look on."""
+        """Return the pools as they are now. Rates are known from the second call on."""
         found = self._pools.look()
         self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
         for pool, snapshot in found.items():

@@ -1,7 +1,7 @@
-"""What a person at a terminal wants: keys as they are pressed, and signals in a row with them.
+"""Input from a person at a terminal: keys as they are pressed, and signals in sequence with them.
 
-A signal interrupts nothing; it is read from a pipe, as a key is from the terminal. So the terminal is always left by
-the way on which it was entered, and nothing comes in between.
+A signal interrupts nothing: it is read from a pipe, like a key from the terminal. So the terminal's settings are always
+restored in ``__exit__``, at a known point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal
 
 
 class Keys:
-    """The terminal ``descriptor`` without lines and echo, until the end of ``with``. In the main thread only."""
+    """The terminal ``descriptor`` without line buffering and echo, within ``with``. Runs in: the main thread."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -46,13 +46,13 @@ class Keys:
         os.close(self._in)
 
     def wait(self, timeout_s: float) -> list[str | signal.Signals]:
-        """Keys and signals: ["q"], [signal.SIGINT]. Blocks: until there is one, or ``timeout_s``."""
+        """Return keys and signals, e.g. ["q"] or [signal.SIGINT]. Blocks: until there is one, or for ``timeout_s``."""
         ready, _, _ = select.select([self._descriptor, self._out], [], [], timeout_s)
         found: list[str | signal.Signals] = []
         if self._out in ready:
             found += [signal.Signals(number) for number in os.read(self._out, 4096)]
         if self._descriptor in ready:
-            found += self._read() or [signal.SIGHUP]  # nothing to read, and never again
+            found += self._read() or [signal.SIGHUP]  # end of file: the terminal has gone
         return found
 
     def _read(self) -> str:

@@ -1,4 +1,4 @@
-"""How fast a pool is: what has changed between two of its snapshots."""
+"""The rates of a pool, computed from two of its snapshots."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import NamedTuple
 
 from workers.report.snapshot_page import LaneSnapshot, Snapshot
 
-WINDOW_NS = 3_000_000_000  # what rates are of
-_LEAST_NS = 400_000_000  # what a rate is of at least: in less a batch more or less is too much
-STALE_NS = 2_000_000_000  # a pool that has said nothing for so long has nothing new to say
+WINDOW_NS = 3_000_000_000  # period over which rates are computed
+_LEAST_NS = 400_000_000  # shortest such period; in a shorter one, a single batch would matter too much
+STALE_NS = 2_000_000_000  # a pool without a new snapshot for this long is taken to be unchanged
 
 
 class Rates(NamedTuple):
-    """Of one pool."""
+    """The rates of one pool."""
 
-    batches: float  # a second
-    nbytes: float  # a second
+    batches: float  # per second
+    nbytes: float  # per second
     wait: float  # share of the time that the loop waits, 0 to 1
-    lanes: dict[int, LaneRates]  # {number of the worker: its own}; one that has just come has none
+    lanes: dict[int, LaneRates]  # {number of a worker: its rates}, without new workers
 
 
 class LaneRates(NamedTuple):
-    """Of one worker."""
+    """The rates of one worker."""
 
     busy: float  # share of the time in jobs, 0 to 1
-    jobs: float  # a second
+    jobs: float  # per second
 
 
 class RateHistory:
-    """The last snapshots of one pool."""
+    """The recent snapshots of one pool."""
 
     def __init__(self, first: Snapshot) -> None:
-        self._seen = deque([first])  # from WINDOW_NS ago or a little longer, to now
+        self._seen = deque([first])  # in order of time, from WINDOW_NS ago or a little earlier until now
 
     @property
     def last(self) -> Snapshot:
         return self._seen[-1]
 
     def add(self, snapshot: Snapshot, now_ns: int) -> None:
-        """``snapshot`` was read at ``now_ns``. It may have been read before."""
+        """Add a ``snapshot`` read at ``now_ns``, which may be the same as the last one."""
         if now_ns - snapshot["at_ns"] > STALE_NS:
             snapshot = {**snapshot, "at_ns": now_ns}
         if snapshot["at_ns"] <= self.last["at_ns"]:
@@ -49,13 +49,13 @@ class RateHistory:
             self._seen.popleft()
 
     def rates(self) -> Rates | None:
-        """None: they are not known yet, as all snapshots are of nearly the same moment."""
+        """Return the current rates; None if all snapshots are of nearly the same moment."""
         first, last = self._seen[0], self.last
         return rates(first, last) if last["at_ns"] - first["at_ns"] >= _LEAST_NS else None
 
 
 def rates(before: Snapshot, after: Snapshot) -> Rates:
-    """Between two snapshots of one pool, of which ``after`` is the later one."""
+    """Return the rates between two snapshots of one pool."""
     ns = after["at_ns"] - before["at_ns"]
     lanes = {lane["number"]: lane for lane in before["workers"]}
     return Rates(
@@ -77,10 +77,10 @@ def _lane_rates(before: LaneSnapshot, before_ns: int, after: LaneSnapshot, after
 
 
 def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
-    """In jobs until then, with what has passed of the one that it is in."""
+    """Return the time spent in jobs until ``at_ns``, including the current job."""
     return lane["busy_ns"] + (0 if lane["index"] is None else max(0, at_ns - lane["since_ns"]))
 
 
 def _more(before: int, after: int) -> int:
-    """A worker that was killed in a job may have less to show than before."""
+    """Return the increase, at least 0: a worker that was killed in a job may have less busy time than before."""
     return max(0, after - before)

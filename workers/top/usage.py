@@ -1,4 +1,4 @@
-"""What worker processes use: cores and memory, as the system has it."""
+"""The CPU and memory use of worker processes, as reported by the system."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 import psutil
 
-_CPU_S = 0.4  # what a share of the cores is of at least: the system counts in steps of 10 ms
-_MEMORY_S = 2.0  # between two looks at a worker's memory, for which the kernel walks through all of it
+_CPU_S = 0.4  # shortest period for a share of the cores, as the system counts in steps of 10 ms
+_MEMORY_S = 2.0  # between two measurements of a worker's memory, for which the kernel walks through all of it
 
 
 class ProcessUse(NamedTuple):
-    """Of one process; None: not known, or not yet."""
+    """The resource use of one process; None: unknown, or not known yet."""
 
     cpu: float | None = None  # 1.0: one core
     nbytes: int | None = None
-    is_own: bool = True  # its own memory (USS); else with what it shares (RSS)
+    is_own: bool = True  # nbytes is its own memory (USS); if False, it includes shared memory (RSS)
 
 
 class Process:
-    """One that is looked at again and again."""
+    """A process whose use is measured again and again."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -29,7 +29,7 @@ class Process:
         self._use = ProcessUse()
 
     def look(self) -> ProcessUse:
-        """Raises psutil.Error: it has ended."""
+        """Return the current use. Raises psutil.Error if the process has ended."""
         cpu_s, now_s = self._cpu(), time.monotonic()
         if now_s - self._cpu_at_s >= _CPU_S:
             self._use = self._use._replace(cpu=(cpu_s - self._cpu_s) / (now_s - self._cpu_at_s))
@@ -45,13 +45,13 @@ class Process:
 
 
 class Processes:
-    """All that are looked at."""
+    """The processes that are measured."""
 
     def __init__(self) -> None:
         self._known: dict[int, Process] = {}
 
     def look(self, pids: set[int]) -> dict[int, ProcessUse]:
-        """{process: its use} of those that there are. The first look at one knows nothing of its cores yet."""
+        """Return {pid: use} of those of ``pids`` that exist. CPU use is unknown at the first call for a process."""
         self._known = {pid: known for pid, known in self._known.items() if pid in pids}
         found = {}
         for pid in pids:
@@ -67,5 +67,5 @@ class Processes:
 def _memory(process: psutil.Process) -> ProcessUse:
     try:
         return ProcessUse(nbytes=process.memory_full_info().uss)
-    except psutil.AccessDenied:  # its numbers are everybody's, its mappings are not
+    except psutil.AccessDenied:  # RSS is public, the mappings for USS are not
         return ProcessUse(nbytes=process.memory_info().rss, is_own=False)

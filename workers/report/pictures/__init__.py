@@ -1,1 +1,1 @@
-"""Figures, and batches, as pictures."""
+"""Pictures of reports and of batches."""

@@ -1,4 +1,4 @@
-"""What in a batch is images, and what says which is which: by shapes, and by the names of a dict."""
+"""Finds the images in a batch, by their shapes, and their labels, by shape and by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from workers.batch.nodes import node_of
 
 from .pixels import CHANNELS, Array, is_number
 
-#: Of a batch of images, or of one image.
+#: The layouts of a batch of images, or of one image.
 LAYOUTS = ("NHWC", "NCHW", "NHW", "HWC", "CHW", "HW")
 _LABELS = ("label", "labels", "y", "target", "targets", "class", "classes")
 
 
 class Leaf(NamedTuple):
-    """An array of a batch: Leaf("[0]['image']", "image", array). Arrays of different shapes are an object array."""
+    """An array of a batch: Leaf("[0]['image']", "image", array). Arrays of different shapes form an object array."""
 
     place: str
-    name: str  # of the dict's item or the field; "": it has none
+    name: str  # its key in a dict or its field; "": none
     array: Array
 
     def __str__(self) -> str:
@@ -28,15 +28,15 @@ class Leaf(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of examples 0 to n - 1: Images(Leaf(...), [image, image, ...], "HWC")."""
+    """The images of examples 0 to n - 1: Images(Leaf(...), [image, image, ...], "HWC")."""
 
     leaf: Leaf
     images: list[Array]
-    layout: str  # of one of them
+    layout: str  # of a single image
 
 
 def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
-    """The arrays of ``batch``, which holds no tensors, in order. Numbers and strings of a list are an array too."""
+    """Yield the arrays of ``batch``, which holds no tensors, in order. A list of numbers or strings is one array."""
     if isinstance(batch, np.ndarray):
         yield Leaf(place, name, batch)
         return
@@ -56,40 +56,40 @@ def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
 
 
 def _are_examples(parts: tuple[Any, ...] | list[Any]) -> bool:
-    """Whether each is an image, and not a batch of gray ones, of which there may be just 3."""
+    """Return True if each part is a single image. In a tuple, (3, h, w) may be a batch of 3 gray images instead."""
     layouts = {_layout_of_one(part) for part in parts}
     return layouts == {"HWC"} or (layouts == {"CHW"} and isinstance(parts, list))
 
 
 def images_of(leaves: list[Leaf], layout: str | None) -> list[Images]:
-    """Those that are images, of as many examples each.
+    """Return the leaves that are images, all with the same number of examples.
 
     Args:
-        leaves: of a batch.
-        layout: theirs, one of :data:`LAYOUTS`; None: guessed. Then arrays of four axes are images before those of
-            three are.
+        leaves: the arrays of a batch.
+        layout: the layout of the images, one of :data:`LAYOUTS`; None: guessed, and arrays of four axes then take
+            precedence over those of three.
 
     Raises:
-        TypeError: there is none; names what there is.
+        TypeError: no leaf holds images; names the leaves.
     """
     if layout is not None:
         found = [images for leaf in leaves if (images := _as_images(leaf, layout))]
     else:
         guesses = [(leaf, _guess(leaf.array)) for leaf in leaves]
         most = max((len(guess) for _, guess in guesses if guess), default=0)
-        # Gray images of the size of the others are theirs: masks.
+        # Gray images of the same size as the others are their masks.
         sizes = {_size(leaf.array, guess) for leaf, guess in guesses if guess and len(guess) == most}
         mine = [(leaf, guess) for leaf, guess in guesses if guess and _size(leaf.array, guess) in sizes]
         found = [images for leaf, guess in mine if (images := _as_images(leaf, guess))]
     if not found:
         of = "" if layout is None else f" of layout {layout!r}"
-        there = "; ".join(map(str, leaves)) or "no array at all"
-        raise TypeError(f"batch must hold images{of}, of {_shown(CHANNELS)} channels, but there is {there}")
+        there = "; ".join(map(str, leaves)) or "no arrays"
+        raise TypeError(f"batch must hold images{of}, with {_shown(CHANNELS)} channels, but it holds {there}")
     return [images for images in found if len(images.images) == len(found[0].images)]
 
 
 def labels_of(leaves: list[Leaf], images: list[Images]) -> list[str] | None:
-    """What each example is called; None: nothing says so. What is called a label comes first."""
+    """Return a label for each example; None if there are none. Arrays with the name of a label take precedence."""
     num = len(images[0].images)
     others = [leaf for leaf in leaves if not any(leaf is each.leaf for each in images)]
     named = [leaf for leaf in others if leaf.name.lower() in _LABELS]
@@ -115,7 +115,7 @@ def _label(value: Any) -> str:
 
 
 def _guess(array: Array) -> str | None:
-    """The layout of ``array``, if it may be images."""
+    """Return the likely layout of ``array``, or None if it cannot be images."""
     if array.dtype.hasobject:
         layouts = {_layout_of_one(item) for item in array} if array.ndim == 1 and len(array) else {None}
         layout = layouts.pop()
@@ -132,7 +132,7 @@ def _guess(array: Array) -> str | None:
 
 
 def _layout_of_one(image: Any) -> str | None:
-    """The layout of ``image``, if it may be a single one."""
+    """Return the likely layout of a single image, or None if ``image`` cannot be one."""
     if not isinstance(image, np.ndarray) or not is_number(image.dtype) or 0 in image.shape:
         return None
     if image.ndim == 3 and image.shape[2] in CHANNELS:
@@ -143,7 +143,7 @@ def _layout_of_one(image: Any) -> str | None:
 
 
 def _size(array: Array, layout: str) -> tuple[int, ...] | None:
-    """(number, height, width); None as the latter two where they differ."""
+    """Return (number, height, width) of the images; (number,) if their sizes may differ."""
     if array.dtype.hasobject:
         return (len(array),)
     axes = dict(zip(layout, array.shape, strict=True))
@@ -151,7 +151,7 @@ def _size(array: Array, layout: str) -> tuple[int, ...] | None:
 
 
 def _as_images(leaf: Leaf, layout: str) -> Images | None:
-    """The images of ``leaf``, if it is of this layout."""
+    """Return the images of ``leaf``, or None if it does not have this layout."""
     one = layout.removeprefix("N")
     images = list(leaf.array) if leaf.array.dtype.hasobject and leaf.array.ndim else None
     if images is None:
@@ -171,7 +171,7 @@ def _as_images(leaf: Leaf, layout: str) -> Images | None:
 
 def _as_objects(items: tuple[Array, ...] | list[Array]) -> Array:
     array = np.empty(len(items), object)
-    for at, item in enumerate(items):  # one by one: numpy would take those of one shape apart
+    for at, item in enumerate(items):  # one by one: numpy would split arrays of equal shape into their elements
         array[at] = item
     return array
 

@@ -1,4 +1,4 @@
-"""Numbers as pixels: any dtype and layout as images of 8 bits."""
+"""Converts images of any dtype and layout to 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from numpy.typing import NDArray
 
 Array = np.ndarray[Any, Any]
 
-NOT_FINITE = (255, 0, 255)  # magenta: what is NaN or infinite
-_SLACK = 0.1  # beyond 0 and 1, or -1 and 1: what resizing or a little noise adds
+NOT_FINITE = (255, 0, 255)  # magenta: NaN or infinite
+_SLACK = 0.1  # tolerance around [0, 1] and [-1, 1], for resizing and a little noise
 CHANNELS = (1, 3, 4)
 
 
 class Pixels(NamedTuple):
-    """Images as they are drawn, and how their numbers were read."""
+    """Images ready to be drawn, and the range of numbers that they show."""
 
     images: list[NDArray[np.uint8]]  # each (height, width, 1, 3 or 4)
-    black: float  # the number that is drawn as black
-    white: float
+    black: float  # the number drawn as black
+    white: float  # the number drawn as white
     has_not_finite: bool
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:
-    """Whether it is of integers, floats or bool; also of those of ``ml_dtypes``, such as bfloat16."""
+    """Return True if ``dtype`` is an integer, float or bool, or one of ``ml_dtypes`` such as bfloat16."""
     return dtype.kind in "buif" or dtype.type.__module__.partition(".")[0] == "ml_dtypes"
 
 
 def pixels_of(images: list[Array], layout: str) -> Pixels:
-    """Images of one kind as pixels, all of them by the same range.
+    """Return the pixels of ``images``, all scaled from the same range.
 
     Args:
-        images: of one dtype each; their sizes may differ.
-        layout: of one of them: ``"HWC"``, ``"CHW"`` or ``"HW"``.
+        images: images of one dtype; their sizes may differ.
+        layout: the layout of each image: ``"HWC"``, ``"CHW"`` or ``"HW"``.
     """
     channels_last = [_channels_last(image, layout) for image in images]
     if all(image.dtype == np.uint8 for image in images):
@@ -59,10 +59,10 @@ def _as_floats(image: Array) -> NDArray[np.float64]:
 
 
 def _range_of(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
-    """The numbers that are black and white, where these are the least and the greatest."""
+    """Return the numbers to draw as black and white. ``low``, ``high``: the smallest and the greatest number."""
     if dtype.kind == "b":
         return 0.0, 1.0
-    if dtype == np.uint16 and high > 255:  # else it holds what 8 bits can
+    if dtype == np.uint16 and high > 255:  # otherwise it holds 8-bit numbers
         return 0.0, 65535.0
     if dtype == np.uint16:
         return 0.0, 255.0
@@ -76,7 +76,7 @@ def _range_of(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, flo
 
 def _scaled(number: NDArray[np.float64], black: float, white: float) -> NDArray[np.uint8]:
     is_finite = np.isfinite(number)
-    # Halved first: the difference of the two may be more than a float can hold.
+    # Halved first, as their difference may overflow.
     span = white / 2 - black / 2
     share = (np.where(is_finite, number, black) / 2 - black / 2) / span if span > 0 else np.full(number.shape, 0.5)
     image = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
@@ -84,7 +84,7 @@ def _scaled(number: NDArray[np.float64], black: float, white: float) -> NDArray[
 
 
 def _with_marks(image: NDArray[np.uint8], is_marked: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """``image`` in colours, with some pixels of it, (height, width), in that of what is not finite."""
+    """Return ``image`` in colour, with the marked pixels, (height, width), in the colour NOT_FINITE."""
     if image.shape[-1] == 1:
         image = np.repeat(image, 3, axis=-1)
     image[is_marked] = (*NOT_FINITE, 255)[: image.shape[-1]]

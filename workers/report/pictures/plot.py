@@ -1,4 +1,4 @@
-"""A report as a picture: what is checked before ``plot_page`` draws it."""
+"""Checks the arguments of ``Report.plot`` and writes the picture that ``plot_page`` draws."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ if TYPE_CHECKING:
 
 
 def plot(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Draw the last seconds: a lane for each worker and one for the loop, and below them the finished batches.
+    """Draw the last seconds: a lane for each worker and one for the loop, and the number of finished batches below.
 
     Args:
-        report: of a front-end.
-        path: of the file: ``.png``, ``.svg`` or ``.pdf``.
+        path: the file to write: ``.png``, ``.svg`` or ``.pdf``.
 
     Returns:
         ``path``.
 
     Raises:
-        TypeError, ValueError, OSError: ``path`` is none, ends in something else, or cannot be written.
+        TypeError, ValueError, OSError: ``path`` is not a path, has another suffix, or cannot be written.
         ImportError: matplotlib is not installed.
     """
     file = check_path(path, (".png", ".svg", ".pdf"))
@@ -32,12 +31,12 @@ def plot(report: Report, path: str | os.PathLike[str]) -> Path:
         from matplotlib import style
     except ImportError as error:
         raise ImportError(
-            "a report is drawn with matplotlib, which cannot be imported: pip install matplotlib"
+            "drawing a report needs matplotlib, which cannot be imported: pip install matplotlib"
         ) from error
     from .plot_page import page
 
     drawn = io.BytesIO()
-    # The user's own style is for the user's figures; text of an SVG stays text, which can be searched and is small.
+    # The user's style is for the user's figures. The text of an SVG stays text, which is small and can be searched.
     with style.context(["default", {"svg.fonttype": "none"}]):
         page(report).savefig(drawn, format=file.suffix[1:].lower())
     file.write_bytes(drawn.getvalue())
@@ -45,12 +44,13 @@ def plot(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def check_path(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
-    """``path`` as a file that can be written, of one of these kinds.
+    """Return ``path`` as a Path whose file can be written.
 
     Raises:
-        TypeError: it is no path. ValueError: its name ends in none of ``suffixes``, in whatever case.
-        FileNotFoundError: its folder does not exist. NotADirectoryError: that is a file. IsADirectoryError: ``path``
-            is a folder.
+        TypeError: ``path`` is not a path.
+        ValueError: its name ends in none of ``suffixes``, in upper or lower case.
+        FileNotFoundError, NotADirectoryError, IsADirectoryError: its folder does not exist or is a file, or ``path`` is
+            a folder.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         allowed = f"a path that ends in {' or '.join(suffixes)}"
@@ -61,7 +61,7 @@ def check_path(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
     if not file.parent.exists():
         raise FileNotFoundError(f"path {short(str(file))} cannot be written: there is no folder {str(file.parent)!r}")
     if not file.parent.is_dir():
-        raise NotADirectoryError(f"path {short(str(file))} cannot be written: {str(file.parent)!r} is no folder")
+        raise NotADirectoryError(f"path {short(str(file))} cannot be written: {str(file.parent)!r} is not a folder")
     if file.is_dir():
         raise IsADirectoryError(f"path {short(str(file))} cannot be written: it is a folder")
     return file

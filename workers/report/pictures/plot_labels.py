@@ -1,4 +1,4 @@
-"""Words beside marks: as many as there is room for, so that none lies over another."""
+"""Places labels beside marks, as far as there is room, so that no two overlap."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 SIZE = 8.5  # of the letters, in points
-_LETTER = 0.085  # inches: what a letter of this size takes, generously
+_LETTER = 0.085  # generous width of a letter, in inches
 _MARGIN = 0.2  # inches, for the mark
 
 
 class Place(NamedTuple):
-    """Where words go: in a row, from the mark to the right or to the left."""
+    """The place of a label: its row, and whether it is to the right or to the left of its mark."""
 
     row: Hashable
     is_right: bool
 
     @property
     def align(self) -> str:
-        """As matplotlib calls it: where the mark is."""
+        """The horizontal alignment, as matplotlib names it: the side on which the mark is."""
         return "left" if self.is_right else "right"
 
 
 class TextRoom:
-    """Rows beside each other that fill with words.
+    """Rows that fill up with labels.
 
     Args:
-        inches: how wide each of them is.
+        inches: the width of each row.
     """
 
     def __init__(self, inches: float) -> None:
         self._inches = inches
-        self._taken: dict[Hashable, list[tuple[float, float]]] = {}  # {row: parts in inches}
+        self._taken: dict[Hashable, list[tuple[float, float]]] = {}  # {row: [(start, end)]} in inches
 
     def take(self, text: str, share: float, rows: Iterable[Hashable]) -> Place | None:
-        """Take the place for ``text`` in the first of ``rows`` that has it; None: no row has.
+        """Reserve a place for ``text`` in the first of ``rows`` with room for it; return None if none has.
 
         Args:
             text: one line.
-            share: where its mark is, 0 to 1 of the width.
-            rows: where it may go.
+            share: position of its mark, 0 to 1 of the width.
+            rows: the rows to try.
         """
         at, needed = share * self._inches, len(text) * _LETTER + _MARGIN
         is_right = at + needed <= self._inches
@@ -53,6 +53,6 @@ class TextRoom:
 
 
 def shortened(text: str, most: int) -> str:
-    """One line of at most so many letters."""
+    """Return ``text`` as one line of at most ``most`` characters."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

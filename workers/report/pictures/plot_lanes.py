@@ -1,4 +1,7 @@
-"""Jobs, steps and incidents as shapes and marks, a lane each. Few artists, however many jobs there are."""
+"""Draws the lanes of a report: jobs and steps as bars, incidents as marks.
+
+The number of artists does not depend on the number of jobs.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito, which the colour-blind can tell apart (jfly.uni-koeln.de/color); then some of Paul Tol's.
+# Colours of Okabe and Ito, distinct for the colour-blind (jfly.uni-koeln.de/color); then some of Paul Tol's.
 _OF_STAGES = ("#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7")
 _OF_OTHERS = ("#f0e442", "#882255", "#999933", "#44aa99", "#661100")
-_REST = "other"  # what no stage accounts for
+_REST = "other"  # time in no stage
 _WAITING, _WORKING = "waiting for a batch", "working with it"
 _PLAIN = {_REST: "#999999", _WAITING: "#d55e00", _WORKING: "#dddddd"}
 
-_THIN = 0.003  # of the window: how wide a job is at least, so that it is seen
-_GAP = 0.0008  # of the window: between jobs
+_THIN = 0.003  # least width of a job, as a share of the window, so that it is visible
+_GAP = 0.0008  # between jobs, as a share of the window
 
-# {kind: (marker, face, size)}; edges are black. What is not here is marked like the last one, and told in words.
+# {kind: (marker, face, size)}; edges are black, of "died" white. Other kinds have _OTHER_MARK and a label.
 _MARKS = {
     "started": ("o", "white", 4.5),
     "ready": ("o", "black", 4.5),
@@ -42,7 +45,7 @@ THROUGH_ALL = ("chosen", "epoch")  # lines, not marks
 
 
 class LaneBar(NamedTuple):
-    """A rectangle: from one second to another, in a lane, of a kind that has a colour."""
+    """A rectangle: its kind, which has a colour, from one second to another, in a lane."""
 
     kind: str
     start: float
@@ -52,12 +55,12 @@ class LaneBar(NamedTuple):
 
 
 def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[LaneBar]:
-    """What is drawn of jobs and steps.
+    """Return the bars of the jobs and steps.
 
     Args:
-        timeline: of a report.
-        window: what is drawn of it.
-        lanes: {worker: its lane from the top}, with the loop's.
+        timeline: the timeline of a report.
+        window: the part of it that is drawn.
+        lanes: {worker: its lane, counted from the top}, including LOOP.
     """
     bars = list(_bars_of_loop(sorted(timeline.steps), window, lanes[LOOP]))
     of_lanes: dict[int, list[Span]] = {}
@@ -68,7 +71,7 @@ def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[L
         nexts = [*(span.start_ns for span in spans[1:]), window.end_ns]
         for span, next_ns in zip(spans, nexts, strict=True):
             for kind, start, end in _parts(span, window, next_ns):
-                # The loop waits for its own jobs: that shows behind them.
+                # The loop waits during its own jobs: these are thinner, so that its bar stays visible.
                 bars.append(LaneBar(kind, start, end, lanes[worker], 0.4 if worker == LOOP else 0.8))
     return bars
 
@@ -82,7 +85,7 @@ def _bars_of_loop(steps: list[LoopStep], window: Window, lane: int) -> Iterator[
 
 
 def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, float, float]]:
-    """(kind, start, end) of the stages, in seconds; of a job too short to be seen all are longer."""
+    """Yield (kind, start, end) of each stage, in seconds. The stages of a job too short to be visible are stretched."""
     thin = min(_THIN * window.seconds * 1e9, max(next_ns - span.start_ns, 0))
     stretch = max(thin / max(span.job_ns, 1), 1.0)
     rest = span.job_ns - sum(ns for _, ns in span.stages)
@@ -98,7 +101,7 @@ def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, floa
 
 
 def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
-    """The colours of the kinds that there are, in the order of the legend."""
+    """Return {kind: colour} of the kinds in ``bars``, in the order of the legend."""
     kinds = dict.fromkeys(bar.kind for bar in bars)
     others = [kind for kind in kinds if kind not in STAGES and kind not in _PLAIN]
     colours = dict(zip(STAGES, _OF_STAGES, strict=True))
@@ -107,7 +110,7 @@ def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
 
 
 def draw_bars(axes: Axes, bars: list[LaneBar]) -> list[Artist]:
-    """One artist for each colour. Returns what the legend shows of them."""
+    """Draw the bars, with one artist for each colour. Returns the handles for the legend."""
     shown: list[Artist] = []
     for kind, colour in colours_of(bars).items():
         shape = _path([bar for bar in bars if bar.kind == kind])
@@ -130,7 +133,7 @@ def _path(bars: list[LaneBar]) -> Path:
 def draw_incidents(
     axes: Axes, incidents: list[Incident], window: Window, lanes: dict[int, int], inches: float
 ) -> list[Artist]:
-    """Marks in the lanes, with words where they matter and there is room. Returns what the legend shows of them."""
+    """Draw marks in the lanes, with labels where they matter and there is room. Returns the handles for the legend."""
     there = dict.fromkeys(incident.kind for incident in incidents)
     kinds = [*(kind for kind in _MARKS if kind in there), *(kind for kind in there if kind not in _MARKS)]
     shown: list[Artist] = []

@@ -1,7 +1,7 @@
-"""The page of a report: its verdict, the lanes, and how many batches were finished. Measures are inches, from the top.
+"""Draws a report on a page: verdict, lanes, and the number of finished batches. Lengths are inches from the top.
 
-matplotlib's own layouts would have to guess how high a title of three lines or a legend of two rows is; here it is
-added up, so nothing overlaps with 0 workers or with 64.
+matplotlib's own layouts would have to guess the height of a title of three lines or a legend of two rows. Here heights
+are added up, so nothing overlaps, with 0 workers or with 64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _WIDTH, _LEFT, _RIGHT, _MARGIN = 12.0, 1.0, 0.3, 0.25
 _INSIDE = _WIDTH - _LEFT - _RIGHT
 _TITLE_LINE, _LINE, _LEGEND_ROW = 0.27, 0.24, 0.23
-_LANES, _LEAST_LANE, _MOST_LANE = 4.5, 0.21, 0.55  # all of them; one
+_LANES, _LEAST_LANE, _MOST_LANE = 4.5, 0.21, 0.55  # all lanes; the least and the most of one
 _DEPTH, _AXIS, _GAP = 1.2, 0.6, 0.2
 _MOST_EPOCHS = 60  # lines
 _TITLE_LETTERS, _LEGEND_COLUMNS, _LINE_ROWS = 104, 7, 2
@@ -36,13 +36,13 @@ _GREY = "#555555"
 
 
 def page(report: Report) -> Figure:
-    """``report`` as a figure that can be saved."""
+    """Draw ``report`` as a figure."""
     window = window_of(report.timeline)
     return _nothing(report) if window is None else _PlotPage(report, window).figure
 
 
 class _PlotPage:
-    """Puts one thing below the other."""
+    """The layout of the page, from top to bottom."""
 
     def __init__(self, report: Report, window: Window) -> None:
         self.window = window
@@ -142,7 +142,7 @@ def _subtitle(report: Report, window: Window) -> str:
         *([] if rate is None else [f"{rate:,.0f} batches/s" if rate >= 100 else f"{rate:,.3g} batches/s"]),
         "no workers" if report.nb_workers == 0 else _count(report.nb_workers, noun),
         _count(report.cores, "core"),
-        *(["of tiny jobs one of many is drawn"] if _are_few_noted(report.timeline, window) else []),
+        *(["only some of the tiny jobs are drawn"] if _are_few_noted(report.timeline, window) else []),
     ]
     return ", ".join(facts)
 
@@ -152,7 +152,7 @@ def _count(number: int, one: str) -> str:
 
 
 def _are_few_noted(timeline: Timeline, window: Window) -> bool:
-    """Whether the loop got many more batches than jobs were noted: their lanes look emptier than they were."""
+    """Return True if the loop got many more batches than jobs were recorded, so lanes look emptier than they were."""
     num_jobs = sum(window.holds(span.start_ns) for span in timeline.spans)
     return 0 < 3 * num_jobs < sum(window.holds(step.got_ns) for step in timeline.steps)
 
@@ -166,13 +166,13 @@ def _is_of_all(incident: Incident) -> bool:
 
 
 def _readable(lines: list[Incident]) -> list[Incident]:
-    """Without epochs, if these would hide the lanes."""
+    """Return ``lines`` without the epochs, if these would hide the lanes."""
     others = [line for line in lines if line.kind != "epoch"]
     return lines if len(lines) - len(others) <= _MOST_EPOCHS else others
 
 
 def _draw_lines(axes: Axes, incidents: list[Incident], window: Window) -> None:
-    """What is about all lanes: lines through them, with words above where there is room; epochs give way."""
+    """Draw incidents of all lanes as lines through them, labelled above where there is room; epochs come last."""
     room = TextRoom(_INSIDE)
     for incident in sorted(incidents, key=lambda incident: incident.kind == "epoch"):
         is_epoch = incident.kind == "epoch"
@@ -202,7 +202,7 @@ def _words_of(incident: Incident) -> str:
 
 
 def _draw_depth(axes: Axes, timeline: Timeline, window: Window) -> None:
-    """How many batches were finished each time that the loop asked for one."""
+    """Draw the number of finished batches each time that the loop asked for one."""
     steps = [step for step in sorted(timeline.steps) if window.holds(step.asked_ns)]
     at, ready = [window.second(step.asked_ns) for step in steps], [step.num_ready for step in steps]
     axes.fill_between(at, ready, step="post", color="#56b4e9", alpha=0.35, lw=0)

@@ -1,4 +1,4 @@
-"""Which part of a timeline is drawn: the latest that all of it covers, and no more than can be read."""
+"""Chooses the part of a timeline to draw: the latest with all jobs and steps known, and no more than is readable."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import NamedTuple
 from workers.report.timeline import LOOP, Span, Timeline
 
 NS = 1_000_000_000
-_SECONDS = 10  # that are drawn
-_MOST_SECONDS = 60  # where jobs are long
-_FEW_JOBS = 20  # of a lane, for which more seconds are drawn
+_SECONDS = 10  # drawn by default
+_MOST_SECONDS = 60  # drawn if jobs are long
+_FEW_JOBS = 20  # in a lane; with fewer, more seconds are drawn
 _MOST_JOBS = 1_500  # in all lanes: an SVG of them stays below a megabyte
 _MOST_OF_A_LANE = 120  # jobs or steps: ten pixels for each
-_HELD = 50  # what is shorter has forgotten nothing yet
+_HELD = 50  # a shorter history is taken to be complete
 
 
 class Window(NamedTuple):
-    """From ``start_ns`` to ``end_ns``, of the clock of the timeline."""
+    """The time from ``start_ns`` to ``end_ns``, by the clock of the timeline."""
 
     start_ns: int
     end_ns: int
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Its length in seconds."""
         return (self.end_ns - self.start_ns) / NS
 
     def second(self, at_ns: float) -> float:
-        """A moment, in seconds since its start."""
+        """Return the seconds from the start of the window to ``at_ns``."""
         return (at_ns - self.start_ns) / NS
 
     def holds(self, at_ns: int) -> bool:
@@ -39,12 +39,12 @@ class Window(NamedTuple):
         return end_ns >= self.start_ns and start_ns <= self.end_ns
 
     def clip(self, start_ns: float, end_ns: float) -> tuple[float, float]:
-        """The part of it that lies in the window, as two moments in seconds."""
+        """Return the part of an interval that lies in the window, in seconds from its start."""
         return self.second(max(start_ns, self.start_ns)), self.second(min(end_ns, self.end_ns))
 
 
 def window_of(timeline: Timeline) -> Window | None:
-    """What is drawn of ``timeline``; None: there is nothing."""
+    """Return the part of ``timeline`` to draw; None if it is empty."""
     last_job = [max(span.start_ns + span.job_ns for span in timeline.spans)] if timeline.spans else []
     last_step = [max(step.got_ns for step in timeline.steps)] if timeline.steps else []
     ends = sorted(last_job + last_step, reverse=True)
@@ -53,10 +53,10 @@ def window_of(timeline: Timeline) -> Window | None:
         return None
     if not ends:
         return _until(max(moments), timeline)
-    # Workers that end long after the last job are not worth an empty picture; one that has just died is.
+    # The window includes incidents soon after the last job, such as a death, but not workers that ended long after it.
     ends[0] = max([ends[0], *(at for at in moments if at <= ends[0] + _SECONDS * NS)])
     windows = [_until(end, timeline) for end in ends]
-    # Tiny jobs may all have ended before the last steps that can be drawn: then the last moments with both are drawn.
+    # If all tiny jobs ended before the last steps that fit, draw the last period that has both.
     return next((window for window in windows if _holds_both(window, timeline)), windows[0])
 
 
@@ -73,18 +73,18 @@ def _holds_both(window: Window, timeline: Timeline) -> bool:
 
 
 def lanes_of(timeline: Timeline, window: Window, numbers: Iterable[int]) -> list[int]:
-    """The workers that have a lane, ascending: those there are, and those that were there in the window."""
+    """Return the workers that get a lane, in ascending order: ``numbers``, and those that occur in the window."""
     jobs = {span.worker for span in timeline.spans if window.overlaps(span.start_ns, span.start_ns + span.job_ns)}
     befell = {incident.worker for incident in timeline.incidents if window.holds(incident.at_ns)}
     return sorted({*numbers, *jobs, *befell} - {LOOP})
 
 
 def _covered_since(timeline: Timeline) -> int:
-    """Since when both jobs and steps are held: of each only the last are, and tiny steps are forgotten first."""
+    """Return since when both jobs and steps are known: only the last of each are kept, so many tiny steps go soon."""
     jobs = min((span.start_ns for span in timeline.spans), default=None)
     steps = min(timeline.steps, key=lambda step: step.asked_ns, default=None)
     if jobs is not None and steps is not None and steps.asked_ns <= jobs <= steps.got_ns:
-        return steps.asked_ns  # the loop waits for the first job: it is the beginning
+        return steps.asked_ns  # the loop waited for the first job, so this is the start
     since = []
     if jobs is not None and len(timeline.spans) >= _HELD:
         since.append(jobs)
@@ -98,7 +98,7 @@ def _covered_since(timeline: Timeline) -> int:
 
 
 def _readable_since(spans: list[Span], end: int) -> int:
-    """The last seconds; more of them where that is a few jobs only."""
+    """Return the start of the last seconds, or earlier if they hold few jobs."""
     since = end - _SECONDS * NS
     if spans:
         lane = Counter(span.worker for span in spans).most_common(1)[0][0]
@@ -108,7 +108,7 @@ def _readable_since(spans: list[Span], end: int) -> int:
 
 
 def _crowded_since(spans: list[Span], asked: list[int]) -> list[int]:
-    """For each lane that holds more than can be drawn: since when it does not."""
+    """Return, for each lane with more than can be drawn, the start of the part that can."""
     lanes: dict[int, list[int]] = {}
     for span in spans:
         lanes.setdefault(span.worker, []).append(span.start_ns)

@@ -1,4 +1,4 @@
-"""A batch as a picture: what the model is going to see."""
+"""Draws a batch as a picture, to show what the model is going to see."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _PAPER, _INK, _CHECKS = (236, 236, 236), (40, 40, 40), ((255, 255, 255), (215, 215, 215))
 _MARGIN, _GAP, _VIEW_GAP, _TEXT = 16, 14, 2, 13  # pixels
-_SIDE, _LEAST_SIDE = 128, 24  # of an image, the longer one
-_MANY = 256  # images: of more, each is smaller
+_SIDE, _LEAST_SIDE = 128, 24  # longer side of an image
+_MANY = 256  # images; if there are more, each is smaller
 
 
 def preview(
@@ -34,31 +34,31 @@ def preview(
     views: int = 1,
     max_examples: int = 64,
 ) -> Path:
-    """Draw the images of a batch, with their labels; the views of an example stand side by side.
+    """Draw the images of a batch with their labels, and the views of an example side by side.
 
-    Images are uint8, bool (black and white), uint16 (of 16 bits, or of 8), floats from 0 to 1 or from -1 to 1; other
-    numbers are drawn from their least as black to their greatest as white. The last line of the picture says which
-    range it was. What is NaN or infinite is magenta; what is transparent shows squares.
+    Images are uint8, bool (black and white), uint16 (of 16 bits, or of 8), or floats from 0 to 1 or from -1 to 1. Other
+    numbers are drawn with their smallest as black and their greatest as white. The last line of the picture states the
+    range. NaN and infinity are magenta; transparent pixels show a chequered background.
 
     Args:
-        batch: images, or a tuple, list, dict or dataclass that holds some; arrays, or tensors of torch, JAX or
-            TensorFlow. An object array, or a list, may hold images of different sizes. Of several arrays of as many
-            images, such as ``((view_1, view_2), y)``, row i is example i. Labels are numbers, strings or one-hot rows,
-            one for each example; an item of a dict that is called label, y, target or class comes first.
-        path: of the file: ``.png`` or ``.jpg``.
-        layout: of the images: ``"NHWC"``, ``"NCHW"``, ``"NHW"``; or of a single one, or of each item of an object
-            array: ``"HWC"``, ``"CHW"``, ``"HW"``. None: guessed, by the axis that is 1, 3 or 4 long, the last one
-            first.
-        views: how many rows in turn are views of one example, as ``num_augmentations_per_example`` of a sampler makes
-            them. If the labels say that all first views come before all second ones, that is seen.
-        max_examples: how many examples are drawn at most, the first ones.
+        batch: images, or a tuple, list, dict or dataclass that contains some, as arrays or as tensors of torch, JAX or
+            TensorFlow. An object array, or a list, may hold images of different sizes. If several arrays hold the same
+            number of images, as in ``((view_1, view_2), y)``, row i of each is example i. Labels are numbers, strings
+            or one-hot rows, one for each example; an item named label, y, target or class takes precedence.
+        path: the file to write: ``.png`` or ``.jpg``.
+        layout: the layout of a batch of images, ``"NHWC"``, ``"NCHW"`` or ``"NHW"``, or of a single image or each item
+            of an object array, ``"HWC"``, ``"CHW"`` or ``"HW"``. None: guessed from the axis of length 1, 3 or 4, the
+            last axis first.
+        views: how many consecutive rows are views of one example, as ``num_augmentations_per_example`` of a sampler
+            makes them. If the labels show that all first views precede all second ones, that order is used.
+        max_examples: the most examples to draw, from the first on.
 
     Returns:
         ``path``.
 
     Raises:
-        TypeError: there are no images in the batch; names what there is.
-        TypeError, ValueError, OSError: an argument is not of its kind or out of its range, or ``path`` cannot be
+        TypeError: the batch contains no images; names its arrays.
+        TypeError, ValueError, OSError: an argument has the wrong type or is out of range, or ``path`` cannot be
             written.
 
     Example:
@@ -76,7 +76,7 @@ def preview(
     rows = _rows_of_examples(len(found[0].images), views, labels)
     shown = rows[:max_examples]
     pixels = [pixels_of([images.images[row] for rows in shown for row in rows], images.layout) for images in found]
-    # Of each example: the views of the first array, then those of the next one.
+    # For each example, the views of the first array, then those of the next one.
     cells = [[each.images[at * views + view] for each in pixels for view in range(views)] for at in range(len(shown))]
     titles = None if labels is None else [_title(labels, rows) for rows in shown]
     drawn = io.BytesIO()
@@ -87,7 +87,7 @@ def preview(
 
 
 def _rows_of_examples(num_rows: int, views: int, labels: list[str] | None) -> list[list[int]]:
-    """The rows of each example: [[0, 1], [2, 3]]; or [[0, 2], [1, 3]] where the labels say so."""
+    """Return the rows of each example: [[0, 1], [2, 3]], or [[0, 2], [1, 3]] if the labels show that order."""
     if num_rows == 0:
         raise ValueError("batch must hold at least one image, not 0")
     if num_rows % views:
@@ -99,7 +99,7 @@ def _rows_of_examples(num_rows: int, views: int, labels: list[str] | None) -> li
 
 
 def _mixes(rows: list[list[int]], labels: list[str] | None) -> bool:
-    """Whether rows of different labels are taken for one example."""
+    """Return True if some example would have rows with different labels."""
     return labels is not None and any(labels[row] != labels[of_one[0]] for of_one in rows for row in of_one)
 
 
@@ -108,7 +108,7 @@ def _title(labels: list[str], rows: list[int]) -> str:
 
 
 def _caption(found: list[Images], pixels: list[Pixels], shown: list[list[int]], num: int) -> str:
-    """What is shown of what, and what black and white stand for."""
+    """Return how many examples are drawn, and which numbers are black and white."""
     several = len(found) > 1
     parts = [f"{len(shown):,} of {num:,} examples" if len(shown) < num else f"{num:,} example{'s' * (num > 1)}"]
     facts = {}
@@ -120,7 +120,7 @@ def _caption(found: list[Images], pixels: list[Pixels], shown: list[list[int]], 
 
 
 def _image(pixels: Any) -> Image:
-    """As Pillow has it, in RGB; squares show through what is transparent."""
+    """Return ``pixels`` as a Pillow image, in RGB or RGBA."""
     from PIL import Image
 
     if pixels.shape[-1] == 1:
@@ -129,7 +129,7 @@ def _image(pixels: Any) -> Image:
 
 
 def _page(rows: list[list[Image]], titles: list[str] | None, caption: str) -> Image:
-    """Blocks of one example each, in as many columns as make the page about square."""
+    """Draw a block for each example, in as many columns as make the page about square."""
     from PIL import Image, ImageDraw
 
     num_images = sum(map(len, rows))
@@ -157,7 +157,7 @@ def _page(rows: list[list[Image]], titles: list[str] | None, caption: str) -> Im
 
 
 def _resized(image: Image, side: int) -> Image:
-    """With its longer side at most ``side`` pixels; small ones enlarged by a whole number, as their pixels are."""
+    """Return ``image`` with its longer side at most ``side`` pixels; a small one enlarged by a whole factor."""
     from PIL import Image
 
     longer = max(image.size)
@@ -192,7 +192,7 @@ def _font() -> FreeTypeFont | ImageFont:
 
 
 def _cut(text: str, width: int, font: FreeTypeFont | ImageFont) -> str:
-    """As much of it as fits into so many pixels."""
+    """Return as much of ``text`` as fits into ``width`` pixels."""
     text = shortened(text, 200)
     if font.getlength(text) <= width:
         return text
@@ -200,7 +200,7 @@ def _cut(text: str, width: int, font: FreeTypeFont | ImageFont) -> str:
 
 
 def _wrapped(text: str, width: int, font: FreeTypeFont | ImageFont) -> list[str]:
-    """Its words in lines of at most so many pixels."""
+    """Return the words of ``text`` in lines of at most ``width`` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""A report's timeline as Chrome trace events, for https://ui.perfetto.dev and chrome://tracing.
+"""Writes a report's timeline as Chrome trace events, for https://ui.perfetto.dev and chrome://tracing.
 
 Source: Trace Event Format, ``docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU``: the JSON
 object form; events of the phases M (names), X (complete), C (counter) and i (instant).
@@ -22,25 +22,24 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-# One process with a thread for each lane: viewers then show them below each other, in this order.
+# One process with a thread for each lane, so that viewers show them below each other in this order.
 _PROCESS = 1
 _LOOP_LANE = 0
-_LOOP_JOBS_LANE = 1  # apart: a job of the loop's may begin before it asks, and events of a lane must nest
+_LOOP_JOBS_LANE = 1  # a separate lane, as events of a lane must nest and the loop's job may start before its wait
 _FIRST_WORKER_LANE = 2
 
 
 def trace(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write the jobs, steps and incidents that ``report`` holds, all of them.
+    """Write all jobs, steps and incidents of ``report``.
 
     Args:
-        report: of a front-end.
-        path: of the file: ``.json``, or ``.json.gz``, which Perfetto reads too.
+        path: the file to write: ``.json``, or ``.json.gz``, which Perfetto reads too.
 
     Returns:
         ``path``.
 
     Raises:
-        TypeError, ValueError, OSError: ``path`` is none, ends in something else, or cannot be written.
+        TypeError, ValueError, OSError: ``path`` is not a path, has another suffix, or cannot be written.
     """
     file = check_path(path, (".json", ".json.gz"))
     timeline = report.timeline
@@ -84,20 +83,20 @@ def _name(what: str, lane: int, **args: Any) -> Event:
 
 
 def _job(span: Span, first: int) -> Iterator[Event]:
-    """The job, and its stages within it."""
+    """Yield the event of a job, and those of its stages within it."""
     lane = _LOOP_JOBS_LANE if span.worker == LOOP else _FIRST_WORKER_LANE + span.worker
     args = {"epoch": span.epoch, "index": span.index}
     end = span.start_ns + span.job_ns
     yield _complete("job", lane, span.start_ns - first, end - first, args)
     at = span.start_ns
     for stage, ns in span.stages:
-        until = min(at + ns, end)  # they are measured one by one, and may be some ns longer than the whole
+        until = min(at + ns, end)  # measured separately, their sum may exceed the job by some ns
         yield _complete(stage, lane, at - first, until - first, args)
         at = until
 
 
 def _loop(steps: list[LoopStep], first: int) -> Iterator[Event]:
-    """Its waits, what it does between them, and how many batches were finished."""
+    """Yield the loop's waits, its steps between them, and the number of finished batches."""
     for at, step in enumerate(steps):
         asked, got = step.asked_ns - first, step.got_ns - first
         yield _complete("wait", _LOOP_LANE, asked, got, {"ready": step.num_ready})
@@ -113,7 +112,7 @@ def _complete(name: str, lane: int, start: int, end: int, args: Event) -> Event:
 
 
 def _instant(incident: Incident, first: int) -> Event:
-    """A mark in the lane of its worker, or through all of them."""
+    """Return a mark in the lane of the incident's worker, or through all lanes."""
     is_of_all = incident.worker == LOOP
     lane = _LOOP_LANE if is_of_all else _FIRST_WORKER_LANE + incident.worker
     event = {"ph": "i", "name": incident.kind, "pid": _PROCESS, "tid": lane, "s": "p" if is_of_all else "t"}

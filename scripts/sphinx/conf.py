@@ -1,0 +1,59 @@
+"""Sphinx: the pages of this repository where they lie, and the API from the docstrings. See ``scripts/docs``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import workers
+
+project = "prefetch-sequence"
+version = release = workers.__version__
+root_doc = "README"
+include_patterns = [
+    "README.rst",
+    "workers/**/README.rst",
+    "workers/README.rst",
+    "sampler/README.rst",
+    "scripts/README.rst",
+    "scripts/sphinx/api.rst",
+    "tests/README.rst",
+    ".github/*.rst",
+]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = f"prefetch-sequence {version}"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_include_init_with_doc = True
+
+_PAGES = """
+
+.. toctree::
+   :hidden:
+
+   workers/README
+   sampler/README
+   workers/frameworks/README
+   workers/process/README
+   workers/report/README
+   workers/cluster/README
+   scripts/sphinx/api
+   scripts/README
+   .github/CHANGELOG
+   .github/CONTRIBUTING
+   tests/README
+"""
+_LINK = re.compile(r"`([^`<>]+?)\s*<([^`<>]+)\.rst>`_")
+
+
+def _as_documents(app: Any, name: str, source: list[str]) -> None:
+    """Links between files, which hosting sites follow, as links between documents."""
+    source[0] = _LINK.sub(r":doc:`\1 <\2>`", source[0])
+    if name == root_doc:
+        source[0] += _PAGES
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", _as_documents)
