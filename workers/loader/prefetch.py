@@ -69,9 +69,10 @@ def prefetch(
             is good for one pass.
         nb_workers: worker processes; 0: batches are computed in the loop; ``"auto"`` or None: as many as pay, see
             :class:`SequenceMap`.
-        max_queue_size, executor, executor_options, seed, in_order, on_error, job_timeout, max_retries, output,
-            worker_init_fn: see :class:`SequenceMap`. If ``sequence`` is a front-end, or is made from one, options that
-            are not given are inherited from it.
+        max_queue_size: see :class:`SequenceMap`.
+        **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``job_timeout``,
+            ``max_retries``, ``output`` and ``worker_init_fn``: see :class:`SequenceMap`. If ``sequence`` is a
+            front-end, or is made from one, options that are not given are inherited from it.
         shuffle: draw a new order of the batches, or with ``batch_size`` of the samples, in each epoch: see
             :meth:`Sequence.shuffle`.
         batch_size: samples in a batch: the workers make batches of the items of ``sequence``. None: these are batches.

@@ -86,8 +86,8 @@ class Chain(Generic[Batch_co]):
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
                 returns a *list*, its items are delivered one by one; with ``as_items=False`` the list is one batch.
             nb_workers: the number of worker processes. 0: batches are computed in this process, on demand.
-            max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin, **options: as for
-                :class:`workers.SequenceMap`.
+            max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin: as for :class:`workers.SequenceMap`.
+            **options: as for :class:`workers.SequenceMap`.
 
         Source: ``trw.train.Sequence.map``, for the order of the arguments.
         """
