@@ -19,10 +19,12 @@ from workers.sequence.display import Display, DisplayedFact, named
 
 
 class Augmenter(Display, ABC):
-    """The base of augmenters that are classes. A plain function of the same four arguments works too.
+    """The base class of augmenters, which turn the examples of a batch into the batch to train on.
 
-    Random draws come from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches of a sampler, they
-    depend on (seed, epoch, batch_id) alone.
+    A plain function of the same four arguments as :meth:`augment` works too.
+
+    It draws random numbers from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches of a sampler,
+    they depend on (seed, epoch, batch_id) alone.
     """
 
     @abstractmethod
@@ -46,12 +48,12 @@ class Augmenter(Display, ABC):
             yield named(name, _shown(value))
 
     def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """Return the batch of :meth:`augment`."""
+        """Return the augmented batch (x, y) of :meth:`augment`, so that an augmenter can be called like a function."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
 
 
 def _shown(setting: Any) -> str:
-    """Return the text of a number or string. Anything else may be large, so return its own name or that of its type."""
+    """Return the text for a setting: the value of a number or string; the name of anything else, maybe large."""
     if setting is None or isinstance(setting, (bool, int, float, str)):
         return short(setting)
     return str(getattr(setting, "__name__", type(setting).__name__))
@@ -81,7 +83,7 @@ class ContrastiveAugmenter(Augmenter):
         self.num_views = check_int("num_views", num_views, 1)
 
     def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """Return the views, and y unchanged.
+        """Return ``num_views`` views of each example, and y unchanged. The last two arguments are ignored.
 
         Returns:
             ((view, view, ...), y): ``num_views`` arrays (n, ...), each with row i made from ``x[i]``.
@@ -108,10 +110,10 @@ AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]
 
 
 def check_augmenter(augmenter: Any) -> AugmenterFunction | None:
-    """Return ``augmenter`` if it is None or can be called with four arguments.
+    """Return ``augmenter``. It must be None, or callable with four arguments.
 
     Raises:
-        TypeError: it cannot. Functions whose signature cannot be read (some compiled ones) pass.
+        TypeError: it is not. Functions whose signature cannot be read (some compiled ones) pass.
     """
     if augmenter is None:
         return None

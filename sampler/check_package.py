@@ -1,4 +1,4 @@
-"""Check that ``workers`` is the package next to this one. If not, importing ``sampler`` fails and names the other.
+"""Check that ``workers`` is the package next to this one. If it is not, raise an ImportError that names the other.
 
 A script's folder comes first on ``sys.path``, so a ``workers.py`` of the user in that folder hides the package.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _found() -> str | None:
-    """Return the file that ``import workers`` runs, or has run, without running it. None: there is none."""
+    """Return the path of the file that ``import workers`` runs, or has run, without running it. None: there is none."""
     if "workers" in sys.modules:
         return getattr(sys.modules["workers"], "__file__", None)
     spec = importlib.util.find_spec("workers")
@@ -19,7 +19,7 @@ def _found() -> str | None:
 
 
 def _check() -> None:
-    """Raise ImportError if ``workers`` is another module."""
+    """Raise ImportError if the module ``workers`` is not the package next to ``sampler``."""
     needed = Path(__file__).resolve().parents[1] / "workers"
     found = _found()
     if found is None or Path(found).resolve().parent == needed:  # if there is none, Python raises its own error

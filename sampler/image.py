@@ -1,4 +1,4 @@
-"""Read image files as arrays by Pillow, without TensorFlow, in any process or thread."""
+"""Reads image files as arrays by Pillow, without TensorFlow, in any process or thread."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
 
 
 def _check_size(target_size: Any) -> tuple[int, int]:
-    """Return (width, height), the order of Pillow."""
+    """Return ``target_size``, (height, width), as Pillow has it: (width, height). Raise an error if it is wrong."""
     allowed = "target_size must be None or (height, width) in pixels"
     if not isinstance(target_size, (tuple, list)) or len(target_size) != 2:
         raise TypeError(f"{allowed}, not {target_size!r}")

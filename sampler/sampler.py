@@ -18,15 +18,17 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def plain(get_examples: _Method) -> _Method:
-    """Mark a ``get_examples`` that draws from no global generator and returns new arrays, which nothing else holds."""
+    """Mark the method ``get_examples`` as plain, and return it: it draws from no global generator, and returns new
+    arrays, which nothing else holds."""
     get_examples._is_plain = True  # type: ignore[attr-defined]
     return get_examples
 
 
 class Sampler(Sequence[tuple[Any, Any]], ABC):
-    """A Sequence of batches of ``class_per_batch`` classes. Each batch depends on (seed, epoch, batch_id) alone.
+    """The base class of samplers, which are Sequences of batches of ``class_per_batch`` classes.
 
-    A subclass defines :meth:`get_examples`, ``num_examples`` and ``example_shape``.
+    Each batch depends on (seed, epoch, batch_id) alone. A subclass defines :meth:`get_examples`, ``num_examples`` and
+    ``example_shape``.
 
     Args:
         class_per_batch: the number of classes in a batch.
@@ -70,7 +72,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self.steps_per_epoch
 
     def __getitem__(self, batch_id: int) -> tuple[Any, Any]:
-        """Return batch ``batch_id`` of the current epoch, by :meth:`generate_batch`."""
+        """Return batch ``batch_id`` of the current epoch, (x, y), by :meth:`generate_batch`."""
         return self.generate_batch(batch_id)
 
     def generate_batch(self, batch_id: int) -> tuple[Any, Any]:
@@ -121,7 +123,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self._is_plain()
 
     def _is_plain(self) -> bool:
-        """Return True if a batch is the unchanged result of a ``get_examples`` that is marked as plain."""
+        """Return True if a batch is the unchanged result of ``get_examples``, which :func:`plain` has marked."""
         cls = type(self)
         return (
             self.augmenter is None
@@ -131,7 +133,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         )
 
     def _runs_functions(self) -> bool:
-        """Return True if ``get_examples`` calls functions of the user."""
+        """Return True if ``get_examples`` calls functions of the user, which may draw random numbers."""
         return True
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""A sampler of the data sets of TensorFlow Datasets, which is imported, with TensorFlow, when one is made."""
+"""A sampler of the data sets of TensorFlow Datasets. It imports them, and TensorFlow, when one is made."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ _Read = tuple[Any, Any, Callable[[Any], Any] | None]
 
 
 def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """Return the data set as two arrays."""
+    """Read the data set into memory, and return (x, y, None): arrays of examples and labels, and no load_example_fn."""
     from workers.sequence.progress import Bar
 
     total = sum(int(builder.info.splits[split].num_examples) for split in splits)
@@ -145,7 +145,7 @@ def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
-    """Yield (x, y) of one or more examples at a time, decoded in parallel: by tf.data if it can read the format."""
+    """Yield (x, y) of one or more examples at a time, decoded in parallel, by tf.data if it can read the format."""
     import tensorflow_datasets as tfds
 
     only = tfds.decode.PartialDecoding(dict.fromkeys((x_key, y_key), True))
@@ -176,13 +176,13 @@ def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[An
 
 
 def _as_array(value: Any) -> NDArray[Any]:
-    """Return ``value`` as an array. A string that ends in zeros becomes an object, as numpy would drop the zeros."""
+    """Return ``value`` as an array. A string that ends in zero bytes becomes an object, as numpy would drop them."""
     is_cut = isinstance(value, (str, bytes)) and np.asarray(value).item() != value
     return np.asarray(value, object if is_cut else None)
 
 
 def _row(value: Any) -> NDArray[Any]:
-    """Return ``value`` as an array of one example. A string becomes an object, of its own length, as in tf.data."""
+    """Return ``value`` as an array of one example, (1, ...). A string becomes an object of its own length."""
     if np.ma.is_masked(value):
         raise TypeError(
             "preprocess_fn returned a masked array, which cannot be kept in memory: fill it, or use in_memory=False"
@@ -199,7 +199,7 @@ def _as_strings(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class _Stacked:
-    """An array that is filled piece by piece, so that no example is in memory twice. Its dtype holds all pieces."""
+    """An array of ``total`` examples, filled piece by piece, so that none is in memory twice. Its dtype fits all."""
 
     def __init__(self, total: int, key: str) -> None:
         self._array: NDArray[Any] | None = None
@@ -223,7 +223,8 @@ class _Stacked:
         self._filled += len(some)
 
     def _dtype_with(self, other: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype that holds the pieces so far and ``other``, as numpy would choose it."""
+        """Return the dtype that holds the pieces so far and those of ``other``, as numpy would choose it. Raise
+        TypeError if there is none."""
         assert self._array is not None
         mine = self._array.dtype
         try:
@@ -243,7 +244,8 @@ class _Stacked:
 
 
 def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """Open the data set for random access. Only the labels are read now."""
+    """Open the data set for random access, and return (records, labels, the load_example_fn that gets x from a record).
+    Only the labels are read now."""
     import tensorflow_datasets as tfds
 
     from workers.sequence.progress import Bar
@@ -264,7 +266,7 @@ def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 class _Records:
-    """The records of several sources, one source after the other."""
+    """The records of several sources as one sequence, one source after the other."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
         self._sources = list(sources)
@@ -280,7 +282,7 @@ class _Records:
 
 
 class _Decoder:
-    """The ``load_example_fn`` that returns the x of a record."""
+    """A ``load_example_fn``: a function that returns the example x of a record, preprocessed if a function is given."""
 
     def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
         self._x_key = x_key

@@ -83,16 +83,21 @@ _without_environment: set[str] = set()
 def _is_marked(pid: str) -> bool:
     """Whether a process has inherited ours. One that has just begun another program has none for a moment."""
     try:
-        found = Path(f"/proc/{pid}/environ").read_bytes()
+        found = _environment_of(pid)
         if not found and pid not in _without_environment and os.readlink(f"/proc/{pid}/exe"):  # no thread of the kernel
             deadline = time.monotonic() + 0.5
-            while not (found := Path(f"/proc/{pid}/environ").read_bytes()) and time.monotonic() < deadline:
+            while not (found := _environment_of(pid)) and time.monotonic() < deadline:
                 time.sleep(0.001)
             if not found:
                 _without_environment.add(pid)
         return MARK in found.split(b"\0")
     except OSError:  # it has ended, or is somebody else's
         return False
+
+
+def _environment_of(pid: str) -> bytes:
+    with open(f"/proc/{pid}/environ", "rb") as file:  # half the time of a Path
+        return file.read()
 
 
 def _below(pid: str) -> Iterator[str]:
@@ -104,10 +109,16 @@ def _below(pid: str) -> Iterator[str]:
                 yield from _below(child)
 
 
+_others: set[str] = set()  # processes that have been there since they were last looked at, and are not ours
+
+
 def processes() -> set[str]:
     """Children, theirs, and what has lost its parent; zombies too. (psutil takes five times as long to find them.)"""
-    own = str(os.getpid())
-    found = {*filter(_is_marked, filter(str.isdigit, os.listdir("/proc"))), *_below(own)} - {own}
+    own, there = str(os.getpid()), set(filter(str.isdigit, os.listdir("/proc")))
+    _others.intersection_update(there)
+    marked = set(filter(_is_marked, there - _others))
+    _others.update(there - marked)
+    found = {*marked, *_below(own)} - {own}
     return {f"process {pid}" for pid in found}
 
 

@@ -14,12 +14,15 @@
         |  lease ends = slot is free                                                                  |
         +--------------------------------------> slots of worker i: anonymous shared memory <---------+
 
+The consumer is the process whose loop reads batches; a job computes a batch, or several: its items. A replica is a
+worker's copy of the sequence. A slot is shared memory for a batch; its lease ends when the batch is released.
+
 The rooms (modules and subpackages), each of which imports only from those before it:
 
 - ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
   that this process may use.
 - ``frameworks``: the code for TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
-- ``job``: the place of a job, its random stream, and the generators that it may draw from.
+- ``job``: which job runs (epoch, index), its random numbers (stream), and the generators that it may draw from.
 - ``batch``: batches as bytes in shared memory, shared arrays and lists of strings; stacking samples into batches,
   cutting and joining batches.
 - ``report``: the figures recorded while a loop runs, the report, verdict and pictures made from them, and the page on
@@ -31,10 +34,10 @@ The rooms (modules and subpackages), each of which imports only from those befor
 - ``cluster``: the same for workers that are Ray actors.
 - ``sequence``: the classes that users derive from, their position and state, and the methods that make another
   sequence. What a chain computes is a value, a ``plan``.
-- ``loader``: a loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
+- ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
-- ``wiring``: the functions of later rooms that earlier ones call.
-- ``top``: ``python -m workers.top``, which reads the pages of ``report`` from another process.
+- ``wiring``: registers the functions of later rooms that earlier ones call.
+- ``top``: ``python -m workers.top``, which shows running pools; it reads the pages of ``report`` from outside.
 - ``__main__``: ``python -m workers``, which prints the facts that a bug report needs.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR removes or changes anything public: names, arguments and

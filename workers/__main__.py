@@ -1,4 +1,4 @@
-"""``python -m workers``: what a bug report needs, and a small pool that shows whether all works here."""
+"""The command ``python -m workers``: prints what a bug report needs, and tests a small pool of workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUM_BATCHES = 20
 
 
 class Batches(workers.Sequence[Any]):
-    """Batches of 1 MB that draw."""
+    """A sequence of batches of 1 MB of random numbers, with which the pool is tested."""
 
     def __len__(self) -> int:
         return _NUM_BATCHES
@@ -32,7 +32,8 @@ class Batches(workers.Sequence[Any]):
 
 
 def main() -> int:
-    """Print the facts. Returns 1 if the pool did not deliver what the loop computes alone, else 0."""
+    """Print facts about this installation, and test a pool. Return the exit code: 1 if the pool did not deliver the
+    batches that the loop computes alone, else 0."""
     for name, fact in _facts():
         _say(name, fact)
     try:

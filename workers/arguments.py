@@ -1,4 +1,4 @@
-"""Errors for keyword arguments that a function does not have, which name the argument to write instead."""
+"""Errors for unknown keyword arguments of a function, which name the argument to write instead."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _ADVICE |= {"map": _ADVICE["transform"], "transforms": _ADVICE["transform"]}
 
 
 def explains_arguments(function: _Function, options: type | None = None) -> _Function:
-    """Return ``function`` with a TypeError that explains what to write instead of an unknown keyword argument.
+    """Return ``function``, wrapped: the TypeError for an unknown keyword argument explains what to write instead.
 
     Args:
         options: a TypedDict of the ``**options`` that it takes; None: it passes them on to a function that checks them.
@@ -77,12 +77,12 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
 
 
 def explains_options(options: type) -> Callable[[_Function], _Function]:
-    """Return a decorator that does the same for a function with ``**options: Unpack[options]``."""
+    """Return the decorator :func:`explains_arguments` for a function with ``**options: Unpack[options]``."""
     return functools.partial(explains_arguments, options=options)
 
 
 def _instead(option: str, known: list[str]) -> str:
-    """Return what to write instead of ``option``, for a function with the arguments ``known``."""
+    """Return advice, for an error, on what to write instead of ``option``, to a function with arguments ``known``."""
     known = [name for name in known if name != "self"]
     names = [name for name in _NAMES_HERE.get(option, ()) if name in known]
     names = names or ([] if option in _ADVICE else difflib.get_close_matches(option, known, 1, 0.7))

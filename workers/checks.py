@@ -1,4 +1,4 @@
-"""Argument checks, whose errors name the argument, its value and what is allowed."""
+"""Checks of arguments. Their errors name the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def short(value: Any) -> str:
 
 
 def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) -> int:
-    """Return ``value`` as an int.
+    """Return ``value``, the argument ``name``, as an int.
+
+    Args:
+        allowed: what errors say is allowed; None: "an integer >= " and ``at_least``.
 
     Raises:
         TypeError: it is not an integer (a bool is not one). ValueError: it is less than ``at_least``.
@@ -35,7 +38,8 @@ def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) 
 
 
 def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
-    """Return ``value`` as seconds > 0, or None if that is allowed."""
+    """Return ``value``, the argument ``name``, as a float > 0 (None is allowed if ``allow_none``); raise TypeError or
+    ValueError if it is neither."""
     allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
     if value is None and allow_none:
         return None
@@ -47,26 +51,30 @@ def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | Non
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    """Return ``value``, or raise ValueError if it is not one of ``choices``."""
+    """Return ``value``, the argument ``name``; raise ValueError if it is not one of ``choices``."""
     if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {short(value)}")
     return value
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Return ``value``, or raise ValueError if it is not True or False."""
+    """Return ``value``, the argument ``name``; raise ValueError if it is not True or False."""
     return bool(check_choice(name, value, (True, False)))
 
 
 def check_function(name: str, value: Any) -> Any:
-    """Return ``value``, or raise TypeError if it is neither a function nor None."""
+    """Return ``value``, the argument ``name``; raise TypeError if it is neither callable nor None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a function or None, not {short(value)}")
     return value
 
 
 def check_index(index: Any, of: Sized) -> int:
-    """Return ``index`` as a position in ``of``; a negative index counts from the end, as in a list."""
+    """Return ``index`` as a position in ``of``, 0 to length - 1; a negative index counts from the end, as in a list.
+
+    Raises:
+        TypeError: it is not an integer. IndexError: it is out of range.
+    """
     length = len(of)
     if isinstance(index, bool) or not hasattr(type(index), "__index__"):
         raise TypeError(f"index must be an integer, not {short(index)} ({type(index).__name__})")

@@ -27,55 +27,56 @@ from .checks import short
 
 
 class PrefetchError(Exception):
-    """Base class of the errors of this package."""
+    """The base class of the errors of this package."""
 
 
 class ClosedError(PrefetchError, ValueError):
-    """An object was used after its ``close()``."""
+    """Raised if a sequence or another object is used after its ``close()``."""
 
 
 class NotPicklableError(PrefetchError, TypeError):
-    """The Sequence holds something that cannot be sent to a worker process."""
+    """Raised if a Sequence holds something that cannot be sent to a worker process."""
 
 
 class StateError(PrefetchError, ValueError):
-    """A state does not fit the sequence, or a source cannot begin again."""
+    """Raised if a saved state does not fit the sequence, or a source that has only ``__iter__`` cannot restart."""
 
 
 class StalePassError(PrefetchError, RuntimeError):
-    """An iterator was read after a newer pass had begun, the epoch was set, or a state was loaded."""
+    """Raised if an iterator is read although a newer loop has begun, the epoch was set, or a state was loaded."""
 
 
 class PlatformError(PrefetchError, OSError):
-    """This system lacks what the engine needs."""
+    """Raised if this system lacks what workers need, such as shared memory or file descriptors."""
 
 
 class IntegrityError(PrefetchError, RuntimeError):
-    """A worker sent the wrong result: a bug of this package. The result is not delivered, and the loop ends."""
+    """Raised if a worker sent the wrong result, by a bug of this package. It is not delivered, and the loop ends."""
 
 
 class WorkerError(PrefetchError, RuntimeError):
-    """A worker process failed."""
+    """The base class of errors that report the failure of a worker process."""
 
 
 class WorkerStartError(WorkerError):
-    """Workers cannot be started, or die before their first job."""
+    """Raised if workers cannot be started, or die before their first job (the computation of a batch)."""
 
 
 class WorkerDiedError(WorkerError):
-    """One job killed its worker repeatedly."""
+    """Raised if one job (the computation of a batch) has killed its worker process repeatedly."""
 
 
 class JobTimeoutError(WorkerError, TimeoutError):
-    """One job exceeded ``job_timeout`` repeatedly."""
+    """Raised if one job (the computation of a batch) took longer than ``job_timeout`` repeatedly."""
 
 
 class JobError(WorkerError):
-    """A job raised an exception that cannot be raised unchanged in the consumer, such as ``StopIteration``."""
+    """Raised if a job (the computation of a batch) raised an exception that cannot be raised unchanged in the loop,
+    such as ``StopIteration``."""
 
 
 class RemoteTraceback(Exception):
-    """The cause of an exception raised by a job; its text is the traceback in the job's process."""
+    """The ``__cause__`` of an exception raised by a job (in a worker); its text is the traceback there."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -86,7 +87,7 @@ class RemoteTraceback(Exception):
 
 
 def integrity_error(found: str) -> IntegrityError:
-    """Return the error for ``found``, a mismatch that only a bug of this package can explain."""
+    """Return the IntegrityError for ``found``, a mismatch that only a bug of this package can explain, in words."""
     return IntegrityError(
         f"{found}. This is a bug in prefetch-sequence, not in your program: please report it with this text. No wrong "
         "batch was delivered; a loop over a new front-end can go on from state_dict()"
@@ -94,8 +95,8 @@ def integrity_error(found: str) -> IntegrityError:
 
 
 def presentable(error: BaseException) -> BaseException:
-    """Return ``error``, or a :class:`JobError` in its place if raising it would silently end the consumer's loop or
-    program (StopIteration, SystemExit, KeyboardInterrupt)."""
+    """Return ``error``, or a :class:`JobError` in its place if raising it would silently end the user's loop or program
+    (StopIteration, SystemExit, KeyboardInterrupt)."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     wrapped = JobError(f"the job raised {short(error)}")

@@ -2,6 +2,8 @@
 
 A container is a control group. Its limits are in files, whose names differ between versions 1 and 2 of control groups.
 The limits of enclosing groups apply too, as far as they are visible from inside.
+
+In all functions, ``proc`` and ``root`` are the folders of /proc and of the control groups.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ _NO_LIMIT = 1 << 60  # from here on, a number means no limit in version 1
 
 
 class Limit(NamedTuple):
-    """An upper limit and its source: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
+    """An upper limit and where it comes from: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
 
     most: int
     source: str
 
 
 def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
-    """Return the folders of this process's control groups for ``controller``, and of the enclosing groups.
+    """Return the folders of this process's control groups for ``controller``, such as "memory", and of enclosing ones.
 
     They need not exist: a container may be given paths that only its host can see.
     """
@@ -48,7 +50,7 @@ def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
 
 
 def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
-    """Return the bytes of memory that all processes here may use together; None: unknown."""
+    """Return the limit on the bytes of memory that all processes here may use together; None: unknown."""
     found = [_of_file(folder, name) for folder in groups("memory", proc, root) for name in _MEMORY]
     try:
         with open(f"{proc}/meminfo") as file:
@@ -60,7 +62,7 @@ def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
 
 
 def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
-    """Return the limits on processes and threads: of the control groups, and of this user."""
+    """Return the known limits on the number of processes and threads: of the control groups, and of this user."""
     found = [_of_file(folder, "pids.max") for folder in groups("pids", proc, root)]
     least = min((each for each in found if each is not None), default=None)
     limits = [] if least is None else [least]
@@ -93,7 +95,7 @@ def descriptors() -> int:
 
 
 def _quota(words: list[str]) -> float | None:
-    """Return a quota in cores: 1.5 for ``["150000", "100000"]``; None: no limit."""
+    """Return a CPU quota as a number of cores: 1.5 for the words ["150000", "100000"] of its file; None: no limit."""
     try:
         quota, period = map(int, words)
     except ValueError:  # "max", or no such file
@@ -102,7 +104,7 @@ def _quota(words: list[str]) -> float | None:
 
 
 def _quota_1(folder: str) -> float | None:
-    """Return the same for version 1, where -1 means no limit."""
+    """Return the CPU quota in cores of a control group of version 1, whose file says -1 for no limit; None: none."""
     return _quota([*_read(folder, "cpu.cfs_quota_us"), *_read(folder, "cpu.cfs_period_us")])
 
 
@@ -116,7 +118,7 @@ def _of_file(folder: str, name: str) -> Limit | None:
 
 
 def _read(folder: str, name: str) -> list[str]:
-    """Return the words in a file; none if it cannot be read."""
+    """Return the words in the file ``name`` of ``folder``; [] if it cannot be read."""
     try:
         with open(f"{folder}/{name}") as file:
             return file.read().split()
@@ -125,5 +127,5 @@ def _read(folder: str, name: str) -> list[str]:
 
 
 def default_nb_workers() -> int:
-    """Return the cores that this process may use, less one for the loop; at least 1."""
+    """Return the default number of workers: the cores that this process may use less one for the loop, at least 1."""
     return max(1, cores() - 1)

@@ -1,4 +1,4 @@
-"""Registers functions of later rooms that earlier ones call: what each method of the chain makes, how Keras reads."""
+"""Registers functions of later modules that earlier ones call: what ``.map()`` and others make, how Keras reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .sequence.max_samples import SequenceMaxSamples
 from .sequence.rebatched import SequenceRebatch
 from .sequence.shard import SequenceShard
 from .sequence.shuffle import SequenceShuffle
+from .sequence.slice import skipped, sliced, taken
 
 makers.update(
     map=SequenceMap,
@@ -20,5 +21,8 @@ makers.update(
     max_samples=SequenceMaxSamples,
     shuffle=SequenceShuffle,
     shard=SequenceShard,
+    slice=sliced,
+    take=taken,
+    skip=skipped,
     fit=adapter.install,
 )

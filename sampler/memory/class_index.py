@@ -41,7 +41,7 @@ _SELECTION, _EXTRAS, _CLASSES, _EXAMPLES = range(4)
 
 
 class ClassIndex:
-    """The positions of the examples of each class.
+    """The positions of the examples of each class in the data of a sampler, grouped by class.
 
     Args:
         y: labels (n,), integers or strings; or one-hot rows (n, number of classes).
@@ -92,21 +92,24 @@ class ClassIndex:
             self.warn_of_few("total_examples_per_class", total_examples_per_class, "all are kept")
 
     def with_seed(self, seed: int) -> ClassIndex:
-        """Return the index for ``seed``, on which the choice of ``total_examples_per_class`` examples depends."""
+        """Return an index whose choice of ``total_examples_per_class`` examples of each class is drawn by ``seed``."""
         if self._total is None or seed == self.seed:
             return self
         return ClassIndex(self.y, len(self.y), self._class_list, self._total, seed, is_told=True)
 
     def share(self) -> None:
-        """Move the labels and positions into shared memory, if they are large."""
+        """Move the labels and positions into shared memory, for worker processes, if they are large."""
         self.y, self.positions = shared(self.y), shared(self.positions)
 
     def __len__(self) -> int:
-        """Return the number of classes."""
+        """Return the number of classes kept."""
         return len(self.classes)
 
     def warn_of_few(self, name: str, count: int, then: str) -> None:
-        """Log a warning that names the classes with fewer than ``count`` examples, the value of argument ``name``."""
+        """Log a warning that names the classes with fewer than ``count`` examples, if there are any.
+
+        ``name``: the argument whose value is ``count``. ``then``: what happens to these classes.
+        """
         sizes = [stop - start for start, stop in itertools.pairwise(self.starts)]
         few = [f"{label!r} ({size})" for label, size in zip(self.classes.tolist(), sizes, strict=True) if size < count]
         if few:
@@ -116,7 +119,11 @@ class ClassIndex:
 
 
 def as_labels(y: Any) -> NDArray[Any]:
-    """Return ``y`` as an array of labels (n,), or of one-hot rows (n, c)."""
+    """Return ``y`` as an array of labels (n,), or of one-hot rows (n, c).
+
+    Raises:
+        TypeError, ValueError: it holds no labels, or some are masked or cannot be kept exactly.
+    """
     labels = exact_array(without_framework(y))
     if isinstance(y, np.ma.MaskedArray) or isinstance(labels, np.ma.MaskedArray):
         num_masked = int(np.ma.count_masked(y if isinstance(y, np.ma.MaskedArray) else labels))  # type: ignore[no-untyped-call]
@@ -144,7 +151,7 @@ def as_labels(y: Any) -> NDArray[Any]:
 
 
 def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return strings or integers that are held as objects as an array of their own type, and others as they are."""
+    """Return an object array of only strings or only integers as an array of that type, and any other unchanged."""
     for kind in (str, bytes, int):
         if all(isinstance(label, kind) for label in labels.flat):
             exact = [kind(label) for label in labels.flat]
@@ -160,13 +167,13 @@ def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return (the classes, ascending; for each label, the position of its class)."""
+    """Return (the different classes in ``labels``, ascending; for each label, the position of its class among them)."""
     classes, number = np.unique(labels.argmax(1) if labels.ndim == 2 else labels, return_inverse=True)
     return classes, number.astype(np.uint16 if len(classes) <= 2**16 else np.int64)
 
 
 def _check_class_list(class_list: Any, classes: NDArray[Any]) -> list[int]:
-    """Return the positions in ``classes`` of those in ``class_list``, ascending."""
+    """Return the positions in ``classes`` of those in ``class_list``, ascending; raise an error if it has others."""
     if isinstance(class_list, (str, bytes)) or not isinstance(class_list, Iterable):
         raise TypeError(f"class_list must be None or a list of classes, not {class_list!r}")
     class_list = without_framework(class_list)
@@ -181,14 +188,14 @@ def _check_class_list(class_list: Any, classes: NDArray[Any]) -> list[int]:
 
 
 def _some(group: NDArray[np.int64], count: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return ``count`` elements of a group, drawn by ``key``, in their order; all if there are no more."""
+    """Return ``count`` elements of ``group``, drawn by ``key`` (integers), in their order; all if it has no more."""
     if len(group) <= count:
         return group
     return group[np.sort(Draws(len(group), count, *key).view(0))]
 
 
 class ClassDraws:
-    """The batches of an index: ``num_classes`` of its classes, ``examples_per_class`` examples of each.
+    """The random batches of a ClassIndex: ``num_classes`` of its classes, ``examples_per_class`` examples of each.
 
     Args:
         index: the index to draw from.
@@ -220,7 +227,7 @@ class ClassDraws:
         return ClassDraws, (self._index, self.num_classes, self.examples_per_class, self.steps_per_epoch, self.seed)
 
     def batch(self, epoch: int, batch_id: int) -> NDArray[np.int64]:
-        """Return positions (num_classes * examples_per_class,), class after class."""
+        """Return the positions of a batch's examples in x, (num_classes * examples_per_class,), class after class."""
         at = self._epochs.get(epoch) or self._begin(epoch)
         draws, starts, size = self._draws, self._index.starts, self.examples_per_class
         cycle, how_many = at.draws.cycle_of(batch_id)
@@ -271,7 +278,7 @@ class ClassDraws:
 
 
 class _Epoch:
-    """The draws of the classes of an epoch, and how often each class was used before."""
+    """The order in which the classes are drawn in one epoch, and how often each was used before it."""
 
     def __init__(self, draws: Draws, uses: list[int], is_extra: list[int]) -> None:
         self.draws = draws  # of classes

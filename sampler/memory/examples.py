@@ -22,7 +22,7 @@ _NUM_LOOKED_AT = 16  # examples that are loaded to find their common shape
 
 
 class Examples:
-    """The examples ``x`` of a sampler, by position.
+    """The examples ``x`` of a sampler, which are taken by their positions.
 
     Args:
         x: an array or a ``np.memmap`` (n, ...), used as it is; a tensor (TensorFlow, torch, JAX), a data frame or a
@@ -49,7 +49,7 @@ class Examples:
     def take(self, positions: NDArray[np.int64], must_stack: bool = False, may_take_long: bool = False) -> NDArray[Any]:
         """Return copies of the examples at ``positions``: stacked, or as an object array (n,) if they differ in shape.
 
-        ``may_take_long``: a progress bar shows how many of them ``load_example_fn`` has loaded.
+        ``may_take_long``: True: a progress bar shows how many of them ``load_example_fn`` has loaded.
 
         Raises:
             ValueError: ``must_stack`` is True, and they differ in shape.
@@ -75,7 +75,7 @@ class Examples:
         return batch
 
     def share(self) -> None:
-        """Move the examples into shared memory, if they are large."""
+        """Move the examples into shared memory, for worker processes, if they are large."""
         if Strings.suit(self.x):
             self.x = Strings(list(self.x))
         if isinstance(self.x, (Strings, Ragged)):
@@ -84,7 +84,7 @@ class Examples:
             self.x = shared(self.x)
 
     def identity(self) -> list[Any]:
-        """Return what identifies the examples in a saved state, as JSON. No example is loaded."""
+        """Return what identifies the examples in a saved state, as JSON: [number, shape or None]. None is loaded."""
         is_array = isinstance(self.x, np.ndarray) or (self.load_example_fn is None and isinstance(self.x, Strings))
         return [len(self.x), list(self.x.shape[1:]) if is_array else None]
 
@@ -108,7 +108,7 @@ def _with_bar(positions: list[int]) -> Iterable[int]:
 
 
 def as_items(x: Any) -> Any:
-    """Return ``x`` as an object that has a length and can be indexed by position."""
+    """Return ``x``, a tensor or data frame as an array. Raise TypeError if it has no length or indices."""
     x = without_framework(x)
     check_table("x", x, is_for_array=True)
     is_indexed = hasattr(x, "__len__") and hasattr(x, "__getitem__")
@@ -122,7 +122,7 @@ def as_items(x: Any) -> Any:
 
 
 def as_array(x: Any) -> NDArray[Any] | Ragged | Strings:
-    """Return ``x`` as an array of examples. An array, memory-mapped or not, is not copied."""
+    """Return ``x`` as an array of examples, or as Ragged or Strings if no array holds them. An array is not copied."""
     x = as_items(x)
     if isinstance(x, (list, tuple)) and any(map(is_of_framework, set(map(type, x)))):
         x = arrays_of(list(x), "x")

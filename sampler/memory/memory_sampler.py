@@ -29,7 +29,7 @@ class MemorySampler(Sampler):
 
     @property
     def load_example_fn(self) -> Callable[[Any], Any] | None:
-        """``item of x -> array``; None: the items are the examples."""
+        """The function ``item of x -> array`` that loads an example; None: the items are the examples."""
         return self._examples.load_example_fn
 
     @property
@@ -63,11 +63,11 @@ class MemorySampler(Sampler):
 
     @abstractmethod
     def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the positions in ``x`` of examples ``start`` to ``stop`` - 1 of those to draw from."""
+        """Return the positions in ``x`` of examples ``start`` to ``stop`` - 1, counted among those to draw from."""
 
     @abstractmethod
     def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the y of the examples at ``positions``."""
+        """Return the labels y of the examples at ``positions`` in ``x``."""
 
     def _share(self) -> None:
         self._examples.share()

@@ -1,8 +1,9 @@
 """Shuffled draws without repetition, as a pure function of their number, in bounded memory.
 
-``Draws(n, k)`` are batches of k from an endless series of permutations: *cycle* c, the draws c*n to (c+1)*n - 1, has
-the key (key, c). A batch that starts in one cycle and ends in the next could contain an element twice. So the first k
-elements of the next cycle are reordered: those already in the batch move after the others. Nothing else moves::
+``Draws(n, k)`` are batches of k from an endless series of permutations: *cycle* c, the draws c*n to (c+1)*n - 1, is
+a permutation of all n elements, shuffled by the key (key, c). A batch that starts in one cycle and ends in the next
+could contain an element twice. So the first k elements of the next cycle are reordered: those already in the batch move
+after the others. Nothing else moves::
 
     cycle c      ... . . . . . x y z |                     the batch takes x y z and then 4 more
     cycle c + 1                      | p y q r z s t ...   the permutation
@@ -24,11 +25,11 @@ KEPT_UP_TO = 2**17
 
 
 class Draws:
-    """Batches of k from 0 .. n-1: no element comes again before all have come, and none is twice in a batch.
+    """Random batches of k from 0 .. n-1: none comes again before all have come, and none is twice in a batch.
 
     A batch is a pure function of (n, k, key, first, its number), in any order of calls and from any thread. It takes
-    O(k), except that up to ``sorted_up_to`` elements, a cycle is shuffled as a whole and kept for later batches. If n <
-    2k, a batch may depend on up to k previous cycles; in ascending order, it takes O(k) all the same.
+    O(k), except that up to ``sorted_up_to`` elements, a cycle (permutation) is shuffled as a whole and kept. If n < 2k,
+    a batch may depend on up to k previous cycles; in ascending order, it takes O(k) all the same.
 
     Args:
         n: the number of elements, 1 to 2**63 - 1.
@@ -72,7 +73,7 @@ class Draws:
         return _draws, (self.n, self.k, self.key, *options)
 
     def batch(self, number: int) -> NDArray[np.int64]:
-        """Return the draws of batch ``number``.
+        """Return the k numbers, from 0 .. n-1, that are drawn for batch ``number``.
 
         Args:
             number: 0 or more, counted through all epochs.
@@ -84,7 +85,7 @@ class Draws:
         return drawn
 
     def view(self, number: int) -> NDArray[np.int64]:
-        """Return the same as :meth:`batch`, but possibly as a view of a kept cycle, which must not be written to."""
+        """Return the k draws of batch ``number``, maybe as a view of a kept array, which must not be written to."""
         cycle, start = divmod(number * self.k - self._num_first, self.n)
         stop = start + self.k
         if stop <= self.n:
@@ -93,12 +94,15 @@ class Draws:
         return np.concatenate((self._drawn(cycle, start, self.n), self._drawn(cycle + 1, 0, stop - self.n)))
 
     def cycle_of(self, number: int) -> tuple[int, int]:
-        """Return (the cycle in which batch ``number`` starts, the number of its draws there); ``first`` is cycle -1."""
+        """Return (the cycle in which batch ``number`` starts, how many of its draws are in this cycle).
+
+        A cycle is a permutation of all elements; the draws in ``first`` are cycle -1.
+        """
         cycle, start = divmod(number * self.k - self._num_first, self.n)
         return cycle, min(self.k, self.n - start)
 
     def run(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return draws ``start`` to ``stop`` - 1, counted through all batches."""
+        """Return draws ``start`` to ``stop`` - 1 of the endless series, in which the batches follow one another."""
         parts, at = [], start - self._num_first
         stop -= len(self._first)
         while at < stop:
@@ -109,7 +113,7 @@ class Draws:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _drawn(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Return draws ``start`` to ``stop`` - 1 of a cycle, possibly as a view of a kept cycle."""
+        """Return draws ``start`` to ``stop`` - 1 of a cycle (permutation of all elements), maybe as a view."""
         if self._permutation.is_sorted and cycle >= 0:
             whole = self._cycles.get(cycle)
             if whole is None:
@@ -132,7 +136,7 @@ class Draws:
         return whole
 
     def _permuted(self, cycle: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Return draws ``start`` to ``stop`` - 1 of a cycle, before reordering."""
+        """Return draws ``start`` to ``stop`` - 1 of a cycle (a permutation of all elements), before it is reordered."""
         if cycle < 0:
             before = self.n - self._num_first
             return self._first[start - before : stop - before]
@@ -141,11 +145,14 @@ class Draws:
         return self._permutation(np.arange(start, stop, dtype=np.uint64), (*self.key, cycle))
 
     def _num_before(self, cycle: int) -> int:
-        """Return how many draws of the previous cycle are in the batch in which this cycle starts."""
+        """Return how many draws of the previous cycle (permutation) are in the batch in which this cycle starts."""
         return (cycle * self.n + self._num_first) % self.k if cycle >= 0 else 0
 
     def _head(self, cycle: int, permuted: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Return the first k draws of a cycle. ``permuted``: these before reordering, if known."""
+        """Return the first k draws of a cycle (permutation), reordered so that no batch has an element twice.
+
+        ``permuted``: these draws before reordering, if known.
+        """
         last = self._last
         # If n < 2k, the end of a cycle can lie within its reordered part. Then go back to a cycle that does not depend
         # on the previous one, and come forward again.
@@ -163,7 +170,11 @@ class Draws:
     def _reordered(
         self, cycle: int, head_before: NDArray[np.int64] | None, permuted: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
-        """Return the first k draws of a cycle. ``head_before``: those of the previous cycle, if they reach its end."""
+        """Return the first k draws of a cycle (permutation), those last that the batch across its start already has.
+
+        ``head_before``: the first k draws of the previous cycle, if some are in that batch. ``permuted``: the draws to
+        reorder, if known.
+        """
         head = self._permuted(cycle, 0, self.k) if permuted is None else permuted
         num_before = self._num_before(cycle)
         if num_before == 0:
@@ -179,7 +190,7 @@ class Draws:
 
 
 def num_kept(n: int) -> int:
-    """Return how many cycles each series keeps if all draw from n elements in total: 8 MB of them, or two."""
+    """Return how many cycles (permutations) each series keeps if all draw from n elements in all: 8 MB, or two."""
     return max(2, 2**20 // n)
 
 

@@ -1,4 +1,4 @@
-"""Examples of different shapes, such as photos: all in one array, and in batches that do not stack."""
+"""Examples of different shapes, such as photos: kept in one array, and in batches that do not stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.batch.strings import shared
 
 
 class Ragged:
-    """Arrays that differ in shape, one after the other in a single array, which workers can share.
+    """Arrays that differ in shape, one after the other in a single array, which worker processes can share.
 
     Args:
         arrays: of any shapes and dtypes. They are converted to one dtype, as by ``np.stack``.
@@ -38,12 +38,12 @@ class Ragged:
         return len(self.shapes)
 
     def __getitem__(self, position: int) -> NDArray[Any]:
-        """Return a view of the array at ``position``, e.g. (height, width, 3)."""
+        """Return the array at ``position``, e.g. (height, width, 3), as a view, not a copy."""
         shape, end = self.shapes[position], int(self.ends[position])
         return self.values[end - int(np.prod(shape, dtype=np.int64)) : end].reshape(shape)
 
     def share(self) -> None:
-        """Move the arrays into shared memory, if they are large."""
+        """Move the arrays into shared memory, for worker processes, if they are large."""
         self.values = shared(self.values)
 
 
@@ -53,7 +53,7 @@ def are_arrays(x: Any) -> bool:
 
 
 def batch_of(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """Return ``arrays`` stacked, or an object array (n,) of them if they differ in shape."""
+    """Return ``arrays`` stacked, or as an object array (n,) if they differ in shape."""
     if len({array.shape for array in arrays}) == 1:
         return stacked(arrays)
     batch = np.empty(len(arrays), object)
@@ -74,7 +74,8 @@ def common_shape(shapes: Iterable[tuple[int, ...]]) -> tuple[int | None, ...]:
 
 
 def check_stacked(part: Any, what: str) -> None:
-    """Raise ValueError if ``part`` of a batch is or contains an object array of arrays. ``what`` names its source."""
+    """Raise ValueError if ``part`` of a batch is or contains an object array of arrays, which did not stack. ``what``:
+    the function that returned it."""
     if isinstance(part, (tuple, list)):
         for each in part:
             check_stacked(each, what)

@@ -21,7 +21,7 @@ from .permutation import Draws, num_kept
 
 
 class SingleShotMemorySampler(MemorySampler):
-    """Batches of ``class_per_batch`` different elements of x, each of which is its own class.
+    """A sampler of batches of ``class_per_batch`` different elements of x, each of which is its own class.
 
     Elements are drawn without repetition: none comes again before all have come, across epochs too, and none is twice
     in a batch. The order takes at most 8 MB of memory, however many elements there are, and a batch takes about as long
@@ -119,7 +119,7 @@ class SingleShotMemorySampler(MemorySampler):
 
 
 class MultiShotMemorySampler(MemorySampler):
-    """Batches of ``classes_per_batch`` different classes, ``examples_per_class_per_batch`` examples of each.
+    """A sampler of batches of ``classes_per_batch`` classes, ``examples_per_class_per_batch`` examples of each.
 
     Every batch has exactly these numbers. Within a class, no example comes again before all have come, and none is
     twice in a batch. If a class has fewer examples than a batch takes, its examples repeat, and a warning names it.
@@ -239,12 +239,12 @@ class MultiShotMemorySampler(MemorySampler):
 
     @property
     def class_list(self) -> list[Any]:
-        """The classes to draw from, ascending."""
+        """The classes to draw from, as a list in ascending order."""
         return list(self._index.classes.tolist())
 
     @property
     def num_examples(self) -> int:
-        """The number of examples to draw from."""
+        """The number of examples to draw from, after the choice of classes and of examples per class."""
         return len(self._index.positions)
 
 
@@ -256,7 +256,7 @@ def select_examples(
     *,
     seed: int | None = None,
 ) -> tuple[Any, Any]:
-    """Return some examples of some classes, shuffled.
+    """Return some examples of some classes, chosen at random and shuffled.
 
     Args:
         x: the examples, as for :class:`SingleShotMemorySampler`.
@@ -267,7 +267,7 @@ def select_examples(
         seed: the seed of the choice and the order; None: a different one in each call.
 
     Returns:
-        (x, y) of the examples.
+        (x, y): the examples and their labels.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range.

@@ -1,4 +1,4 @@
-"""Checks of shards, which find their problems before a training does."""
+"""Checks of TFRecord shards (files of records), which find their problems before a training does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .shards import COMPRESSIONS, INDEX, check_is_file, find_paths, read_index
 
 
 class Problem(NamedTuple):
-    """A problem of a shard, and its place."""
+    """A problem of a shard (a TFRecord file), and its place in the file."""
 
     path: str
     record: int  # the number of the record in the file, from 0
@@ -34,7 +34,7 @@ def verify_shards(
     *,
     shard_suffix: str = "*.tfrec",
 ) -> list[Problem]:
-    """Return the problems of the shards in a folder, [] if there are none. Reads all of them.
+    """Return the problems of the TFRecord files in a folder; [] if there are none. Reads all of these files (shards).
 
     Checks that all checksums are right, that each file can be read to its end with ``compression``, that it consists of
     one or more whole blocks of ``example_per_class`` records, and that ``index.json``, if it exists, names existing
@@ -123,7 +123,7 @@ def _check(
 
 
 def _where(path: str, compression: str | None, message: str) -> Problem:
-    """Return the Problem of a file at its first unreadable record."""
+    """Return the Problem of a file that TensorFlow, as ``message`` says, cannot read: its first unreadable record."""
     import tensorflow as tf
 
     lengths = tf.data.TFRecordDataset(path, compression or "").map(tf.strings.length).ignore_errors()

@@ -1,6 +1,7 @@
 """The tf.data pipeline that reads blocks of shards across rows.
 
-Many columns of all rows are read, and usually deserialised, at once, because single records are slow in tf.data::
+Many columns (a column is one block of each row) are read, and usually deserialised, at once, because single records
+are slow in tf.data::
 
     row 0   shard -> chunk of records -+
     row 1   shard -> chunk of records -+-> deserialise -> columns in random order -> batches
@@ -24,7 +25,7 @@ _MAX_GROWTH = 8  # times the bytes of a record; if the result is larger, it is d
 
 
 class Deserialiser(NamedTuple):
-    """The function that makes ``(x, y)`` of records."""
+    """The user's function that makes ``(x, y)`` of records, and what is known of it."""
 
     function: Callable[[Any], Any]
     is_batch: bool  # True if it takes a vector of records, False if it takes one
@@ -32,14 +33,17 @@ class Deserialiser(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Blocks of a row, or of all rows, as tensors."""
+    """Consecutive blocks (groups of records of one class) of one row, or of all rows, as tensors."""
 
     records: Any  # (..., blocks, records in a block)
     piece: Any  # (..., blocks): the number of its piece of a shard; -1 - that number if records are missing
 
 
 class Reader:
-    """The batches of passes over ``rows``. ``calls``: how many rows are read in parallel."""
+    """The tf.data pipeline that reads the batches of ``rows``, a layout of shards (TFRecord files).
+
+    ``calls``: how many rows are read in parallel.
+    """
 
     def __init__(
         self,
@@ -63,13 +67,16 @@ class Reader:
         self._is_early = deserialiser.nbytes <= _MAX_GROWTH * rows.record_nbytes
 
     def with_seed(self, seed: int) -> Reader:
-        """Return a reader of the same batches in the order of another seed."""
+        """Return a copy of this reader whose order of shards and blocks is drawn by another seed."""
         other = copy.copy(self)
         other.seed = seed
         return other
 
     def batches(self, num_passes: int | None, first_pass: Any = 0, first_batch: int = 0) -> Any:
-        """Return a data set of the batches of ``num_passes`` passes (None: endless), starting at ``first_batch``."""
+        """Return a data set of the batches of ``num_passes`` passes over the shards; None: endless.
+
+        It starts at batch ``first_batch`` of pass ``first_pass``.
+        """
         import tensorflow as tf
 
         rows, deserialise = self.rows, self._deserialise
@@ -129,7 +136,7 @@ class Reader:
         return batches if self._is_early else self._deserialised(batches)
 
     def _row(self, row: Any, pieces: Pieces) -> Any:
-        """Return a data set of the chunks of a row in one pass."""
+        """Return a data set of the chunks (consecutive blocks) of row number ``row`` in the pass with ``pieces``."""
         import tensorflow as tf
 
         size, at_once = self.rows.example_per_class, self.rows.at_once
@@ -143,7 +150,7 @@ class Reader:
             return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(at).repeat(), numbers, records.concatenate(missing))
 
         def whole(at: Any, number: Any, records: Any) -> Chunk:
-            """Return a full chunk, with empty records in place of missing ones."""
+            """Return chunk ``number`` of piece ``at``, of ``records``, with empty ones in place of missing ones."""
             count = tf.minimum(pieces.count[at] - number * at_once, at_once)
             missing = count * size - tf.size(records, tf.int64)
 
@@ -159,8 +166,11 @@ class Reader:
         return tf.data.Dataset.range(of_row[0], of_row[1]).flat_map(chunks).map(whole).rebatch(at_once)
 
     def _order(self, number: Any, which: Any, piece: Any) -> Any:
-        """Return the order of the blocks of chunk ``which``, column by column. If ``shuffle``, the blocks of a piece
-        are shuffled within its columns of the row; no other row has the same shard in these columns."""
+        """Return the order in which blocks of chunk ``which`` of pass ``number`` are used, as indices by column.
+
+        If ``shuffle``, the blocks of a piece are shuffled within its columns of the row, where no other row has the
+        same shard. ``piece``: the number of each block's piece, by row and column.
+        """
         import tensorflow as tf
 
         num_rows, how_many = self.rows.num_rows, tf.shape(piece)[1]
@@ -172,7 +182,7 @@ class Reader:
         return tf.reshape(tf.transpose(tf.range(num_rows)[:, None] * how_many + columns), [-1])
 
     def _broken(self, pieces: Pieces, chunk: Chunk) -> Any:
-        """Fail with the file and its first unreadable record."""
+        """Raise, when the data set runs, an error that names the broken file and its first unreadable record."""
         import tensorflow as tf
 
         path = pieces.path[-1 - tf.reduce_min(chunk.piece)]
@@ -188,7 +198,7 @@ class Reader:
             return tf.identity(chunk.piece)
 
     def _deserialised(self, records: Any) -> Any:
-        """Return the data set of batches made from ``records``, a data set of vectors of their records."""
+        """Return a data set of the batches (x, y) made from ``records``, a data set of vectors of records."""
         import tensorflow as tf
 
         function = self._deserialise.function
@@ -208,7 +218,8 @@ class Reader:
 
 
 def _opened(path: Any) -> Any:
-    """Fail if the file cannot be opened, because ``ignore_errors`` would try again forever."""
+    """Return the first byte of a file, or raise an error, when the data set runs, if it cannot be opened:
+    ``ignore_errors`` would try again forever."""
     import tensorflow as tf
 
     some = tf.data.FixedLengthRecordDataset(path, record_bytes=1, buffer_size=16)
@@ -216,7 +227,7 @@ def _opened(path: Any) -> Any:
 
 
 def check_deserialiser(deserialization_fn: Any, batch_deserialization_fn: Any, batch_size: int) -> Deserialiser:
-    """Return the Deserialiser of the one function that is given.
+    """Return the Deserialiser for the one of the two functions that is given (the other is None), after trying it.
 
     Raises:
         ValueError, TypeError: none or both are given, or the function does not return a pair.
@@ -240,7 +251,7 @@ def check_deserialiser(deserialization_fn: Any, batch_deserialization_fn: Any, b
 
 
 def _nbytes_of_each(function: Callable[[Any], Any], records: Any) -> float:
-    """Return the bytes of its result for one record; infinite if they vary, or if it needs a certain number of them."""
+    """Return the bytes of the function's result for one record; infinite if they vary, or it needs a fixed number."""
     import tensorflow as tf
 
     try:

@@ -1,7 +1,7 @@
-"""The layout of the blocks of shards in rows, in which no batch has a shard twice.
+"""The layout of shards (TFRecord files) in rows of blocks (records of one class), in which no batch has a shard twice.
 
-The shards form a line, in the random order of the pass. The line is cut into ``num_rows`` rows of equal length T, and
-batches are read across the rows::
+The shards form a line, in the random order of the pass (one reading of all of them). The line is cut into ``num_rows``
+rows of equal length T, and batches are read across the rows::
 
     row 0    a a a a a b b        a shard of at most T blocks that continues in the next row (b, c) has other
     row 1    b b c c c c c        columns there than in the row before, so no column has a shard twice
@@ -32,7 +32,9 @@ _MAX_READ = 256  # blocks of a row, read at once
 
 
 class Rows:
-    """The rows that hold the blocks of some shards. Their number and length are the same in each pass.
+    """The layout of the blocks of some shards in rows. The number and length of the rows are the same in each pass.
+
+    A shard is a TFRecord file; a block is ``example_per_class`` consecutive records of it, all of one class.
 
     Attributes:
         num_rows: the number of rows, and of files open at a time.
@@ -71,7 +73,7 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The digest that identifies these shards and their layout in a saved state."""
+        """The digest that identifies these shards (files) and their layout in a saved state."""
         names = [os.path.basename(path) for path in self.paths]
         what = (
             self.example_per_class,
@@ -85,7 +87,7 @@ class Rows:
         return hashlib.blake2b(repr(what).encode(), digest_size=8).hexdigest()
 
     def _length(self) -> int:
-        """Return the greatest T for which each row gets T blocks, with at most T blocks of each shard."""
+        """Return the greatest T for which each row gets T blocks (groups of records), with at most T of each shard."""
         least, most = 1, int(self.blocks.sum()) // self.num_rows
         while least < most:
             middle = (least + most + 1) // 2
@@ -97,13 +99,16 @@ class Rows:
 
 
 def _groups(shards: list[Shard]) -> Any:
-    """Return a number for each shard, the same for shards of the same single class."""
+    """Return an array with a number for each shard (file), the same for shards of the same single class."""
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(s.classes if len(s.classes) == 1 else s.path, len(numbers)) for s in shards])
 
 
 class Pieces(NamedTuple):
-    """The pieces of shards that one pass reads, in the order of the line, as tensors with one element per piece."""
+    """The pieces that one pass over the shards reads, in order, as tensors with one element per piece.
+
+    A piece is a run of consecutive blocks of one shard (a TFRecord file) within one row.
+    """
 
     path: Any
     first: Any  # its first block in the shard
@@ -112,7 +117,8 @@ class Pieces(NamedTuple):
 
 
 def pieces_of_pass(rows: Rows, number: Any, seed: int, column: Any) -> Pieces:
-    """Return the pieces of pass ``number``, from ``column`` of each row on, by TensorFlow operations."""
+    """Return the pieces (runs of blocks of one shard in one row) that pass ``number`` reads from ``column`` of each row
+    on, by TensorFlow operations."""
     import tensorflow as tf
 
     blocks, taken = tf.constant(rows.blocks, tf.int64), tf.constant(rows.taken, tf.int64)
@@ -145,7 +151,8 @@ def pieces_of_pass(rows: Rows, number: Any, seed: int, column: Any) -> Pieces:
 
 
 def mixed(seed: int, number: Any, at: Any) -> Any:
-    """Return a seed for each (seed, pass, position): the finaliser of splitmix64 over all three."""
+    """Return a random seed, an int64 tensor, for ``seed``, pass ``number`` and position ``at``: the finaliser of
+    splitmix64 (a hash) over all three."""
     import tensorflow as tf
 
     def folded(value: Any, by: int) -> Any:

@@ -48,7 +48,7 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
     service: str | None = None,
     shard: tuple[int, int] | None = None,
 ) -> Any:
-    """Return a ``tf.data.Dataset`` of balanced batches from a folder of shards, made of tf.data operations alone.
+    """Return a ``tf.data.Dataset`` of balanced batches from TFRecord files, made of tf.data operations alone.
 
     Every batch consists of ``batch_size // example_per_class`` blocks of ``example_per_class`` consecutive records,
     each from a different shard. The blocks are of different classes too if each shard is of one class, ``index.json``
@@ -121,11 +121,13 @@ def TFRecordDatasetSampler(  # its name in TensorFlow Similarity
 
 
 class TFRecordSequence(Sequence):
-    """The batches of :func:`TFRecordDatasetSampler` as a Sequence of numpy arrays. An epoch is one pass.
+    """Balanced batches from TFRecord files, as :func:`TFRecordDatasetSampler` makes them, in a Sequence.
+
+    They are numpy arrays; an epoch is one pass over the files.
 
     tf.data reads them in this process, in an order that is already shuffled. So :meth:`map` sends the batches to
     workers, and ``model.fit`` gets them in this order, whatever its ``shuffle``. ``sequence[i]`` in any other order is
-    possible, but slow. With ``shard``, an epoch has as many batches on all ranks as on the rank with the fewest.
+    possible, but slow. With ``shard``, all ranks (processes) have as many batches as the one with the fewest.
 
     The arguments are those of :func:`TFRecordDatasetSampler`, except ``num_repeat`` and ``service``.
 
@@ -201,11 +203,11 @@ class TFRecordSequence(Sequence):
         self._place = (-1, -1)  # (epoch, index) of the next of ``_batches``
 
     def __len__(self) -> int:
-        """Return the number of batches in a pass; with ``shard``, the number that all ranks have."""
+        """Return the number of batches in an epoch; with ``shard``, the number that all ranks (processes) have."""
         return self._length
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch ``index`` of the current epoch."""
+        """Return batch ``index`` of the current epoch, (x, y) as numpy arrays."""
         epoch = self.epoch
         if self._place != (epoch, index) or self._reader.seed != self.seed:
             self._batches = self._from(epoch, index)
@@ -218,8 +220,9 @@ class TFRecordSequence(Sequence):
         return [*super()._identity(), self._reader.rows.digest, self._reader.shuffle]
 
     def _from(self, epoch: int, index: int) -> Iterator[Any]:
-        """Yield the batches from ``index`` of ``epoch`` on. Several are read at a time, as each tensor takes 0.1 ms on
-        its way to Python; after an error one at a time, so that the error is raised for its own batch."""
+        """Yield the batches of the pass from ``index`` of ``epoch`` on, and of later epochs. Several are read at a
+        time, as each tensor takes 0.1 ms on its way to Python; after an error one at a time, so that the error is
+        raised for its own batch."""
         if self._at_once > 1:
             try:
                 for some in self._read(epoch, index, self._at_once):
@@ -262,6 +265,6 @@ class TFRecordSequence(Sequence):
         return type(self).__getitem__ is not TFRecordSequence.__getitem__
 
     def close(self) -> None:
-        """Release the files."""
+        """Close the sequence, and release its files."""
         super().close()
         self._batches, self._place = iter(()), (-1, -1)

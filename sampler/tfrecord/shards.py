@@ -31,7 +31,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 class Shard(NamedTuple):
-    """A file of records: Shard("shards/a.tfrec", 1000, 816000, ("cat",))."""
+    """A TFRecord file and what is known of it: Shard("shards/a.tfrec", 1000, 816000, ("cat",))."""
 
     path: str
     num_records: int
@@ -46,10 +46,11 @@ def find_shards(
     on_error: str = "raise",
     example_per_class: int = 1,
 ) -> list[Shard]:
-    """Return the shards of a folder, in the order of their names.
+    """Return the shards (TFRecord files) of a folder, in the order of their names.
 
     Args:
         on_error: ``"skip"``: read all shards to their ends; leave out, count and log those that cannot be used.
+            ``"raise"``: raise ValueError for the first such shard.
         example_per_class: the minimum number of records of each shard.
 
     Raises:
@@ -72,7 +73,7 @@ def find_shards(
         )
 
     def shard(path: str) -> Shard | str:
-        """Return the shard, or the reason for leaving it out."""
+        """Return the shard in file ``path``, or, as text, the reason for leaving it out."""
         try:
             found = _shard(path, known.get(os.path.basename(path)), compression)
             _check_size(found, example_per_class)
@@ -95,7 +96,8 @@ def find_shards(
 
 
 def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
-    """Return every ``world``-th shard, starting with number ``rank``, for ``shard`` = (rank, world)."""
+    """Return the shards for one of ``world`` processes: every ``world``-th of ``shards``, from number ``rank`` on.
+    ``shard`` is (rank, world)."""
     if not isinstance(shard, (tuple, list)) or len(shard) != 2:
         raise TypeError(f"shard must be None or (rank, world), not {shard!r}")
     world = check_int("world of shard", shard[1], 1)
@@ -106,7 +108,7 @@ def part_of(shards: list[Shard], shard: tuple[int, int]) -> list[Shard]:
 
 
 def find_paths(folder: str, shard_suffix: str) -> list[str]:
-    """Return the files of ``folder`` whose names match ``shard_suffix``, sorted; ValueError if there are none."""
+    """Return the paths of the files in ``folder`` that match ``shard_suffix``, sorted; ValueError if there are none."""
     import tensorflow as tf
 
     paths = sorted(tf.io.gfile.glob(tf.io.gfile.join(folder, shard_suffix)))
@@ -116,7 +118,7 @@ def find_paths(folder: str, shard_suffix: str) -> list[str]:
 
 
 def read_index(folder: str) -> dict[str, Any]:
-    """Return {name of a shard: its entry in ``index.json``}; {} if there is no such file.
+    """Return {name of a shard: its entry}, read from ``index.json`` in ``folder``; {} if there is no such file.
 
     Raises:
         ValueError: it is damaged; the error names it.
@@ -176,7 +178,7 @@ def _check_size(shard: Shard, example_per_class: int) -> None:
 
 
 def count_records(path: str, nbytes: int) -> int:
-    """Return the number of records of an uncompressed file, by their lengths alone.
+    """Return the number of records of an uncompressed file, by reading only the length in front of each record.
 
     Raises:
         ValueError: it is cut short, or not a TFRecord file.
@@ -206,7 +208,7 @@ def count_records(path: str, nbytes: int) -> int:
 
 
 def count_by_reading(path: str, compression: str | None) -> int:
-    """Return the number of records of a file, by reading it.
+    """Return the number of records of a TFRecord file, by reading all of it.
 
     Raises:
         ValueError: it cannot be read to its end.

@@ -1,4 +1,4 @@
-"""Write shards of one class each, from which balanced batches can be read."""
+"""Writes TFRecord files (shards) of one class each, from which balanced batches can be read."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _name(label: Any) -> str:
 
 
 def _sizes(labels: Any, shards: int, block: int) -> dict[str, int]:
-    """Return {label: records in each of its files} for at most ``shards`` files in total, e.g. {"cat": 40}."""
+    """Return {label: records in each of its files}, e.g. {"cat": 40}, for at most ``shards`` files in total."""
     if not hasattr(labels, "__len__"):
         raise TypeError("with shards, labels must be an array or a list; for a generator, give examples_per_shard")
     names, counts = np.unique([_name(label) for label in labels], return_counts=True)
@@ -109,7 +109,7 @@ def _sizes(labels: Any, shards: int, block: int) -> dict[str, int]:
 
 
 class _Writer:
-    """The writer of the files, each under a temporary name first, and at last of ``index.json``."""
+    """The writer of the shards (files of records) and at last of ``index.json``, each first under a temporary name."""
 
     def __init__(self, folder: str, compression: str | None, block: int) -> None:
         self._folder = folder
@@ -137,7 +137,7 @@ class _Writer:
         self._shards[name] = {"records": len(records), "nbytes": nbytes, "classes": {label: len(records)}}
 
     def finish(self, label: str, records: list[bytes], remainder: str) -> None:
-        """Write the last records of a class."""
+        """Write the last records of class ``label``. If they fill no block, add or drop some, as ``remainder`` says."""
         missing = -len(records) % self._block
         if missing and remainder == "pad":
             known = [*records, *self._last.get(label, [])]

@@ -26,6 +26,8 @@ WORDS: dict[str, Word | None] = {
     "batch": Word("batch", (3,)),
     "shuffle": Word("shuffle"),
     "shard": Word("shard", (1, 2)),
+    "take": Word("take", (3,)),
+    "skip": Word("skip", (1,)),
     "sub_batch": Word("sub_batch", (1,)),
     "rebatch": Word("rebatch", (4,)),
     "max_samples": Word("max_samples", (7,)),
@@ -44,6 +46,7 @@ COLUMNS: dict[str, list[Any]] = {
     "shuffle": [False, True],
     "max_queue_size": [None, 1, 4],
 }
+BEFORE_SHARDING = "take", "skip", "shard", "shuffle", "batch", "prefetch shuffled", "prefetch batched"
 OPTIONS = "in_order", "output", "on_error", "batch_size", "shuffle", "max_queue_size"
 DEFAULTS: Row = {"source": "Sequence", "first": "none", "second": "none", "nb_workers": 0, "executor": "process"}
 
@@ -66,13 +69,13 @@ def has_meaning(row: Row) -> bool:
             names += ["prefetch shuffled"] * bool(row.get("shuffle")) + ["prefetch batched"] * bool(
                 row.get("batch_size")
             )
-    if row.get("source") == "iterable" and (row.get("shuffle") or {"shuffle", "shard"} & set(names)):
+    if row.get("source") == "iterable" and (row.get("shuffle") or {"shuffle", "shard", "take", "skip"} & set(names)):
         return False
     makes_lists = row.get("first") in ("sub_batch", "map to lists")
     if row.get("source") == "iterable" and makes_lists and row.get("batch_size") and row.get("second") == "max_samples":
         return False  # each of its batches raises, so a pass never has its samples
     for before, after in itertools.combinations(names, 2):
-        if before == "shard" and after in ("shard", "shuffle", "batch", "prefetch shuffled", "prefetch batched"):
+        if before == "shard" and after in BEFORE_SHARDING:
             return False
         if before == "rebatch" and after != "max_samples":
             return False

@@ -61,7 +61,7 @@ class Chain:
             return ["max_samples"]
         names = []
         if self.has_index and not self.is_sharded and not (self.is_loose and self.may_be_short):
-            names += ["shuffle", "shuffle", "shard"]
+            names += ["shuffle", "shuffle", "shard", "take", "skip"]
         if not self.is_loose:
             names += ["map", "map", "collate", "rebatch", "sub_batch"]
             if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists):
@@ -106,6 +106,8 @@ class Chain:
         if name == "max_samples":
             self.is_last = True
             return [Word(name, (draw(st.integers(1, 9)),))]
+        if name in ("take", "skip"):
+            return [Word(name, (draw(st.integers(1, 9)) if name == "take" else draw(st.integers(0, 1)),))]
         self.is_shuffled = True
         return [Word(name)]
 
@@ -114,6 +116,7 @@ class Chain:
 def pipelines(draw: Any, sources: tuple[str, ...], may_draw_by_numpy: bool = True) -> Spec:
     """A source, up to four words, and where among them ``prefetch`` stands, with its options."""
     source, words = draw(st.sampled_from(sources)), []
+    length = draw(st.sampled_from([8, 9, 12, 10, 7, 11, 4, 1]))
     chain, place = Chain(source, may_draw_by_numpy), draw(st.integers(0, 4))
     is_seeded_at_the_end = source in WITH_SEED and draw(st.booleans())
     for number in range(draw(st.integers(0, 4)) + 1):
@@ -121,12 +124,12 @@ def pipelines(draw: Any, sources: tuple[str, ...], may_draw_by_numpy: bool = Tru
             words.append(drawn_prefetch(draw, chain))
             place = -1
         elif names := chain.allowed():
+            if "skip" in names and len(modelled(Spec(source, length, words)).jobs(0)[0]) < 2:
+                names = [name for name in names if name not in ("take", "skip")]  # nothing might be left
             words += chain.word(draw, draw(st.sampled_from(names)))
     if place >= 0 and not any(word.name == "prefetch" for word in words):
         words.append(drawn_prefetch(draw, chain))
-    return Spec(
-        source, draw(st.sampled_from([8, 9, 12, 10, 7, 11, 4, 1])), words, draw(st.integers(0, 3)), is_seeded_at_the_end
-    )
+    return Spec(source, length, words, draw(st.integers(0, 3)), is_seeded_at_the_end)
 
 
 def drawn_prefetch(draw: Any, chain: Chain) -> Word:

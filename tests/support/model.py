@@ -6,7 +6,7 @@
 
 A *job* is what one worker does at one time: it has a number, and all that is drawn in it depends on (seed, epoch,
 number). A *word* makes jobs of jobs: some work on what a job delivers (``map``), some put several jobs into one
-(``batch``), some change which jobs there are and in which order (``shuffle``, ``shard``). A :class:`Pipeline` says what
+(``batch``), some change which jobs there are and their order (``shuffle``, ``take``). A :class:`Pipeline` says what
 an epoch delivers, and a :class:`Reader` what a loop over it gets: from any place on, over epochs, passes and ``break``.
 
 Taken as given: what ``current_rng()`` draws in a job (:func:`in_job`), and the order that ``shuffle`` draws for (seed,
@@ -307,6 +307,10 @@ class Pipeline:
             elif name == "shuffle":
                 jobs = [jobs[at] for at in self.order(self.seed, epoch, level, len(jobs))] if jobs else []
                 level += 1
+            elif name == "take":
+                jobs = jobs[: arguments[0]]
+            elif name == "skip":
+                jobs = jobs[arguments[0] :]
             elif name == "rebatch":
                 end = Rebatched(*arguments)
             elif name != "max_samples":  # how far a pass goes: see Reader

@@ -62,6 +62,10 @@ WORDS: dict[str, Callable[[Plan], Plan]] = {
     "whole 4": lambda plan: batched(plan, 4, True),
     "rebatch": lambda plan: plan.rebatched(OfBatches(4, False, list), 4, False),
     "limit": lambda plan: plan.limited(),
+    "[2:]": lambda plan: plan.sliced(2, None, None),
+    "[:-3]": lambda plan: plan.sliced(None, -3, None),
+    "[::-2]": lambda plan: plan.sliced(None, None, -2),
+    "[1:50:3]": lambda plan: plan.sliced(1, 50, 3),
 }
 
 CHAINS = [
@@ -88,6 +92,13 @@ CHAINS = [
     ("shard 1/2", "collate", "map"),
     ("shuffle", "collate", "shuffle"),
     ("batch 3", "shuffle", "pad 2/3", "map", "limit"),
+    ("[2:]",),
+    ("[:-3]", "[1:50:3]"),
+    ("[::-2]", "map", "[::-2]"),
+    ("shuffle", "[2:]", "shuffle"),
+    ("[1:50:3]", "shuffle by 3", "pad 2/3"),
+    ("shuffle", "[:-3]", "batch 3", "shuffle", "shard 0/2"),
+    ("batch 3", "[::-2]", "collate", "[2:]", "shuffle"),
 ]
 
 
@@ -99,6 +110,8 @@ def made(words: tuple[str, ...], length: int) -> Plan:
 
 
 def drawn(length: int, seed: int, epoch: int, level: int) -> list[int]:
+    if not length:
+        return []
     key = (seed, epoch, 1) if level == 0 else (seed, epoch, 1, level)
     places: list[int] = Permutation(length)(np.arange(length, dtype=np.uint64), key).tolist()
     return places
@@ -116,6 +129,8 @@ def expected(words: tuple[str, ...], length: int, epoch: int) -> tuple[list[int]
         elif word in ("batch 3", "whole 4"):
             size = int(word[-1])
             jobs = list(range(len(jobs) // size if word.startswith("whole") else -(-len(jobs) // size)))
+        elif word.startswith("["):
+            jobs = jobs[slice(*(int(part) if part else None for part in word[1:-1].split(":")))]
         elif word == "collate":
             jobs = list(range(len(jobs)))  # the front-end is asked for its items by their places
         elif "/" in word:
@@ -136,7 +151,7 @@ def test_orders(words: tuple[str, ...]) -> None:
     for length, epoch in ((length, epoch) for chain, length, epoch in ROWS if chain == words):
         plan = made(words, length)
         jobs, mine = expected(words, length, epoch)
-        here = EpochPlan(plan, epoch, plan.num_places(), SEED)
+        here = EpochPlan(plan, epoch, plan.count(), SEED)
         assert plan.num_places() == len(jobs)
         places = here.places(Position(stride=plan.world))
         assert places is not None
@@ -147,7 +162,7 @@ def test_orders(words: tuple[str, ...]) -> None:
         for index in {0, len(mine) // 2, len(mine) - 1} & set(range(len(mine))):
             assert here.place(index) == mine[index]
             assert here.job(index) == jobs[mine[index]]
-        following = EpochPlan(plan, epoch + 1, len(jobs), SEED)
+        following = EpochPlan(plan, epoch + 1, plan.count(), SEED)
         assert here.following() == following
         jobs, _ = expected(words, length, epoch + 1)
         assert list(following.order(places)) == [jobs[place] for place in mine]
@@ -158,7 +173,7 @@ def test_the_rest_of_an_epoch(words: tuple[str, ...]) -> None:
     """At each position: what is left there is the end of what there was."""
     for length in LENGTHS[:-1]:
         plan = made(words, length)
-        here = EpochPlan(plan, 0, plan.num_places(), SEED)
+        here = EpochPlan(plan, 0, plan.count(), SEED)
         whole = list(here.places(Position(stride=plan.world)) or ())
         for step in range(len(whole) + 1):
             position = Position(step * plan.world, stride=plan.world)
@@ -201,6 +216,10 @@ REFUSED = [
     (("rebatch", "prefetch", "map"), JOINED),
     (("rebatch", "collate", "batch 3"), JOINED),
     (("shard 0/2", "shuffle"), "shuffle before sharding"),
+    (("shard 0/2", "[2:]"), "slice before sharding"),
+    (("pad 2/3", "map", "[::-2]"), "slice before sharding"),
+    (("limit", "[2:]"), LAST),
+    (("rebatch", "[2:]"), JOINED),
     (("shard 0/2", "map", "shuffle"), "shuffle before sharding"),
     (("shard 0/2", "batch 3"), "shard batches, not samples"),
     (("shard 0/2", "shard 1/2"), "not sharded yet"),
@@ -221,6 +240,8 @@ LINKS = [
     (("map", "prefetch", "collate"), ()),
     (("shard 0/2",), ()),
     (("shuffle",), (("SequenceShuffle", ()),)),
+    (("[2:]",), (("SequenceSlice", (2, None, None)),)),
+    (("shuffle", "[::-2]"), (("SequenceShuffle", ()), ("SequenceSlice", (None, None, -2)))),
     (("batch 3",), (("SequenceBatch", (3, False)),)),
     (("whole 4",), (("SequenceBatch", (4, True)),)),
     (("rebatch",), (("SequenceRebatch", (4, False)),)),

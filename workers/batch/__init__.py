@@ -1,1 +1,1 @@
-"""Batches as bytes in shared memory, and back."""
+"""Move batches through shared memory: take them apart into bytes, and rebuild them."""

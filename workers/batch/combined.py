@@ -1,4 +1,4 @@
-"""Combine arrays of several samples or batches into one, with every value exact and masks kept."""
+"""Combine the arrays of several samples or batches into one array, with every value exact and masks kept."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _dtype_of = operator.attrgetter("dtype")
 
 
 def stacked(values: list[Any], place: str = "") -> Any:
-    """Stack arrays and numbers along a new first axis.
+    """Return ``values`` stacked along a new first axis, in a dtype that holds all of them exactly, with their masks.
 
     Args:
         values: arrays, numbers, tensors or anything that ``numpy.asarray`` converts.
-        place: their place within a sample, for messages, e.g. ``['id']``.
+        place: their path within a sample, for error messages, e.g. ``['id']``.
 
     Raises:
         TypeError: no dtype holds all values exactly, or a tensor cannot become an array.
@@ -35,7 +35,7 @@ def stacked(values: list[Any], place: str = "") -> Any:
 
 
 def concatenated(values: list[Any], place: str = "") -> Any:
-    """Concatenate arrays along their first axis; otherwise like :func:`stacked`."""
+    """Return ``values`` joined along their first axis. Arguments and errors are those of :func:`stacked`."""
     return _combined(values, np.concatenate, np.ma.concatenate, place)
 
 
@@ -76,7 +76,10 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
 
 
 def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
-    """Return ``arrays``, cast to one dtype if the dtype that numpy would choose for them changes a value."""
+    """Return ``arrays``, cast to one dtype if the dtype that numpy would choose for them changes a value.
+
+    Raise TypeError, which names ``place`` (a path such as ``['id']``), if no dtype holds all values.
+    """
     if len(set(map(_dtype_of, arrays))) == 1:
         return arrays
     dtypes = list(dict.fromkeys(array.dtype for array in arrays))
@@ -104,7 +107,7 @@ def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
 
 
 def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """Return the first 64-bit integer dtype of ``dtypes`` that holds the values of all ``arrays``; None: none does."""
+    """Return the first 64-bit integer dtype in ``dtypes`` that holds the values of all ``arrays``; None: none does."""
     low = min((int(array.min()) for array in arrays if array.size), default=0)
     high = max((int(array.max()) for array in arrays if array.size), default=0)
     of_integers = [dtype for dtype in dtypes if dtype.kind in "iu" and dtype.itemsize == 8]
@@ -112,7 +115,7 @@ def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | 
 
 
 def _is_exact(array: Any, target: np.dtype[Any]) -> bool:
-    """Return True if ``target``, a float or complex dtype, holds the integers of ``array`` exactly."""
+    """Return True if ``target``, a float or complex dtype, holds exactly any integers that ``array`` has."""
     limit = 2 ** (np.finfo(target).nmant + 1)  # all integers up to here are exact
     if array.dtype.kind not in "iu" or not array.size or np.iinfo(array.dtype).max <= limit:
         return True

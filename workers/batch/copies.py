@@ -1,4 +1,4 @@
-"""Copy the rest of a batch, which is everything but its arrays. Immutable objects are not copied."""
+"""Copy the *rest* of a batch (everything but its arrays). Immutable objects in it are shared, not copied."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ _IMMUTABLE: tuple[type, ...] = (
 
 
 def is_immutable(leaf: Any) -> bool:
-    """Return True if writing into a batch can never change ``leaf``. Subclass instances with attributes are mutable."""
+    """Return True if code that writes into a batch can never change ``leaf``, an object in it such as an int.
+
+    Instances of subclasses that have attributes count as mutable.
+    """
     kind = type(leaf)
     if kind in _NEVER_WRITTEN or isinstance(leaf, _ONE_ANYWHERE):
         return True
@@ -49,7 +52,10 @@ def is_immutable(leaf: Any) -> bool:
 
 
 def copies_of(rest: list[Any]) -> list[Any]:
-    """Return a copy of ``rest`` that shares no mutable objects with it. Objects that cannot be copied are kept."""
+    """Return a copy of ``rest``, the objects in a batch other than arrays, that shares no mutable object with it.
+
+    Objects that cannot be copied are kept.
+    """
     if _NEVER_WRITTEN.issuperset(map(type, rest)):
         return rest
     try:
@@ -70,7 +76,10 @@ def _copy_of(leaf: Any) -> Any:
 
 
 def _memo(leaf: Any) -> dict[int, Any]:
-    """Return the memo for ``deepcopy``: {id of a part: the part in the copy}. Keys and default factories are kept."""
+    """Return the memo for ``copy.deepcopy(leaf, memo)``: {id of a part: the object that the copy gets for it}.
+
+    So an immutable ``leaf``, and the keys and default factory of a dict, are kept instead of copied.
+    """
     if type(leaf) is tuple or is_immutable(leaf):  # a tuple holds the keys of a dict
         return {id(leaf): leaf}
     if isinstance(leaf, dict):

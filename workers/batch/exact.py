@@ -1,4 +1,4 @@
-"""Convert lists to arrays without loss: numpy itself silently changes strings, masks and large integers."""
+"""Convert lists to arrays without loss: numpy itself silently changes some strings, masks and large integers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXACT_UP_TO = 2.0**53  # a float64 holds all integers up to here
 
 
 def exact_array(values: Any, name: str = "a value") -> Array:
-    """Return ``np.asarray(values)``, or an array of another dtype or type if that one would change the values.
+    """Return ``np.asarray(values)`` or, where that would change values, an array of another dtype or a masked array.
 
     - Strings that numpy would change become objects: numpy drops trailing zeros, and converts numbers and ASCII bytes
       among strings to text.
@@ -25,7 +25,7 @@ def exact_array(values: Any, name: str = "a value") -> Array:
     - Integers stay integers: numpy may convert lists with integers from 2**63 on to floats.
 
     Args:
-        name: what a TypeError about a tensor calls the tensor.
+        name: how a TypeError about a tensor names that tensor.
 
     Raises:
         ValueError: the shapes of the items differ.
@@ -51,7 +51,7 @@ def exact_array(values: Any, name: str = "a value") -> Array:
 
 
 def stacked(arrays: list[Array]) -> Array:
-    """Return ``np.stack(arrays)``, with masks kept."""
+    """Return ``np.stack(arrays)``, as a masked array if any of them is masked."""
     if any(array is np.ma.masked for array in arrays):
         return _with_masked(arrays)
     is_masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
@@ -59,12 +59,15 @@ def stacked(arrays: list[Array]) -> Array:
 
 
 def as_array(value: Any, name: str = "a value") -> Array:
-    """Return ``np.asarray(value)``, also for tensors that numpy does not accept. Masked arrays stay masked."""
+    """Return ``np.asarray(value)``, also for tensors that numpy does not accept. A masked array stays masked.
+
+    Raise TypeError, which calls the tensor ``name``, if it cannot become an array.
+    """
     return value if isinstance(value, np.ma.MaskedArray) else arrays_of([value], name)[0]
 
 
 def _with_masked(values: Any) -> Array:
-    """Return ``values``, some of which are ``np.ma.masked``, as a masked array with the dtype of the others."""
+    """Return a masked array of ``values``: masked where one is ``np.ma.masked``, and with the dtype of the others."""
     is_masked = np.array([each is np.ma.masked for each in values])
     known = next((each for each in values if each is not np.ma.masked), np.float64(0.0))
     array = exact_array([known if each is np.ma.masked else each for each in values])

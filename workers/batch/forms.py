@@ -1,8 +1,8 @@
-"""The forms of containers in a batch: how each kind is taken apart and put together again, with its type.
+"""The forms of containers in a batch: how each kind of container is taken apart and rebuilt with its type.
 
-Containers are mappings, sequences and objects of fields: dicts and their subclasses, ``UserDict``, other mutable
-mappings and ``MappingProxyType``; tuples, named tuples, lists, ``UserList``, deques and their subclasses; dataclasses,
-attrs classes and classes with only ``__slots__``. Everything else is a leaf.
+Containers (*nodes* of the batch's tree) are mappings, sequences and objects of fields: dicts and their subclasses,
+``UserDict``, other mutable mappings and ``MappingProxyType``; tuples, named tuples, lists, ``UserList``, deques and
+their subclasses; dataclasses, attrs classes and classes with only ``__slots__``. Everything else is a *leaf*.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CACHED_HASH = "_attrs_cached_hash"
 
 
 class Hole:
-    """The placeholder for a part taken out of a node: the class itself, which stays identical when it is pickled."""
+    """The placeholder for a part taken out of a container: the class itself, which is still the same after pickling."""
 
 
 class Form(ABC):
-    """How nodes of one kind are taken apart and rebuilt. Its methods may raise any error of the node's class."""
+    """How containers of one kind are taken apart and rebuilt. Methods may raise any error of the container's class."""
 
     is_mapping = False
     is_list = False
@@ -41,27 +41,31 @@ class Form(ABC):
 
     @abstractmethod
     def keys(self, tree: Any) -> list[Any]:
-        """Return the keys, field names or positions of the children of ``tree``."""
+        """Return what identifies each part of the container ``tree``: its keys, field names or positions."""
 
     @abstractmethod
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
-        """Return the children of ``tree`` at ``keys``."""
+        """Return the parts (items or field values) of the container ``tree`` at ``keys``."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        """Return the shell, see :attr:`has_shell`. Nothing that :meth:`filled` writes to is shared with ``tree``."""
+        """Return what rebuilding the container ``tree`` needs besides its parts (its shell); None if nothing.
+
+        Usually this is a copy with a :class:`Hole` in place of each part. It shares with ``tree`` nothing that
+        :meth:`filled` writes to.
+        """
         return None
 
     @abstractmethod
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        """Return a node made of ``parts``. ``shell`` becomes part of it."""
+        """Return a container of class ``kind`` with ``parts`` at ``keys``, made from ``shell``, see :meth:`shell`."""
 
     def step(self, key: Any) -> str:
-        """Return a child's place, for messages: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return how error messages name the part of a container at ``key``: ``['x']``, ``[0]`` or ``.mask``."""
         return f"[{key!r}]"
 
 
 class _Dict(Form):
-    """``dict`` and its subclasses."""
+    """How ``dict`` and its subclasses are taken apart and rebuilt."""
 
     is_mapping = True
 
@@ -93,7 +97,7 @@ class _Dict(Form):
 
 
 class _MutableMapping(Form):
-    """``UserDict`` and other mutable mappings, with their attributes."""
+    """How ``UserDict`` and other mutable mappings are taken apart and rebuilt, with their attributes."""
 
     is_mapping = True
 
@@ -119,7 +123,7 @@ class _MutableMapping(Form):
 
 
 class _Proxy(_MutableMapping):
-    """``types.MappingProxyType``, which is read-only."""
+    """How ``types.MappingProxyType``, a read-only mapping, is taken apart and rebuilt."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
         return dict.fromkeys(keys, Hole)
@@ -129,7 +133,7 @@ class _Proxy(_MutableMapping):
 
 
 class _Tuple(Form):
-    """Subclasses of ``tuple``, with their attributes."""
+    """How subclasses of ``tuple`` are taken apart and rebuilt, with their attributes."""
 
     def keys(self, tree: Any) -> list[Any]:
         return list(range(tuple.__len__(tree)))
@@ -169,7 +173,7 @@ class _NamedTuple(_Tuple):
 
 
 class _List(Form):
-    """``list``, ``UserList``, ``deque`` and their subclasses."""
+    """How ``list``, ``UserList``, ``deque`` and their subclasses are taken apart and rebuilt."""
 
     is_list = True
 
@@ -196,7 +200,7 @@ class _List(Form):
 
 
 class _Fields(Form):
-    """Objects of fields: everything in their ``__dict__`` and slots, whatever arguments ``__init__`` takes."""
+    """How objects of fields are taken apart and rebuilt: by ``__dict__`` and slots, without calling ``__init__``."""
 
     has_shell = False
 
@@ -238,7 +242,7 @@ _DICT, MUTABLE_MAPPING, _PROXY, _TUPLE, _NAMED, _LIST, _FIELDS = range(len(FORMS
 
 @functools.lru_cache(1024)
 def form_of(kind: Any) -> int | None:
-    """Return the number of the form of a class; None: its instances are leaves."""
+    """Return the number, in ``FORMS``, of the form of containers of class ``kind``; None: it is no container."""
     of_framework = is_of_framework(kind)
     if issubclass(kind, dict):
         return None if of_framework else _DICT
@@ -256,7 +260,7 @@ def form_of(kind: Any) -> int | None:
 
 
 def _has_fields(kind: Any) -> bool:
-    """Return True if its instances consist of their fields: a dataclass, an attrs class or one with only slots."""
+    """Return True if instances of ``kind`` consist of fields: a dataclass, an attrs class or one with only slots."""
     if not (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") or _is_slotted(kind)):
         return False
     try:
@@ -267,7 +271,7 @@ def _has_fields(kind: Any) -> bool:
 
 
 def _is_slotted(kind: Any) -> bool:
-    """Return True if its instances hold everything in slots and are pickled by Python's default."""
+    """Return True if instances of ``kind`` hold everything in ``__slots__`` and are pickled by Python's default."""
     own = [
         name for name in ("__getstate__", "__reduce__", "__reduce_ex__") if getattr(kind, name, None) is not _OF[name]
     ]
@@ -281,7 +285,7 @@ _OF = {name: getattr(object, name, None) for name in ("__getstate__", "__reduce_
 
 @functools.lru_cache(1024)
 def slots_of(kind: Any) -> dict[str, Any]:
-    """Return the slots of a class and its bases as {name: descriptor}, e.g. {"x": <member 'x'>}."""
+    """Return the ``__slots__`` of class ``kind`` and its bases as {name: descriptor}, e.g. {"x": <member 'x'>}."""
     return {
         name: slot
         for each in reversed(kind.__mro__)
@@ -292,7 +296,7 @@ def slots_of(kind: Any) -> dict[str, Any]:
 
 
 def _attributes(tree: Any) -> dict[Any, Any]:
-    """Return its ``__dict__``, or {}. Not by ``getattr``, for which a class may return an item or raise KeyError."""
+    """Return the ``__dict__`` of an object, or {} if it has none, without calling a ``__getattr__`` of its class."""
     return tree.__dict__ if type(tree).__dictoffset__ else {}
 
 
@@ -300,7 +304,7 @@ _survives: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def survives(form: Form, shell: Any) -> bool:
-    """Return True if a shell arrives as it was sent; a class may reject or change a Hole. Checked once per class."""
+    """Return True if pickling keeps ``shell``, a container with a Hole for each part. Tried once for each class."""
     kind = type(shell)
     if kind not in _survives:
         try:
@@ -323,13 +327,13 @@ def _is_set(slot: Any, tree: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _caches_hash(kind: Any) -> bool:
-    """Return True if attrs caches the hash of instances, which is valid in one process only and None until computed."""
+    """Return True if attrs caches the hash of instances of ``kind``, which is valid in one process only."""
     return _CACHED_HASH in getattr(getattr(kind.__hash__, "__code__", None), "co_names", ())
 
 
 @functools.lru_cache(256)
 def is_of_framework(kind: Any) -> bool:
-    """Return True if it is a class of TensorFlow, torch or JAX, or derived from one, like torchvision's tensors."""
+    """Return True if class ``kind`` is one of TensorFlow, torch or JAX, or derived from one (torchvision's tensors)."""
     return any(each.__module__.partition(".")[0] in PACKAGES for each in kind.__mro__)
 
 

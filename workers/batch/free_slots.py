@@ -1,4 +1,4 @@
-"""The free slots that a worker keeps for later batches: which slot to use next, and which to give up.
+"""The free slots (pieces of shared memory) that a worker keeps for later batches: which to use next, which to give up.
 
 Slots are listed by size, so that one of the right size is found at once. As much memory is kept as was recently in use
 at once, because a later message would have to allocate again what is given up now. The rest is given up, least recently
@@ -21,23 +21,26 @@ _SPARE_TIMES = 2  # all slots may hold this many times the peak for a while, if 
 
 
 class Peak:
-    """The most bytes in use at once recently, within the last one to two windows of ``_WINDOW_S``."""
+    """The most bytes of a worker's shared memory in use at once in the last 1 to 2 times ``_WINDOW_S`` seconds."""
 
     def __init__(self) -> None:
         self._now = self._before = 0
         self._since_s = self._asked_s = time.monotonic()
 
     def see(self, nbytes: int) -> None:
-        """Note that ``nbytes`` are in use now."""
+        """Record that ``nbytes`` are in use now."""
         if nbytes > self._now:
             self._now = nbytes
 
     def is_enough(self, nbytes: int) -> bool:
-        """Return True if ``nbytes`` cover the peak."""
+        """Return True if ``nbytes`` are at least the peak, the most bytes that were recently in use at once."""
         return nbytes >= self._now and nbytes >= self._before
 
     def is_due(self) -> bool:
-        """Return True if a slot may be given up now, every ``_GIVE_UP_S``. Call it often: it moves the window on."""
+        """Return True if a slot may be given up now: at most once in ``_GIVE_UP_S`` seconds.
+
+        Call it often, as it also ends the time window over which the peak is taken.
+        """
         now_s = time.monotonic()
         if now_s - self._asked_s <= _GIVE_UP_S:
             return False
@@ -48,7 +51,7 @@ class Peak:
 
 
 class FreeSlots:
-    """The free slots of a worker, of all sizes."""
+    """The free slots (unused pieces of shared memory) of one worker, by size."""
 
     def __init__(self) -> None:
         self._of_size: dict[int, list[Slot]] = {}  # {nbytes: slots, most recently used last}; no list is empty
@@ -64,11 +67,12 @@ class FreeSlots:
         self.nbytes += slot.nbytes
 
     def take(self, nbytes: int, is_main: bool) -> Slot | None:
-        """Remove and return the smallest slot that holds ``nbytes``, header included; None: none fits.
+        """Remove and return the smallest free slot (piece of shared memory) that holds ``nbytes``; None: none fits.
 
-        Of one size, the most recently used slot is taken, because its pages are warm.
+        Of one size, the most recently used slot is taken, which is most likely in the processor's caches.
 
         Args:
+            nbytes: bytes to hold, including the slot's header.
             is_main: the slot is among the largest of its batch. Others get no slot that is much too large for them.
         """
         sizes = self._of_size
@@ -88,12 +92,12 @@ class FreeSlots:
         return slot
 
     def take_dispensable(self, nbytes: int, peak: Peak, has_spare: bool = False) -> Slot | None:
-        """Remove and return the least recently used slot that the peak does not need; None: all are needed.
+        """Remove and return the least recently used free slot (piece of shared memory) that is not needed; None: none.
 
         Args:
-            nbytes: of all slots of the worker, free or in use.
-            peak: what the remaining slots must cover.
-            has_spare: give up a slot only if there is much more memory than the peak.
+            nbytes: the size of all slots of the worker together, free or in use.
+            peak: the most bytes recently in use at once, which the remaining slots must cover.
+            has_spare: True: the remaining slots must cover twice the peak.
         """
         if has_spare:
             nbytes //= _SPARE_TIMES

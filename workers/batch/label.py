@@ -2,8 +2,8 @@
 
 Many things are numbered at one end and looked up at the other, across processes that may be killed at any instruction.
 If the two ends ever disagree, the result is a batch that looks right and is wrong. So each result carries a *label*:
-the sending of its job, and its layout. Every look-up compares, and raises an :class:`~workers.errors.IntegrityError` on
-a mismatch::
+the number of its *sending* (each time that a job is sent to a worker is one), and the digest of its *layout* (the
+batch's structure). Every look-up compares, and raises an :class:`~workers.errors.IntegrityError` on a mismatch::
 
     what             identified by                              compared
     job              a sending, unique within an engine         by the reader: label with message; also for Ray
@@ -25,7 +25,7 @@ from .tree import ALIGNMENT
 
 
 class Label(NamedTuple):
-    """The label before a batch in shared memory: Label(17, 0x9AE1F0334C5D2B70)."""
+    """The label in front of a batch in shared memory, which identifies the batch: Label(17, 0x9AE1F0334C5D2B70)."""
 
     sending: int  # of its job; for an item of a stream, the number of the item
     layout: int  # the digest of its Layout
@@ -39,25 +39,45 @@ WORD_NBYTES = 8
 
 
 def words_of(buffer: Any) -> memoryview:
-    """Return shared memory as 64-bit words. A label takes two; reading it by ``struct`` would take twice as long."""
+    """Return ``buffer``, a piece of shared memory, as a view of 64-bit words; a label is two of them.
+
+    Reading a label by ``struct`` would take twice as long.
+    """
     return memoryview(buffer).cast("B").cast("Q")
 
 
 def check_label(words: memoryview, at: int, sending: int, layout: int) -> None:
-    """Raise IntegrityError unless the label at word ``at`` is the expected one."""
+    """Raise IntegrityError unless the label of a batch, at word ``at``, is the expected one.
+
+    Args:
+        words: the shared memory that holds the batch, as 64-bit words.
+        at: the index of the label's first word.
+        sending: the number of the sending of a job to a worker, whose result the batch must be.
+        layout: the digest of the batch's structure.
+    """
     if words[at] != sending or words[at + 1] != layout:
         found, expected = Label(words[at], words[at + 1]), Label(sending, layout)
         raise integrity_error(f"data in shared memory is labelled ({found}), not ({expected})")
 
 
 def check_sending(found: int, expected: int) -> None:
-    """Raise IntegrityError unless a result belongs to the expected sending."""
+    """Raise IntegrityError unless a worker's result names the expected sending.
+
+    A sending is the number that a job gets each time that it is sent to a worker.
+    """
     if found != expected:
         raise integrity_error(f"a worker answered sending {expected} with the result of sending {found}")
 
 
 def check_replica(found: int, expected: int, epoch: int, index: int) -> None:
-    """Raise IntegrityError unless a worker has the replica of the sequence that a job belongs to."""
+    """Raise IntegrityError unless a worker's replica (its copy of the sequence) is the one that a job belongs to.
+
+    Args:
+        found: the number of the worker's replica.
+        expected: the number that the job names; it is one higher each time that the sequence is sent.
+        epoch: the epoch of the job's batch.
+        index: the index of the job's batch.
+    """
     if found != expected:
         raise integrity_error(
             f"batch {index} of epoch {epoch} belongs to replica {expected} of the sequence, but the worker that "

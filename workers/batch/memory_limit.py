@@ -16,7 +16,7 @@ _FILES = (
 
 
 class DoesNotFit(MemoryError):
-    """``nbytes`` of shared memory are more than is available now. Any other MemoryError comes from elsewhere."""
+    """Raised if ``nbytes`` of shared memory are more than are available. A plain MemoryError has another cause."""
 
     def __init__(self, text: str, nbytes: int = 0) -> None:
         super().__init__(text)
@@ -24,7 +24,12 @@ class DoesNotFit(MemoryError):
 
 
 def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
-    """Return the bytes of memory still available; None: unknown."""
+    """Return how many bytes of memory this process may still use, by the machine and its control groups; None: unknown.
+
+    Args:
+        proc: the folder of the process file system.
+        root: the folder of the control groups.
+    """
     found = [_of_machine(proc)]
     for group in limits.groups("memory", proc, root):
         found += [_of_group(group, *files) for files in _FILES]
@@ -32,7 +37,7 @@ def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | 
 
 
 def check_available(nbytes: int) -> None:
-    """Raise DoesNotFit, naming sizes, if ``nbytes`` are more than is available."""
+    """Raise DoesNotFit, whose text names the sizes, if ``nbytes`` are more memory than is available."""
     available = available_nbytes()
     if available is not None and nbytes > available:
         limit = limits.memory()

@@ -1,6 +1,6 @@
-"""The walk over trees, which all code for batches and samples shares (transport, stacking, cutting, tensors, previews).
+"""Walk over the tree of a batch or sample: containers (*nodes*, see ``forms``), and everything else in it (*leaves*).
 
-So no part overlooks what another one finds. ``forms`` defines what a node is.
+Transport, stacking, cutting, tensors and previews share this code, so none overlooks what another one finds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TEXTS = str, bytes, bytearray
 
 
 class Node(NamedTuple):
-    """A node, taken apart."""
+    """A container in a batch or sample, taken apart: the container, how its kind is rebuilt, its keys and its parts."""
 
     tree: Any
     form: Form
@@ -24,7 +24,7 @@ class Node(NamedTuple):
     parts: list[Any]
 
     def like(self, parts: list[Any]) -> Any:
-        """Return a node of the same type with other parts; if its class refuses them, a plain dict, tuple or list."""
+        """Return a container like this one with other parts; a plain dict, tuple or list if its class refuses them."""
         form, kind = self.form, type(self.tree)
         if kind is dict:
             return dict(zip(self.keys, parts, strict=True))
@@ -44,10 +44,11 @@ class Node(NamedTuple):
             raise
 
     def columns(self, trees: list[Any], name: str) -> list[list[Any]]:
-        """Return the parts of many nodes like this one: [the first part of each, the second part of each, ...].
+        """Return the parts of many containers like this one: [the first part of each, the second part of each, ...].
 
         Args:
-            name: what errors call ``trees``.
+            trees: the containers.
+            name: what errors call them.
 
         Raises:
             TypeError: one of ``trees`` is of another kind.
@@ -81,12 +82,12 @@ class Node(NamedTuple):
         return [list(column) for column in zip(*rows, strict=True)]
 
     def steps(self) -> list[str]:
-        """Return the places of its parts: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return how a path names each part of the container, in order, e.g. ``['x']``, ``[0]`` or ``.mask``."""
         return [self.form.step(key) for key in self.keys]
 
 
 def _has_places(tree: Any) -> bool:
-    """Return True if its parts are identified by their order alone."""
+    """Return True if ``tree`` is a list, tuple, array or the like, whose parts are identified by their order alone."""
     kind: Any = type(tree)
     number = form_of(kind)
     if number is not None:
@@ -95,7 +96,10 @@ def _has_places(tree: Any) -> bool:
 
 
 def node_of(tree: Any) -> Node | None:
-    """Return ``tree`` taken apart; None: it is a leaf. Mappings that cannot be rebuilt are nodes here too."""
+    """Return the container ``tree`` taken apart; None if it is a leaf: no container, or one that cannot be taken apart.
+
+    Mappings that cannot be rebuilt count as containers here.
+    """
     kind: Any = type(tree)
     number = form_of(kind)
     if number is None and isinstance(tree, Mapping):
@@ -120,10 +124,11 @@ def is_list(tree: Any) -> bool:
 
 
 def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of ``tree``, in order, each with its place, e.g. ``("[0]['x'].mask", array)``.
+    """Yield (path, leaf) for everything in ``tree`` that is no container, in order, e.g. ``("[0]['x'].mask", array)``.
 
     Args:
-        is_leaf: returns True for nodes to treat as leaves.
+        is_leaf: returns True for containers to yield as they are, instead of their parts.
+        path: the path of ``tree`` itself, with which all paths begin.
     """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
@@ -134,7 +139,10 @@ def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = 
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
-    """Return ``tree`` with each leaf replaced by ``function(leaf)``; nodes keep their types."""
+    """Return ``tree`` with each leaf (anything that is no container) replaced by ``function(leaf)``.
+
+    Containers keep their types. Those for which ``is_leaf`` returns True are treated as leaves.
+    """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
         return function(tree)

@@ -1,4 +1,4 @@
-"""Pickling by cloudpickle: definitions in ``__main__`` or a notebook go by value, including slots of classes."""
+"""Pickling by cloudpickle: definitions in ``__main__`` or a notebook go by value, with the slots of classes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LOCK = type(threading.RLock())
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """The pickler of cloudpickle, with slots: cloudpickle itself drops them, and fails on slots with private names.
 
-    It also pickles objects made by decorators of functools and numpy by the functions they wrap, and modules of any
-    class by name.
+    It also pickles objects made by decorators of functools and numpy, by the functions that they wrap, and modules
+    with a class of their own, by name.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -38,7 +38,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the reduction of a class that goes by value, such that the class is created with its slots."""
+    """Return ``reduction``, pickle's recipe for the class ``kind``, changed to create the class with its slots.
+
+    ``kind`` is pickled by value (as its definition), not by name.
+    """
     make, arguments, state, *others = reduction
     if make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):  # an enum; a NamedTuple makes its own slots
         return reduction
@@ -55,7 +58,7 @@ def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def goes_by_name(obj: Any, name: str | None) -> bool:
-    """Return True if another process can import the module of ``obj`` and finds ``obj`` there as ``name``."""
+    """Return True if ``obj`` can be pickled as its name: another process can import its module and finds it there."""
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
@@ -63,7 +66,10 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
-    """Return the reduction of an object made by a decorator; None: the default reduction."""
+    """Return pickle's recipe (a reduction) for an object made by a decorator, from the function that it wraps.
+
+    None: pickle the object as usual.
+    """
     kind = type(obj)
     if kind is Cached:  # without its content: each process fills its own cache
         if goes_by_name(obj, getattr(obj, "__qualname__", None)):
@@ -85,7 +91,10 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
 
 
 def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
-    """Return the reduction of a module with its own class, such as ``torch.ops``; None: it is not found by name."""
+    """Return pickle's recipe (a reduction) for a module of a class other than the usual one, such as ``torch.ops``.
+
+    None: the module is not found by name.
+    """
     name = module.__name__
     if name in cloudpickle.list_registry_pickle_by_value():
         return None
@@ -131,7 +140,7 @@ def _cached_property(kind: Any) -> Any:
 
 
 def pickled_by_value(value: Any) -> bytes:
-    """Return ``value`` pickled by :class:`Pickler`."""
+    """Return ``value`` pickled by :class:`Pickler`: definitions in ``__main__`` and notebooks are in the pickle."""
     with io.BytesIO() as file:
         Pickler(file, protocol=5).dump(value)
         return file.getvalue()

@@ -1,4 +1,4 @@
-"""The places of a batch's arrays in the worker's slots.
+"""Plan the places of a batch's arrays in the worker's slots (pieces of shared memory).
 
 A small batch shares a slot with others. In a large batch, each large array has its own slot, and the small arrays
 follow the first large one.
@@ -17,7 +17,7 @@ from .tree import ALIGNMENT, Array, ArrayPlace, dense_strides
 
 
 class Planned(NamedTuple):
-    """A known layout."""
+    """A planned batch layout: its digest, the place of each array, and the slots (pieces of shared memory) to take."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
@@ -33,7 +33,7 @@ def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
 
 
 def slot_size(nbytes: int) -> int:
-    """Return the size of a slot for ``nbytes``, rounded up by at most an eighth or a page.
+    """Return the size for a slot (a piece of shared memory) of ``nbytes``: rounded up by at most an eighth or a page.
 
     So arrays of similar sizes can use each other's slots. Pages that are never touched cost nothing.
     """
@@ -41,7 +41,14 @@ def slot_size(nbytes: int) -> int:
 
 
 def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
-    """Return True if the last layout fits. This avoids a look-up, which would have to hash dtypes."""
+    """Return True if a batch has the layout of the last one; this avoids a look-up, which would have to hash dtypes.
+
+    Args:
+        last_spec: the structure (spec) of the last batch's tree of containers.
+        places: the places of the last batch's arrays.
+        spec: the structure of this batch's tree.
+        arrays: the arrays of this batch.
+    """
     if spec != last_spec or len(arrays) != len(places):
         return False
     for array, (dtype, shape, strides, _, _) in zip(arrays, places, strict=True):
@@ -51,7 +58,11 @@ def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: lis
 
 
 def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ...], tuple[int, ...]]:
-    """Return (the place of each array, the number of bytes after the header of each slot)."""
+    """Plan where ``arrays`` of a batch go, in at most ``max_slots`` new slots (pieces of shared memory).
+
+    Returns:
+        (the place of each array, the number of bytes after the header of each slot).
+    """
     is_small = sum(round_up(array.nbytes) for array in arrays) <= SMALL_NBYTES
     is_large = [array.nbytes > SMALL_NBYTES for array in arrays]
     num_large, count = sum(is_large), itertools.count()
@@ -66,7 +77,7 @@ def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ..
 
 
 def places_within(arrays: list[Array], slots: list[Slot]) -> list[ArrayPlace | None]:
-    """Return the place of each array that already lies in one of ``slots``; None for the others."""
+    """Return, for each array, its place in ``slots`` (pieces of shared memory) if it lies in one already, else None."""
     starts = sorted([(slot.address, at) for at, slot in enumerate(slots)])
     return [_place_within(array, slots, starts) for array in arrays]
 

@@ -1,4 +1,4 @@
-"""Make the input of a function private, so that the function may write into it.
+"""Make the input of a user's function private to it, so that the function may write into it.
 
 Reference counts tell whether anybody else holds an array: what ``__getitem__`` has just made is not copied.
 """
@@ -22,7 +22,7 @@ _CONTAINERS = frozenset({list, tuple, dict})
 
 
 def private(items: Sequence[Any]) -> Any:
-    """Return ``items``, or a copy of them if anybody else may hold any part of them.
+    """Return ``items`` if certainly nobody else holds any part of them, and otherwise a copy to write into.
 
     The copy is of arrays, torch tensors, bytearrays and the containers of batches. Other objects are not copied.
 
@@ -33,7 +33,7 @@ def private(items: Sequence[Any]) -> Any:
 
 
 def _is_private(items: Any) -> bool:
-    """Return True if certainly nobody else holds any mutable part of ``items``."""
+    """Return True if certainly nobody but the caller holds any mutable part of the list or tuple ``items``."""
     left = deque([items])
     while left:
         container = left.pop()
@@ -51,7 +51,7 @@ def _is_private(items: Any) -> bool:
 
 
 def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
-    """Return True if nobody else holds the memory of ``array``, and it is writable."""
+    """Return True if nobody else holds the memory of ``array``, which is writable and holds no Python objects."""
     if array.dtype.hasobject or not array.flags.writeable:
         return False
     base = array.base
@@ -59,7 +59,7 @@ def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
 
 
 def _count_of_one_holder() -> int:
-    """Return the reference count that a loop sees in this interpreter for an object held only by a container."""
+    """Return the ``sys.getrefcount`` that a loop sees here for an object that nothing but one container holds."""
     return next(sys.getrefcount(part) for part in [np.empty(1)])
 
 

@@ -25,7 +25,10 @@ _MAX_PAGE_NBYTES = 16 << 20  # of a piece for small arrays; the first has _SMALL
 
 
 class Piece:
-    """A piece of shared memory in the consumer: its descriptor, to be sent, and its bytes. Freed with its last user."""
+    """A piece of shared memory made by the consumer: its descriptor, to be sent to workers, and its bytes.
+
+    Its memory is freed with its last user.
+    """
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = max(nbytes, 1)
@@ -37,20 +40,23 @@ class Piece:
 
 
 class Found(NamedTuple):
-    """A place in shared memory."""
+    """A place in shared memory: ``start`` bytes after the first byte of ``piece``."""
 
     piece: Piece
     start: int
 
 
 class _Owner(np.ndarray[Any, Any]):
-    """All bytes of a piece, which lives as long as any view of them. Views are plain arrays."""
+    """The array of all bytes of a piece of shared memory, which keeps the piece alive as long as any view of it.
+
+    Views are plain arrays.
+    """
 
     piece: Piece
 
 
 class _Page(NamedTuple):
-    """The piece of memory for new small arrays, freed with the last of its arrays.
+    """The piece of shared memory in which new small arrays get their places. It is freed with the last of its arrays.
 
     Each place in it is used only once: workers may still read an array that nobody holds here any more.
     """
@@ -102,7 +108,7 @@ def share(array: Any) -> Array:
 
 
 def _dense_strides(array: Array) -> tuple[int, ...]:
-    """Return the strides of a dense copy of ``array`` with its axes in the same order in memory.
+    """Return the strides, in bytes, of a dense copy of ``array`` with its axes in the same order in memory.
 
     So anything taken from the copy is in the same order as from ``array``, and has the same sum to the last bit.
     """
@@ -114,7 +120,7 @@ def _dense_strides(array: Array) -> tuple[int, ...]:
 
 
 def _place(nbytes: int) -> Found:
-    """Reserve ``nbytes`` of shared memory, and return their place."""
+    """Reserve ``nbytes`` of shared memory, in the page of small arrays or in a new piece, and return their place."""
     global _page, _addresses
     with _lock:
         is_small, new_nbytes = nbytes < _SMALL_NBYTES, nbytes
@@ -133,7 +139,7 @@ def _place(nbytes: int) -> Found:
 
 
 def _forked() -> None:
-    """Start a new page in a forked process, which would otherwise overwrite what its parent shares."""
+    """Start a new piece for small arrays in a process that was just forked: the current one is its parent's."""
     global _lock, _page
     _lock, _page = threading.Lock(), None
 
@@ -143,12 +149,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def _after(end: int) -> int:
-    """Return where the next array starts. Empty arrays take space too, so that no two arrays start at one place."""
+    """Return the byte at which the next array starts in a piece of memory, if the last one ends before byte ``end``.
+
+    After an empty array too, this is a later byte, so that no two arrays start at one place.
+    """
     return ALIGNMENT * (end // ALIGNMENT + 1)
 
 
 def find(array: Array) -> Found | None:
-    """Return the place of the first byte in memory of ``array``, a view of any kind; None: not in shared memory."""
+    """Return the place, in memory made by :func:`share`, where ``array`` (of any kind, e.g. a view) has its first byte.
+
+    None: its memory is not shared.
+    """
     if not _addresses or array.base is None or not (nbytes := array.nbytes):  # without a base, it owns its memory
         return None
     address = shared_memory.address_of(array)
@@ -158,14 +170,21 @@ def find(array: Array) -> Found | None:
 
 
 def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Return (the address of the first byte, the number of bytes up to the last one) of an array with this layout."""
+    """Return (the address of the first byte, the number of bytes up to the last one) of an array with this layout.
+
+    Args:
+        address: the address of its first element.
+        itemsize: bytes of an element.
+        shape: its shape.
+        strides: bytes from an element to the next one along each axis; may be negative.
+    """
     spans = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
     low, high = (sum(bound(span, 0) for span in spans) for bound in (min, max))
     return address + low, high - low + itemsize
 
 
 def find_bytes(address: int, nbytes: int) -> Found | None:
-    """Return the place of the ``nbytes`` at ``address``; None: not in shared memory."""
+    """Return the place, in memory made by :func:`share`, of the ``nbytes`` at ``address``; None: they are not in it."""
     addresses = _addresses
     for at in range(bisect.bisect_right(addresses, address) - 1, -1, -1):
         piece = _shared.get(addresses[at])
@@ -176,7 +195,10 @@ def find_bytes(address: int, nbytes: int) -> Found | None:
 
 
 def copy_of(source: memoryview, address: int) -> Piece:
-    """Return the shared copy of a large array of a sequence. Front-ends that hold the same array share one copy."""
+    """Return a copy, in shared memory, of ``source``, the bytes of a large array at ``address``.
+
+    The copy made of the same array for another front-end is used again, if its bytes are still equal.
+    """
     key = address, source.nbytes
     theirs = np.frombuffer(source, BYTE)
     known = _copies.get(key)

@@ -1,4 +1,4 @@
-"""Anonymous shared memory: a mapping and, while it has to be sent, a descriptor. Nothing ever has a name.
+"""Anonymous shared memory: a mapping and, while it has to be sent, a file descriptor. Nothing ever has a name.
 
 The maker creates it, maps it and sends the descriptor over a socket. Each end closes its descriptor when it is no
 longer needed. The kernel frees the memory with the last mapping and descriptor, however the processes ended.
@@ -37,7 +37,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
-    """Return a descriptor of ``nbytes`` of new, zeroed shared memory.
+    """Create ``nbytes`` of zeroed shared memory, and return its file descriptor, which the caller has to close.
 
     Args:
         name: what Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
@@ -117,7 +117,7 @@ def _create_unlinked() -> int:
 
 
 class _Mapped(weakref.ref):  # type: ignore[type-arg]
-    """A weak reference to a mapping, with what to unmap when its last view is gone."""
+    """A weak reference to a buffer of mapped shared memory, with what to unmap when the buffer's last view is gone."""
 
     __slots__ = ("address", "nbytes")
     address: int
@@ -133,10 +133,13 @@ def _unmap(mapped: Any, libc: Any = _libc, known: dict[int, _Mapped] = _mapped) 
 
 
 def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: int = 0, private: bool = False) -> Any:
-    """Map ``descriptor``, which the caller still has to close.
+    """Map the shared memory of file ``descriptor`` into this process. The caller still has to close the descriptor.
 
     Args:
-        private: writes go to private pages of this process.
+        nbytes: bytes after the header.
+        writable: False: the mapping is read-only.
+        header_nbytes: bytes of the header, which comes first.
+        private: True: what this process writes, no other one sees.
 
     Returns:
         A buffer of ``header_nbytes + nbytes``, unmapped when its last view is gone. Make views of a read-only mapping
@@ -164,18 +167,18 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
 
 
 def view(buffer: Any) -> memoryview:
-    """Return the bytes of a buffer from :func:`attach`."""
+    """Return the bytes of a buffer of shared memory that :func:`attach` has mapped."""
     return np.frombuffer(buffer, np.uint8).data
 
 
 def address_of(buffer: Any) -> int:
-    """Return the address of the first byte of an array or other buffer."""
+    """Return the address in memory of the first byte of an array or other buffer."""
     array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
     return int(array.__array_interface__["data"][0])
 
 
 def is_equal(one: Any, other: Any) -> bool:
-    """Return True if two dense arrays of bytes of the same length are equal. Runs at the speed of memory."""
+    """Return True if two dense arrays hold the same bytes; both must be of one length. Runs at the speed of memory."""
     return bool(_libc.memcmp(address_of(one), address_of(other), one.nbytes) == 0)
 
 
@@ -184,5 +187,5 @@ MAX_MAPPED = 20_000
 
 
 def num_mapped() -> int:
-    """Return the number of mappings made here that still exist in this process."""
+    """Return how many pieces of shared memory :func:`attach` has mapped in this process that are still mapped."""
     return len(_mapped)

@@ -1,4 +1,4 @@
-"""The consumer's end of the slots: builds batches from what a worker put into shared memory."""
+"""The consumer's end of the slots: builds batches from what a worker put into slots (pieces of shared memory)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from .tree import Array, ArrayPlace, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
-    """Return the batch that ``build`` (see :func:`unflattener`) makes of its arrays and its rest."""
+    """Return a batch, put together from its arrays and its rest (all else in it).
+
+    Args:
+        build: the function of the batch's structure, from :func:`unflattener`.
+        arrays: the arrays; also the pickled rest, as the last one, if ``rest`` is True.
+        rest: a list, a pickled list, True or None, see ``slots.Rest``.
+    """
     if rest is None or type(rest) is list:
         return build(iter(arrays), iter(rest or ()))
     others = pickle.loads(arrays.pop() if rest is True else rest)  # type: ignore[arg-type]
@@ -28,7 +34,7 @@ def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> 
 
 
 class KnownLayout(NamedTuple):
-    """A layout, ready to build batches."""
+    """A layout of batches (their structure, and the place of each array), and the function that builds such batches."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
@@ -57,7 +63,7 @@ class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
 
 
 class SlotReader:
-    """The reader of one worker's slots. Runs in: consumer. Blocks: never.
+    """The reader of batches from one worker's slots (pieces of shared memory). Runs in: consumer. Blocks: never.
 
     Read or skip all batches of a message before :meth:`take_freed`: small batches share a slot.
     """
@@ -73,7 +79,17 @@ class SlotReader:
     def learn(
         self, slots: list[tuple[int, int]], gone: list[int], forgets: bool, layouts: list[bytes], files: list[int]
     ) -> None:
-        """Note what a message says about slots and layouts. Closes ``files``. Call :meth:`unread` afterwards."""
+        """Take in what a worker's message announces about its slots (pieces of shared memory) and its batches' layouts.
+
+        Call :meth:`unread` afterwards.
+
+        Args:
+            slots: new ones, as (number, bytes).
+            gone: slots that the worker has given up.
+            forgets: True: all layouts announced before are forgotten.
+            layouts: new ones, pickled.
+            files: the descriptors of the new slots, which this closes.
+        """
         for number in gone:
             self._buffers.pop(number, None)
             self._words.pop(number, None)
@@ -90,7 +106,7 @@ class SlotReader:
             self._layouts[layout.digest] = layout
 
     def unread(self, placed: PlainPlaced) -> Unread:
-        """Return a batch of the message learnt last, to be read later.
+        """Return (this reader, layout, place) of a batch of the message learnt last, for reading the batch later.
 
         Raises:
             IntegrityError: the worker has not announced its layout.
@@ -101,10 +117,10 @@ class SlotReader:
         return self, layout, placed
 
     def read(self, layout: KnownLayout, placed: PlainPlaced, sending: int) -> Any:
-        """Return the batch itself.
+        """Return the batch of this ``layout`` whose arrays are at ``placed`` in the worker's slots (shared memory).
 
         Raises:
-            IntegrityError: it does not belong to ``sending``, or it was overwritten.
+            IntegrityError: it is not the result of ``sending`` (the number of a job's sending), or it was overwritten.
         """
         digest, places, build, is_large, leased = layout
         _, slots, offset, nbytes, rest = placed
@@ -140,7 +156,7 @@ class SlotReader:
         return put_together(build, arrays, rest)
 
     def skip(self, placed: PlainPlaced) -> None:
-        """Release a batch that nobody wants any more."""
+        """Release the slots (shared memory) of a batch that nobody wants any more, without reading it."""
         _, slots, *_ = placed
         self._copied.update(slots)
 
@@ -155,11 +171,11 @@ class SlotReader:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all slots."""
+        """The size of all slots (pieces of shared memory) of the worker, in bytes."""
         return sum(map(len, self._buffers.values()))
 
     def take_freed(self) -> list[int]:
-        """Return the slots that the consumer has released since the last call.
+        """Return the numbers of the slots (pieces of shared memory) that the consumer has released since the last call.
 
         Raises:
             IntegrityError: a batch was overwritten while the consumer held it.

@@ -1,4 +1,4 @@
-"""The worker's end of the slots: puts the results of jobs into shared memory."""
+"""The worker's end of the slots: puts the results of jobs into slots (pieces of shared memory)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 class News(NamedTuple):
-    """What the next message announces."""
+    """What a worker's next message announces to its reader: slots (pieces of shared memory) and layouts of batches."""
 
     slots: list[tuple[int, int]]  # new ones, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots given up
@@ -48,10 +48,9 @@ _AROUND = "around"  # the first part of the key of a layout with arrays made by 
 
 
 class SlotWriter:
-    """The writer of one worker's slots. Runs in: worker. Blocks: never.
+    """The writer of the results of jobs, or of the items of a stream, into slots (pieces of shared memory).
 
-    Args:
-        max_slots: the most slots of one batch.
+    ``max_slots``: the most slots of one batch. Runs in: worker; for items of a stream, consumer. Blocks: never.
     """
 
     def __init__(self, max_slots: int = MAX_SLOTS) -> None:
@@ -73,11 +72,11 @@ class SlotWriter:
     # -- slots
 
     def _take(self, nbytes: int, is_main: bool = True) -> Slot:
-        """Return a slot for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
+        """Return a slot (shared memory) for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
         return self._take_sized(slot_size(nbytes), is_main)
 
     def _take_sized(self, nbytes: int, is_main: bool) -> Slot:
-        """Like :meth:`_take`, with ``nbytes`` already rounded up to a slot size (without the header)."""
+        """Return a slot like :meth:`_take`, for ``nbytes`` already rounded up by :func:`slot_size` (without header)."""
         if self._kept:
             self._look_at_kept()
         slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
@@ -107,7 +106,7 @@ class SlotWriter:
         self._news.gone.append(slot.number)
 
     def release(self, numbers: list[int]) -> None:
-        """Take back slots that the consumer has released.
+        """Take back the slots (pieces of shared memory) of these ``numbers``, which the consumer has released.
 
         As much memory is kept as was recently in use at once, to spare later allocations. The rest is given up slowly.
 
@@ -126,7 +125,7 @@ class SlotWriter:
                 self._give_up(spare)
 
     def give_up_free(self) -> None:
-        """Give up all free slots, instead of keeping them for later batches."""
+        """Give up all free slots (unused pieces of shared memory), instead of keeping them for later batches."""
         self._look_at_kept()
         for slot in self._free.take_all():
             self._give_up(slot)
@@ -139,7 +138,7 @@ class SlotWriter:
     # -- a job
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """See :func:`workers.empty`."""
+        """Return an uninitialised array in a slot (shared memory) of the current job; if small, in ordinary memory."""
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
         nbytes = math.prod(shape) * dtype.itemsize
@@ -155,7 +154,7 @@ class SlotWriter:
         return array
 
     def _slot_for(self, nbytes: int, new_nbytes: int) -> int:
-        """Return which of the job's slots takes an array: a new one if it is large, as long as ``max_slots`` allows."""
+        """Return the index, in the job's slots, of the one for an array: a large one gets a new slot if one is left."""
         slots = self._job_slots
         is_full = len(slots) >= self._max_slots
         if is_full or nbytes <= SMALL_NBYTES:
@@ -167,7 +166,9 @@ class SlotWriter:
         return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
-        """Put a job's result into slots, labelled with ``sending``."""
+        """Copy a job's ``result`` into slots (pieces of shared memory), labelled with ``sending`` (the number of this
+        sending of the job to a worker), and return its place.
+        """
         arrays: list[Array] = []
         others: list[Any] = []
         spec = flatten(result, arrays, others)
@@ -232,7 +233,7 @@ class SlotWriter:
         return planned
 
     def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, sending: int) -> Placed:
-        """Like :meth:`write`, if some arrays may already lie in slots of this job."""
+        """Write a result, as :meth:`write` does, without copying arrays that already lie in slots of the job."""
         slots = self._job_slots
         there = places_within(arrays, slots)
         left = [array.nbytes for array, place in zip(arrays, there, strict=True) if place is None]
@@ -248,7 +249,7 @@ class SlotWriter:
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
     def _place(self, array: Array, small_nbytes: int) -> ArrayPlace:
-        """Copy ``array`` into a slot of the job. ``small_nbytes``: the total of all small arrays to copy."""
+        """Copy ``array`` into a slot of the job; return its place. ``small_nbytes``: of all small arrays to copy."""
         at = self._slot_for(array.nbytes, array.nbytes if array.nbytes > SMALL_NBYTES else small_nbytes)
         slot = self._job_slots[at]
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
@@ -257,11 +258,10 @@ class SlotWriter:
         return place
 
     def end_job(self, numbers: list[int]) -> None:
-        """Finish a job that used :func:`empty`. Call it after all references to the result are dropped.
+        """Finish a job that used :func:`empty`, after all references to its result are dropped.
 
         If the user's code still holds an array of it (``self.buffer = empty(...)``), the consumer gets a copy of the
-        slot: what the code writes later must not show in a delivered batch. ``numbers``, the slots of the result, is
-        changed in place.
+        slot, so that later writes do not show in it. ``numbers``, the slots of the result, is changed in place.
         """
         for slot in self._job_slots:
             held = slot.lease is not None and slot.lease() is not None
@@ -280,7 +280,7 @@ class SlotWriter:
 
     @property
     def num_new_slots(self) -> int:
-        """The number of slots not announced yet. Each has an open descriptor."""
+        """The number of new slots (pieces of shared memory) that are not announced yet; each has an open descriptor."""
         return len(self._news.slots)
 
     @property
@@ -288,7 +288,7 @@ class SlotWriter:
         return bool(self._job_slots)
 
     def take_news(self) -> News:
-        """Return what is new since the last message, and finish the open block."""
+        """Return the slots and layouts new since the last message, and close the slot that collects small batches."""
         news, self._news = self._news, News([], [], [], False, [])
         self._block = None
         if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # ever new shapes: both ends start over

@@ -1,4 +1,4 @@
-"""Slots: the memory that batches are delivered in, its use by the worker and its lease to the consumer.
+"""Slots: the pieces of shared memory that batches are delivered in, used by a worker and leased to the consumer.
 
 A slot belongs to the worker that made it. The worker writes a batch into it (unless the job has already done so, see
 :func:`empty`) and names it in the result; from then on the slot is the consumer's. The batch's arrays are views of a
@@ -41,7 +41,7 @@ Rest = bytes | bool | list[Any] | None
 
 
 class Placed(NamedTuple):
-    """The place of a batch: Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
+    """Where a batch lies in its worker's slots (shared memory): Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
 
     layout: int  # the digest of its Layout
     slots: list[int]
@@ -54,7 +54,7 @@ PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it is sent: a Placed, 
 
 
 class Slot:
-    """A slot, as its worker sees it."""
+    """A slot (a piece of shared memory for batches), as the worker that made it sees it."""
 
     __slots__ = ("address", "buffer", "bytes", "freed", "is_out", "lease", "nbytes", "number", "used", "words")
 
@@ -72,7 +72,11 @@ class Slot:
 
 
 def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
-    """Return a new slot for ``nbytes`` after its header, and its descriptor, which the caller has to close."""
+    """Make a slot (a piece of shared memory) for ``nbytes`` after its header.
+
+    Returns:
+        (the slot, its file descriptor). The caller has to close the descriptor.
+    """
     descriptor = create(nbytes, header_nbytes=HEADER_NBYTES)
     try:
         slot = Slot(number, HEADER_NBYTES + nbytes, attach(descriptor, nbytes, header_nbytes=HEADER_NBYTES))
@@ -84,4 +88,7 @@ def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
 
 
 class Lease(np.ndarray[Any, Any]):
-    """All bytes of a slot, which lives as long as any view of it. Views are plain arrays."""
+    """The array of all bytes of a slot (a piece of shared memory): the slot is in use as long as any view of it lives.
+
+    Views are plain arrays.
+    """

@@ -1,4 +1,4 @@
-"""Batches and their samples: stack and unstack them, cut and join them, count them."""
+"""Work with batches and their samples: stack and unstack them, cut and join them, count them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NUMBERS = bool, int, float, complex
 
 
 def stack(samples: list[Any], place: str = "") -> Any:
-    """Return one batch of many samples: arrays and numbers stacked along a new first axis, the rest as lists.
+    """Return one batch of many samples: arrays and numbers stacked along a new first axis, anything else as lists.
 
-    Containers keep the type of the first sample.
+    Containers (dicts, tuples, dataclasses and the like) keep the type of the first sample.
 
     Args:
-        place: the place of ``samples`` within whole samples, for messages.
+        place: the path of ``samples`` within whole samples, e.g. ``['x']``, for error messages.
 
     Raises:
         TypeError: no dtype holds all values exactly, or samples are of different kinds.
@@ -43,7 +43,13 @@ def stack(samples: list[Any], place: str = "") -> Any:
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:
-    """Return a batch of ``samples``, the first of which is None or a string and some others are neither."""
+    """Return a batch of mixed ``samples``: the first one is None or a string, and some others are neither.
+
+    It is an array if these others are numbers or arrays and no sample is a string; otherwise the list of samples.
+
+    Raises:
+        TypeError: samples are of kinds that make no batch, e.g. strings and numbers; names ``place``, their path.
+    """
     others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
     numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
     if others and len(numbers) == len(others) and not any(isinstance(sample, (str, bytes)) for sample in samples):
@@ -55,12 +61,12 @@ def _of_kinds(samples: list[Any], place: str) -> Any:
 
 
 def stack_list(batch: Any) -> Any:
-    """Return a list of samples stacked, and anything else as it is."""
+    """Return ``batch`` stacked into one batch if it is a list of samples, and anything else as it is."""
     return stack(batch) if isinstance(batch, list) and batch else batch
 
 
 def unstack(batch: Any) -> list[Any]:
-    """Return the samples of a batch that :func:`stack` made."""
+    """Return the list of samples in a batch that :func:`stack` made."""
     is_of_samples = is_list(batch) and (not batch or batch[0] is None or isinstance(batch[0], (str, bytes)))
     node = None if is_of_samples else node_of(batch)
     if node is not None:
@@ -84,7 +90,7 @@ def _lengths(batch: Any) -> Iterator[int]:
 
 
 def num_samples(batch: Any) -> int:
-    """Return the length of the arrays and lists of ``batch``.
+    """Return the number of samples in ``batch``: the length of its arrays and lists.
 
     Raises:
         TypeError: it has no arrays or lists.
@@ -101,12 +107,12 @@ def num_samples(batch: Any) -> int:
 
 
 def length_of_first(batch: Any) -> int:
-    """Return the length of the first array or list of ``batch``; 1 if it has none."""
+    """Return the length of the first array or list in ``batch``, usually its number of samples; 1 if it has none."""
     return next(_lengths(batch), 1)
 
 
 def cut(batch: Any, start: int, stop: int) -> Any:
-    """Return samples ``start`` to ``stop`` of ``batch``: slices of its arrays and lists, the rest as it is."""
+    """Return samples ``start`` to ``stop - 1`` of ``batch``: slices of its arrays and lists, anything else as it is."""
     return map_leaves(lambda leaf: _slice(leaf, start, stop), batch, is_list)
 
 
@@ -118,13 +124,13 @@ def _slice(leaf: Any, start: int, stop: int) -> Any:
 
 
 def join(parts: list[Any], place: str = "") -> Any:
-    """Return one batch of all samples of ``parts``.
+    """Return one batch of all samples of the batches ``parts``, whose arrays and lists are concatenated.
 
-    Anything but an array or list stays as it is if it is equal in all parts. Otherwise the batch has one for each part:
-    an array of numbers, or a list of anything else.
+    A value other than an array or list stays as it is if all batches have an equal one. Otherwise the result has the
+    values of all batches: an array of numbers, or a list of anything else.
 
     Args:
-        place: the place of ``parts`` within their batches, for messages.
+        place: the path of ``parts`` within their batches, e.g. ``['x']``, for error messages.
 
     Raises:
         TypeError: no dtype holds all values of an array exactly, or batches are of different kinds.
@@ -150,7 +156,10 @@ def join(parts: list[Any], place: str = "") -> Any:
 
 
 class Split:
-    """A function that cuts a batch into a list of batches of at most ``batch_size`` samples."""
+    """A function that cuts a batch into a list of batches of at most ``batch_size`` samples.
+
+    ``discard_batch_not_full``: leave out the last one if it is smaller. A batch of at most this size stays as it is.
+    """
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
         self.batch_size = check_int("batch_size", batch_size, 1)

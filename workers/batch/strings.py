@@ -1,4 +1,4 @@
-"""Many strings, such as a million paths, as two arrays, which are shared like any array and fast to pickle."""
+"""Store many strings, such as a million paths, in two arrays, which are shared like any array and fast to pickle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CODE = "utf-8", "surrogatepass"  # for any str, including paths that are not va
 
 
 class Strings(Sequence[Any]):
-    """An immutable list of ``str`` or of ``bytes``.
+    """An immutable sequence of many strings, all ``str`` or all ``bytes``, stored in two arrays.
 
     Args:
         strings: at least one, all of the same type.
@@ -37,7 +37,7 @@ class Strings(Sequence[Any]):
 
     @staticmethod
     def suit(values: Any) -> bool:
-        """Return True if ``values`` is a list of many strings, all of one type."""
+        """Return True if ``values`` is a list of so many strings, all of one type, that storing them in arrays pays."""
         return type(values) is list and len(values) >= MANY and _are_strings(values)
 
     @staticmethod
@@ -64,16 +64,16 @@ class Strings(Sequence[Any]):
         return list(self)
 
     def share(self) -> None:
-        """Move the strings into shared memory, if they are large."""
+        """Move those of the arrays that hold the strings into shared memory that have 1 MB or more."""
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Return the strings at ``at`` (a slice or integers) as an array, always of ``dtype``."""
+        """Return the strings at ``at`` (a slice or integers) as an array, whose dtype is always :attr:`dtype`."""
         return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
 
 
 def array_of(values: Any, dtype: Any = object) -> np.ndarray[Any, Any]:
-    """Return a one-dimensional array of ``values``, whatever they are. An object array holds the objects themselves."""
+    """Return a one-dimensional array with one item for each of ``values``, even if these are sequences themselves."""
     array = np.empty(len(values), dtype)
     array[:] = values
     return array
@@ -94,13 +94,16 @@ def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
 
 
 def shared(values: Any) -> Any:
-    """Return ``values`` in shared memory if they are a large plain array, and anything else as it is."""
+    """Return a copy of ``values`` in shared memory if they are a plain array of 1 MB or more; anything else as it is.
+
+    An array over a mapped file, or one in shared memory already, stays as it is too.
+    """
     is_plain = type(values) is np.ndarray and not values.dtype.hasobject and values.nbytes >= LARGE_NBYTES
     return share(values) if is_plain and not _is_mapped(values) else values
 
 
 def _is_mapped(array: Any) -> bool:
-    """Return True if its memory is that of a mapped file."""
+    """Return True if the memory of ``array`` is that of a mapped file (``np.memmap``)."""
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap):
             return True

@@ -34,10 +34,10 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def arrays_of(values: list[Any], what: str) -> list[Any]:
-    """Return ``np.asarray`` of each of ``values``, also for tensors that numpy does not accept.
+    """Return the list of ``np.asarray`` of each of ``values``, also for tensors that numpy does not accept.
 
     Args:
-        what: what errors call a value.
+        what: what errors call a value, e.g. ``sample['x']``.
 
     Raises:
         TypeError: a tensor cannot become an array.

@@ -43,7 +43,7 @@ _EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly 
 
 
 class ArrayPlace(NamedTuple):
-    """The place of an array: in the ``slot``-th slot of its batch, ``offset`` bytes after the batch's start."""
+    """The place of an array: in the ``slot``-th slot (shared memory) of its batch, ``offset`` bytes after the start."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -57,32 +57,32 @@ class ArrayPlace(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The layout of a batch: the shape of its tree, and the place of each of its arrays."""
+    """The layout of a batch: the shape of its tree of containers (its spec), and the place of each of its arrays."""
 
     spec: tuple[Any, ...]
     places: tuple[ArrayPlace, ...]
 
 
 def digest_of(pickled: bytes) -> int:
-    """Return the digest that names a layout: a 64-bit hash of its pickle."""
+    """Return the digest that names the layout (the structure) of a batch: a 64-bit hash of the pickled layout."""
     return int.from_bytes(hashlib.blake2b(pickled, digest_size=8).digest(), "little")
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Return True if ``dtype`` is one of numpy's own without parameters, such as int64. These never change."""
+    """Return True if ``dtype`` is one of numpy's own without parameters, such as int64. Such dtypes never change."""
     return dtype.isbuiltin == 1
 
 
 def exact(dtype: np.dtype[Any]) -> int | bytes:
-    """Return a key that only identical dtypes share. Equal dtypes may differ in metadata, alignment or C type."""
+    """Return a key for ``dtype`` that only identical dtypes share; equal ones may differ in metadata or C type."""
     return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
 def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
-    """Take ``tree`` apart, and append its parts to ``arrays`` and ``rest``.
+    """Take the batch ``tree`` apart: append its arrays to ``arrays``, and everything else in it to ``rest``.
 
     Returns:
-        Its spec, from which :func:`unflattener` puts it together again.
+        Its spec (a hashable tuple that describes the containers), from which :func:`unflattener` rebuilds it.
 
     Raises:
         TypeError: a tensor in it cannot become an array. The error names its place.
@@ -97,7 +97,7 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
 
 
 def path_to(leaf: Any, tree: Any) -> str | None:
-    """Return the place of ``leaf`` within ``tree``: ``[0]['x'].mask``; None: it is not there."""
+    """Return the path of ``leaf`` within the batch ``tree``, e.g. ``[0]['x'].mask``; None if it is not there."""
     return next((path for path, part in leaves(tree) if part is leaf), None)
 
 
@@ -140,7 +140,11 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
 
 
 def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | None:
-    """Return (the names of its fields, its shell, its parts); None: it cannot be rebuilt, so it is a leaf."""
+    """Return the container ``tree`` taken apart; None if it cannot be rebuilt, so that it has to be pickled as a whole.
+
+    Returns:
+        (the names of its fields, its shell, its parts). The shell is what rebuilding needs besides names and parts.
+    """
     try:
         keys = form.keys(tree)
         shell = form.shell(tree, keys)
@@ -171,7 +175,11 @@ def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
-    """Return the function that puts a tree of this spec together from its arrays and its rest, in order."""
+    """Return the function that rebuilds a batch from iterators over its arrays and its rest (all else in it), in order.
+
+    Args:
+        spec: what :func:`flatten` has returned for this batch or one of the same structure.
+    """
     kind = spec[0]
     if kind == _ARRAY:
         return lambda arrays, rest: next(arrays)
@@ -217,7 +225,7 @@ def dense_strides(array: Array) -> tuple[int, ...] | None:
 
 
 def copy_of(array: Array) -> Array:
-    """Return a dense copy in the same memory order. numpy's own omits the padding between fields of a structure."""
+    """Return a dense copy of ``array`` in its memory order. Unlike numpy's copy, it has the padding between fields."""
     if array.dtype.names:
         copy: Array = array.view(f"V{array.dtype.itemsize}").copy("K").view(array.dtype)
     else:
@@ -226,7 +234,7 @@ def copy_of(array: Array) -> Array:
 
 
 def copy_into(target: Array, array: Array) -> None:
-    """Like :func:`copy_of`, into ``target`` of the same dtype and shape."""
+    """Copy ``array`` into ``target``, of the same dtype and shape, padding between fields included."""
     if array.dtype.names:
         target, array = (each.view(f"V{array.dtype.itemsize}") for each in (target, array))
     target[...] = array
@@ -241,14 +249,14 @@ def dumps(value: Any) -> bytes:
 
 
 def as_numpy(tree: Any) -> Any:
-    """Return ``tree`` with tensors of TensorFlow, torch and JAX converted to numpy arrays."""
+    """Return the batch ``tree`` with tensors of TensorFlow, torch and JAX converted to numpy arrays."""
     arrays: list[Array] = []
     rest: list[Any] = []
     return unflattener(flatten(tree, arrays, rest))(iter(arrays), iter(rest))
 
 
 def own(tree: Any, is_fresh: bool = False) -> Any:
-    """Return ``tree`` as a private copy for the consumer, where it is not sent through shared memory.
+    """Return ``tree`` as a private copy for the consumer, as is needed if it is not sent through shared memory.
 
     Tensors become numpy arrays. Every array is writable and shared with nobody. So writing into a batch never changes
     the data set, and a batch never changes when the user's code writes to arrays that it keeps.
@@ -271,8 +279,9 @@ def _owned(array: Array, is_fresh: bool) -> Array:
 
 
 def makes_fresh_batches(source: Any) -> bool:
-    """Return True if a sequence declares, by ``_makes_fresh_batches``, that nobody else holds its batches' arrays.
+    """Return True if ``source``, a sequence, declares that nobody else holds the arrays of its batches.
 
-    This must hold for subclasses too, so only code that knows which of its methods run may declare it.
+    The declaration, ``_makes_fresh_batches``, must hold for subclasses too, so only code that knows which of its
+    methods run may make it.
     """
     return bool(getattr(source, "_makes_fresh_batches", False))

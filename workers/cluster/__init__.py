@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: ``executor="ray"``. The keys of ``executor_options``:
+"""Workers on a Ray cluster: ``executor="ray"``. The keys of the dict ``executor_options``, all optional:
 
 - ``"address"``: the address of the cluster, as for ``ray.init``. Default: the cluster that the program is connected to,
   or the one named by ``RAY_ADDRESS``, or a new one on this machine.

@@ -1,6 +1,7 @@
 """A worker in a Ray cluster: the actor, which computes jobs on its replica, and the consumer's handle to it.
 
-The actor uses nothing of Ray but the id of its node.
+An actor is an object in a process of its own, on any node; its replica is its copy of the sequence. Our actor uses
+nothing of Ray but the id of its node.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from workers.process.messages import Logged
 
 
 class Items(NamedTuple):
-    """The items of a job, flattened by ``batch.tree``."""
+    """The batches of one job, flattened by ``batch.tree``: their arrays, and the rest, pickled."""
 
     arrays: list[np.ndarray[Any, Any]]
     rest: bytes  # the pickled (spec, leaves other than arrays)
 
     def together(self) -> Any:
-        """Rebuild the items. Runs in: consumer."""
+        """Rebuild the batches of a job from their arrays and the rest, and return them. Runs in: consumer."""
         spec, rest = pickle.loads(self.rest)
         return unflattener(spec)(iter(self.arrays), iter(rest))
 
 
 class Answer(NamedTuple):
-    """The result of a job."""
+    """The result of one job, as an actor returns it: its batches or its error, its duration and size."""
 
     sending: int
     value: Items | RemoteFailure
@@ -52,14 +53,15 @@ class Answer(NamedTuple):
     stages: Stages
 
     def items(self, sending: int) -> Any:
-        """Return the items. Raises IntegrityError if they are not those of ``sending``. Runs in: consumer."""
+        """Return the batches of the job. Raise IntegrityError if it is not the one sent under the number ``sending``.
+        Runs in: consumer."""
         check_sending(self.sending, sending)
         assert isinstance(self.value, Items)
         return self.value.together()
 
 
 class Told(NamedTuple):
-    """The result of a call."""
+    """What a call of an actor returns: its result, the log records since the last call, and its use of cores."""
 
     value: Any
     logged: list[Logged]  # since the last call
@@ -83,29 +85,31 @@ class Actor:
         self._thread = 0  # id of the thread that runs the jobs
 
     def cancel(self, sending: int) -> None:
-        """Skip jobs up to ``sending`` that have not started. Runs in: the control thread."""
+        """Skip the jobs not started yet, up to the one sent as number ``sending``. Runs in: the control thread."""
         self._cancelled = sending
 
     def node(self) -> str:
-        """Return the id of its node. Runs in: the control thread."""
+        """Return Ray's id of the node (machine) on which this actor runs. Runs in: the control thread."""
         ray: Any = importlib.import_module("ray")
         return str(ray.get_runtime_context().get_node_id())
 
     def stack(self) -> str:
-        """Return the stack of the current job. Runs in: the control thread."""
+        """Return the stack of the thread that runs jobs, as text, "" if none. Runs in: the control thread."""
         frame = sys._current_frames().get(self._thread)
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def load(
         self, number: int, message: replica.ParcelMessage, around: program_settings.ProgramSettings, *pieces: Any
     ) -> Told:
-        """Load replica ``number``, for all later jobs.
+        """Load the sequence, as replica (copy) ``number``, for all later jobs.
 
         Args:
-            pieces: its memory, as arrays of bytes in the object store of this node.
+            message: describes how the sequence lies in ``pieces``.
+            around: settings of the program, such as warning filters, which jobs need too.
+            pieces: the memory of the pickled sequence, as arrays of bytes in the object store of this node.
 
         Returns:
-            The RemoteFailure of the loading, or None.
+            A Told. Its value is None, or a RemoteFailure if loading has failed.
         """
         failure = self._load(message, around, pieces)
         if failure is None:
@@ -130,11 +134,11 @@ class Actor:
         return None
 
     def run(self, replica: int, rows: list[tuple[Any, ...]]) -> Told:
-        """Run jobs on ``replica``.
+        """Run jobs, each a JobRow as a plain tuple, on the replica (copy of the sequence) with the number ``replica``.
 
         Returns:
-            An Answer for each job, or None if it was cancelled. They are one object in the store, as it takes 2 ms or
-            more to put and get one.
+            A Told. Its value is a list with an Answer for each job, or None for a cancelled one. They are one object in
+            the store, as it takes 2 ms or more to put and get one.
         """
         self._cores = self._cores or Cores()
         before = self._cores.use()
@@ -145,7 +149,8 @@ class Actor:
         return list(iter(self._records.take, None))
 
     def _job(self, row: JobRow, replica: int) -> Answer | None:
-        """Run one job. Raises nothing: even errors that would end this process are returned to the consumer."""
+        """Run one job, and return its Answer; None: it was cancelled. Raises nothing: even errors that would end this
+        process are returned to the consumer."""
         sending, epoch, index, attempt, payload = row
         if sending <= self._cancelled:
             return None
@@ -180,7 +185,8 @@ class Actor:
 
 
 def _mapped(piece: Any, is_private: bool) -> memoryview:
-    """Return a view of ``piece``, or of an aligned copy if jobs may write to the tensors in it."""
+    """Return a view of ``piece``, an array of bytes; if ``is_private``, of an aligned copy, as jobs may write to the
+    tensors in it."""
     if not is_private:
         return memoryview(piece)
     space = np.empty(len(piece) + ALIGNMENT, np.uint8)
@@ -206,14 +212,15 @@ class ActorHandle:
         self.is_asked = False  # a request for its node, to see whether it answers, is unanswered
 
     def run(self, replica: int, rows: list[JobRow]) -> tuple[list[int], Any]:
-        """Send it jobs. Returns (their sendings, Ray's reference to the answer)."""
+        """Send jobs to the actor. Return (the numbers under which they were sent, Ray's reference to the answer)."""
         sendings = [row.sending for row in rows]
         self.sent_ns |= dict.fromkeys(sendings, time.monotonic_ns())
         self.bundles.append(sendings)
         return sendings, self.handle.run.remote(replica, [tuple(row) for row in rows])
 
     def look(self) -> tuple[int, int]:
-        """Return (sending of its current job, the oldest; since when, monotonic ns), or (0, 0) if it has none."""
+        """Return (the number under which the actor's current job was sent, the oldest without an answer; its start in
+        monotonic ns); (0, 0): it has none."""
         if not (self.is_ready and self.sent_ns):
             return 0, 0
         sending, sent_ns = next(iter(self.sent_ns.items()))

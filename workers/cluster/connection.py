@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: options, resources, and the objects stored there for the workers."""
+"""The connection to a Ray cluster: options, resources, and the objects that are stored there for the workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NODE_TIMEOUT_S = 10.0
 
 
 def check_options(options: Any) -> dict[str, Any]:
-    """Return a checked copy of ``executor_options`` for ``executor="ray"``.
+    """Return a checked copy of ``executor_options``, the user's options for ``executor="ray"``.
 
     Raises:
         ImportError: Ray is not installed.
@@ -77,7 +77,7 @@ def connect(address: str | None) -> Any:
 
 
 def actor_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of an actor, as Ray takes them."""
+    """Return the options with which Ray starts a worker, made from the user's ``executor_options``."""
     resources = {"CPU": 1, **options.get("resources", {})}
     found: dict[str, Any] = {"num_cpus": resources.pop("CPU"), "num_gpus": resources.pop("GPU", 0)}
     if "memory" in resources:
@@ -89,7 +89,7 @@ def actor_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _strategy(placement: Any) -> Any:
-    """Return Ray's scheduling strategy for ``placement``."""
+    """Return Ray's scheduling strategy for the user's option ``placement``."""
     if isinstance(placement, str):
         return {"spread": "SPREAD", "pack": "DEFAULT"}[placement]
     groups: Any = importlib.import_module("ray.util.placement_group")
@@ -104,32 +104,33 @@ _seen: list[tuple[float, dict[str, float]]] = []  # [(when, resources)] of the l
 
 
 def _resources() -> dict[str, float]:
-    """Return the resources of the cluster, at most some seconds old."""
+    """Return the total resources of the cluster, such as {"CPU": 64.0}, at most 5 s old."""
     if not _seen or time.monotonic() - _seen[0][0] > _KEPT_S:
         _seen[:] = [(time.monotonic(), ask())]
     return _seen[0][1]
 
 
 def ask() -> dict[str, float]:
-    """Return the current resources of the cluster. Blocks: until the head answers."""
+    """Ask the head of the cluster for its total resources, such as {"CPU": 64.0}. Blocks: until the head answers."""
     ray: Any = importlib.import_module("ray")
     return dict(ray.cluster_resources())
 
 
 def cores() -> int:
-    """Return the number of cores of the cluster, at least 1."""
+    """Return the number of CPU cores of the cluster, at least 1."""
     return max(1, int(_resources().get("CPU", 1)))
 
 
 def room(options: dict[str, Any]) -> int:
-    """Return how many workers with these ``executor_options`` fit into the cluster, at least 1."""
+    """Return how many workers with these ``executor_options`` fit into the whole cluster, at least 1."""
     there = _resources()
     needed = {"CPU": 1, **options.get("resources", {})}
     return max(1, min(int(there.get(name, 0) / amount) for name, amount in needed.items() if amount))
 
 
 class Store:
-    """The pieces that one executor keeps in the object store. ``put(array)`` stores one and returns its reference."""
+    """The pieces of a parcel (the pickled sequence) that one executor keeps in Ray's object store. ``put(array)``
+    stores one and returns its reference."""
 
     def __init__(self, put: Any) -> None:
         self._put = put
@@ -137,7 +138,8 @@ class Store:
         self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (piece, checksum, reference)}
 
     def reference(self, piece: Any) -> Any:
-        """Return the reference of the piece's content; a change in place is stored anew after :meth:`has_changed`."""
+        """Return Ray's reference to the content of ``piece``. It is stored at the first call, and again once
+        :meth:`has_changed` has found that it changed in place."""
         known = self._stored.get(id(piece))
         if known is None:
             content = np.frombuffer(piece.bytes, np.uint8)
@@ -145,13 +147,13 @@ class Store:
         return known[2]
 
     def keep(self, pieces: Iterable[Any]) -> None:
-        """Start a new replica, made of ``pieces``, and release all other pieces."""
+        """Number a new replica (version of the sequence), made of ``pieces``, and release all other pieces."""
         self.replica += 1
         kept = set(map(id, pieces))
         self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
 
     def has_changed(self) -> bool:
-        """Return True if a piece has changed since it was stored. Takes 1 s for some GB."""
+        """Return True if a piece of memory has changed in place since it was stored. Takes 1 s for some GB."""
         changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
         for key in changed:
             del self._stored[key]

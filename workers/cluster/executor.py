@@ -1,5 +1,7 @@
 """The Ray executor: its workers are actors of a cluster, and Ray's object store moves their parcels and batches.
 
+An actor is an object in a process of its own, on any node; a parcel is the pickled sequence.
+
 ::
 
     engine's thread                Ray                      an actor, on any node
@@ -59,7 +61,7 @@ _MAX_FAILED_STARTS = 3  # for each worker, without a successful start in between
 
 
 class RayExecutor:
-    """The executor whose workers are ``nb_workers`` Ray actors, each with its own replica of the parcel's sequence.
+    """The executor whose workers are ``nb_workers`` Ray actors, each with its own copy of the parcel's sequence.
 
     ``options``: the checked ``executor_options``.
     """
@@ -113,7 +115,7 @@ class RayExecutor:
         self._follow(name, "load", call)
 
     def has_changed_in_place(self) -> bool:
-        """Return True if shared arrays have changed in place. :meth:`update` then sends them again."""
+        """Return True if shared arrays have changed in place; then :meth:`update` must send them again."""
         return self._store.has_changed()
 
     def update(self, parcel: Any) -> None:
@@ -143,7 +145,7 @@ class RayExecutor:
         self._follow(worker, *self._actors[worker].run(self._store.replica, rows))
 
     def _ask(self, name: int, actor: ActorHandle) -> None:
-        """Ask an actor for its node."""
+        """Ask an actor for the id of its node (machine); the answer comes by :meth:`poll`."""
         self._follow(name, "node", actor.handle.node.options(concurrency_group=_CONTROL).remote())
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
@@ -183,7 +185,7 @@ class RayExecutor:
         return self._actors[worker].stack, None
 
     def read(self, value: Answer, sending: int) -> Any:
-        """Return the batch. Its arrays are read-only, as they are in the object store, unless copies are wanted."""
+        """Return the batch in ``value``. Its arrays are read-only unless the option "writable" is set."""
         items = value.items(sending)
         return own(items) if self._is_writable else items
 
@@ -266,7 +268,7 @@ class RayExecutor:
         self.figures.ready(actor.number)
 
     def _lost(self, name: int, actor: ActorHandle, text: str, is_of_node: bool) -> None:
-        """Replace an actor that is lost. ``text``: how it was lost."""
+        """Report that an actor died, alone or with its machine (``is_of_node``), and start another. ``text``: how."""
         how = "lost with its node" if is_of_node else "lost"
         # Exit code None, as for a lost server, blames no single job: the node was lost, or any of several jobs ran.
         is_certain = not is_of_node and (not actor.bundles or len(actor.bundles[0]) == 1)
@@ -311,7 +313,7 @@ class RayExecutor:
 
 
 def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, start_ns: int) -> Event:
-    """Return the event of an answered job."""
+    """Return the engine's event for an answered job: Done, Failed, or Cancelled if ``answer`` is None."""
     if answer is None:
         return Cancelled(name, sending)
     if isinstance(answer, BaseException):
@@ -323,6 +325,6 @@ def _event(name: int, number: int, sending: int, answer: Answer | BaseException 
 
 
 def _detail(text: str) -> str:
-    """Return Ray's description of a death, without its advice."""
+    """Return Ray's description of an actor's death, from the ``text`` of its error, without its advice."""
     found = re.search(r"Worker exit type: (\w+) Worker exit detail: ([^.]*\.[^.]*\.)", text)
     return f"Ray says: {found[1]}, {found[2]}" if found else f"Ray says: {text.splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""Detects a silent head of the cluster, silent nodes, and a cluster without room for workers.
+"""Detects a silent head of a Ray cluster (its main node), silent nodes, and a cluster without room for workers.
 
 Ray takes a minute to give up a stopped node: a frozen machine, an unplugged cable. Here an actor with unanswered calls
 is asked now and then, in a thread beside that of its jobs. A job that holds the interpreter's lock silences that thread
@@ -23,7 +23,7 @@ _ASK, _PROBE = 0.2, 0.4  # shares of the bound after which the actor is asked, a
 
 
 def _answer() -> None:
-    """Do nothing: the task that shows that a node answers."""
+    """Do nothing: this is the task that a node runs to show that it answers."""
 
 
 logger = logging.getLogger("workers")
@@ -33,7 +33,7 @@ _ROOM_S = 30.0  # without any worker, until a warning
 
 
 class Health:
-    """The health of a cluster. ``bound_s``: a node that is silent for this long is lost."""
+    """The health of a Ray cluster: which nodes still answer. ``bound_s``: seconds of silence until a node is lost."""
 
     def __init__(self, ray: Any, bound_s: float) -> None:
         self._bound_s = bound_s
@@ -48,11 +48,11 @@ class Health:
     # -- blocked all others
 
     def look_s(self, actors: Mapping[int, ActorHandle]) -> float:
-        """Return the longest time to wait until the next check."""
+        """Return how many seconds the executor may wait until it next checks the cluster."""
         return min(LOOK_S, self._bound_s / 10) if any(actor.num_calls for actor in actors.values()) else LOOK_S
 
     def has_waited(self, seconds: float) -> None:
-        """Advance the time after a wait that was to last at most ``seconds``."""
+        """Advance this object's clock after a wait of at most ``seconds``, leaving out longer pauses of the program."""
         looked_s = time.monotonic()
         self._now_s += min(looked_s - self._looked_s, seconds + 1.0)
         self._looked_s = looked_s
@@ -64,14 +64,14 @@ class Health:
         actor.num_calls += 1
 
     def answered(self, actor: ActorHandle) -> None:
-        """Record an answer of ``actor``."""
+        """Record that ``actor`` has answered a call."""
         actor.num_calls -= 1
         actor.is_asked, actor.heard_s = False, self._now_s
 
     # -- silence
 
     def of_head(self) -> str | None:
-        """Return what is wrong with the head, or None."""
+        """Return for how long the head (main node) of the cluster has not answered, as text; None: it answers."""
         if self._head.silent_s <= _HEAD_S:
             return None
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
@@ -79,7 +79,8 @@ class Health:
     def of_nodes(
         self, actors: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
     ) -> list[tuple[int, str]]:
-        """Return [(name, why)] of the actors lost with their nodes. ``ask(name, actor)`` sends an actor a request."""
+        """Return the actors that are lost with their nodes (machines), as [(name, why)]. Silent ones are tested first:
+        by ``ask(name, actor)``, which sends the actor a request, then by a task on its node."""
         lost = []
         for name, actor in actors.items():
             if not (actor.num_calls and actor.node):
@@ -113,7 +114,7 @@ class Health:
 
 
 class Head:
-    """A thread that asks the head of the cluster now and then. It is separate, as a request may never return."""
+    """The thread that asks the head (main node) of a Ray cluster now and then, as a request may never return."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -123,7 +124,7 @@ class Head:
 
     @property
     def silent_s(self) -> float:
-        """The time since its last answer."""
+        """The number of seconds since the head of the cluster last answered."""
         return self._now_s() - self._answered_s
 
     def _ask(self) -> None:
@@ -140,14 +141,15 @@ class Head:
 
 
 class Room:
-    """The warning that the cluster has no room for workers. ``needs``: an actor's options, see ``actor_options``."""
+    """The warning that a Ray cluster has no room for workers. ``needs``: an actor's options, see ``actor_options``."""
 
     def __init__(self, needs: dict[str, Any]) -> None:
         self._needs = needs
         self._since_s = time.monotonic()  # when there last was a worker, or the last warning
 
     def look(self, has_workers: bool, ray: Any) -> None:
-        """Warn if there have been no workers for long."""
+        """Log a warning if no worker could be started for half a minute. ``has_workers``: one runs, or none is
+        wanted."""
         if has_workers:
             self._since_s = time.monotonic()
         elif time.monotonic() - self._since_s > _ROOM_S:

@@ -1,1 +1,1 @@
-"""The engine: turns jobs into batches, with workers or without. It does not depend on Sequence."""
+"""The engine: computes batches in workers, ahead of the loop, or in the loop itself. It does not depend on Sequence."""

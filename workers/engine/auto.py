@@ -1,6 +1,8 @@
-"""The engine of ``nb_workers="auto"``: starts without workers, and then has as many as pay off.
+"""The engine of ``nb_workers="auto"``: it starts without workers, and later uses as many as make the loop faster.
 
-The loop and the workers compute the same batches, so a pass can switch from one to the other between any two batches::
+The loop and the workers compute the same batches, so a pass (one run of the loop over an epoch) can switch from one to
+the other between any two batches. In ALONE and LOST the loop computes them, in SHARED the workers do, and in TRIAL both
+compute one batch, to compare::
 
     ALONE   --  new workers are ready                -->  TRIAL    from this batch on
     TRIAL   --  one of their batches was compared    -->  SHARED
@@ -45,26 +47,27 @@ _OF_MEMORY = 0.7  # share of the available memory that more workers may take
 
 
 class Workers(Protocol):
-    """The owner of the workers."""
+    """The owner of the workers of an engine with ``nb_workers="auto"``: starts them, knows what to send them."""
 
     def have(self, nb_workers: int) -> Engine:
-        """Start or resize the workers, and return their engine."""
+        """Start ``nb_workers`` workers, or change their number to this, and return the engine that runs them."""
 
     def changes(self) -> Any:
-        """Return what the workers must be sent before they can take the rest of this pass; None: nothing."""
+        """Return the parcel (the pickled sequence) that the workers need before they can compute the rest of this pass
+        (run of the loop over an epoch); None: they need none."""
 
     def sent(self, parcel: Any) -> None:
-        """Note that the workers have ``parcel``, the result of :meth:`changes`."""
+        """Record that the workers have ``parcel``, the result of :meth:`changes`, so that it is not sent again."""
 
 
 class AutoEngine:
-    """The engine of ``nb_workers="auto"``: see the module's docstring.
+    """The engine of ``nb_workers="auto"``: computes batches in the loop, or in as many workers as pay off.
 
     Args:
-        task: computes the jobs.
-        figures: the front-end's figures, from which the loop is measured.
-        least: the minimum number of workers.
-        workers: their owner.
+        task: computes the batches.
+        figures: the statistics of the front-end (the SequenceMap that the loop reads), by which the loop is measured.
+        least: the minimum number of workers; 0: the loop may go on without workers.
+        workers: their owner, which starts them.
         cores: returns the current number of cores for workers.
         most: returns how many workers the other machines have room for now; None: the workers run here.
     """
@@ -109,12 +112,13 @@ class AutoEngine:
 
     @property
     def is_compared(self) -> bool:
-        """True if the workers need no trial. With ``least`` the loop computes no batches to compare with."""
+        """True if the workers may be used without a trial (one batch that the loop computes too, to compare): they had
+        one, or there is a minimum number of workers, so the loop computes no batches."""
         return self._least > 0 or (self.engine is not None and self.engine is self._compared)
 
     @property
     def nb_workers(self) -> int:
-        """The number of workers in use."""
+        """The number of workers that compute batches now; 0: the loop computes them."""
         return self.chooser.nb_workers if self.phase is Phase.SHARED else 0
 
     def begin(
@@ -138,7 +142,7 @@ class AutoEngine:
         return reading
 
     def is_read_by(self, reading: AutoReading) -> bool:
-        """Return whether ``reading`` is that of the newest pass."""
+        """Return True if ``reading`` belongs to the newest pass (run of a loop over an epoch)."""
         return self._reading is not None and self._reading() is reading
 
     def bound(self) -> int:
@@ -162,7 +166,7 @@ class AutoEngine:
 
     @property
     def is_ready(self) -> bool:
-        """True if a worker is ready. Workers that were ended because they were idle are started again."""
+        """True if a worker is ready for jobs. Workers that were ended because they were idle are started again."""
         if self.engine is None or self.has_lost_workers():
             return False
         if self.engine.is_resting:
@@ -170,7 +174,8 @@ class AutoEngine:
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
     def has_lost_workers(self) -> bool:
-        """Give up the workers if they are lost for good and the loop can do without. Returns: whether they were."""
+        """Give up the workers if they have failed for good and the loop can go on without them. Return True if they
+        were given up."""
         if self.engine is None:
             return False
         if os.getpid() != self.pid:
@@ -178,7 +183,9 @@ class AutoEngine:
         return self.engine.fatal is not None and self.give_up_workers(self.engine.fatal)
 
     def give_up_workers(self, why: BaseException | str) -> bool:
-        """Go on without workers for good. Returns False if the loop needs them, or must end with an IntegrityError."""
+        """End the workers and let the loop compute all further batches, with a warning that says ``why``. Return True;
+        or False, having done nothing, if a minimum of workers is required or ``why`` is an IntegrityError, which must
+        end the loop."""
         if self._least or isinstance(why, IntegrityError):
             return False
         engine, self.engine = self.engine, None
@@ -191,7 +198,10 @@ class AutoEngine:
         return True
 
     def look(self, left: int) -> float:
-        """Measure the loop, and choose the number of workers. ``left`` batches of the pass are still to come.
+        """Measure the loop, and start, add or dismiss workers if the measurements say that this pays off.
+
+        Args:
+            left: how many batches of the pass (run of the loop over an epoch) are still to come.
 
         Returns:
             Seconds until the next measurement.
@@ -237,10 +247,10 @@ class AutoEngine:
         return True
 
     def _workers_that_fit(self, nb_workers: int) -> int:
-        """Return ``nb_workers``, or as many as there is memory for.
+        """Return ``nb_workers``, or the number of workers that there is memory for if that is less.
 
-        Without workers, each is assumed to need as much memory as this process, which has run the jobs so far. So the
-        first number may be too low, until workers are measured.
+        Before workers run, each is assumed to need as much memory as this process, which has run the jobs so far. So
+        the first number may be too low, until workers are measured.
         """
         if self._most is not None:
             return nb_workers
@@ -252,11 +262,11 @@ class AutoEngine:
         return min(nb_workers, max(1, len(running) + more))
 
     def has_compared(self) -> None:
-        """Use the workers from now on: the trial has found nothing against them."""
+        """Let the workers compute the batches from now on: comparing one of theirs with the loop's showed no fault."""
         self._compared = self.engine
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """Enter ``phase``, which says who computes the batches. Earlier measurements are discarded."""
+        """Set who computes the batches from now on, see :class:`Phase`, and discard measurements of the loop."""
         self.phase = phase
         self._sampler.begin()

@@ -1,4 +1,4 @@
-"""Reads a pass with ``nb_workers="auto"``, and compares new workers with the loop: see ``auto``."""
+"""One pass (run of a loop over an epoch) with ``nb_workers="auto"``: compares workers with the loop, see ``auto``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_FAILED = 3  # batches that fail only in the workers, until that counts as a
 
 
 class Phase(enum.Enum):
-    """The phases of an AutoEngine: who computes the batches."""
+    """The phases of ``nb_workers="auto"``. Each value says who computes the batches."""
 
     ALONE = "the loop"
     TRIAL = "the loop; the workers compute one of these batches as well, to compare"
@@ -37,10 +37,10 @@ class Phase(enum.Enum):
 
 
 class AutoReading:
-    """A pass of an AutoEngine.
+    """The handle by which a loop with ``nb_workers="auto"`` reads one pass (its run over an epoch).
 
     The first batch of new workers is a trial: the loop computes it as well, and delivers its own. Before the next batch
-    is delivered, the two are compared. If they differ, the loop goes on alone.
+    is delivered, the two are compared. If they differ, the loop goes on without workers.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AutoReading:
 
     @property
     def outcomes(self) -> Outcomes:
-        """The outcomes that are ready: {number: outcome}."""
+        """The outcomes (batches or errors) of workers that are ready to be taken: {number in the pass: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
@@ -89,8 +89,8 @@ class AutoReading:
         return self._shared is not None and number < self._end and number != self._trial
 
     def _compare(self, number: int, timeout_s: float | None) -> None:
-        """Compare the two batches of the trial, once batch ``number`` is asked for. If either failed, ``number`` is the
-        next trial."""
+        """Compare the trial batch as computed by the loop and by the workers, when the loop asks for a later batch,
+        ``number``. If they differ, give up the workers; if one of them failed, make ``number`` the next trial."""
         auto, trial, shared = self.engine, self._trial, self._shared
         if trial is None or shared is None or trial >= self._end:  # the workers did not get it
             self._trial = None
@@ -120,7 +120,8 @@ class AutoReading:
                 auto.has_compared()
 
     def _is_same_again(self, number: int) -> bool:
-        """Return whether the loop computes the same batch again. If not, a difference from workers proves nothing."""
+        """Return False if the loop computes batch ``number`` differently each time, so that a difference from the
+        workers' batch proves nothing; otherwise True."""
         value = self._alone.peek(number).value
         if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
             return True
@@ -146,7 +147,8 @@ class AutoReading:
         self._look_at_s = time.monotonic() + wait_s
 
     def go_over(self, number: int) -> None:
-        """Switch to the workers from batch ``number`` on."""
+        """Let the workers compute the rest of the pass (this run over the epoch), from its batch ``number`` on. If this
+        fails, go on without workers."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
         left, ahead = len(self._order) - number, self._ahead
@@ -164,13 +166,14 @@ class AutoReading:
         auto.workers.sent(parcel)
 
     def _cut(self) -> None:
-        """Send no more jobs to the workers. If a Ctrl-C comes before the phase changes, this is repeated."""
+        """Send no more jobs of this pass to the workers: the loop computes what comes after those already sent. If a
+        Ctrl-C interrupts this, it is repeated."""
         assert self._shared is not None
         self._end = self._shared.cut()
         self.engine.enter(Phase.ALONE)
 
     def _has_lost_workers(self) -> bool:
-        """Go on without workers if they are lost for good. Returns: whether they are."""
+        """Return True if the workers have failed for good and are given up: the loop computes the rest of the pass."""
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.has_lost_workers()):
             return False
@@ -201,5 +204,5 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """Return the only batch of a job, or the list of its batches."""
+    """Return the only element of ``items`` (the batches of one job), or ``items`` itself if there are several."""
     return items[0] if len(items) == 1 else items

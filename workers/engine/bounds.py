@@ -1,4 +1,4 @@
-"""Sets how far ahead of the consumer the workers may be, and how many jobs are sent together."""
+"""Sets how many batches workers may compute ahead of the consumer (the loop), and how many jobs one message has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FADE = 0.99  # decay of the slowest job with each job that follows
 
 
 class QueueLoad(NamedTuple):
-    """The most that a pool holds in memory: QueueLoad(4, 10, 25_000_000)."""
+    """How many batches a pool of workers may hold in memory, and their size: QueueLoad(4, 10, 25_000_000)."""
 
     num_workers: int
     num_batches: int  # finished or being computed ahead of the consumer
@@ -31,12 +31,12 @@ class QueueLoad(NamedTuple):
 
 
 class Bounds:
-    """The bounds of a queue, learned from how long finished jobs took and how large their batches are.
+    """How many batches may be ahead of the consumer, and how many jobs are sent together, learned from finished jobs.
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: the user's bound; None: chosen here.
-        bundle_ns: jobs that together take less than this are sent together.
+        max_queue_size: the user's limit on the batches ahead of the consumer (the loop); None: chosen here.
+        bundle_ns: jobs that together take less than this many nanoseconds are sent in one message.
     """
 
     def __init__(self, num_workers: int, max_queue_size: int | None = None, bundle_ns: int = BUNDLE_NS) -> None:
@@ -50,21 +50,22 @@ class Bounds:
         self._away_ns = 0.0
 
     def resize(self, num_workers: int) -> None:
-        """Share the work among ``num_workers`` from now on."""
+        """Set how many workers share the work from now on."""
         self._num_workers = max(1, num_workers)
 
     def learn(self, job_ns: int, nbytes: int) -> None:
-        """Note that a job took ``job_ns``, and that its batch has ``nbytes``."""
+        """Add the duration of a finished job, in nanoseconds, and the size of its batch to the running averages."""
         self._slowest_ns = max(job_ns, _FADE * self._slowest_ns)
         self._job_ns += (job_ns - self._job_ns) * (_WEIGHT if self._job_ns else 1.0)
         self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
 
     def is_away(self, ns: float) -> None:
-        """Note the loop's longest recent step, ``ns``: batches for such a time should be ready when it returns."""
+        """Record the longest recent time, in nanoseconds, in which the loop did not ask for a batch. Enough batches for
+        such a time should be ready when it returns."""
         self._away_ns = min(ns, _MAX_AWAY_NS)
 
     def bound(self) -> int:
-        """Return how many batches may be finished or being computed ahead of the consumer."""
+        """Return how many batches, finished or being computed, may be ahead of the consumer (the loop)."""
         if self._max_queue_size is not None:
             return self._max_queue_size
         least = 2 * self._num_workers + 2
@@ -75,21 +76,21 @@ class Bounds:
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 
     def halve(self) -> None:
-        """Halve the bound for the lifetime of the pool: batches did not fit into memory, and soon would not fit again.
-        A bound set by the user stays."""
+        """Halve the number of batches that may be ahead of the consumer, for the lifetime of the pool, as they did not
+        fit into memory and soon would not fit again. A limit set by the user stays."""
         self._most = max(1, self.bound() // 2)
 
     def load(self) -> QueueLoad:
-        """Return the number of workers, the bound, and the size of a batch."""
+        """Return the number of workers, how many batches may be ahead of the consumer, and the mean size of a batch."""
         return QueueLoad(self._num_workers, self.bound(), int(self._job_nbytes))
 
     def bundle(self) -> int:
-        """Return how many jobs to send together."""
+        """Return how many jobs to send to a worker in one message."""
         if not self._job_ns:
             return 1
         return int(max(1, min(MAX_BUNDLE, self._bundle_ns / self._job_ns, self.bound() // (2 * self._num_workers))))
 
     def bundle_behind(self, num_sent: int) -> int:
-        """Return how many jobs to send together after ``num_sent`` jobs of a pass. A pass that was not computed ahead
-        begins with single jobs, so that its first batches do not wait for others."""
+        """Return how many jobs to send in one message once ``num_sent`` jobs of a pass (a run of the loop over an
+        epoch) were sent. A pass begins with single jobs, so that its first batches do not wait for others."""
         return min(self.bundle(), max(1, num_sent // (2 * self._num_workers)))

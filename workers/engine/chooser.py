@@ -1,7 +1,7 @@
 """Chooses how many workers pay off, from measurements of the running loop.
 
-A batch takes the loop ``step`` (its own work) and ``wait``. Without workers it waits for the whole job. With ``n``
-workers a batch comes at best every
+For each batch, the loop spends the time ``wait`` until it arrives, and ``step`` on its own work. Without workers,
+``wait`` is the whole job (the computation of the batch). With ``n`` workers a batch comes at best every
 
     max(step + _OVERHEAD_S, job / n, (cpu + _OVERHEAD_S) / cores)
 
@@ -40,7 +40,7 @@ _SPARE = 1.2  # times the workers needed: the pool does not shrink below this
 
 
 class Sample(NamedTuple):
-    """Recent measurements: averages for one batch, in seconds."""
+    """A measurement of the loop over its last ``num_batches`` batches: averages for one batch, times in seconds."""
 
     num_batches: int
     wait: float
@@ -56,19 +56,19 @@ class Sample(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A number of workers, and the reason: Choice(6, "a job takes 21 ms, ...")."""
+    """A chosen number of workers, and the reason: Choice(6, "a job takes 21 ms, ...")."""
 
     nb_workers: int
     why: str
 
 
 class Chooser:
-    """The choice of how many workers there are: see the module's docstring.
+    """The choice of the number of workers for a loop with ``nb_workers="auto"``: see the module's docstring.
 
     Args:
         cores: how many cores this process may use.
         least: the minimum number of workers; 0: the loop may go on alone.
-        fits: returns how many of a number of workers there is memory for. Slow.
+        fits: takes a number of workers, and returns how many of them there is memory for. Slow.
     """
 
     def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
@@ -92,17 +92,18 @@ class Chooser:
 
     @property
     def nb_workers(self) -> int:
-        """The number of workers chosen."""
+        """The number of workers that was chosen last."""
         return self.choice.nb_workers
 
     def have(self, cores: int, most: int | None = None) -> None:
-        """Set how many cores there are now, and how many workers there may be; None: a multiple of the cores."""
+        """Set how many cores there are now, and the maximum number of workers; None: a multiple of the cores."""
         most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
         if (cores, most) != (self._cores, self._most):
             self._cores, self._most, self._enough = cores, most, math.inf
 
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
-        """Return the choice to start workers; None: not now. ``left`` batches of this pass are still to come."""
+        """Add a sample (measurement) of the loop without workers, and return the choice to start some if they pay off;
+        None: not now. ``left`` batches of this pass (run over an epoch) are still to come."""
         self._elapsed += sample.interval * sample.num_batches
         if not self._is_warm:  # the first jobs open files and import modules
             self._is_warm = True
@@ -128,7 +129,8 @@ class Chooser:
         )
 
     def with_workers(self, sample: Sample) -> Choice | None:
-        """Return the choice to have more workers, fewer or none; None: no change."""
+        """Add a sample (measurement) of the loop with workers, and return the choice to have more, fewer or none if it
+        asks for that; None: no change."""
         if self._is_new:  # the first sample does not count: new workers open files and import modules
             self._is_new = False
             return None
@@ -142,7 +144,7 @@ class Chooser:
         )
 
     def _back(self, sample: Sample) -> Choice | None:
-        """Go back to the earlier number if more workers did not help, or fewer were too few."""
+        """Return the choice to undo the last change if more workers did not help, or fewer were too few; else None."""
         before, self._before = self._before, None
         if before is None:
             return None
@@ -173,7 +175,8 @@ class Chooser:
         )
 
     def _fewer(self, sample: Sample) -> Choice | None:
-        """Choose fewer workers if they deliver much less than expected: something else is the limit, such as memory."""
+        """Return the choice of fewer workers if the present ones deliver much less than expected, as something else is
+        the limit, such as memory; None: no change."""
         alone = self._alone
         if self._has_tried_fewer or alone is None or sample.wait < _WAITS * sample.interval:
             return None
@@ -232,11 +235,12 @@ class Chooser:
         return self.choice
 
     def _needed(self, sample: Sample) -> float:
-        """Return how many workers keep up with the loop."""
+        """Return how many workers, not rounded, deliver batches as fast as the loop can take them."""
         return sample.job / (sample.step + _OVERHEAD_S)
 
     def _best(self, alone: Sample) -> tuple[int, float]:
-        """Return (the fewest workers that deliver batches nearly as often as possible, their interval in seconds)."""
+        """Return (the fewest workers that should deliver batches nearly as often as possible, their expected seconds
+        for each batch), given a measurement without workers."""
         least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
         most = self.most_useful(alone.job_cpu)
         for workers in range(max(1, self._least), most + 1):
@@ -246,7 +250,8 @@ class Chooser:
         return most, max(least, alone.job / most)
 
     def most_useful(self, job_cpu: float) -> int:
-        """Return how many workers the cores can run: more than there are cores, if jobs wait for something else."""
+        """Return the largest number of workers that the cores can run well, if a job uses or waits for a core during
+        the share ``job_cpu`` of its time: more than there are cores, if jobs wait for something else."""
         waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
         return max(1, min(self._most, waiting))
 
@@ -257,21 +262,22 @@ _LEAST_NS = 50_000_000
 
 
 class LoopSampler:
-    """The measurements of the loop since the last sample."""
+    """The measurements of a running loop and its workers, which :meth:`sample` averages from time to time."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
         self.begin()
 
     def begin(self) -> None:
-        """Start a new sample."""
+        """Start a new measurement: what happened before does not count in it."""
         pool = self._figures.pool
         self._totals: Totals = self._figures.loop.totals()
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
         self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
 
     def sample(self, nb_workers: int) -> Sample | None:
-        """Return the sample since the last one, with ``nb_workers`` workers; None: too few batches yet."""
+        """Return the averages over all batches since the last sample, while ``nb_workers`` workers ran, and start anew;
+        None: too few batches yet."""
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
         num_jobs, busy_ns, cores, cores_of_ns = self._before

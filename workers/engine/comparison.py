@@ -1,4 +1,4 @@
-"""Compares two computations of one batch, byte for byte."""
+"""Compares a batch that the loop has computed with the same batch from a worker, byte for byte."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ _EXACT = int, float, complex, str, bytes, np.generic  # equal values may differ 
 
 
 def difference(mine: Any, theirs: Any) -> str | None:
-    """Return the first leaf that differs, and how: ``"batch['x'] is 1 in the loop, but 2 in a worker"``; None: none.
+    """Return where and how two batches first differ, as text: ``"batch['x'] is 1 in the loop, but 2 in a worker"``;
+    None: they are equal.
 
     Args:
-        mine: computed in the loop's process.
-        theirs: computed by a worker.
+        mine: the batch as the loop's process has computed it.
+        theirs: the same batch as a worker has computed it.
     """
     return next(_differences(mine, theirs, "batch"), None)
 
 
 def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """Yield the differences at ``path``. ``within``: enclosing objects without an ``__eq__``; they may form cycles."""
+    """Yield a text for each difference between two values at ``path``, such as ``batch['x']``. ``within``: the
+    enclosing objects without an ``__eq__``, which may form cycles."""
     if type(mine) is not type(theirs):
         if type(mine).__qualname__ != type(theirs).__qualname__:  # otherwise the class was sent by value
             yield _told(path, f"a {type(mine).__name__}", f"a {type(theirs).__name__}")
@@ -71,13 +73,13 @@ def _bytes(array: Any) -> Any:
 
 
 def _differs(mine: Any, theirs: Any) -> Any:
-    """Return a mask that is True at the items whose bytes differ."""
+    """Return a mask of the shape of two arrays that is True at the items whose bytes differ."""
     nbytes = max(1, mine.dtype.itemsize)
     return (_bytes(mine) != _bytes(theirs)).reshape(*mine.shape, nbytes).any(-1)
 
 
 def _are_equal(mine: Any, theirs: Any) -> bool:
-    """Return whether two objects are equal. Objects that cannot be compared count as equal: no difference is proved."""
+    """Return True if two objects are equal, or if they cannot be compared, as no difference is proved then."""
     try:
         if dumps(mine) == dumps(theirs):
             return True

@@ -1,4 +1,4 @@
-"""Holds the results of finished tickets until they are delivered to the consumer, in the order that it wants."""
+"""Holds the results of finished jobs until they are delivered to the consumer (the loop), in the order it wants."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from .passes import EnginePass
 
 
 class Failure(NamedTuple):
-    """The outcome of a ticket whose job failed."""
+    """The failure of a job, which is delivered in place of its batch."""
 
     error: BaseException
     runs: int = 1  # how often its job was started
 
 
 class Result(NamedTuple):
-    """The result of a ticket: Result([batch], 1_250_000, 98_765_432_100)."""
+    """What a finished job delivers, a value or a Failure, and its times: Result([batch], 1_250_000, 98_765_432_100)."""
 
     value: Any  # the items of the job, or a Failure
     job_ns: int = 0  # how long the job took
@@ -23,11 +23,11 @@ class Result(NamedTuple):
 
 
 class Delivery:
-    """The finished tickets of a schedule that are not yet delivered.
+    """The finished batches of a pool that are not yet delivered, by ticket (the number of a batch in delivery order).
 
     Args:
         in_order: deliver in the order of tickets, not as they finish.
-        keeps_failed: keep the payloads of failed tickets, which may be retried.
+        keeps_failed: keep the payloads (inputs) of failed jobs, which may be retried.
     """
 
     def __init__(self, in_order: bool, keeps_failed: bool) -> None:
@@ -38,13 +38,14 @@ class Delivery:
         self._delivered: list[tuple[int, Any]] = []  # [(index, result)] since the last take()
 
     def clear(self, head: int) -> None:
-        """Forget all results: no ticket before ``head`` is needed any more."""
+        """Discard all results. ``head`` is the next ticket (number of a batch in delivery order) to deliver."""
         self.head = head
         self.finished.clear()
         self._delivered.clear()
 
     def deliver(self, current: EnginePass) -> None:
-        """Deliver what is due of the pass being read: its next tickets in order, or all that are finished."""
+        """Select the results that :meth:`take` returns next, from ``current``, the run over an epoch being read: its
+        next batches in order, or all that are finished."""
         finished = self.finished
         if self.in_order or current.order is not None:
             while self.head in finished and self.head < current.end:
@@ -61,13 +62,13 @@ class Delivery:
         current.delivered += 1
 
     def release(self, current: EnginePass, ticket: int, result: Any) -> None:
-        """Release the payload of ``ticket``, unless its job may be retried."""
+        """Release the payload (input) of the job of batch number ``ticket``, unless it failed and may be retried."""
         if not current.is_open:
             return
         if not (self._keeps_failed and isinstance(result, Result) and isinstance(result.value, Failure)):
             current.payloads.pop(ticket, None)
 
     def take(self) -> list[tuple[int, Any]]:
-        """Return the [(index, result)] delivered since the last call."""
+        """Return the results delivered since the last call, as [(index of the batch in the epoch, result)]."""
         delivered, self._delivered = self._delivered, []
         return delivered

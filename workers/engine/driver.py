@@ -1,4 +1,4 @@
-"""The driver: passes the executor's events to the schedule, and the schedule's decisions to the executor."""
+"""The driver: passes the events of workers to the schedule, which decides who computes what, and its decisions back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("workers")
 
 
 class Driver:
-    """The driver of one engine. Runs in: the engine's thread, which alone changes the schedule."""
+    """The main loop of one engine: it handles events of workers and sends jobs. Runs in: the engine's thread only."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Driver:
         parcel: Any,
         first: int,
     ) -> None:
-        """Begin a pass: see :meth:`workers.engine.engine.Engine.begin`."""
+        """Begin a pass (one run of a loop over an epoch), whose batches go to ``outcomes``: see ``Engine.begin``."""
         if parcel is not None:
             self._schedule.revoke()  # batches computed ahead are out of date
             self._executor.update(parcel)
@@ -73,17 +73,17 @@ class Driver:
             self._publisher.begin(length, is_open)
 
     def revoke(self) -> None:
-        """Discard what was computed ahead, and the pass being read: another one is about to begin."""
+        """Discard all batches and cancel all jobs, as another pass (run over an epoch) is about to begin."""
         self._ahead = None
         self._schedule.revoke()
 
     def cut(self) -> int:
-        """Send no more jobs of the pass being read. Returns: how many outcomes it has now, past and future."""
+        """Stop sending jobs of the current pass (run over an epoch). Return how many of its jobs have been sent."""
         self._ahead = None
         return self._schedule.cut()
 
     def resize(self, nb_workers: int) -> None:
-        """Set the number of workers. Surplus workers are dismissed when they have finished."""
+        """Set the number of workers: start missing ones, and end surplus ones when they have finished their jobs."""
         self._nb_workers = nb_workers
         self._schedule.resize(nb_workers)
         self._executor.resize(nb_workers)
@@ -95,11 +95,11 @@ class Driver:
 
     @property
     def is_resting(self) -> bool:
-        """True if the workers were ended because they were idle. Runs in: any thread."""
+        """True while the workers are shut down because there were no jobs for them. Runs in: any thread."""
         return self._idle_shutdown.is_resting
 
     def _retire(self) -> None:
-        """Give surplus workers no more jobs."""
+        """Send no more jobs to surplus workers: those whose number is not below the wanted number of workers."""
         executor, schedule, most = self._executor, self._schedule, self._nb_workers
         if most is not None:
             schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= most)
@@ -107,7 +107,7 @@ class Driver:
     # -- a turn
 
     def turn(self, timeout_s: float | None) -> float | None:
-        """Run one turn of the engine. Returns: how many seconds the next poll may take; None: no limit."""
+        """Wait at most ``timeout_s`` for events, handle them, send jobs. Return the next timeout; None: no limit."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
             if self.fatal is not None:  # later events may come from a worker without a replica
@@ -128,7 +128,7 @@ class Driver:
         return self._patience()
 
     def _relieve(self) -> None:
-        """Move the jobs that wait with a stuck worker to other workers. Jobs it has started meanwhile stay with it."""
+        """Move jobs that wait for a stuck worker to other workers. Jobs it has started meanwhile stay with it."""
         schedule, executor = self._schedule, self._executor
         self._watchdog.look()  # at their current jobs: who is stuck must not be guessed
         stuck = schedule.to_relieve(time.monotonic_ns())
@@ -139,7 +139,7 @@ class Driver:
             executor.send(worker, rows)
 
     def _send_all(self) -> bool:
-        """Hand over finished outcomes, and send jobs while there is room. Returns False if more has become possible."""
+        """Deliver finished batches and send jobs while possible. Return False if more became possible meanwhile."""
         schedule = self._schedule
         self._look_ahead()
         self._deliver()
@@ -161,7 +161,7 @@ class Driver:
         return self._handover.sleep_without(missing, num_untaken)
 
     def _look_ahead(self) -> bool:
-        """Start the next pass if all jobs of the one being read are sent. Returns: whether it did."""
+        """Start the next pass (run over an epoch) if all jobs of this one are sent. Return True if it was started."""
         if self._ahead is None or not self._schedule.may_look_ahead:
             return False
         self._schedule.ahead(*self._ahead)
@@ -226,7 +226,7 @@ class Driver:
             self.fatal = event.error
 
     def _lose(self, worker: int) -> None:
-        """Forget a worker that has ended, and was in no job."""
+        """Remove a worker that has ended while it ran no job."""
         self._watchdog.died(worker)
         self._schedule.died(worker, 0)
 

@@ -1,5 +1,7 @@
 """The engine as the consumer uses it: Engine begins passes and ends the workers, Reading reads one pass.
 
+The consumer is the thread that reads the batches; a pass is one run of a loop over an epoch.
+
 ::
 
     consumer's thread:         Handover             engine's thread: Driver
@@ -46,8 +48,7 @@ _is_exiting = threading.Event()
 
 @functools.cache
 def watch_for_exit() -> None:
-    """Note when the program exits. Call this after the first finalizer was made, so that the exit is noted before the
-    finalizer runs."""
+    """Record when the program exits, before finalizers close engines. Call this after the first finalizer was made."""
     atexit.register(_is_exiting.set)
 
 
@@ -55,12 +56,13 @@ MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
 
 
 class Engine:
-    """The engine of one pool of workers, for the lifetime of its front-end."""
+    """The computation of batches by a pool of workers, for the lifetime of its front-end (the loop's SequenceMap)."""
 
     def __init__(
         self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
     ) -> None:
-        """``publisher``: makes the Publisher of its figures; None: they are not published."""
+        """Start the engine's thread and its workers. ``publisher`` makes the Publisher, which shows their statistics to
+        ``workers.top``; None: they are not shown."""
         self.executor = executor
         self.schedule = schedule
         self.handover = Handover(executor.wake)
@@ -84,7 +86,7 @@ class Engine:
         self._is_started.set()
 
     def _start(self) -> None:
-        """Start the thread, and only then the workers: they may take the last processes that are allowed."""
+        """Start the engine's thread, and only then the workers: they may take the last processes that are allowed."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -103,7 +105,8 @@ class Engine:
         order: Sequence[int] | None = None,
         first: int = 0,
     ) -> Reading:
-        """Begin a pass: see ``AnyEngine.begin``. ``first``: the number of its first outcome."""
+        """Begin a pass (one run of a loop over an epoch), and return the handle that reads its batches, which are
+        numbered from ``first``. Other arguments: see ``AnyEngine.begin``."""
         self.check()
         outcomes: Outcomes = {}
         self.handover.ask(outcomes, first)
@@ -111,12 +114,12 @@ class Engine:
         return Reading(self, outcomes, first)
 
     def revoke(self) -> None:
-        """Discard what was computed ahead, which is out of date. :meth:`begin` must follow."""
+        """Discard all batches computed ahead, which are out of date. A call of :meth:`begin` must follow."""
         self.order(self._driver.revoke, at_once=False)
 
     def resize(self, nb_workers: int) -> None:
-        """Set the number of workers, at least 1. Workers that were ended because they were idle are started again.
-        Returns at once."""
+        """Set the number of workers, at least 1, without waiting until they have started or ended. Workers that were
+        ended because they were idle are started again."""
         self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
@@ -124,32 +127,34 @@ class Engine:
 
     @property
     def figures(self) -> PoolFigures:
-        """The figures of the workers so far."""
+        """The statistics of the workers so far: their jobs, times and incidents."""
         return self.executor.figures
 
     @property
     def has_background_jobs(self) -> bool:
-        """True if a worker has something to do."""
+        """True if workers still have jobs to finish."""
         return not self._is_closed and not self.schedule.is_idle
 
     def cut(self) -> int:
-        """See :meth:`Driver.cut`. Runs in: the engine's thread."""
+        """Stop sending jobs of the current pass (run over an epoch). Return how many of its jobs have been sent. Runs
+        in: the engine's thread."""
         return self._driver.cut()
 
     def order(self, command: Callable[[], None], at_once: bool = True) -> None:
-        """Run ``command`` in the engine's thread: ``at_once``, or when something else wakes it."""
+        """Run ``command`` in the engine's thread: wake that thread for it if ``at_once``, otherwise wait until
+        something else does."""
         self.handover.commands.append(command)
         if at_once:
             self.executor.wake()
 
     def check_process(self) -> None:
-        """Raise WorkerError in a fork, which has no workers."""
+        """Raise WorkerError if this process is a fork of the one that made the engine, as a fork has no workers."""
         if os.getpid() != self.pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
 
     @property
     def has_ended(self) -> bool:
-        """True if there will be no more outcomes."""
+        """True if no more batches will come, because the engine was closed or has failed."""
         return self._is_closing or self._driver.fatal is not None
 
     @property
@@ -159,11 +164,12 @@ class Engine:
 
     @property
     def is_resting(self) -> bool:
-        """True if the workers were ended because they were idle."""
+        """True while the workers are shut down because there were no jobs for them."""
         return self._driver.is_resting
 
     def check(self) -> None:
-        """Raise the error that has ended the engine, or ClosedError after :meth:`close`. In a fork: WorkerError."""
+        """Do nothing if the engine runs. Otherwise raise the error that has ended it, ClosedError after :meth:`close`,
+        or WorkerError in a fork, which has no workers."""
         self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
@@ -173,7 +179,7 @@ class Engine:
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
     def close(self) -> None:
-        """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
+        """End the workers and the engine's thread. Blocks: until they are gone. May be repeated, in any thread."""
         if os.getpid() != self.pid:
             return  # a fork has copies of our descriptors, but the workers are not its own
         self._is_closing = True
@@ -205,7 +211,7 @@ class Engine:
 
 
 class Reading:
-    """One pass of an Engine, as the consumer reads it."""
+    """The handle by which a loop reads the batches of one pass (its run over an epoch) from an Engine."""
 
     def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
         self.engine = engine
@@ -246,10 +252,10 @@ class Reading:
         return self._wait(outcomes, index, None)
 
     def cut(self) -> int:
-        """Stop computing this pass. Blocks: a moment.
+        """Stop sending jobs of this pass (run of the loop over an epoch) to workers. Blocks: a moment.
 
         Returns:
-            The number of the first outcome that will not come.
+            The number of the first batch that will not come; all before it will come.
         """
         reply: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._order(lambda: reply.put(self._first + self.engine.cut()))

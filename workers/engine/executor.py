@@ -1,4 +1,7 @@
-"""The interface between the engine and the executor, which runs its jobs: the Executor protocol, and its events.
+"""The interface between the engine, which decides who computes what, and an executor, which runs its jobs in workers.
+
+It is a protocol, Executor, and the events that an executor reports. In them, ``worker`` is the id of a worker, which is
+never used again, and ``sending`` is the number under which a job was sent to a worker.
 
 There are three executors: :class:`workers.engine.threads.ThreadExecutor`,
 :class:`workers.process.executor.ProcessExecutor` and :class:`workers.cluster.executor.RayExecutor`. Without workers,
@@ -19,7 +22,7 @@ NO_LIMIT = 2**62
 
 
 class Stuck(NamedTuple):
-    """The reason to end a worker: its job took longer than job_timeout, or it started none of its jobs."""
+    """Why the engine kills a worker: its job took longer than job_timeout, or it does not start its jobs."""
 
     job_timeout_s: float | None = None
     unbegun_s: float | None = None
@@ -27,7 +30,7 @@ class Stuck(NamedTuple):
 
 
 class Death(NamedTuple):
-    """The end of a worker: Death(4711, -9, None, 11_800_000_000, "")."""
+    """How a worker died, and why if that is known: Death(4711, -9, None, 11_800_000_000, "")."""
 
     pid: int | None
     exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server or node
@@ -40,12 +43,13 @@ class Death(NamedTuple):
 
     @property
     def is_with_server(self) -> bool:
-        """True if all workers ended at once, because their server did."""
+        """True if no single job can be blamed: the worker died with its server (the process that forks workers) or its
+        machine, or while it was in one of several jobs sent together."""
         return self.exit_code is None and self.stuck is None
 
 
 class Detail(NamedTuple):
-    """The details of a finished job."""
+    """On which worker a finished job ran, when it started, and how long each of its stages took."""
 
     number: int  # of its worker
     start_ns: int  # monotonic
@@ -53,19 +57,19 @@ class Detail(NamedTuple):
 
 
 class Started(NamedTuple):
-    """A worker exists."""
+    """The event that a worker was started. It may be sent jobs from now on."""
 
     worker: int
 
 
 class WorkerReady(NamedTuple):
-    """A worker has loaded its replica."""
+    """The event that a worker has loaded its replica (its copy of the sequence), so that it runs jobs."""
 
     worker: int
 
 
 class Done(NamedTuple):
-    """A worker has finished a job."""
+    """The event that a worker has finished a job, which was sent under the number ``sending``."""
 
     worker: int
     sending: int
@@ -76,7 +80,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A job has raised an exception."""
+    """The event that a job, which was sent under the number ``sending``, has raised an exception."""
 
     worker: int
     sending: int
@@ -86,7 +90,7 @@ class Failed(NamedTuple):
 
 
 class Died(NamedTuple):
-    """A worker has died."""
+    """The event that a worker has died. ``running`` is the number under which its current job was sent."""
 
     worker: int
     running: int  # the sending of the job it was in; 0: none
@@ -94,27 +98,27 @@ class Died(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """A worker has skipped a job, which was cancelled before it started."""
+    """The event that a worker has skipped a job, sent under the number ``sending``, because it was cancelled."""
 
     worker: int
     sending: int
 
 
 class Trimmed(NamedTuple):
-    """A worker has given up the memory that it kept for later jobs, as requested."""
+    """The event that a worker has freed the memory that it kept for later jobs, as :meth:`Executor.trim` asks for."""
 
     worker: int
     nbytes: int  # of its batches that are still held
 
 
 class NotStarted(NamedTuple):
-    """A worker that was reported by Started could not be started after all. It was in no job."""
+    """The event that a worker, for which Started was reported, could not be started after all. It was in no job."""
 
     worker: int
 
 
 class Fatal(NamedTuple):
-    """The engine cannot go on."""
+    """The event that the engine cannot go on: it ends, and later requests raise ``error``."""
 
     error: BaseException
 
@@ -123,16 +127,17 @@ Event = Started | NotStarted | WorkerReady | Done | Failed | Cancelled | Trimmed
 
 
 class Executor(Protocol):
-    """An executor, as the engine uses it. Runs in: the engine's thread, unless stated otherwise."""
+    """What runs the engine's jobs: processes, threads or Ray actors. Runs in: the engine's thread, unless stated
+    otherwise."""
 
     figures: PoolFigures  # its work is recorded here
 
     @property
     def may_add(self) -> int:
-        """The number of stream items that may be on their way to the workers."""
+        """How many stream items (inputs of jobs, read by the consumer) may be on their way to workers at a time."""
 
     def start(self) -> None:
-        """Start the missing workers."""
+        """Start workers until there are as many as were set by :meth:`resize` or at the beginning."""
 
     def resize(self, nb_workers: int) -> None:
         """Set the number of workers. Missing workers are started by :meth:`start`; surplus workers, those with the
@@ -142,53 +147,57 @@ class Executor(Protocol):
         """End an idle worker that is no longer needed. It causes no more events."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        """Return the pending events. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is over."""
+        """Return the workers' new events. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is
+        over."""
 
     def wake(self) -> None:
-        """End a :meth:`poll`. Runs in: any thread."""
+        """Make the current call of :meth:`poll`, or the next one, return at once. Runs in: any thread."""
 
     def ship(self, item: Any) -> Any:
-        """Return ``item`` as the payload of a job. Runs in: the consumer's thread."""
+        """Return ``item``, a job's input, in the form in which it is sent to a worker. Runs in: the consumer's
+        thread."""
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        """Send these jobs to a worker."""
+        """Send these jobs to a worker, which runs them in this order."""
 
     def trim(self, worker: int) -> None:
-        """Ask a worker to give up all memory that it keeps for later jobs; Trimmed is its answer."""
+        """Ask a worker to free all memory that it keeps for later jobs; it answers by a Trimmed event."""
 
     def read(self, value: Any, sending: int) -> Any:
-        """Return the batch of a Done event.
+        """Return the batch in ``value``, which came with the Done event of the job sent under the number ``sending``.
 
         Raises:
-            IntegrityError: it is not the batch of ``sending``.
+            IntegrityError: it is not the batch of this job.
         """
 
     def skip(self, value: Any) -> None:
-        """Discard the batch of a Done event."""
+        """Discard the batch in ``value``, which came with a Done event, without reading it."""
 
     def cancel(self, worker: int, sending: int) -> None:
-        """Tell a worker not to start jobs up to ``sending``."""
+        """Tell a worker to skip the jobs that it has not started, up to the one sent under the number ``sending``."""
 
     def update(self, parcel: Any) -> None:
-        """Run all later jobs on the sequence in this parcel."""
+        """Make all workers load the sequence in ``parcel`` (its pickle, in shared memory), and run later jobs on it."""
 
     def number(self, worker: int) -> int:
-        """Return the number of a worker, from 0; -1: it is gone. A worker that replaces another has the same number."""
+        """Return the number of a worker, from 0; -1: it is gone. Its replacement has the same number, but a new id."""
 
     def look(self, worker: int) -> tuple[int, int]:
-        """Return (the sending of the job a worker is in, its start in monotonic ns); (0, 0): none."""
+        """Return (the number under which a worker's current job was sent, its start in monotonic ns); (0, 0): no
+        job."""
 
     def kill(self, worker: int, why: Stuck) -> bool:
-        """Kill a stuck worker. Returns False if that is impossible."""
+        """Kill a stuck worker; ``why`` is reported with its death. Return False if it is a thread: they cannot be
+        killed."""
 
     def ask_stack(self, worker: int) -> None:
-        """Ask a stuck worker to write down its stack."""
+        """Ask a stuck worker to write down the stack of its job, for :meth:`take_stack`."""
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
-        """Return (the stack it has written, its process id)."""
+        """Return (the stack that a worker has written down, "" if none; its process id, None if it has none here)."""
 
     def rest(self) -> bool:
-        """End the idle workers until :meth:`start` is called again. Returns False if they stay."""
+        """End the workers, which are idle, until :meth:`start` is called again. Return False if they are not ended."""
 
     def close(self) -> None:
-        """End all workers, whatever they are doing."""
+        """End all workers, even those in the middle of a job."""

@@ -1,8 +1,9 @@
 """Ends workers that have been idle for a minute, and starts them again when there are jobs.
 
 A loop that an exception has ended may still be in memory: a notebook keeps the traceback, and with it the iterator and
-its front-end. It looks just like a loop that goes on after a long evaluation. So only the processes are given up: the
-schedule, the finished batches and the parcel stay, and new workers go on from there.
+its front-end (the SequenceMap). It looks just like a loop that goes on after a long evaluation. So only the processes
+are given up: the schedule, the finished batches and the parcel (the pickled sequence) stay, and new workers go on from
+there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ REST_S = 60.0  # idle time after which workers are ended
 
 
 class IdleShutdown:
-    """The shutdown of idle workers. Runs in: the engine's thread. Blocks: a moment, while they end."""
+    """The shutdown and restart of one pool's idle workers. Runs in: the engine's thread. Blocks: until they have
+    ended."""
 
     def __init__(self, executor: Executor, schedule: Schedule, watchdog: Watchdog) -> None:
         self._executor = executor
@@ -31,11 +33,15 @@ class IdleShutdown:
         self.is_resting = False  # the workers were ended
 
     def put_off(self) -> None:
-        """Restart the idle time: workers have jobs, or one has just loaded its replica."""
+        """Restart the time after which idle workers are ended: they have jobs, or one has just loaded the sequence."""
         self._since_s = time.monotonic()
 
     def begin_if_due(self, progress: tuple[int, int]) -> float:
-        """End the workers, which are idle, if neither they nor the consumer's ``progress`` moved for :data:`REST_S`.
+        """End the workers, which are idle, if for :data:`REST_S` they had no job and the consumer's ``progress`` stayed
+        the same.
+
+        Args:
+            progress: how far the consumer (the loop) is: any value that changes when it takes a batch.
 
         Returns:
             Seconds until they would be ended; 0: they were, and commands that came meanwhile must be handled.
@@ -58,8 +64,8 @@ class IdleShutdown:
         return 0.0
 
     def end_if_needed(self, num_untaken: int) -> float | None:
-        """Start the workers again if there are jobs to send, with ``num_untaken`` outcomes that the consumer has not
-        taken. Returns: how many seconds the next poll may take; None: no limit."""
+        """Start the workers again if there are jobs to send, while the consumer has ``num_untaken`` finished batches to
+        take. Return 0 if they were started; None if they stay ended, so that the engine may sleep without limit."""
         schedule = self._schedule
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0
         if schedule.is_idle and not can_send:
@@ -68,7 +74,7 @@ class IdleShutdown:
         return 0.0
 
     def end(self) -> None:
-        """Start the missing workers."""
+        """Start the workers that are missing, such as those that were ended because they were idle."""
         self._executor.start()
         self.is_resting = False
         self.put_off()

@@ -1,9 +1,9 @@
-"""Retries batches that wait for memory, after workers have given up what they keep.
+"""Retries batches that did not fit into memory, after workers have freed the memory that they keep for later batches.
 
-A worker keeps slots for later batches, and learns only with its next jobs which ones the loop has released. So before a
-batch is retried, all workers are asked to give up their free slots (``trim``). The memory of a slot is free when both
-ends have unmapped it, so the driver waits for their answers. A stopped worker does not answer: after a second the
-driver goes on without it.
+A worker keeps slots (pieces of shared memory) for later batches, and learns only with its next jobs which ones the loop
+has released. So before a batch is retried, all workers are asked to give up their free slots (``trim``). The memory of
+a slot is free when both ends have unmapped it, so the engine waits for their answers. A stopped worker does not answer:
+after a second the engine goes on without it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MemoryPressure:
         self._is_told = False
 
     def lacked(self, ticket: int, error: DoesNotFit) -> None:
-        """Note that a job did not get the memory for its batch."""
+        """Record that the job of batch number ``ticket`` got no memory for the batch, and waits to be retried."""
         schedule = self._schedule
         if schedule.parked.add(ticket, error.nbytes):
             self._errors.clear()
@@ -53,14 +53,14 @@ class MemoryPressure:
         self._is_trimmed = False
 
     def trimmed(self, worker: int, nbytes: int) -> None:
-        """Note that a worker has given up what it kept. ``nbytes`` of its batches are still held."""
+        """Record that a worker has freed the memory that it kept. ``nbytes``: size of its batches still held."""
         self._held[worker] = nbytes
         owed = self._asked.pop(worker, 1) - 1
         if owed:
             self._asked[worker] = owed
 
     def left_s(self) -> float | None:
-        """Return how many more seconds to wait for answers; None: not at all."""
+        """Return how many more seconds to wait until workers answer that they have freed memory; None: not at all."""
         left_s = self._until_s - time.monotonic()
         return left_s if self._asked and left_s > 0 else None
 
@@ -68,7 +68,7 @@ class MemoryPressure:
         """Retry the batches that wait for memory, as far as possible now. The caller has delivered all that it can.
 
         Returns:
-            Whether there is more to deliver: an error.
+            True if there is more to deliver: the error of a batch that does not fit at all.
         """
         schedule, parked = self._schedule, self._schedule.parked
         seen, self._seen = self._seen, (self._handover.progress, self._handover.is_awaited)
@@ -93,7 +93,8 @@ class MemoryPressure:
         return False
 
     def sleep(self) -> bool:
-        """Prepare to sleep until something changes. Returns False if something has since the last check."""
+        """Prepare the engine to sleep until the consumer takes a batch or starts to wait. Return False if it has since
+        the last :meth:`look`."""
         return self._handover.sleep_until_asked(*self._seen)
 
     def _trim(self) -> None:

@@ -1,4 +1,7 @@
-"""The passes that an engine works on: each has the batches of one epoch, in the order of delivery."""
+"""The passes that an engine works on. A pass is one run of a loop over an epoch: its batches, in the order of delivery.
+
+Each batch has a ticket, its number in the order of delivery. Tickets are numbered through all passes.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,15 @@ Ahead = tuple[int, int, Sequence[int] | None]  # the next pass: (epoch, length, 
 
 
 class EnginePass:
-    """The batches of one pass, and their tickets.
+    """One pass (a run of a loop over an epoch): its batches and their tickets (numbers in delivery order).
 
     Args:
         epoch: the epoch of its batches.
-        length: in batches; grows while ``is_open``.
+        length: its number of batches; grows while ``is_open``.
         first: its first ticket.
-        is_open: its jobs are added one by one.
+        is_open: its jobs are added one by one, while it is read.
         order: the indices of its batches, e.g. [3, 0, 7] or range(5, 9); None: 0, 1, 2, ... It may be a lazy sequence
-            of any length, so it is not copied. An open pass has its own list, which grows.
+        of any length, so it is not copied. An open pass has its own list, which grows.
     """
 
     __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
@@ -36,25 +39,26 @@ class EnginePass:
 
     @property
     def end(self) -> int:
-        """The first ticket after it."""
+        """The first ticket (number of a batch in delivery order) after this pass."""
         return self.first + self.length
 
     def is_like(self, other: EnginePass) -> bool:
-        """Return whether ``other`` has the same batches."""
+        """Return True if ``other`` has the same batches, in the same order."""
         mine, others = ((each.epoch, each.length, each.is_open, each.order) for each in (self, other))
         return mine == others
 
     def index(self, ticket: int) -> int:
-        """Return the index of the batch for ``ticket``."""
+        """Return the index in the epoch of the batch with this ``ticket`` (number in delivery order)."""
         at = ticket - self.first
         return at if self.order is None else self.order[at]
 
     def ticket(self, index: int) -> int:
-        """Return the ticket for batch ``index``."""
+        """Return the ticket (number in delivery order) of the batch with this ``index`` in the epoch."""
         return self.first + (index if self.order is None else self.order.index(index))
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number``, for batch ``index``, unless it was added before."""
+        """Add job ``number`` to a pass whose jobs are added one by one, unless it was added before. It computes batch
+        ``index`` from ``payload``."""
         if number == self.length:
             if isinstance(self.order, list):
                 self.order.append(index)
@@ -63,7 +67,7 @@ class EnginePass:
 
 
 class Passes:
-    """The pass that the consumer reads, and the next one, which is computed ahead."""
+    """The passes of an engine (runs of a loop over an epoch): the one being read, and the next, computed ahead."""
 
     def __init__(self) -> None:
         self._passes: deque[EnginePass] = deque()
@@ -72,7 +76,7 @@ class Passes:
 
     @property
     def current(self) -> EnginePass:
-        """The first pass."""
+        """The first pass (run over an epoch): the one being read, or the one computed ahead if none is read."""
         return self._passes[0]
 
     @property
@@ -81,17 +85,17 @@ class Passes:
 
     @property
     def is_delivered(self) -> bool:
-        """True if all batches of the pass being read were delivered."""
+        """True if all batches of the pass being read (the loop's run over an epoch) were delivered."""
         return self.is_reading and self.current.delivered == self.current.length
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if all jobs of the pass being read are sent, and there is no later pass yet."""
+        """True if the next pass (run over an epoch) may start: this one's jobs are sent, and no later one began."""
         return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
 
     @property
     def num_sent(self) -> int:
-        """The number of tickets sent, of the first pass and after it."""
+        """The number of jobs sent, of the current pass and the one after it."""
         return self.next - self.current.first if self._passes else 0
 
     @property
@@ -99,21 +103,22 @@ class Passes:
         return not any(each.end > self.next for each in self._passes)
 
     def end_current(self) -> None:
-        """Remove the pass being read, which was read to its end."""
+        """Remove the current pass (run over an epoch), as all its batches were delivered."""
         self._passes.popleft()
         self.is_reading = False
 
     def begins_with(self, new_pass: EnginePass) -> bool:
-        """Return whether ``new_pass`` is the pass that was computed ahead."""
+        """Return True if ``new_pass`` has the same batches as the pass (run over an epoch) that was computed ahead."""
         return not self.is_reading and not self.is_empty and self.current.is_like(new_pass)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
-        """Append the next pass. Its jobs may start when all jobs of the one being read are sent."""
+        """Add the next pass, to be computed ahead: its jobs may start when all jobs of the one being read are sent.
+        ``order``: the indices of its batches; None: 0, 1, 2, ..."""
         first = self._passes[-1].end if self._passes else self.next
         self._passes.append(EnginePass(epoch, length, first, order=order))
 
     def cut(self) -> int:
-        """End the pass being read before its first unsent ticket. Returns: its length."""
+        """Shorten the current pass (run over an epoch) to the jobs already sent. Return how many these are."""
         current = self.current
         if len(self._passes) == 1:
             current.length = self.next - current.first
@@ -124,17 +129,17 @@ class Passes:
         self._passes.append(new_pass)
 
     def clear(self) -> None:
-        """Forget all passes. Their tickets are not used again."""
+        """Forget all passes (runs over an epoch). The tickets (numbers) of their batches are not used again."""
         self.next = max([self.next, *[each.end for each in self._passes]])
         self._passes.clear()
         self.is_reading = False
 
     def of(self, ticket: int) -> EnginePass:
-        """Return the pass of a ticket."""
+        """Return the pass to which the batch with this ``ticket`` (number in delivery order) belongs."""
         return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
 
     def fresh(self, count: int) -> list[int]:
-        """Return up to ``count`` unsent tickets, which count as sent from now on."""
+        """Return up to ``count`` tickets (numbers of batches) of unsent jobs, which count as sent from now on."""
         tickets: list[int] = []
         for each in self._passes:
             some = min(count - len(tickets), each.end - self.next)

@@ -1,4 +1,7 @@
-"""The interfaces of an engine and of its passes, as a loop uses them, with workers, without, or with "auto"."""
+"""The interfaces of an engine and of its passes, as a loop uses them, with workers, without, or with "auto".
+
+A pass is one run of a loop over an epoch; the consumer is the thread of this loop.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from .passes import Ahead
 
 
 class AnyReading(Protocol):
-    """The outcomes of a pass, numbered as they arrive. Used by: the consumer's thread."""
+    """The handle by which a loop reads one pass: its outcomes (batches or errors), numbered as they arrive. Used by:
+    the consumer's thread."""
 
     @property
     def outcomes(self) -> Outcomes:
-        """The outcomes that are ready and not dropped: {number: outcome}."""
+        """The outcomes (batches or errors) that are ready and not dropped: {number: outcome}."""
 
     @property
     def engine(self) -> AnyEngine: ...
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        """Return outcome ``number``, which stays until :meth:`drop`.
+        """Return outcome ``number`` of this pass (a batch or the error of its job), which stays until :meth:`drop`.
 
         Blocks: until it is ready, at most ``timeout_s``.
 
@@ -30,35 +34,37 @@ class AnyReading(Protocol):
         """
 
     def drop(self, number: int) -> None:
-        """Release outcome ``number``, which the consumer has."""
+        """Release outcome ``number`` (a batch or the error of its job), which the consumer has."""
 
     def repeat(self, index: int, runs: int) -> Outcome:
-        """Retry batch ``index``, whose job failed in ``runs`` runs. Blocks and raises: as :meth:`peek`."""
+        """Run the job of batch ``index`` again, which has failed in ``runs`` runs, and return its new outcome (the
+        batch or an error). Blocks and raises: as :meth:`peek`."""
 
     def forget(self, index: int) -> None:
-        """Release batch ``index``, which has failed and will not be retried."""
+        """Release the input of batch ``index``, whose job has failed and will not be retried."""
 
 
 class OpenReading(AnyReading, Protocol):
-    """The outcomes of a pass whose jobs are added while it is read."""
+    """The handle by which a loop reads a pass whose jobs are added while it is read."""
 
     def add(self, number: int, index: int, item: Any) -> None:
-        """Add job ``number``, for batch ``index``, unless it was added before. :meth:`added` must follow."""
+        """Add job ``number`` of this pass, which computes batch ``index`` from ``item``, unless it was added before. A
+        call of :meth:`added` must follow."""
 
     def added(self) -> None:
-        """Tell the engine about the added jobs."""
+        """Wake the engine, so that it sends the added jobs to workers."""
 
 
 class AnyEngine(Protocol):
-    """An engine, which computes the jobs of one pass after the other."""
+    """An engine: it computes the batches of one pass (run of a loop over an epoch) after the other."""
 
     @property
     def has_ended(self) -> bool:
-        """True if there will be no more outcomes."""
+        """True if no more batches will come, because the engine was closed or has failed."""
 
     @property
     def has_background_jobs(self) -> bool:
-        """True if a worker has something to do."""
+        """True if workers still have jobs to finish."""
 
     def begin(
         self,
@@ -69,22 +75,22 @@ class AnyEngine(Protocol):
         parcel: Any,
         order: Sequence[int] | None = None,
     ) -> AnyReading:
-        """Begin a pass for the consumer to read, which ends the previous one.
+        """Begin a pass (one run of a loop over an epoch), which ends the previous one, and return the handle to it.
 
         Args:
             epoch: the epoch of its batches.
-            length: in batches; 0 with ``is_open``.
-            is_open: its jobs are added by :meth:`OpenReading.add`.
-            ahead: the pass that will probably come next, to be computed ahead.
-            parcel: the sequence on which jobs run from now on; None: as before.
+            length: its number of batches; 0 with ``is_open``.
+            is_open: its jobs are added while it is read, by :meth:`OpenReading.add`.
+            ahead: the pass that will probably come next, to be computed ahead; None: none.
+            parcel: the pickled sequence on which jobs run from now on; None: as before.
             order: the indices of its batches, any sequence that does not change; None: 0 to ``length`` - 1.
         """
 
     def bound(self) -> int:
-        """Return how many jobs an open pass may have ahead of the consumer."""
+        """Return how many jobs may be ahead of the loop in a pass (its run over an epoch) to which it adds jobs."""
 
     def check(self) -> None:
         """Raise the error that has ended the engine, if it has ended."""
 
     def close(self) -> None:
-        """End the workers. Blocks: until they are gone. May be repeated, and called from anywhere."""
+        """End the workers. Blocks: until they are gone. May be repeated, in any thread."""

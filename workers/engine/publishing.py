@@ -1,4 +1,4 @@
-"""Publishes the state of a pool for ``workers.top``, twice a second while the pool is active."""
+"""Publishes the state of a pool for ``workers.top`` (which shows running pools), twice a second while it is active."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _EVERY_S = 0.5
 
 
 class Publisher:
-    """The publisher of a pool's figures. Runs in: the engine's thread. Blocks: never.
+    """The publisher of a pool's statistics for ``workers.top``. Runs in: the engine's thread. Blocks: never.
 
     Args:
         name: a short description of what the pool computes.
         kind: of the executor: ``"process"``, ``"thread"`` or ``"ray"``.
 
     Attributes:
-        longest_ns: the loop's longest recent step, when the figures were last published.
+        longest_ns: the loop's longest recent time between two batches, when the statistics were last published.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Publisher:
         self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:
-        """Note that a pass begins."""
+        """Record that a run over an epoch begins, with ``length`` batches, or an unknown number if it ``is_open``."""
         self._length = None if is_open else length
         self._due_s = 0.0
 
     def look(self) -> None:
-        """Publish, if it is time to."""
+        """Publish the state of the pool, unless this was done less than half a second ago."""
         now_s = time.monotonic()
         if now_s >= self._due_s:
             self._due_s = now_s + _EVERY_S

@@ -19,7 +19,7 @@ _MAX_TEXT = 1 << 20
 
 
 class RemoteFailure(NamedTuple):
-    """An exception in transit from a job to the consumer."""
+    """The exception of a job, in the form in which it is sent to the consumer."""
 
     pickled: bytes | None  # the exception, or its (class, args, attributes); None: neither can be pickled
     name: str  # of the class
@@ -29,14 +29,14 @@ class RemoteFailure(NamedTuple):
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Return the exit code that Python would use for a process ended by ``error``."""
+    """Return the exit code that Python would use for a process ended by ``error``; None: no error."""
     error = error.__cause__ if isinstance(error, JobError) else error
     code = error.code if isinstance(error, SystemExit) else error is not None
     return int(code) if isinstance(code, int) else int(code is not None)
 
 
 def pack(error: BaseException) -> RemoteFailure:
-    """Convert an exception for transport. Runs in: worker."""
+    """Convert the exception of a job to the form in which it is sent to the consumer, with advice. Runs in: worker."""
     explain(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
@@ -52,7 +52,8 @@ def _text(error: BaseException) -> str:
 
 
 def _pickle(error: BaseException) -> bytes | None:
-    """Return ``error`` pickled as its class defines it, or by its parts if that loses something, or None."""
+    """Return ``error`` pickled as its class defines it, or as (class, arguments, attributes) if that loses something;
+    None: neither works."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
     for what in (error, (type(error), arguments, attributes)):
@@ -74,7 +75,7 @@ def _survives(value: Any) -> bool:
 
 
 def rebuild(pickled: bytes) -> BaseException:
-    """Return the exception of :attr:`RemoteFailure.pickled`, without its traceback."""
+    """Return the exception that was pickled as :attr:`RemoteFailure.pickled`, without its traceback."""
     loaded = pickle.loads(pickled)
     if isinstance(loaded, BaseException):
         return loaded
@@ -86,7 +87,8 @@ def rebuild(pickled: bytes) -> BaseException:
 
 
 def unpack(failure: RemoteFailure, where: str) -> BaseException:
-    """Return the exception to raise in the consumer. Runs in: consumer."""
+    """Return the exception to raise in the consumer: the original one, or a JobError if it cannot be rebuilt. ``where``
+    is named in its notes: a batch, or a worker. Runs in: consumer."""
     error: BaseException | None = None
     if failure.pickled is not None:
         try:
@@ -105,7 +107,7 @@ _KINDS = bdb.BdbQuit, EOFError, AttributeError, pickle.PicklingError
 
 
 def explain(error: BaseException) -> None:
-    """Add advice to the text of ``error``, if there is any. Runs in: worker."""
+    """Add advice to the text of ``error`` if there is any, such as for ``input()`` in a worker. Runs in: worker."""
     if type(error) not in _KINDS:  # subclasses of the user's may have other arguments
         return
     text = str(error)

@@ -34,7 +34,7 @@ from .worker_loads import WorkerLoad, WorkerLoads
 
 
 class JobRow(NamedTuple):
-    """A job as it is sent: JobRow(17, 0, 4, 0, None)."""
+    """A job (the computation of one batch) as it is sent to a worker: JobRow(17, 0, 4, 0, None)."""
 
     sending: int
     epoch: int
@@ -47,16 +47,16 @@ Send = tuple[int, list[JobRow]]  # a message: (worker, rows)
 
 
 class Schedule:
-    """The schedule of one pool: see the module's docstring.
+    """The decisions of one pool, which worker computes which batch and when: see the module's docstring.
 
     Args:
         num_workers: how many workers share the work.
         max_queue_size: most batches finished or being computed ahead of the consumer; None: see :class:`Bounds`.
         in_order: deliver in the order of indices, not as batches finish.
-        max_runs: how often a job is started before its ticket is given up, if its workers die.
+        max_runs: how often a job is started before its batch is given up, if its workers die.
         explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, number of
             deaths, their causes, what the pool holds in memory).
-        keeps_failed: keep the payloads of failed tickets, which may be retried, until :meth:`forget`.
+        keeps_failed: keep the inputs of failed jobs, which may be retried, until :meth:`forget`.
         bundle_ns: jobs that together take less than this are sent together.
     """
 
@@ -92,11 +92,11 @@ class Schedule:
 
     @property
     def is_idle(self) -> bool:
-        """True if no job is with a worker or to be sent again."""
+        """True if no job is with a worker or waits to be sent again."""
         return not self._loads.num_out and not self._again
 
     def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
-        """Begin a pass for the consumer to read. What was computed ahead stays if it is that pass.
+        """Begin a pass (one run of a loop over an epoch). What was computed ahead stays if it is that pass.
 
         ``order``: the indices of its batches, which are then delivered in this order, whatever ``in_order`` says. Any
         sequence that does not change. Of an open pass, an empty sequence: each added job brings its index.
@@ -113,15 +113,15 @@ class Schedule:
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if all jobs of the pass being read are sent, and there is no later pass yet."""
+        """True if the next pass (run over an epoch) may start: this one's jobs are sent, and no later one began."""
         return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number`` to the pass being read, which is open, unless it was added before."""
+        """Add job ``number`` (batch ``index``, from ``payload``) to the pass being read, unless it was added before."""
         self._passes.current.add(number, index, payload)
 
     def revoke(self) -> None:
-        """Forget all passes: the consumer left one in the middle, or the workers' replicas are out of date."""
+        """Forget all passes (runs over an epoch) and cancel their jobs: the loop left one, or the data changed."""
         self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
@@ -133,39 +133,39 @@ class Schedule:
         self.parked.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
-        """Return the [(index, result)] that go to the consumer now, in the order of delivery."""
+        """Return what goes to the consumer now, in the order of delivery: [(index of a batch, its result)]."""
         if self._passes.is_reading and self._delivery.finished:
             self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
     def repeat(self, index: int, runs: int) -> None:
-        """Retry batch ``index`` of the pass being read, which was delivered as a failure, along with the other jobs."""
+        """Run the job of batch ``index`` again: it failed in ``runs`` runs, and this failure was delivered."""
         ticket = self._passes.current.ticket(index)
         if ticket not in self._repeats:  # otherwise a Ctrl-C interrupted the wait for it
             self._repeats[ticket] = runs
             heapq.heappush(self._again, ticket)
 
     def forget(self, index: int) -> None:
-        """Release batch ``index`` of the pass being read, which has failed and will not be retried."""
+        """Release the input of batch ``index`` of this pass, whose job has failed and will not be retried."""
         self._passes.current.payloads.pop(self._passes.current.ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
-        """Return the [(index, result)] of retried batches."""
+        """Return the finished retries since the last call: [(index of a batch, its result)]."""
         repeated, self._repeated = self._repeated, []
         return repeated
 
     # -- the workers' side
 
     def started(self, worker: int) -> None:
-        """Add a worker, which may be sent jobs."""
+        """Add a worker, which may be sent jobs from now on."""
         self._loads.by_worker[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
-        """Note that a worker has loaded its replica."""
+        """Record that a worker has loaded its replica (its copy of the sequence)."""
         self._loads.by_worker[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
-        """Record the ``result`` of a ticket, which is no longer with a worker."""
+        """Record the ``result`` of a ticket (the number of a batch), whose job is no longer with a worker."""
         if job_ns:
             self._bounds.learn(job_ns, nbytes)
         if self._deaths:
@@ -182,33 +182,33 @@ class Schedule:
             self._delivery.finished[ticket] = result
 
     def place_of(self, ticket: int | None) -> tuple[int, int]:
-        """Return the (epoch, index) of the batch of a ticket; (-1, -1) for None."""
+        """Return (epoch, index) of the batch with number ``ticket`` in delivery order; (-1, -1) for None."""
         if ticket is None:
             return -1, -1
         at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
 
     def epoch(self) -> int:
-        """Return the epoch of the first pass; -1: there is none."""
+        """Return the epoch being read or computed ahead; -1: there is none."""
         return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
-        """Return how often the job of a ticket was started before."""
+        """Return how often the job of ``ticket`` (the number of a batch) was started before, in vain."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
-        """Return the workers that exist."""
+        """Return the ids of the workers that exist."""
         return list(self._loads.by_worker)
 
     @property
     def cancelled(self) -> dict[int, int]:
-        """The cancelled jobs, {worker: sending}: those up to this sending. The caller clears it."""
+        """The cancelled jobs, as {worker: sending}: all sent to it up to this number. The caller clears it."""
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
-        """Remove a worker that has died; its jobs will be sent again. ``running``: the sending of the job it was in;
-        0: none. ``with_others``: all workers died at once, and any of their jobs may be the cause. Each of these jobs
-        is then run alone before it is given up."""
+        """Remove a worker that has died; its jobs will be sent again. ``running``: the number under which its current
+        job was sent; 0: none. ``with_others``: all workers died at once, and any of their jobs may be the cause. Each
+        of these jobs is then run alone before it is given up."""
         for sending, ticket in self._loads.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
@@ -226,17 +226,17 @@ class Schedule:
     # -- decisions
 
     def room(self, num_untaken: int) -> int:
-        """Return how many more jobs may be sent, with ``num_untaken`` delivered batches not yet taken."""
+        """Return how many more jobs may be sent while the loop has ``num_untaken`` finished batches to take."""
         return self.bound() - num_untaken - len(self._delivery.finished) - self._loads.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
-        """Return how much room is needed to send anything new; None: nothing is left to send, or nothing may be."""
+        """Return how many jobs :meth:`room` must allow before new ones are sent; None: none are to be sent."""
         if self._passes.is_all_sent or self.parked:
             return None
         return 1 if self._loads.any_idle() else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int) -> list[Send]:
-        """Return what to send now."""
+        """Return the jobs to send now, as [(worker, jobs)]. ``num_untaken``: batches that the loop has not taken."""
         sends = self._resend()
         if self._again or self._suspects or self.parked:
             return sends  # jobs that the consumer waits for come before new ones
@@ -255,8 +255,8 @@ class Schedule:
         return sends
 
     def _resend(self) -> list[Send]:
-        """Send the tickets of dead workers again, one to a worker, so that a job that ends its worker is known for
-        certain. While there are suspects, only one job runs at a time."""
+        """Return messages that send the jobs of dead workers again, one to a worker, so that a job that ends its worker
+        is known for certain. While any job is suspected (several workers died at once), only one job runs at a time."""
         sends: list[Send] = []
         if self._suspects and self._loads.num_out:
             return sends
@@ -275,12 +275,12 @@ class Schedule:
         return JobRow(self._loads.send(load, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
-        """Return {worker: the last sending that waits with it} for stuck workers, as they were just seen. The caller
-        cancels the jobs up to that sending, and then checks the worker again."""
+        """Return {stuck worker: the number of the last job sent to it that waits}. The caller cancels its jobs up to
+        that one, then checks the worker again, and calls :meth:`relieve`."""
         return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
-        """Move jobs that wait with the workers of :meth:`to_relieve` to others. Jobs started meanwhile stay."""
+        """Return [(worker, jobs to send it)]: the unstarted jobs of ``stuck`` workers, moved to others."""
         loads = self._loads.by_worker
         return [
             (helper, [self._send(loads[helper], ticket) for ticket in tickets])
@@ -288,13 +288,13 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """Note that a worker has skipped a cancelled job. If it was left with the worker, it is sent again."""
+        """Record that a worker has skipped a cancelled job, which is sent again if no other worker has it."""
         ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)
 
     def check(self) -> None:
-        """Assert the first invariant of the module's docstring. For tests."""
+        """Assert that each job sent and not yet delivered is in exactly one place. For tests."""
         _check(self._loads, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
 
 

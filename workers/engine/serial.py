@@ -1,4 +1,4 @@
-"""Runs jobs in this process, and the engine without workers, which computes a batch when it is asked for."""
+"""Runs jobs in this process. Holds the engine without workers too, which computes a batch when it is asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ _DETAILED_NS = 4_000_000  # between two jobs that are measured in detail, which 
 def run_here(
     task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
 ) -> tuple[bool, Any, int]:
-    """Run a job in this process. Returns: (whether it succeeded, its value or its error, ns)."""
+    """Run a job (the computation of a batch) in this thread.
+
+    Args:
+        stream: the source of its random numbers.
+        worker: the number of the worker whose thread this is; None: it is the loop's.
+        seed_globals: seed the global generators, such as ``np.random``, for the job; False if other threads run jobs.
+
+    Returns:
+        (True if it succeeded, its batches or its error, how many ns it took).
+    """
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
@@ -56,12 +65,12 @@ def _nbytes(items: Any) -> int:
 
 
 def _is_fresh(task: Any, row: JobRow) -> bool:
-    """Return whether the consumer will hold the only reference to the arrays of the job's batch."""
+    """Return True if nobody but the consumer will hold the arrays of the job's batch, so they need no copy."""
     return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class SerialEngine:
-    """The engine without workers: a job runs when its batch is asked for."""
+    """The engine without workers: a batch is computed in the loop, when it is asked for."""
 
     has_background_jobs = False
 
@@ -75,7 +84,7 @@ class SerialEngine:
         self._fatal: BaseException | None = None  # the error of worker_init_fn
 
     def begin_jobs(self) -> None:
-        """Run ``worker_init_fn`` once, before the first job in this process."""
+        """Call the user's ``worker_init_fn`` once, before the first job in this process."""
         if self._has_begun:
             return
         try:
@@ -88,7 +97,8 @@ class SerialEngine:
         self._has_begun = True
 
     def run(self, row: JobRow) -> tuple[bool, Any, int]:
-        """Run a job: see :func:`run_here`. From time to time one is measured in detail."""
+        """Run a job in this thread, and now and then record its stages and use of cores. Return (True if it succeeded,
+        its batches or its error, how many ns it took)."""
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
             return run_here(self.task, row, self.stream, None, True)
@@ -131,7 +141,8 @@ class SerialEngine:
 
 
 class SerialReading:
-    """A pass without workers. Nothing is computed ahead, so a Ctrl-C finds nothing half done."""
+    """The handle by which a loop reads one pass (its run over an epoch) without workers. Nothing is computed ahead, so
+    a Ctrl-C finds nothing half done."""
 
     def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
         self.engine = engine

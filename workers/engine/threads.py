@@ -1,4 +1,4 @@
-"""The thread executor: jobs run in threads of the consumer's process."""
+"""The thread executor: its workers are threads of the consumer's process (the one with the loop)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Thread(threading.Thread):
 
 
 class ThreadExecutor:
-    """The thread executor, for functions that wait, or that release the interpreter's lock."""
+    """The executor whose workers are threads of this process, for functions that wait or release Python's lock."""
 
     def __init__(self, task: Any, nb_workers: int, figures: PoolFigures) -> None:
         self.figures = figures

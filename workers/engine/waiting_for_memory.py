@@ -1,7 +1,8 @@
 """Holds batches that did not fit into memory until the loop releases others.
 
-A part of the schedule, and as pure. While a ticket is parked, nothing new is sent; jobs that are with workers run to
-their end. Then the parked tickets are retried one at a time, alone, each when as much memory is free as it lacked.
+A part of the schedule, which does no I/O either. While a ticket (the number of a batch) is parked, as its batch did not
+fit, nothing new is sent; jobs that are with workers run to their end. Then the parked tickets are retried one at a
+time, alone, each when as much memory is free as it lacked.
 
 If there is too little, the ticket waits while the loop still has other batches to take: with each, the loop may release
 another. Once the loop waits for the parked batch itself, it will release nothing more. Then the batches that are
@@ -19,7 +20,8 @@ from .passes import Passes
 
 
 class NextStep(enum.Enum):
-    """The result of :meth:`WaitingForMemory.step`: what it has done, or what the caller must do."""
+    """The result of :meth:`WaitingForMemory.step`: what it has done for a batch that waits for memory, or what its
+    caller must do."""
 
     TRY = "a ticket is to be sent again"
     WAIT = "nothing, until the loop has advanced"
@@ -28,7 +30,8 @@ class NextStep(enum.Enum):
 
 
 class WaitingForMemory:
-    """The parked tickets, usually none. Its arguments are shared with the schedule."""
+    """The tickets (numbers of batches) that wait because their batches did not fit into memory, usually none. The
+    arguments are parts of the schedule, which this object changes."""
 
     def __init__(
         self, passes: Passes, delivery: Delivery, bounds: Bounds, again: list[int], repeats: dict[int, int]
@@ -43,16 +46,17 @@ class WaitingForMemory:
         self._tried = -1  # the ticket that was retried in vain, if nothing has changed since; -1: none
 
     def __bool__(self) -> bool:
-        """Return whether a batch waits for memory, or one that did is being retried."""
+        """Return True if a batch waits for memory, or one that did is being retried."""
         return bool(self.waiting) or self.trying >= 0
 
     @property
     def first(self) -> int:
-        """The ticket to retry next: one that the consumer wants retried, otherwise the earliest."""
+        """The ticket (number of a batch) to retry next: one that the consumer wants retried, otherwise the earliest."""
         return min(self.waiting, key=lambda ticket: (ticket not in self._repeats, ticket))
 
     def add(self, ticket: int, nbytes: int) -> bool:
-        """Park a ticket whose job lacked ``nbytes`` of memory. Returns: whether it is the first."""
+        """Let batch number ``ticket`` wait, as its job lacked ``nbytes`` of memory. Return True if no other one
+        waited."""
         is_first = not self
         if is_first:
             self._bounds.halve()
@@ -62,20 +66,23 @@ class WaitingForMemory:
         return is_first
 
     def clear(self) -> None:
-        """Forget all tickets."""
+        """Forget all batches that wait for memory."""
         self.waiting.clear()
         self.fitted()
 
     def fitted(self) -> None:
-        """Note that the retried batch did fit, or that its job has failed otherwise."""
+        """Record that the retried batch did fit into memory, or that its job has failed otherwise."""
         self.trying = self._tried = -1
 
     def moved(self) -> None:
-        """Note that the loop has taken a batch or started to wait: it may have released others."""
+        """Record that the loop has taken a batch or started to wait: it may have released memory for a retry."""
         self._tried = -1
 
     def step(self, available: int | None, is_awaited: bool) -> NextStep:
-        """Take the next step, when no worker has anything to do.
+        """Retry the first batch that waits if there may be memory for it. Otherwise drop finished batches, or say what
+        to do.
+
+        To be called when no worker has anything to do.
 
         Args:
             available: bytes of memory that are left; None: unknown.
@@ -93,18 +100,20 @@ class WaitingForMemory:
         return NextStep.DROPPED if self._drop_finished() else NextStep.GIVE_UP
 
     def give_up(self) -> int:
-        """Remove and return the first ticket, which does not fit into memory."""
+        """Remove the first ticket (number of a batch that waits), which does not fit into memory, and return it."""
         ticket = self.first
         del self.waiting[ticket]
         return ticket
 
     def _is_due(self, ticket: int, is_awaited: bool) -> bool:
-        """Return whether the consumer waits for this ticket. All before it are delivered, as no worker has a job."""
+        """Return True if the loop waits for the batch with the number ``ticket``. All batches before it are delivered,
+        as no worker has a job."""
         is_of_current = self._passes.is_reading and ticket < self._passes.current.end
         return ticket in self._repeats or (is_awaited and is_of_current)
 
     def _drop_finished(self) -> bool:
-        """Drop finished, undelivered batches. Returns False if there are none. Errors stay: they take no memory."""
+        """Drop finished, undelivered batches, to be computed again later. Return False if there are none. Errors stay,
+        as they take no memory."""
         finished = self._delivery.finished
         dropped = [ticket for ticket, result in finished.items() if not _has_failed(result)]
         for ticket in dropped:

@@ -18,7 +18,7 @@ _BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to start a
 
 
 class Timeouts(Protocol):
-    """The options for jobs that do not end: see :class:`workers.SequenceMap`."""
+    """The user's options for jobs that do not end, in seconds; None: never. See :class:`workers.SequenceMap`."""
 
     @property
     def debug_job_report_timeout(self) -> float | None: ...
@@ -27,14 +27,15 @@ class Timeouts(Protocol):
 
 
 class Asked(NamedTuple):
-    """A request for the stack of a worker."""
+    """A request to a worker to write down its stack: when to read it, and in which job the worker was."""
 
     due: float  # monotonic, when the stack should be written
     sending: int  # of the job it was in; 0: it was loading the sequence
 
 
 class Watchdog:
-    """The watchdog of one pool. Runs in: the engine's thread. Blocks: never."""
+    """The watchdog of one pool, which finds and ends workers whose jobs do not end. Runs in: the engine's thread.
+    Blocks: never."""
 
     def __init__(self, executor: Executor, schedule: Schedule, options: Timeouts) -> None:
         self._executor = executor
@@ -72,11 +73,11 @@ class Watchdog:
         return bool(self._loading)
 
     def longest_sleep_s(self) -> float:
-        """Return how many seconds the engine may sleep while jobs run."""
+        """Return how many seconds the engine may sleep while jobs run, so that workers are checked in time."""
         return STACK_S / 2 if self._asked else min(TICK_S, (self._timeout or 60.0) / 4)
 
     def tick(self) -> None:
-        """Look at the workers from time to time, and report the stacks that have arrived."""
+        """Check the workers if :data:`TICK_S` has passed since the last check, and report the stacks that are due."""
         now = time.monotonic()
         if now - self._looked > TICK_S:
             self.look()
@@ -84,7 +85,8 @@ class Watchdog:
             self._report_stacks(now)
 
     def look(self) -> None:
-        """Tell the schedule which job each worker is in, and request the stacks of those that are late."""
+        """Tell the schedule which job each worker is in, request the stacks of those whose jobs take too long, and kill
+        those that start none of their jobs."""
         now = self._looked = time.monotonic()
         self._executor.figures.bound = self._schedule.bound()
         for worker in self._schedule.workers():

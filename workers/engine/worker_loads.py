@@ -1,4 +1,4 @@
-"""Records what each worker was sent, and which job it was last seen in: the part of the schedule about workers."""
+"""Records which jobs each worker was sent, and which it was last seen in: the part of the schedule about workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PASSED_BY = 2
 
 
 class WorkerLoad:
-    """The jobs of one worker, and what it was last seen doing."""
+    """The jobs that one worker was sent and has not finished, and what it was last seen doing."""
 
     __slots__ = (
         *("finished_at", "is_ready", "is_retired", "is_stuck", "is_wasted", "jobs", "running"),
@@ -30,18 +30,19 @@ class WorkerLoad:
         self.finished_at = 0  # num_finished of all workers when it last finished a job, or had none
 
     def waiting(self) -> dict[int, int]:
-        """Return {sending: ticket} of the jobs that it was not seen in."""
+        """Return the worker's jobs that it was not seen in, as {number under which a job was sent: its batch's
+        number}."""
         return {sending: ticket for sending, ticket in self.jobs.items() if sending != self.running}
 
     def is_blocked(self, now_ns: int, stuck_ns: int) -> bool:
-        """Return whether it starts none of its waiting jobs: it is stuck in another one, or stopped."""
+        """Return True if the worker starts none of its waiting jobs: it is stopped, or in one for ``stuck_ns``."""
         is_stuck = self.running and now_ns - self.since_ns >= stuck_ns
         is_stopped = self.unbegun_since_ns and now_ns - self.unbegun_since_ns >= UNBEGUN_NS
         return bool(is_stuck or is_stopped)
 
 
 class WorkerLoads:
-    """The loads of all workers. ``num_out`` is the sum of their jobs.
+    """The jobs of all workers of a pool. ``num_out`` is how many they are.
 
     ``stuck_ns``: a worker that has been in one job for this long delays the jobs that were sent along with it.
     """
@@ -57,7 +58,7 @@ class WorkerLoads:
         self._helpers: list[int] = []  # workers that may take the waiting jobs of others
 
     def send(self, load: WorkerLoad, ticket: int) -> int:
-        """Record that a ticket goes to a worker. Returns: the sending."""
+        """Record that the job of batch number ``ticket`` goes to a worker. Return the number under which it is sent."""
         self._sending += 1
         self.num_out += 1
         if not load.jobs:
@@ -66,7 +67,8 @@ class WorkerLoads:
         return self._sending
 
     def take_back(self, worker: int, sending: int) -> int | None:
-        """Record that a worker has finished ``sending``. Returns: its ticket; None: it is no longer needed."""
+        """Record that a worker has finished the job that was sent under the number ``sending``. Return its ticket (the
+        number of its batch); None: it is no longer needed."""
         load = self.by_worker[worker]
         load.is_wasted = load.is_stuck = False
         load.unbegun_since_ns = 0
@@ -77,17 +79,18 @@ class WorkerLoads:
         return ticket
 
     def lose(self, worker: int) -> dict[int, int]:
-        """Remove a worker that has ended. Returns: {sending: ticket} of its jobs."""
+        """Remove a worker that has ended. Return its jobs: {number under which a job was sent: number of its batch}."""
         jobs = self.by_worker.pop(worker).jobs
         self.num_out -= len(jobs)
         return jobs
 
     def ticket(self, worker: int, sending: int) -> int | None:
-        """Return the ticket that a worker was sent as ``sending``; None: it is no longer needed."""
+        """Return the ticket (number of the batch) of the job that a worker was sent under the number ``sending``; None:
+        it is no longer needed."""
         return self.by_worker[worker].jobs.get(sending)
 
     def revoke(self) -> None:
-        """Cancel everything that was sent."""
+        """Cancel all jobs that are with workers."""
         for worker, load in self.by_worker.items():
             if load.jobs:
                 load.is_wasted = True
@@ -96,7 +99,7 @@ class WorkerLoads:
         self.num_out = 0
 
     def saw(self, worker: int, running: int, since_ns: int, now_ns: int = 0) -> None:
-        """Record that a worker has been in job ``running`` since ``since_ns``; 0, 0: in none."""
+        """Record that a worker was seen in the job sent as number ``running``, since ``since_ns``; 0, 0: in none."""
         load = self.by_worker[worker]
         load.running, load.since_ns = running, since_ns
         if running in load.jobs or (running and load.is_wasted):  # otherwise the job is reported, but not yet left
@@ -105,12 +108,12 @@ class WorkerLoads:
             load.unbegun_since_ns = now_ns
 
     def unbegun_ns(self, worker: int, now_ns: int) -> int:
-        """Return for how long a ready worker was seen to start none of its jobs."""
+        """Return for how many ns a worker, which is ready, was seen to start none of its jobs; 0: it starts them."""
         load = self.by_worker[worker]
         return now_ns - load.unbegun_since_ns if load.unbegun_since_ns and load.is_ready else 0
 
     def by_load(self) -> list[tuple[int, WorkerLoad]]:
-        """Return the workers that may get jobs, those with the fewest first."""
+        """Return the workers that may get jobs, as (worker, its jobs), those with the fewest jobs first."""
         staying = [each for each in self.by_worker.items() if not each[1].is_retired]
         return sorted(staying, key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
 
@@ -121,23 +124,23 @@ class WorkerLoads:
         return any(load.is_ready and not load.is_retired for load in self.by_worker.values())
 
     def retire(self, workers: Iterable[int]) -> None:
-        """Give no more jobs to these workers, and again to all others."""
+        """Give no more jobs to these workers; all other workers may get jobs, also if they were retired before."""
         chosen = set(workers)
         for worker, load in self.by_worker.items():
             load.is_retired = worker in chosen
 
     def may_go(self) -> list[int]:
-        """Return the retired workers that have finished, also with jobs that are no longer needed."""
+        """Return the retired workers (they get no more jobs) that have finished all jobs, also unneeded ones."""
         idle = [worker for worker, load in self.by_worker.items() if not (load.jobs or load.is_wasted)]
         return [worker for worker in idle if self.by_worker[worker].is_retired]
 
     def ready_workers(self) -> list[int]:
-        """Return the workers that have loaded their replica."""
+        """Return the ids of the workers that have loaded their replica (their copy of the sequence)."""
         return [worker for worker, load in self.by_worker.items() if load.is_ready]
 
     def may_relieve(self) -> bool:
-        """Return whether to look at the workers soon: one is idle while jobs wait with another, or one has finished
-        nothing while the others have finished much."""
+        """Return True if workers are to be checked soon, as one may be stuck: one is idle while jobs wait with another,
+        or one has finished nothing while the others have finished much."""
         loads = self.by_worker.values()
         others = self.num_finished - _PASSED_BY * len(loads)
         if any(len(each.jobs) > 1 and each.finished_at < others for each in loads):
@@ -147,7 +150,8 @@ class WorkerLoads:
         )
 
     def to_relieve(self, now_ns: int, bundle: int) -> dict[int, int]:
-        """Return {worker: the last sending that waits with it} for blocked workers that another worker can help.
+        """Return {worker: the number of the last job sent to it that waits} for blocked workers that another one can
+        help.
 
         Args:
             bundle: a worker with at most this many jobs may take more.
@@ -166,7 +170,7 @@ class WorkerLoads:
         """Take the waiting jobs from ``blocked`` workers, for other workers to do before new jobs.
 
         Returns:
-            [(worker, tickets for it)].
+            [(worker that takes jobs, their tickets: the numbers of their batches)].
         """
         relieved: list[tuple[int, list[int]]] = []
         for worker, helper in zip(blocked, self._helpers, strict=False):

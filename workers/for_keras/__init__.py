@@ -1,1 +1,1 @@
-"""How Keras reads a sequence, and resumes."""
+"""The connection to Keras: how ``model.fit`` reads a sequence, and a callback that resumes it."""

@@ -53,7 +53,7 @@ _PROBED = 2  # batches that Keras may read to learn their shapes
 
 
 def install() -> bool:
-    """Make Keras read sequences by passes. Returns False if Keras is not loaded yet."""
+    """Make Keras read sequences with workers, by replacing its data adapter. Return False if Keras is not loaded."""
     module: Any = sys.modules.get(_MODULE)
     original = getattr(module, "PyDatasetAdapter", None)
     if module is None or hasattr(original, "for_sequences"):
@@ -80,7 +80,7 @@ def _warn_of_unknown_keras() -> None:
 
 def _adapter_class(original: Any) -> Any:
     class SequenceAdapter(original):  # type: ignore[misc]
-        """Keras's adapter, with the batches of a :class:`Feed`."""
+        """Keras's data adapter, through which ``model.fit`` reads; the batches come from a :class:`Feed`."""
 
         def __init__(self, x: Any, class_weight: Any = None, shuffle: bool = False) -> None:
             super().__init__(Feed(x), class_weight=class_weight, shuffle=shuffle)
@@ -100,7 +100,7 @@ def _adapter_class(original: Any) -> Any:
 
 
 class Feed:
-    """The dataset that Keras's adapter sees."""
+    """The dataset that Keras's data adapter gets in place of ``sequence``, and whose batches workers compute."""
 
     workers = 1
     use_multiprocessing = False
@@ -128,7 +128,7 @@ class Feed:
         return count_batches(self.sequence)
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch ``index``, for its shape."""
+        """Return batch ``index``, from which Keras learns the shapes of batches."""
         if not is_read_as_it_comes(self.sequence):
             return FitReading(self.sequence, [index]).next()
         if index == 0 or self._probe is None:
@@ -168,7 +168,7 @@ class Feed:
             reading.end_epoch()
 
     def batches(self, shuffle: bool) -> Iterator[Any]:
-        """Yield the batches of one pass. Nothing happens before the first one is asked for."""
+        """Yield the batches of one epoch, in random order if ``shuffle``. Nothing is begun before the first request."""
         try:
             yield from self._pass(shuffle)
         except Exception as error:
@@ -194,7 +194,8 @@ class Feed:
             yield reading.next()
 
     def _stream(self) -> Iterator[Any]:
-        """Yield the batches of a source that is read here. Each pass begins it anew, also after one for shapes."""
+        """Yield the batches of a source that has only ``__iter__``. Each call begins the source anew, also if Keras has
+        read some of its batches to learn their shapes."""
         self._check_at_start()
         self._probe, reading = None, FitReading(self.sequence, None, is_probe=self._is_new)
         self._last = last = weakref.ref(reading)

@@ -1,4 +1,4 @@
-"""A pass of Keras over a sequence: one batch for each index that Keras asks for, or the batches as they come."""
+"""How Keras reads one epoch of a sequence: a batch for each index that Keras asks for, or batches as they come."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ _POLL_S = 0.1  # how often a waiting generator checks whether a loop has taken o
 
 
 class EndOfSource(Exception):
-    """A source that is read in this process has no more batches."""
+    """Raised when a source that has only ``__iter__``, and is read in this process, has no more batches."""
 
 
 def is_read_as_it_comes(sequence: Any) -> bool:
-    """Return True if the batches of ``sequence`` have no indices, so that an epoch is whatever comes."""
+    """Return True if ``sequence`` has only ``__iter__``, so that an epoch is whatever batches it yields."""
     return bool(sequence._plan().is_read_here)
 
 
 class FitReading:
-    """A pass over the batches at ``order`` of the current epoch, as Keras needs them: one for each index.
+    """The reading of one epoch, or some of its batches, as Keras needs it: one batch for each index in ``order``.
 
-    If a loop in a callback takes over the workers, the remaining batches are computed in this process. States do not
-    count the pass. It holds the sequence weakly.
+    It does not move the position that ``state_dict()`` saves. If a loop in a callback takes over the workers, the
+    remaining batches are computed in this process. The sequence is held weakly.
 
     Args:
-        order: None: the batches of a source that is read here, as they come. Only this pass can compute them.
-        is_probe: Keras only learns shapes from it, so it does not count as reading the epoch.
+        order: the indices of the batches. None: the batches of a source that has only ``__iter__``, as they come; then
+            this object alone can compute them.
+        is_probe: True if Keras only learns shapes from it, so that it does not count as reading the epoch.
     """
 
     def __init__(self, sequence: Any, order: OrderOf[int] | None, is_probe: bool = True) -> None:
@@ -63,11 +64,11 @@ class FitReading:
 
     @property
     def is_whole(self) -> bool:
-        """True if all its batches were read; of a source that is read here, as many as its length says, or all."""
+        """True if all batches were read; without ``order``, as many as the sequence's length says, or all."""
         return self._num_batches is not None and self._num_read >= self._num_batches
 
     def end_epoch(self) -> None:
-        """End the epoch, unless something else has ended it."""
+        """End the epoch of the sequence that this reads, unless something else has ended it already."""
         sequence = self._sequence()
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
             loop = None if self._loop is None else self._loop()
@@ -79,7 +80,7 @@ class FitReading:
         """Return the next batch. A skipped one is replaced by the batch before it, or by the first available one.
 
         Raises:
-            EndOfSource: a source that is read here has no more. Any error of the job.
+            EndOfSource: the source has only ``__iter__``, and no more batches. Any error of computing the batch.
         """
         if not self._is_probe:
             self._clock.is_fitted = True
@@ -92,7 +93,7 @@ class FitReading:
         return self.again()
 
     def again(self) -> Any:
-        """Return the batch that was read last."""
+        """Return the batch that was read last once more."""
         return self._last[0] if len(self._last) == 1 else self._last
 
     def _items(self, index: int) -> list[Any]:
@@ -119,7 +120,7 @@ class FitReading:
         return items
 
     def _another(self) -> list[Any]:
-        """Return a batch in place of the first one, which was skipped: the next one that is available."""
+        """Return the items (batch) of the next index whose batch is available; the first batch was skipped."""
         assert self._order is not None
         first = self._order[0]
         sequence: Any = self._sequence()
@@ -131,7 +132,7 @@ class FitReading:
         raise PrefetchError("all batches were skipped, so model.fit has none: see their errors in the log")
 
     def _computed(self, index: int) -> list[Any]:
-        """Return the items of batch ``index``, computed in this process; none if it is skipped."""
+        """Return the items (usually the one batch) at ``index``, computed in this process; [] if it is skipped."""
         sequence: Any = self._sequence()
         job, compute = job_of_index(sequence, index, self._epoch), functools.partial(items_of_index, sequence, index)
         loop = None if self._loop is None else self._loop()
@@ -152,7 +153,8 @@ class FitReading:
 
 
 def _stacked(items: list[Any]) -> list[Any]:
-    """Return the items of a job. A batch with skipped samples is not filled from others: Keras needs it now."""
+    """Return ``items``, the result of a job. If samples of its batch were skipped, make a smaller batch of the others:
+    Keras needs it now."""
     if items and items[0] is Loose.FEWER:
         return [stack_list(items[1:])] if len(items) > 1 else []
     return items
@@ -163,7 +165,7 @@ def _is_batch(item: Any) -> bool:
 
 
 def loop_of(sequence: Sequence[Any]) -> Loop | None:
-    """Return the loop whose workers compute the batches of ``sequence``; None: this process computes them."""
+    """Return the loop whose workers compute the batches of ``sequence``; None: they are computed in this process."""
     live = sequence._live
     if isinstance(live, Loop):  # of a front-end
         return live

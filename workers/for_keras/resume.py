@@ -56,7 +56,7 @@ def ResumeSequence(  # a class to its users, made on first use, as it needs Kera
 
     Args:
         sequence: the sequence that ``fit`` is given.
-        path: the file of the state, made at the end of the first epoch.
+        path: the JSON file for ``sequence.state_dict()``, made at the end of the first epoch.
         delete_at_end: remove the file when ``fit`` ends normally, so that the next ``fit`` starts anew.
 
     Raises:

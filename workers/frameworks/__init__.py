@@ -1,15 +1,15 @@
-"""Support for each framework: one file each, which knows numpy and no other room. Importing a file loads no framework.
+"""Support for each framework, one file for each. A file uses no other part of ``workers``, and loads no framework.
 
-A file answers those of these questions that make sense for its framework. The functions below ask all frameworks that
-are loaded:
+A file answers those of these questions that make sense for its framework, by functions of these names. The functions
+below ask the files of all frameworks that are loaded:
 
 - ``kinds()``: {class of random generators: :class:`Kind`}.
 - ``seed(number)``, ``save()``: seed the framework's global generators for a job; return functions that restore them.
 - ``look_after(job)``: make the framework draw from the generators of ``job``, while one runs.
-- ``process_generators()``: [(path, generator)] of global generators that are created on first use; None: not yet.
+- ``process_generators()``: [(path, generator)] of global generators created on first use; generator None: not yet.
 - ``seed_of_program()``: how the program has seeded the global generators; None: it has not.
 - ``place_of_global(obj)``: (module, name) of ``obj``, if it is a global generator.
-- ``to_numpy(tensor)``: the tensor as an array; None: it is not of this framework.
+- ``to_numpy(tensor)``: the tensor as a numpy array; None: it is not of this framework.
 - ``settings()``: {module: {setting: value}} of the program. ``apply(module, values)``: set them in a worker; False: the
   module is still being imported.
 - ``default_generator()``: the generator that the framework's functions draw from.
@@ -19,7 +19,7 @@ are loaded:
 - ``version(obj)``: a value that changes when a tensor is written to. ``owns(obj)``: True for memory that cannot be
   write-protected.
 - ``reduced_function(obj)``: how a worker rebuilds a traced function, likewise.
-- ``Tensors``: makes tensors from arrays, on a device.
+- ``Tensors``: a class that makes tensors from arrays, on a device.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ THAT_DRAW = "tensorflow", "torch", "keras", "albumentations"
 
 
 class Kind(NamedTuple):
-    """The operations on random generators of one class."""
+    """How random generators of one class are seeded and saved, and what shows their origin (the seed of each)."""
 
     family: str  # generators of one family may share a seed, to draw the same numbers
     seed: Callable[[Any, int], None]  # sets a generator by a 62-bit number
@@ -60,7 +60,7 @@ class Kind(NamedTuple):
 
 
 class NoArrayError(Exception):
-    """A leaf is a tensor that cannot become an array."""
+    """The error that ``leaf``, a tensor in a batch, cannot become an array. ``reason`` says why: "is sparse: ..."."""
 
     def __init__(self, leaf: Any, reason: str) -> None:
         super().__init__(leaf, reason)
@@ -68,7 +68,7 @@ class NoArrayError(Exception):
 
 
 class Memory:
-    """The ``nbytes`` bytes at ``address``, which belong to ``base``, in a form that numpy accepts."""
+    """A view of ``nbytes`` bytes at ``address``, over which numpy can make an array. They belong to ``base``."""
 
     def __init__(self, base: Any, address: int, nbytes: int, is_writable: bool = False) -> None:
         self.base = base
@@ -77,7 +77,7 @@ class Memory:
 
 
 def file_of(name: str) -> Any:
-    """Return the file of a framework."""
+    """Return the module of this package that supports a framework: "torch", "keras", "pillow", ..."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -87,7 +87,8 @@ _num_modules = 0  # in sys.modules, when ``_answers`` was emptied
 
 
 def answering(question: str) -> _Answers:
-    """Return the functions that answer ``question``. They are cached, as each job asks several times."""
+    """Return the functions called ``question`` in the modules of the loaded frameworks. They are cached, as each batch
+    asks several times."""
     global _answers, _num_modules
     if len(sys.modules) != _num_modules:
         _answers, _num_modules = {}, len(sys.modules)
@@ -100,12 +101,12 @@ def answering(question: str) -> _Answers:
 
 
 def asked(question: str, *arguments: Any) -> list[Any]:
-    """Return the answers to ``question`` of all frameworks that this process has loaded."""
+    """Return the answers to ``question``: the results of the loaded frameworks' functions of this name."""
     return [answer(*arguments) for answer in answering(question)]
 
 
 def first_answer(question: str, *arguments: Any) -> Any:
-    """Return the first answer that is not None, or None."""
+    """Return the first result that is not None of the loaded frameworks' functions called ``question``, or None."""
     for answer in answering(question):
         found = answer(*arguments)
         if found is not None:
@@ -114,10 +115,11 @@ def first_answer(question: str, *arguments: Any) -> Any:
 
 
 def file_with_settings_of(module: str) -> Any:
-    """Return the file that knows the settings of ``module``."""
+    """Return the module of this package that knows the settings of a framework's ``module``, e.g. "PIL.Image"."""
     return file_of(_FILES[module.partition(".")[0]])
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return [(path, generator)] of global generators that are created on first use; None: not yet."""
+    """Return [(path, generator)] of the frameworks' global generators that are created on first use. A generator that
+    was not created yet is None."""
     return [each for found in asked("process_generators") for each in found]

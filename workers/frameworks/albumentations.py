@@ -1,4 +1,4 @@
-"""Support for albumentations: each of its objects has generators, and copies in all workers would draw the same."""
+"""Support for albumentations. Each transform has generators, and their copies in all workers would draw the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CLASSES = ("core.transforms_interface", "BasicTransform"), ("core.composition",
 
 
 class _OfJob:
-    """An attribute that holds a generator. In a job, it returns the job's."""
+    """A descriptor of an attribute that holds a random generator. During a job (batch), it returns the job's."""
 
     of_job = True
 
@@ -34,7 +34,7 @@ class _OfJob:
 
 
 def look_after(job: Any) -> None:
-    """Make its objects draw from the job's generators, while a job runs."""
+    """Make albumentations' transforms draw from the generators of the current job (a batch), which ``job`` returns."""
     for module, name in _CLASSES:
         of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
         if of is not None and "py_random" not in of.__dict__:

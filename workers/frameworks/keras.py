@@ -1,4 +1,4 @@
-"""Support for Keras: its PyDataset and our stand-ins for it, its generators, and its settings."""
+"""Support for Keras: its PyDataset and our stand-ins for it, its random generators, and its settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ENDLESS = 2**62  # batches: the length of an endless data set
 
 
 def keras_class() -> type | None:
-    """Return ``keras.utils.PyDataset`` if Keras is loaded, else None."""
+    """Return the class ``keras.utils.PyDataset`` if Keras is loaded, else None."""
     dataset = getattr(getattr(sys.modules.get("keras"), "utils", None), "PyDataset", None)
     return dataset if isinstance(dataset, type) else None
 
 
 def is_keras_dataset(value: Any) -> bool:
-    """Return True if ``value`` is the class PyDataset itself."""
+    """Return True if ``value`` is the class ``keras.utils.PyDataset`` itself."""
     return value is not None and value is keras_class()
 
 
@@ -36,14 +36,15 @@ def is_keras_dataset(value: Any) -> bool:
 
 
 class _Quiet:
-    """A base that, in front of a class, keeps its ``__init_subclass__`` from seeing a subclass that is only ours."""
+    """A base class that, listed before another one, hides new subclasses from that one's ``__init_subclass__``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
 
 
 def seen_class(own: type, dataset: type) -> type:
-    """Return a class that derives from both ``own`` and ``dataset``, the class PyDataset."""
+    """Return a subclass of ``own`` that Keras takes for a PyDataset, as it also derives from ``dataset``, the class
+    PyDataset. If ``own`` does, return it."""
     if issubclass(own, dataset):
         return own
     seen_as: type | None = own.__dict__.get("_seen_as_dataset")
@@ -55,7 +56,8 @@ def seen_class(own: type, dataset: type) -> type:
 
 
 def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
-    """Return how to pickle ``obj``: as an instance of its class without Keras, less the attributes ``not_copied``."""
+    """Return how to pickle ``obj``, as ``__reduce_ex__`` does: as an instance of its class without Keras, less the
+    attributes named in ``not_copied``."""
     # pickle compares __class__ with the type, which differ here.
     found: Any = object.__reduce_ex__(obj, max(2, protocol))
     if isinstance(found, str):  # the name of a global
@@ -69,7 +71,7 @@ def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """Return the original of a class that Keras takes for a PyDataset; any other value as it is."""
+    """Return the user's class from which ``seen_class`` has made the class ``value``; any other value as it is."""
     return value.__dict__.get("_plain", value) if isinstance(value, type) else value
 
 
@@ -78,7 +80,8 @@ def _new(cls: Any, *arguments: Any) -> Any:
 
 
 def num_batches_of_class(dataset: Any, default: type) -> int | None:
-    """Return ``num_batches`` of ``dataset``, or ENDLESS if that is None; None if only ``default`` defines it."""
+    """Return ``dataset.num_batches``, or ENDLESS if that is None. Return None if no class of it defines the property,
+    other than ``default`` and Keras's own."""
     of = next(each for each in type(dataset).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
     if of is default:
         return None
@@ -90,19 +93,19 @@ def num_batches_of_class(dataset: Any, default: type) -> int | None:
 
 
 class Counted:
-    """The batches of a PyDataset that defines ``num_batches`` but no ``__len__``."""
+    """A stand-in for a PyDataset that defines ``num_batches`` but no ``__len__``: the same batches, with a length."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     @property
     def name(self) -> str:
-        """The name in a saved state: the class of the dataset, as if that had a ``__len__``."""
+        """The dataset's name in a saved state: its class, as if that had a ``__len__`` and needed no stand-in."""
         return type(self.dataset).__qualname__
 
     @property
     def dataset_name(self) -> str:
-        """The name in error texts."""
+        """The dataset's name in error texts: its class."""
         return type(self.dataset).__name__
 
     def __len__(self) -> int:
@@ -119,7 +122,7 @@ class Counted:
 
 
 class Endless(Counted):
-    """The batches of a PyDataset without an end."""
+    """A stand-in for a PyDataset without an end: it has the same batches, and the length ENDLESS (2**62)."""
 
     name = "Endless"
 
@@ -128,7 +131,7 @@ class Endless(Counted):
 
 
 def counted(source: Any) -> Any:
-    """Return ``source``, or a stand-in for it if it is the user's PyDataset and has no end or no ``__len__``."""
+    """Return ``source``, or a stand-in with a length if it is the user's PyDataset and has no end or no ``__len__``."""
     of_keras: Any = keras_class()
     if of_keras is None or not isinstance(source, of_keras) or hasattr(type(source), "_plan"):
         return source
@@ -145,7 +148,7 @@ def counted(source: Any) -> Any:
 
 
 class PlainDataset:
-    """The base of the user's PyDatasets in a worker, where they are only asked for batches.
+    """The base class of the user's PyDatasets in a worker, instead of Keras's. There they are only asked for batches.
 
     It spares the worker from importing Keras and TensorFlow, which takes seconds and 300 MB.
     """
@@ -155,7 +158,7 @@ class PlainDataset:
 
     @property
     def num_batches(self) -> int:
-        """The length, as in Keras."""
+        """The number of batches in an epoch: the length, as in Keras."""
         return len(self)
 
     workers = property(lambda self: self._workers)
@@ -164,7 +167,7 @@ class PlainDataset:
 
 
 def plain_dataset() -> type:
-    """Return the class that replaces ``keras.utils.PyDataset`` in a worker."""
+    """Return the class that replaces ``keras.utils.PyDataset`` in a worker. Unpickling that class there calls this."""
     return PlainDataset
 
 
@@ -200,14 +203,15 @@ def _record_of(generator: Any) -> Any:
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return Keras's global generator, if it exists. Its public function would create it."""
+    """Return [(path, generator)] with Keras's global generator, or None if it does not exist. Keras's public function
+    for it would create it."""
     attribute = getattr(sys.modules.get(_STATE), "get_global_attribute", None)
     return [("keras.random", attribute("global_seed_generator") if attribute else None)]
 
 
 def is_layer(attributes: Any) -> bool:
-    """Return True if an object with these attributes is a layer. Generators are only in its ``PARTS_OF_LAYER``, and in
-    what its own class has set."""
+    """Return True if an object with these attributes is a Keras layer. Its random generators are only in its
+    ``PARTS_OF_LAYER``, and in what its own class has set."""
     return "_seed_generators" in attributes and "_layers" in attributes
 
 
@@ -218,13 +222,14 @@ PARTS_OF_LAYER = "_seed_generators", "_layers"
 
 
 def backend() -> str | None:
-    """Return the backend of the program's Keras; None if Keras is not loaded."""
+    """Return the name of the backend of the program's Keras, e.g. "torch"; None if Keras is not loaded."""
     config = getattr(sys.modules.get("keras"), "config", None)
     return config.backend() if config is not None else None
 
 
 def backend_variable(variables: dict[str, str]) -> dict[str, str]:
-    """Return the environment variable that sets this backend in another process; none if ``variables`` set it."""
+    """Return {"KERAS_BACKEND": name} if a process with the environment ``variables`` would otherwise use another
+    backend than this one; else {}."""
     found = backend()
     is_said = found is None or found == variables.get("KERAS_BACKEND", tensorflow.NAME)
     return {} if is_said or found is None else {"KERAS_BACKEND": found}

@@ -1,4 +1,4 @@
-"""Support for TensorFlow: its generators, tensors and traced functions. For random draws see ``tensorflow_draws``.
+"""Support for TensorFlow: its random generators, tensors and traced functions. For its draws see ``tensorflow_draws``.
 
 A ``tf.function`` is sent to the workers as the Python function that it was made from, and they trace it anew.
 TensorFlow itself pickles only one that was never called: afterwards it holds graphs and variables that no other process
@@ -53,12 +53,12 @@ def _state_of(generator: Any) -> Any:
 
 def is_plain(variable: Any) -> bool:
     """Return True if ``variable`` is TensorFlow's, on one device. Raw operations on it take 20 to 50 us; its methods
-    take 120 to 200, three times for each job in the loop's process."""
+    take 120 to 200, three times for each job (batch) in the loop's process."""
     return type(variable).__name__ == "ResourceVariable"
 
 
 def read(variable: Any) -> Any:
-    """Return the present value, which later assignments do not change."""
+    """Return the present value of a variable, which later assignments to it do not change."""
     if is_plain(variable):
         return sys.modules["tensorflow"].raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return np.array(np.asarray(variable))
@@ -72,12 +72,13 @@ def assign(variable: Any, state: Any) -> None:
 
 
 def look_after(job: Any) -> None:
-    """Make TensorFlow's eager draws those of the job."""
+    """Make TensorFlow's eager random operations draw from the current job (batch), which ``job`` knows."""
     tensorflow_draws.install(job.current_stream, job.is_in_worker_process)
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return its global generator and the one for XLA, if they exist. Its public function would create the former."""
+    """Return [(path, generator)] of TensorFlow's global generator and the one for XLA; None where it does not exist.
+    TensorFlow's public function would create the former."""
     return [
         ("tf.random.get_global_generator()", getattr(sys.modules.get(_GENERATORS), "global_generator", None)),
         ("tf.function(jit_compile=True)", tensorflow_draws.generator_for_xla),
@@ -106,7 +107,7 @@ def to_numpy(tensor: Any) -> Any:
 
 
 class TensorFlowTensors:
-    """A maker of TensorFlow's tensors. ``device`` is a name, such as "/GPU:0"."""
+    """A maker of TensorFlow tensors from numpy arrays. ``device``, such as "/GPU:0": where they are moved to."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import tensorflow as tf
@@ -145,7 +146,8 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_eager(tensor: Any, memory: Any) -> Any:
-    """Return how to rebuild ``tensor`` over its memory. None: as TensorFlow does it, which copies."""
+    """Return how to rebuild ``tensor`` over its memory in a worker, as ``__reduce__`` does. None: as TensorFlow itself
+    pickles it, which copies."""
     if "CPU" not in tensor.device:
         return None
     array = tensor._numpy()
@@ -169,31 +171,32 @@ def _eager(memory: Any, dtype: Any, shape: Any, name: str) -> Any:
 
 
 def is_traced(value: Any) -> bool:
-    """Return True if ``value`` is a ``tf.function``."""
+    """Return True if ``value`` is a ``tf.function``, a Python function that TensorFlow traces into graphs."""
     cls = getattr(sys.modules.get(_MODULE), "Function", None)
     return cls is not None and isinstance(value, cls)
 
 
 def is_concrete(value: Any) -> bool:
-    """Return True if ``value`` is a graph of a ``tf.function``, as its ``get_concrete_function`` returns it."""
+    """Return True if ``value`` is one graph of a ``tf.function``, as its ``get_concrete_function`` returns it."""
     cls = getattr(sys.modules.get(_CONCRETE), "ConcreteFunction", None)
     return cls is not None and isinstance(value, cls)
 
 
 def _bound_to(function: Any) -> Any:
-    """Return the object that ``function`` is a bound method of, or None."""
+    """Return the object that the ``tf.function`` is bound to, if it is a method of that object; else None."""
     method = getattr(function, "__wrapped__", None)
     return getattr(method.__self__, "target", None) if isinstance(method, types.MethodType) else None
 
 
 def python_function_of(function: Any) -> Any:
-    """Return the Python function that a ``tf.function`` was made from; for a bound one, the bound method."""
+    """Return the Python function that a ``tf.function`` was made from; for one bound to an object, the bound method."""
     bound_to = _bound_to(function)
     return function.python_function if bound_to is None else types.MethodType(function.__wrapped__.__func__, bound_to)
 
 
 def reduced_function(function: Any) -> Any:
-    """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects."""
+    """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects. Raise
+    a TypeError for a concrete function."""
     if is_concrete(function):
         raise TypeError(
             f"the graph {function.name.decode()} cannot leave this process: keep the tf.function itself, which workers "

@@ -1,4 +1,4 @@
-"""TensorFlow's random operations in a job: different in every job, and reproducible where possible.
+"""TensorFlow's random operations in a job (the computation of a batch): different in each, reproducible if possible.
 
 TensorFlow seeds an operation when its kernel is created. ``tf.random.set_seed`` before each job would therefore discard
 all kernels: every traced function would be rebuilt (a third of a second for SimCLR's augmenter) and repeat the numbers
@@ -40,7 +40,7 @@ _MAX = 2**31 - 1
 
 
 class _Stream(Protocol):
-    """The part of a job's :class:`workers.job.seeding.Stream` that is used here."""
+    """The part of a job's :class:`workers.job.seeding.Stream`, the source of its random numbers, that is used here."""
 
     tensorflow_seeds: Any  # TensorFlow's source of seeds when the job began; another one now: the job has set a seed
     last_tensorflow_seeds: Any  # the same at the job's last draw
@@ -51,7 +51,7 @@ class _Stream(Protocol):
 
 
 class _Modules:
-    """The modules of TensorFlow that are used here. It has loaded all of them itself."""
+    """The internal modules of TensorFlow that are used here. TensorFlow itself has loaded all of them."""
 
     def __init__(self) -> None:
         self.context = sys.modules[_PYTHON + "eager.context"]
@@ -79,12 +79,17 @@ generator_for_xla: Any = None  # a tf.random.Generator, as soon as a function th
 
 
 def is_ready() -> bool:
-    """Return True if TensorFlow is completely loaded, and :func:`install` has replaced its draws."""
+    """Return True if TensorFlow is completely loaded, and :func:`install` has replaced its random operations."""
     return _modules is not None
 
 
 def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
-    """Replace TensorFlow's draws in jobs, if it is loaded."""
+    """If TensorFlow is loaded, replace its random operations by ones that, in a job (a batch), draw from the job.
+
+    Args:
+        current: returns the stream (random numbers) of this thread's job; None outside of a job.
+        is_worker: returns True in a worker process.
+    """
     global _modules, _current, _is_worker
     if _modules is not None or not hasattr(sys.modules.get("tensorflow"), "function"):
         return
@@ -107,14 +112,14 @@ def _draw_of_worker() -> None:
 
 
 def source_of_seeds() -> tuple[int | None, Any]:
-    """Return TensorFlow's global seed, and the object that supplies the seeds of eager operations."""
+    """Return TensorFlow's global seed, and the object that supplies the seeds of eager operations. Both may be None."""
     assert _modules is not None
     context = _modules.context.context()
     return context._seed, getattr(context, "_rng", None)
 
 
 def restore_source(saved: tuple[int | None, Any]) -> None:
-    """Undo the effect of ``tf.random.set_seed`` in a job."""
+    """Undo a ``tf.random.set_seed`` that a job (batch) called after :func:`source_of_seeds` had returned ``saved``."""
     assert _modules is not None
     if saved[1] is source_of_seeds()[1]:
         return
@@ -127,7 +132,8 @@ def restore_source(saved: tuple[int | None, Any]) -> None:
 
 
 def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any:
-    """Return the two seeds of a random operation. Replaces ``random_seed.get_seed``, which every operation calls."""
+    """Return the two seeds of a random operation called with ``seed=op_seed``. Replaces ``random_seed.get_seed``, here
+    ``original``, which every such operation calls."""
     assert _modules is not None
     stream = _current()
     if _modules.context.executing_eagerly():
@@ -144,7 +150,7 @@ def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any
 
 @functools.cache
 def _tell_once() -> None:
-    """Do nothing. The cache records the first call."""
+    """Do nothing. An entry in the cache of this function shows that the warning of ``_tell`` was logged."""
 
 
 def _tell(graph: Any) -> None:
@@ -207,13 +213,14 @@ def _distorted_box(seed: Any, image_size: Any, bounding_boxes: Any, min_object_c
 
 
 def _is_for_xla() -> bool:
-    """Return True while a function is traced that XLA will compile."""
+    """Return True if TensorFlow is now tracing a function that XLA will compile."""
     assert _modules is not None
     return bool(_modules.control_flow.GraphOrParentsInXlaContext(_modules.framework_ops.get_default_graph()))
 
 
 def _next_eager_seed(stream: _Stream, seeds: tuple[int, int]) -> Any:
-    """Return the seed of the next draw with ``seeds``: a new one each time, as a kernel would continue."""
+    """Return a tensor, the seed of the next eager draw of an operation that was given ``seeds``: a new one each time,
+    as the state of TensorFlow's own operation would continue."""
     assert _modules is not None
     if seeds == (0, 0):  # for TensorFlow this means any
         seeds = stream.next_seed()
@@ -269,7 +276,8 @@ _WITHIN_XLA: dict[str, Callable[..., Any]] = {
 
 
 def _replace(module: Any, name: str, compute: Callable[..., Any]) -> None:
-    """Replace the operation ``name``: by ``compute`` for eager draws in a job, by ``_WITHIN_XLA`` for those in XLA."""
+    """Replace the operation ``name`` of ``module``: eager draws in a job (batch) call ``compute``, those compiled by
+    XLA ``_WITHIN_XLA``, and others the original."""
     original = getattr(module, name)
     signature = inspect.signature(original)
 

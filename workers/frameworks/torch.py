@@ -1,4 +1,4 @@
-"""Support for PyTorch: its generators, tensors, settings, and how tensors are sent to workers."""
+"""Support for PyTorch: its random generators, its tensors, its settings, and how tensors are sent to workers."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ def _record_of(generator: Any) -> Any:
 
 
 def _of_process() -> list[Any]:
-    """Return the global generators: the default one, and those of accelerators that are in use.
+    """Return torch's global random generators: the default one, and those of accelerators that are in use.
 
-    ``torch.manual_seed`` takes 150 us: for accelerators that are not in use, it records a stack for later.
+    They are used instead of ``torch.manual_seed``, which takes 150 us: for accelerators that are not in use, it records
+    a stack for later.
     """
     generators = [getattr(_module(), "default_generator", None)]
     for name in ("torch.cuda", "torch.xpu"):
@@ -92,13 +93,13 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_iterable_dataset(value: Any) -> bool:
-    """Return True if ``value`` is an IterableDataset. Its ``__getitem__`` only raises, and it may have a length."""
+    """Return True if ``value`` is a torch ``IterableDataset``: it has no items by index, even if it has a length."""
     data = getattr(getattr(_module(), "utils", None), "data", None)
     return data is not None and isinstance(value, data.IterableDataset)
 
 
 def own_copy(value: Any) -> Any:
-    """Return a copy of a tensor, which shares no memory with it; None for other values."""
+    """Return a copy of a torch tensor that shares no memory with it; None for other values."""
     if not is_tensor(value):
         return None
     # A clone of a leaf that requires a gradient would be no leaf, nor a Parameter.
@@ -127,12 +128,12 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def is_of_subclass(value: Any) -> bool:
-    """Return True if ``value`` is a tensor of a subclass, which an array would not preserve."""
+    """Return True if ``value`` is a tensor of a subclass of ``torch.Tensor``, which an array would not preserve."""
     return is_tensor(value) and type(value) is not sys.modules["torch"].Tensor
 
 
 class TorchTensors:
-    """A maker of torch tensors. They are copied to a CUDA device from pinned memory, in a separate stream."""
+    """A maker of torch tensors from numpy arrays. They go to a CUDA device from pinned memory, in a separate stream."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import torch
@@ -206,7 +207,7 @@ def apply(_: str, values: dict[str, Any]) -> bool:
 
 
 class Extent(NamedTuple):
-    """The range of bytes of a storage that tensors lie in: Extent(128, 4096)."""
+    """The bytes ``start`` to ``stop`` - 1 of a storage (memory of torch tensors) in use: Extent(128, 4096)."""
 
     start: int
     stop: int
@@ -216,7 +217,8 @@ class Extent(NamedTuple):
 
 
 class StoragePart:
-    """The part of a storage that is sent instead of the whole. ``alignment`` suits items of any size."""
+    """The part of a storage (memory of torch tensors) that is sent to workers instead of the whole. It begins at a
+    multiple of ``alignment`` bytes, which suits items of any size."""
 
     def __init__(self, storage: Any, extent: Extent, alignment: int) -> None:
         self.storage = storage
@@ -241,7 +243,8 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
-    """Return how to rebuild ``tensor`` from its storage. None: as torch itself does it."""
+    """Return how to rebuild ``tensor`` from its storage in a worker, as ``__reduce__`` does. None: as torch itself
+    pickles it."""
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return None
     if tensor.is_conj() or tensor.is_neg() or tensor._backward_hooks or vars(tensor):
@@ -261,12 +264,12 @@ def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
 
 
 def owns(obj: Any) -> bool:
-    """Return True if ``obj`` is a storage, whose memory torch cannot write-protect."""
+    """Return True if ``obj`` is a torch storage (memory of tensors), which cannot be write-protected."""
     return type(obj).__module__.partition(".")[0] == "torch"
 
 
 def version(obj: Any) -> Any:
-    """Return a value that changes when a tensor, or another view of its memory, is written to; None if unknown."""
+    """Return a number that changes when a tensor, or another view of its memory, is written to; None if unknown."""
     return obj._version if is_tensor(obj) and not obj.is_inference() else None
 
 

@@ -1,1 +1,1 @@
-"""The identity and the random numbers of a job, and the task that it runs."""
+"""The computation of one batch (a job): its identity, its random numbers, and the task that a worker runs for it."""

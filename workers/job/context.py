@@ -1,4 +1,4 @@
-"""The current job of a thread: its identity, its random stream, and the start of each of its stages."""
+"""The current job (computation of a batch) of a thread: its identity, its random stream, and when its stages began."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EPOCH_BEGIN = 2**64 - 3
 
 
 class Job(NamedTuple):
-    """The computation of batch ``index`` of ``epoch``, for the ``attempt``-th time (from 0), on ``worker``.
+    """The identity of one computation of a batch: batch ``index`` of ``epoch``, and which ``attempt`` (from 0) it is.
 
-    ``worker`` is the number of the worker, or None in the consumer's own thread.
+    ``worker`` is the number of the worker, or None in the consumer's own thread, which runs the loop over the batches.
     """
 
     epoch: int
@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
 
 class _Context:
-    """The current job of a thread, or of a worker process."""
+    """The current job of a thread or a worker process, its random stream, and the record of its stages."""
 
     job: Job | None = None
     stream: Stream | None = None
@@ -50,7 +50,8 @@ _streams: dict[int, Stream] = {}  # {id of a thread that runs a job: its stream}
 
 
 def enter(job: Job | None, stream: Stream | None) -> None:
-    """Make ``job`` the current one of this thread; None: no job."""
+    """Make ``job`` (the computation of a batch) and its random ``stream`` this thread's current ones. None for both: it
+    has no job."""
     current.job, current.stream = job, stream
     if current is _consumer:
         if stream is None:
@@ -60,9 +61,9 @@ def enter(job: Job | None, stream: Stream | None) -> None:
 
 
 def streams_of_other_threads() -> list[Stream]:
-    """Return the streams of the jobs that may have started this thread, which runs none: all those in this process.
+    """Return the random streams of all jobs running in this process: one may have started this thread, which runs none.
 
-    Empty in the main thread, which no job has started.
+    Empty in the main thread, which no job has started, and in a worker process, whose threads share one current job.
     """
     if current is not _consumer or threading.current_thread() is threading.main_thread():
         return []
@@ -70,23 +71,23 @@ def streams_of_other_threads() -> list[Stream]:
 
 
 def is_in_worker_process() -> bool:
-    """Return True if this process does nothing but compute jobs."""
+    """Return True if this is a worker process, which does nothing but compute jobs (batches)."""
     return current is not _consumer
 
 
 def enter_worker_process() -> None:
-    """Make all threads of this process share one current job, as a job may start threads."""
+    """Mark this process as a worker process. All its threads then share one current job, as a job may start threads."""
     global current
     current = _Context()
 
 
 def current_job() -> Job | None:
-    """Return the :class:`Job` that runs now, or None outside of a job."""
+    """Return the :class:`Job` (epoch, index, attempt, worker) that runs the calling code; None outside of a job."""
     return current.job
 
 
 def current_stream() -> Stream | None:
-    """Return the random stream of the current job, or None outside of a job."""
+    """Return the random stream (source of random numbers) of the current job (a batch); None outside of a job."""
     return current.stream
 
 
@@ -97,29 +98,33 @@ _MAX_STAGES = 12  # of a job; if it has more, those of the same name are added u
 
 
 def mark(stage: str) -> None:
-    """Mark the start of a stage of the current job: ``source``, ``get_examples``, ``augmenter``,
-    ``function_to_run``, ``transport``."""
+    """Record that ``stage`` of the current job (computation of a batch) begins now, if :func:`begin_marks` was called.
+
+    The stages are ``source``, ``get_examples``, ``augmenter``, ``function_to_run`` and ``transport``.
+    """
     marks = current.marks
     if marks is not None:
         marks.append((stage, time.monotonic_ns()))
 
 
 def begin_marks() -> Marks:
-    """Return the list that will record the stages of the next job of this thread (in a worker: of this process)."""
+    """Begin to record the stages of the next job (batch) in this thread (in a worker: process). Return the list,
+    [(stage, its start in ns)], that :func:`mark` fills."""
     marks: Marks = []
     current.marks = marks
     return marks
 
 
 def end_marks() -> None:
-    """Stop recording stages."""
+    """Stop recording the stages of the jobs (batches) of this thread (in a worker: of this process)."""
     current.marks = None
 
 
 def stages(marks: Marks, end_ns: int) -> Stages:
-    """Return how long each stage of a job took that ended at ``end_ns``.
+    """Return how long each stage of a batch took, as ((stage, ns), ...), from its ``marks`` and its end, ``end_ns``.
 
-    The time of ``source`` before ``get_examples`` counts as ``get_examples``.
+    The time of ``source`` before ``get_examples`` counts as ``get_examples``. If there are many stages, those of the
+    same name are added up.
     """
     if not marks:
         return ()
@@ -134,7 +139,7 @@ def stages(marks: Marks, end_ns: int) -> Stages:
 
 
 def total(some: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return {stage: total ns}."""
+    """Return {stage: total ns}, the sums over all (stage, ns) pairs in ``some``."""
     sums: dict[str, int] = {}
     for stage, ns in some:
         sums[stage] = sums.get(stage, 0) + ns

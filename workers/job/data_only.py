@@ -1,10 +1,10 @@
-"""Containers that hold only data, and so no generator: recognised by the types of their contents, without a walk.
+"""Recognition of containers that hold only data, and so no random generator, by the types of their contents.
 
-A list of a million numbers, or of the boxes of 100,000 images, must cost little in each search. So the contents of a
-container are examined level by level, each level as one set of types: ``gc.get_referents`` returns what all objects of
-a level refer to, at C speed and without running any of their code. Data are numbers, strings, arrays, containers of
-these, and objects that hold nothing else and whose classes the walk has seen. Objects that the walk has already seen
-count as data too.
+A list of a million numbers, or of the boxes of 100,000 images, must cost little in each search for generators (a
+``walk`` from object to object). So the contents of a container are examined level by level, each level as one set of
+types: ``gc.get_referents`` returns what all objects of a level refer to, at C speed and without running any of their
+code. Data are numbers, strings, arrays, containers of these, and objects that hold nothing else and whose classes the
+walk has visited. Objects that the walk has already visited count as data too.
 
 The findings are kept for later searches. These examine small containers again; of large ones they examine the types of
 the items, and samples.
@@ -38,14 +38,15 @@ _NUM_SAMPLES, _NUM_SAMPLED = 64, 4_000  # samples of a large container; objects 
 
 
 def is_leaf(value: Any) -> bool:
-    """Return True if ``value`` cannot hold anything that a job could draw from."""
+    """Return True if ``value`` is a leaf: a number, string, set or the like, which is not searched for generators."""
     # By type: isinstance() would read the ``__class__`` of a sequence, a slow property, once for each of LEAVES.
     return issubclass(type(value), LEAVES) and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
 
 
 def raw_of(container: Any) -> Any:
-    """Return the list, tuple, deque or dict that a container consists of, to be read without running code of a
-    subclass. None for any other mapping, which may load its items on demand."""
+    """Return ``container`` itself if it is a list, tuple, deque or dict, or else a dict with the items of a standard
+    mapping such as ``UserDict``. None for any other mapping, which may load its items on demand. No code of a subclass
+    is run."""
     if isinstance(container, _RAW):
         return container
     if isinstance(container, collections.UserDict):
@@ -62,14 +63,14 @@ def raw_of(container: Any) -> Any:
 
 
 def raw_items(container: dict[Any, Any]) -> Any:
-    """Return the keys and values of a dict without running code of a subclass."""
+    """Return the (key, value) pairs of a dict without running code of a subclass."""
     if isinstance(container, collections.OrderedDict):
         return collections.OrderedDict.items(container)
     return dict.items(container)
 
 
 def items_of(container: Any, start: int, stop: int) -> list[Any]:
-    """Return the items, or values, ``start`` to ``stop`` of a container without running code of a subclass."""
+    """Return the items (of a dict: values) ``start`` to ``stop`` - 1 of ``container``. No subclass's code is run."""
     part = slice(start, stop)
     if isinstance(container, np.ndarray):
         return container.reshape(-1)[part].tolist()  # type: ignore[no-any-return]
@@ -83,7 +84,7 @@ def items_of(container: Any, start: int, stop: int) -> list[Any]:
 
 
 def length_of(container: Any) -> int:
-    """Return the number of items of a container."""
+    """Return the number of items of an array, list, tuple, dict or deque, without running code of a subclass."""
     if isinstance(container, np.ndarray):
         return container.size
     base: Any = next(base for base in (list, tuple, dict, deque) if isinstance(container, base))
@@ -91,13 +92,13 @@ def length_of(container: Any) -> int:
 
 
 def code_of(function: types.FunctionType) -> tuple[Any, int]:
-    """Return a value that is equal for functions that refer to the same globals."""
+    """Return (code, id of the globals) of ``function``: equal for functions that refer to the same globals."""
     return function.__code__, id(function.__globals__)
 
 
 def _samples(container: Any, start: int, stop: int) -> list[Any]:
-    """Return samples of the items ``start`` to ``stop``: the first ones of a dict, evenly spaced ones of an array, both
-    of other containers."""
+    """Return some of the items ``start`` to ``stop`` of ``container``, to be examined in place of all: the first ones
+    of a dict, evenly spaced ones of an array, both of other containers."""
     step = max(1, (stop - start) // _NUM_SAMPLES)
     if isinstance(container, dict):
         return list(islice(dict.values(container), start, min(start + 2 * _NUM_SAMPLES, stop)))
@@ -109,7 +110,7 @@ def _samples(container: Any, start: int, stop: int) -> list[Any]:
 
 
 def _without_large_ones(objects: list[Any]) -> list[Any]:
-    """Return ``objects`` with large containers replaced by samples of them."""
+    """Return ``objects`` with each large container (of more than 4,000 items) replaced by a list of samples from it."""
     if not any(type(each) in _PLAIN and len(each) > _NUM_SAMPLED for each in objects):
         return objects
     return [
@@ -118,7 +119,7 @@ def _without_large_ones(objects: list[Any]) -> list[Any]:
 
 
 class _Known(NamedTuple):
-    """The findings about a container."""
+    """What a search has found out about a container, or a part of it: whether it holds only data, and how much."""
 
     container: Any  # held, so that its id is not reused
     length: int
@@ -135,10 +136,10 @@ class _Scan(NamedTuple):
 
 
 class DataOnly:
-    """The findings about containers, kept over all searches of one sequence.
+    """The findings on which containers hold only data (no random generators), kept over all searches of one sequence.
 
     Attributes:
-        code: of the functions that the walk has visited, see :func:`code_of`.
+        code: the code of the functions that the current search has visited, as :func:`code_of` returns it.
     """
 
     def __init__(self) -> None:
@@ -152,17 +153,19 @@ class DataOnly:
         self._may_hold: dict[type, bool] = {}  # {class: whether its objects may be data}
 
     def begin(self, wanted: tuple[type, ...], seen: dict[int, Any]) -> None:
-        """Begin a search for the types ``wanted``; ``seen`` is the walk's {id: object} of what it has visited."""
+        """Begin a search for objects of the types ``wanted``. ``seen`` is {id: object} of those that the search has
+        visited, and its caller goes on filling it."""
         self._before = self._known if wanted == self._wanted else {}
         self._known, self._wanted, self._seen, self._num_again = {}, wanted, seen, _NUM_AGAIN
         self._are_leaves, self._may_hold, self.code = {}, {}, set()
 
     def end(self) -> None:
-        """End the search."""
+        """End the search, and release the objects that it has visited. The findings are kept for the next search."""
         self._before, self._seen, self.code = {}, {}, set()
 
     def holds_only_data(self, container: Any, start: int, stop: int) -> bool:
-        """Return True if the items ``start`` to ``stop`` of ``container`` hold nothing wanted; False: walk them."""
+        """Return True if the items ``start`` to ``stop`` of ``container`` hold only data and no object that the search
+        wants (a random generator), so that it can skip them; False if they may hold one."""
         key, length = (id(container), start, stop), length_of(container)
         known = self._before.get(key)
         if known is not None and known.container is container and known.length == length:
@@ -193,7 +196,8 @@ class DataOnly:
         return self._scan(_samples(known.container, start, stop), _NUM_SAMPLED).is_data
 
     def _scan(self, level: list[Any], most: int | None = None) -> _Scan:
-        """Examine all that the objects of ``level`` hold; with ``most``, about that many objects."""
+        """Return whether the objects ``level`` and all that they hold are data, and how many were examined. With
+        ``most``, end after about that many, and take the others for data."""
         size, outside = len(level), dict[int, Any]()
         own: set[int] = set()  # ids of the objects examined so far
         level = self._without_leaves(level)
@@ -218,8 +222,8 @@ class DataOnly:
         return _Scan(False, size, outside)
 
     def _new_ones(self, objects: list[Any], own: set[int], outside: dict[int, Any]) -> list[Any]:
-        """Return the distinct objects that are neither in ``own`` nor seen by the walk, and add them to ``own``. Those
-        that the walk has seen are added to ``outside``."""
+        """Return the distinct ``objects`` that are neither in ``own``, the ids of those examined so far, nor visited by
+        the search, and add them to ``own``. Those that the search has visited are added to ``outside``."""
         new = dict(zip(map(id, objects), objects, strict=True))
         for each in new.keys() & self._seen.keys():
             outside[each] = new.pop(each)
@@ -229,7 +233,8 @@ class DataOnly:
         return list(new.values())
 
     def _may_all_be_data(self, objects: list[Any], outside: dict[int, Any]) -> bool:
-        """Return True if all objects may be data by their types, and the walk has seen their classes and code."""
+        """Return True if the types of all ``objects`` allow them to be data, and the search has visited their classes
+        and code. The user's classes among these are added to ``outside``, as {id: class}."""
         for cls in set(map(type, objects)):
             if issubclass(cls, type):
                 if not all(map(_is_of_package, (each for each in objects if isinstance(each, type)))):
@@ -271,7 +276,7 @@ class DataOnly:
         return [each for each in objects if not known[type(each)]] if any(known[cls] for cls in found) else objects
 
     def _may_be_data(self, cls: type) -> bool:
-        """Return True if objects of ``cls`` may be data: it is none of the wanted types."""
+        """Return True if objects of ``cls`` may be data: it is not a subclass of a type that the search wants."""
         known = self._may_hold.get(cls)
         if known is None:
             known = self._may_hold[cls] = not issubclass(cls, self._wanted)
@@ -279,6 +284,6 @@ class DataOnly:
 
 
 def _is_of_package(cls: type) -> bool:
-    """Return True if a class and all its bases belong to Python or to installed packages, so that nothing wanted is
-    found in it."""
+    """Return True if ``cls`` and all its bases were defined by Python or installed packages, not by the user, so that
+    the search need not examine the class."""
     return all(is_installed(each.__module__) for each in cls.__mro__)

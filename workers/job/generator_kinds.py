@@ -1,4 +1,4 @@
-"""How each kind of random generator is seeded, saved, and traced back to its origin."""
+"""How numpy's and Python's random generators are seeded, saved, and traced back to the seed they were made from."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _bits_record(bits: Any) -> Any:
 
 
 def _apart(bits: Any) -> Any:
-    """Return a value that differs between bit generators of one seed that were set apart on purpose: by a loaded state,
-    or by ``advance``. None if unknown."""
+    """Return a value that differs between bit generators of the same seed if they were set apart on purpose: by a
+    loaded state, or by ``advance``. None if unknown."""
     name = type(bits).__name__
     if type(bits) not in (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox):
         return None
@@ -55,7 +55,7 @@ def _apart(bits: Any) -> Any:
 
 
 def _num_draws(start: int, now: int, multiplier: int, increment: int) -> int:
-    """Return how many draws lead from state ``start`` to ``now``, determined bit by bit."""
+    """Return how many draws lead from state ``start`` of a generator (numpy's PCG64) to ``now``, found bit by bit."""
     mask, bit, found = 2**128 - 1, 1, 0
     while start != now and bit <= mask:
         if (start ^ now) & bit:
@@ -117,18 +117,19 @@ def _python_state(generator: Any) -> Any:
 
 
 def _none(generator: Any) -> None:
-    """Return None: generators of this kind keep no record of their seed."""
+    """Return None, as the record of a generator that does not keep the seed that it was made from."""
 
 
 def bits_of(generator: Any) -> Any:
-    """Return the bit generator that one of numpy's generators draws from; None for other generators."""
+    """Return the bit generator that a numpy ``Generator`` or ``RandomState`` draws from; None for other generators."""
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator
     return generator._bit_generator if isinstance(generator, np.random.RandomState) else None
 
 
 def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
-    """Return digests of what ``generator`` was made from. Generators that share a digest draw the same numbers."""
+    """Return digests of what ``generator`` was made from: the seed that it keeps, and its present state. Generators
+    that share a digest draw the same numbers."""
     found = ("record", kind.record(generator)), ("state", kind.state(generator))
     return tuple(
         hashlib.blake2b(pickle.dumps((kind.family, *each)), digest_size=16).digest()
@@ -138,7 +139,7 @@ def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
 
 
 def kinds_loaded() -> dict[type, Kind]:
-    """Return {class: its :class:`Kind`} for numpy, Python and the loaded frameworks."""
+    """Return {class of random generators: how to seed and save them}, for numpy, Python and the loaded frameworks."""
     kinds: dict[type, Kind] = {
         np.random.Generator: Kind("numpy", _seed_numpy, _save_numpy, _numpy_state, _numpy_record),
         np.random.BitGenerator: Kind("numpy", _seed_bits, _save_bits, _bits_state, _bits_record),

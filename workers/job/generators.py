@@ -2,15 +2,17 @@
 
 Every worker gets a copy of ``self.rng = np.random.default_rng(1)``, and all copies would draw the same numbers. The
 same is true of ``torch.Generator``, ``tf.random.Generator``, and the ``SeedGenerator`` of each Keras layer that draws.
-So before a job, each generator is seeded by (seed, epoch, index, path). The path consists of the attributes, items,
-closures and globals that lead to it, e.g. ``source.augmenter.layers[0].generator``: the same in every process and run.
+So before a job (the computation of a batch), each generator is seeded by (seed, epoch, index, path). The path consists
+of the attributes, items, closures and globals that lead to it, e.g. ``source.augmenter.layers[0].generator``: the same
+in every process and run.
 
 Generators that were made from the same seed, so that an image and its mask are flipped alike, keep drawing the same
 numbers. Their origin is determined when they are first seen, from the seed that they keep, or else from their states.
-For a front-end, that is when it is created, before a hook or the loop can draw from them. The origin is remembered as
-long as the same generator stays at the same path, and is sent to the workers.
+For a front-end (the result of ``.prefetch()`` or ``.map()``), that is when it is created, before ``on_epoch_begin`` or
+the loop can draw from them. The origin is remembered as long as the same generator stays at the same path, and is sent
+to the workers.
 
-``walk`` finds the generators.
+The module ``walk`` finds the generators.
 """
 
 from __future__ import annotations
@@ -43,14 +45,14 @@ class _Found(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What workers know about the generators that they receive."""
+    """What workers are told about the random generators in a sequence: their origins, the seeds they were made from."""
 
     origins: dict[str, tuple[bytes, ...]]  # {path: origins of the generator there}
     stopped_at: str | None  # the path at which the search stopped; None: it was complete
 
 
 class History:
-    """The findings of all searches for the generators of one sequence so far."""
+    """What all searches for the random generators in one sequence have found so far."""
 
     def __init__(self, sent: Sent | None = None) -> None:
         self.found: dict[str, _Found] = {}  # {path: generator there}
@@ -65,11 +67,11 @@ class History:
 
 
 class Generators:
-    """The generators that can be reached from some roots.
+    """The random generators that can be reached from some objects (roots). They are found, and seeded for each batch.
 
     Args:
-        roots: returns the roots, as [(path, object)].
-        history: of other searches from the same roots.
+        roots: a function that returns the roots, as [(path, object)], e.g. [("source", sequence)].
+        history: the findings of other searches from the same roots.
     """
 
     def __init__(self, roots: Callable[[], Paths], history: History | None = None) -> None:
@@ -88,14 +90,16 @@ class Generators:
         return bool(self._found)
 
     def begin(self, epoch: int) -> None:
-        """Begin a job of ``epoch``: search again if there may be other generators than before."""
+        """Prepare for a job (computation of a batch) of ``epoch``: search for random generators if the epoch is new, or
+        if the process has new global ones."""
         if self._epoch != epoch or self._has_process_more():
             self.look()
             self._epoch = epoch
             self._is_first_job = True
 
     def has_grown(self) -> bool:
-        """Return True if the job that has just run has created generators, which were not seeded."""
+        """Return True if the job (computation of a batch) that has just run has created random generators that later
+        jobs can reach. These were not seeded."""
         if self._epoch < 0:
             return False  # jobs that seed no held generators
         has_more = self._is_first_job or self._has_process_more()
@@ -116,27 +120,29 @@ class Generators:
         return {path for path, _ in self._of_process}
 
     def seed(self, number: Callable[[int], int]) -> None:
-        """Seed each generator with ``number`` of its place, or of the place of the first one of the same origin."""
+        """Seed each random generator with ``number(place)``, where ``place`` is a hash of its path. Generators of the
+        same origin share the place of the first one."""
         for found in self._found.values():
             found.kind.seed(found.generator, number(found.number))
 
     def save(self) -> list[Callable[[], None]]:
-        """Return functions that restore the current states."""
+        """Return functions that, when called, restore the present states of the random generators."""
         return [found.kind.save(found.generator) for found in self._found.values()]
 
     def look(self) -> None:
-        """Search for the generators. The origin of new ones is determined from their present states."""
+        """Search the sequence for random generators, and keep them for :meth:`seed`. The origin of new ones (what they
+        were made from) is determined from their present states."""
         with self.history.lock:
             self._found = self.history.found = self._look_at_all()
             self.history.has_looked = True
 
     def look_first(self) -> None:
-        """Search for the generators, unless that was done. To be called before anything can draw from them."""
+        """Search for the random generators, unless that was done before. Call it before anything can draw from them."""
         if not self.history.has_looked:
             self.look()
 
     def to_send(self) -> Sent:
-        """Search for the generators, and return what workers need to know about them."""
+        """Search for the random generators, and return what workers need to know about the sequence's."""
         self.look()
         of_process = self._paths_of_process()
         of_sequence = {path: each.origins for path, each in self._found.items() if path not in of_process}
@@ -170,7 +176,7 @@ class Generators:
 
 @functools.cache
 def _warn_of(path: str) -> None:
-    """Warn once in each process."""
+    """Warn, once for each ``path`` in a process, that the search for random generators stopped there at its limit."""
     logger.warning(
         "the search for random generators stopped at %s, after %d objects. Generators beyond it are not seeded, and "
         "may draw the same numbers in every worker. Draw from current_rng() instead, or hold fewer objects",
@@ -180,8 +186,8 @@ def _warn_of(path: str) -> None:
 
 
 def _without_parts(found: Paths) -> Paths:
-    """Return ``found`` without the bit generators of generators in it, which are seeded with these. Bare bit generators
-    come last."""
+    """Return ``found``, [(path, generator)], without the bit generators that other generators in it draw from: these
+    are seeded together. The remaining bit generators come last."""
     of_others = {id(bits_of(generator)) for _, generator in found}
     bare = [each for each in found if isinstance(each[1], np.random.BitGenerator)]
     others = [each for each in found if not isinstance(each[1], np.random.BitGenerator)]

@@ -1,7 +1,8 @@
-"""Detection of generators that a job has created and can reach again: ``self.rng = self.rng or default_rng()``.
+"""Detection of random generators that a job has created and stored: ``self.rng = self.rng or default_rng()``.
 
-A full search after each job would take longer than many jobs. So the references of the nearest objects are kept, and
-compared after a job, at C speed and without running any of their code. Only new objects are searched.
+They were not seeded when the job (the computation of a batch) began. A full search after each job would take longer
+than many jobs. So the references held by the objects nearest to the sequence are kept, and compared after a job, at C
+speed and without running any of their code. Only new objects are searched.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ _MAX_NEW = 1_000  # objects that are searched within new ones
 
 
 class Growth:
-    """The references of the objects of a walk, and what has been added to them since.
+    """A detector of random generators that jobs (batches) add to the objects of a search, by what these refer to.
 
     Args:
-        wanted: the types to search for in new objects.
+        walked: the search, with the objects that it has visited.
+        wanted: the types to search for in new objects, such as random generators.
     """
 
     def __init__(self, walked: Walked, wanted: tuple[type, ...]) -> None:
@@ -77,7 +79,7 @@ class Growth:
         self._keep(holders)
 
     def is_there(self) -> bool:
-        """Return True if objects of the wanted types have been added since the last call."""
+        """Return True if objects of the wanted types (random generators) have been added since the last call."""
         new: list[Any] = []
         now, kept = gc.get_referents(*self._holders), self._kept
         if len(now) != len(kept) or any(map(operator.is_not, now, kept)):
@@ -101,8 +103,8 @@ class Growth:
         return bool(new) and bool(walk([("", new)], self._wanted, DataOnly(), _MAX_NEW).found)
 
     def _keep(self, holders: list[Any]) -> None:
-        """Note what ``holders`` refer to. A reference would keep a large array alive after the job has released it, so
-        for holders of large arrays only the types are noted."""
+        """Note what the objects ``holders`` refer to now. A reference would keep a large array alive after the job has
+        released it, so for holders of large arrays only the types are noted."""
         are_large = [any(map(_is_large, gc.get_referents(holder))) for holder in holders]
         self._large = list(compress(holders, are_large))
         self._holders = list(compress(holders, map(operator.not_, are_large)))
@@ -126,8 +128,8 @@ def _is_large(each: Any) -> bool:
 
 
 def may_grow(walked: Walked) -> bool:
-    """Return False if jobs cannot put anything new into the objects of a walk: the user's code among them stores only
-    local variables, and none of them belongs to another package, whose code is unknown."""
+    """Return False if jobs cannot add anything to the objects of the search ``walked``: the user's functions among them
+    store only local variables, and no object belongs to another package, whose code is unknown."""
     try:
         return any(map(_may_store, walked.seen))
     except Exception:  # a class that cannot be examined
@@ -158,7 +160,8 @@ def _may_store(each: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
-    """Return True if ``code`` has one of the instructions or names ``what``; None: one that may store something."""
+    """Return True if ``code``, or a function defined in it, has one of the instructions or names ``what``. None: one of
+    those that may store something outside of local variables."""
     sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
@@ -169,7 +172,7 @@ def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
 
 
 def _is_local(instruction: dis.Instruction, code: types.CodeType) -> bool:
-    """Return True if ``instruction`` stores a local variable that nested functions share."""
+    """Return True if ``instruction`` of ``code`` stores a local variable of ``code`` that nested functions share."""
     return instruction.opname == "STORE_DEREF" and instruction.argval not in code.co_freevars
 
 
@@ -178,8 +181,8 @@ def _is_long(holder: Any) -> bool:
 
 
 def _holders(seen: list[Any]) -> Iterator[Any]:
-    """Yield the objects that may refer to what a job has created: those in ``seen``, and those within containers that
-    hold only data."""
+    """Yield the objects that may refer to what a job has created: those in ``seen``, which a search has visited, their
+    parts, and those within containers that hold only data."""
     left = deque((each, False) for each in seen)
     known = set(map(id, seen))
     while left:
@@ -194,7 +197,7 @@ def _holders(seen: list[Any]) -> Iterator[Any]:
 
 
 def _holders_of(each: Any) -> list[Any]:
-    """Return those of an object and its parts whose references a job may change."""
+    """Return those of an object and its parts (``__dict__``, globals, closure) whose references a job may change."""
     if isinstance(each, (list, dict)):
         return [each]
     if isinstance(each, tuple):
@@ -208,7 +211,7 @@ def _holders_of(each: Any) -> list[Any]:
 
 
 def _last(container: Any, num: int) -> list[Any]:
-    """Return the last ``num`` items of a list, or values of a dict."""
+    """Return the last ``num`` items of a list, or values of a dict; [] if ``num`` is not positive."""
     if num <= 0:
         return []
     if isinstance(container, list):

@@ -1,4 +1,4 @@
-"""Which modules are the user's own, and which belong to Python or to an installed package."""
+"""The distinction between modules of the user's own and those that belong to Python or to an installed package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _folders() -> tuple[str, ...]:
 
 
 def is_installed(name: str | None) -> bool:
-    """Return True if a module belongs to Python, to an installed package, or to this one."""
+    """Return True if the module ``name`` belongs to Python, an installed package, or this one, and not to the user."""
     if name in (None, "__main__", "__mp_main__"):
         return False
     module = sys.modules.get(name)

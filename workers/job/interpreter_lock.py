@@ -1,4 +1,4 @@
-"""A probe of how often jobs hold the interpreter's lock: for a moment, a thread asks for it while they run."""
+"""A probe of how often jobs (batches) hold the interpreter's lock (GIL): a thread asks for it now and then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ ENOUGH = 40
 
 
 class LockProbe:
-    """The probe of a worker process, whose jobs run one after the other. Its thread exists only while it looks.
+    """The probe of how often jobs hold the interpreter's lock (GIL) in a worker process, which runs them one by one.
+
+    A look is one test whether the lock is free. The thread that looks exists only during a series of looks.
 
     Attributes:
         job: the number of the current job; 0: none.
@@ -34,7 +36,8 @@ class LockProbe:
         self._told = (0, 0)
 
     def ran(self, job_ns: int) -> None:
-        """Note that a job took ``job_ns``. Long jobs start the looks."""
+        """Note that a job (batch) took ``job_ns``. After some long jobs, start a series of looks (tests of the lock,
+        the GIL)."""
         self._num_long += job_ns > _LONG_NS
         if self._num_long >= _FEWEST and self._looks < _LOOKS and not self._is_looking:
             self._is_looking, self._num_long = True, 0
@@ -42,7 +45,7 @@ class LockProbe:
                 threading.Thread(target=self._look, name="lock-probe", daemon=True).start()
 
     def news(self) -> tuple[int, int]:
-        """Return (number of looks since the last call, how many of them found the lock free)."""
+        """Return (number of looks since the last call, how many of them found the interpreter's lock free)."""
         now, before = (self._looks, self._free), self._told
         self._told = now
         return now[0] - before[0], now[1] - before[1]

@@ -1,7 +1,7 @@
-"""Seeding of everything that a job may draw from, so that its random numbers depend on its place alone.
+"""Seeding of all generators that a job may draw from, so that its random numbers are the same in any process and run.
 
-Batch (seed, epoch, index) must have the same bytes wherever and whenever it is computed. So before a job runs, every
-generator that it may draw from is set by these three numbers alone:
+Batch (seed, epoch, index) must have the same bytes wherever and whenever it is computed. So before a job (the
+computation of a batch) runs, every generator that it may draw from is set by these three numbers alone:
 
 - ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different jobs never
   overlap. ``current_rng(key)``: the same with a hash of (seed, key) as its key.
@@ -79,10 +79,10 @@ _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
-    """Return ``function()``, run in the job that ``begin()`` begins.
+    """Return ``function()``, called after ``begin()``, which begins a job (a batch) and seeds its generators.
 
-    If it imports one of ``THAT_DRAW``, or creates generators that its Sequence can reach, its draws until then were not
-    seeded, so it runs again.
+    If ``function`` imports one of ``THAT_DRAW`` (frameworks with generators), or creates generators that its Sequence
+    can reach, its draws until then were not seeded, so both are called again.
     """
     modules = sys.modules
     while True:
@@ -105,7 +105,7 @@ def _loaded_frameworks() -> tuple[str, ...]:
 
 @functools.cache
 def _tell_of_import(before: tuple[str, ...]) -> None:
-    """Warn once in each process."""
+    """Warn, once for each ``before``, that reading the source has imported frameworks other than these."""
     logger.warning(
         "reading the source has imported %s, whose draws are not seeded in this epoch. Import it at the top of the "
         "module instead",
@@ -115,7 +115,7 @@ def _tell_of_import(before: tuple[str, ...]) -> None:
 
 @functools.cache
 def _tell(new: str) -> None:
-    """Warn once in each process."""
+    """Warn, once for each ``new``, that a job (batch) has done this (e.g. "imported torch"), and so runs twice."""
     logger.warning(
         "a job has %s, so its first draws were not seeded, and it runs again. To have it run once, do this at the top "
         "of the module, or in __init__ of the class",
@@ -124,10 +124,11 @@ def _tell(new: str) -> None:
 
 
 def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool = True) -> Any:
-    """Run a job in the consumer's process, and restore the user's own generators afterwards.
+    """Return ``function()``, run as ``job`` in the consumer's process. The user's generators are restored afterwards.
 
     Args:
-        seed_globals: False where other threads run jobs at the same time.
+        stream: the random numbers of the job, which computes one batch.
+        seed_globals: False where other threads run jobs at the same time: seed no generator that threads share.
     """
     before = context.current.job, context.current.stream
     # One thread at a time. But a job may wait for threads that run jobs too, so these must not wait for ever.
@@ -153,11 +154,11 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 
 
 class SourceReading:
-    """The reading of a source in this process, in parts that together draw like one job, seeded by (seed, epoch).
+    """The reading of a source's items in this process. All its parts together draw like one job of (seed, epoch).
 
-    Each part continues from the generator states that the last one left; in between, the generators are the user's.
-    Unlike a job, a part never runs again. Within it, ``current_job()`` is None: sequences that the source reads have
-    their own jobs.
+    Each part, a call of ``run``, continues from the generator states that the last one left; in between, the generators
+    are the user's. Unlike a job (the computation of a batch), a part never runs again. Within it, ``current_job()`` is
+    None: sequences that the source reads have their own jobs.
 
     Args:
         seed: the seed of the jobs that work on the items. They draw other numbers.
@@ -169,7 +170,7 @@ class SourceReading:
         self._left: list[Callable[[], None]] | None = None  # restores the states that the last part left
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Return ``function()``, run as the next part."""
+        """Return ``function()``, run as the next part of the reading: it draws from where the last part stopped."""
         before = context.current.job, context.current.stream
         is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
@@ -220,7 +221,8 @@ class SourceReading:
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
-    """Begin a job. Enough by itself in a worker process, where nobody else uses the generators."""
+    """Make ``job`` (the computation of a batch) current and seed its generators. A worker process, whose generators no
+    one else uses, needs no more; elsewhere :func:`run_job` also restores them. ``seed_globals`` is described there."""
     process_generators.look_after_frameworks()
     context.enter(job, stream)
     stream.begin(job.epoch, job.index)
@@ -232,13 +234,15 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
 
 
 def leave_job() -> None:
-    """End the job of :func:`enter_job`."""
+    """End the job that :func:`enter_job` has begun: this thread then has no current job."""
     context.enter(None, None)
 
 
 def draw_seed() -> int:
-    """Return the seed for a sequence that was given none. In a job, it depends on the job. Elsewhere it depends on how
-    the program has seeded its global generators, and on how many seeds were drawn before.
+    """Return a seed (0 to 2**63 - 1) for a sequence that was given none.
+
+    In a job (the computation of a batch), it depends on the job. Elsewhere it depends on how the program has seeded its
+    global generators, and on how many seeds were drawn before.
 
     One seeded generator is enough (``np.random.seed(0)``, ``random.seed(0)``, ``torch.manual_seed(0)``,
     ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and TensorFlow show whether they were

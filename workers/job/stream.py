@@ -1,4 +1,4 @@
-"""The random streams of a job: a function of (seed, epoch, index) alone."""
+"""The random numbers (stream) of a job, which computes one batch: a function of (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key: TypeAlias = "int | str | tuple[Key, ...]"
 
 
 def encode(key: Any) -> bytes:
-    """Return ``key`` as bytes: equal for equal keys, different for different ones.
+    """Return the ``key`` of ``current_rng(key)`` as bytes: equal for equal keys, different for different ones.
 
     Raises:
         TypeError: ``key`` is not an integer, a string, or a tuple of these.
@@ -41,7 +41,7 @@ def encode(key: Any) -> bytes:
 
 
 def hashed(seed: int, key: bytes) -> tuple[int, int]:
-    """Return 128 bits of hash of a seed and a key, as two words."""
+    """Return a 128-bit hash of ``seed`` and ``key``, as two 64-bit integers."""
     digest = hashlib.blake2b(key, digest_size=16, key=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
@@ -57,9 +57,10 @@ _OF_SEQUENCES = 0x9696969696969696
 
 
 def current_rng(key: Key | None = None) -> np.random.Generator:
-    """Return the random generator of the current job, a function of (seed, epoch, index) alone.
+    """Return the numpy generator of the current job: its numbers depend on (seed, epoch, index) alone.
 
-    Outside of a job, return a fresh, randomly seeded generator, so that an augmenter can be tried by hand.
+    A job is the computation of batch ``index``. Outside of a job, return a fresh, randomly seeded generator, so that an
+    augmenter can be tried by hand.
 
     Args:
         key: for jobs that draw in several threads, whose order differs from run to run: selects the stream of (seed,
@@ -80,7 +81,17 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
 
 
 def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
-    """Return the stream of the job that this thread runs, or that has started it; None outside of a job."""
+    """Return the stream of the job that this thread runs, or that has started it; None outside of a job, or if unknown.
+
+    A job is the computation of a batch, its stream the source of its random numbers. In a thread started by a job, warn
+    if ``key`` is None, as the numbers then depend on the order of the threads.
+
+    Args:
+        name: the function that was called, for the warning.
+
+    Raises:
+        RuntimeError: ``key`` is given, and several jobs may have started this thread.
+    """
     stream = context.current.stream
     if stream is not None and stream.thread == threading.get_ident():
         return stream
@@ -98,7 +109,8 @@ def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
 
 @functools.cache
 def _warn_of_threads(name: str, is_known: bool) -> None:
-    """Warn once in each process."""
+    """Warn, once for these arguments, that the function ``name`` was called in a thread started by a job, so that its
+    numbers differ from run to run. ``is_known``: True if that job is known."""
     logger.warning(
         "%s() was called in a thread started by a job, so its numbers depend on %s, and differ from run to run. Draw "
         "from current_rng(key) instead, with a key for each piece of work, such as its number",
@@ -108,7 +120,7 @@ def _warn_of_threads(name: str, is_known: bool) -> None:
 
 
 def current_seed() -> np.ndarray[Any, Any]:
-    """Return the next seed of the current job, for stateless random operations.
+    """Return the next seed of the current job (the computation of a batch), for stateless random operations.
 
     Each call returns a new one; the n-th of a job is a function of (seed, epoch, index, n) alone. Outside of a job, it
     is random.
@@ -125,7 +137,7 @@ def current_seed() -> np.ndarray[Any, Any]:
 
 
 def check_seed(seed: Any) -> int | None:
-    """Return ``seed`` as an int, or None."""
+    """Return ``seed`` as an int, or None. Raise a TypeError or ValueError if it is no integer from 0 to 2**63 - 1."""
     if seed is None:
         return None
     if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
@@ -136,7 +148,7 @@ def check_seed(seed: Any) -> int | None:
 
 
 def mix(number: int) -> int:
-    """Map 64-bit integers one to one, spreading every input bit (the splitmix64 finaliser)."""
+    """Return a 64-bit hash of a 64-bit integer, different for each (by splitmix64, which spreads every input bit)."""
     number = (number + 0x9E3779B97F4A7C15) & _MASK
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -144,7 +156,7 @@ def mix(number: int) -> int:
 
 
 def mix32(number: int) -> int:
-    """Map 32-bit integers one to one (the murmur3 finaliser)."""
+    """Return a 32-bit hash of a 32-bit integer, different for each (the murmur3 finaliser)."""
     number &= 0xFFFFFFFF
     number = ((number ^ (number >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     number = ((number ^ (number >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
@@ -152,10 +164,12 @@ def mix32(number: int) -> int:
 
 
 class Stream:
-    """The random streams of one seed. One object serves one thread, one job at a time.
+    """The random numbers of all jobs with one seed: ``begin`` selects the job, the other methods return its numbers.
+
+    One object serves one thread, one job (computation of a batch) at a time.
 
     Args:
-        generators: those that the source and functions of the jobs hold.
+        generators: those that the source and functions of the jobs hold; None: they are not seeded.
         chain: the sequences that the jobs are made of. Those without a seed of their own use this one.
 
     Attributes:
@@ -180,11 +194,12 @@ class Stream:
         self.thread = 0
 
     def is_of(self, sequence: Any) -> bool:
-        """Return True if ``sequence`` is one of those that the jobs are made of."""
+        """Return True if ``sequence`` is one of those from which the jobs (batches) are made: in ``chain``."""
         return any(each is sequence for each in self._chain)
 
     def begin(self, epoch: int, index: int) -> None:
-        """Set the place of the job. Costs nothing until a generator is asked for."""
+        """Begin job ``index`` of ``epoch`` (a batch): all numbers are now that job's. Costs nothing until a generator
+        is used."""
         self._place = (index, epoch)
         self._stale = True
         self._num_seeds = self._num_sequences = 0
@@ -205,39 +220,39 @@ class Stream:
         return self._number(0x5A5A5A5A5A5A5A5A)
 
     def _number(self, use: int) -> int:
-        """Return the 64 bits of the job for one use."""
+        """Return 64 random bits of the current job (batch), different for each ``use`` (a constant)."""
         index, epoch = self._place
         return mix(index ^ mix(epoch ^ mix(self.seed ^ use)))
 
     def first_seed(self) -> int:
-        """Return 31 bits of the job, the same at each call."""
+        """Return a 31-bit seed of the current job (the computation of a batch), the same at each call."""
         return self._number(_OF_FIRST_SEED) & _MASK31
 
     def next_seed(self) -> tuple[int, int]:
-        """Return twice 31 bits of the job, new ones at each call."""
+        """Return two 31-bit integers as a seed of the current job (a batch), new ones at each call."""
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
 
     def seed_of_held(self, name: str) -> int:
-        """Return the seed, the same in all jobs, of sequences of this name that the jobs' source or functions hold and
-        that have none."""
+        """Return a seed for sequences of class ``name`` that the jobs' source or functions hold and that were given
+        none: the same in all jobs (batches)."""
         digest = hashlib.blake2b(repr((self.seed, name)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") & MAX_SEED
 
     def draw_seed(self) -> int:
-        """Return a seed for the next sequence that the job creates."""
+        """Return a seed (up to 2**63 - 1) for the next sequence that the current job (batch) creates: always new."""
         self._num_sequences += 1
         return mix(self._num_sequences ^ self._number(_OF_SEQUENCES)) & MAX_SEED
 
     def seed_held(self) -> None:
-        """Seed the generators that the Sequence holds."""
+        """Seed the random generators that the source and functions hold, for the current job (a batch)."""
         if self.generators:
             of_job = self._number(_OF_HELD)
             self.generators.seed(lambda path: mix(path ^ of_job) >> 2)
 
     def python(self) -> random.Random:
-        """Return the job's generator of Python's kind."""
+        """Return a ``random.Random`` with the numbers of the current job (the computation of a batch)."""
         if self._python is None:
             self._python = random.Random(self._python_seed())
         return self._python
@@ -251,7 +266,7 @@ class Stream:
         return self._generator
 
     def keyed_generator(self, key: bytes) -> np.random.Generator:
-        """Return the job's generator of ``key``. May be called in any thread."""
+        """Return the current job's generator for an encoded ``key``, the same at each call, in any thread."""
         generator = self._keyed.get(key)
         if generator is None:
             generator = np.random.Generator(np.random.Philox(0))
@@ -260,7 +275,7 @@ class Stream:
         return generator
 
     def _set(self, generator: np.random.Generator, *key: int) -> None:
-        """Set ``generator`` to the start of the job's stream for a key of two words."""
+        """Set ``generator`` to the start of the numbers of the current job (batch) for ``key``, two 64-bit words."""
         generator.bit_generator.state = {
             "bit_generator": "Philox",
             # The low words count the numbers drawn, the high ones identify the job.
@@ -272,7 +287,7 @@ class Stream:
         }
 
     def seeds_of_globals(self, epoch: int, index: int) -> tuple[int, int]:
-        """Return the seeds of the global generators: (64 bits, 32 bits for numpy)."""
+        """Return seeds of the global random generators for job ``index`` of ``epoch``: (64 bits, 32 bits for numpy)."""
         known, at = self._epoch_mix
         if known != epoch:
             at = mix(self.seed ^ mix(epoch))

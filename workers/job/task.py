@@ -1,4 +1,4 @@
-"""The task of a worker: it makes the items of a job from a source and the functions of a chain."""
+"""The task of a worker: it computes the items (batches or samples) of a job from a source and a chain of functions."""
 
 from __future__ import annotations
 
@@ -17,53 +17,57 @@ from .stream import Stream
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
-    """Return ``batch`` after applying the functions of the list ``function_to_run`` in order. Source: trw."""
+    """Return ``batch`` after applying the functions of the list ``function_to_run`` in order. Source: ``trw.train``."""
     for function in function_to_run:
         batch = function(batch)
     return batch
 
 
 class Loose(enum.Enum):
-    """The first item of a job whose other items are samples, which the consumer puts together into batches."""
+    """A marker: the first item of a job whose other items are single samples, which the consumer puts into batches."""
 
     SAMPLES = enum.auto()
     FEWER = enum.auto()  # at most one sample for each index: some were skipped
 
 
 class JobSource(Protocol):
-    """A source that knows the items of a job. Any other source is asked for its item at an index."""
+    """A source that returns the items of a job (the computation of a batch). Others are asked for ``source[index]``."""
 
     @property
     def _has_lists(self) -> bool:
-        """True if a job may have any number of items; else it has one."""
+        """True if a job (batch computation) of this source may have any number of items; False if it always has one."""
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """Return the items of job ``index``. To be called within a job."""
+        """Return the items (batches or samples) of job ``index``. Call it within a job, whose generators are seeded."""
 
 
 class MakesItems(JobSource, Protocol):
-    """A source that makes its items by functions of another source's items."""
+    """A source that makes its items (batches or samples) by applying functions to the items of another source."""
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """Return the items at place ``index``, which ``job`` makes from those of ``source``; None: of its own source.
+        """Return the items at place ``index`` of the epoch's order, which ``job`` makes from the items of ``source``.
 
-        To be called within a job.
+        Call it within a job, whose generators are seeded.
+
+        Args:
+            job: the number of the job; None: the one at ``index``.
+            source: None: the source that this one was made from.
         """
 
 
 def knows_items(source: Any) -> bool:
-    """Return True if ``source`` is a :class:`JobSource`."""
+    """Return True if ``source`` is a :class:`JobSource`, which returns the items of a job (computation of a batch)."""
     return hasattr(type(source), "_items_of_job")
 
 
 def makes_items(source: Any) -> bool:
-    """Return True if ``source`` is a :class:`MakesItems`."""
+    """Return True if ``source`` is a :class:`MakesItems`, which applies functions to the items of another source."""
     return hasattr(type(source), "_items_at")
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
-    """Return ``source``, the source that it was made from, and so on. If there are several, its class names the
-    others."""
+    """Return ``source``, the source that it was made from, and so on to the first, with those that a class lists in
+    ``_names_beside`` because its objects are made from several sources."""
     chain: list[Any] = []
     while source is not None and not any(each is source for each in chain):
         chain.append(source)
@@ -75,12 +79,17 @@ def chain_of(source: Any) -> tuple[Any, ...]:
 
 
 def items_of_job(source: Any, index: int) -> list[Any]:
-    """Return the items of job ``index`` of any ``source``. To be called within a job."""
+    """Return the items (batches or samples) of job ``index`` of any ``source``. Call it within a job, whose generators
+    are seeded."""
     return source._items_of_job(index) if knows_items(source) else [source[index]]
 
 
 def _put_together(items: list[Any], made_by: Any) -> list[Any]:
-    """Return the items for a function that follows ``made_by``, which has returned the loose ``items``."""
+    """Return what the next function works on: [the batch that ``made_by`` makes from its loose ``items``], or [].
+
+    Raises:
+        TypeError: the samples in ``items`` can be put together only in the loop.
+    """
     if items[0] is Loose.FEWER and hasattr(made_by, "put_together"):
         return [made_by.put_together(items[1:])] if len(items) > 1 else []
     raise TypeError(
@@ -95,12 +104,13 @@ LEFT = "_workers_left"
 
 
 def left_of(error: BaseException) -> Any:
-    """Remove and return what ``error`` holds as ``LEFT``; None if nothing."""
+    """Remove and return what is left of the job (batch) that raised ``error``, from its attribute ``LEFT``, or None."""
     return getattr(error, "__dict__", {}).pop(LEFT, None)
 
 
 def one_of(items: list[Any]) -> Any:
-    """Return the item that an index stands for, or the list of items."""
+    """Return the only item in ``items``, or all of them if there is not exactly one. Raise a TypeError if they are
+    loose samples, which an index cannot stand for."""
     if items and isinstance(items[0], Loose):
         raise TypeError(
             "a function before .batch() returns lists, or samples were skipped, so the samples of a batch are known "
@@ -110,11 +120,12 @@ def one_of(items: list[Any]) -> Any:
 
 
 class Task:
-    """The computation of jobs: a source, and functions of its items. This is the replica of a worker.
+    """The computation of jobs (one for each batch): a source, and functions of its items. Each worker has a copy of it.
 
     Args:
         source: is asked for its items at each index; None: the jobs carry the items that they work on.
-        functions: one for each SequenceMap of the chain; none: the source's items are delivered.
+        functions: one for each SequenceMap (``.map()``, ``.prefetch()``) of the chain; none: the source's items are
+            delivered.
         seed: the seed of all random draws.
         as_items: for each function, whether the items of a list that it returns are delivered one by one; None: always.
         worker_init_fn: called with the worker's number in each worker, before its first job.
@@ -141,7 +152,7 @@ class Task:
         self._has_more = len(functions) > makes_batches  # functions that work on batches
 
     def generators(self) -> Generators:
-        """Return the random generators that the source and the functions hold."""
+        """Return an object that finds and seeds the random generators that the source and the functions hold."""
         return Generators(lambda: [("source", self.source), ("functions", self.functions)], self.history)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,7 +165,8 @@ class Task:
         self.generators().look_first()  # now: what worker_init_fn puts in their places has other origins
 
     def take_over(self, before: Task) -> None:
-        """Take over the known generators of ``before``, an earlier replica whose parts were put into this one."""
+        """Take over the known random generators of ``before``, the worker's previous copy of the task, whose unchanged
+        objects were put into this one."""
         assert self.history is not None
         assert before.history is not None
         history = History(self.history.told)
@@ -163,11 +175,12 @@ class Task:
         self.generators().look_first()
 
     def stream(self, generators: Generators | None = None) -> Stream:
-        """Return the random stream of its jobs."""
+        """Return the stream of the jobs (batches): the source of their random numbers. It also seeds ``generators``."""
         return Stream(self.seed, generators, chain_of(self.source))
 
     def init_worker(self, worker: int) -> None:
-        """Call ``worker_init_fn``, if there is one. An error that it raises gets a note that says so."""
+        """Call ``worker_init_fn`` with the number ``worker``, if there is one. An error that it raises gets a note that
+        says so."""
         if self.worker_init_fn is None:
             return
         try:
@@ -177,7 +190,8 @@ class Task:
             raise
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        """Return the items of job ``index``, which works on ``payload``; None: on the source's items at ``index``."""
+        """Return the items (batches or samples) that job ``index`` makes from the item in ``payload``, or from the
+        source's items at ``index`` if it is None."""
         try:
             return self._run(index, payload)
         except Exception as error:
@@ -213,7 +227,7 @@ class Task:
 
 
 def one_function(function_to_run: Any) -> Any:
-    """Return ``function_to_run`` as one function, or None."""
+    """Return ``function_to_run``, a function or list of functions, as one; None: None. Raise a TypeError for others."""
     if function_to_run is None or callable(function_to_run):
         return function_to_run
     if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):

@@ -1,10 +1,11 @@
-"""A walk to everything that a job can reach: along attributes, items, closures, and the globals of functions.
+"""A walk (search) through all that a job can reach: along attributes, items, closures, and the globals of functions.
 
-It is breadth-first, so that objects are found by their shortest paths. The first items of a long container come first,
-the others after everything else. Sets are skipped, as they have no order, and so are the contents of modules and
-classes of installed packages. Containers that hold only data are skipped whole: see ``data_only``. No property is run,
-and no object of the user's is iterated over. Lists, tuples, dicts and deques are read directly, bypassing the methods
-of a subclass; of other mappings, which may load their items on demand, only the attributes are visited.
+It finds random generators. It is breadth-first, so that objects are found by their shortest paths. The first items of a
+long container come first, the others after everything else. Sets are skipped, as they have no order, and so are the
+contents of modules and classes of installed packages. Containers that hold only data are skipped whole: see
+``data_only``. No property is run, and no object of the user's is iterated over. Lists, tuples, dicts and deques are
+read directly, bypassing the methods of a subclass; of other mappings, which may load their items on demand, only the
+attributes are visited.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _EXACT = {list, tuple, dict, deque, collections.OrderedDict, collections.default
 
 
 class Walked(NamedTuple):
-    """The result of a walk."""
+    """What a walk (a search from object to object) has found, where it stopped, and which objects it has visited."""
 
     found: Paths
     stopped_at: str | None  # the path at which it reached its limit; None: it is complete
@@ -50,9 +51,10 @@ class Walked(NamedTuple):
 
 
 def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: int | None = None) -> Walked:
-    """Find all objects of the types ``wanted`` that can be reached from ``roots``.
+    """Find all objects of types ``wanted`` that can be reached from ``roots``, except the default random generators.
 
     Args:
+        data: knows which containers hold only data, and are skipped.
         max_objects: the most objects to visit; None: MAX_OBJECTS.
     """
     most = MAX_OBJECTS if max_objects is None else max_objects
@@ -112,7 +114,7 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
 
 
 def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the first items of a container without running code of a subclass."""
+    """Yield (path, item) for the first 64 items of the container ``here``, without running code of a subclass."""
     if isinstance(here, dict):
         for key, part in itertools.islice(raw_items(here), _NUM_FIRST):
             yield _of_key(path, key), part
@@ -122,7 +124,8 @@ def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _others(path: str, here: Any, start: int, stop: int) -> Iterator[tuple[str, Any]]:
-    """Yield the items ``start`` to ``stop``, except leaves, without running code of a subclass."""
+    """Yield (path, item) for the items ``start`` to ``stop`` of the container ``here``, except plain data (leaves),
+    without running code of a subclass."""
     parts = enumerate(items_of(here, start, stop), start)
     if isinstance(here, dict):
         keys = list(
@@ -174,12 +177,13 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _of_own_class(layer: Any, names: dict[str, Any]) -> list[str]:
-    """Return the attributes that the user's class of a layer has set: those without a leading underscore."""
+    """Return the names of the attributes that the user's class of a Keras layer has set: those in ``names`` without a
+    leading underscore; [] for Keras's own classes."""
     return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 
 
 def _is_given(cls: type, name: str) -> bool:
-    """Return True if this attribute returns the job's own generator (see ``frameworks.albumentations``)."""
+    """Return True if attribute ``name`` of objects of ``cls`` returns the generator of the job (batch) that runs."""
     return any(hasattr(each.__dict__.get(name), "of_job") for each in cls.__mro__)
 
 
@@ -212,7 +216,7 @@ def _of_function(path: str, here: types.FunctionType) -> Iterator[tuple[str, Any
 
 
 def names_in(code: types.CodeType) -> Iterator[str]:
-    """Yield the attributes and globals that ``code`` names, and those that code within it names."""
+    """Yield the names of the attributes and globals that ``code``, or the code of a function defined in it, uses."""
     yield from code.co_names
     for const in code.co_consts:
         if isinstance(const, types.CodeType):
@@ -226,12 +230,12 @@ _DISPATCHER: Any = functools.singledispatch(len)
 
 
 def is_dispatcher(obj: Any) -> bool:
-    """Return True if ``obj`` was made by ``functools.singledispatch``."""
+    """Return True if ``obj`` is a function that was made by ``functools.singledispatch``."""
     return type(obj) is types.FunctionType and obj.__code__ is _DISPATCHER.__code__
 
 
 def function_of(obj: Any) -> Any:
-    """Return the Python function that a cached function or a ufunc calls; None for other objects."""
+    """Return the Python function that ``obj``, a cached function or a ufunc, calls; None for other objects."""
     referents = gc.get_referents(obj) if type(obj) in (Cached, np.ufunc) else []
     if type(obj) is np.ufunc:
         return referents[0] if referents and callable(referents[0]) else None
@@ -243,5 +247,5 @@ def function_of(obj: Any) -> Any:
 
 
 def identity_of(ufunc: Any) -> list[Any]:
-    """Return the ``identity`` that was given to ``np.frompyfunc``, as a list of no item or one."""
+    """Return the ``identity`` with which ``np.frompyfunc`` has made ``ufunc``, as a list: empty if none was given."""
     return [each for each in gc.get_referents(ufunc)[1:] if each is not getattr(ufunc, "__dict__", None)]

@@ -1,1 +1,1 @@
-"""Loops over a sequence whose batches are computed by workers."""
+"""The loader: for loops over a sequence whose batches are computed by worker processes."""

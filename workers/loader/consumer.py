@@ -1,4 +1,8 @@
-"""The consumer's side of a loop: takes outcomes, handles errors, applies ``collate_fn`` and keeps statistics."""
+"""The part of a loop in the process that reads the batches: it takes the outcomes of jobs and delivers their batches.
+
+A job computes one batch; its outcome is the batch, a list of them, or an error. The consumer (the thread that reads)
+also handles errors, applies ``collate_fn`` and keeps statistics.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,15 @@ if TYPE_CHECKING:
 
 
 class Metadata(Display):
-    """The statistics of one pass. Source: ``trw.train.sequence_map.Metadata``.
+    """The statistics of one pass (one run of the loop over an epoch). Source: ``trw.train.sequence_map.Metadata``.
 
     Attributes:
         nb_batches: batches delivered.
-        time_to_get_next_batch: seconds that the consumer waited for them.
-        time_processing: seconds that the jobs took, summed over all workers.
-        time_pinning: seconds from receiving a batch until the consumer took it, summed over the batches.
+        time_to_get_next_batch: seconds that the loop waited for them.
+        time_processing: seconds that computing batches took, summed over all workers.
+        time_pinning: seconds from the arrival of a batch until the loop took it, summed over the batches.
         time_start: when the pass began (``time.perf_counter()``).
-        pin_queue_size: how many batches were ready when the consumer asked for one, summed over the batches.
+        pin_queue_size: how many batches were ready when the loop asked for one, summed over the batches.
     """
 
     def __init__(self) -> None:
@@ -51,18 +55,18 @@ class Metadata(Display):
         yield named("in jobs", f"{self.time_processing:.3g} s")
 
     def in_words(self) -> str:
-        """Return a summary, e.g. 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
+        """Return a summary of the pass: 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
         seconds = max(time.perf_counter() - self.time_start, 1e-9)
         rate = self.nb_batches / seconds
         batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second)"
         return f"{batches}; the loop waited {self._share_waited():.1%} of it"
 
     def _share_waited(self) -> float:
-        """Return the share of the pass so far that the consumer has waited, 0 to 1."""
+        """Return the share of the time since the pass began that the loop has waited for batches, 0 to 1."""
         return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
 
     def note_job(self, job_ns: int) -> None:
-        """Add the duration of one run of a job."""
+        """Add ``job_ns``, the nanoseconds that one run of a job took, to ``time_processing``."""
         self.time_processing += job_ns / 1e9
 
 
@@ -70,7 +74,7 @@ logger = logging.getLogger("workers")
 
 
 class Consumer:
-    """The reader of a loop's passes."""
+    """The reader of a loop: gets the outcomes of jobs from the workers, and returns their batches one by one."""
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
@@ -81,11 +85,11 @@ class Consumer:
         self._asked_ns = 0  # when next_items was first asked for the items that it still lacks; 0: none
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Return the next batch.
+        """Return the next batch of ``this_pass``, a run of the loop over one epoch; wait for it, at most ``timeout_s``.
 
         Raises:
-            StopIteration: the pass or ``timeout_s`` is over. StalePassError: another pass has replaced it. Any error of
-                the job.
+            StopIteration: the pass is over, or no batch came within ``timeout_s``. StalePassError: a newer pass has
+                replaced this one. ClosedError: the sequence is closed. Any error of computing the batch.
         """
         loop.check(this_pass)
         if this_pass.is_collating:
@@ -120,7 +124,7 @@ class Consumer:
         return this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass)
 
     def _as_tensors(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> Any:
-        """Return the next batch as tensors, and start to move the ones after it, if they are ready, to the device."""
+        """Return the next batch as tensors, and start to copy the batches after it, if ready, to the device."""
         ready = this_pass.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
@@ -155,11 +159,13 @@ class Consumer:
                 break
 
     def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """Return all items of the next job of a pass that states do not count; none if the job is skipped.
+        """Return the items of the next job in a pass of ``model.fit``: usually one batch; [] if the job is skipped.
+
+        Such a pass does not move the position that ``state_dict()`` saves.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over. StopIteration: a source that is read here has ended. StalePassError. Any
-                error of the job.
+            queue.Empty: nothing came within ``timeout_s``. StopIteration: there are no more jobs. StalePassError: a
+                newer pass has replaced this one. Any error of the job.
         """
         loop.check(this_pass)
         metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
@@ -181,12 +187,12 @@ class Consumer:
         return items
 
     def tell_of_epoch(self, epoch: int) -> None:
-        """Log the statistics of ``epoch``, which has ended, at level INFO."""
+        """Log the statistics of the pass over ``epoch``, which has ended, at level INFO."""
         if logger.isEnabledFor(logging.INFO):
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
     def _take(self, loop: Loop, this_pass: Pass, outcome: Outcome) -> None:
-        """Make the items of ``outcome`` ready for delivery, or raise the error of its job."""
+        """Make the batches of ``outcome``, a job's result, ready for delivery; treat errors as ``on_error`` says."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
@@ -215,7 +221,10 @@ class Consumer:
                 del error, outcome  # no reference cycle with the error
 
     def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
-        """Like :meth:`Pass.deliver`, but apply ``collate_fn`` first. A state taken inside it counts this batch."""
+        """Return the next ready batch after applying ``collate_fn`` and then ``then`` to it, and count it as delivered.
+
+        A ``state_dict()`` that is taken within ``collate_fn`` counts this batch too.
+        """
         assert self._collate_fn is not None
         ready, position = this_pass.ready, this_pass.position
         batch, marks = ready[-1]
@@ -241,13 +250,14 @@ class Consumer:
 
 
 def _check_still(loop: Loop, this_pass: Pass) -> None:
-    """Raise StalePassError if ``on_error`` has begun another pass, but not if it has closed the front-end."""
+    """Raise StalePassError if the user's ``on_error`` has begun another pass of ``loop``; not if it has closed it."""
     if not this_pass.reading.engine.has_ended:
         loop.check(this_pass)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:
-    """Warn if a list looks like the arrays of one batch, as from torch's ``default_collate``. Returns True if so."""
+    """Log a warning if ``items``, which are delivered one by one, look like the arrays of one batch, as from torch's
+    ``default_collate``. Return True if they do."""
     shapes = [np.shape(item) for item in items] if all(hasattr(item, "shape") for item in items[:4]) else []
     if len(shapes) > 4 or len({shape[:1] for shape in shapes}) != 1 or len({len(shape) for shape in shapes}) == 1:
         return False

@@ -1,4 +1,7 @@
-"""Iterators over a source that is read here. One that cannot begin again is read once; the next pass raises."""
+"""Iterators over a source that has only ``__iter__``, and is read in the process of the loop.
+
+A source that cannot begin again, such as a generator, is read by one pass; a second pass raises StateError.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ _BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: no
 
 
 def source_of(source: Any) -> Any:
-    """Return ``source`` itself, or the source that it is chunks of."""
+    """Return ``source``, or, if it is a Chunks object (lists of a source's items), the source of these items."""
     while isinstance(source, Chunks):
         source = source.source
     return source
 
 
 class Iterators:
-    """The state of the last iterator over a source.
+    """The record of the last iterator over a source that has only ``__iter__``: how far which epoch has read it.
 
     Some sources are iterators themselves, or return the same iterator from each ``__iter__``. A second pass over such a
     source would get only what the first one left, usually nothing. So it raises, unless the source can begin again.
@@ -42,10 +45,10 @@ class Iterators:
         return Iterators, ()
 
     def begin(self, source: Any, epoch: int) -> Iterator[Any]:
-        """Return an iterator over ``source`` for a new pass.
+        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it.
 
         Raises:
-            StateError: the source cannot begin again. Any error of ``__iter__``.
+            StateError: the source was read before, and cannot begin again. Any error of ``__iter__``.
         """
         if isinstance(source, Chunks):
             return source.of(self.begin(source.source, epoch))
@@ -57,23 +60,25 @@ class Iterators:
         return iterator
 
     def release(self) -> None:
-        """Release the iterator, which is not read any more."""
+        """Drop the reference to the iterator, which will not be read any more."""
         if not isinstance(self._iterator, weakref.ref):
             self._iterator = _nothing
 
     def read(self, number: int, epoch: int) -> None:
-        """Note that the current pass has read its item ``number``, from 1."""
+        """Record that the current pass, over ``epoch``, has read ``number`` items from the iterator."""
         self._num_read, self._epoch, self._is_at_end = number, epoch, False
 
     def failed(self) -> None:
-        """Note that the iterator has raised, which ends most iterators."""
+        """Record that the iterator has raised an error, after which most iterators have no more items."""
         self._is_at_end = True
 
     def end(self, num_read: int) -> None:
-        """Note that the current pass has ended, after ``num_read`` items.
+        """Record that the iterator has ended, after the current pass has read ``num_read`` items.
+
+        If there were none, but an earlier pass got some, raise or log a warning.
 
         Raises:
-            StateError: it has read none, as an earlier pass has read the same iterator to its end.
+            StateError: an earlier pass has read this same iterator to its end.
         """
         if num_read or not self._num_read:
             self._is_at_end = True
@@ -95,7 +100,7 @@ class Iterators:
 
 
 def _nothing() -> None:
-    """Return None, for no iterator."""
+    """Return None: stands in for a weak reference when there is no iterator."""
 
 
 def _reference(iterator: Any) -> Callable[[], Any]:
@@ -106,7 +111,10 @@ def _reference(iterator: Any) -> Callable[[], Any]:
 
 
 def _can_begin_again(source: Any, iterator: Any, hooks_were_called: bool) -> bool:
-    """Return True if ``iter(source)``, or a hook of ``source``, may have reset ``iterator`` to its first item."""
+    """Return True if ``iterator``, which was read before, may have been reset to its first item.
+
+    ``iter(source)`` may do so, or a hook of ``source`` (on_epoch_begin or on_epoch_end) if ``hooks_were_called``.
+    """
     if type(iterator).__module__ in _BUILTIN:
         return False
     if hooks_were_called and defines_hooks(source):

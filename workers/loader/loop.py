@@ -1,4 +1,4 @@
-"""The loop over a sequence whose batches are computed by workers: its passes and its pool."""
+"""The loop over a sequence: it begins passes over epochs, and owns the pool of workers that computes batches."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ if TYPE_CHECKING:
 
 
 class Loop(Live):
-    """Passes over a sequence, and the pool of workers that computes their batches.
+    """The machinery behind a for loop over a sequence: its passes (runs over one epoch), and its pool of workers.
 
-    The pool has the workers of this loop, and those of all front-ends that the sequence is made from.
+    The pool has the workers of this loop, and of all front-ends (results of ``.map()``) that the sequence is made from.
 
     Args:
-        sequence: what is iterated: a front-end, or the argument of ``model.fit``.
-        nb_workers: this loop's own workers; "auto": as many as pay.
-        options: how they work; None: as the attributes of the front-end say.
-        collate_fn: the loop gets ``collate_fn(batch, source=sequence)``.
+        sequence: what is iterated: a front-end, or the argument of ``model.fit``. It is held weakly.
+        nb_workers: this loop's own workers; "auto": as many as make it faster.
+        options: the options of the workers; None: those that are attributes of the front-end.
+        clock: the current epoch and the position in it; None: a new one.
+        collate_fn: the loop gets ``collate_fn(batch, source=sequence)``; None: it gets the batch.
 
     Attributes:
-        output: the tensors that the loop gets instead of arrays; None: arrays.
+        output: the framework whose tensors the loop gets instead of arrays; None: arrays.
         current: the pass that the workers work on; None: none.
-        pool: None: its workers are not running.
-        iterator: a weak reference to what ``iter()`` returned last.
+        pool: the pool of workers; None: they are not running.
+        iterator: a weak reference to what ``iter()`` returned last; None: the pass is read without an iterator.
     """
 
     def __init__(
@@ -84,13 +85,13 @@ class Loop(Live):
 
     @property
     def options(self) -> Options:
-        """The options of its workers. Running workers keep those that they were started with."""
+        """The options of the loop's workers. Workers that are running keep those that they were started with."""
         return self._options or options_of(self.sequence)
 
     # -- what it computes
 
     def task(self) -> Task:
-        """Return the task of its workers."""
+        """Return the task that the workers run for each job: a source of items, and functions applied to them."""
         task = task_of(self.sequence)
         if self.is_fed:
             task.source = None
@@ -99,7 +100,10 @@ class Loop(Live):
         return task
 
     def task_here(self) -> Task:
-        """Return the task of jobs in this process. It may outlive the loop, so it does not keep the sequence alive."""
+        """Return the task (source and functions) for jobs that run in this process.
+
+        It may outlive the loop, so it does not keep the sequence alive.
+        """
         task = self.task()
         if task.source is self.sequence:
             task.source = weakref.proxy(task.source)
@@ -107,38 +111,39 @@ class Loop(Live):
 
     @property
     def is_fed(self) -> bool:
-        """True if the input of its jobs is read here and sent to the workers."""
+        """True if the input of the jobs is read in this process and sent to the workers."""
         plan = self.sequence._plan()
         return bool(plan.is_read_here or plan.is_stream)
 
     def keeps_tensors(self) -> bool:
-        """Return True if the functions get the tensors of what is read here, not arrays made of them."""
+        """Return True if the mapped functions get tensors that the source yields as tensors, not as arrays."""
         functions = self.sequence._plan().functions
         return bool(functions) and getattr(functions[0], "wants_tensors", True)
 
     def iterators(self) -> Iterators:
-        """Return the iterators over the source, which everything made from the same front-end shares."""
+        """Return the record of iterators over the source, shared by all that is made from the same front-end."""
         return self._front_ends()[-1]._own_iterators
 
     def count_changes(self) -> int:
-        """Return how often ``changed()`` was called in the chain up to here."""
+        """Return how often ``changed()`` was called on this sequence and on all that it is made from."""
         return sum(each._clock.num_changes for each in parts_of(self.sequence) if isinstance(each, Sequence))
 
     # -- workers
 
     def _front_ends(self) -> list[Loop]:
-        """Return this loop, and those of the front-ends that the sequence is made from."""
+        """Return this loop, then the loops of the front-ends (results of .map()) that its sequence is made from."""
         lives = [each._live for each in parts_of(self.sequence)[1:] if isinstance(each, Sequence)]
         return [self, *(each for each in lives if isinstance(each, Loop))]
 
     @property
     def num_workers(self) -> int:
-        """The number of workers in the chain up to here, without ``"auto"``."""
+        """The number of workers of this loop and of the front-ends that it is made from; "auto" counts as 0."""
         return sum(each.own_workers for each in self._front_ends() if each.own_workers != "auto")
 
     @property
     def is_auto(self) -> bool:
-        """True if it uses as many workers as pay: ``"auto"`` is in the chain, and no number of workers."""
+        """True if the number of workers is chosen by measurement: ``nb_workers`` is "auto" here or for a front-end that
+        this is made from, and nowhere a number other than 0."""
         return not self.num_workers and any(each.own_workers == "auto" for each in self._front_ends())
 
     @property
@@ -147,11 +152,14 @@ class Loop(Live):
 
     @property
     def num_running(self) -> int:
-        """The number of workers that run its jobs, or will once they are started."""
+        """The number of workers that run the loop's jobs now, or will run them once they are started."""
         return self.num_workers if self.pool is None else self.pool.nb_workers
 
     def start(self) -> Pool:
-        """Start the workers. The front-ends that this is made from stop theirs, which are part of this pool."""
+        """Start the pool of workers, and return it.
+
+        It includes the workers of the front-ends that this is made from. These stop theirs, unless they are being read.
+        """
         for each in self._front_ends()[1:]:
             each.stop_unless_read()
         nb_workers = None if self.is_auto else self.num_workers
@@ -161,7 +169,7 @@ class Loop(Live):
         return self.pool
 
     def stop_unless_read(self) -> None:
-        """Stop the workers until they are needed again, unless a pass over this is being read."""
+        """Stop this loop's workers until they are needed again, unless one of its passes is being read."""
         this_pass, is_held = self.current, self.iterator is None or self.iterator() is not None
         if this_pass is None or this_pass.is_over or not (is_held and self.clock.is_begun):
             self.stop()
@@ -172,14 +180,14 @@ class Loop(Live):
         self.pool = self.current = None
 
     def close(self) -> None:
-        """Stop the workers for good."""
+        """Stop the workers for good, and release the iterator over the source."""
         self.stop()
         self.iterators().release()
 
     # -- passes
 
     def begin(self) -> Pass:
-        """Begin a pass over the rest of the current epoch."""
+        """Begin a pass over the batches of the current epoch that were not delivered yet, and return it."""
         self.current = None  # stops a thread that reads an earlier pass
         with self.lock:
             pool = self._running()
@@ -187,7 +195,10 @@ class Loop(Live):
             return self._begun(pool, plan, position, places, plan.plan.assembly)
 
     def begin_apart(self, order: OrderOf[int] | None) -> Pass:
-        """Begin a pass that states do not count, over the batches at ``order`` of the epoch: see ``for_keras``."""
+        """Begin a pass for ``model.fit``, and return it. It does not move the position that ``state_dict()`` saves.
+
+        ``order``: the indices of its batches in the epoch; None: all batches of a source that has only ``__iter__``.
+        """
         self.current = None
         with self.lock:
             pool, plan = self._running(), plan_of_epoch(self.sequence, self.clock)
@@ -208,16 +219,17 @@ class Loop(Live):
         return this_pass
 
     def next(self, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Return the next batch of a pass."""
+        """Return the next batch of ``this_pass``; raise StopIteration if none comes within ``timeout_s``, or at all."""
         return read_alone(this_pass, self.consumer.next, self, this_pass, timeout_s)
 
     def next_items(self, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """Return all items of the next job of a pass that states do not count."""
+        """Return the items of the next job (usually a batch) of a pass of ``model.fit``; [] if it is skipped."""
         items: list[Any] = read_alone(this_pass, self.consumer.next_items, self, this_pass, timeout_s)
         return items
 
     def check(self, this_pass: Pass) -> None:
-        """Raise StopIteration, ClosedError or StalePassError if no more can be read of a pass."""
+        """Raise StopIteration if ``this_pass`` is over, ClosedError if the sequence is closed, StalePassError if the
+        workers now serve something else."""
         sequence = self.sequence
         this_pass.check(sequence)
         if self.current is not this_pass:
@@ -227,17 +239,17 @@ class Loop(Live):
             )
 
     def is_source_at_end(self) -> bool:
-        """Return True if the current pass has taken all items of a source that is read here."""
+        """Return True if the current pass reads its source in this process, and has delivered all of its items."""
         return isinstance(self.current, FedPass) and self.current.is_at_end()
 
     # -- what it reports
 
     def share_waited(self) -> float | None:
-        """Return the share of the pass that the loop has waited for batches, 0 to 1."""
+        """Return the share of the current pass's time that the loop has waited for batches, 0 to 1."""
         return self.consumer.metadata._share_waited()
 
     def facts(self) -> Iterable[DisplayedFact]:
-        """Yield what is shown of its workers."""
+        """Yield the facts about the workers that ``print()`` of the front-end shows, such as "4 workers"."""
         if self.is_auto:
             yield DisplayedFact("workers", "auto", "as many workers as pay")
             return
@@ -248,12 +260,12 @@ class Loop(Live):
             yield state("not running")
 
     def report(self) -> Report:
-        """Return where the time has gone since the loop was made."""
+        """Return the report of where the time has gone since the loop was made: waiting, jobs and more."""
         return report_of(self)
 
 
 def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:
-    """Return the elements of ``places``, which may be too many for a list, at the indices in ``order``."""
+    """Return the elements of ``places`` (positions in the epoch's order; maybe lazy) at the indices in ``order``."""
     if isinstance(order, range):
         return places[order.start : order.stop]
     is_all = in_order and len(order) == len(places) and order == list(range(len(places)))

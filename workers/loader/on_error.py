@@ -1,4 +1,4 @@
-"""The policy for failed jobs: their error is raised, they are skipped, or they are run again."""
+"""The policy for jobs (computations of a batch) that fail: raise the error, skip the batch, or run the job again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("workers")
 
 
 class OnError:
-    """The policy ``on_error`` of a front-end. The user's function is called in the consumer's thread."""
+    """What a loop does about failed jobs: its option ``on_error``. A function is called in the consumer's thread."""
 
     def __init__(self, policy: Policy, max_retries: int) -> None:
         self.policy = policy
@@ -27,16 +27,21 @@ class OnError:
         self._deciding_for: Pass | None = None
 
     def check(self, of: Pass) -> None:
-        """Raise RuntimeError if the user's function asks for a batch of the pass that it is deciding for."""
+        """Raise RuntimeError if the user's function asks for a batch of the pass ``of`` on whose error it decides."""
         if self._deciding_for is of:
             raise RuntimeError("on_error must not ask for batches of its own loop: loop over another front-end there")
 
     def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
-        """Return the items of an outcome whose job has failed; none if it is skipped.
+        """Return the items of a failed job after doing as the policy says: those of a new run, or those not skipped.
 
         Args:
+            of: the pass (run of the loop over an epoch) that the job belongs to.
+            outcome: the failure of the job.
             check: raises StalePassError if the user's function has begun another pass, or loaded a state.
             told: called with the duration of each further run of the job, in ns.
+
+        Returns:
+            The items, usually one batch; [] if all of the job is skipped.
 
         Raises:
             The job's error, or that of the user's function.
@@ -68,7 +73,10 @@ class OnError:
             del value, outcome, of_sample  # no reference cycle with the error
 
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
-        """Return (what becomes of the job, the error that decides): it is skipped only if all failed samples are."""
+        """Return ("raise", "skip" or "retry"; the error for which the policy says so).
+
+        If several samples of a batch have failed, the answer is "skip" only if it is "skip" for the error of each.
+        """
         for each in (error, *others(error)):
             what = self._what_of(each, of, check)
             if what != "skip":

@@ -1,4 +1,7 @@
-"""The options of a front-end. Each is written twice: with its type, for callers, and with its default."""
+"""The options of a front-end (the result of ``prefetch()`` or ``.map()``).
+
+Each is written twice: with its type in a TypedDict, for callers, and with its default and its check in Options.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
 
 
 class PrefetchOptions(TypedDict, total=False):
-    """The keyword options of :func:`workers.prefetch`: see :class:`workers.SequenceMap`."""
+    """The types of the keyword options of :func:`workers.prefetch`; :class:`workers.SequenceMap` explains them."""
 
     executor: ExecutorName
     executor_options: dict[str, Any] | None
@@ -30,7 +33,7 @@ class PrefetchOptions(TypedDict, total=False):
 
 
 class DatasetOptions(PrefetchOptions, total=False):
-    """Further options of :func:`workers.prefetch`, on which the type of a batch depends."""
+    """PrefetchOptions, and further options of :func:`workers.prefetch`, on which the type of a batch depends."""
 
     batch_size: int | None
     drop_last: bool
@@ -39,7 +42,7 @@ class DatasetOptions(PrefetchOptions, total=False):
 
 
 class MapOptions(PrefetchOptions, total=False):
-    """The keyword options of :meth:`workers.Sequence.map`: see :class:`workers.SequenceMap`."""
+    """The types of the keyword options of :meth:`workers.Sequence.map`; :class:`workers.SequenceMap` explains them."""
 
     debug_job_report_timeout: float | None
     max_queue_size: int | None
@@ -47,7 +50,7 @@ class MapOptions(PrefetchOptions, total=False):
 
 
 class NamedMapOptions(MapOptions, total=False):
-    """The same, and those that may also be given by position."""
+    """MapOptions, and those options of :meth:`workers.Sequence.map` that may also be given by position."""
 
     max_jobs_at_once: int | None
     max_queue_size_pin: int | None
@@ -55,7 +58,7 @@ class NamedMapOptions(MapOptions, total=False):
 
 
 class _Inherited:
-    """The type of INHERITED."""
+    """The type of INHERITED, the default of an option that is inherited from the front-end that this is made from."""
 
     def __repr__(self) -> str:
         return "INHERITED"
@@ -66,7 +69,12 @@ INHERITED: Any = _Inherited()
 
 
 def _by(check: Callable[[str, Any], Any], none_is_default: bool = False) -> dict[str, Any]:
-    """Return how an option is checked. ``none_is_default``: None stands for the default."""
+    """Return the metadata of an option's field.
+
+    Args:
+        check: ``(name, value) -> value``, which raises if the value is wrong.
+        none_is_default: True if None stands for the default.
+    """
     return {"check": check, "none_is_default": none_is_default}
 
 
@@ -101,7 +109,7 @@ def _check_wait(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a front-end: see :class:`workers.SequenceMap`. Those that are not given are inherited."""
+    """The options of a front-end, with their defaults and checks; :class:`workers.SequenceMap` explains them."""
 
     executor: str = field(default="process", metadata=_by(_check_executor))
     executor_options: dict[str, Any] | None = field(default=None, metadata=_by(_check_later))
@@ -117,7 +125,7 @@ class Options:
     )
 
     def but(self, given: dict[str, Any]) -> Options:
-        """Return these options, with those in ``given`` replaced.
+        """Return these options with the values in ``given`` ({name: value}) instead, except those that are INHERITED.
 
         Raises:
             TypeError, ValueError: an option is wrong.
@@ -135,7 +143,7 @@ class Options:
 
     @property
     def least_workers(self) -> int:
-        """The minimum of workers with ``nb_workers="auto"``: 1 if an option needs workers, else 0."""
+        """The least number of workers for ``nb_workers="auto"``: 1 if one of the options needs a worker, else 0."""
         return int(self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order)
 
 
@@ -143,19 +151,20 @@ _NAMES = tuple(each.name for each in fields(Options))
 
 
 def options_of(front_end: Any) -> Options:
-    """Return the options of a front-end, which are its attributes. If one is set, the next workers use it."""
+    """Return the options of ``front_end``, read from its attributes. If one is set, workers started later use it."""
     return Options(**{name: vars(front_end)[name] for name in _NAMES})
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
-    """Return ``nb_workers``, or raise TypeError or ValueError if it is invalid."""
+    """Return ``nb_workers``; raise TypeError or ValueError if it is neither an integer >= 0 nor "auto"."""
     if isinstance(nb_workers, str) and nb_workers == "auto":
         return "auto"
     return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
 
 
 def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
-    """Return ``executor_options``, checked for ``executor``."""
+    """Return ``options``, the argument ``executor_options``, checked for ``executor``. Raise an error if they are
+    wrong, or if there are some for another executor than "ray"."""
     if executor == "ray":
         from workers.cluster.connection import check_options
 
@@ -166,7 +175,11 @@ def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
 
 
 def bound(nb_workers: Any, max_queue_size: Any, max_queue_size_pin: Any, max_jobs_at_once: Any) -> Any:
-    """Return the ``max_queue_size`` that these arguments set; None: it is chosen. The last two are trw's."""
+    """Return the ``max_queue_size`` (most batches ahead of the loop, in all) that these arguments together set.
+
+    None: it is chosen as the loop runs; INHERITED: none is given. ``max_queue_size_pin`` is trw's name for it, and
+    ``max_jobs_at_once`` is trw's number for each worker.
+    """
     per_worker = 0
     if max_queue_size_pin is not None:
         max_queue_size_pin = check_int("max_queue_size_pin", max_queue_size_pin, 1, "None or an integer >= 1")

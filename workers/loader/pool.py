@@ -1,4 +1,4 @@
-"""The pool of a front-end: its workers, and the replica that they work on."""
+"""The pool of workers of one loop, and what they work on: a parcel (the pickled sequence in shared memory)."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ logger = logging.getLogger("workers")
 
 
 class Pool:
-    """The engine for the jobs of ``loop``. It ends with the loop's sequence.
+    """The workers of ``loop``, and the engine that gives them jobs. They stop when the loop's sequence is released.
 
     Args:
-        nb_workers: how many workers; 0: batches are computed in this process; None: as many as pay.
+        nb_workers: how many workers; 0: batches are computed in this process; None: as many as make the loop faster.
 
     Attributes:
-        begun: what it took to begin the last pass: (seconds, why).
+        begun: what it took to begin the last pass (run over an epoch): (seconds, why).
     """
 
     def __init__(self, loop: Loop, nb_workers: int | None) -> None:
@@ -100,7 +100,7 @@ class Pool:
 
     @property
     def nb_workers(self) -> int:
-        """The number of workers that run its jobs now."""
+        """The number of workers that run the pool's jobs now."""
         return self.engine.nb_workers if isinstance(self.engine, AutoEngine) else self._nb_workers
 
     # -- workers
@@ -159,14 +159,14 @@ class Pool:
     # -- workers that come and go: see ``auto``
 
     def have(self, nb_workers: int) -> Engine:
-        """Return the engine, now with ``nb_workers`` workers."""
+        """Start ``nb_workers`` workers, or change their number to this, and return the engine that gives them jobs."""
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)
         return self._workers
 
     def changes(self) -> Parcel | None:
-        """Return the parcel that the workers need before they compute the rest of this pass; None: none."""
+        """Return the parcel (pickled sequence) that workers still need for the rest of this pass; None: none."""
         loop = self._loop()
         if loop is None or self._sent_in == self._num_passes:
             return None
@@ -175,9 +175,9 @@ class Pool:
     # -- what they work on
 
     def _changes(self, loop: Loop) -> Parcel | None:
-        """Return the parcel that the workers need before the next pass; None: the user's objects have not changed.
+        """Return the parcel (pickled sequence) that workers need before the next pass; None: nothing of it has changed.
 
-        If ``changed()`` was called, forget what was computed ahead.
+        If the user called ``changed()``, forget the batches that were computed ahead.
         """
         if self._parcel is None:  # jobs run on the user's own objects, and never ahead
             return None
@@ -206,7 +206,7 @@ class Pool:
         return parcel
 
     def _has_changed_in_place(self) -> bool:
-        """Return True if shared arrays were written to, which workers on other machines do not see."""
+        """Return True if shared arrays have changed that workers on other machines must be sent again."""
         if self.kind != "ray" or self._workers is None:
             return False
         executor: Any = self._workers.executor
@@ -214,7 +214,8 @@ class Pool:
         return self._has_changed_there
 
     def sent(self, parcel: Parcel | None) -> None:
-        """Note that the engine has what :meth:`_changes` found. Not before: a Ctrl-C in between must not lose it."""
+        """Record that the engine was given ``parcel``, the result of :meth:`_changes`. Until then, it counts as unsent,
+        so a Ctrl-C does not lose it."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
@@ -224,7 +225,7 @@ class Pool:
     # -- passes
 
     def begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
-        """Begin a pass over ``places``. The workers start its jobs."""
+        """Begin a pass over ``places`` (positions in the epoch's order), and return it; workers start its jobs."""
         start_s = time.monotonic()
         this_pass = self._begin(plan, position, places, assembly)
         self.begun = time.monotonic() - start_s, self._why
@@ -287,7 +288,7 @@ class Pool:
 
 
 def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Return two functions: how many cores a Ray cluster has, and how many workers it has room for."""
+    """Connect to a Ray cluster, and return functions that return its number of cores and how many workers fit."""
     from workers.cluster import connection
 
     connection.connect(options.get("address"))
@@ -295,14 +296,14 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 
 
 def _name(loop: Loop) -> str:
-    """Return a short name for what the loop computes."""
+    """Return a short description of what the loop computes, e.g. "<Crops: 40 batches>"; ``workers.top`` shows it."""
     sequence = loop.sequence
     return short(getattr(sequence, "source_split", sequence))
 
 
 @contextlib.contextmanager
 def _room_for_sequence() -> Iterator[None]:
-    """Explain what to do if the sequence's large arrays do not fit into shared memory."""
+    """Within this block, turn DoesNotFit (no room for arrays in shared memory) into a MemoryError with advice."""
     try:
         yield
     except DoesNotFit as error:

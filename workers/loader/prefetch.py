@@ -1,4 +1,4 @@
-"""``prefetch``: computes the batches of any sequence ahead."""
+"""The function ``prefetch``, which computes the batches of any sequence ahead of the loop that reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Indexed(Protocol[Batch_co]):
-    """A list, a torch Dataset, a Keras PyDataset, ..."""
+    """The type of anything with a length and indices: a list, a torch Dataset, a Keras PyDataset."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Batch_co: ...
@@ -60,16 +60,16 @@ def prefetch(
     collate_fn: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> SequenceMap[Any]:
-    """Compute the batches of ``sequence`` ahead, in worker processes.
+    """Return an iterable over the batches of ``sequence``, which worker processes compute ahead.
 
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or anything with only ``__iter__``, such as a torch IterableDataset: its items are read in this process
             (with draws seeded by (seed, epoch)), and sent to the workers. An iterator (a generator, zip, an open file)
             is good for one pass.
-        nb_workers: worker processes; 0: batches are computed in the loop; ``"auto"`` or None: as many as pay, see
-            :class:`SequenceMap`.
-        max_queue_size: see :class:`SequenceMap`.
+        nb_workers: worker processes; 0: batches are computed in the loop; ``"auto"`` or None: as many as make the loop
+            faster, see :class:`SequenceMap`.
+        max_queue_size: the most batches finished or in work ahead of the loop: see :class:`SequenceMap`.
         **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``job_timeout``,
             ``max_retries``, ``output`` and ``worker_init_fn``: see :class:`SequenceMap`. If ``sequence`` is a
             front-end, or is made from one, options that are not given are inherited from it.
@@ -83,7 +83,7 @@ def prefetch(
             None: samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
 
     Returns:
-        The front-end, to be used as ``with prefetch(...) as batches: for batch in batches: ...``.
+        The front-end, a :class:`SequenceMap`: ``with prefetch(...) as batches: for batch in batches: ...``.
 
     Raises:
         TypeError, ValueError: an argument is wrong. NotPicklableError: see :class:`SequenceMap`.

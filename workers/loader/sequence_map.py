@@ -1,4 +1,4 @@
-"""The front-end ``SequenceMap``: a for loop over batches that workers compute in the background."""
+"""The front-end ``SequenceMap``: an iterable over batches that workers compute in the background."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class SequenceMap(SequenceDerived[Batch_co]):
         source_split: what to map: anything with ``__len__`` and ``__getitem__`` (the workers compute whole batches), or
             with only ``__iter__`` (its items are read here and sent to the workers).
         nb_workers: worker processes; 0: batches are computed in this process when they are asked for. ``"auto"``: as
-            many as pay, measured while the loop runs; it usually begins without any. If ``source_split`` is a
+            many as make the loop faster, by measurement; it usually begins without any. If ``source_split`` is a
             SequenceMap with workers, or was made from one, one pool of all their workers computes everything.
         function_to_run: a function of a batch, a list of functions applied one after the other, or None. The items of a
             returned *list* are delivered one by one: ``for x, y in ...`` fails if the function returns ``[x, y]``.
-        max_jobs_at_once: the most batches finished or in work ahead of the consumer, per worker. None: see
+        max_jobs_at_once: the most batches finished or in work ahead of the loop, per worker. None: see
             ``max_queue_size``; 0: no limit.
         queue_timeout: seconds that ``next_item(blocking=False)`` waits, by default 0.001.
         debug_job_report_timeout: seconds after which a running job is logged, with its Python stack, by default 30.
             None: never.
-        collate_fn: the loop gets ``collate_fn(batch, source=self)``; called in the consumer's thread.
+        collate_fn: the loop gets ``collate_fn(batch, source=self)``; called in the thread of the loop.
         max_queue_size_pin: replaces ``max_jobs_at_once``, for all workers together.
-        max_queue_size: the most batches finished or in work ahead of the consumer. None: enough for 50 ms of work (Ray:
+        max_queue_size: the most batches finished or in work ahead of the loop. None: enough for 50 ms of work (Ray:
             0.5 s), for the other workers to go on during a slow job, and for the longest recent step of the loop (1 s
             at most), within 64 MB; at least 2 per worker and 2 more.
         executor: ``"process"``, the default, or ``"thread"`` for functions that wait or release the interpreter's lock.
@@ -69,7 +69,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it), or
             ``"skip"`` the batch and log the exception. Or a function of the exception that returns one of these, or
-            ``"retry"``: run the job again, with the same draws; it is called in the consumer's thread. None:
+            ``"retry"``: run the job again, with the same draws; it is called in the thread of the loop. None:
             inherited, else ``"raise"``.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None, the
             default: never.
@@ -154,11 +154,11 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return self._plan().has_lists
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """See ``JobSource``; ``index`` is a place. Returns no items if the batch is skipped."""
+        """Return the items (batches) at place ``index`` of the epoch's order; [] if they are skipped."""
         return self._items_at(index, None)
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """See ``MakesItems``."""
+        """Return the items of ``job`` (None: the one at ``index``) from ``source`` (None: its own); [] if skipped."""
         try:
             return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
         except Exception as error:
@@ -170,7 +170,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Begin a pass over the rest of the current epoch."""
+        """Begin a pass over the batches of the current epoch that remain, and return an iterator over them."""
         loop = self._live
         this_pass = loop.begin()
         read = functools.partial(read_alone, this_pass, loop.consumer.next, loop, this_pass)
@@ -180,16 +180,16 @@ class SequenceMap(SequenceDerived[Batch_co]):
 
     @property
     def nb_workers(self) -> NbWorkers:
-        """The number of workers in its pool: its own, and those of what it is made from."""
+        """The number of workers of this and of all front-ends that it is made from; "auto": it is chosen."""
         return "auto" if self._live.is_auto else self._live.num_workers
 
     def report(self) -> Report:
-        """Return where the time has gone since it was made: see :class:`workers.Report`. May be called at any time,
-        also after :meth:`close`. Takes a few milliseconds per worker."""
+        """Return the report of where the loop's time has gone since this was made: see :class:`workers.Report`. May be
+        called at any time, also after :meth:`close`. Takes a few milliseconds per worker."""
         return self._live.report()  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Stop the workers. May be called again. Delivered batches stay valid; any later use raises ClosedError."""
+        """Stop the workers. May be called again. Delivered batches stay valid; later loops raise ClosedError."""
         try:
             super().close()
         finally:  # even if a progress bar cannot write
@@ -203,7 +203,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return None if self._output is None else self._output.name
 
     def to_device(self, device: Any, depth: int = 2) -> Self:
-        """Deliver batches on ``device``, and move the next ones there while the loop works on one.
+        """Deliver tensors on ``device``, and move the next batches there while the loop works on one.
 
         They are copied to a CUDA device from pinned memory, asynchronously. On the CPU nothing is copied.
 
@@ -233,6 +233,8 @@ class SequenceMap(SequenceDerived[Batch_co]):
         def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]: ...
         def shuffle(self) -> SequenceMap[Batch_co]: ...
         def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> SequenceMap[Batch_co]: ...
+        def take(self, number: int) -> SequenceMap[Batch_co]: ...
+        def skip(self, number: int) -> SequenceMap[Batch_co]: ...
 
     def subsample(self, nb_samples: int) -> SequenceMap[Any]:
         return _like(self, self.source_split.subsample(nb_samples))
@@ -246,7 +248,7 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return self.next_item(blocking=True)  # type: ignore[no-any-return]
 
     def next_item(self, blocking: bool) -> Any:
-        """Return the next batch of the last pass; begin a pass if there is none.
+        """Return the next batch of the current pass (run over an epoch); begin a pass if there is none.
 
         Args:
             blocking: True: wait for the batch. False: wait at most ``queue_timeout`` seconds, then raise StopIteration.
@@ -257,30 +259,30 @@ class SequenceMap(SequenceDerived[Batch_co]):
         return trw.next_item(self._live, None if blocking else self.queue_timeout)
 
     def initializer(self) -> None:
-        """Begin a pass, which ``next()`` on this front-end then reads."""
+        """Begin a pass over the current epoch, whose batches ``next()`` of this object then returns."""
         self._live.begin()
 
     def has_background_jobs(self) -> bool:
-        """Return True if a worker has work to do."""
+        """Return True if workers have batches to compute that are not finished."""
         return trw.has_background_jobs(self._live)
 
     def fill_queue(self) -> None:
-        """Read as many items of a source that has only ``__iter__`` as may be in work. Called by ``next``."""
+        """Read items of a source that has only ``__iter__``, until workers have enough. Called by ``next``."""
         trw.fill_queue(self._live)
 
     @property
     def metadata(self) -> Metadata:
-        """The statistics of the last pass."""
+        """The statistics of the last pass (run over an epoch), such as the number of batches."""
         return self._live.consumer.metadata  # type: ignore[no-any-return]
 
     @property
     def max_queue_size_pin(self) -> int | None:
-        """Another name of ``max_queue_size``."""
+        """Another name of ``max_queue_size``, the most batches ahead of the loop; None: it is chosen."""
         return self.max_queue_size  # type: ignore[no-any-return]
 
     @property
     def max_jobs_at_once(self) -> int | None:
-        """``max_queue_size`` per worker, at least 1; None: it is chosen; 0: no limit."""
+        """The most batches ahead of the loop per worker, at least 1; None: it is chosen; 0: no limit."""
         return trw.max_jobs_at_once(self._live)
 
 
@@ -304,7 +306,8 @@ def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any
 
 
 def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
-    """Return a front-end like ``front`` over ``source``, without workers, as trw does: a part is usually small."""
+    """Return a front-end over ``source`` with the function and options of ``front``, but without workers, as in trw: a
+    part of the data is usually small."""
     own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
     made = SequenceMap(source, 0, front.function_to_run, **vars(options_of(front)), **own)
     made._output = made._live.output = front._output
@@ -312,14 +315,14 @@ def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
 
 
 def _front_end_of(source: Any) -> SequenceMap[Any] | None:
-    """Return the front-end that ``source`` is or is made from; None: there is none."""
+    """Return ``source`` if it is a SequenceMap, else the last one that it was made from; None: there is none."""
     while isinstance(source, SequenceDerived) and not isinstance(source, SequenceMap):
         source = source.source_split
     return source if isinstance(source, SequenceMap) else None
 
 
 def _check_one_seed(seed: int | None, source: Any) -> int | None:
-    """Return ``seed``, or raise ValueError if a map in ``source`` was given another: a job has only one seed."""
+    """Return ``seed``. Raise ValueError if a map in the chain ``source`` was given another: a job has one seed."""
     fronts = [each for each in chain_of(source) if isinstance(each, SequenceMap)]
     given = [each._own_seed for each in fronts if each._own_seed is not None]
     if seed is not None and given and given[0] != seed:

@@ -1,4 +1,4 @@
-"""Sources that are read in the consumer's process, item by item; their items are sent to the workers."""
+"""Readers of sources in the process of the loop, one item at a time; the items are then sent to the workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEVER_AGAIN = 2**62  # runs: a worker cannot repeat what was read from a stream
 
 
 class Item(NamedTuple):
-    """The item, or the error, that was read for batch ``index``."""
+    """What was read from a source for batch ``index``: its value, or the error that reading it has raised."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     value: Any
@@ -34,24 +34,30 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """A reader of a source, one item at a time."""
+    """The interface of a reader of a source, which reads one item at a time."""
 
     item: Item | None
 
     def read(self) -> bool:
-        """Set ``item`` to the next one. Returns False if there are no more."""
+        """Read the next item of the source, and put it into ``item``. Return False if there are no more."""
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Return ``function()``, which reads items."""
+        """Return the result of ``function``, which reads items, called with random generators seeded for reading."""
 
 
 class StreamSource:
-    """A reader of the remaining batches of a stream. The error of a batch is raised in its place."""
+    """A reader of the remaining batches of a stream: a source that has indices, but is read in order in this process.
+
+    An error of reading a batch is kept, and raised where the loop asks for this batch.
+    """
 
     item: Item | None = None
 
     def __init__(self, source: Any, seed: int, epoch: int, left: Order[int], is_sent: bool) -> None:
-        """``is_sent``: each batch is sent to another process, and so copied, before the next one is read."""
+        """Prepare to read the batches of ``source`` at the indices ``left``.
+
+        ``is_sent``: True if each batch is sent to another process, and so copied, before the next one is read.
+        """
         self._source, self._seed, self._epoch, self._left = source, seed, epoch, left
         self._is_sent = is_sent
         self._number = 0  # how many of ``left`` were read
@@ -74,7 +80,7 @@ class StreamSource:
 
 
 class IteratorSource:
-    """A reader of a source that has only ``__iter__``. It leaves out items that were delivered before."""
+    """A reader of a source that has only ``__iter__``. It leaves out items of the epoch that were delivered before."""
 
     item: Item | None = None
 
@@ -134,9 +140,9 @@ class IteratorSource:
 
 
 class FedPass(Pass):
-    """A pass whose jobs are not known in advance: their input is read from a source as needed.
+    """A pass (run of the loop over an epoch) whose jobs get their input from a source that is read in this process.
 
-    The index of a job is its place.
+    Items are read as needed, so their number is not known in advance. The index of a job is its place in the order.
     """
 
     def __init__(
@@ -156,7 +162,11 @@ class FedPass(Pass):
         self._error: Exception | None = None  # that ended the source
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """See :meth:`Pass.outcome`. Also raises any error of reading the source."""
+        """Return the next outcome (items or error of a job), the same one until it is taken; None: there are no more.
+
+        Raises:
+            queue.Empty: none came within ``timeout_s``. ClosedError, or any error of the engine or of reading.
+        """
         if self._source is not None and self._is_worth_filling():
             self.fill_queue()
         item = self._unread.get(self.num_taken)
@@ -178,7 +188,7 @@ class FedPass(Pass):
         return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
 
     def is_at_end(self) -> bool:
-        """Return True if all items of the source were taken. Reads one more if needed, for the next job."""
+        """Return True if all items of the source were delivered. May read one more, for the next job, to find out."""
         source = self._source
         if self.ready or self.num_jobs_taken < self._num_added or self._unread or self._error is not None:
             return False
@@ -192,7 +202,7 @@ class FedPass(Pass):
         return self._source is None and self._error is None
 
     def fill_queue(self) -> None:
-        """Read as many items as may be in work."""
+        """Read items of the source and give them to the workers, until these have as many jobs as they may."""
         source = self._source
         try:
             if source is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
@@ -201,9 +211,9 @@ class FedPass(Pass):
             self._fed.added()
 
     def _is_worth_filling(self) -> bool:
-        """Return True if a quarter of what may be in work is missing, or at most one job is ahead of the consumer.
+        """Return True if the jobs ahead of the loop are at most 3/4 of those that may be, or at most one.
 
-        Waking the engine for each item would take longer than the item.
+        Waking the engine for each single item would take longer than the item.
         """
         num_ahead = self._num_added - self.num_jobs_taken
         return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
@@ -232,7 +242,7 @@ class FedPass(Pass):
             source.item = None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """See :meth:`Pass.take`."""
+        """Make ``items``, those of ``outcome``, ready for delivery. None: it failed, and the caller raises next."""
         number, job = self.num_taken, self.num_jobs_taken
         is_job = number not in self._unread
         self._commit(outcome, outcome.index, items, is_job)

@@ -1,4 +1,4 @@
-"""Sends tensors in the items of a source that is read here: as arrays, which are tensors again in the job."""
+"""Sends the items of a source to workers with their tensors as arrays, and makes tensors of them again there."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ _OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}
 
 
 class _Tensor(NamedTuple):
-    """A tensor in transit: _Tensor("torch", array)."""
+    """A tensor as it is sent to a worker: its framework and its values, e.g. _Tensor("torch", array)."""
 
     framework: str
     array: Any
 
 
 class _Pickled(NamedTuple):
-    """A pickled tensor of a subclass, such as one of torch.Tensor."""
+    """A tensor of a subclass, such as one of torch.Tensor, as it is sent to a worker: pickled."""
 
     pickled: bytes
 
 
 def packed(item: Any) -> Any:
-    """Return ``item`` as it is sent, for :func:`unpacked`. Raise TypeError for a tensor that cannot be sent."""
+    """Return ``item`` as it is sent to a worker, with arrays in place of tensors; :func:`unpacked` reverses this. Raise
+    TypeError for a tensor that cannot be sent."""
     if not any(package in sys.modules for package in frameworks.PACKAGES):
         return as_numpy(item)
     return as_numpy(map_leaves(_pack, item))
 
 
 def unpacked(item: Any) -> Any:
-    """Return the item that :func:`packed` was given, with tensors in their places."""
+    """Return ``item``, a result of :func:`packed`, with tensors in their places again."""
     return map_leaves(_unpack, item, lambda node: type(node) is _Tensor or type(node) is _Pickled)
 
 

@@ -1,6 +1,6 @@
 """Batches as tensors of torch, JAX or TensorFlow, on the device of the training step.
 
-On the CPU, a tensor uses the shared memory of the batch, and holds its lease as long as the tensor lives. Arrays of a
+On the CPU, a tensor uses the shared memory of the batch, which is not reused as long as the tensor lives. Arrays of a
 dtype that the framework does not have (strings, dates) stay arrays.
 """
 
@@ -23,18 +23,18 @@ logger = logging.getLogger("workers")
 
 
 class Moved(NamedTuple):
-    """A batch that is being moved to the device."""
+    """A batch of tensors that are being moved to the device, and what must be called before they are used."""
 
     batch: Any
     hand_over: Callable[[], None]  # to be called when the loop gets it
 
 
 class TensorMaker:
-    """A converter of a batch's arrays to tensors.
+    """A converter of the arrays in batches to tensors of one framework, which also moves them to a device.
 
     Args:
-        output: the framework, a key of ``frameworks.OUTPUTS``.
-        device: None: the framework's default.
+        output: the framework: "torch", "jax" or "tf".
+        device: where the tensors are to be; None: the framework's default.
         depth: how many batches are moved ahead of the loop, if the device has its own memory.
     """
 
@@ -50,11 +50,11 @@ class TensorMaker:
         return self._of_framework.device
 
     def tensor(self, array: Array) -> Any:
-        """Return ``array`` as a tensor over the same memory, or unchanged."""
+        """Return ``array`` as a tensor over the same memory; unchanged if the framework lacks its dtype."""
         return self._of_framework.tensor(array)
 
     def __call__(self, batch: Any) -> Moved:
-        """Return ``batch`` with tensors instead of arrays."""
+        """Return ``batch`` with tensors instead of arrays, and start to move them to the device if it is elsewhere."""
         arrays: list[Array] = []
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
@@ -66,7 +66,7 @@ class TensorMaker:
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
 
     def _name_leaves(self, batch: Any, rest: list[Any]) -> None:
-        """Warn, once per type, about leaves that are delivered as they are although they may hold arrays."""
+        """Warn, once per type, about parts ``rest`` of ``batch`` that stay as they are, but may hold arrays."""
         ids = {id(leaf) for leaf in rest if type(leaf) is not np.ndarray and not is_immutable(leaf)}
         for path, leaf in leaves(batch, lambda part: id(part) in ids):
             kind = type(leaf)
@@ -83,7 +83,7 @@ class TensorMaker:
 
 
 class Output:
-    """What a loop gets instead of arrays: tensors of ``name``, a key of ``frameworks.OUTPUTS``.
+    """The framework whose tensors a loop gets instead of arrays: ``name`` is "torch", "jax" or "tf".
 
     It may be sent to workers within an object. They get only the name, and need neither the framework nor the device.
     """
@@ -94,13 +94,13 @@ class Output:
 
     @property
     def tensors(self) -> TensorMaker:
-        """The converter to these tensors. Imports the framework."""
+        """The converter of arrays to tensors of this framework. The first use imports the framework."""
         if self._tensors is None:
             self._tensors = TensorMaker(self.name)
         return self._tensors
 
     def on(self, device: Any, depth: int) -> Output:
-        """Return the same output on a device."""
+        """Return an Output of the same framework on ``device``, where ``depth`` batches are moved ahead of the loop."""
         there = Output(self.name)
         there._tensors = TensorMaker(self.name, device, depth)
         return there
@@ -113,7 +113,8 @@ class Output:
 
 
 def checked_output(name: str | None) -> Output | None:
-    """Return the Output called ``name``; None: none is given. Imports the framework, or raises."""
+    """Return the Output for ``name`` ("torch", "jax" or "tf"), after importing this framework; None for None. Raise
+    ValueError for another name, or the error of the import."""
     if name is None:
         return None
     output = Output(check_choice("output", name, (None, *frameworks.OUTPUTS)))
@@ -122,7 +123,7 @@ def checked_output(name: str | None) -> Output | None:
 
 
 def _plain(array: Array) -> Array:
-    """Return ``array``, or a copy of it that is writable, with positive strides and native byte order."""
+    """Return ``array`` if it is writable, with positive strides and native byte order; else a copy that is."""
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.writeable and all(step >= 0 for step in array.strides) else array.copy()

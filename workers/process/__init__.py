@@ -1,1 +1,1 @@
-"""Worker processes, the server that forks them, and everything that crosses the boundary to them."""
+"""Worker processes, the server process that forks them, and everything that is sent between them and the consumer."""

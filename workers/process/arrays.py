@@ -29,7 +29,8 @@ _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
 
 
 def reduced(obj: Any) -> Any:
-    """Return how a worker rebuilds ``obj``, in the form of ``__reduce__``; None: as its class defines it."""
+    """Return how a worker rebuilds an array, a numpy row or a piece of shared memory: (function, arguments), as from
+    ``__reduce__``. None: as the class of ``obj`` defines it."""
     if isinstance(obj, np.ndarray):
         return None if obj.dtype.hasobject else _reduced_array(obj)
     if isinstance(obj, np.void):
@@ -40,7 +41,8 @@ def reduced(obj: Any) -> Any:
 
 
 def _reduced_row(row: Any) -> Any:
-    """Return how to rebuild a row of a shared structured array, as a view of it; None for any other array."""
+    """Return how to rebuild ``row``, an item of a structured array, as a view of shared memory; None if it lies in
+    ordinary memory."""
     found = share.find_bytes(int(row.__array_interface__["data"][0]), row.nbytes)
     return None if found is None else (_row, (found.piece, row.dtype, found.start))
 
@@ -76,7 +78,8 @@ def _offset(array: Any) -> int:
 
 
 def _reduced_strided(array: Any) -> Any:
-    """Return how to rebuild an array that is not dense, or not aligned, with its own strides."""
+    """Return (function, arguments) to rebuild an array that has gaps between its items, or is not aligned, with the
+    same strides."""
     is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
     own_nbytes = array.itemsize * math.prod(_lengths(array))
     if _extent(array)[1] > MAX_SPREAD * own_nbytes:
@@ -93,12 +96,15 @@ def _reduced_strided(array: Any) -> Any:
 
 
 def _lengths(array: Any) -> list[int]:
-    """Return the lengths of the axes that are not broadcast, i.e. whose stride is not 0."""
+    """Return the lengths of the axes of ``array`` whose stride is not 0 (a stride of 0 repeats the same items)."""
     return [length for length, step in zip(array.shape, array.strides, strict=True) if step]
 
 
 def _packed(array: Any) -> Any:
-    """Return a copy with the same order of axes in memory, and with minimal gaps in the same places."""
+    """Return a copy of ``array`` with its axes in the same order in memory, and with minimal gaps in the same places.
+
+    If its items overlap, the copy is in C order without gaps.
+    """
     strides, spread, packed_spread = list(array.strides), array.itemsize, array.itemsize
     for axis in sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis])):
         length, step = array.shape[axis], abs(array.strides[axis])

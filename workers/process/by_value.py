@@ -1,4 +1,4 @@
-"""Sends by value what workers cannot find by name.
+"""Sends objects to workers by value, with their code or content, where workers cannot find them by name.
 
 - Modules that a worker cannot import: a script that ``multiprocessing`` has run again in a child, a module loaded from
   a path, or one whose folder is no longer on ``sys.path``, for instance after ``os.chdir``.
@@ -32,7 +32,10 @@ _ours: set[str] = set()  # modules that look_at() has registered with cloudpickl
 
 
 def look_at(name: str | None) -> None:
-    """Make cloudpickle send the definitions of module ``name`` by value while workers cannot import it by name."""
+    """Make cloudpickle send the functions and classes of module ``name`` by value if workers cannot import the module.
+
+    Undo that once workers can import it, if an earlier call has done it.
+    """
     module = sys.modules.get(name or "__main__")
     file = getattr(module, "__file__", None)
     if name is None or not isinstance(module, types.ModuleType) or not (isinstance(file, str) and file.endswith(".py")):
@@ -61,14 +64,20 @@ def search_path() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
-    """Return whether importing ``name`` in a new process runs ``file``. ``path``: ``sys.path``, for the cache."""
+    """Return True if importing module ``name`` in a new process runs ``file``.
+
+    ``path`` is ``sys.path``; it is only a part of the cache's key, as the answer depends on it.
+    """
     if name == "__mp_main__":
         return False
     return any(map(functools.partial(_is_same, file), _files(name)))
 
 
 def _files(name: str) -> Iterator[str]:
-    """Yield the files that may hold module ``name``, within the package or module of its first component."""
+    """Yield the paths at which an import of module ``name`` would look for its source, without importing anything.
+
+    The files need not exist.
+    """
     first, *rest = name.split(".")
     spec = None
     for finder in sys.meta_path:
@@ -94,23 +103,30 @@ def _is_same(file: str, other: str) -> bool:
 
 
 def reduces_itself(kind: Any) -> bool:
-    """Return whether a class defines how its objects are pickled."""
+    """Return True if class ``kind`` defines ``__reduce__`` or ``__reduce_ex__``, so that it decides how its objects are
+    pickled."""
     plain: Any = object
     return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
 
 
 def may_be_sent_by_name(kind: Any) -> bool:
-    """Return whether objects of this class may be sent by name: not those of Python and numpy, except ``NewType``."""
+    """Return True if pickle may send objects of class ``kind`` as a mere name, so that each has to be checked.
+
+    False for the classes of Python and numpy, except those of ``typing`` (``NewType``).
+    """
     package = str(getattr(kind, "__module__", "")).partition(".")[0]
     is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
     return is_others and reduces_itself(kind) and not issubclass(kind, type)
 
 
 def reduced(obj: Any, definitions: Definitions) -> Any:
-    """Return the reduction of ``obj`` by its class, or by its attributes if that is a name that workers cannot find.
+    """Return how a worker rebuilds ``obj``, as from ``__reduce__``: as its class defines it, or from its attributes.
+
+    The attributes are sent if the class gives only a name, and workers cannot find ``obj`` by that name. It is then
+    added to ``definitions``, the objects that workers put into their ``__main__``.
 
     Raises:
-        TypeError: the name cannot be found, and ``obj`` holds more than attributes.
+        TypeError: workers cannot find the name, and ``obj`` has content besides its attributes.
     """
     reduction = obj.__reduce_ex__(5)
     if not isinstance(reduction, str) or goes_by_name(obj, reduction):
@@ -129,18 +145,21 @@ def reduced(obj: Any, definitions: Definitions) -> Any:
 
 
 def texts_of(names: Iterable[str]) -> dict[str, str]:
-    """Return {name: source text} for those ``names`` that are not files. Runs in: consumer."""
+    """Return {name: source text} for those of ``names`` (the file names of compiled code) that are not files on disk.
+
+    Names without a known source are left out. Runs in: consumer.
+    """
     texts = {name: "".join(linecache.getlines(name)) for name in sorted(names) if not os.path.isfile(name)}
     return {name: text for name, text in texts.items() if text}
 
 
 def learn(texts: dict[str, str]) -> None:
-    """Add these source texts to ``linecache``. Runs in: worker."""
+    """Add source texts, {name: text}, to ``linecache``, where tracebacks look source lines up. Runs in: worker."""
     for name, text in texts.items():
         # Without a modification time, linecache looks for no file and keeps the text.
         linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
 
 
 def of_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
-    """Return the code made by ``make(*arguments)``, as if compiled from file ``name``. Runs in: worker."""
+    """Return the code object made by ``make(*arguments)``, with ``name`` as its file name. Runs in: worker."""
     return make(*arguments).replace(co_filename=name)

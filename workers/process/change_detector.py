@@ -1,10 +1,11 @@
 """Detects within a few milliseconds whether anything in a task has changed since the last epoch.
 
-The task is pickled again, and the bytes are compared. Objects that would take long are left out of the pickle:
+The task is what the jobs of the workers need: the user's sequence, and the functions applied to its batches. It is
+pickled again, and the bytes are compared. Objects that would take long are left out of the pickle:
 
 - A large container (a list of a million paths) counts as unchanged while it is the same object and holds the same
-  objects. Changes *within* these objects are missed. Where hooks are defined, whose purpose is to change things, a
-  container is left out only if it holds nothing but numbers and strings.
+  objects. Changes *within* these objects are missed. Where hooks (on_epoch_begin, on_epoch_end) are defined, whose
+  purpose is to change things, a container is left out only if it holds nothing but numbers and strings.
 - A large array counts as unchanged while it is the same object, and a torch tensor if, in addition, no torch operation
   has written to it. Where hooks are defined, the bytes are compared, except in shared memory, where the workers see
   every write.
@@ -46,7 +47,7 @@ _CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class _Kept:
-    """A large container, as last seen."""
+    """A snapshot of a large list, tuple, dict, set or object array: the container, and which objects it held."""
 
     def __init__(self, container: Any, number: int) -> None:
         self.container = container  # held, so that its id is not reused
@@ -74,7 +75,7 @@ def _parts_of(container: Any) -> list[list[Any]]:
 
 
 class _Buffer(NamedTuple):
-    """A large array, as last seen."""
+    """The identity of a large array, to recognise it later: the owner of its memory, its address and its size."""
 
     owner: weakref.ref[Any]
     address: int
@@ -82,7 +83,7 @@ class _Buffer(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A snapshot of a task, or of a part of it."""
+    """A snapshot of a task (the sequence and functions that jobs use), or of one of its attributes, for comparison."""
 
     pickle: bytes  # without what is left out; empty if the task cannot be pickled
     buffers: list[_Buffer]
@@ -90,13 +91,16 @@ class Seen(NamedTuple):
     is_whole: bool = False  # nothing mutable was left out, except arrays
 
     def is_same(self, last: Seen) -> bool:
-        """Return whether nothing can have changed since ``last``. False if this is unknown, as for large arrays."""
+        """Return True if nothing can have changed since snapshot ``last``. False if unknown (large arrays)."""
         is_same = self.is_whole and last.is_whole and last.pickle == self.pickle and last.versions == self.versions
         return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
 
 class ChangeDetector:
-    """The detector of changes in one task, which is asked before each epoch. Runs in: consumer."""
+    """The detector of changes in a task (the sequence and functions that jobs use) from one epoch to the next.
+
+    Runs in: consumer.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[int, _Kept] = {}  # {id of a large container: as last seen}
@@ -105,11 +109,11 @@ class ChangeDetector:
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
-        """Return whether anything may have changed since the snapshot of the last :meth:`commit`.
+        """Return True if anything in ``task`` may have changed since the snapshot of the last :meth:`commit`.
 
         Args:
             is_exact: also check within the items of large containers and within arrays, which hooks may have changed.
-            states: values to use instead of some attributes: see :class:`workers.process.replica.ReplicaPickler`.
+            states: {id of an object: {attribute: the value to use instead of its own}}.
         """
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
@@ -123,15 +127,18 @@ class ChangeDetector:
         return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
     def commit(self) -> None:
-        """Note that the workers have the latest snapshot."""
+        """Note that the workers have the task as :meth:`has_changed` saw it last: later calls compare with that."""
         self._last = self._now
 
     def tell_if_long(self, task: Any, has_hooks: bool, seconds: float) -> None:
-        """Warn once, naming the data, if pickling everything and comparing arrays delays the start of an epoch."""
+        """Log a warning, once, if comparing all of ``task`` took long (``seconds``). It names the slowest part.
+
+        ``has_hooks``: the sequence defines on_epoch_begin or on_epoch_end.
+        """
         self._tell_if_long(task, has_hooks, seconds, _pickle_and_read)
 
     def _tell_if_long(self, task: Any, has_hooks: bool, seconds: float, repeat: Callable[[Any], object]) -> None:
-        """Warn once if ``seconds`` is long. ``repeat`` does the slow work again for one part, to find the slowest."""
+        """Warn once, naming the slowest part of ``task``, if ``seconds`` is long. ``repeat`` checks one part again."""
         if self._has_told or seconds <= _LONG_S:
             return
         found = _longest(_parts_of_task(task), repeat)
@@ -148,7 +155,7 @@ class ChangeDetector:
         )
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
-        """Return a snapshot of a part of the task checked last, or None if it cannot be pickled on its own."""
+        """Return a snapshot of ``part``, a part of the task just checked; None if it cannot be pickled on its own."""
         return self._seen(part, is_exact, states)[0]
 
     def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
@@ -177,7 +184,7 @@ class ChangeDetector:
 
 
 class _Cost(NamedTuple):
-    """The time that checking one part takes."""
+    """The time that it takes to check one part of a task for changes, with the part and its name."""
 
     seconds: float
     name: str
@@ -185,7 +192,7 @@ class _Cost(NamedTuple):
 
 
 def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
-    """Return (name, value) of each attribute of what its jobs read, along the chain, and of its functions."""
+    """Return [(name, value)] of the attributes of the task's sequence, of those it derives from, and its functions."""
     parts: list[tuple[str, Any]] = []
     source, is_left = getattr(task, "source", None), True
     while is_left:
@@ -200,7 +207,7 @@ def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
 
 
 def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
-    """Return (name, value) of the functions and arguments that a ``functools.partial`` binds, else of the function."""
+    """Return [(name, value)] of a function; of a ``functools.partial``: of its function and its bound arguments."""
     if not isinstance(function, functools.partial):
         return [(getattr(function, "__qualname__", type(function).__name__), function)]
     arguments: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
@@ -211,7 +218,10 @@ def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
 
 
 def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _Cost | None:
-    """Return the slowest part; if that is a function, the object in it that takes most of the time."""
+    """Time ``repeat(value)`` for each part, a (name, value), and return the slowest; None if it fails for all.
+
+    If that is a function, return instead an object held by it that takes more than half of the time, if there is one.
+    """
     costs = []
     for name, value in parts:
         start_s = time.monotonic()
@@ -228,7 +238,10 @@ def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _
 
 
 def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
-    """Return (name, value) of the attributes, variables and globals of a function, or of another callable object."""
+    """Return (name, value) of what a callable object holds: its attributes, closure variables and globals.
+
+    Those that are callable themselves are left out. ``name``: the object's own name, for theirs.
+    """
     held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
     code = getattr(function, "__code__", None)
     if code is not None:
@@ -255,7 +268,10 @@ def _size_of(value: Any) -> str:
 
 
 class _Looking(ReplicaPickler):
-    """A pickler that writes a number in place of each container left out: a new number if it has changed."""
+    """A pickler whose output is compared with an earlier one, to detect a change. It leaves large containers out.
+
+    Each is replaced by a number: the same as last time if it holds the same objects, else a new one.
+    """
 
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:
         self.seen: dict[int, _Kept] = {}
@@ -291,7 +307,10 @@ class _Looking(ReplicaPickler):
         return None if self._is_exact and not kept.is_plain else kept.number
 
     def _of_sparse(self, array: Any) -> Any:
-        """Return what stands for a large array that is not dense, as pickling would copy it; None for other arrays."""
+        """Return what to write instead of a large array with gaps, as pickling would copy it: its address and layout.
+
+        None: a small or dense array, which is pickled.
+        """
         if array.nbytes < SHARED_NBYTES or array.flags.c_contiguous or array.flags.f_contiguous:
             return None
         self.buffers.append(_Buffer(weakref.ref(_owner(array)), address_of(array), array.nbytes))
@@ -307,14 +326,14 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
 
 
 def _owner(array: Any) -> Any:
-    """Return the array or tensor that owns the memory of ``array``, which may be a temporary view."""
+    """Return the array, or other object, that owns the memory of ``array``, which may be a temporary view."""
     while isinstance(array, Memory) or (isinstance(array, np.ndarray) and isinstance(array.base, (np.ndarray, Memory))):
         array = array.base
     return array
 
 
 def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
-    """Return whether these are the same arrays, all of them still alive."""
+    """Return True if two snapshots list the same large arrays in the same order, and all of them still exist."""
     return len(last) == len(now) and all(
         one.owner is other.owner and one.owner() is not None and one[1:] == other[1:]
         for one, other in zip(last, now, strict=True)
@@ -322,5 +341,5 @@ def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
 
 
 def _is_ours(buffer: _Buffer) -> bool:
-    """Return whether the bytes must be compared, as they are not in memory that the workers see."""
+    """Return True if an array lies outside the memory shared with the workers, so that its bytes must be compared."""
     return share.find_bytes(buffer.address, buffer.nbytes) is None

@@ -1,10 +1,12 @@
 """Finds the attributes of a task that have changed since its workers got it, so that replicas keep all others.
 
-What jobs keep in the objects of their replica (caches, open files) survives when a hook or the loop changes something
-else there. The workers load the whole task again, and take the changed attributes from it: :func:`merged`.
+A task is the user's sequence and the functions applied to its batches; a replica is a worker's copy of it. What jobs
+keep in the objects of their replica (caches, open files) survives when a hook (on_epoch_begin, on_epoch_end) or the
+loop changes something else there. The workers load the whole task again, and take the changed attributes from it:
+:func:`merged`.
 
-In the consumer, a cache that only jobs fill is empty, and so is one that a hook has emptied. Therefore attributes that
-hooks name, or the setter of a changed attribute, count as changed whatever their values.
+In the consumer, a cache that only jobs fill is empty, and so is one that a hook has emptied: a comparison cannot tell.
+So attributes mentioned in hooks, or in the setter of a changed attribute, count as changed whatever their values.
 
 Attributes are compared one by one for the task, the sequence that its jobs read, and from there the objects of the
 user's own classes that are attributes of each other, if they are pickled by their attributes alone. Anything else (a
@@ -36,21 +38,27 @@ HOOKS = "on_epoch_begin", "on_epoch_end"
 
 
 class Changed(NamedTuple):
-    """The changes that a replica must take over: Changed({"level": None, "source": Changed({}, [])}, ["old"])."""
+    """The changes to one object that a replica (a worker's copy of the task) must take over from the consumer's.
+
+    For example: Changed({"level": None, "source": Changed({}, [])}, ["old"]).
+    """
 
     names: dict[str, Any]  # {attribute: None if it is replaced as a whole, else what has changed in it}
     gone: list[str]  # attributes that no longer exist
 
 
 class _Object(NamedTuple):
-    """An object, as last seen."""
+    """A snapshot of an object that is compared attribute by attribute, with the snapshots of its attributes."""
 
     of: weakref.ref[Any]
     parts: dict[str, _Object | Seen]
 
 
 class Attributes:
-    """The attributes of a task that a ChangeDetector has just checked as a whole. Runs in: consumer."""
+    """The attributes of one task, compared one by one between epochs. Runs in: consumer.
+
+    ``watch``: the detector that has just checked the task (the sequence and functions that jobs use) as a whole.
+    """
 
     def __init__(self, watch: ChangeDetector) -> None:
         self._watch = watch
@@ -58,7 +66,7 @@ class Attributes:
         self._now: _Object | None = None
 
     def changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Changed | None:
-        """Return what has changed since the snapshot of the last :meth:`commit`; None: everything may have.
+        """Return which attributes of ``task`` have changed since the last :meth:`commit`; None: any may have.
 
         Args:
             is_exact, states: see :meth:`workers.process.change_detector.ChangeDetector.has_changed`.
@@ -71,7 +79,7 @@ class Attributes:
         return _difference(self._last, self._now, names)
 
     def commit(self) -> None:
-        """Note that the workers have the latest snapshot."""
+        """Note that the workers have the task as :meth:`changed` saw it last: the next call compares with that."""
         self._last = self._now
 
     def _look(
@@ -96,7 +104,10 @@ class Attributes:
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """Return the attributes by which ``value`` is pickled, if by these alone and in the usual way; else None."""
+    """Return {name: value} of the attributes of ``value`` if a copy can be updated attribute by attribute, else None.
+
+    That is so for an object of the user's own class, or of ours, that is pickled by its attributes alone.
+    """
     cls: Any = type(value)
     is_plain = (
         cls.__new__ is object.__new__
@@ -113,7 +124,10 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
 
 
 def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
-    """Return what has changed between two snapshots. Attributes in ``named`` count as changed."""
+    """Return what has changed between two snapshots of an object.
+
+    Attributes in ``named`` count as changed, except objects that are themselves compared attribute by attribute.
+    """
     names: dict[str, Any] = {}
     for name, part in now.parts.items():
         before = last.parts.get(name)
@@ -132,7 +146,7 @@ def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
 
 
 def _classes(of: _Object) -> Iterator[type]:
-    """Yield the classes of an object and of the objects in it."""
+    """Yield the class of an object, and those of the objects in it that are compared attribute by attribute."""
     if (value := of.of()) is not None:
         yield type(value)
     for part in of.parts.values():
@@ -142,7 +156,7 @@ def _classes(of: _Object) -> Iterator[type]:
 
 @functools.lru_cache(64)
 def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
-    """Return the code of the methods and properties called ``names``, and of those that it names in turn."""
+    """Return the code of the methods and properties ``names`` of ``classes``, and of all others that it mentions."""
     found: dict[types.CodeType, None] = {}
     left = list(names)
     seen = set(left)
@@ -163,13 +177,17 @@ def _code_of(member: Any) -> list[types.CodeType]:
 
 
 def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
-    """Return the attributes and globals that this code names."""
+    """Return the names of all attributes and globals that these code objects mention."""
     return frozenset(name for each in code for name in names_in(each))
 
 
 @functools.lru_cache(64)
 def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
-    """Return all attributes named by the settable properties that name one of ``names``, or by what they call."""
+    """Return the attributes that a property of ``cls`` may have set together with one of ``names``.
+
+    These are all names mentioned in the code of a settable property, or in methods that it calls, if one of ``names``
+    is mentioned there too.
+    """
     found: frozenset[str] = frozenset()
     members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
     for name, member in members.items():
@@ -180,7 +198,15 @@ def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
 
 
 def merged(before: Any, now: Any, changed: Changed) -> Any:
-    """Return the task of a replica, with the objects of ``before`` where they are unchanged. Runs in: worker."""
+    """Return a worker's next task: ``now``, with the objects of ``before`` wherever nothing has changed.
+
+    Args:
+        before: the task that the worker has used so far.
+        now: the whole task as just received.
+        changed: what the consumer has changed in between.
+
+    Runs in: worker.
+    """
     for name in ("source", "functions"):
         if name not in changed.names:
             setattr(now, name, getattr(before, name))
@@ -191,7 +217,7 @@ def merged(before: Any, now: Any, changed: Changed) -> Any:
 
 
 def _taken(before: Any, now: Any, changed: Changed) -> Any:
-    """Return ``before`` with the changes from ``now``."""
+    """Return object ``before`` after applying the changes from ``now`` to it; ``now`` itself if their types differ."""
     if type(before) is not type(now):  # a job has replaced it
         return now
     there, new = vars(before), vars(now)

@@ -1,4 +1,4 @@
-"""A private socket pair between two processes that carries messages and descriptors.
+"""A private socket pair between two processes, which carries messages and file descriptors.
 
 A frame is a header (length, number of descriptors), the identity of each descriptor, and a pickled message. Readers
 take whole frames only: a frame that a killed process had half sent is dropped with its socket. No other process ever
@@ -45,7 +45,7 @@ _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class _Unsent(NamedTuple):
-    """The part of a frame that the kernel has not taken yet."""
+    """The part of a frame (a message as bytes, with its file descriptors) that the kernel has not taken yet."""
 
     frame: memoryview
     files: tuple[int, ...]
@@ -53,7 +53,7 @@ class _Unsent(NamedTuple):
 
 
 class Channel:
-    """One end of a socket pair."""
+    """One end of a socket pair by which two processes exchange messages (tuples) and file descriptors."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -67,7 +67,7 @@ class Channel:
         self.is_refused = False  # the kernel refuses the first of _out for now, though the socket is writable
 
     def wake_after(self, seconds: int) -> None:
-        """Let :meth:`receive` on a blocking socket return after ``seconds`` without a message."""
+        """Make :meth:`receive` on a blocking socket return an empty list after ``seconds`` without a message."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIME.pack(seconds, 0))
 
     def fileno(self) -> int:
@@ -84,8 +84,8 @@ class Channel:
         :meth:`flush` sends the rest.
 
         Args:
-            descriptors: the caller may close them afterwards, unless they have an owner.
-            owner: an object that keeps them open for as long as it lives.
+            descriptors: file descriptors. The caller may close them afterwards, unless there is an ``owner``.
+            owner: an object that keeps the descriptors open for as long as it lives.
 
         Raises:
             ConnectionError: the other end is gone. OSError: the message cannot be sent, for another reason.
@@ -100,7 +100,7 @@ class Channel:
             self._out.append(_Unsent(frame, files if owner is not None else _copies(files), owner))
 
     def send_at_once(self, message: tuple[Any, ...]) -> bool:
-        """Send a small ``message`` on a blocking socket if the kernel takes it now. Return whether it does.
+        """Send a small ``message`` on a blocking socket without waiting. Return True if the kernel has taken it.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -120,7 +120,13 @@ class Channel:
         return True
 
     def _send_some(self, frame: memoryview, files: tuple[int, ...]) -> tuple[memoryview, tuple[int, ...]]:
-        """Send as much of a frame as the kernel takes now. Return the rest."""
+        """Send as much of a frame (the bytes of a message, and its descriptors) as the kernel takes now.
+
+        On a blocking socket, that is all of it.
+
+        Returns:
+            The bytes and the descriptors that are left.
+        """
         self.is_refused = False
         while frame:
             try:
@@ -147,7 +153,7 @@ class Channel:
         return frame, files
 
     def _read_ahead(self) -> None:
-        """Read what has come, for the next :meth:`receive`.
+        """Read the bytes that have come into the buffer, for the next :meth:`receive`. Blocks: never.
 
         Otherwise two ends, each with too many descriptors in flight to the other, would wait for each other.
         """
@@ -159,14 +165,14 @@ class Channel:
             pass
 
     def hold(self) -> None:
-        """Keep all messages here until :meth:`let_go`, while nobody reads at the other end.
+        """Queue all messages here instead of sending them, until :meth:`let_go`: nobody reads at the other end yet.
 
         Descriptors in flight are limited: these might block the ones that are needed to start the reader.
         """
         self.is_held = True
 
     def let_go(self) -> None:
-        """Send what was held, and stop holding: somebody reads at the other end.
+        """Send the messages queued since :meth:`hold`, and later ones at once: somebody reads at the other end now.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -175,7 +181,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send the unsent messages, as far as the kernel takes them."""
+        """Send the messages that earlier calls could not send, as far as the kernel takes them now."""
         while self._out and not self.is_held:
             frame, files, owner = self._out[0]
             left, left_files = self._send_some(frame, files)
@@ -187,9 +193,9 @@ class Channel:
             self._out.popleft()
 
     def receive(self) -> list[tuple[tuple[Any, ...], list[int]]]:
-        """Return the messages that have come, each with its descriptors, which the caller must close.
+        """Return the messages that have come, as (message, its descriptors). The caller must close the descriptors.
 
-        Blocks: on a blocking socket, until something has come; never on a non-blocking one.
+        Blocks: on a blocking socket, until something has come; never on a non-blocking one, which may give ``[]``.
 
         Raises:
             EOFError: the other end is gone, and everything that it sent has been received.
@@ -210,7 +216,13 @@ class Channel:
         return self._frames()
 
     def _read(self, flags: int) -> bool:
-        """Read some bytes and the descriptors that come with them. Return False if the other end is gone."""
+        """Read some bytes into the buffer, and descriptors that come with them. Return False if the other end is gone.
+
+        ``flags``: for ``recvmsg``, e.g. ``MSG_DONTWAIT``.
+
+        Raises:
+            BlockingIOError: nothing has come. PlatformError: descriptors were lost.
+        """
         if self._is_broken:
             return False
         try:
@@ -252,14 +264,17 @@ class Channel:
         return frames
 
     def _check_identities(self, packed: memoryview) -> None:
-        """Raise IntegrityError unless the next descriptors have these identities."""
+        """Raise IntegrityError unless the next received descriptors are those that were sent.
+
+        ``packed``: for each descriptor the inode that it must refer to (0: not shared memory), as 8 bytes.
+        """
         files = islice(self._descriptors, len(packed) // _IDENTITY.size)
         for file, (identity,) in zip(files, _IDENTITY.iter_unpack(packed), strict=True):
             if _identity(file) != identity:
                 raise integrity_error(f"descriptor {file} refers to inode {_identity(file)} instead of {identity}")
 
     def close(self) -> None:
-        """Close this end, and all descriptors that were not sent, or not handed out, yet."""
+        """Close the socket, copies of descriptors that were not sent yet, and received ones that nobody has taken."""
         self.socket.close()
         for _, files, owner in self._out:
             if owner is None:
@@ -270,7 +285,7 @@ class Channel:
 
 
 def _identity(file: int) -> int:
-    """Return the identity (inode) of the shared memory that descriptor ``file`` refers to; 0 for anything else."""
+    """Return the inode number of the shared memory that descriptor ``file`` refers to; 0 if it is not shared memory."""
     status = os.fstat(file)
     return status.st_ino if stat.S_ISREG(status.st_mode) and not status.st_nlink else 0
 
@@ -295,5 +310,5 @@ def _close_all(files: Iterable[int]) -> None:
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets, which no program started later inherits."""
+    """Return two connected Unix sockets. Programs started later do not inherit them."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,6 +1,6 @@
-"""What a process starts with: environment, path, folder, the interpreter's flags, and the files of its modules.
+"""Collects what a new process would start with: environment, path, folder, interpreter flags, files of modules.
 
-A server serves a pool only while these still match the program's.
+A server (the process that forks workers) is used again only while these are still what they were when it started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from .program_settings import flags
 
 
 def start_environment() -> dict[str, Any]:
-    """Return what a process inherits, or is given, when it starts."""
+    """Return what a process started now would inherit or be given, to compare it with what a running one was given.
+
+    The keys are "flags" (of the interpreter), "environ", "path" (``sys.path``), "folder" and "affinity" (usable cores).
+    """
     variables = environment()
     variables.pop("PYTEST_CURRENT_TEST", None)
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -31,7 +34,7 @@ def start_environment() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Return the program's environment variables, with its Keras backend if that was set by other means."""
+    """Return this program's environment variables, and ``KERAS_BACKEND`` if the backend was set by other means."""
     variables = dict(os.environ)
     return variables | keras.backend_variable(variables)
 
@@ -44,7 +47,7 @@ def _folder() -> str | None:
 
 
 def files_of_users() -> dict[str, float]:
-    """Return {file: modification time} of the modules that belong to no installed package."""
+    """Return {source file: modification time} of the imported modules that belong to no installed package."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

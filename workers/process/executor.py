@@ -1,8 +1,8 @@
-"""The process executor: worker processes, and the server that forks and reaps them, as the consumer sees them.
+"""The process executor, by which the consumer runs jobs in worker processes forked and reaped by a server process.
 
-Each worker has a private socket pair and a status page, and the server has a socket too. One place waits for all of
-them, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from the server): everything that the worker
-had sent is read first, then it is replaced.
+Each worker has a private socket pair and a status page (shared memory that shows its current job), and the server has
+a socket too. One place waits for all of them, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from
+the server): everything that the worker had sent is read first, then it is replaced.
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ _MAX_IN_SLOTS = 64
 
 
 class ProcessExecutor:
-    """An executor that runs jobs in ``nb_workers`` processes, each on its own replica of the parcel's object.
+    """The executor that runs jobs in ``nb_workers`` processes, each on a replica (its own copy) of the user's sequence.
 
     Args:
-        modules: those that the parcel names, which the server imports once for all workers.
+        make_parcel: returns the parcel, the pickled sequence in shared memory.
+        modules: the names of modules that the parcel needs; the server imports them once for all workers.
+        figures: where its work is recorded.
     """
 
     def __init__(
@@ -68,12 +70,12 @@ class ProcessExecutor:
 
     @property
     def parcel(self) -> replica.Parcel | None:
-        """The parcel that the workers load."""
+        """The parcel (the pickled sequence in shared memory) that the workers load; None: there is none any more."""
         return self._worker_pool.parcel
 
     @property
     def may_add(self) -> int:
-        """The number of items that may be on their way: each item in a slot costs a descriptor."""
+        """The most stream items to have on their way to workers: each in a slot of shared memory costs a descriptor."""
         return _MAX_IN_SLOTS if self._item_slots.slots else events.NO_LIMIT
 
     # -- the engine's orders
@@ -185,7 +187,7 @@ class ProcessExecutor:
             self._worker_pool.exited(name, exit_code, max_rss)
 
     def _from_worker(self, worker: WorkerHandle) -> bool:
-        """Read the messages that have come. Return False if there were none."""
+        """Handle all messages that ``worker`` has sent. Return True if there were any."""
         try:
             received = worker.channel.receive()
         except EOFError:
@@ -228,7 +230,7 @@ class ProcessExecutor:
     # -- the end
 
     def rest(self) -> bool:
-        """End the workers. The server stays, so workers that are started later have the same imports."""
+        """End all workers, and return True. The server stays, so workers that are started later inherit its imports."""
         self._let_end()
         self._worker_pool.remove_all()
         return True
@@ -251,10 +253,10 @@ class ProcessExecutor:
 def _watch_unsent(
     workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
 ) -> bool:
-    """Watch the sockets that did not take everything at once, which is rare, until they are writable.
+    """Make ``selector`` report when sockets with unsent messages, a rare case, become writable, to send the rest.
 
     Returns:
-        Whether the kernel refuses a message, which must then be sent again soon.
+        True if the kernel refuses a message for now, so that the caller must call again soon.
     """
     is_refused = False
     for name, worker in workers.items():

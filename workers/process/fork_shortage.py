@@ -1,6 +1,6 @@
 """Tracks the workers that could not be forked, because no more processes are allowed, and when to retry them.
 
-The pool goes on with the workers it has. It retries sparingly, with one worker: if that one runs, the next may too.
+The pool goes on with the workers it has. It retries rarely, one worker at a time: if that one runs, the next may too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ _MAX_TRIES_ALONE = 3
 
 
 class ForkShortage:
-    """The missing workers of a pool. Runs in: the engine's thread."""
+    """The workers that a pool lacks because they could not be forked, and the time of the next attempt.
+
+    Runs in: the engine's thread.
+    """
 
     def __init__(self) -> None:
         self._missing: list[int] = []  # numbers of the missing workers, e.g. [5, 6, 7]
@@ -25,21 +28,24 @@ class ForkShortage:
 
     @property
     def is_hopeless(self) -> bool:
-        """True if not even one worker could be forked in several attempts."""
+        """True if three attempts in a row have failed while the pool had no worker at all."""
         return self._tries_alone >= _MAX_TRIES_ALONE
 
     def tell(self) -> bool:
-        """Return whether to report the shortage now: once, until all workers are there again."""
+        """Return True if the caller should report the shortage: at the first call since all workers were there."""
         is_told, self._is_told = self._is_told, True
         return not is_told
 
     def lost(self, number: int) -> None:
-        """Note that worker ``number`` could not be forked."""
+        """Note that worker ``number`` could not be forked and is missing."""
         self._missing.append(number)
         self._due_s = None
 
     def answered(self, num_workers: int) -> None:
-        """Schedule the next attempt: all attempts so far are answered, and ``num_workers`` workers exist."""
+        """Schedule the next attempt, now that the server has answered all orders to fork.
+
+        ``num_workers``: how many workers the pool has. With none, the next attempt follows soon.
+        """
         if num_workers:
             self._tries_alone = 0
             self._due_s = time.monotonic() + self._wait_s
@@ -49,7 +55,7 @@ class ForkShortage:
             self._due_s = time.monotonic() + _WAIT_ALONE_S
 
     def forked(self) -> None:
-        """Schedule the next missing worker now: since one was forked, another may be."""
+        """Note that a worker was forked, so the next missing one is retried at once."""
         self._tries_alone = 0
         if self._missing:
             self._due_s = time.monotonic()
@@ -57,23 +63,23 @@ class ForkShortage:
             self._is_told, self._wait_s = False, _FIRST_WAIT_S
 
     def forget(self) -> None:
-        """Forget the missing workers: all workers were ended, or all that are missing are started now."""
+        """Forget all missing workers, as the pool has ended its workers, or now starts all that are missing."""
         self._missing.clear()
         self._due_s = None
 
     def keep_below(self, nb_workers: int) -> None:
-        """Forget the workers whose numbers are ``nb_workers`` or higher: the pool has become smaller."""
+        """Forget missing workers whose numbers are ``nb_workers`` or higher, as the pool has become smaller."""
         self._missing = [number for number in self._missing if number < nb_workers]
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how long to wait at most: ``timeout_s``, or less if an attempt is due before."""
+        """Return the seconds to wait at most: ``timeout_s``, or less if an attempt is due before. None: no limit."""
         if self._due_s is None:
             return timeout_s
         left_s = max(0.0, self._due_s - time.monotonic())
         return left_s if timeout_s is None else min(left_s, timeout_s)
 
     def take(self) -> int | None:
-        """Return the number of a worker to retry now; None: there is none."""
+        """Remove the missing worker that is to be retried now, and return its number; None: no attempt is due."""
         if not self._missing or self._due_s is None or time.monotonic() < self._due_s:
             return None
         self._due_s = None

@@ -1,4 +1,4 @@
-"""Lets a worker's malloc keep the memory that its jobs have freed, as much as they needed lately.
+"""Lets malloc in a worker process keep the memory that jobs have freed, as much as they needed lately.
 
 A new array of a batch's size then lies on pages that exist already, instead of costing a page fault for each 4 KB.
 Memory that a job needed only once is given back. What the process uses a few seconds after everything was given back
@@ -16,7 +16,7 @@ _MARGIN_NBYTES = 48 << 20  # tolerated beyond 1.25 times the usual memory
 
 
 def keep() -> None:
-    """Make malloc keep freed memory, if it is glibc's."""
+    """Make malloc keep freed memory for later use, if it is glibc's; otherwise do nothing."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -26,13 +26,13 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Make malloc return the freed memory that it has kept since :func:`keep`."""
+    """Make malloc return to the system the freed memory that it has kept since :func:`keep`."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_nbytes() -> int:
-    """Return the resident memory of this process in bytes, without shared memory; 0: unknown here."""
+    """Return the resident memory of this process in bytes, without shared memory; 0 if the system does not tell."""
     try:
         with open("/proc/self/statm", "rb") as file:
             _, resident, shared, *_ = file.read().split()
@@ -42,7 +42,10 @@ def own_nbytes() -> int:
 
 
 class FreedMemory:
-    """The freed memory of one worker. It is checked after each message, which takes 20 us once in a few seconds."""
+    """The memory that one worker process keeps for later jobs after earlier ones have freed it.
+
+    It is checked after each message, which takes 20 us once in a few seconds.
+    """
 
     def __init__(self) -> None:
         self._usual_nbytes: int | None = 0  # None: to be measured at the next look()
@@ -50,14 +53,17 @@ class FreedMemory:
         self._is_idle = False
 
     def is_due(self, now_ns: int) -> bool:
-        """Return whether it is time to :meth:`look`. The worker no longer counts as idle."""
+        """Return True if the last :meth:`look` was more than 4 s ago. Call it after jobs: the worker is no longer idle.
+
+        ``now_ns``: monotonic time.
+        """
         if self._looked_ns is None:
             self._looked_ns = now_ns
         self._is_idle = False
         return now_ns - self._looked_ns > _LOOK_NS
 
     def look(self, now_ns: int) -> None:
-        """Give back freed memory if the process uses more than usual. Call it between two jobs."""
+        """Return freed memory to the system if the process uses much more than usual. Call it between two jobs."""
         self._looked_ns, nbytes = now_ns, own_nbytes()
         if self._usual_nbytes is None:
             self._usual_nbytes = nbytes
@@ -65,12 +71,12 @@ class FreedMemory:
             self.give_back()
 
     def give_back(self) -> None:
-        """Give back all freed memory. What is usual is measured again after that."""
+        """Return all freed memory to the system. The next :meth:`look` measures anew what the process usually uses."""
         give_back()
         self._usual_nbytes = None
 
     def rest(self) -> bool:
-        """Give back all freed memory if the worker has just become idle. Return whether it has."""
+        """Note that the worker is idle. Return True if it was not idle before: its freed memory is then given back."""
         is_new, self._is_idle = not self._is_idle, True
         if is_new:
             self.give_back()

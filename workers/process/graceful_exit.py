@@ -1,6 +1,6 @@
-"""Lets workers that are in no job end by themselves, so that the exit functions of their modules run, and can log.
+"""Lets workers that are in no job end by themselves, so that the exit functions of their modules run and can log.
 
-It also holds the :class:`Waker`, which ends a wait of the engine's thread.
+It also holds the :class:`Waker`, with which any thread wakes the thread that waits for the workers' messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def let_end(
     waker: Waker,
     inlet: Inlet,
 ) -> None:
-    """Ask all workers to end, and wait a moment for those that have loaded their replica; one in a job may not make it.
+    """Ask all workers to end, and wait a moment for those that have loaded their replica (their copy of the sequence).
+
+    Meanwhile, read what they send, so that their log records are not lost. A worker in a long job does not end in time.
 
     Runs in: the engine's thread. Blocks: until these have ended, 0.25 s at most.
     """
@@ -51,13 +53,17 @@ def let_end(
 
 
 def _ended(server: Connection) -> set[int]:
-    """Return the workers whose end the server reports. Raises EOFError if the server itself has ended."""
+    """Read the server's messages, and return the names of the workers that have ended according to them.
+
+    Raises:
+        EOFError: the server itself has ended.
+    """
     told = [message for message, _ in server.channel.receive()]
     return {each.worker for each in told if isinstance(each, messages.Exited)}
 
 
 def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet) -> bool:
-    """Discard what a worker has sent, except log records. Return False if nothing had come."""
+    """Read what a worker has sent: handle log records, discard all else. Return True if there was anything."""
     try:
         received = worker.channel.receive()
     except (EOFError, OSError):  # it has ended, or no descriptors are left to receive its
@@ -74,7 +80,10 @@ def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet)
 
 
 class Waker:
-    """A pipe that ends a wait. :meth:`wake` runs in any thread, all else in the one that waits."""
+    """A pipe with which any thread ends another thread's wait in ``select``.
+
+    Runs in: any thread for :meth:`wake`, the waiting thread for all else.
+    """
 
     def __init__(self) -> None:
         self._out, self._in = os.pipe()
@@ -82,16 +91,16 @@ class Waker:
         os.set_blocking(self._in, False)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable."""
+        """Return the descriptor to wait for, which becomes readable at :meth:`wake`."""
         return self._out
 
     def wake(self) -> None:
-        """End the current wait, or the next one."""
+        """End the other thread's current wait, or its next one if it is not waiting."""
         with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
             os.write(self._in, b"x")
 
     def clear(self) -> None:
-        """Reset the waker once the wait has ended."""
+        """Empty the pipe after a wait has ended, so that the next wait does not end at once."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._out, 4096)
 

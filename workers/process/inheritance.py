@@ -1,7 +1,8 @@
 """Gives workers what children of ``multiprocessing`` inherit: its authentication key and its resource tracker.
 
-With the key, the proxies of a ``Manager`` can call it. The tracker removes named shared memory and semaphores when the
-last process that knows it has ended: a worker with its own tracker would remove, on exit, what the program still uses.
+With the key, the proxies of a ``Manager`` can call it. The tracker is a process that removes named shared memory and
+semaphores when the last process that writes to it has ended: a worker with its own tracker would remove, on exit, what
+the program still uses.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ ADVICE = (
 
 
 def key() -> bytes | None:
-    """Return the key of this process; None: multiprocessing is not loaded. Runs in: consumer."""
+    """Return the authentication key of multiprocessing in this process; None: it is not loaded. Runs in: consumer."""
     module = sys.modules.get("multiprocessing.process")
     return None if module is None else bytes(module.current_process().authkey)
 
 
 def tracker() -> int | None:
-    """Return the descriptor for messages to the tracker; None: no tracker runs. Runs in: consumer."""
+    """Return the descriptor of the pipe to multiprocessing's resource tracker; None: no tracker runs.
+
+    Runs in: consumer.
+    """
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     descriptor: int | None = getattr(tracker, "_fd", None)
     try:
@@ -36,7 +40,10 @@ def tracker() -> int | None:
 
 
 def inherit(key: bytes | None, tracker: int | None) -> None:
-    """Take over the consumer's key and tracker. Closes ``tracker``, or keeps it. Runs in: worker."""
+    """Use the consumer's authentication key and resource tracker in this process. Runs in: worker.
+
+    ``tracker``: a descriptor of the pipe to the tracker. It is kept for use, or closed if this process has one already.
+    """
     if key is not None:
         importlib.import_module("multiprocessing.process").current_process().authkey = key
     if tracker is not None:
@@ -48,18 +55,18 @@ def inherit(key: bytes | None, tracker: int | None) -> None:
 
 
 def is_inherited(value: Any) -> bool:
-    """Return whether ``value`` belongs to multiprocessing, such as a lock, or the number of a ``RawValue``."""
+    """Return True if ``value`` is an object of multiprocessing: a lock, or the ctypes object of a ``RawValue``."""
     kinds = type(value), type(getattr(value, "__dict__", {}).get("_wrapper"))
     return any(str(kind.__module__).startswith("multiprocessing.") for kind in kinds)
 
 
 def reduced(obj: Any) -> Any:
-    """Return how to rebuild an object of multiprocessing, in the form of ``__reduce__``; None: as its class defines it.
+    """Return how a worker rebuilds an object of multiprocessing, as from ``__reduce__``; None: as its class defines it.
 
-    A manager's proxy takes the manager's key along. Shared memory that is not tracked here stays untracked there.
+    A manager's proxy takes the manager's authentication key along. ``SharedMemory`` made with ``track=False`` stays so.
 
     Raises:
-        TypeError: it is one end of a pipe, whose descriptor means another file in a worker.
+        TypeError: ``obj`` is one end of a pipe, whose descriptor would mean another file in a worker.
     """
     kind: Any = type(obj)
     managers, connection = map(sys.modules.get, ("multiprocessing.managers", "multiprocessing.connection"))

@@ -1,9 +1,9 @@
-"""Sends the items of a stream to the workers, in slots of shared memory that are used again and again.
+"""Sends the items of a stream (an iterable read in the consumer) to the workers, in reusable slots of shared memory.
 
 An item is copied into a slot when it is read, since its source may reuse the memory. It is copied out when its job
-begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get it: each learns
-of a slot with the first item in it. A slot is free again once nobody can ask for its item any more. A worker whose job
-was given to another one may then still read the slot; its result is dropped.
+begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get it: a slot is
+announced to a worker with the first item in it that this worker gets. A slot is free again once nobody can ask for its
+item any more. A worker whose job was given to another one may then still read the slot; its result is dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_LAYOUTS = 256
 
 
 class PlacedItem(NamedTuple):
-    """Where an item lies, as sent to workers: PlacedItem(31, b"...", 5, None)."""
+    """The place of a stream item in shared memory, as sent to workers: PlacedItem(31, b"...", 5, None)."""
 
     number: int  # of the item, in its label
     layout: bytes  # a pickled Layout
@@ -38,7 +38,10 @@ class PlacedItem(NamedTuple):
 
 
 class SentItem:
-    """An item in a slot. It lives as long as somebody may ask for the item."""
+    """A stream item that was copied into a slot (a piece of shared memory).
+
+    It is held while a job may need the item; when it is garbage collected, the slot is free again.
+    """
 
     __slots__ = ("__weakref__", "message")
 
@@ -52,7 +55,10 @@ class _Reference(weakref.ref):  # type: ignore[type-arg]
 
 
 class ItemSlots:
-    """The item slots of the consumer. :meth:`ship` runs in its thread, all else in the engine's."""
+    """The slots (pieces of shared memory) in which the consumer sends stream items to its workers.
+
+    Runs in: the consumer's thread for :meth:`ship`, the engine's thread for all else.
+    """
 
     def __init__(self) -> None:
         self._writer = SlotWriter(max_slots=1)  # each item costs one descriptor
@@ -64,10 +70,10 @@ class ItemSlots:
         self.num_gone = 0  # slots given up so far
 
     def ship(self, item: Any) -> SentItem | bytes:
-        """Return ``item`` in a slot, or pickled if it is small.
+        """Copy ``item`` into a slot, and return a handle to it. A small item is returned pickled instead.
 
         Raises:
-            NotPicklableError: something in it cannot be sent.
+            NotPicklableError: something in ``item`` cannot be pickled.
         """
         arrays: list[Any] = []
         flatten(item, arrays, [])
@@ -116,14 +122,17 @@ class ItemSlots:
         self._layouts.update((digest_of(pickled), pickled) for pickled in news.layouts)
 
     def close(self) -> None:
-        """Close the descriptors of all slots."""
+        """Close the file descriptors of all slots."""
         for _, descriptor in self.slots.values():
             os.close(descriptor)
         self.slots.clear()
 
 
 class KnownSlots:
-    """The item slots that one worker has been told about. Runs in: the engine's thread."""
+    """The consumer's record of which slots with stream items have been announced to one worker.
+
+    Runs in: the engine's thread.
+    """
 
     def __init__(self, item_slots: ItemSlots) -> None:
         self._item_slots = item_slots
@@ -131,7 +140,10 @@ class KnownSlots:
         self._num_gone = 0
 
     def learn(self, shipped: SentItem, slots: list[tuple[int, int]], files: list[int]) -> None:
-        """Add to the ``slots`` and ``files`` of a message what the worker needs to read an item."""
+        """Announce the slot of an item to the worker, unless it was announced before.
+
+        Appends (slot, nbytes) to ``slots``, and its file descriptor to ``files``, for the message with the item.
+        """
         slot = shipped.message.slot
         if slot not in self._slots:
             self._slots.add(slot)
@@ -140,7 +152,7 @@ class KnownSlots:
             files.append(descriptor)
 
     def take_gone(self) -> list[int]:
-        """Return the slots that the worker can forget."""
+        """Return the numbers of announced slots that no longer exist, for the worker to forget: each number once."""
         if self._num_gone == self._item_slots.num_gone:
             return []
         self._num_gone = self._item_slots.num_gone
@@ -150,14 +162,20 @@ class KnownSlots:
 
 
 class ItemReader:
-    """The item slots, as a worker reads them."""
+    """A worker's reader of the slots (pieces of shared memory) in which the consumer sends stream items."""
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
         self._layouts: dict[bytes, KnownLayout] = {}  # {pickled Layout: the layout, as read}
 
     def learn(self, slots: list[tuple[int, int]], gone: list[int], files: list[int]) -> None:
-        """Add new slots, and forget those that are ``gone``. Closes ``files``."""
+        """Map new slots into memory, and forget those that are ``gone``.
+
+        Args:
+            slots: (number, nbytes) of each new slot.
+            gone: the numbers of slots that no longer exist.
+            files: the file descriptors of the new slots, which are closed.
+        """
         for slot in gone:
             self._buffers.pop(slot, None)
         for (slot, nbytes), file in zip(slots, files, strict=True):
@@ -167,7 +185,7 @@ class ItemReader:
                 os.close(file)
 
     def read(self, message: PlacedItem) -> Any:
-        """Return a copy of the item.
+        """Return a copy of the stream item at the place that ``message`` names.
 
         Raises:
             IntegrityError: the slot holds another item. This happens if the job was given to another worker, and the

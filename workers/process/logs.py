@@ -29,7 +29,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class Records(logging.Handler):
-    """A handler that keeps the records of worker ``number`` until they are taken. Runs in: worker."""
+    """A logging handler that queues the log records of worker ``number`` until :meth:`take`. Runs in: worker."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Records(logging.Handler):
         self._num_dropped = 0
 
     def install(self) -> None:
-        """Replace the handlers that imports have made, as the program has these handlers too."""
+        """Make this the only logging handler of the process. Those that imports have made exist in the program too."""
         for each in [logging.root, *logging.root.manager.loggerDict.values()]:
             if isinstance(each, logging.Logger):
                 each.handlers.clear()
@@ -56,7 +56,10 @@ class Records(logging.Handler):
             self.handleError(record)
 
     def take(self) -> Logged | None:
-        """Return the first waiting record, and how many were dropped; None: there is nothing to send."""
+        """Return a message with the first waiting record and the number of records dropped since the last message.
+
+        None: there is neither.
+        """
         if not (self._waiting or self._num_dropped):
             return None
         record = self._waiting.popleft() if self._waiting else None
@@ -64,7 +67,10 @@ class Records(logging.Handler):
         return Logged(record, dropped)
 
     def _plain(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return the record's attributes, in a form that anybody can unpickle and a handler can format."""
+        """Return {name: value} of the record's attributes, with its message and traceback already formatted as text.
+
+        All values are plain, so that another process can unpickle them.
+        """
         values = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info and not record.exc_text:
             values["exc_text"] = logging.Formatter().formatException(record.exc_info)[-_MAX_TEXT:]
@@ -76,7 +82,7 @@ class Records(logging.Handler):
 
 
 class Outlet(Records):
-    """A handler that sends the records over the worker's channel. Runs in: worker."""
+    """A logging handler that sends log records to the consumer, over the worker's channel. Runs in: worker."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         super().__init__(number)
@@ -89,7 +95,10 @@ class Outlet(Records):
             self._send_waiting(self._channel.send_at_once)
 
     def send(self, message: tuple[Any, ...], files: Any = ()) -> None:
-        """Send a message of the worker, after all waiting records. Blocks: until the kernel has taken it."""
+        """Send ``message`` with the descriptors ``files``, after all log records that wait. All messages go this way.
+
+        Blocks: until the kernel has taken it.
+        """
         self._send_waiting(self._channel.send)
         self._is_sending = True
         try:
@@ -98,7 +107,10 @@ class Outlet(Records):
             self._is_sending = False
 
     def flush(self) -> None:
-        """Send all waiting records; logging calls this when the process ends. Blocks: as :meth:`send`."""
+        """Send all log records that wait; logging calls this when the process ends.
+
+        Blocks: until the kernel has taken them.
+        """
         if os.getpid() == self._pid and threading.current_thread() is threading.main_thread() and not self._is_sending:
             self._send_waiting(self._channel.send)
 
@@ -118,7 +130,10 @@ class Outlet(Records):
 
 
 class Inlet(logging.handlers.QueueListener):
-    """A listener that passes records of workers to the program's handlers, in a thread that the first record starts."""
+    """The consumer's listener, which passes the log records of workers to the program's logging handlers.
+
+    It does so in its own thread, which the first record starts.
+    """
 
     def __init__(self) -> None:
         self._unread: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
@@ -127,7 +142,10 @@ class Inlet(logging.handlers.QueueListener):
         self._num_told = 0  # and this by the listener's
 
     def put(self, logged: Logged) -> None:
-        """Pass a record on to the handlers. Blocks: never. Runs in: the engine's thread."""
+        """Queue a worker's log record for the handlers; drop it, and count it, if too many are queued.
+
+        Blocks: never. Runs in: the engine's thread.
+        """
         self._num_dropped += logged.dropped
         if self._unread.qsize() >= _MAX_UNREAD:
             self._num_dropped += 1
@@ -141,7 +159,7 @@ class Inlet(logging.handlers.QueueListener):
                 self._thread = None
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Handle a record as the program's logger of that name does. Runs in: the listener's thread."""
+        """Pass ``record`` to the handlers of the program's logger of the same name. Runs in: the listener's thread."""
         try:
             of = logging.getLogger(record.name)
             if of.isEnabledFor(record.levelno):
@@ -162,7 +180,7 @@ class Inlet(logging.handlers.QueueListener):
             self._num_told = dropped
 
     def close(self) -> None:
-        """End the listener. Blocks: until the handlers have taken all records, 5 s at most."""
+        """End the listener's thread. Blocks: until the handlers have taken all queued records, 5 s at most."""
         thread = self._thread
         if thread is not None:
             self.enqueue_sentinel()

@@ -1,7 +1,8 @@
 """Puts a script's definitions into the ``__main__`` of a worker, where pickles that a job reads or writes name them.
 
 ``pickle.load``, ``np.load(allow_pickle=True)``, ``joblib.load`` and the pool of ``multiprocessing`` look classes and
-functions up in their module. A worker does not run the script; definitions that came with the Sequence are put there.
+functions up in their module. A worker does not run the script, so its classes and functions that came with the pickled
+Sequence are put there.
 """
 
 from __future__ import annotations
@@ -20,24 +21,33 @@ _made: dict[str, types.ModuleType] = {}  # {name: module that offer() has made}
 
 
 class Definitions:
-    """The objects sent by value that a module of the program has under their names."""
+    """The classes, functions and other objects of the program's modules that are pickled by value, not by name.
+
+    A worker puts them into its modules of the same names, where other pickles can find them.
+    """
 
     def __init__(self) -> None:
         self._found: dict[str, dict[str, Any]] = {}  # {module: {name: object}}, e.g. {"__main__": {"Config": Config}}
 
     def add(self, obj: Any, name: str) -> None:
-        """Note ``obj`` if its module has it as ``name``."""
+        """Record ``obj``, which was pickled by value, if the module that defines it has it under ``name``."""
         module = getattr(obj, "__module__", None)
         if isinstance(module, str) and getattr(sys.modules.get(module), "__dict__", {}).get(name) is obj:
             self._found.setdefault(module, {})[name] = obj
 
     def reduced(self) -> Any:
-        """Return how a worker rebuilds them: from references to objects that were pickled before."""
+        """Return (:func:`offer`, its arguments), as from ``__reduce__``: unpickling this puts the objects in place.
+
+        Pickle it last, so that it only refers to objects that are in the pickle already.
+        """
         return offer, (self._found,)
 
 
 def offer(found: dict[str, dict[str, Any]]) -> None:
-    """Add these definitions to the modules of this process. Runs in: worker; in a program it does nothing."""
+    """Put objects into the modules of this worker, under their names; make a module where none of that name exists.
+
+    ``found``: {module: {name: object}}. Runs in: worker; in any other process it does nothing.
+    """
     if not is_in_worker_process():
         return
     for name, definitions in found.items():

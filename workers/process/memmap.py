@@ -1,4 +1,4 @@
-"""A ``np.memmap`` on its way to the workers: it is sent as its file, which each worker opens again.
+"""Sends a ``np.memmap`` to the workers as the name of its file and the place in it; each worker maps the file again.
 
 The file may have changed by then. If it is gone or too short, the worker raises an error when it opens it. A worker
 that reads beyond the end of a file that is shortened later is killed by SIGBUS; :func:`shortened` then names the file.
@@ -17,14 +17,14 @@ from workers.batch.shared_memory import address_of
 
 
 class MappedFile(NamedTuple):
-    """A file and the length of its mapped part: MappedFile("/data/x.npy", 4096)."""
+    """A file that workers map into memory, and the length of the mapped part: MappedFile("/data/x.npy", 4096)."""
 
     path: str
     nbytes: int  # from the start of the file to the last mapped byte
 
 
 class Reopened(NamedTuple):
-    """The arguments with which :func:`open_memmap` opens the same part of a file again."""
+    """A description of an array in a file: the arguments with which :func:`open_memmap` maps that part of it again."""
 
     path: str
     dtype: Any
@@ -36,12 +36,15 @@ class Reopened(NamedTuple):
         return MappedFile(self.path, self.offset + self.extent()[1])
 
     def extent(self) -> tuple[int, int]:
-        """Return (offset of the first byte from the first item, number of bytes from it to the last one)."""
+        """Return (offset in bytes from the array's first item to its lowest address, number of bytes that it spans)."""
         return share.extent(0, self.dtype.itemsize, self.shape, self.strides)
 
 
 def reopened(array: Any) -> Reopened | None:
-    """Return how to reopen the file of a memmap or of a view of one; None for other arrays and for mode "c"."""
+    """Return how to open the file of a memmap, or of a view of one, again; None for other arrays and for mode "c".
+
+    With mode "c" (copy-on-write) the array may hold changes that are in no file.
+    """
     base = array
     while base is not None and not isinstance(base, np.memmap):
         base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
@@ -58,10 +61,11 @@ def reopened(array: Any) -> Reopened | None:
 
 
 def open_memmap(*arguments: Any) -> Any:
-    """Return the array that :class:`Reopened` describes, read-only. Runs in: worker.
+    """Map a file again; return the array, read-only. ``arguments``: the fields of :class:`Reopened`. Runs in: worker.
 
     Raises:
-        FileNotFoundError, PermissionError: the file cannot be opened. ValueError: it is too short. Each names it.
+        FileNotFoundError, PermissionError: the file cannot be opened.
+        ValueError: it is too short. Each error names the file.
     """
     path, dtype, offset, shape, strides = again = Reopened(*arguments)
     size, wanted = os.stat(path).st_size, again.file().nbytes
@@ -79,7 +83,7 @@ def open_memmap(*arguments: Any) -> Any:
 
 
 def shortened(files: Iterable[MappedFile]) -> list[str]:
-    """Describe those of ``files`` that are gone or shorter than their mapped part, with sizes."""
+    """Return a text with sizes for each of ``files`` that is unreadable now, or shorter than its mapped part."""
     found = []
     for path, nbytes in files:
         try:

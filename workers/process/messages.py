@@ -1,7 +1,8 @@
-"""The messages between the consumer, its workers and the server that forks them.
+"""The messages between the consumer (which reads the batches), its worker processes and the server that forks them.
 
-A frame on a socket is one message, accompanied by descriptors. Rows of jobs and of results are plain tuples on the
-wire, as there may be tens of thousands a second; the receiver turns them into named tuples.
+Each message is sent over a socket, together with file descriptors if it needs some. Jobs and results are plain tuples
+in it, as there may be tens of thousands a second. A *sending* is the number under which a job is sent to a worker, a
+*slot* is a piece of shared memory for batches, and a *pool* is the workers of one front-end.
 
 ::
 
@@ -18,7 +19,10 @@ from typing import Any, NamedTuple
 
 
 class Load(NamedTuple):
-    """A new replica. Descriptors: its memory, then the pipe of the resource tracker if there is one."""
+    """The consumer's message that gives a worker a new replica (its copy of the sequence).
+
+    Sent with file descriptors: the replica's memory, then the pipe of multiprocessing's resource tracker, if it runs.
+    """
 
     replica: int  # its number, which its jobs repeat
     parcel: Any  # a workers.process.replica.ParcelMessage
@@ -29,7 +33,10 @@ class Load(NamedTuple):
 
 
 class Jobs(NamedTuple):
-    """Jobs to do. Descriptors: one for each of ``slots``."""
+    """The consumer's message with jobs for a worker, each the computation of one batch.
+
+    Sent with file descriptors: one for each of ``slots`` (pieces of shared memory).
+    """
 
     replica: int  # the one that the jobs work on; it was sent before
     rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of a PlacedItem
@@ -39,23 +46,29 @@ class Jobs(NamedTuple):
 
 
 class Trim(NamedTuple):
-    """Memory is short: free all memory kept for later jobs. The answer is Results without rows."""
+    """The consumer's message that memory is short: the worker frees all memory that it keeps for later jobs.
+
+    The worker answers with a Results message that says so.
+    """
 
     free: list[int]  # as in Jobs
 
 
 class Stop(NamedTuple):
-    """Finish and exit."""
+    """The consumer's message that asks a worker to finish and exit."""
 
 
 class Ready(NamedTuple):
-    """The replica is loaded, or loading it failed."""
+    """The worker's message that it has loaded its replica (its copy of the sequence), or has failed to."""
 
     failure: Any  # None, or a RemoteFailure
 
 
 class Results(NamedTuple):
-    """The results of jobs. Descriptors: one for each new slot."""
+    """The worker's message with the results of jobs, whose batches lie in slots (pieces of shared memory).
+
+    Sent with file descriptors: one for each new slot.
+    """
 
     slots: list[tuple[int, int]]  # new since the last message, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots that were freed
@@ -66,29 +79,36 @@ class Results(NamedTuple):
     #: Since the last report: a plain job.cores.CoreUse, the run time of jobs in ns, how often the interpreter's lock
     #: was probed, and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no report now.
     cores: tuple[int, ...] | None
+    answers_trim: bool
 
 
 class Broken(NamedTuple):
-    """A message contradicts what the worker knows, so it exits."""
+    """The worker's message that it exits because a message to it was inconsistent, e.g. named an unknown slot."""
 
     failure: Any  # the RemoteFailure of an IntegrityError
 
 
 class Logged(NamedTuple):
-    """A log record, and the number of lost ones."""
+    """The worker's message with a log record for the program's handlers, and the number of records that were lost."""
 
     record: Any  # the attributes of a LogRecord, plain; or None
     dropped: int  # records lost since the last message
 
 
 class Attach(NamedTuple):
-    """A new pool. Descriptors: the server's end of its channel."""
+    """The consumer's message that announces a new pool of workers to the server, which forks them.
+
+    Sent with file descriptors: the server's end of the socket pair over which the pool will send its orders.
+    """
 
     modules: list[str]  # to import first; empty unless this is the server's only pool
 
 
 class Fork(NamedTuple):
-    """Start a worker. Descriptors: its socket, its status page, and one for each of ``streams``."""
+    """The pool's order to the server to fork a worker process.
+
+    Sent with file descriptors: the worker's socket, its status page (shared memory), and one for each of ``streams``.
+    """
 
     worker: int
     number: int  # 0 to nb_workers - 1; a replacement has the same
@@ -96,43 +116,43 @@ class Fork(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """Send a worker a signal."""
+    """The pool's order to the server to send a signal, such as SIGKILL, to one of the pool's workers."""
 
     worker: int
     signal: int
 
 
 class Detach(NamedTuple):
-    """The pool ends: kill its remaining workers, then answer Detached."""
+    """The pool's last order to the server: kill the pool's remaining workers, then answer Detached."""
 
 
 class Preloaded(NamedTuple):
-    """The server has done its imports."""
+    """The server's message that it has imported the modules that the workers need, and how long that took."""
 
     seconds: float
     skipped: list[tuple[str, str]]  # (module, why each worker imports it for itself)
 
 
 class Detached(NamedTuple):
-    """No worker of the pool is left. This is the last message to it."""
+    """The server's last message to a pool: none of the pool's workers is left."""
 
 
 class Forked(NamedTuple):
-    """A worker has been started."""
+    """The server's message that it has forked a worker process."""
 
     worker: int
     pid: int
 
 
 class NotForked(NamedTuple):
-    """A worker could not be started."""
+    """The server's message that it could not fork a worker process."""
 
     worker: int
     reason: str  # in the system's words, e.g. "Resource temporarily unavailable"
 
 
 class Exited(NamedTuple):
-    """A worker has ended."""
+    """The server's message that a worker process has ended, with the most memory that it has used."""
 
     worker: int
     exit_code: int  # negative: the signal that killed it

@@ -1,8 +1,8 @@
-"""Imports that the server does before it forks, so that no worker has to: the modules that the replica's pickle names.
+"""Imports modules that the pickled sequence names in the server, before it forks workers, so that no worker has to.
 
 A fork inherits everything that an import has made except threads, and it shares open files, sockets and devices with
-the other forks. If an import leaves a thread or such a file behind, the server restarts itself without that module,
-and each worker imports it for itself.
+the other forks. If an import leaves a thread or such a file behind, the server restarts itself without that module, and
+each worker imports it for itself.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ _HARMLESS_DEVICES = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/rand
 
 
 class Skipped(NamedTuple):
-    """A module that each worker imports for itself: Skipped("mine", "it has opened /data/images.h5")."""
+    """A module that the server leaves for each worker to import: Skipped("mine", "it has opened /data/images.h5")."""
 
     module: str
     reason: str
 
 
 def worth_it(modules: Iterable[str]) -> frozenset[str]:
-    """Return those of ``modules`` that a server would not import anyway. Runs in: consumer."""
+    """Return those of ``modules`` to import in the server: loaded in this program, and not Python's, numpy's or ours.
+
+    Runs in: consumer.
+    """
     own = {"__main__", "__mp_main__", "numpy", "workers", "cloudpickle", *sys.stdlib_module_names}
     return frozenset(name for name in modules if name.partition(".")[0] not in own and name in sys.modules)
 
 
 def preload(modules: Iterable[str]) -> Skipped | None:
-    """Import ``modules``, up to the first that must not be imported before a fork. Return that one, or None.
+    """Import ``modules`` before any fork. Stop at the first that makes forks unsafe and return it; None: all are safe.
+
+    A module that fails to import is passed over: the worker that needs it reports the error.
 
     Runs in: the server, in its only thread.
     """
@@ -63,7 +68,10 @@ def preload(modules: Iterable[str]) -> Skipped | None:
 
 
 def _hazard(before: set[tuple[int, str]]) -> str | None:
-    """Return why this process must not fork any more; None: it may. ``before``: files open before the import."""
+    """Return why an import makes forks of this process unsafe, e.g. "it has started the thread ..."; None: it does not.
+
+    ``before``: (descriptor, path) of each file that was open before the import.
+    """
     threads = sorted(_threads())
     if threads:
         return f"it has started the thread {', '.join(threads)}, which a fork would lose"
@@ -74,7 +82,7 @@ def _hazard(before: set[tuple[int, str]]) -> str | None:
 
 
 def _threads() -> list[str]:
-    """Return the names of the other threads, except harmless ones; on macOS only those that Python knows."""
+    """Return the names of the threads besides this one, except harmless ones; on macOS only those that Python knows."""
     try:
         tasks = os.listdir("/proc/self/task")
     except OSError:
@@ -103,7 +111,7 @@ def _open_files() -> set[tuple[int, str]]:
 
 
 def _is_hazardous(descriptor: int, path: str) -> bool:
-    """Return True if forks must not share this file. They may share one that is only written to, such as a log."""
+    """Return True if forked workers must not share this open file. One that is only written to (a log) is harmless."""
     try:
         mode = os.fstat(descriptor).st_mode
         with open(f"/proc/self/fdinfo/{descriptor}") as file:
@@ -133,15 +141,20 @@ main(sys.path[:], **{request!r})
 
 
 def program(path: list[str], request: dict[str, object]) -> list[str]:
-    """Return the command line of a server for ``request``, the arguments of ``server.main``.
+    """Return the command line that starts a server process. ``request``: the keyword arguments of ``server.main``.
 
-    The server uses this very package, even if ``path`` or the current folder now has another one called "workers".
+    ``path``: its ``sys.path``. It uses this very package, even if ``path`` now leads to another "workers".
     """
     return [sys.executable, *flags(), "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:
-    """Replace this process by a clean one with the same process id. It inherits the descriptors in ``keep``."""
+    """Restart this server as a clean process with the same process id. Never returns.
+
+    Args:
+        path, request: see :func:`program`.
+        keep: the file descriptors that the new process inherits, besides the standard streams.
+    """
     for descriptor, _ in _open_files():
         if descriptor > 2:
             try:

@@ -1,4 +1,4 @@
-"""The program's settings on their way to the workers, which are forks of a clean server and not of the program.
+"""Passes the program's settings on to the workers, which are forks of a clean server process and not of the program.
 
 - Interpreter flags and Keras's backend are fixed when a process starts, so the server is started with them.
 - All other settings are collected when a pool starts and applied by each of its workers: ``warnings.filters``, the
@@ -28,7 +28,7 @@ Settings = dict[str, dict[str, Any]]
 
 
 class Filter(NamedTuple):
-    """One of ``warnings.filters``."""
+    """One entry of ``warnings.filters``, pickled for the workers."""
 
     action: str
     modules: frozenset[str]  # named by its pickle
@@ -36,7 +36,7 @@ class Filter(NamedTuple):
 
 
 class ProgramSettings(NamedTuple):
-    """The settings that a worker takes over."""
+    """The settings of the program that each worker process adopts, such as warning filters and logger levels."""
 
     filters: list[Filter]
     settings: Settings
@@ -46,12 +46,12 @@ class ProgramSettings(NamedTuple):
 
     @property
     def modules(self) -> list[str]:
-        """The modules that the server imports for these settings."""
+        """The modules that the server imports so that workers can set these settings in them, e.g. ["PIL.Image"]."""
         return pillow.that_are_needed(self.settings)
 
 
 def flags() -> list[str]:
-    """Return the flags of this interpreter, as command-line arguments for another one."""
+    """Return this interpreter's options as command-line arguments for another one, e.g. ["-O", "-X", "utf8"]."""
     given: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     for name, value in getattr(sys, "_xoptions", {}).items():  # the function above knows only some of them
         option = name if value is True else f"{name}={value}"
@@ -61,7 +61,7 @@ def flags() -> list[str]:
 
 
 def collect() -> ProgramSettings:
-    """Collect the settings of this program. Runs in: consumer."""
+    """Return the settings of this program that are sent to its workers. Runs in: consumer."""
     settings: Settings = {}
     for found in frameworks.asked("settings"):
         settings |= found
@@ -83,7 +83,7 @@ def _packed(entry: Any) -> Filter | None:
 
 
 def before_imports(wanted: ProgramSettings) -> None:
-    """Apply the settings that the loading of the replica needs. Runs in: worker.
+    """Apply the settings that a worker needs before it unpickles the sequence, which imports modules. Runs in: worker.
 
     Filters that turn warnings into errors are left out: the program may have set them after its own imports.
     """
@@ -93,7 +93,11 @@ def before_imports(wanted: ProgramSettings) -> None:
 
 
 def apply(wanted: ProgramSettings) -> Settings:
-    """Apply all settings. Return those of modules not loaded yet, for :func:`settle`. Runs in: worker, once loaded."""
+    """Apply all settings, once the worker has unpickled the sequence. Runs in: worker.
+
+    Returns:
+        The settings of modules that are not imported yet, which :func:`settle` applies later.
+    """
     _set_filters(wanted.filters)
     _set_levels(wanted)
     return settle(wanted.settings)
@@ -115,7 +119,7 @@ def _set_levels(wanted: ProgramSettings) -> None:
 
 
 def settle(settings: Settings) -> Settings:
-    """Apply the settings of loaded modules and return the remaining ones."""
+    """Apply the settings of the modules that are imported by now. Return the others' settings, to be applied later."""
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)

@@ -1,9 +1,10 @@
-"""The user's Sequence on its way to the workers: pickled once, with one copy of its large arrays in shared memory.
+"""Pickles the user's Sequence for the workers: once, with one copy of its large arrays in shared memory (a parcel).
 
 cloudpickle pickles it (definitions of ``__main__`` or a notebook by value), and the buffers of large arrays are kept
 out of the pickle. They follow it, aligned, in the same piece of shared memory; very large ones have pieces of their
-own. Every worker maps the pieces read-only (torch storages copy-on-write), so any number of workers share one copy. A
-``np.memmap`` is sent as its file, which each worker opens again.
+own. Every worker loads its replica (its own copy of the sequence) from there and maps the pieces read-only (torch
+storages copy-on-write), so any number of workers share one copy of the arrays. A ``np.memmap`` is sent as its file,
+which each worker opens again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 
 
 class ReplicaPickler(PicklerByValue):
-    """The pickler of replicas. It sends large arrays out of band, memmaps as files, and unimportable code by value."""
+    """The pickler of objects that are sent to the workers, above all the sequence.
+
+    It sends large arrays outside the pickle, memmaps as their files, and code that workers cannot import by value.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -112,7 +116,7 @@ class ReplicaPickler(PicklerByValue):
 
 
 class _Absent:
-    """The type of ABSENT."""
+    """The type of ABSENT, which stands for the value of an attribute that is not sent."""
 
 
 #: Stands for the value of an attribute that is not sent at all.
@@ -126,13 +130,13 @@ def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
 
 
 class Pickled:
-    """A pickled object. Its large buffers are still the memory of the object itself."""
+    """An object pickled for the workers. Its large arrays are not copied yet: ``buffers`` holds views of them."""
 
     def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
-        """Pickle ``value``, with attributes replaced by ``states`` (see :class:`ReplicaPickler`).
+        """Pickle ``value``. ``states``: {id of an object in it: {attribute: the value to pickle instead}}.
 
         Raises:
-            NotPicklableError: something in it is unpicklable. The error names it by its path from ``name``.
+            NotPicklableError: a part of it is unpicklable. The error names the part by its path from ``name``.
         """
         self.buffers: list[memoryview]
         self.of_tensors: list[bool]  # for each of the buffers: whether it is the memory of torch tensors
@@ -176,7 +180,7 @@ class Pickled:
 
 
 class Part(NamedTuple):
-    """The place of a pickle or a buffer: Part(0, 4096, 65536)."""
+    """The place of a pickle, or of an array's bytes, in the shared memory of a parcel: Part(0, 4096, 65536)."""
 
     piece: int  # the index of its piece of memory
     start: int
@@ -184,7 +188,7 @@ class Part(NamedTuple):
 
 
 class ParcelMessage(NamedTuple):
-    """A parcel as it is sent, without the descriptors of its pieces."""
+    """The description of a parcel (a pickled object in shared memory) for a worker, sent with the descriptors."""
 
     table: list[Part]  # of the pickle, then of each buffer
     lengths: list[int]  # of the pieces, in bytes
@@ -193,19 +197,23 @@ class ParcelMessage(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The result of :meth:`Parcel.compare`."""
+    """The result of :meth:`Parcel.compare`: whether a pickled object and each of its buffers are as before."""
 
     is_same: bool  # the whole
     same: list[bool]  # for each buffer
 
 
 class Parcel:
-    """A pickled object in shared memory. Buffers that ``before`` has already are not copied again (see ``same``).
+    """A pickled object in shared memory, for the workers to load.
+
+    Args:
+        before: an earlier parcel, whose unchanged buffers (the bytes of large arrays) are not copied again.
+        same: for each buffer of ``pickled``, whether ``before`` has the same one.
 
     Attributes:
         table: the places of the pickle and of each buffer.
-        pieces: the memory they lie in.
-        files: those that the workers map.
+        pieces: the shared memory that they lie in.
+        files: the files of memmaps, which the workers map.
         changed: what has changed since the workers' parcel; None: anything may have. See ``changed_attributes``.
     """
 
@@ -257,7 +265,10 @@ class Parcel:
         return Part(number, found.start, nbytes)
 
     def compare(self, pickled: Pickled) -> Comparison:
-        """Compare ``pickled`` with this parcel, byte by byte; arrays of ``workers.share`` by their place only."""
+        """Return whether ``pickled`` equals the object in this parcel, as a whole and for each buffer (large array).
+
+        Bytes are compared, but of arrays made by ``workers.share`` only the places in shared memory.
+        """
         same = []
         for at, buffer in enumerate(pickled.buffers):
             if at + 1 >= len(self.table) or self.table[at + 1].nbytes != buffer.nbytes:
@@ -274,7 +285,7 @@ class Parcel:
         return Comparison(is_same, same)
 
     def message(self) -> ParcelMessage:
-        """Return the message that is sent with the descriptors."""
+        """Return the description of this parcel for a worker, which is sent together with ``descriptors``."""
         lengths, private = zip(*((piece.nbytes, id(piece) in self._private) for piece in self.pieces), strict=True)
         return ParcelMessage(self.table, list(lengths), self._texts, list(private))
 
@@ -284,7 +295,11 @@ class Parcel:
 
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
-    """Load the object of a parcel. Its large arrays are read-only views of shared memory. Closes ``descriptors``."""
+    """Return the object in a parcel, its large arrays as read-only views of the shared memory. Closes ``descriptors``.
+
+    Args:
+        descriptors: those of the parcel's pieces of shared memory.
+    """
     memories = []
     try:
         for descriptor, nbytes, is_private in zip(descriptors, message.lengths, message.private, strict=True):
@@ -297,7 +312,7 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
 
 
 def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
-    """Load the object of a parcel from the memory of its pieces."""
+    """Return the object in a parcel, its large arrays as views of ``memories``, the memory of the parcel's pieces."""
     table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
@@ -306,7 +321,10 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
 
 
 def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) -> bool:
-    """Return True if ``value`` can be sent, with attributes replaced by ``states`` (see :class:`ReplicaPickler`)."""
+    """Return True if ``value`` can be pickled for workers, with the values in ``states`` in place of some attributes.
+
+    ``states``: {id of an object: {attribute: the value to pickle instead}}.
+    """
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return True
     pickler = ReplicaPickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: False)

@@ -1,9 +1,9 @@
-"""The server: a small clean process that forks the workers of all pools, reaps them, and ends with all of them.
+"""The server: a small clean process that forks the workers of all pools, reaps them, and kills them when it ends.
 
-Workers are never forked from the user's process, which may run threads, TensorFlow or CUDA. The server has one
-thread. It does the imports that each worker would have to do (see ``preload``), once, and then waits for orders of the
-pools, for the death of its children, and for the death of the consumer. A dead worker is replaced by another fork,
-which takes milliseconds.
+A pool is the workers of one front-end. They are never forked from the user's process (the consumer), which may run
+threads, TensorFlow or CUDA. The server has one thread. It does the imports that each worker would have to do (see
+``preload``), once, and then waits for orders of the pools, for the death of its children, and for the death of the
+consumer. A dead worker is replaced by another fork, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _IDLE_MS = 300_000  # the server exits after this long without a pool
 
 
 class _NotNeeded(Exception):
-    """The consumer is gone, or has had no pool for a long time."""
+    """Raised to end the server's loop: the consumer (the user's process) is gone, or has had no pool for long."""
 
 
 class _Imports:
-    """The imports for the workers. If one rules out forks, the server process restarts itself without it."""
+    """The imports that the server does for all workers. If one makes forks unsafe, the server restarts without it."""
 
     def __init__(self, path: list[str], request: dict[str, Any], status: StatusPage) -> None:
         self.seconds = 0.0  # the duration of the imports
@@ -43,11 +43,15 @@ class _Imports:
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """(module, reason) of the modules that each worker imports for itself."""
+        """(module, reason) of each module that the server must not import, so each worker does it for itself."""
         return self._request["skipped"]  # type: ignore[no-any-return]
 
     def add(self, modules: list[str], attached: list[int]) -> None:
-        """Import ``modules``. ``attached``: the descriptors of the channels of the pools that wait for them."""
+        """Import ``modules`` too. If one makes forks unsafe, restart the server process without it, and do not return.
+
+        Args:
+            attached: the descriptors of the sockets of pools that wait for these imports; a restart keeps them open.
+        """
         start_s, request = time.monotonic(), self._request
         request["modules"] = sorted({*request["modules"], *modules})
         found = preload.preload(modules)
@@ -60,7 +64,7 @@ class _Imports:
 
 
 class _Pool:
-    """The workers of one front-end."""
+    """What the server knows of the pool (the workers) of one front-end."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -72,7 +76,7 @@ class _Pool:
 
 
 class Server:
-    """The server's loop. Runs in: the server's process."""
+    """The main loop of the server process: it obeys the orders of pools, and reports the deaths of their workers."""
 
     def __init__(self, channel: Channel, page: int, consumer: int, imports: _Imports) -> None:
         self._channel = channel
@@ -95,7 +99,10 @@ class Server:
             self._poll.register(self._consumer, select.POLLIN)
 
     def run(self) -> None:
-        """Serve the pools. Blocks: until the consumer is gone or has had no pool for a long time."""
+        """Serve the pools, then kill all workers.
+
+        Blocks: until the consumer (the user's process) is gone, or has had no pool for five minutes.
+        """
         try:
             while True:
                 ready = self._poll.poll(None if self._pools else _IDLE_MS)
@@ -124,7 +131,7 @@ class Server:
             self._obey_all(self._pools[file])
 
     def attach(self, descriptors: list[int], modules: list[str]) -> None:
-        """Add the pools with these descriptors of channels, after importing the ``modules`` that they need."""
+        """Start to serve the pools whose sockets are ``descriptors``, after importing the ``modules`` they need."""
         if modules:
             self._imports.add(modules, descriptors)
         for descriptor in descriptors:
@@ -202,7 +209,10 @@ class Server:
                 pool.tell(Exited(worker, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale))
 
     def _kill(self, workers: list[int], groups: set[int] | None = None, is_last: bool = False) -> None:
-        """Kill ``workers`` and the processes that jobs left behind: those in ``groups``, or all if ``is_last``."""
+        """Kill and reap ``workers`` (process ids), and processes that jobs have left behind.
+
+        These are the ones in the process groups ``groups``, or all of them if ``is_last``.
+        """
         while doomed := {*workers, *(pid for pid in _orphans(self._pid) if is_last or _group(pid) in (groups or ()))}:
             for pid in doomed:
                 with contextlib.suppress(ProcessLookupError):
@@ -215,7 +225,10 @@ class Server:
 
 
 def _orphans(pid: int) -> list[int]:
-    """Return our children: the workers and, as we are their subreaper, the processes that they left behind."""
+    """Return the process ids of the server's children: workers, and processes that they left behind.
+
+    ``pid``: the server's process id. It inherits the latter as it is their "subreaper" (Linux).
+    """
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             return [int(child) for child in file.read().split()]
@@ -231,7 +244,10 @@ def _group(pid: int) -> int:
 
 
 def _forget_exit_functions() -> None:
-    """Unregister the exit functions of imported modules, which e.g. remove a folder: the server runs them, once."""
+    """Unregister, in a new worker, the exit functions of modules imported before the fork: the server runs them, once.
+
+    Such a function may, for example, remove a folder that all workers use.
+    """
     atexit._clear()
     if "logging" in sys.modules:
         atexit.register(sys.modules["logging"].shutdown)
@@ -259,16 +275,16 @@ def main(
     skipped: list[tuple[str, str]],
     attached: Sequence[int] = (),
 ) -> None:
-    """Run the server of process ``consumer``, then exit.
+    """Run the server of the program whose process id is ``consumer``, then exit. Never returns.
 
     Args:
         path: ``sys.path`` as it was before any import.
-        descriptor: of the socket on which pools are announced.
-        page: the descriptor of the status page, for the stack of an import that hangs.
-        consumer: its process id.
-        modules: to import.
+        descriptor: of the socket on which the program announces its pools.
+        page: the descriptor of the status page (shared memory), to which the stack of a hanging import is written.
+        consumer: the program's process id.
+        modules: those to import before the first fork.
         skipped: (module, reason) of the modules not to import.
-        attached: the descriptors of the channels of pools that were announced before a restart.
+        attached: the descriptors of the sockets of pools that were announced before the server restarted itself.
     """
     import ctypes
 

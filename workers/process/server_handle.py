@@ -1,4 +1,4 @@
-"""The consumer's end of the servers: one for all pools of the program that need the same imports.
+"""Starts, shares and ends the servers that fork workers: one for all pools of the program that need the same imports.
 
 A server whose imports were slow stays when its last pool is gone. The next pool then starts at once, and the same
 server does any further imports. It ends with the program, or after five minutes without a pool.
@@ -36,7 +36,12 @@ _END_S = 5.0  # for a server to kill a pool's workers, or to exit
 
 
 class ServerHandle:
-    """A running server, shared by the pools that :func:`connect` to it."""
+    """The handle of a server process that this process has started, shared by all pools that :func:`connect` to it.
+
+    Args:
+        modules: those that the server imports.
+        started_in: the environment that it starts in, from ``start_environment``.
+    """
 
     def __init__(self, modules: frozenset[str], started_in: dict[str, Any]) -> None:
         self.modules = modules
@@ -46,6 +51,7 @@ class ServerHandle:
         self.pid = os.getpid()
         self.pools: set[Connection] = set()  # that use it
         self.import_s: float | None = None  # how long its imports took; None: not done yet
+        self.imports_since_s = time.monotonic()  # when they began
         try:
             mine, theirs = channels.pair()
         except BaseException:
@@ -63,7 +69,12 @@ class ServerHandle:
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
     def serves(self, modules: frozenset[str], started_in: dict[str, Any]) -> bool:
-        """Return True if its workers would equal a new server's. An unused one can import missing modules."""
+        """Return True if a pool may use this server, because its workers would equal those of a new one.
+
+        Args:
+            modules: those that the pool needs. Missing ones can be added if no pool uses the server now.
+            started_in: the present environment, which must be that of the server's start.
+        """
         may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
             self.pid == os.getpid()
@@ -74,15 +85,16 @@ class ServerHandle:
         )
 
     def add(self, modules: frozenset[str]) -> list[str]:
-        """Note that it will import ``modules`` too. Return those that it does not have yet."""
+        """Note that the server will import ``modules`` too. Return a sorted list of those that it does not have yet."""
         more = sorted(modules - self.modules)
         if more:
             self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
+            self.imports_since_s = time.monotonic()
         return more
 
 
 class Connection:
-    """The connection of a pool with its server."""
+    """The connection of one pool of workers with the server that forks them."""
 
     def __init__(self, server: ServerHandle, modules: frozenset[str]) -> None:
         self.server = server
@@ -103,16 +115,16 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """The server's process id."""
+        """The process id of the server."""
         return self.server.process.pid
 
     @property
     def is_preloaded(self) -> bool:
-        """True if the server has done its imports and obeys at once."""
+        """True if the server has finished its imports, so that it obeys orders at once."""
         return self.server.import_s is not None
 
     def state(self) -> str:
-        """Return the state of the server's process, e.g. ``"sleeping"``; ``"gone"`` if there is none."""
+        """Return the state of the server's process, e.g. ``"sleeping"``; ``"gone"`` if there is no such process."""
         import psutil
 
         try:
@@ -121,39 +133,39 @@ class Connection:
             return "gone"
 
     def is_stopped(self) -> bool:
-        """Return True if the server was stopped (SIGSTOP)."""
+        """Return True if the server's process is suspended (by SIGSTOP)."""
         return self.state() == "stopped"
 
     def kill(self) -> None:
-        """Kill a server that does not answer, and with it its workers. The pool learns of it by the end of file."""
+        """Kill a server that does not answer. Its workers die too; the pool notices the end of file on its socket."""
         self._is_killed = True
         self.server.process.kill()
 
     def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
-        """Send the server an order, unless it has ended."""
+        """Send the server an order, with the descriptors ``files``. Do nothing if the server has ended."""
         if self._is_over:
             return
         with contextlib.suppress(ConnectionError):  # it has died: the end of file will show it
             self.channel.send(message, files)
 
     def note(self, preloaded: messages.Preloaded) -> None:
-        """Note that the server has done its imports."""
+        """Record that the server has finished its imports, and log which modules it had to leave to the workers."""
         self.server.import_s = preloaded.seconds
         for module, reason in preloaded.skipped:
             _tell_skipped(module, reason)
 
     def ask_stack(self) -> None:
-        """Ask the server for its stack, unless it is still so new that the signal would end it."""
+        """Ask the server, by a signal, to write down its Python stack. Do nothing while the signal would end it."""
         running, _ = self.server.page.look()
         if running:
             self.server.process.send_signal(STACK_SIGNAL)
 
     def take_stack(self) -> tuple[str, int]:
-        """Return (the stack that the server has written, its process id)."""
+        """Return (the Python stack that the server has written down as asked, its process id)."""
         return self.server.page.take_text(), self.server.process.pid
 
     def wait(self) -> int:
-        """Wait for the exit of a server that has hung up; return its exit code, or -1 if it is not known."""
+        """Wait until a server that has closed its socket exits. Return its exit code; -1: it did not exit in 5 s."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.server.process.wait(_END_S)
@@ -164,7 +176,10 @@ class Connection:
         return -1 if status is None else status
 
     def close(self) -> None:
-        """Let the server kill the pool's remaining workers. May be repeated. Blocks: until it has, or was killed."""
+        """End the connection: let the server kill the pool's remaining workers. May be called repeatedly.
+
+        Blocks: until the server has done that, or was killed because it did not answer for 5 s.
+        """
         if self._is_over:
             return
         if self.server.import_s is not None or self._is_preloaded():
@@ -182,7 +197,7 @@ class Connection:
         return self.server.import_s is not None
 
     def _receives(self, kind: type) -> bool:
-        """Return True if a message of this kind or the end of file comes in time."""
+        """Return True once a message of class ``kind`` or the end of file has come; False: neither came within 5 s."""
         deadline_s = time.monotonic() + _END_S
         poll = select.poll()
         poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
@@ -205,7 +220,7 @@ class Connection:
 
 @functools.cache
 def _tell_skipped(module: str, reason: str) -> None:
-    """Log a skipped import, once in a program."""
+    """Log, once in a program, that each worker imports ``module`` for itself, and why (``reason``)."""
     logger.info("%s is imported by each worker for itself, not once by the server: %s", module, reason)
 
 
@@ -216,7 +231,7 @@ _failed: set[frozenset[str]] = set()  # sets of imports that have ended a server
 
 
 def _begin_anew() -> None:
-    """Forget, in a fork, the servers of its parent. Another thread may have held the lock, so there is a new one."""
+    """Forget the parent's servers in a forked process, and replace the lock, which a thread may have held then."""
     global _lock
     _lock = threading.RLock()
     _servers.clear()
@@ -227,7 +242,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def connect(modules: frozenset[str]) -> Connection:
-    """Return a connection with a server that has imported ``modules``, or is importing them."""
+    """Return a pool's connection with a server that imports ``modules``, or has done so; start one if there is none."""
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
@@ -253,11 +268,12 @@ def end_idle(but: ServerHandle | None = None) -> None:
 
 
 def _tidy() -> None:
-    """End unused servers that are not worth keeping. If the lock is taken, :func:`connect` does it at its end."""
+    """End the unused servers whose imports were quick. If the lock is taken, :func:`connect` does this at its end."""
     if _lock.acquire(blocking=False):
         try:
             for each in [each for each in _servers if not each.pools]:
-                if each.import_s is None or each.import_s < _LONG_S:
+                import_s = time.monotonic() - each.imports_since_s if each.import_s is None else each.import_s
+                if import_s < _LONG_S:
                     _forget(each)
         finally:
             _lock.release()

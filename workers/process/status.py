@@ -1,4 +1,4 @@
-"""A worker's status page: shared memory in which the consumer sees which job the worker is in.
+"""A worker's status page: shared memory in which the consumer (the user's process) sees which job the worker is in.
 
 The worker writes to it when it begins a job and when it has none left (40 ns a word), without a message. So the
 consumer knows in which job a worker died or is stuck, and for how long. Python's faulthandler writes to the same
@@ -21,7 +21,13 @@ STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else geta
 
 
 class StatusPage:
-    """The page, at either end. ``descriptor`` stays open for the text after the page."""
+    """The shared memory in which a worker notes its current job for the consumer (the user's process).
+
+    Both processes have a StatusPage of it. The stack of a worker that crashes or is stuck is written there too.
+
+    Args:
+        descriptor: that of the existing shared memory; None: create it.
+    """
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
@@ -33,7 +39,7 @@ class StatusPage:
     # -- worker
 
     def begin(self, sending: int) -> bool:
-        """Begin a job. Return False if the consumer has cancelled it.
+        """Note that job ``sending`` (its number) begins. Return False if the consumer has cancelled it, else True.
 
         The worker first writes which job it begins and then checks for a cancellation; the consumer first cancels and
         then reads which job was begun. So no job runs that the worker takes for valid and the consumer for cancelled.
@@ -47,15 +53,15 @@ class StatusPage:
         return False
 
     def rest(self) -> None:
-        """Note that no job runs."""
+        """Note that the worker is in no job."""
         self._words[_RUNNING] = 0
 
     def lose_descriptors(self) -> None:
-        """Note that the worker's descriptors were closed, so it cannot send. This page is memory and still works."""
+        """Note that the worker cannot send messages, as a job has closed its descriptors. This needs no descriptor."""
         self._words[_LOST] = 1
 
     def catch_crashes(self) -> None:
-        """Let faulthandler write the stack here, on a crash and on :data:`STACK_SIGNAL`."""
+        """Let faulthandler write this process's stack after the page, on a crash and on :data:`STACK_SIGNAL`."""
         import faulthandler
 
         os.lseek(self.descriptor, shared_memory.PAGE, os.SEEK_SET)
@@ -66,7 +72,7 @@ class StatusPage:
     # -- consumer
 
     def look(self) -> tuple[int, int]:
-        """Return (sending of the running job, its monotonic start in nanoseconds); (0, 0) if none runs."""
+        """Return (number of the job that the worker is in, its start in monotonic ns); (0, 0): it is in none."""
         words = self._words
         sending = words[_RUNNING]
         return (sending, words[_SINCE]) if sending else (0, 0)
@@ -76,11 +82,11 @@ class StatusPage:
         return bool(self._words[_LOST])
 
     def cancel(self, sending: int) -> None:
-        """Cancel the jobs up to this sending that the worker has not begun."""
+        """Cancel the jobs numbered up to ``sending`` that the worker has not begun."""
         self._words[_CANCEL] = sending
 
     def take_text(self) -> str:
-        """Return what faulthandler has written since the last call."""
+        """Return the stacks that faulthandler has written since the last call; an empty text if none."""
         size = os.fstat(self.descriptor).st_size
         text = os.pread(self.descriptor, max(0, size - self._read_to), self._read_to)
         self._read_to = max(size, self._read_to)

@@ -1,7 +1,8 @@
-"""Tensors on their way to the workers: they are sent as their memory.
+"""Sends tensors to the workers as the memory that they lie in.
 
-- A torch tensor is sent as a view of its storage. A storage is sent once, however many tensors lie in it, and out of
-  band like an array if it is large. If the tensors take up a small part of a storage, only that part is sent.
+- A torch tensor is sent as a view of its storage (its block of memory). A storage is sent once, however many tensors
+  lie in it, and outside the pickle, like an array, if it is large. If the tensors take up a small part of a storage,
+  only that part is sent.
 - A TensorFlow tensor or a JAX array is sent as a numpy array over its memory.
 
 Torch has no read-only memory, so a worker maps storages copy-on-write (``ParcelMessage.private``): what a job writes
@@ -26,7 +27,7 @@ from .arrays import MAX_SPREAD, SHARED_NBYTES
 
 
 class Storages:
-    """The memory of tensors in one pickle.
+    """The storages (blocks of memory) of the tensors in one pickle, and how they are sent to workers.
 
     Args:
         parts: {address of a storage: the part to send}, for storages that are not sent as a whole.
@@ -39,12 +40,18 @@ class Storages:
         self._used: dict[int, tuple[Any, Extent]] = {}  # {address: (storage, the bytes that tensors use)}
 
     def reduced(self, obj: Any) -> tuple[Any, str] | None:
-        """Return (how to rebuild ``obj`` in a worker, the package that this imports); None: as its class defines it."""
+        """Return (how a worker rebuilds ``obj``, in the form of ``__reduce__``; the framework that this imports).
+
+        None: ``obj`` is no tensor, or one that is pickled as its class defines.
+        """
         reduction = frameworks.first_answer("reduced", obj, self)
         return None if reduction is None else (reduction, reduction[0].__module__.rpartition(".")[2])
 
     def send(self, owner: Any, address: int, nbytes: int) -> Any:
-        """Return what is sent for a storage: (memory,), or (piece, start, nbytes) if it lies in shared memory."""
+        """Return what is pickled for the ``nbytes`` at ``address``, which belong to the storage ``owner``.
+
+        This is (piece, start, nbytes), their place, if they lie in shared memory already, else (the bytes,).
+        """
         if not nbytes:
             return (b"",)
         found = share.find_bytes(address, nbytes)
@@ -54,19 +61,18 @@ class Storages:
         return (pickle.PickleBuffer(memory) if nbytes >= SHARED_NBYTES else memory.tobytes(),)
 
     def view(self, owner: Any, array: Any) -> pickle.PickleBuffer:
-        """Return the out-of-band buffer of ``array``, which lies in the memory of ``owner``."""
+        """Return the bytes of ``array``, in the memory of ``owner``, as a buffer that is sent outside the pickle."""
         memory: Any = np.asarray(Memory(owner, address_of(array), array.nbytes))
         return pickle.PickleBuffer(memory)
 
     def note(self, storage: Any, address: int, extent: Extent) -> None:
-        """Note that a tensor lies in ``extent`` of a storage."""
+        """Record that a tensor uses the bytes ``extent`` of the ``storage`` at ``address``, if that is large."""
         if storage.nbytes() >= SHARED_NBYTES:
             known = self._used.get(address)
             self._used[address] = storage, extent if known is None else extent.joined(known[1])
 
     def parts(self) -> dict[int, StoragePart]:
-        """Return the parts to send of storages that tensors use only a small part of, as arrays are sent without the
-        memory around them."""
+        """Return {address of a storage: the part to send} for large storages that tensors use only a small part of."""
         return {
             address: StoragePart(storage, extent, ALIGNMENT)
             for address, (storage, extent) in self._used.items()
@@ -82,5 +88,5 @@ def is_of_storage(array: Any) -> bool:
 
 
 def version(obj: Any) -> Any:
-    """Return a number that changes when a tensor or another view of its memory is written to; None: not available."""
+    """Return a number that changes when tensor ``obj``, or a view of its memory, is written to; None: not available."""
     return frameworks.first_answer("version", obj)

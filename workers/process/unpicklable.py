@@ -20,7 +20,7 @@ _NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "coll
 
 
 class Unpicklable(NamedTuple):
-    """An object that cannot be pickled: Unpicklable("the sequence.source.lock", "lock", "")."""
+    """An object that cannot be pickled, and what to do: Unpicklable("the sequence.source.lock", "lock", "")."""
 
     path: str
     kind: str  # the name of its type
@@ -28,14 +28,14 @@ class Unpicklable(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step from an object to one of its parts: Step("attribute", "lock", <a lock>)."""
+    """One step from an object to a part of it, such as an item or an attribute: Step("attribute", "lock", <a lock>)."""
 
     kind: str  # "item", "attribute", "variable" or "global" of a function, "class"
     key: Any  # the key of an item; else the name of the part
     part: Any
 
     def onto(self, path: str) -> str:
-        """Return the path to the part. ``path``: to the object."""
+        """Return the path to the part, e.g. "the sequence.lock". ``path``: that to the object, e.g. "the sequence"."""
         if self.kind == "item":
             return f"{path}[{self.key!r}]"
         if self.kind == "attribute":
@@ -44,7 +44,11 @@ class Step(NamedTuple):
 
 
 def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
-    """Find the innermost part of ``value`` that cannot be pickled, or the innermost one found within ``seconds``."""
+    """Return the innermost part of ``value`` that cannot be pickled, or the innermost found in ``seconds``, and advice.
+
+    Args:
+        path: how to call ``value`` in the path to the part, e.g. "the sequence".
+    """
     deadline = time.monotonic() + seconds
     seen: set[int] = set()
     while True:
@@ -65,7 +69,7 @@ def _found(path: str, value: Any) -> Unpicklable:
 
 
 def _of_function(path: str) -> str:
-    """Return advice if the object at ``path`` is used by a function, else an empty text."""
+    """Return advice for the user if ``path`` leads to a variable or global of a function, else an empty text."""
     function, is_of_function, _ = path.rpartition("'s ")
     if not is_of_function:
         return ""
@@ -76,7 +80,7 @@ def _of_function(path: str) -> str:
 
 
 def steps(value: Any) -> Iterator[Step]:
-    """Yield the steps to all parts of ``value`` that may be pickled with it."""
+    """Yield a step to each part that may be pickled with ``value``: items, attributes, variables of a function, ..."""
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
@@ -104,7 +108,7 @@ def steps(value: Any) -> Iterator[Step]:
 
 
 def state_of(obj: Any) -> dict[str, Any] | None:
-    """Return the attributes that are pickled with ``obj``; None if its class pickles it in another way."""
+    """Return {name: value} of the attributes pickled with ``obj``; None if its class pickles it in another way."""
     try:
         _, _, state, *_ = obj.__reduce_ex__(5)
     except Exception:  # reducers raise what they like
@@ -113,7 +117,7 @@ def state_of(obj: Any) -> dict[str, Any] | None:
 
 
 def _attributes(obj: Any) -> dict[str, Any]:
-    """Return the attributes that are pickled with ``obj`` if these are known, else all."""
+    """Return {name: value} of the attributes pickled with ``obj``; of all its attributes if these are not known."""
     found = None if isinstance(obj, type) else state_of(obj)
     if found is None:
         found = dict(getattr(obj, "__dict__", {}))
@@ -124,10 +128,12 @@ def _attributes(obj: Any) -> dict[str, Any]:
 
 
 def left_out(value: Any, path: str, name: str) -> str:
-    """Return how to leave out the first attribute on ``path`` that belongs to an object of a user's class.
+    """Return advice for the user: how to leave what cannot be pickled out of the pickle of ``value``.
+
+    It names the first attribute on ``path`` that belongs to an object of a user's class.
 
     Args:
-        path: from ``value``, e.g. "the sequence.source.source_split.files[0]".
+        path: from ``value`` to what cannot be pickled, e.g. "the sequence.source.source_split.files[0]".
         name: of ``value`` in ``path``, e.g. "the sequence".
     """
     owner, attribute = _owner(value, path.removeprefix(name))
@@ -140,12 +146,15 @@ def left_out(value: Any, path: str, name: str) -> str:
 
 
 def shown(path: str) -> str:
-    """Return ``path`` without the internal attributes that link a sequence to its source."""
+    """Return ``path`` as the user knows it, without the internal attributes that link a sequence to its source."""
     return path.replace(".source_split", "")
 
 
 def _owner(value: Any, path: str) -> tuple[Any, str]:
-    """Return the first object on ``path`` whose class is the user's, and its attribute there; (None, "") if none is."""
+    """Return (first object on ``path`` whose class is the user's, name of its attribute there); (None, "") if none.
+
+    ``path``: from ``value``, e.g. ".source.files[0]".
+    """
     at = 0
     while (step := _STEP.match(path, at)) is not None:
         attribute, key = step.groups()

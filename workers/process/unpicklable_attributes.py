@@ -1,4 +1,4 @@
-"""Attributes that have become unpicklable since the workers started, such as a file opened by ``seq[0]``.
+"""Leaves out attributes that have become unpicklable since the workers started, such as a file opened by ``seq[0]``.
 
 The workers keep the earlier value of such an attribute, and get all others as they are now.
 """
@@ -34,7 +34,7 @@ class _Attribute(NamedTuple):
 
 
 class _Before(NamedTuple):
-    """An object before the first job. Its large values are not held, so they are freed when they are replaced."""
+    """The attributes of an object before any job ran here. Large values are not held, so they are freed if replaced."""
 
     owner: weakref.ref[Any]
     small: dict[str, Any]  # {attribute: value}, e.g. {"file": None}
@@ -42,7 +42,10 @@ class _Before(NamedTuple):
 
 
 class UnpicklableAttributes:
-    """The unpicklable attributes of a task, which its workers do not get. Runs in: consumer."""
+    """The attributes of a task (a sequence and its functions) that can no longer be pickled.
+
+    They are not sent to the workers, which keep the earlier values. Runs in: consumer.
+    """
 
     def __init__(self) -> None:
         self._found: list[_Attribute] = []
@@ -50,7 +53,7 @@ class UnpicklableAttributes:
         self._before: list[_Before] = []
 
     def remember(self, source: Any) -> None:
-        """Record the attributes of ``source`` and of its own sources before a job runs here and changes them."""
+        """Record the attributes of ``source`` and of its own sources, before a job in this process changes them."""
         while hasattr(source, "__dict__") and len(self._before) < _MAX_REMEMBERED:
             with contextlib.suppress(TypeError):  # its class has slots and no __weakref__
                 attributes = vars(source)
@@ -59,7 +62,10 @@ class UnpicklableAttributes:
             source = vars(source).get("source_split")
 
     def first(self, task: Any, name: str) -> Pickled:
-        """Pickle ``task`` for workers that start after jobs have run here, without what those jobs have opened.
+        """Pickle ``task`` for workers that start after jobs have run in this process, without what these have opened.
+
+        Args:
+            name: how errors call ``task``, e.g. "the sequence".
 
         Raises:
             NotPicklableError: something else in it is unpicklable.
@@ -87,7 +93,11 @@ class UnpicklableAttributes:
         return states
 
     def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
-        """Pickle ``task`` without attributes that have become unpicklable since ``parcel``, which the workers have.
+        """Pickle ``task`` again, without the attributes that have become unpicklable since ``parcel``.
+
+        Args:
+            name: how errors call ``task``, e.g. "the sequence".
+            parcel: the pickled task that the workers have.
 
         Raises:
             NotPicklableError: something else in it is unpicklable.
@@ -122,9 +132,13 @@ class UnpicklableAttributes:
 
 
 def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
-    """Return the attribute that makes ``task`` unpicklable: the outermost one whose type is another than in ``before``.
+    """Return the attribute that makes ``task`` unpicklable: the outermost whose type is another than in ``before``.
 
     None: it was not found, or it is a whole sequence or function, for which workers must not use the earlier value.
+
+    Args:
+        before: the task as the workers have it.
+        states: {id of an object: {attribute: value to send instead}} of attributes found earlier.
     """
     deadline_s = time.monotonic() + _SEARCH_S
     last, value, seen = None, task, set()
@@ -146,7 +160,7 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
 
 
 def _steps(value: Any, states: dict[int, dict[str, Any]]) -> Iterator[Step]:
-    """Return the steps to the items and attributes of ``value``, except attributes that are already in ``states``."""
+    """Return the steps to the items and attributes of ``value``, except attributes that ``states`` already replaces."""
     kept = states.get(id(value), {})
     return (step for step in steps(value) if step.kind == "item" or (step.kind == "attribute" and step.key not in kept))
 

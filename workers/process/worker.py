@@ -1,4 +1,4 @@
-"""A worker process: receives jobs from its socket, computes them on its replica of the Sequence, sends the results.
+"""A worker process: receives jobs, computes them on its replica (copy) of the Sequence, and sends the results.
 
 It receives ``Load`` (the replica), then any number of ``Jobs``, until ``Stop`` or the end of file. Results of short
 jobs are sent together: after the last job of a message, and before that whenever ``_FLUSH_NS`` have passed.
@@ -46,7 +46,13 @@ _NOW_AND_THEN_NS = 5_000_000  # of shorter jobs, at most one in this time is rep
 
 
 class Worker:
-    """A worker. ``number`` is the one that :func:`workers.current_job` reports. Runs in: worker."""
+    """The main loop of a worker process, and all that it knows. Runs in: worker.
+
+    Args:
+        channel: its connection with the consumer.
+        page: the shared memory in which it notes its current job.
+        number: the worker's number from 0, which :func:`workers.current_job` reports.
+    """
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
@@ -71,7 +77,7 @@ class Worker:
         self._flushed_ns = 0
 
     def run(self) -> None:
-        """Do jobs. Blocks: until the consumer sends Stop or is gone."""
+        """Receive jobs, run them and send their results. Blocks: until the consumer sends Stop or is gone."""
         slot_writer.writer = self._writer
         self._channel.wake_after(_IDLE_S)
         self._outlet.install()
@@ -142,10 +148,13 @@ class Worker:
         self._writer.release(message.free)
         self._writer.give_up_free()
         self._freed.give_back()
-        self._flush()
+        self._flush(answers_trim=True)
 
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
-        """Do a job on ``replica``. Return its row of the Results."""
+        """Run job ``row`` on the replica of this number, and return its row of the Results message.
+
+        The row is (number of the job, its duration in ns, its failure or where its batch lies).
+        """
         start = time.monotonic_ns()
         self._lock.job = row.sending
         marks = begin_marks()
@@ -190,34 +199,42 @@ class Worker:
         seeding.enter_job(self._stream, job)
 
     def _item(self, payload: Any) -> Any:
-        """Return the item that a job works on."""
+        """Return the item that a job works on. ``payload``: its pickle, or its place in shared memory."""
         return pickle.loads(payload) if type(payload) is bytes else self._item_slots.read(PlacedItem._make(payload))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
-        """Exit if this is a fork made by the user's code that has returned here: only the worker itself may send."""
+        """Exit if this is a fork of the worker that a job made and that has returned here: only the worker may send.
+
+        ``error``: the exception that has ended the job in the fork, which decides the exit code.
+        """
         if os.getpid() != self._pid:
             os._exit(exit_code(error))
 
-    def _flush(self) -> None:
+    def _flush(self, answers_trim: bool = False) -> None:
         news = self._writer.take_news()
         rows, self._rows = self._rows, []
         details, self._details = self._details, []
         use = self._use() if details else None
-        results = Results(news.slots, news.gone, news.forgets, news.layouts, rows, details, use)
+        results = Results(news.slots, news.gone, news.forgets, news.layouts, rows, details, use, answers_trim)
         self._outlet.send(results, news.descriptors)
         for file in news.descriptors:
             os.close(file)
         self._flushed_ns = time.monotonic_ns()
 
     def _use(self) -> tuple[int, ...]:
-        """Return the value of :attr:`Results.cores`."""
+        """Return the use of cores and of the interpreter's lock since the last report, for :attr:`Results.cores`."""
         before, self._used = self._used, self._cores.use()
         busy_ns, self._busy_ns = self._busy_ns, 0
         return (*self._used.since(before), busy_ns, *self._lock.news())
 
 
 def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
-    """Run a worker until the consumer no longer needs it, then exit. Runs in: a fork of the server."""
+    """Run worker ``number`` until the consumer no longer needs it, then exit. Runs in: a fork of the server.
+
+    Args:
+        sock: its connection with the consumer.
+        page_descriptor: that of the shared memory in which it notes its current job.
+    """
     code, pid = 0, os.getpid()
     try:
         seeding.enter_worker_process()
@@ -248,7 +265,7 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the server, process ``parent``, dies (Linux)."""
+    """Ask the kernel to kill this process as soon as the server, process ``parent``, dies (on Linux only)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The consumer's end of a worker process: its socket, its status page, and the slots that it writes to."""
+"""The handle by which the consumer controls a worker process: its socket, status page, and slots (shared memory)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _LOOKS, _LOOK_S = 10, 0.005  # how often, and how far apart, to check if a proce
 
 
 class WorkerHandle:
-    """A worker, from before it is forked until it is reaped.
+    """The consumer's handle of one worker process, from before it is forked until it is reaped.
 
     Args:
-        name: the engine's name of the worker, never used again.
+        name: identifies the process among all that the pool ever starts.
         number: 0 to nb_workers - 1; a replacement has the same.
-        item_slots: the items of a stream that its jobs work on.
+        item_slots: the shared memory for the items of a stream that its jobs work on.
     """
 
     def __init__(self, name: int, number: int, item_slots: ItemSlots) -> None:
@@ -56,26 +56,33 @@ class WorkerHandle:
         self._known = KnownSlots(item_slots)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
-        """Return the order to start it, for the server, and the descriptors to send with that."""
+        """Return (the order to the server to fork this worker, the descriptors to send with it)."""
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
     def forked(self, pid: int) -> None:
-        """Note that it runs as process ``pid``."""
+        """Note that the worker runs as process ``pid``, and send the messages that were held back until now."""
         self.pid = pid
         self.theirs.close()
         with contextlib.suppress(ConnectionError):  # it has died: the server will report it
             self.channel.let_go()
 
     def load(self, number: int, parcel: replica.Parcel, settings: ProgramSettings, changed: Any = None) -> None:
-        """Send it replica ``number`` and the program's settings. ``changed``: see ``changed_attributes``."""
+        """Send the worker replica ``number``, a new copy of the sequence (in ``parcel``), and the program's settings.
+
+        Args:
+            changed: what differs from the worker's last replica, see ``changed_attributes``; None: anything may.
+        """
         tracker = inheritance.tracker()
         files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
         key, has_tracker = inheritance.key(), tracker is not None
         self._transmit(messages.Load(number, parcel.message(), settings, key, has_tracker, changed), files, parcel)
 
     def send(self, rows: list[JobRow], number: int) -> None:
-        """Send it jobs on replica ``number``, and the numbers of its slots that are free again."""
+        """Send the worker jobs to run on replica ``number`` (its copy of the sequence), and the numbers of freed slots.
+
+        Slots are the pieces of shared memory in which it returns batches.
+        """
         files: list[int] = []
         slots: list[tuple[int, int]] = []
         plain: list[tuple[Any, ...]] = []
@@ -90,11 +97,11 @@ class WorkerHandle:
         self._transmit(jobs, files)
 
     def trim(self) -> None:
-        """Ask it to free all memory that it keeps for later jobs."""
+        """Ask the worker to free all memory that it keeps for later jobs."""
         self._transmit(messages.Trim(self._reader.take_freed()), [])
 
     def stop(self) -> None:
-        """Ask it to end, and cancel the jobs that it has not begun."""
+        """Ask the worker to exit, and cancel the jobs that it has not begun."""
         self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
@@ -103,12 +110,13 @@ class WorkerHandle:
             self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
-        """Return the events that a message of results reports. Closes ``files``."""
+        """Return the engine's events for a message of results: one for each job; Trimmed if it answers a Trim.
+
+        ``files``: the descriptors that came with the message; they are closed.
+        """
         reader = self._reader
         reader.learn(results.slots, results.gone, results.forgets, results.layouts, files)
-        if not results.rows:
-            return [Trimmed(self.name, reader.nbytes)]
-        events: list[Event] = []
+        events: list[Event] = [Trimmed(self.name, reader.nbytes)] if results.answers_trim else []
         details = {sending: Detail(self.number, start_ns, stages) for sending, start_ns, stages in results.details}
         for sending, job_ns, what in results.rows:
             if what is None:
@@ -122,14 +130,17 @@ class WorkerHandle:
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
-        """Return how it ended. ``files``: those that it mapped, to explain a SIGBUS."""
+        """Return the record of how the worker ended. ``files``: those that it had mapped, to explain a SIGBUS."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
         has_hung_up = self.has_hung_up or self.page.has_lost_descriptors
         return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened, has_hung_up=has_hung_up)
 
     def hung_up(self) -> None:
-        """Handle the end of file on its socket: unless the worker died or was asked to end, a job has closed it."""
+        """Handle the end of file on the worker's socket: if the worker still lives, note that a job has closed it.
+
+        This does not apply to a worker that was asked to end.
+        """
         self.has_hung_up = not self.is_leaving and self.pid is not None and _lives(self.pid)
 
     def close(self) -> None:
@@ -139,7 +150,7 @@ class WorkerHandle:
 
 
 def _lives(pid: int) -> bool:
-    """Return True if a process is still alive a moment after its socket was closed. A dying one closes it first."""
+    """Return True if process ``pid`` lives on after closing its socket. A dying one closes it a moment earlier."""
     import psutil
 
     for _ in range(_LOOKS):

@@ -1,4 +1,4 @@
-"""The worker processes of a pool: starts them, replaces those that died, and dismisses those that are not needed."""
+"""Starts the worker processes of a pool, replaces those that died, and dismisses those that are not needed."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SILENT_S = 30.0  # the same, since its last message, for one that runs and has d
 
 
 class Unanswered:
-    """The orders that the server has not answered yet, so that nobody waits for a stopped server.
+    """The orders that the server (which forks the workers) has not answered yet, to detect a server that is stopped.
 
-    The server reaps its workers and reports their deaths. A worker's socket shows its death too, by the end of file:
-    if the server does not report that death in time, the server is at fault. Runs in: the engine's thread.
+    The server reaps its workers and reports their deaths. A worker's socket shows its death too, by the end of file: if
+    the server does not report that death in time, the server is at fault. Runs in: the engine's thread.
     """
 
     def __init__(self) -> None:
@@ -41,30 +41,38 @@ class Unanswered:
         return bool(self._since_s)
 
     def ask(self, what: str, worker: int) -> None:
-        """Note that the server owes an answer: that ``worker`` runs ("fork") or has ended ("end")."""
+        """Note that the server owes an answer: that ``worker`` runs (``what``: "fork") or has ended ("end")."""
         self._since_s.setdefault((what, worker), time.monotonic())
 
     def answer(self, *what: str, worker: int) -> None:
-        """Note that these answers have come or are no longer needed."""
+        """Note that the answers ``what`` ("fork", "end") for ``worker`` have come, or are no longer needed."""
         for each in what:
             self._since_s.pop((each, worker), None)
 
     def heard(self) -> None:
-        """Note that a message of the server has come."""
+        """Note that a message of the server has just come."""
         self._heard_s = time.monotonic()
 
     def forget(self) -> None:
-        """Forget all orders: another server takes over."""
+        """Forget all unanswered orders, since another server takes over."""
         self._since_s.clear()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how long to wait at most. ``timeout_s``: without orders to check; None: no limit."""
+        """Return how many seconds to wait for messages before the next check of the server; None: no limit.
+
+        ``timeout_s``: the same if no order is unanswered.
+        """
         if not self._since_s:
             return timeout_s
         return STOPPED_S if timeout_s is None else min(STOPPED_S, timeout_s)
 
     def overdue_s(self, is_stopped: Callable[[], bool], is_preloaded: bool) -> float | None:
-        """Return for how long the server has owed an answer if that is too long, else None."""
+        """Return for how many seconds the server has owed an answer, if that is too long, else None.
+
+        Args:
+            is_stopped: returns True if the server's process is suspended.
+            is_preloaded: True if the server has done its imports; it may take its time before that.
+        """
         if not self._since_s:
             return None
         seconds = time.monotonic() - max(self._heard_s, min(self._since_s.values()))
@@ -80,12 +88,12 @@ _MAX_FAILED_STARTS = 3  # for each worker, without a successful one in between
 
 
 class WorkerPool:
-    """The worker processes of one front-end. Runs in: the engine's thread.
+    """The worker processes of one front-end (a SequenceMap). Runs in: the engine's thread.
 
     Attributes:
-        workers: {name: its process}; names are never used again.
-        parcel: the sequence that they work on.
-        replica: the number of its replicas, which every job names.
+        workers: {name: handle of a worker process}; a name is a number that is never used again.
+        parcel: the sequence that they work on, pickled in shared memory.
+        replica: the number of their present copies of it, which every job names.
         events: what happened to the workers, for the engine.
     """
 
@@ -121,7 +129,7 @@ class WorkerPool:
         self._selector.register(self.server.channel, selectors.EVENT_READ, "server")
 
     def start_all(self) -> None:
-        """Start all missing workers."""
+        """Start a process for each worker of the pool that has none."""
         self.shortage.forget()  # else a worker that could not be forked would be started twice
         there = {worker.number for worker in self.workers.values() if not worker.is_leaving}
         for number in range(self._nb_workers):
@@ -129,7 +137,7 @@ class WorkerPool:
                 self.start(number)
 
     def start(self, number: int) -> None:
-        """Start worker ``number``, unless the pool has become too small for it."""
+        """Start a process for worker ``number``, unless the pool now has fewer workers."""
         if number >= self._nb_workers:
             return
         name = next(self._names)
@@ -151,7 +159,7 @@ class WorkerPool:
         self.events.append(events.Started(name))
 
     def start_again(self, number: int) -> None:
-        """Start a replacement for worker ``number``: now, or later if no descriptors are left for it."""
+        """Start a replacement for worker ``number``: now, or later if no file descriptors are left for it."""
         try:
             self.start(number)
         except OSError as error:
@@ -160,7 +168,7 @@ class WorkerPool:
             self._lack(number, reason)
 
     def update(self, parcel: Any) -> None:
-        """Send the workers a new replica, for all later jobs."""
+        """Send all workers a new copy of the sequence (in ``parcel``), on which all later jobs run."""
         self.parcel = parcel
         self.replica += 1
         for worker in self.workers.values():
@@ -173,7 +181,7 @@ class WorkerPool:
         self.shortage.keep_below(nb_workers)  # else the retry could be spent on a worker that is not wanted
 
     def dismiss(self, name: int) -> None:
-        """Let an idle worker end."""
+        """Ask worker ``name``, which is idle and no longer needed, to exit."""
         worker = self.workers[name]
         worker.is_leaving = True
         self._figures.ended(worker.number)
@@ -187,7 +195,7 @@ class WorkerPool:
     # -- events
 
     def look_after_server(self) -> None:
-        """Kill a server that does not answer. Its workers die with it, and all of them are started again."""
+        """Kill the server if it has not answered for too long. Its workers die too; a new server starts all again."""
         server = self.server
         seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
         if seconds is not None:
@@ -202,7 +210,10 @@ class WorkerPool:
             server.kill()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how long to wait at most. ``timeout_s``: with nothing to check or to retry; None: no limit."""
+        """Return how many seconds to wait for messages before something must be checked or retried; None: no limit.
+
+        ``timeout_s``: the same if there is nothing to check or retry.
+        """
         return self.unanswered.left_s(self.shortage.left_s(timeout_s))
 
     def forked(self, message: messages.Forked) -> None:
@@ -221,7 +232,7 @@ class WorkerPool:
             self.events.append(events.WorkerReady(worker.name))
 
     def not_forked(self, message: messages.NotForked) -> None:
-        """Go on with the other workers, and report how many they are once that is known."""
+        """Handle the message that a worker could not be forked: go on with the others, and report the shortage."""
         name, reason = message
         self.unanswered.answer("fork", worker=name)
         if name not in self.workers:
@@ -234,7 +245,10 @@ class WorkerPool:
         self._lack(worker.number, reason)
 
     def _lack(self, number: int, reason: str) -> None:
-        """Retry worker ``number``, which could not be started, later."""
+        """Schedule a retry for worker ``number``, which could not be started because of ``reason``.
+
+        Once all attempts are answered, warn of the shortage, or give up if several have started no worker at all.
+        """
         self.shortage.lost(number)
         if any(worker.pid is None for worker in self.workers.values()):
             return
@@ -246,7 +260,7 @@ class WorkerPool:
             logger.warning("%s The pool goes on with these, and retries the others from time to time", error)
 
     def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        """Handle the death of a worker whose last messages have been read."""
+        """Handle the death of worker ``name``, whose last messages have been read: report it and start another."""
         worker = self.workers[name]
         running, _ = worker.page.look()
         death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
@@ -264,7 +278,7 @@ class WorkerPool:
         self.start_again(worker.number)
 
     def server_died(self) -> bool:
-        """Start another server after this one has died with all its workers. Return False if that is hopeless."""
+        """Start another server after this one has died with all its workers. Return False if the pool cannot go on."""
         self._selector.unregister(self.server.channel)
         self.unanswered.forget()
         status = self.server.wait()
@@ -297,7 +311,7 @@ class WorkerPool:
     # -- the end
 
     def remove_all(self) -> None:
-        """Kill the workers that have not ended by themselves, such as a stopped one."""
+        """Kill and remove the workers that have not ended by themselves, such as a stopped one."""
         for name in list(self.workers):
             self.send_signal(name, signal.SIGKILL)
             worker = self.remove(name)
@@ -306,7 +320,7 @@ class WorkerPool:
         self.shortage.forget()
 
     def close(self) -> None:
-        """Let the server kill the workers that have not ended."""
+        """End the pool: let the server kill the remaining workers, and release the pickled sequence."""
         self.server.close()
         for worker in self.workers.values():
             worker.close()

@@ -1,1 +1,1 @@
-"""Where the time goes: the figures recorded while a loop runs, and the report made from them."""
+"""Measure where the time of a loop goes: the figures recorded while it runs, and the report made from them."""

@@ -1,4 +1,4 @@
-"""Many durations in little memory: their sum, and their quantiles to within 3 %."""
+"""Keep many durations in little memory: their sum, and their quantiles to within 3 %."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Durations:
         self._counting = threading.Lock()  # without it, a reader could see a count half done
 
     def tidy(self) -> None:
-        """Count what has been recorded, if it is much. The writer calls this now and then."""
+        """Count the recorded durations in the histogram, if there are many. The writer calls this now and then."""
         if len(self._noted) > _FULL:
             with self._counting:
                 self._add(np.array(self._noted, np.int64))
                 self._noted.clear()
 
     def add(self, many: Int64) -> None:
-        """Record and count these durations. Only for the writer."""
+        """Count these durations, in nanoseconds, in the histogram at once. Only for the writer's thread."""
         with self._counting:
             self._add(many)
 
@@ -47,7 +47,7 @@ class Durations:
         self._total_ns += int(many.sum())
 
     def spread(self) -> Spread:
-        """Return the distribution of all durations recorded so far."""
+        """Return the number, sum, median and 99th percentile of all durations recorded so far."""
         with self._counting:
             noted = np.array(self._noted.copy(), np.int64)
             counts, total_ns = self._counts + _counts(noted), self._total_ns + int(noted.sum())

@@ -1,4 +1,4 @@
-"""The figures of the loop: for each batch, when it was requested and when it was delivered."""
+"""The figures of the loop that reads the batches: for each batch, when it was requested and when it was delivered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or, where a pass 
 
 
 class Totals(NamedTuple):
-    """Sums over all batches so far. Times in nanoseconds."""
+    """Sums over all batches that the loop has received so far. Times in nanoseconds."""
 
     num_batches: int = 0
     wait_ns: int = 0
@@ -32,12 +32,15 @@ class Totals(NamedTuple):
     first_wait_ns: int = 0  # the part of wait_ns spent on their first batches
 
     def since(self, before: Totals) -> Totals:
-        """Return what has been added since ``before``."""
+        """Return the sums over what was added since ``before``, an earlier value: the difference of the two."""
         return Totals(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class LoopFigures:
-    """The figures of the loop. Written by the loop's thread; read by any thread."""
+    """The figures of the loop that reads the batches: its waits for batches, and its steps between them.
+
+    Written by the loop's thread; read by any thread.
+    """
 
     def __init__(self) -> None:
         self._noted: list[int] = []  # uncounted rows, flattened
@@ -55,7 +58,13 @@ class LoopFigures:
     # -- for the writer
 
     def begin(self, epoch: int, seconds: float, why: str) -> None:
-        """Record that a pass of ``epoch`` starts; starting it took this many ``seconds``."""
+        """Record that a pass (one run of the loop over an epoch) starts.
+
+        Args:
+            epoch: the epoch.
+            seconds: how long it took to start the pass.
+            why: why it took long, e.g. "2 workers had to be started"; "": nothing special.
+        """
         self.begins += seconds
         self._starts[self._num_passes] = epoch, seconds, why, time.monotonic_ns()
         self._starts.pop(self._num_passes - _KEPT_STARTS, None)
@@ -63,14 +72,17 @@ class LoopFigures:
         self._num_passes += 1
 
     def note(self, asked_ns: int, got_ns: int, num_ready: int) -> None:
-        """Record a delivered batch. ``num_ready``: number of finished batches when it was requested."""
+        """Record a delivered batch: when it was requested and when delivered, by the monotonic clock.
+
+        ``num_ready``: number of finished batches, ahead of the loop, when it was requested.
+        """
         noted = self._noted
         noted += (asked_ns, got_ns, num_ready)
         if len(noted) > _FULL:
             self.tidy()
 
     def tidy(self) -> None:
-        """Count what has been recorded."""
+        """Add what has been recorded since the last call to the totals and distributions."""
         with self._counting:
             self._count()
 
@@ -106,7 +118,7 @@ class LoopFigures:
     # -- for readers; all but copy() are called on a copy
 
     def copy(self) -> LoopFigures:
-        """Return a copy in which everything recorded so far is counted."""
+        """Return a copy in which everything recorded so far is included in the totals and distributions."""
         copied = LoopFigures()
         with self._counting:
             copied._kept, copied._totals, copied._last, copied.begins = (
@@ -125,20 +137,20 @@ class LoopFigures:
 
     @property
     def last_ns(self) -> int:
-        """The time at which the last batch was delivered; 0 if a pass has just started."""
+        """The time (monotonic clock) of the last batch's delivery; 0 if none was since the last pass started."""
         return self._last[0]
 
     @property
     def spreads(self) -> tuple[Spread, Spread]:
-        """The distributions of (waits, steps)."""
+        """The distributions of (waits for batches, steps from one batch's delivery to the request for the next)."""
         return self._wait.spread(), self._step.spread()
 
     def steps(self) -> list[LoopStep]:
-        """Return the last steps."""
+        """Return the last steps of the loop: when each batch was requested and delivered."""
         return [LoopStep(*row) for row in self._kept.tolist() if row[0]]
 
     def starts(self) -> list[EpochStart]:
-        """Return the starts of the last passes that have delivered a batch."""
+        """Return the cost of starting each of the last passes over an epoch that have delivered a batch."""
         waits = self._first_waits
         return [
             EpochStart(epoch, seconds, waits[number] / 1e9, why)
@@ -147,15 +159,19 @@ class LoopFigures:
         ]
 
     def incidents(self) -> list[Incident]:
-        """Return the starts of the last passes as incidents of the timeline."""
+        """Return the starts of the last passes over an epoch, as incidents of the timeline."""
         return [Incident(at_ns, LOOP, "epoch", str(epoch)) for epoch, _, _, at_ns in self._starts.values()]
 
 
 def _durations(rows: Rows, last: tuple[int, int]) -> tuple[Rows, Rows, dict[int, int]]:
-    """Return (waits, steps, {number of a pass: wait for its first batch}) in nanoseconds.
+    """Return (waits, steps, {number of a pass over an epoch: wait for its first batch}) in nanoseconds.
+
+    A wait is from the request for a batch to its delivery, and a step from there to the next request.
 
     Args:
-        last: ``got`` and ``num_ready`` (or the pass's number) of the row before these.
+        rows: for each batch, when it was asked for, when it was got, and the number of finished batches then; where a
+            pass starts, 0, 0 and the number of the pass.
+        last: the last two values of the row before these.
     """
     asked, got = rows[:, 0], rows[:, 1]
     before = np.concatenate([[last], rows[:-1, 1:]])

@@ -1,4 +1,4 @@
-"""The figures of a pool: what each worker has done, which jobs took longest, and which incidents happened."""
+"""The figures of a pool of workers: what each one has done, which jobs took longest, and which incidents happened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ State = Literal["starting", "ready", "ended"]
 
 @dataclasses.dataclass
 class Lane:
-    """A worker and its replacements, which share its number."""
+    """The figures of one worker, together with those of its replacements, which share its number."""
 
     pid: int | None = None
     state: State = "starting"
@@ -36,12 +36,15 @@ class Lane:
     alive_ns: int = 0  # how long earlier workers were ready
 
     def ready_ns(self, until_ns: int) -> int:
-        """Return for how many nanoseconds it has been ready to run jobs, up to ``until_ns``."""
+        """Return how long the worker has been ready to run jobs, in ns, up to ``until_ns`` on the monotonic clock."""
         return self.alive_ns + (max(0, until_ns - self.since_ns) if self.state == "ready" else 0)
 
 
 class PoolFigures:
-    """The figures of a pool. Written by the engine's thread, or by the loop if there is none; read by any thread."""
+    """The figures of a pool of workers: counts, durations and incidents, for the report.
+
+    Written by the engine's thread, or by the loop if there is none; read by any thread.
+    """
 
     def __init__(self) -> None:
         self.segments_made = 0  # pieces of shared memory for batches
@@ -62,14 +65,14 @@ class PoolFigures:
     # -- the workers
 
     def started(self, number: int, pid: int | None = None) -> None:
-        """Record that worker ``number`` was started or restarted."""
+        """Record that worker ``number`` was started or restarted. ``pid``: its process; None: none on this machine."""
         lane = self.lanes.setdefault(number, Lane())
         lane.restarts += not lane.is_dismissed
         lane.pid, lane.state, lane.is_dismissed = pid, "starting", False
         self.tell(number, "started")
 
     def ready(self, number: int) -> None:
-        """Record that worker ``number`` has loaded its replica."""
+        """Record that worker ``number`` has loaded its replica (copy of the sequence), and can run jobs from now on."""
         lane = self.lanes[number]
         lane.state, lane.since_ns = "ready", time.monotonic_ns()
         self.tell(number, "ready")
@@ -83,13 +86,13 @@ class PoolFigures:
         self.tell(number, "died" if how else "ended", how)
 
     def tell(self, number: int, kind: str, text: str = "") -> None:
-        """Record an incident of worker ``number``."""
+        """Record an incident of worker ``number``: its ``kind``, e.g. "died", and details."""
         self.incidents.append(Incident(time.monotonic_ns(), number, kind, text))
 
     # -- the jobs
 
     def finished(self, number: int, times_ns: list[int]) -> None:
-        """Record that worker ``number`` has finished jobs, and how long each took."""
+        """Record that worker ``number`` has finished jobs. ``times_ns``: how long each took, in nanoseconds."""
         busy_ns = sum(times_ns)
         lane = self.lanes[number]
         lane.num_jobs += len(times_ns)
@@ -99,24 +102,24 @@ class PoolFigures:
         self.jobs.tidy()
 
     def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
-        """Record a job that the loop's own process has finished. ``nbytes``: size of its batch."""
+        """Record a job (the computation of a batch) done by the loop's own process. ``nbytes``: size of its batch."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
 
     def looked_at_lock(self, looks: int, free: int) -> None:
-        """Record how often the interpreter's lock was probed while a job ran, and how often it was free."""
+        """Record how often the interpreter's lock was probed while a job ran (``looks``), and how often it was free."""
         self.lock_looks += looks
         self.lock_free += free
 
     def used(self, cores: CoreUse, of_ns: int) -> None:
-        """Record the use of the cores by jobs that took ``of_ns`` in all."""
+        """Add to the recorded use of processor cores that of jobs which took ``of_ns`` nanoseconds in all."""
         self.cores = CoreUse(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 
     def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:
-        """Record when one of the finished jobs started, and its stages."""
+        """Record a finished job in detail, for the timeline: its batch, when it started, how long its stages took."""
         self.spans.append(Span(number, epoch, index, start_ns, job_ns, stages))
         for stage, ns in stages:
             durations = self.stages.get(stage)
@@ -134,7 +137,7 @@ class PoolFigures:
 
 
 class Figures:
-    """The figures of a front-end over its whole lifetime, across all its pools."""
+    """The figures of a front-end (the object that a ``for`` loop reads) over its lifetime, across all its pools."""
 
     def __init__(self) -> None:
         self.loop = LoopFigures()
@@ -143,7 +146,10 @@ class Figures:
 
 
 def usage(pid: int) -> tuple[float | None, int | None]:
-    """Return (share of one core since the process started, its own memory (USS) in bytes); None: not accessible."""
+    """Return (share of one core that process ``pid`` has used since its start, its own memory (USS) in bytes).
+
+    Both are None if the process is not accessible.
+    """
     import psutil
 
     try:

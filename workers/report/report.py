@@ -1,4 +1,4 @@
-"""The report of a front-end: the figures of its loops, printed as a verdict and a table."""
+"""The report of a front-end (the object that a ``for`` loop reads): the figures of its loops, a verdict and a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .timeline import Timeline
 
 
 class Spread(NamedTuple):
-    """The distribution of many durations, in seconds."""
+    """The distribution of many durations: how many there are, and their sum, median and 99th percentile in seconds."""
 
     count: int = 0  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     total: float = 0.0
@@ -20,7 +20,7 @@ class Spread(NamedTuple):
 
 
 class WorkerFigures(NamedTuple):
-    """The figures of one worker, together with its replacements."""
+    """The figures of one worker in a report, together with those of its replacements."""
 
     number: int
     pid: int | None  # None: it is a thread, or it is not running now
@@ -32,7 +32,7 @@ class WorkerFigures(NamedTuple):
 
 
 class Slow(NamedTuple):
-    """One of the slowest jobs."""
+    """One of the slowest jobs in a report: the batch that it computed, and how long it took."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -40,7 +40,7 @@ class Slow(NamedTuple):
 
 
 class EpochStart(NamedTuple):
-    """The cost of starting an epoch."""
+    """The cost of starting one pass of the loop over an epoch."""
 
     epoch: int
     seconds: float  # until its first batch could be requested
@@ -50,7 +50,7 @@ class EpochStart(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How the loops over a front-end have gone since it was made.
+    """How the loops over a front-end (the object with the workers) have gone since it was made.
 
     Attributes:
         seconds: total duration of the passes, each from its first request for a batch to the receipt of its last one.
@@ -59,7 +59,7 @@ class Report:
             Batches of threads, and those that the loop computes itself, are not moved and not counted.
         wait: how long the loop waited for each batch.
         step: how long the loop took between two batches.
-        job: how long each job took in its worker.
+        job: how long each job (the computation of a batch) took in its worker.
         stages: {stage: how long it took in each job}, see ``timeline.STAGES``.
         depth: mean number of finished batches when the loop asked for one.
         bound: maximum number of batches ahead of the loop now.
@@ -101,13 +101,31 @@ class Report:
         return "\n".join(lines(self))
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draw the last seconds into the ``.png``, ``.svg`` or ``.pdf`` file ``path``, with matplotlib."""
+        """Draw the last seconds of the loop and its workers into the ``.png``, ``.svg`` or ``.pdf`` file ``path``.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            TypeError, ValueError, OSError: ``path`` is not a path, has another suffix, or cannot be written.
+            ImportError: matplotlib is not installed.
+        """
         from .pictures.plot import plot
 
         return plot(self, path)
 
     def trace(self, path: str | os.PathLike[str]) -> Path:
-        """Write the timeline into the ``.json`` or ``.json.gz`` file ``path``, for https://ui.perfetto.dev."""
+        """Write the recent jobs, steps of the loop and incidents into a file for https://ui.perfetto.dev.
+
+        Args:
+            path: the file to write: ``.json`` or ``.json.gz``.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            TypeError, ValueError, OSError: ``path`` is not a path, has another suffix, or cannot be written.
+        """
         from .pictures.trace import trace
 
         return trace(self, path)

@@ -31,7 +31,7 @@ _MAX_TRIES = 1000  # to read during a write, which takes a few microseconds
 
 
 class LaneSnapshot(TypedDict):
-    """A worker and its replacements. Counts continue across them."""
+    """One worker in a snapshot of a pool of workers. Counts continue across a worker and its replacements."""
 
     number: int
     pid: int | None  # None: it is a thread, or it is not running now
@@ -45,7 +45,7 @@ class LaneSnapshot(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """A pool at one moment. Cumulative values count from the creation of the front-end."""
+    """The figures of a pool of workers at one moment. Cumulative values count from the creation of the front-end."""
 
     pid: int  # of the program
     program: str  # how it was started: "train.py", "-c", "notebook"
@@ -67,7 +67,7 @@ class Snapshot(TypedDict):
 
 
 class SnapshotPage:
-    """The writer's side of one pool's page.
+    """The writer of the page (shared memory) on which a pool of workers shows its figures to observers.
 
     It does nothing without memfd (outside Linux) or without a free descriptor, as figures are not worth an error. Nor
     does a fork of the program write into its page.
@@ -84,7 +84,7 @@ class SnapshotPage:
                 self._map(_NBYTES)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Show ``snapshot`` to readers from now on. Takes 10 us for 2 workers, 100 us for 64."""
+        """Write ``snapshot`` to the page, for readers to see from now on. Takes 10 us for 2 workers, 100 us for 64."""
         if self._descriptor < 0 or self._owner != os.getpid():
             return
         text = json.dumps(snapshot, separators=(",", ":")).encode()
@@ -100,7 +100,7 @@ class SnapshotPage:
         words[_SEQUENCE] = sequence + 1
 
     def close(self) -> None:
-        """Close the page. Further calls do nothing."""
+        """Close the page, on which nothing is shown from now on. Further calls of any method do nothing."""
         if self._descriptor >= 0:
             # Forgotten before it is closed: the user's next open file may get the same number.
             descriptor, self._descriptor = self._descriptor, -1
@@ -119,10 +119,13 @@ class SnapshotPage:
 
 
 class SnapshotReader:
-    """The reader's side of a page of process ``pid``. It is read, not mapped, so no file can crash the reader.
+    """The reader of a page (shared memory) on which process ``pid`` shows the figures of a pool of workers.
+
+    The page is read, not mapped, so no file can crash the reader.
 
     Args:
-        number: the page's descriptor in that process.
+        pid: the process.
+        number: the page's file descriptor in that process.
 
     Raises:
         OSError: the page no longer exists, or may not be read.
@@ -135,14 +138,14 @@ class SnapshotReader:
         self.inode = os.fstat(self._descriptor).st_ino  # unique to this page
 
     def is_there(self) -> bool:
-        """Return True if the process still has the page open."""
+        """Return True if the process that shows its figures on this page still has it open."""
         try:
             return os.stat(self._path).st_ino == self.inode
         except OSError:
             return False
 
     def read(self) -> Snapshot | None:
-        """Return the last snapshot; None if there is none, or if it is from another version of this package."""
+        """Return the last published snapshot; None if there is none, or it is from another version of this package."""
         for _ in range(_MAX_TRIES):
             try:
                 text = self._text()
@@ -170,11 +173,11 @@ class SnapshotReader:
 
 
 class _Torn(Exception):
-    """The page was being written during the read."""
+    """Raised if a read of the page met a write, so that what was read is no whole snapshot: read again."""
 
 
 def _whole(found: Any) -> Snapshot | None:
-    """Return ``found`` if it has all keys of a snapshot, else None."""
+    """Return ``found`` if it is a snapshot of a pool, with all keys, else None."""
     if not _has_all(found, Snapshot) or not isinstance(found["workers"], list):
         return None
     return cast(Snapshot, found) if all(_has_all(each, LaneSnapshot) for each in found["workers"]) else None
@@ -190,9 +193,12 @@ def owner(pid: int) -> int:
 
 
 def pages(pid: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield (process, descriptor number) of each page that a process of this user, or only ``pid``, has open.
+    """Yield (process id, descriptor number) of each page with a pool's figures that processes of this user have open.
 
     A fork of a program has the program's pages open too: ``Snapshot["pid"]`` names the owner.
+
+    Args:
+        pid: the only process to search; None: all.
     """
     for process in [pid] if pid is not None else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:

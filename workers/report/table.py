@@ -1,4 +1,4 @@
-"""The text of a report."""
+"""Format a report as text: the verdict, and a table of the figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = 18  # characters of the first column
 
 
 def lines(report: Report) -> Iterator[str]:
-    """Yield the lines of the report: the verdict, then the table."""
+    """Yield the lines of the text of ``report``: the verdict, then the table."""
     yield from _wrapped(report.verdict)
     yield ""
     yield from _in_all(report)

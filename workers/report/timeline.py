@@ -1,4 +1,4 @@
-"""The recent history of a front-end: jobs of the workers, steps of the loop, and incidents.
+"""The recent history of a front-end (the object that a ``for`` loop reads): jobs, steps of the loop, and incidents.
 
 All times are nanoseconds of the monotonic clock, which all processes share on Linux and macOS.
 """
@@ -15,7 +15,7 @@ STAGES = ("source", "get_examples", "augmenter", "function_to_run", "transport")
 
 
 class Span(NamedTuple):
-    """A job: Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000), ("transport", 100_000)))."""
+    """The computation of a batch (a job): Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000),))."""
 
     worker: int  # its number, from 0; or LOOP
     epoch: int
@@ -26,7 +26,10 @@ class Span(NamedTuple):
 
 
 class LoopStep(NamedTuple):
-    """The delivery of a batch. The loop works with it from ``got_ns`` until the next one's ``asked_ns``."""
+    """The request for a batch at ``asked_ns``, and its delivery at ``got_ns`` (monotonic clock).
+
+    The loop works with the batch from ``got_ns`` until the next one's ``asked_ns``.
+    """
 
     asked_ns: int
     got_ns: int
@@ -34,7 +37,7 @@ class LoopStep(NamedTuple):
 
 
 class Incident(NamedTuple):
-    """An event other than a job: Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
+    """An event in a pool of workers other than a job: Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
 
     at_ns: int
     worker: int  # its number; LOOP: it concerns no single worker
@@ -43,7 +46,10 @@ class Incident(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """The most recent of each. Of jobs below 1 ms, a worker process records only one every 5 ms."""
+    """The most recent jobs, steps of the loop and incidents.
+
+    Of jobs below 1 ms, a worker process records only one every 5 ms.
+    """
 
     spans: list[Span]
     steps: list[LoopStep]

@@ -1,10 +1,10 @@
-"""Numbers formatted for people."""
+"""Format numbers for people: durations, sizes, percentages and counts."""
 
 from __future__ import annotations
 
 
 def seconds(value: float) -> str:
-    """Format a duration: ``2.1 s``, ``21 ms``, ``450 us``."""
+    """Format a duration in seconds, with its unit: ``2.1 s``, ``21 ms``, ``450 us``."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= 0.9995 * scale:
             return f"{_three(value / scale)} {unit}"
@@ -12,7 +12,7 @@ def seconds(value: float) -> str:
 
 
 def nbytes(value: float) -> str:
-    """Format a size in bytes: ``38.5 MB``, ``4.1 KB``, ``12 bytes``."""
+    """Format a number of bytes as a size, with its unit: ``38.5 MB``, ``4.1 KB``, ``12 bytes``."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
         if value >= 0.9995 * scale:
             return f"{_three(value / scale)} {unit}"
@@ -20,16 +20,19 @@ def nbytes(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Format a fraction as a percentage: ``37 %``, ``0.4 %``."""
+    """Format a fraction (0 to 1) as a percentage: ``37 %``, ``0.4 %``."""
     percent = 100 * value
     return f"{percent:.1f} %" if 0.05 <= percent < 9.95 else f"{percent:.0f} %"
 
 
 def count(number: float, one: str, many: str | None = None) -> str:
-    """Format a number with its noun: ``1 worker``, ``6 workers``."""
+    """Format a number with its noun, singular or plural: ``1 worker``, ``6 workers``.
+
+    ``many``: the plural; None: ``one`` with an s.
+    """
     return f"{number:,.0f} {one if number == 1 else many or one + 's'}"
 
 
 def _three(value: float) -> str:
-    """Format with three significant digits: 38.5, 1,200, 0.4."""
+    """Format a number with three significant digits: 38.5, 1,200, 0.4."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

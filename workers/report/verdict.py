@@ -26,7 +26,7 @@ _MOST_WORKERS = 1000  # more are never recommended
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """The figures from which a verdict is made. Times in seconds."""
+    """The figures of a loop and its workers from which a verdict is made. Times in seconds."""
 
     num_batches: int
     wait: float  # total time that the loop waited for batches
@@ -53,12 +53,12 @@ class Facts:
 
     @property
     def later_waits(self) -> float:
-        """The part of ``wait`` spent on batches other than the first of a pass."""
+        """The part of ``wait``, in seconds, spent on batches other than the first of a pass over an epoch."""
         return self.wait - self.first_waits
 
 
 def verdict(facts: Facts) -> str:
-    """Return the verdict on ``facts``: a few sentences."""
+    """Return a few sentences on ``facts``: whether the loop waits for data, on what, and what would help."""
     return _of_waits(facts) + _threads(facts)
 
 
@@ -79,7 +79,7 @@ def _of_waits(facts: Facts) -> str:
 
 
 def _threads(facts: Facts) -> str:
-    """Return the advice to use threads if jobs release the interpreter's lock, as threads share one memory; else ""."""
+    """Return a sentence that recommends threads (they share memory) if jobs release the interpreter's lock; else ""."""
     if facts.lets_go is None or facts.lets_go < _LETS_GO or facts.workers_nbytes < _MUCH_NBYTES:
         return ""
     processes = count(facts.nb_workers, "process", "processes")
@@ -90,7 +90,7 @@ def _threads(facts: Facts) -> str:
 
 
 def needed(facts: Facts) -> float:
-    """Return the number of workers, as a fraction, that would keep up with the loop."""
+    """Return the number of workers, as a fraction such as 2.4, that would keep up with the loop."""
     return facts.job / max(facts.step / facts.num_batches, 1e-9)
 
 
@@ -124,7 +124,7 @@ def _cause(facts: Facts) -> str:
 
 
 def _is_single(slowest: Slow | None, median_job: float) -> TypeGuard[Slow]:
-    """Return True if the slowest job took much longer than the others."""
+    """Return True if the slowest job took at least ten times the median, so that it is an exception."""
     return slowest is not None and slowest.seconds >= _IS_SLOW * median_job
 
 
@@ -134,7 +134,10 @@ def _told(slowest: Slow, median_job: float) -> str:
 
 
 def _small_queue(facts: Facts) -> str:
-    """Checked before single slow batches, which a larger queue would hide."""
+    """Return a sentence that ``max_queue_size`` is too small, or "" if it is not.
+
+    This is checked before single slow batches, which a larger queue would hide.
+    """
     if not facts.is_bound_given or facts.busy > _SPARE or facts.bound > 2 * facts.nb_workers:
         return ""
     return (
@@ -201,7 +204,7 @@ def _slow_job(facts: Facts) -> str:
 
 
 def _job(facts: Facts) -> str:
-    """Return the mean job and its longest stage: ``21 ms on average (augmenter: 70 % of it)``."""
+    """Return the mean duration of a job and its longest stage: ``21 ms on average (augmenter: 70 % of it)``."""
     stage, longest = _longest(facts)
     of = f" ({stage}: {share(longest / max(facts.job, 1e-9))} of it)" if len(facts.stages) > 1 and longest else ""
     return f"{seconds(facts.job)} on average{of}"

@@ -1,1 +1,1 @@
-"""Sequences that users write or make from others, and their positions; no workers."""
+"""Sequences of batches, written by users or made from other sequences, and their positions. Starts no workers."""

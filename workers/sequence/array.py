@@ -1,4 +1,4 @@
-"""Arrays as a sequence of samples."""
+"""``SequenceArray``: a sequence whose samples are the items of arrays of equal length."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         sampler: the order of the samples. None: the order of the arrays. Positions (integers): these samples, in this
             order. A function from the number of samples to positions, such as ``np.random.permutation``: called
             anew for each epoch, with the generators seeded by (seed, epoch).
-        seed: as for :class:`Sequence`.
+        seed: the seed of all random draws. None: drawn once, kept in ``seed``, and logged.
 
     >>> for batch in SequenceArray({"x": np.arange(4)}).batch(3):
     ...     print(batch["x"])
@@ -65,7 +65,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
     @property
     def sampler(self) -> Any:
-        """The order of the samples. A new one takes effect in the next epoch."""
+        """The order of the samples: None, positions, or a function. A new one takes effect in the next epoch."""
         return self._sampler
 
     @sampler.setter
@@ -118,10 +118,16 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.nb_samples if positions is None else len(positions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
+        return {name: part[0] for name, part in self._rows(slice(index, index + 1)).items()}
 
-    def take(self, where: Any) -> dict[str, Any]:
-        """Return the samples at ``where`` (a slice or integers) of the order, as a dict of new arrays."""
+    def take(self, number: Any) -> Any:
+        """See :meth:`Sequence.take`. For an array of places, or a slice: these samples, as {name: new array}."""
+        if isinstance(number, (int, np.integer)):
+            return super().take(int(number))
+        return self._rows(number)
+
+    def _rows(self, where: Any) -> dict[str, Any]:
+        """Return the samples at places ``where`` (a slice or integers) of the sampler's order, as {name: new array}."""
         positions = self._positions()
         at = where if positions is None else positions[where]
         return {name: gather(array, at) for name, array in self.arrays.items()}
@@ -129,7 +135,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
     @property
     def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
         cls = type(self)
-        return cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
+        return cls.__getitem__ is SequenceArray.__getitem__ and cls._rows is SequenceArray._rows
 
     def _share(self) -> None:
         for array in self.arrays.values():
@@ -142,14 +148,14 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return None  # a subclass makes its own samples
         first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
         is_run = number < 2 or bool((np.diff(places) == 1).all())
-        return self.take(slice(first, first + number) if is_run else places)
+        return self._rows(slice(first, first + number) if is_run else places)
 
     def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
-        """Return a sequence of ``nb_samples`` samples, chosen once and at random (by ``seed``) from the sampler's.
+        """Return a sequence of ``nb_samples`` of the sampler's samples, chosen once and at random (by ``seed``).
 
-        If ``sampler`` is a function, each epoch has these samples in the order that it returns. If it draws a sample
-        more than once, their places in what it returns are fixed, rather than the samples. If a subclass defines
-        ``__getitem__`` or hooks, the samples are the ones that it makes.
+        If ``sampler`` is a function, each epoch has the chosen samples in the order in which the function returns them.
+        If it draws a sample more than once, the choice is of places in what it returns, rather than of samples. A
+        subclass that defines ``__getitem__``, ``on_epoch_begin`` or ``on_epoch_end`` still makes the samples by them.
 
         Raises:
             ValueError: the sampler draws fewer than ``nb_samples``.
@@ -166,7 +172,11 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
-        """See :meth:`Sequence.subsample_uids`. ``new_sampler``: the order of these samples, like ``sampler``."""
+        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in the order of these.
+
+        Args:
+            new_sampler: the order of the selected samples, like ``sampler``. None: the order of ``uids``.
+        """
         of_all = self._uids(uids_name)
         if self._makes_samples():
             return SequencePart(self._order_of(uid=of_all).subsample_uids(uids, "uid", new_sampler), self._in_order())
@@ -188,17 +198,17 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.arrays[uids_name]
 
     def _makes_samples(self) -> bool:
-        """Return True if a subclass makes its own samples, or has hooks, which may change the data of its samples."""
+        """Return True if the subclass overrides ``__getitem__`` or ``take``, or has hooks (they may change arrays)."""
         cls = type(self)
-        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
+        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls._rows is SequenceArray._rows
         return not is_ours or defines_hooks(self)
 
     def _order_of(self, **others: Any) -> SequenceArray:
-        """Return the order of its samples, as a sequence of their places in the arrays."""
+        """Return a SequenceArray of {"place": the positions in the arrays, **others}, in the order of this one."""
         return self._made_of({"place": np.arange(self.nb_samples), **others}, self.sampler)
 
     def _in_order(self) -> SequenceArray:
-        """Return a copy in the order of its arrays, which counts its own epochs."""
+        """Return a copy without a sampler, so in the order of the arrays. The copy counts its own epochs."""
         copied = copy.copy(self)
         copied.sampler = None
         for name in self._not_copied:
@@ -209,7 +219,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of({name: gather(array, positions) for name, array in self.arrays.items()}, sampler)
 
     def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
-        """Return a sequence of ``arrays`` with this one's seed, as a given seed only if this one was given it."""
+        """Return a SequenceArray of ``arrays`` in the order of ``sampler``, with this one's seed.
+
+        The seed is passed as ``seed=`` only if this one was given it so.
+        """
         given = self._plan().seeds
         made = SequenceArray.__new__(SequenceArray)
         made.__dict__["_sequence_seed"] = self.seed
@@ -218,18 +231,18 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
 
 def _choice(seed: int, length: int, count: int) -> Any:
-    """Draw ``count`` different places below ``length``, in ascending order."""
+    """Return ``count`` different integers, 0 to ``length`` - 1, drawn by ``seed``, as a sorted array."""
     return np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
 
 
 class _Chosen:
-    """A sampler that keeps ``count`` of the samples that another one draws, chosen once by the current job's seed.
+    """A sampler (a function that returns an epoch's order) that keeps ``count`` of the samples another one draws.
 
-    The samples are fixed if the other sampler is a function that draws none twice; otherwise their places in its draws
-    are fixed.
+    The choice is made once, by the seed of the current job. It is of samples if the other sampler is a function that
+    draws none twice; otherwise it is of places in what the other one draws.
 
     Args:
-        sampler: the other one, as for :class:`SequenceArray`.
+        sampler: the other sampler, as for :class:`SequenceArray`.
         epoch: the choice is made from the draws of this epoch.
     """
 
@@ -265,7 +278,10 @@ class _Chosen:
 
 
 class _OfChosen:
-    """A sampler that keeps those of ``places`` that another one has chosen."""
+    """A sampler (a function that returns an epoch's order) of those of ``places`` that ``sampler`` has chosen.
+
+    ``places`` are positions in the arrays.
+    """
 
     def __init__(self, sampler: _Chosen, places: Any) -> None:
         self.sampler, self.places = sampler, places

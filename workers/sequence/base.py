@@ -1,4 +1,4 @@
-"""The Keras-style base class ``Sequence``: batches by index, epochs that loops move on, states."""
+"""The base class ``Sequence``, in the style of Keras: batches by index, loops that count epochs, and saved states."""
 
 from __future__ import annotations
 
@@ -79,17 +79,18 @@ class Sequence(Chain[Batch_co]):
 
     @is_default
     def on_epoch_begin(self) -> None:
-        """Called in the consumer's process before each epoch. All jobs of the epoch see its changes."""
+        """Override to prepare each epoch: called before it, in the loop's process. All its batches see the changes."""
 
     @is_default
     def on_epoch_end(self) -> None:
-        """Called in the consumer's process after each epoch. All jobs of the next epoch see its changes."""
+        """Override to act after each epoch: called in the loop's process. All batches of the next see the changes."""
 
     # -- seed and epoch: created on first use, so that a subclass need not call our __init__
 
     @property
     def seed(self) -> int:
-        """The seed of all random draws: its own, or in jobs and hooks the one given to a later part of the chain."""
+        """The seed of all random draws: the one given to this sequence; else, in jobs and hooks, the one given to a
+        sequence made from it; else one that is drawn once."""
         return seed_of(self)
 
     @seed.setter
@@ -98,7 +99,7 @@ class Sequence(Chain[Batch_co]):
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 0, of its loops and of ``model.fit``. Within a job or hook: the epoch of that."""
+        """The current epoch, from 0, of loops over this and of ``model.fit``; in a job or hook, the epoch of that."""
         job = seeding.current_job()
         return (asking() or self._clock).epoch if job is None else job.epoch
 
@@ -134,43 +135,43 @@ class Sequence(Chain[Batch_co]):
     _item_names = "batch", "batches"
 
     def _identity(self) -> list[Any]:
-        """Return what identifies it in a saved state: its class and the arguments that matter, as JSON."""
+        """Return what identifies this sequence in a saved state: its class and the arguments that matter, as JSON."""
         return [type(self).__qualname__]
 
     def _may_draw(self) -> bool:
-        """Return True if its batches may draw from ``random`` or ``numpy.random``, which are then seeded."""
+        """Return True if batches may draw from ``random`` or ``numpy.random``, which are then seeded before each."""
         return True
 
     def _is_length_at_hand(self) -> bool:
-        """Return True if its ``len()`` runs no user function other than ``__len__``."""
+        """Return True if ``len()`` of this sequence calls no function of the user but ``__len__`` (e.g. no sampler)."""
         return True
 
     def _samples_at(self, places: Any) -> Any:
-        """Return its items at ``places``, an array of integers, as one batch. None: get them one by one."""
+        """Return the items at indices ``places``, an int64 array, stacked as one batch. None: get them one by one."""
         return None
 
     def _share(self) -> None:
-        """Move its large data into shared memory, before it is sent to workers."""
+        """Move this sequence's large arrays into shared memory. Called before the sequence is sent to workers."""
 
     def _has_hooks(self, *names: str) -> bool:
-        """Return True if one of the hooks ``names`` (default: any hook) is defined for its epochs."""
+        """Return True if one of ``names`` (default: on_epoch_begin, on_epoch_end) is defined for this sequence."""
         return has_hooks(self, self._plan().origin, names)
 
     def _own_facts(self) -> Iterable[display.DisplayedFact | None]:
-        """Yield what its ``repr`` shows beyond length and epoch; None is left out."""
+        """Yield the facts that ``repr`` of this sequence shows besides length and epoch; None is left out."""
         return ()
 
     # -- its plan
 
     def _plan(self) -> Plan:
-        """Return the plan of what it computes in any epoch."""
+        """Return the plan: the jobs of any epoch, their order, and the functions that their items go through."""
         given = self.__dict__.get("_given_seed")
         return Plan.of(self, () if given is None else (given,))
 
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Start a pass over a whole epoch, or over its remaining batches if a state was loaded."""
+        """Start a loop: return an iterator over an epoch's batches, or over those that remain after a loaded state."""
         plan, position, places = begin_epoch(self)
         engine, order = SerialEngine(task_of(self)), plan.order(places)
         reading = engine.begin(plan.epoch, len(order), False, None, None, order)
@@ -178,7 +179,7 @@ class Sequence(Chain[Batch_co]):
         return PassIterator(self, this_pass, functools.partial(read_alone, this_pass, this_pass.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
-        """Start a pass like ``iter()``, with a progress bar: ``for batch in sequence.progress(): ...``.
+        """Start a loop like ``iter()``, with a progress bar: ``for batch in sequence.progress(): ...``.
 
         The bar is tqdm's, with batches/s and, for a front-end, the share of time that the loop waited for batches
         ("waits 3 %"). It has the length as its total, and starts at the position of a loaded state. It is shown only
@@ -188,7 +189,7 @@ class Sequence(Chain[Batch_co]):
             **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they override ours.
 
         Returns:
-            An iterator over the pass, which is the bar too: ``set_postfix(loss=...)``, ``set_description(...)``, ...
+            An iterator over the batches, which is the bar too: ``set_postfix(loss=...)``, ``set_description(...)``, ...
 
         Raises:
             TypeError: tqdm has no such option.
@@ -201,15 +202,14 @@ class Sequence(Chain[Batch_co]):
         """Return where ``model.fit`` of this sequence spends, or spent, its time: see :class:`workers.Report`.
 
         Raises:
-            StateError: no ``model.fit`` has read it. Loops over it have no figures; loops over
-                ``sequence.prefetch()`` have.
+            StateError: no ``model.fit`` has read it. Of loops, only those over ``sequence.prefetch()`` have a report.
         """
         return self._live.report()  # type: ignore[no-any-return]
 
     # -- states
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of its loop, as plain JSON: the epoch and which of its batches were delivered.
+        """Return the position of the loop over this, as plain JSON: the epoch and which batches were delivered.
 
         It may be called at any step, takes no time, and is the same for any number of workers. In ``model.fit`` it is
         the beginning of the epoch. A copy or a pickle of a sequence starts anew, so save the state beside it.
@@ -220,8 +220,8 @@ class Sequence(Chain[Batch_co]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume where ``state_dict`` was taken: the next batches are the ones that would have followed, byte for byte.
 
-        The next loop starts there; a loop that is being read is over. If ``on_epoch_begin`` and ``on_epoch_end`` are
-        defined, they are called for the epochs in between, 100,000 at most.
+        The next loop starts there; one that still runs raises StalePassError. If ``on_epoch_begin`` and
+        ``on_epoch_end`` are defined, they are called for the epochs in between, 100,000 at most.
 
         Raises:
             TypeError, StateError (a ValueError): it is not a state, or one of another sequence, length or seed.
@@ -235,7 +235,7 @@ class Sequence(Chain[Batch_co]):
     # -- the end
 
     def changed(self) -> None:
-        """Announce a change that is not detected automatically: all jobs of the next epoch will see it.
+        """Announce a change of the data that is not detected automatically, so that workers see it in the next epoch.
 
         Detected at the beginning of each epoch: attributes set anew; changes in small objects and in containers of
         numbers and strings; if hooks are defined, changes in anything. Not detected without hooks: writes between
@@ -245,7 +245,7 @@ class Sequence(Chain[Batch_co]):
         self._clock.num_changes += 1
 
     def close(self) -> None:
-        """Release its workers and end its progress bars. May be repeated; later use raises ClosedError."""
+        """Stop the workers of ``model.fit`` and end progress bars. May be repeated; later use raises ClosedError."""
         if self._live.fit is not None:
             self._live.fit.close()
         self._clock.close()
@@ -279,7 +279,7 @@ class Sequence(Chain[Batch_co]):
 
     @property
     def num_batches(self) -> int | None:
-        """Its length, as Keras names it. None: it is unknown or endless."""
+        """The number of batches in an epoch, under Keras's name. None: it is unknown or endless."""
         return count_batches(self)
 
 
@@ -287,7 +287,7 @@ _fitted: list[bool] = []  # [True] when Keras reads sequences by our adapter
 
 
 def seen_class(own: type) -> type:
-    """Return the class that ``isinstance`` sees in a sequence: if Keras is loaded, also a PyDataset."""
+    """Return the ``__class__`` of a sequence: ``own``; if Keras is loaded, a class derived from it and PyDataset."""
     dataset = keras.keras_class()
     if dataset is None:
         return own
@@ -297,7 +297,7 @@ def seen_class(own: type) -> type:
 
 
 def count_batches(sequence: Sequence[Any]) -> int | None:
-    """Return how many batches ``model.fit`` may ask for in an epoch. None: it is unknown or endless."""
+    """Return how many batches ``model.fit`` may ask for in an epoch of ``sequence``. None: unknown or endless."""
     try:
         length = len(sequence)
     except TypeError:
@@ -309,5 +309,5 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
 
 
 def plan_of(source: Any) -> Plan:
-    """Return the plan of ``source``, a sequence or any other, from which the next link of a chain is made."""
+    """Return the plan of ``source`` (its jobs, their order, the functions) for a sequence that is made from it."""
     return source._plan().seen_from_behind() if isinstance(source, Sequence) else Plan.of(source)

@@ -1,4 +1,4 @@
-"""Samples as a sequence of batches."""
+"""Sequences that group the samples of another one into batches, as ``sequence.batch(size)`` makes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .sample_errors import SampleErrors
 
 
 class SequenceOfSize(SequenceDerived[Any]):
-    """Batches of ``batch_size`` samples of another sequence.
+    """The base class of sequences of batches that have ``batch_size`` samples of another sequence.
 
     Args:
         source_split: the other sequence.
@@ -53,7 +53,7 @@ class SequenceOfSize(SequenceDerived[Any]):
         return self.on_error_of_samples or samples.on_error
 
     def _num_batches(self) -> int:
-        """Return the number of batches that all samples of the source make."""
+        """Return how many batches the source's samples make, if each index has one; the length if it is endless."""
         samples = source_length(self)
         if samples >= ENDLESS:
             return samples
@@ -61,9 +61,9 @@ class SequenceOfSize(SequenceDerived[Any]):
 
 
 class SequenceBatch(SequenceOfSize):
-    """Batches of consecutive samples of another sequence. Made by :meth:`Sequence.batch`.
+    """The sequence that :meth:`Sequence.batch` makes: batches of consecutive samples of its source.
 
-    Its source is anything with ``__len__`` and ``__getitem__``.
+    The source is anything with ``__len__`` and ``__getitem__``.
     """
 
     _item_names = "batch", "batches"
@@ -80,7 +80,7 @@ class SequenceBatch(SequenceOfSize):
 
     @property
     def _has_lists(self) -> bool:
-        """True if the source may have any number of samples for each index."""
+        """True if the consumer fills up batches, because an index of the source may have no sample, or several."""
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
@@ -90,7 +90,11 @@ class SequenceBatch(SequenceOfSize):
         return one_of(self._items_of_job(index))
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """Return the batch; or its samples, if the source does not have exactly one for each index."""
+        """Return the items of job ``index``: [its batch].
+
+        If not each index of the source had one sample: [a ``Loose`` marker, *the samples], of which the consumer makes
+        batches; with ``collate_fn``, [] if all samples were skipped.
+        """
         source, start = self.source_split, index * self.batch_size
         plan = plan_of(source)
         number: int = with_clock(asking() or self._clock, plan.count)
@@ -119,7 +123,7 @@ class SequenceBatch(SequenceOfSize):
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
 
     def _batch_at(self, samples: EpochPlan, places: range, on_error: str) -> Any:
-        """Return the batch as the source makes it in one piece. None: make it from single samples."""
+        """Return the samples at ``places`` as a batch that the source makes in one piece. None: get them one by one."""
         source = samples.plan.source
         if samples.plan.is_mapped or not isinstance(source, Sequence):
             return None
@@ -160,7 +164,10 @@ class SequenceBatch(SequenceOfSize):
 
     @property
     def _drops_short(self) -> bool:
-        """True if the last job may have too few samples for a batch, or also those after the last whole batch."""
+        """True if the last job also takes the samples after its batch.
+
+        This is so if a short batch is dropped, but the source may have several samples for an index, which fill it.
+        """
         return self.discard_batch_not_full and self._has_lists
 
     @property

@@ -1,4 +1,4 @@
-"""Batches of a source that can only be iterated; workers make them from lists of its items."""
+"""Batches of a source that has only ``__iter__``: its items are read here in lists, of which workers make batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sample_errors import SampleErrors
 
 
 class Chunks:
-    """Lists of ``batch_size`` items of ``source``, read on demand."""
+    """An iterable of the lists of ``batch_size`` consecutive items of ``source``, which are read on demand."""
 
     source: Any  # has only __iter__
 
@@ -30,9 +30,10 @@ class Chunks:
         return self.of(iter(self.source))
 
     def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
-        """Yield the lists of ``items``, an iterator over the source, whose ``__iter__`` is not called: it may restart.
+        """Yield lists of the remaining items of ``items``, an iterator over the source.
 
-        An item that the source still holds is copied, because the source may reuse its memory for the next one.
+        ``iter(items)`` is not called, because it might start over. An item that the source still holds is copied,
+        because the source may reuse its memory for the next one.
         """
         while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
@@ -41,7 +42,7 @@ class Chunks:
 
 
 class _OfEach:
-    """A function from a list of items to their batch: it applies ``functions`` to each item, then collates."""
+    """A function from a list of items to [their batch]: it applies ``functions`` to each item, then collates them."""
 
     def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
         self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
@@ -63,12 +64,12 @@ class _OfEach:
         return part.end([self.put_together(samples)] if samples else [])
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch of ``samples``."""
+        """Return the batch of ``samples``: what ``collate_fn`` makes of them; without it, they are stacked."""
         return (self.collate_fn or stack)(samples)
 
 
 class SequenceChunks(SequenceOfSize):
-    """Batches of the items of a front-end whose source has only ``__iter__``. Made by :meth:`Sequence.batch`."""
+    """The sequence that :meth:`Sequence.batch` makes of a SequenceMap whose source has only ``__iter__``."""
 
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
@@ -86,5 +87,5 @@ class SequenceChunks(SequenceOfSize):
 
 
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:
-    """Return the batches of any ``source``: see :meth:`Sequence.batch`."""
+    """Return the sequence of the batches of any ``source``; ``arguments``: as for :class:`SequenceOfSize`."""
     return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

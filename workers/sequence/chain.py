@@ -33,10 +33,10 @@ makers: dict[str, Callable[..., Any]] = {}
 
 
 class Chain(Generic[Batch_co]):
-    """The methods that make a sequence from another one, which they do not change.
+    """The base class with the methods that make a new sequence from this one, such as ``map`` and ``batch``.
 
-    The new sequence starts at the other one's position, and counts its own epochs from there. Closing it does not close
-    the other one.
+    This one stays as it is. The new sequence starts at its position, and counts its own epochs from there. Closing the
+    new one does not close this one.
     """
 
     if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Chain(Generic[Batch_co]):
         max_queue_size_pin: int | None = None,
         **options: Any,
     ) -> Any:
-        """Apply ``function_to_run`` to each batch, in ``nb_workers`` worker processes.
+        """Return a sequence of ``function_to_run(batch)`` for each batch, computed in ``nb_workers`` worker processes.
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
@@ -118,15 +118,15 @@ class Chain(Generic[Batch_co]):
         ) -> SequenceMap[Any]: ...
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
-        """Compute this sequence ahead, in the background: see :func:`workers.prefetch` for the options."""
+        """Return a SequenceMap whose workers compute these batches ahead of the loop: see :func:`workers.prefetch`."""
         return makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     @explains_arguments
     def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
-        """Stack ``batch_size`` consecutive samples to a batch (dicts, dataclasses and the like keep their type).
+        """Return a sequence of batches, each of ``batch_size`` consecutive samples of this one, stacked.
 
-        The samples are the items of this sequence. If a function before returns lists, their items are the samples; the
-        length still counts the function's arguments.
+        The samples are the items of this sequence; dicts, dataclasses and the like keep their type. If a function
+        before returns lists, their items are the samples; the length still counts the function's arguments.
 
         Args:
             batch_size: the number of samples in a batch.
@@ -142,7 +142,7 @@ class Chain(Generic[Batch_co]):
         discard_batch_not_full: bool = False,
         collate_fn: Callable[[list[Any]], Any] | None = None,
     ) -> Sequence[Any]:
-        """Regroup the samples of this sequence's batches, in order, into batches of exactly ``batch_size``.
+        """Return a sequence that regroups the samples of this one, in order, into batches of exactly ``batch_size``.
 
         The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value is
         kept with each part; if it differs between the parts of a batch, the batch has one for each part.
@@ -162,7 +162,7 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
-        """Cut batches of more than ``batch_size`` samples into several; batches are never joined.
+        """Return a sequence in which batches of more than ``batch_size`` samples are cut into several; none are joined.
 
         The workers cut them, along the first axis. The length still counts the batches of this sequence.
 
@@ -176,7 +176,7 @@ class Chain(Generic[Batch_co]):
         return made
 
     def collate(self, collate_fn: Callable[[Any], Any] | None = None, device: None = None) -> SequenceMap[Any]:
-        """Apply ``collate_fn`` to each batch, in the workers. A list that it returns is one batch.
+        """Return a sequence of ``collate_fn(batch)`` for each batch, computed in the workers. A list is one batch.
 
         Args:
             collate_fn: a function of a batch. None: a list of samples is stacked (dicts, dataclasses and the like
@@ -197,13 +197,13 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def max_samples(self, max_samples: int) -> Sequence[Any]:
-        """Read this sequence in passes of ``max_samples`` samples (and the rest of the batch that reaches it).
+        """Return a sequence whose loops read ``max_samples`` samples of this one (and the rest of the last batch).
 
-        Each pass continues where the last one ended, also by ``break``, through the epochs of this sequence. The result
+        Each loop continues where the last one ended, also by ``break``, through the epochs of this sequence. The result
         has no length, and only :meth:`prefetch` can follow it.
 
         Args:
-            max_samples: the minimum number of samples in a pass. A batch has as many samples as the length of its first
+            max_samples: the minimum number of samples in a loop. A batch has as many samples as the length of its first
                 array or list; a batch without one counts as one sample.
 
         Source: ``trw.train.Sequence.max_samples``.
@@ -213,7 +213,7 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def shuffle(self) -> Sequence[Batch_co]:
-        """Draw a new order of the batches (before :meth:`batch`: of the samples) for each epoch.
+        """Return this sequence with its batches (before :meth:`batch`: samples) in a new random order in each epoch.
 
         The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
         same random draws as without the shuffle. For this order in ``model.fit``, give it ``shuffle=False``.
@@ -222,7 +222,7 @@ class Chain(Generic[Batch_co]):
 
     @explains_arguments
     def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
-        """Keep the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
+        """Return the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
 
         A state is the same for all ranks, and can be loaded with another number of ranks.
 
@@ -234,15 +234,47 @@ class Chain(Generic[Batch_co]):
         """
         return self._made("shard", rank, world, remainder)
 
+    @explains_arguments
+    def take(self, number: int) -> Sequence[Batch_co]:
+        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in the present order.
+
+        After :meth:`shuffle` they differ from epoch to epoch. Their random draws are the same as without this.
+        ``sequence[start:stop:step]`` is any other slice. Raises TypeError if there are no indices, or after
+        :meth:`shard`.
+        """
+        return self._made("take", number)
+
+    @explains_arguments
+    def skip(self, number: int) -> Sequence[Batch_co]:
+        """Return all batches (before :meth:`batch`: samples) of each epoch but the first ``number``: see :meth:`take`.
+
+        Raises ValueError if none would be left.
+        """
+        return self._made("skip", number)
+
+    def _sliced(self, where: slice) -> Sequence[Batch_co]:
+        return self._made("slice", where)
+
     def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
-        """Return a sequence of ``nb_samples`` samples, chosen at random (by ``seed``) and then fixed."""
+        """Return a sequence of ``nb_samples`` of the samples, chosen once and at random (by this sequence's seed).
+
+        Raises:
+            TypeError: this sequence is not made from a SequenceArray.
+        """
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
-        """Return a sequence of the samples whose ``uids_name`` is one of ``uids``, in the order of ``uids``."""
+        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in their order.
+
+        Raises:
+            TypeError: this sequence is not made from a SequenceArray.
+        """
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
-        """Call the maker ``name`` with this. A front-end makes a front-end of the result, computed by its workers."""
+        """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
+
+        A SequenceMap makes a SequenceMap over that sequence, which the same workers compute.
+        """
         made: Sequence[Any] = makers[name](self, *arguments)
         return made

@@ -1,4 +1,4 @@
-"""The clock of a sequence: its epoch, and the hooks that are called for each epoch.
+"""The clock of a sequence: it counts the epochs, and calls the hooks (on_epoch_begin, on_epoch_end) for each.
 
 Each sequence and front-end that is iterated has its own clock.
 """
@@ -26,13 +26,16 @@ _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
 
 def is_default(hook: _Hook) -> _Hook:
-    """Mark a hook that does nothing, so that it is not called."""
+    """Mark ``hook``, an on_epoch_begin or on_epoch_end that does nothing, so that it is not called, and return it."""
     hook._is_default = True  # type: ignore[attr-defined]
     return hook
 
 
 def defines_hooks(source: Any, *names: str) -> bool:
-    """Return True if the class of ``source`` defines one of the hooks ``names`` (default: any hook)."""
+    """Return True if ``source`` has one of the hooks ``names`` (default: on_epoch_begin, on_epoch_end).
+
+    The empty defaults of Sequence and of PyDataset do not count.
+    """
     source = source.dataset if isinstance(source, keras.Counted) else source
     methods = [getattr(type(source), name, None) for name in names or HOOKS]
     return any(
@@ -44,7 +47,7 @@ def defines_hooks(source: Any, *names: str) -> bool:
 
 
 def has_hooks(sequence: Any, origin: Any, names: tuple[str, ...]) -> bool:
-    """Return True if ``origin``, the start of ``sequence``'s chain, has one of the hooks ``names`` (default: any)."""
+    """Return True if ``origin``, the start of ``sequence``'s chain, has one of the hooks ``names`` (empty: any)."""
     if origin is not sequence and hasattr(type(origin), "_has_hooks"):
         return bool(origin._has_hooks(*names))
     return defines_hooks(origin, *names)
@@ -58,14 +61,15 @@ _asking = _Asking()
 
 
 class Clock:
-    """The epoch, the hooks called for it, and the current pass, whose position states report.
+    """The epoch of a sequence, the calls of its hooks (on_epoch_begin, on_epoch_end), and the current pass.
 
-    A pass is the current one while ``position`` is its position. A clock is not pickled: a replica learns its epoch
-    from each job, and a copy of a sequence starts anew.
+    A pass is one run of a loop. It is the current one while ``position`` is its position, which state_dict() saves. A
+    clock is not pickled: a replica (a worker's copy of the sequence) learns its epoch from each job, and any other copy
+    starts anew.
     """
 
     def __init__(self, of: Clock | None = None) -> None:
-        """``of``: the clock of the sequence that this one's was made from. The new clock starts at its position."""
+        """Start where ``of`` is, the clock of the sequence that this one's was made from. None: in epoch 0."""
         self.epoch: int = 0 if of is None else of.epoch
         self.start: Position = Position() if of is None else of.start.copy()  # where passes over this epoch start
         self.position = self.start  # of the current pass
@@ -82,7 +86,7 @@ class Clock:
         return Clock, ()
 
     def seed_for(self, part: Sequence) -> int | None:
-        """Return the seed that was given last in the chain after ``part``. None: no such seed."""
+        """Return the last seed given, in the chain of this clock, to a sequence made from ``part``. None: none was."""
         given = None
         for each in () if self.owner is None else chain_of(self.owner()):
             if each is part:
@@ -92,24 +96,28 @@ class Clock:
 
     @property
     def is_begun(self) -> bool:
-        """True if batches of this epoch were delivered."""
+        """True if batches of the current epoch were delivered, to a loop or to ``model.fit``."""
         return self.is_fitted or self.position.delivered != self.start.delivered
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of ``epoch``, whose on_epoch_begin will be called. The current pass is over."""
+        """Move to the start of ``epoch``; the next loop calls on_epoch_begin. A running loop raises StalePassError."""
         start, version = Position(), self.version + 1
         # No call in between, so that a Ctrl-C cannot interrupt the change half-way.
         self.epoch, self.version, self._announced, self._changed_by = epoch, version, -1, "the epoch was set"
         self.start, self.position, self.is_fitted = start, start, False
 
     def load(self, start: Position) -> None:
-        """Go to ``start`` in the current epoch. The current pass is over."""
+        """Move to ``start``, a loaded state's position in the current epoch. A running loop raises StalePassError."""
         version = self.version + 1
         self.version, self._changed_by = version, "a state was loaded"
         self.start, self.position, self.is_fitted = start, start, False
 
     def go_to(self, sequence: Sequence, epoch: int) -> None:
-        """Make ``epoch`` the current one, and call the hooks of the epochs in between."""
+        """Make ``epoch`` the current one, and call the hooks of ``sequence`` for the epochs in between.
+
+        Raises:
+            StateError: hooks are defined, and ``epoch`` is an earlier one, or a hook has set the epoch.
+        """
         if sequence._has_hooks():
             if epoch < self.epoch:
                 raise StateError(
@@ -124,21 +132,24 @@ class Clock:
         self.epoch = epoch
 
     def begin_pass(self, stride: int) -> Position:
-        """Start a pass, which becomes the current one, and return its position."""
+        """Make a new pass (one run of a loop) the current one, and return its position.
+
+        ``stride``: how many places of the epoch's order each delivered batch stands for, i.e. the number of ranks.
+        """
         position = self.start.copy(stride)
         self._changed_by = "a newer pass over it has begun"
         self.position = position
         return position
 
     def begin_epoch(self, sequence: Sequence) -> None:
-        """Call ``on_epoch_begin``, unless it was called for this epoch already."""
+        """Call ``on_epoch_begin`` of ``sequence``, unless it was called for this epoch already."""
         if self._announced != self.epoch:
             self._announced = self.epoch
             if sequence._has_hooks("on_epoch_begin"):
                 self._call(sequence, seeding.EPOCH_BEGIN, sequence.on_epoch_begin)
 
     def end_epoch(self, sequence: Sequence) -> None:
-        """Call ``on_epoch_end``, and go to the next epoch, or to the one that the hook has set."""
+        """Call ``on_epoch_end`` of ``sequence``, and move to the next epoch, or to the one that the hook has set."""
         version = self.version
         if sequence._has_hooks("on_epoch_end"):
             self._call(sequence, seeding.EPOCH_END, sequence.on_epoch_end)
@@ -147,7 +158,7 @@ class Clock:
             self.epoch, self.start, self.position, self.is_fitted = epoch, start, start, False
 
     def close(self) -> None:
-        """End all passes and their progress bars."""
+        """Mark the sequence as closed, so that loops over it raise ClosedError, and close its progress bars."""
         self.is_closed = True
         for bar in list(self.bars):
             bar.close()
@@ -158,7 +169,7 @@ class Clock:
         sequence._live.generators.look()  # find what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
-        """Return the StalePassError for an iterator over a ``name`` whose pass is no longer the current one."""
+        """Return the error for an iterator over a ``name`` (a class) whose pass is no longer the current one."""
         return StalePassError(
             f"this iterator over a {name} is over: {self._changed_by}. Give each loop its own sequence or front-end, "
             "such as another sequence.prefetch()"
@@ -166,7 +177,7 @@ class Clock:
 
 
 def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``ask(*arguments)``. During the call, ``sequence.epoch`` in this thread is the epoch of ``clock``.
+    """Return ``ask(*arguments)``. During the call, ``epoch`` of any sequence, in this thread, is that of ``clock``.
 
     An iterated sequence uses it to call the hooks and ``len()`` of the sequences that it was made from.
 
@@ -181,14 +192,15 @@ def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def asking() -> Clock | None:
-    """Return the clock that :func:`with_clock` has set in this thread. None: there is none."""
+    """Return the clock of the :func:`with_clock` that runs in this thread. None: none runs."""
     return _asking.clock
 
 
 def seed_of_chain(part: Sequence) -> int | None:
-    """Return the seed of the chain that ``part`` belongs to: the running job's, or else that of :func:`with_clock`.
+    """Return the seed of the chain that is computed now and that ``part`` belongs to.
 
-    None: the chain was not given one, or there is no such chain.
+    In a job, this is the job's seed; else it is the one given, after ``part``, in the chain of the clock set by
+    :func:`with_clock`. None: the chain was given none, or no chain with ``part`` is computed.
     """
     stream = seeding.current_stream()
     if stream is not None and stream.is_of(part):

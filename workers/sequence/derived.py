@@ -1,4 +1,4 @@
-"""The base class of all sequences that are made from another one."""
+"""``SequenceDerived``, the base class of all sequences that are made from another one, and functions on these."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .source import check_source
 
 
 class SequenceDerived(Sequence[Batch_co]):
-    """A sequence made from another one, with the same seed and hooks.
+    """The base class of a sequence made from another one, ``source_split``, with the same seed and hooks.
 
-    It counts its own epochs, and starts at the position that the other one has when it is made. Its plan is a function
-    of the other one's :class:`Plan`: see ``_plan``.
+    It counts its own epochs, and starts at the position that the other one has when it is made. What it computes, its
+    :class:`Plan`, is a function of the other one's plan.
     """
 
     _own_seed: int | None = None
@@ -52,14 +52,17 @@ class SequenceDerived(Sequence[Batch_co]):
         return plan_of_epoch(self).num_steps
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch ``index`` of the current epoch, as a job of the source makes it."""
+        """Return batch ``index`` of the current epoch, or the list of its items if a function made none or several."""
         return one_of(items_of(self, plan_of_epoch(self).job(index)))
 
     # -- seeds
 
     @property
     def seed(self) -> int:
-        """The seed given to it, else to its source, else to the chain; else one that is drawn."""
+        """The seed of all random draws: the one given to this sequence or to its source.
+
+        If none was given: in jobs and hooks, the one given to a sequence made from this; else one drawn once.
+        """
         given = self._plan().seeds
         of_chain = None if given else seed_of_chain(self)
         if given or of_chain is not None:
@@ -79,16 +82,16 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @property
     def is_stream(self) -> bool:  # type: ignore[override]
-        """True if the source is read in order in the consumer's process."""
+        """True if the source, although it has indices, is read in order, in the consumer's process."""
         return plan_of(self.source_split).is_stream
 
     def on_epoch_begin(self) -> None:
-        """Call the source's hook."""
+        """Call ``on_epoch_begin`` of the source, if it has one."""
         if hasattr(self.source_split, "on_epoch_begin"):
             self.source_split.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Call the source's hook."""
+        """Call ``on_epoch_end`` of the source, if it has one."""
         if hasattr(self.source_split, "on_epoch_end"):
             self.source_split.on_epoch_end()
 
@@ -108,7 +111,10 @@ class SequenceDerived(Sequence[Batch_co]):
 
 
 def parts_of(sequence: Any) -> list[Any]:
-    """Return ``sequence``, what it was made from, and so on, but nothing held by user objects."""
+    """Return [``sequence``, the objects that it was made from, those that these were made from, ...].
+
+    Sequences that a user's object holds are not among them.
+    """
     found = [sequence]
     for each in found:
         if isinstance(each, SequenceDerived):
@@ -117,7 +123,10 @@ def parts_of(sequence: Any) -> list[Any]:
 
 
 def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> list[Any]:
-    """Return the items that ``job`` makes from ``source`` (default: its own source). Call it within a job."""
+    """Return the items that job ``job`` (its number) of ``sequence`` makes from ``source`` (default: its own source).
+
+    Call it within a job.
+    """
     task = sequence._plan().task(sequence.seed)
     task.private = private
     if source is not None:
@@ -126,16 +135,16 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
 
 def source_length(sequence: SequenceDerived[Any]) -> int:
-    """Return ``len()`` of the source of ``sequence``."""
+    """Return ``len()`` of the object that ``sequence`` was made from, for the current epoch."""
     length: int = with_clock(asking() or sequence._clock, len, sequence.source_split)
     return length
 
 
 def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
-    """Raise a TypeError if the items of ``origin`` have no indices.
+    """Raise a TypeError if ``origin``, the start of a chain, has no indices.
 
     Args:
-        name: the class of the sequence to be made.
+        name: the class of the object at the end of the chain.
         done: what cannot be done to the items, such as "shuffled".
         instead: what to write instead.
     """

@@ -35,22 +35,22 @@ class DisplayedFact(NamedTuple):
 
 
 def count(number: int, one: str, many: str) -> DisplayedFact:
-    """Return the fact that there are ``number`` of something."""
+    """Return the fact that an object has ``number`` of something: count(2, "batch", "batches") is "2 batches"."""
     return DisplayedFact(many, f"{number:,}", f"{number:,} {one if number == 1 else many}")
 
 
 def named(name: str, value: Any) -> DisplayedFact:
-    """Return the fact that ``name`` has ``value``."""
+    """Return the fact that ``name`` has ``value``: named("epoch", 3) is "epoch 3"."""
     return DisplayedFact(name, str(value), f"{name} {value}")
 
 
 def state(text: str) -> DisplayedFact:
-    """Return the fact that an object is in the state ``text``."""
+    """Return the fact that an object is in the state ``text``, such as "closed"."""
     return DisplayedFact("state", text, text)
 
 
 def tried(ask: Callable[[], Any]) -> Any:
-    """Return ``ask()``. None: it raised."""
+    """Return ``ask()``, or None if it raises an exception."""
     try:
         return ask()
     except Exception:  # anything may come from a user's class or a half-initialised object
@@ -58,7 +58,7 @@ def tried(ask: Callable[[], Any]) -> Any:
 
 
 def shown(of: Any) -> str:
-    """Return the ``__repr__`` made of facts. A user class keeps its own ``__repr__``, or that of its bases."""
+    """Return ``repr(of)``: its class and its facts. A user class keeps the ``__repr__`` of its own or of its bases."""
     own = _own_repr(type(of))
     if own is not None:
         return str(own(of))
@@ -67,7 +67,7 @@ def shown(of: Any) -> str:
 
 
 def shown_as_table(of: Any) -> str | None:
-    """Return the HTML table for a notebook. None: it has its own ``__repr__``, which is used instead."""
+    """Return the facts about ``of`` as an HTML table for a notebook. None: its class has its own ``__repr__``."""
     cls: Any = type(of)
     if cls.__repr__ is not shown or _own_repr(cls) is not None:
         return None
@@ -79,22 +79,22 @@ def shown_as_table(of: Any) -> str | None:
 
 
 def offered(of: Any) -> list[str]:
-    """Return the names that completion offers."""
+    """Return the attributes of ``of`` that completion (the Tab key) offers: all except the ``NOT_OFFERED``."""
     return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
 
 
 class Display:
-    """A base class of objects that show the facts of :meth:`_shown_facts`."""
+    """A base class whose ``repr`` and notebook table show the facts that :meth:`_shown_facts` yields."""
 
     def _shown_facts(self) -> Iterable[DisplayedFact | None]:
-        """Yield its facts; None is left out."""
+        """Yield the facts about this object for ``repr`` and notebooks; a fact of None is left out."""
         return ()
 
     __repr__, _repr_html_, __dir__ = shown, shown_as_table, offered
 
 
 def facts_of_sequence(of: Any) -> Iterable[DisplayedFact | None]:
-    """Yield the facts of a sequence: its length, its position, and those of its workers."""
+    """Yield the facts about ``of``, a sequence: length, position, state, workers. A fact of None is left out."""
     one, many = of._item_names
     length, epoch = tried(lambda: len(of) if of._is_length_at_hand() else None), tried(lambda: of.epoch)
     number = tried(lambda: int(of._clock.position.num_delivered))
@@ -117,7 +117,7 @@ def _is_shown_closed(of: Any) -> bool:
 
 
 def _name_of(of: Any) -> str:
-    """Return the name of its class, and those of what it was made from."""
+    """Return the class of ``of`` and of what it was made from, e.g. "SequenceMap of SequenceBatch of Images"."""
     names = [type(of).__name__]
     while _is_ours(type(of)) and (of := vars(of).get("source_split")) is not None:
         names.append(type(of).__name__)
@@ -133,13 +133,13 @@ def _told(of: Any) -> tuple[str, list[DisplayedFact]]:
 
 
 def _own_repr(cls: type) -> Callable[[Any], str] | None:
-    """Return the ``__repr__`` that a user class inherits from another base, and that ours would hide; or None."""
+    """Return the ``__repr__`` that ``cls`` inherits from a base class after ours, which would hide it. None: none."""
     reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
     return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
 
 
 def _is_users(of: Any, name: str) -> bool:
-    """Return True if the user defined ``name``, in a class or as an attribute."""
+    """Return True if the user, not this package, defined ``name``, in a class of ``of`` or as its attribute."""
     if name in vars(of) and (name == _OPTIONS or not _is_ours(type(of))):
         return True
     return any(name in each.__dict__ and not _is_ours(each) for each in type(of).__mro__)

@@ -1,4 +1,4 @@
-"""The start of an epoch: its hooks are called, and its plan and seed are determined."""
+"""The start of an epoch: functions that call its hooks, and determine its plan (jobs and their order) and its seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ logger = logging.getLogger("workers")
 
 
 def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochPlan:
-    """Return the plan of ``sequence`` for its current epoch; within a job, for the job's epoch."""
+    """Return the plan (jobs and their order) of ``sequence`` for the epoch of the running job, else of ``clock``.
+
+    Args:
+        clock: says the epoch outside of a job. None: the clock of the running :func:`with_clock`, or of ``sequence``.
+    """
     plan, clock, job = sequence._plan(), clock or asking() or sequence._clock, seeding.current_job()
     number = None if plan.is_read_here else with_clock(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
@@ -27,7 +31,10 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
 
 
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:
-    """Start a pass, with its hooks, and return (the plan of its epoch, its position, its remaining places)."""
+    """Start a pass (one run of a loop), and call its hooks. Return (its epoch's plan, its position, its places).
+
+    The places are the remaining numbers in the epoch's order; () if the length of the epoch is unknown.
+    """
     sequence._check_open()
     live, clock = sequence._live, sequence._clock
     live.generators.look_first()  # before a hook can draw from them
@@ -44,7 +51,7 @@ def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[i
 
 
 def seed_of(source: Sequence[Any]) -> int:
-    """Return the seed of a sequence made from no other: the given one, the chain's, or one that is drawn once."""
+    """Return the seed of ``source``, made from no other sequence: the given one, else the chain's, else a drawn one."""
     attributes = source.__dict__
     given: int | None = attributes.get("_given_seed")
     if given is None:

@@ -18,11 +18,13 @@ from .source import place_in_mro
 
 
 def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
-    """Return a function from a place to the items of ``source``, to be called once for each of ``places``, in order.
+    """Return a function from a place (number in the epoch's order) to the list of items of ``source`` there.
+
+    It must be called once for each of ``places``, in order.
 
     If the dataset at the start of the chain has ``__getitems__``, its samples are read now, by one call. If that call
     raises, they are read one by one, so that each error belongs to its sample, unless ``on_error`` is ``"raise"``.
-    Call this within a job. ``plan``: that of ``source``.
+    Call this within a job. ``plan``: the plan of ``source`` for the epoch.
 
     Raises:
         TypeError: ``__getitems__`` does not return a list with one sample for each index.
@@ -44,7 +46,7 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
 
 
 class _Read:
-    """Samples that were read. Each is returned once, in order, and released, so that the caller may write into it."""
+    """The samples that ``__getitems__`` returned. Any index returns the next one, which the caller may write into."""
 
     def __init__(self, samples: list[Any]) -> None:
         self._left = samples[::-1]
@@ -55,7 +57,7 @@ class _Read:
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:
-    """Return the samples from ``__getitems__``. None: it raised, and ``on_error`` is not ``"raise"``."""
+    """Return the samples at ``indices`` by ``__getitems__``. None: it raised, and ``on_error`` is not ``"raise"``."""
     try:
         found = dataset.__getitems__(indices)
     except Exception as error:
@@ -74,7 +76,7 @@ def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | Non
 
 
 def gets_several(dataset: Any) -> bool:
-    """Return True if ``dataset`` has ``__getitems__``, and no subclass has overridden only ``__getitem__``."""
+    """Return True if ``dataset`` has ``__getitems__``, and no subclass of its class overrides ``__getitem__`` alone."""
     kind = type(dataset)
     return callable(getattr(kind, "__getitems__", None)) and place_in_mro(kind, "__getitems__") <= place_in_mro(
         kind, "__getitem__"

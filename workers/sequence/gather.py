@@ -17,7 +17,7 @@ _MUTABLE = np.ndarray, list, dict, set, bytearray  # items of object arrays that
 
 
 def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
-    """Return a copy of ``array[positions]`` (integers or a slice). The copy of :class:`Strings` is an array.
+    """Return a copy of ``array[positions]`` (integers or a slice) as a numpy array, also if ``array`` is a Strings.
 
     All rows of a ``np.memmap`` are requested before the first is read: 64 rows of 9 KB on a disk then take 2 ms instead
     of 340 ms. If they are in memory already, this costs 1.5 us a row.
@@ -37,7 +37,7 @@ def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
 
 
 def own_items(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Replace the arrays and containers in ``array``, itself a copy, by copies, and return it."""
+    """Replace each array and container that is an item of ``array`` by a deep copy, in place, and return ``array``."""
     if array.dtype.hasobject and not array.dtype.names:
         for at, item in enumerate(array.flat):
             if isinstance(item, _MUTABLE):

@@ -1,4 +1,4 @@
-"""Batches that the consumer puts together from the items of several jobs."""
+"""Batches that the consumer puts together from the items of several jobs, when jobs do not make whole batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ready = tuple[Any, list[Mark]]
 
 
 class Assembly(ABC):
-    """A method to put batches of ``batch_size`` samples together.
+    """The base class of the ways to put batches of ``batch_size`` samples together from the items of several jobs.
 
     Args:
         batch_size: the number of samples in a batch.
@@ -33,15 +33,19 @@ class Assembly(ABC):
 
     @abstractmethod
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add the ``items`` of the job at ``place``, and return (the leftover, the full batches, the last one first).
+        """Add the ``items`` of the job at ``place`` (number in the epoch's order) to the leftover of earlier jobs.
 
         Args:
-            carry: the leftover so far.
-            passed_by: how many samples of the job were delivered before.
+            carry: the leftover of earlier jobs.
+            passed_by: how many samples of this job were delivered before, and are left out.
+
+        Returns:
+            (the new leftover, the full batches, the last one first), each as [(part, marks)]. A mark is (place, how
+            many of its items are delivered up to this part; None: all).
         """
 
     def rest(self, carry: list[Ready]) -> list[Ready]:
-        """Return the last batch, made of the leftover, if there is one."""
+        """Return [the last batch], made of the leftover ``carry``; [] if there is none or it is short and dropped."""
         return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
 
     def _batch(self, carry: list[Ready]) -> Ready:
@@ -50,14 +54,17 @@ class Assembly(ABC):
 
     @abstractmethod
     def _made_of(self, parts: list[Any]) -> Any:
-        """Return the batch of ``parts``, which are samples or parts of batches."""
+        """Return one batch made of all ``parts``, which are samples or parts of batches."""
 
 
 class OfSamples(Assembly):
-    """Batches from jobs that each have any number of samples."""
+    """The assembly of batches from jobs that each make any number of samples, which are stacked."""
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """See :meth:`Assembly.add`."""
+        """Add the samples of the job at ``place`` (number in the epoch's order) to ``carry``, the leftover so far.
+
+        Its first ``passed_by`` samples are left out. Return (the new leftover, the full batches, the last one first).
+        """
         is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
             return carry, [(items[0], [(place, None)])]  # a full batch, as a worker has made it
@@ -78,7 +85,10 @@ class OfSamples(Assembly):
 
 
 class OfBatches(Assembly):
-    """Batches from jobs whose batches have any size, cut and joined. A mark counts the samples of a place."""
+    """The assembly of batches from jobs that make batches of any size, which are cut and joined.
+
+    In its marks, (place in the epoch's order, number), the number counts the delivered samples of the job there.
+    """
 
     is_of_batches = True
 
@@ -87,7 +97,9 @@ class OfBatches(Assembly):
         self.collate_fn = collate_fn
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """See :meth:`Assembly.add`.
+        """Add the samples of the job at ``place`` (number in the epoch's order) to ``carry``, the leftover so far.
+
+        Its first ``passed_by`` samples are left out. Return (the new leftover, the full batches, the last one first).
 
         Raises:
             TypeError, ValueError: an item is not a batch. StateError: it has fewer than ``passed_by`` samples.
@@ -124,7 +136,7 @@ class OfBatches(Assembly):
 
 
 class Pieces(NamedTuple):
-    """A batch that is put together on delivery, so that an error in doing so is raised at its place in the order."""
+    """The parts of a batch that ``collate_fn`` joins on delivery, so that its error is raised at the batch's place."""
 
     parts: list[Any]
     collate_fn: Callable[[list[Any]], Any]

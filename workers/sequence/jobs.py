@@ -1,4 +1,4 @@
-"""The jobs of a sequence: the task that its workers run, and jobs in this process for ``sequence[index]``."""
+"""The jobs (computations of a batch) of a sequence: the task of its workers, and ``sequence[index]`` here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def task_of(sequence: Sequence[Any]) -> Task:
-    """Return the task that workers run for ``sequence``."""
+    """Return the task that workers run for ``sequence``: its source, the functions of the items, and the seed."""
     task = sequence._plan().task(sequence.seed)
     task.history, task.private = sequence._live.generators.history, private
     return task
@@ -35,9 +35,11 @@ def run_job(
     seed: int | None = None,
     is_sent: bool = False,
 ) -> Any:
-    """Return ``compute()``, run as job ``index`` of ``epoch`` and ``seed`` (default: the current ones).
+    """Return ``compute()``, run in this process as job ``index``, seeded by (``seed``, ``epoch``, ``index``).
 
-    ``is_sent``: the result will be sent to another process, which copies it, so it is not copied here.
+    Args:
+        epoch, seed: None: the current ones of ``sequence``.
+        is_sent: True if the result will be sent to another process, which copies it, so it is not copied here.
     """
     epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
     stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
@@ -47,7 +49,7 @@ def run_job(
 
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
-    """Return the job that makes batch ``index`` of ``epoch`` (default: the current one)."""
+    """Return the number of the job that makes batch ``index`` of ``epoch`` (default: the current one)."""
     if "source_split" not in sequence.__dict__:  # its indices are jobs
         return index
     plan = plan_of_epoch(sequence)
@@ -55,18 +57,20 @@ def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) 
 
 
 def items_of_index(sequence: Sequence[Any], index: int) -> list[Any]:
-    """Return the items of batch ``index``. Call it within its job."""
+    """Return the list of the items of batch ``index`` of ``sequence``. Call it within the job of this batch."""
     return items_of_job(sequence, plan_of_epoch(sequence).place(index) if knows_items(sequence) else index)
 
 
 def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Wrap the ``__getitem__`` of a subclass, so that a call outside of a job is run as a job."""
+    """Return a wrapper of ``getitem``, a subclass's ``__getitem__``, that runs each call outside of a job as a job."""
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence[Any], index: Any) -> Any:
         if seeding.current_job() is not None:
             return getitem(self, index)
         self._check_open()
+        if isinstance(index, slice):
+            return self._sliced(index)
         checked = check_index(index, self)
         return run_job(self, job_of_index(self, checked), functools.partial(getitem, self, checked))
 
@@ -75,9 +79,9 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def wrap_methods(cls: Any) -> None:
-    """Run ``__getitem__`` of a new subclass as a job, and set its hooks, which may come from bases other than ours.
+    """Set ``__getitem__`` (wrapped, to run as a job) and the hooks of ``cls``, a new subclass of Sequence.
 
-    Methods of PyDataset itself do not count.
+    Each is the method of the first class in ``cls.__mro__`` that defines one, except PyDataset itself.
     """
     for name in ("__getitem__", *HOOKS):
         of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))

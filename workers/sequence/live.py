@@ -1,4 +1,4 @@
-"""The live part of a sequence, which copies do not get: its clock, generators, and the loop of ``model.fit``."""
+"""The live part of a sequence, which its copies do not get: its clock, its generators, and ``model.fit``'s loop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .clock import Clock
 
 
 class Live:
-    """The live part of a sequence. It holds the sequence weakly, and is released with it.
+    """The part of a sequence that its copies do not get. It holds the sequence weakly, and is released with it.
 
     Attributes:
-        clock: its epoch and its current pass.
+        clock: the epoch of the sequence and its current pass (one run of a loop over an epoch).
         generators: the random generators that the sequence holds.
         fit: the loop by which ``model.fit`` reads it. None: ``model.fit`` has not read it, or reads it in this process.
         fits_here: True if it cannot be sent to workers, so that ``model.fit`` reads it in this process.
@@ -34,7 +34,7 @@ class Live:
         return _none, ()  # a copy creates its own
 
     def report(self) -> Any:
-        """Return the report on ``model.fit``. Raises StateError if no ``model.fit`` has read the sequence."""
+        """Return the Report on ``model.fit`` of the sequence. Raises StateError if no ``model.fit`` has read it."""
         if self.fit is None:
             name = type(self._sequence()).__name__
             raise StateError(
@@ -43,7 +43,7 @@ class Live:
         return self.fit.report()
 
     def share_waited(self) -> float | None:
-        """Return the share of the pass that its loop has waited, 0 to 1. None: it computes its own batches."""
+        """Return the share of its time, 0 to 1, that a loop waits for batches; None here: it computes them itself."""
         return None
 
     def _roots(self) -> list[tuple[str, Any]]:
@@ -52,4 +52,4 @@ class Live:
 
 
 def _none() -> None:
-    """Return the placeholder that a copy has until first use."""
+    """Return None, which a copy of a sequence has in place of its own Live until first use."""

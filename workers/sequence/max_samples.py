@@ -1,4 +1,4 @@
-"""Passes of a fixed number of samples, whatever the length of the source's epochs."""
+"""A sequence that is read in passes of a fixed number of samples, whatever the length of its source's epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SequenceMaxSamples(SequenceDerived[Any]):
-    """Another sequence in passes of ``max_samples`` samples. Made by :meth:`Sequence.max_samples`.
+    """Another sequence, read in passes (runs of a loop) of ``max_samples`` samples: see :meth:`Sequence.max_samples`.
 
     Each pass continues where the last one ended, through the epochs of the source. ``epoch`` is the source's.
     """
@@ -56,13 +56,13 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return plan_of(self.source_split).limited()
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **kwargs: Any) -> Any:
-        """Compute this sequence ahead, in the background: see :meth:`Sequence.prefetch`."""
+        """Return a copy whose workers compute the batches ahead of the loop: see :meth:`Sequence.prefetch`."""
         return type(self)(self.source_split.prefetch(nb_workers, max_queue_size, **kwargs), self._max_samples)
 
     # -- loops
 
     def __iter__(self) -> Iterator[Any]:
-        """Start a pass at the position of the source."""
+        """Start a pass where the last one ended: return an iterator over its batches."""
         self._check_open()
         if self._version != self._clock.version:  # the epoch was set
             self._begin()
@@ -73,7 +73,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return _Limited(self, self._number)
 
     def _next(self) -> Any:
-        """Return the next batch that has samples.
+        """Return the next batch of the current pass, leaving out batches without samples.
 
         Raises:
             StopIteration: the pass has its samples, or a whole epoch had none.
@@ -98,13 +98,17 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     # -- states, and the end
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of its loop: the source's state, and how many samples of the pass were delivered."""
+        """Return the position as plain JSON: the source's state, and the number of samples delivered in the pass."""
         source = self.source_split.state_dict()
         is_over = self._num_samples >= self._max_samples
         return {"max_samples": self._max_samples, "samples": 0 if is_over else self._num_samples, "source": source}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`Sequence.load_state_dict`."""
+        """Resume where ``state_dict`` was taken: the next pass is the rest of that one.
+
+        Raises:
+            TypeError, StateError: it is not a state, or one of another sequence, ``max_samples``, length or seed.
+        """
         if not isinstance(state_dict, dict):
             raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(state_dict)}")
         samples = state_dict.get("samples")
@@ -121,12 +125,12 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         self._number = number
 
     def close(self) -> None:
-        """End the workers. May be repeated."""
+        """Stop the workers of the source. May be repeated; later use raises ClosedError."""
         self.source_split.close()
 
 
 class _Limited:
-    """The iterator over one pass of a SequenceMaxSamples."""
+    """The iterator over one pass (run of a loop) of a SequenceMaxSamples; ``number``: that of the pass."""
 
     def __init__(self, of: SequenceMaxSamples, number: int) -> None:
         self._of = of

@@ -1,4 +1,4 @@
-"""The order in which the batches of an epoch are delivered, computed on demand."""
+"""The order in which the batches of an epoch are delivered (shuffled or not), computed on demand."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, a
 
 
 class Ordering(Protocol):
-    """The order that one method of a chain gives an epoch: a picklable value of a few bytes."""
+    """The order that one method of a chain, such as ``shuffle``, gives one epoch: a picklable value of a few bytes."""
 
     def take(self, places: Any) -> Any:
-        """Return what is at ``places``, integers from 0, as an int64 array."""
+        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
 
 
 class Permuted(NamedTuple):
-    """The places of an epoch, shuffled: Permuted(1000, 7, 0) is epoch 0 of 1000 batches, by seed 7.
+    """The shuffled order of one epoch: Permuted(1000, 7, 0) is that of epoch 0 of 1000 batches, by seed 7.
 
-    The second shuffle of a chain has level 1, and so on, so that no two of them have the same permutation.
+    The first shuffle of a chain has ``level`` 0, the second one 1, and so on, so that no two permute alike.
     """
 
     length: int
@@ -33,7 +33,9 @@ class Permuted(NamedTuple):
     level: int = 0
 
     def take(self, places: Any) -> Any:
-        """Return what is at ``places``, integers from 0, as an int64 array."""
+        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
+        if not self.length:  # an epoch without batches has no places
+            return np.zeros(0, np.int64)
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
         if self.level:
             key = *key, self.level
@@ -41,14 +43,14 @@ class Permuted(NamedTuple):
 
 
 def through(orderings: Sequence[Ordering], places: Any) -> Any:
-    """Map ``places`` through the orderings, one after the other, to jobs."""
+    """Return the numbers of the jobs at ``places``: these are mapped by each of ``orderings``, one after the other."""
     for ordering in orderings:
         places = ordering.take(places)
     return places
 
 
 class Order(Sequence[int]):
-    """The jobs at ``places`` through ``orderings``, as a sequence in O(1) memory: a pure function of the two."""
+    """A sequence of the numbers of jobs in O(1) memory: ``places`` in an epoch, mapped by ``orderings`` on demand."""
 
     def __init__(self, places: Sequence[int], orderings: tuple[Ordering, ...]) -> None:
         self.places = places
@@ -70,7 +72,7 @@ class Order(Sequence[int]):
         return block[within]
 
     def take(self, at: Any) -> Any:
-        """Return the jobs at ``at``, an integer or an array of integers, as an int64 array."""
+        """Return the numbers of the jobs at ``at``, an index or an array of indices, as an int64 array."""
         at = np.asarray(at, np.int64)
         places = self.places
         if isinstance(places, range):
@@ -90,7 +92,7 @@ class Order(Sequence[int]):
             yield from self._jobs(block)
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
-        """Return the position of ``job``."""
+        """Return the index of the job number ``job``, from ``start`` to ``stop`` - 1. ValueError if it is not there."""
         start, stop, _ = slice(start, stop).indices(len(self))
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             first = block * _BLOCK
@@ -108,23 +110,24 @@ class Order(Sequence[int]):
 
 
 class Arrangement(Protocol):
-    """The order that one method of a chain gives any epoch: a value."""
+    """The orders that a method of a chain, such as ``shuffle``, gives all epochs; ``in_epoch`` returns that of one."""
 
     @property
     def needs_seed(self) -> bool:
-        """True if it depends on the seed of the chain's end."""
+        """True if the order depends on the seed of the sequence that is read, the last one of the chain."""
 
     def num_places(self, of: int) -> int:
-        """Return how many places it makes of ``of`` places."""
+        """Return how many places (positions in the epoch's order) remain of ``of`` places in this order."""
 
     def in_epoch(self, of: int, epoch: int, seed: int) -> Ordering:
-        """Return its ordering of ``of`` places in one epoch. ``seed``: that of the chain's end."""
+        """Return the order of ``of`` places in ``epoch``; ``seed``: that of the sequence that is read."""
 
 
 class Shuffle(NamedTuple):
-    """An order drawn for each epoch by (seed, epoch). ``level``: the number of shuffles before it in the chain.
+    """The orders that ``shuffle`` gives: drawn for each epoch by (seed, epoch).
 
-    ``seed``: the one given to it or to a part before it. None: the seed of the chain's end.
+    ``level``: the number of shuffles before it in the chain. ``seed``: the one given to it or to a sequence before it;
+    None: that of the last sequence of the chain.
     """
 
     seed: int | None
@@ -141,8 +144,80 @@ class Shuffle(NamedTuple):
         return Permuted(of, seed if self.seed is None else self.seed, epoch, self.level)
 
 
+class Strided(NamedTuple):
+    """The order of a slice in one epoch: its place ``i`` is place ``start + i * step`` of the source."""
+
+    start: int
+    step: int
+
+    def take(self, places: Any) -> Any:
+        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
+        return self.start + self.step * np.asarray(places, np.int64)
+
+
+class Slice(NamedTuple):
+    """The orders that a slice gives: the same places in each epoch. None and negative numbers mean as in a list."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    @property
+    def needs_seed(self) -> bool:
+        return False
+
+    def num_places(self, of: int) -> int:
+        return len(self._places(of))
+
+    def in_epoch(self, of: int, epoch: int, seed: int) -> Strided:
+        places = self._places(of)
+        return Strided(places.start, places.step)
+
+    def _places(self, of: int) -> range:
+        return range(of)[self.start : self.stop : self.step]
+
+
+class InOrder(NamedTuple):
+    """The places that ``slices`` leave, in order: their source is asked by place, and has done the slicing itself."""
+
+    slices: tuple[Any, ...]  # the last one first
+
+    @property
+    def needs_seed(self) -> bool:
+        return False
+
+    def num_places(self, of: int) -> int:
+        for each in reversed(self.slices):
+            of = each.num_places(of)
+        return of
+
+    def in_epoch(self, of: int, epoch: int, seed: int) -> Strided:
+        return Strided(0, 1)
+
+
+class Shard(NamedTuple):
+    """One rank's part in data-parallel training: every ``world``-th batch. ``remainder`` of them: "drop" or "pad"."""
+
+    rank: int
+    world: int
+    remainder: str
+
+    def num_steps(self, num_places: int) -> int:
+        """Return the number of batches that each rank has in an epoch of ``num_places`` batches."""
+        return num_places // self.world if self.remainder == "drop" else -(-num_places // self.world)
+
+    def place(self, index: int, length: int) -> int:
+        """Return the number in the epoch's order of this rank's batch ``index``; ``length``: batches in the epoch."""
+        return (index * self.world + self.rank) % length
+
+    def places(self, batch: int, length: int) -> Sequence[int]:
+        """Return this rank's places (numbers in the epoch's order) from ``batch`` on; ``length``: of the epoch."""
+        mine = range(batch + self.rank, batch + self.num_steps(length - batch) * self.world, self.world)
+        return [place % length for place in mine] if mine and mine[-1] >= length else mine
+
+
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
-    """Return the jobs at ``places``."""
+    """Return the numbers of the jobs at ``places`` in an epoch: these, mapped by each of ``orderings`` on demand."""
     return Order(places, orderings) if orderings else places
 
 

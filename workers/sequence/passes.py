@@ -1,4 +1,4 @@
-"""One pass over the remaining batches of an epoch: an engine's outcomes, delivered one by one."""
+"""A pass (one run of a loop over an epoch): it takes the outcomes of jobs, and delivers their batches one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _POLL_S = 0.001  # how often a thread checks whether another one has received it
 
 
 def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
-    """Return the items of the job at ``place`` after the first ``passed_by``, the last one first."""
+    """Return [(item, [mark])], the last one first, for the ``items`` at ``place`` after the first ``passed_by``.
+
+    A mark is (place in the epoch's order, how many of its items are delivered up to this one; None: all).
+    """
     last = len(items)
     if last == 1:
         return [(items[0], [(place, None)])]
@@ -36,17 +39,18 @@ def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
 
 
 class Pass:
-    """The consumer's end of a pass.
+    """The consumer's side of a pass, one run of a loop over an epoch.
 
-    An outcome of the engine is first *taken*, which makes its batches ready; then these are *delivered*. A state counts
-    delivered batches. Each of the two steps is committed in one place without a call in between. Python raises a Ctrl-C
-    only at calls, so it finds a step done or not done.
+    An outcome (the result of a job) is first *taken*, which makes its batches ready; then these are *delivered*. A
+    state counts delivered batches. Each of the two steps is committed in one place without a call in between. Python
+    raises a Ctrl-C only at calls, so it finds a step done or not done.
 
     Args:
         reading: the outcomes of its jobs.
-        places: the places of the remaining batches, in the order of delivery.
+        places: the places (numbers in the epoch's order) of the remaining batches, in the order of delivery.
         order: the jobs at these places, if their outcomes come in this order. None: they come in any order, and the
             index of a job is its place.
+        assembly: puts the items of several jobs together into batches. None: each item is a batch.
     """
 
     def __init__(
@@ -75,7 +79,11 @@ class Pass:
         self._carry: list[Ready] = []  # samples left over for the next batch
 
     def check(self, of: Sequence) -> None:
-        """Raise StopIteration if it is over, ClosedError if ``of`` is closed, StalePassError if it is not current."""
+        """Raise an error if the pass cannot go on. ``of``: the sequence that the loop runs over.
+
+        Raises:
+            StopIteration: the pass is over. ClosedError: ``of`` is closed. StalePassError: it is not the current pass.
+        """
         clock = self.clock
         if clock.is_closed:
             of._check_open()
@@ -85,7 +93,7 @@ class Pass:
             raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome, the same one until it is taken. None: there are no more.
+        """Return the next outcome (result of a job), the same one until it is taken. None: there are no more.
 
         Raises:
             queue.Empty: none came within ``timeout_s``. ClosedError, or the error that ended the engine.
@@ -95,7 +103,7 @@ class Pass:
         return None
 
     def take_ahead(self) -> bool:
-        """Take one more outcome if it is there and has batches; others are taken when they are due."""
+        """Take the next outcome before it is due. Return False if it has not arrived, has failed, or has no items."""
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
             return False
@@ -106,7 +114,7 @@ class Pass:
         return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make ``items``, the result of ``outcome``, ready for delivery. None: it failed; the caller raises next."""
+        """Make the ``items`` of ``outcome``, a job's result, ready for delivery. None: it failed; the caller raises."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
@@ -149,7 +157,7 @@ class Pass:
                 del error  # no cycle with this frame
 
     def deliver(self) -> Any:
-        """Return the next of the ready batches, and count it as delivered."""
+        """Return the next of the batches that are ready, and count it as delivered in the position of the pass."""
         ready = self.ready
         batch, marks = ready[-1]
         position = self.position
@@ -169,7 +177,7 @@ class Pass:
         return batch
 
     def next(self, of: Sequence) -> Any:
-        """Return the next batch of ``of``, the sequence that is iterated.
+        """Return the next batch of the pass. ``of``: the sequence that the loop runs over.
 
         Raises:
             StopIteration: the pass is over. StalePassError, ClosedError: see :meth:`check`. Errors of the job.
@@ -193,7 +201,7 @@ class Pass:
         return self.deliver()
 
     def has_rest(self) -> bool:
-        """Make the leftover samples ready for delivery at the end, and return True if there are any."""
+        """Make the leftover samples ready as the last batch, after all jobs. Return True if there is such a batch."""
         if self._assembly is None:
             return False
         rest = self._assembly.rest(self._carry)
@@ -201,14 +209,14 @@ class Pass:
         return bool(rest)
 
     def end(self, of: Sequence) -> None:
-        """End the pass and its epoch, after the last batch."""
+        """End the pass after its last batch; if it is the current one, move ``of``, its sequence, to the next epoch."""
         if self.clock.position is self.position:
             self.clock.end_epoch(of)
         self.is_over = True
 
 
 def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``read(*arguments)``, which reads ``this_pass``; other threads that read it wait here.
+    """Return ``read(*arguments)``, a call that reads ``this_pass``. Meanwhile other threads that read it wait here.
 
     This is not a lock, because a Ctrl-C in the call that releases one would lose the batch: no call follows ``read``.
     A thread may enter again, for example from ``on_error``.
@@ -225,9 +233,9 @@ def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> An
 
 
 class PassIterator:
-    """The iterator over a pass of a sequence. It holds the sequence, and so keeps its workers alive.
+    """The iterator of a loop over a sequence. It holds the sequence, and so keeps its workers alive.
 
-    ``read``: returns the next batch of the pass.
+    ``this_pass``: the pass that the loop reads. ``read``: returns its next batch.
     """
 
     __slots__ = "__weakref__", "_of", "_pass", "_read"

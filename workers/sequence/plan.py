@@ -1,4 +1,4 @@
-"""What a chain computes, as a value: the jobs of an epoch, their order, and what happens to their items.
+"""What a chain of sequences computes, as a value: the jobs of an epoch, their order, and the functions of their items.
 
 A :class:`Plan` describes any epoch; an :class:`EpochPlan` describes one epoch, with its length. Each method of a chain
 corresponds to a method of Plan, which returns another Plan.
@@ -18,49 +18,30 @@ from workers.frameworks.keras import Counted
 from workers.job.task import Task, knows_items
 
 from .grouping import Assembly
-from .order import Arrangement, Ordering, Shuffle, ordered, through
+from .order import Arrangement, InOrder, Ordering, Shard, Shuffle, Slice, ordered, through
 from .position import Position
 
 
-class Shard(NamedTuple):
-    """Place number ``rank`` of each ``world`` consecutive places. ``remainder``: "drop" or "pad"."""
-
-    rank: int
-    world: int
-    remainder: str
-
-    def num_steps(self, num_places: int) -> int:
-        """Return how many of ``num_places`` batches each rank has."""
-        return num_places // self.world if self.remainder == "drop" else -(-num_places // self.world)
-
-    def place(self, index: int, length: int) -> int:
-        """Return the place of this rank's batch ``index`` in an epoch of ``length``."""
-        return (index * self.world + self.rank) % length
-
-    def places(self, batch: int, length: int) -> OrderOf[int]:
-        """Return this rank's remaining places when all places before ``batch`` were delivered."""
-        mine = range(batch + self.rank, batch + self.num_steps(length - batch) * self.world, self.world)
-        return [place % length for place in mine] if mine and mine[-1] >= length else mine
-
-
 class Plan(NamedTuple):
-    """What a chain computes in any epoch. Picklable if the user's objects in it are.
+    """What a chain of sequences computes in any epoch. Picklable if the user's objects in it are.
+
+    A place is a number in the epoch's order of delivery; the job there (the computation of a batch) has its own number.
 
     Attributes:
         source: the object that has the items of each job, by the job's number.
         origin: the user's object at the start of the chain.
-        counted: its ``len()`` is the number of places in an epoch, before they are arranged. None: unknown.
-        links: (name, arguments) of each link that matters to a state, from the origin to the end.
+        counted: its ``len()`` is the number of places before they are arranged (e.g. shuffled). None: unknown.
+        links: (name, arguments) of each method of the chain that matters to a state, from the origin to the end.
         functions: the functions that the items of a job go through.
         as_items: for each function, True if a list that it returns is a list of items.
         arrangements: the orders of the jobs, from the end of the chain to its source.
         shard: the part of the places that it has. None: all.
         assembly: puts batches together from the items of several jobs, in the consumer's process.
-        finished_by: the front-end whose ``collate_fn`` finishes the batches in the consumer's process.
+        finished_by: the SequenceMap whose ``collate_fn`` finishes the batches in the consumer's process.
         on_error: what to do with an item that raises, when batches are made of items: "raise", "skip" or "ask".
         seeds: the seeds given along the chain, its end first.
         num_shuffles: the number of shuffles in the chain.
-        is_mapped: True if a front-end is part of it, so that its items are made one by one.
+        is_mapped: True if a SequenceMap is part of it, so that its items are made one by one.
         is_last: True if nothing more can be made from it, except loops over it.
     """
 
@@ -82,14 +63,14 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, source: Any, seeds: tuple[int, ...] = ()) -> Plan:
-        """Return the plan of ``source``, whose indices are its jobs. ``seeds``: the seed that it was given, if any."""
+        """Return the plan of ``source``, whose job ``i`` makes ``source[i]``; ``seeds``: (its given seed,) or ()."""
         return cls(source, source, source, seeds=seeds)
 
     # -- its properties
 
     @property
     def identity(self) -> list[Any]:
-        """What identifies the chain in a state: the identity of the origin, nested in the identities of the links."""
+        """What identifies the chain in a state: the origin's identity, nested in each link's [name, ..., arguments]."""
         origin = self.origin
         if hasattr(type(origin), "_make_live"):
             identity: list[Any] = origin._identity()
@@ -101,70 +82,71 @@ class Plan(NamedTuple):
 
     @property
     def is_rebatched(self) -> bool:
-        """True if its batches are put together from batches in the consumer's process, so no worker can map them."""
+        """True if the consumer's process makes the batches, from other batches, so that no worker can map them."""
         return self.assembly is not None and self.assembly.is_of_batches
 
     @property
     def is_stream(self) -> bool:
-        """True if the origin is read in order in the consumer's process, although its batches have indices."""
+        """True if the chain's source, although its batches have indices, is read in order in the consumer's process."""
         return bool(getattr(self.origin, "is_stream", False))
 
     @property
     def is_read_here(self) -> bool:
-        """True if the origin has only ``__iter__``: its items are read in the consumer's process, as they come."""
+        """True if the chain's source has only ``__iter__``, so that the consumer's process reads its items in order."""
         return not (is_indexed(self.origin) or self.is_stream)
 
     @property
     def has_lists(self) -> bool:
-        """True if a job may have any number of items; otherwise it has one."""
+        """True if a job may make any number of items; False if each makes exactly one."""
         if any(self.as_items) or self.on_error != "raise":
             return True
         return knows_items(self.source) and bool(self.source._has_lists)
 
     @property
     def world(self) -> int:
-        """The number of places that each delivered batch stands for."""
+        """The number of ranks; 1 without a shard. Each batch that a rank delivers stands for this many places."""
         return 1 if self.shard is None else self.shard.world
 
     def has_places_of(self, other: Plan) -> bool:
-        """Return True if a state of one plan is the same position in the ``other``."""
+        """Return True if a position in an epoch counts the same batches in both plans, so that a state fits both."""
         return self.origin is other.origin and self.links == other.links
 
     def num_places(self) -> int | None:
-        """Return the number of places in an epoch. None: unknown. Calls the user's ``__len__``: see ``with_clock``."""
+        """Return the length of an epoch before sharding. None: unknown. Calls the user's ``__len__`` (with_clock)."""
         number = self.count()
         return None if number is None else self.num_places_of(number)
 
     def count(self) -> int | None:  # type: ignore[override]  # hides tuple.count, which is not needed
-        """Return the number of places before they are arranged. None: unknown. Calls the user's ``__len__``."""
+        """Return an epoch's length before it is arranged (e.g. shuffled), by the user's ``__len__``. None: unknown."""
         return len(self.counted) if hasattr(self.counted, "__len__") else None
 
     def num_places_of(self, number: int) -> int:
-        """Return how many of ``number`` places there are after they are arranged."""
+        """Return the length of an epoch after it is arranged (e.g. shuffled); ``number``: the length before."""
         for arrangement in reversed(self.arrangements):
             number = arrangement.num_places(number)
         return number
 
     @property
     def needs_seed(self) -> bool:
-        """True if its order depends on the seed of the chain's end."""
+        """True if the order of an epoch depends on the seed of the last sequence of the chain."""
         return any(arrangement.needs_seed for arrangement in self.arrangements)
 
     def task(self, seed: int) -> Task:
-        """Return the task of a worker."""
+        """Return what a worker runs to make the items of any job; ``seed``: that of all random draws."""
         return Task(self.source, self.functions, seed, self.as_items)
 
     # -- the methods of the chain
 
     def seen_from_behind(self) -> Plan:
-        """Return the plan that a next link sees: after a ``collate_fn``, jobs take the items of the front-end."""
+        """Return the plan on which the next sequence builds: after a ``collate_fn``, its source is the SequenceMap."""
         if self.finished_by is None:
             return self
-        made = {"source": self.finished_by, "functions": (), "as_items": (), "arrangements": (), "finished_by": None}
-        return self._replace(**made)
+        slices = tuple(each for each in self.arrangements if isinstance(each, (Slice, InOrder)))
+        made = {"source": self.finished_by, "functions": (), "as_items": (), "finished_by": None}
+        return self._replace(**made, arrangements=(InOrder(slices),) if slices else ())
 
     def mapped(self, function: Any, as_items: bool, finished_by: Any, on_error: str, seed: int | None) -> Plan:
-        """Return the plan of a front-end that applies ``function``, or None."""
+        """Return the plan of a SequenceMap of this, which applies ``function`` to each item (None: no function)."""
         self._check_is_not_last()
         made = self._with(on_error=on_error, finished_by=finished_by, seeds=self._seeds(seed), is_mapped=True)
         if function is None:
@@ -174,7 +156,7 @@ class Plan(NamedTuple):
         return made._replace(functions=functions, as_items=as_items_of, assembly=None)
 
     def shuffled(self, seed: int | None) -> Plan:
-        """Return the plan with a new order in each epoch."""
+        """Return this plan with a new random order in each epoch, drawn by ``seed`` (None: the seed of the chain)."""
         self._check_can_follow()
         if self.shard is not None:
             raise TypeError("shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)")
@@ -186,15 +168,23 @@ class Plan(NamedTuple):
             num_shuffles=self.num_shuffles + 1,
         )
 
+    def sliced(self, start: int | None, stop: int | None, step: int | None) -> Plan:
+        """Return this plan with only the places of a slice, as ``list[start:stop:step]`` has only some items."""
+        self._check_can_follow()
+        if self.shard is not None:
+            raise TypeError("slice before sharding, so that all ranks agree: sequence[a:b].shard(rank, world)")
+        arrangements = Slice(start, stop, step), *self.arrangements
+        return self._with("SequenceSlice", start, stop, step, arrangements=arrangements)
+
     def sharded(self, rank: int, world: int, remainder: str) -> Plan:
-        """Return the plan of one rank's part. All ranks have the same position, so they share a state."""
+        """Return the plan of one rank's part of this. All ranks have the same position, so they share a state."""
         self._check_can_follow()
         if self.shard is not None:
             raise TypeError("only a Sequence that is not sharded yet can be sharded: write .shard(rank, world) once")
         return self._with(shard=Shard(rank, world, remainder))
 
     def batched(self, batches: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
-        """Return the plan of groups of ``size`` places, each of which is a job of ``batches``."""
+        """Return the plan of ``batches``, a sequence of which each job groups ``size`` places of this plan."""
         self._check_can_follow()
         if self.shard is not None:
             raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
@@ -202,18 +192,18 @@ class Plan(NamedTuple):
         return made._replace(functions=(), as_items=(), arrangements=(), is_mapped=False)
 
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
-        """Return the same for an origin that is read here: ``function`` makes a batch from each of ``chunks``."""
+        """Return the plan of batches of an origin with only ``__iter__``: ``function`` of each list in ``chunks``."""
         self._check_can_follow()
         made = self._with("SequenceChunks", size, discard, source=chunks, counted=None, assembly=assembly)
         return made._replace(functions=(function,), as_items=(True,))
 
     def rebatched(self, assembly: Assembly, size: int, discard: bool) -> Plan:
-        """Return the plan of batches that the consumer puts together anew, from batches."""
+        """Return the plan of batches of ``size`` that the consumer makes of this one's batches by ``assembly``."""
         self._check_can_follow()
         return self._with("SequenceRebatch", size, discard, assembly=assembly)
 
     def limited(self) -> Plan:
-        """Return the plan of passes of a number of samples, which only a loop can count."""
+        """Return the plan of ``max_samples()``: this one, marked as last, since only a loop can count the samples."""
         self._check_is_not_last()
         return self._with(is_last=True)
 
@@ -242,10 +232,10 @@ class Plan(NamedTuple):
 
 
 class EpochPlan(NamedTuple):
-    """What a chain computes in one epoch.
+    """What a chain of sequences computes in one epoch.
 
-    ``number``: the number of places before they are arranged. None: unknown. ``seed``: that of the chain's end, if
-    ``plan.needs_seed``.
+    ``number``: the length of the epoch before it is arranged (e.g. shuffled). None: unknown. ``seed``: that of the
+    last sequence of the chain, if ``plan.needs_seed``.
     """
 
     plan: Plan
@@ -255,7 +245,7 @@ class EpochPlan(NamedTuple):
 
     @property
     def length(self) -> int | None:
-        """The number of places. None: unknown."""
+        """The number of batches in the epoch, of all ranks together. None: unknown."""
         return None if self.number is None else self.plan.num_places_of(self.number)
 
     def following(self) -> EpochPlan:
@@ -264,17 +254,17 @@ class EpochPlan(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """The number of batches, if each job makes one."""
+        """The number of batches of this rank in the epoch, if each job makes one."""
         length = self._known_length()
         return length if self.plan.shard is None else self.plan.shard.num_steps(length)
 
     def place(self, index: int) -> int:
-        """Return the place of batch ``index`` among those of this rank."""
+        """Return the place (number in the epoch's order) of this rank's batch ``index``."""
         shard = self.plan.shard
         return index if shard is None else shard.place(index, self._known_length())
 
     def places(self, position: Position) -> OrderOf[int] | None:
-        """Return the remaining places at ``position``. None: they are unknown.
+        """Return this rank's remaining places (numbers in the epoch's order) at ``position``. None: unknown.
 
         Raises:
             StateError: a pass cannot start at this position.
@@ -296,31 +286,31 @@ class EpochPlan(NamedTuple):
         return places if partial is None else [partial[0], *places]
 
     def is_at_end(self, batch: int) -> bool:
-        """Return True if the epoch is delivered when all places before ``batch`` are."""
+        """Return True if no batch of the epoch remains after all places (numbers in its order) before ``batch``."""
         length, shard = self.length, self.plan.shard
         if length is None or shard is None:
             return length is not None and batch >= length
         return shard.num_steps(length - min(batch, length)) == 0
 
     def order(self, places: OrderOf[int]) -> OrderOf[int]:
-        """Return the jobs at ``places``, computed on demand."""
+        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), computed on demand."""
         return ordered(places, self._orderings() if self.plan.arrangements else ())
 
     def jobs(self, places: OrderOf[int]) -> list[int]:
-        """Return the jobs at ``places`` as a list."""
+        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as a list."""
         return self.take(places).tolist() if self.plan.arrangements else list(places)
 
     def take(self, places: Any) -> Any:
-        """Return the jobs at ``places`` as an int64 array."""
+        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as an int64 array."""
         return through(self._orderings() if self.plan.arrangements else (), np.array(places, np.int64))
 
     def job(self, index: int) -> int:
-        """Return the job that makes batch ``index``, whose random draws are those of that job."""
+        """Return the number of the job that makes batch ``index``; the batch's random draws are seeded by it."""
         job: int = self.order([self.place(index)])[0]
         return job
 
     def identity_of_rank(self) -> list[int]:
-        """Return what else identifies a state after a sharded rebatch, which only the same rank can resume."""
+        """Return [ranks, this rank's first place] if only this rank can resume a state (after rebatch), else []."""
         shard = self.plan.shard
         if shard is None or not self.plan.is_rebatched:
             return []
@@ -343,6 +333,6 @@ class EpochPlan(NamedTuple):
 
 
 def is_indexed(source: Any) -> bool:
-    """Return True if the items of ``source``, which is the origin of a chain, have indices."""
+    """Return True if ``source``, the start of a chain, is read by index, and not just by ``__iter__``."""
     has_both = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     return has_both and not any(frameworks.asked("is_iterable_dataset", source))

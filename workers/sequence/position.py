@@ -1,4 +1,4 @@
-"""The position of a pass in its epoch: which batches were delivered."""
+"""The position of a pass (one run of a loop) in its epoch: which batches were delivered."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Delivered(NamedTuple):
-    """Delivered(7, (6, 2), None): all batches before 7 were delivered, but only two items of batch 6; none after."""
+    """What a loop has delivered: Delivered(7, (6, 2), None) means all batches before 7, but only two items of 6."""
 
     batch: int  # all batches before it were delivered
     partial: tuple[int, int] | None = None  # (a delivered batch, how many of its items), if not all were
@@ -19,7 +19,7 @@ Mark = tuple[int, "int | None"]
 
 
 class Position:
-    """The position of a pass in its epoch.
+    """The position of a pass (one run of a loop) in its epoch: which batches were delivered.
 
     It counts *places*: the place of a batch is its number in the epoch's order of delivery, 0 to length - 1.
     """
@@ -34,23 +34,23 @@ class Position:
         self._first = batch  # the first place that may still have to be removed from it
 
     def copy(self, stride: int = 1) -> Position:
-        """Return the same position, for another pass."""
+        """Return a copy of this position for another pass, in which each batch stands for ``stride`` places."""
         return Position(self.delivered.batch, sorted(self.apart), self.delivered.partial, stride)
 
     @property
     def apart(self) -> set[int]:
-        """The places after ``delivered.batch`` that were delivered."""
+        """The places that were delivered out of order: those after ``delivered.batch``, the first missing one."""
         batch, _, newest = self.delivered
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
     def is_between(self) -> bool:
-        """True if a batch of this rank has raised while samples before it remain: other ranks cannot resume there."""
+        """True if a batch of this rank has raised while samples before it remain, so that no other rank can resume."""
         return self.stride > 1 and self.delivered.newest is not None
 
     @property
     def num_delivered(self) -> int:
-        """The number of batches of the epoch that were delivered, in part or whole."""
+        """The number of this rank's batches of the epoch that were delivered, in part or whole."""
         batch, _, newest = self.delivered
         is_apart = newest is not None or self._apart
         return (batch + (len(self.apart) if is_apart else 0)) // self.stride
@@ -60,12 +60,12 @@ class Position:
         return self.delivered == (0, None, None) and not self._apart
 
     def num_passed_by(self, place: int) -> int:
-        """Return how many items of the batch at ``place`` were delivered already."""
+        """Return how many items of the batch at ``place`` were delivered, if it was in part; else 0."""
         partial = self.delivered.partial
         return partial[1] if partial and partial[0] == place else 0
 
     def behind(self, place: int, num_items: int | None = None) -> Delivered:
-        """Return ``delivered`` after the batch at ``place``, or after its first ``num_items`` items."""
+        """Return what ``delivered`` becomes with the batch at ``place``, or only its first ``num_items`` items."""
         batch, partial, newest = self.delivered
         apart = self._apart
         if newest is not None and self.stride == 1:
@@ -89,11 +89,11 @@ class Position:
         return Delivered(batch, (place, num_items) if num_items else partial, newest)
 
     def within(self, place: int) -> Delivered:
-        """Return ``delivered`` after the batch at ``place`` has raised, while samples before it remain."""
+        """Return what ``delivered`` becomes if the batch at ``place`` raises, while samples before it remain."""
         return self.delivered._replace(newest=place)
 
     def after(self, marks: Sequence[Mark]) -> Delivered:
-        """Return ``delivered`` after all of ``marks``."""
+        """Return what ``delivered`` becomes with all ``marks``: (place, how many of its items; None: all)."""
         if len(marks) == 1:
             return self.behind(*marks[0])
         trial = self.copy(self.stride)
@@ -102,7 +102,7 @@ class Position:
         return trial.delivered
 
     def left(self, length: int) -> Sequence[int]:
-        """Return the remaining places of an epoch of ``length`` batches."""
+        """Return the remaining places of an epoch of ``length`` batches, a batch delivered in part first."""
         batch, partial, _ = self.delivered
         apart = self.apart
         if not apart and not partial:

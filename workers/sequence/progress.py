@@ -36,7 +36,7 @@ DELAY_S = 1.0  # shorter work shows no bar
 
 
 class Bar(_Tqdm):
-    """A bar for work that may take long, shown after one second.
+    """A tqdm progress bar for work that may take long; it appears after one second.
 
     Args:
         iterable: what to iterate over, or None.
@@ -52,7 +52,7 @@ class Bar(_Tqdm):
         super().__init__(iterable, **{**ours, **options})
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
-        """Redraw the bar. tqdm's own would keep the lock of all bars forever if a Ctrl-C came while it draws."""
+        """Redraw the bar. tqdm's own method would keep the lock of all bars if a Ctrl-C came while it draws."""
         if nolock or lock_args:
             return super().refresh(nolock, lock_args)
         with self.get_lock():  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class Bar(_Tqdm):
 
 
 def in_notebook() -> bool:
-    """Return True in the kernel of a notebook, which shows stderr although it is not a terminal."""
+    """Return True if this process is the kernel of a notebook, which shows stderr although it is no terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 
@@ -71,7 +71,7 @@ _OPTIONS = [name for name in inspect.signature(std.tqdm.__init__).parameters if 
 
 
 class Progress(Bar, Generic[Batch_co]):
-    """An iterator over one pass of a sequence, and its progress bar: ``set_postfix(loss=...)`` etc. are tqdm's.
+    """The iterator of one loop over a sequence, and its progress bar: ``set_postfix(loss=...)`` etc. are tqdm's.
 
     It counts in the unit of ``len()``, by the position in the epoch: a batch that is skipped or that raises counts too,
     and a list that a function returns counts once. Without a length it counts delivered batches. A batch is counted
@@ -123,18 +123,18 @@ class Progress(Bar, Generic[Batch_co]):
             raise
 
     def _count(self) -> None:
-        """Count delivered batches; tqdm draws the bar if it is time to. May be interrupted by a Ctrl-C."""
+        """Move the bar to the number of delivered batches; tqdm draws it if it is time. A Ctrl-C may interrupt this."""
         self.update(self._num_delivered() + self._offset - self.n)
 
     def _end(self) -> None:
-        """Show the final count, and close the bar."""
+        """Move the bar to the final number of delivered batches, and close it: there are no more."""
         self._num_asked -= 1  # the last request got no batch
         self._count()
         self.close()
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """tqdm's values for the bar, and the share of time that the loop waits. Used only when the bar is drawn."""
+        """The values that tqdm draws the bar from, and the share of time that the loop waits for batches."""
         told = super().format_dict
         share = self._of._live.share_waited()
         if share is not None:

@@ -13,10 +13,10 @@ from .plan import Plan
 
 
 class SequenceRebatch(SequenceOfSize):
-    """The samples of another sequence's batches, in batches of ``batch_size``. Made by :meth:`Sequence.rebatch`.
+    """The samples of another sequence's batches, in batches of ``batch_size``: see :meth:`Sequence.rebatch`.
 
-    Its jobs and places are the source's; a state counts samples within them. The batches are put together in the
-    consumer's process.
+    Its jobs, and their places in the epoch's order, are the source's; a state counts the samples of each. The batches
+    are put together in the consumer's process.
     """
 
     def _plan(self) -> Plan:

@@ -1,4 +1,4 @@
-"""Errors of single samples of a batch: the samples are skipped, or the consumer decides."""
+"""Errors of single samples of a batch: they are raised, the samples are skipped, or the consumer decides."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ logger = logging.getLogger("workers")
 
 
 class SampleErrors:
-    """The errors of the samples of one job.
+    """The collector of the errors of single samples in one job (the computation of one batch).
 
     Args:
-        on_error: ``"raise"``, ``"skip"``, or ``"ask"``: a function decides in the consumer's process.
+        on_error: ``"raise"``; ``"skip"`` the sample and log the error; or ``"ask"``: collect it, so that a function of
+            the user decides in the consumer's process.
     """
 
     def __init__(self, on_error: str) -> None:
@@ -25,7 +26,7 @@ class SampleErrors:
         self._errors: list[Exception] = []
 
     def items(self, number: int, function: Callable[[], list[Any]]) -> list[Any]:
-        """Return ``function()``, the items of sample ``number``; [] if it raises and the sample may be skipped."""
+        """Return ``function()``, the items of sample ``number``; [] if it raises an error that ``on_error`` allows."""
         try:
             return function()
         except Exception as error:
@@ -38,7 +39,7 @@ class SampleErrors:
             return []
 
     def end(self, items: list[Any]) -> list[Any]:
-        """Return ``items``, the job's. If samples have raised, raise the first error, with ``items`` for a skip."""
+        """Return ``items``, those of the job. If errors were collected, raise the first, which carries ``items``."""
         if not self._errors:
             return items
         job, (error, *others) = current_job(), self._errors
@@ -51,12 +52,12 @@ class SampleErrors:
 
 
 def others(error: BaseException) -> list[BaseException]:
-    """Return the errors of other samples in the job of ``error``."""
+    """Return the errors of other samples of the same job, which ``error`` carries; [] if there are none."""
     left = getattr(error, "__dict__", {}).get(LEFT)
     return [] if left is None else list(left[2])
 
 
 def left(error: BaseException, epoch: int, index: int) -> list[Any]:
-    """Return the items of job ``index`` without the samples that have raised; [] if the whole job failed."""
+    """Remove from ``error``, and return, the items of job ``index`` whose samples did not raise; [] if it has none."""
     left = left_of(error)
     return left[1] if left is not None and left[0] == (epoch, index) else []

@@ -10,7 +10,7 @@ from .plan import Plan
 
 
 class SequenceShard(SequenceDerived):
-    """Batch number ``rank`` of each ``world`` consecutive ones of another sequence. Made by :meth:`Sequence.shard`."""
+    """Every ``world``-th batch of another sequence, for one of ``world`` processes: see :meth:`Sequence.shard`."""
 
     def __init__(self, source_split: Sequence, rank: int, world: int, remainder: str = "drop") -> None:
         self.world = check_int("world", world, 1)

@@ -1,4 +1,4 @@
-"""The batches of a sequence in a new random order in each epoch."""
+"""``SequenceShuffle``: the batches of a sequence in a new random order in each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plan import Plan
 
 
 class SequenceShuffle(SequenceDerived):
-    """The batches of another sequence, permuted by (seed, epoch). Made by :meth:`Sequence.shuffle`.
+    """The batches of another sequence, in an order drawn by (seed, epoch): see :meth:`Sequence.shuffle`.
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.

@@ -45,7 +45,7 @@ def check_source(name: str, source: Any) -> None:
 
 
 def _check_methods(source: Sequence) -> None:
-    """Raise NotImplementedError if the user's class does not define ``__getitem__`` and ``__len__``."""
+    """Raise NotImplementedError if the class of ``source`` does not define ``__getitem__`` and ``__len__``."""
     kind: Any = type(source)
     getitem = kind.__getitem__
     if getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
@@ -69,7 +69,7 @@ def _what_lacks(source: Any) -> str:
 
 
 def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
-    """Raise TypeError if the keys of a mapping are not 0, 1, 2, ..."""
+    """Raise TypeError if ``source``, the argument ``name``, lacks the key 0, so that its keys are not indices."""
     kind = type(source)
     is_told = place_in_mro(kind, "__contains__") <= place_in_mro(kind, "__getitem__")
     makes_missing = hasattr(kind, "__missing__") and not isinstance(source, defaultdict)
@@ -87,5 +87,5 @@ def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
 
 
 def place_in_mro(kind: type, name: str) -> float:
-    """Return the number of the class in ``kind.__mro__`` that defines ``name``: 0 for itself, infinity for none."""
+    """Return the index in ``kind.__mro__`` of the first class that defines ``name``; infinity if none does."""
     return next((at for at, each in enumerate(kind.__mro__) if name in each.__dict__), float("inf"))

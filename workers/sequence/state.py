@@ -1,4 +1,4 @@
-"""States: a position in an epoch as plain JSON, and back.
+"""Saved states: a sequence's position in an epoch as plain JSON, and back.
 
 A state counts the batches that were *delivered*, whatever workers have computed ahead. It is independent of workers and
 of ranks: it is a position in the epoch that all ranks share.
@@ -30,7 +30,10 @@ _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch",
 
 
 class State(NamedTuple):
-    """The content of a state: State("Told", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3))."""
+    """The content of a saved state: (class, digest of its arguments, seed, length, epoch, position).
+
+    For example, State("Images", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3)).
+    """
 
     sampler: str  # the class of the sequence
     fingerprint: str  # a digest of its identity: its class and the arguments that matter
@@ -41,7 +44,7 @@ class State(NamedTuple):
 
 
 def named(identity: list[Any]) -> tuple[str, str]:
-    """Return (class name, digest) of a sequence's ``identity``."""
+    """Return (the class name, a hexadecimal digest) of ``identity``: see :func:`identity_of`."""
     text = json.dumps(identity, default=_as_json)
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -51,7 +54,7 @@ def _as_json(value: Any) -> Any:
 
 
 def written(state: State) -> dict[str, Any]:
-    """Return ``state`` as plain JSON.
+    """Return ``state`` as a dict of plain JSON, as ``state_dict()`` returns it.
 
     Raises:
         StateError: it is one rank's position, from which the others cannot resume.
@@ -122,7 +125,10 @@ def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
 
 
 def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
-    """Raise StateError unless ``state`` is of a sequence with these properties."""
+    """Raise StateError unless ``state`` is of a sequence of class ``sampler``, with this ``seed`` and ``fingerprint``.
+
+    ``fingerprint``: the digest of its class and arguments.
+    """
     if state.seed != seed:
         raise StateError(f"state is of seed {state.seed}, not {seed}; make the sequence with that seed")
     if type(state.sampler) is not str or state.sampler != sampler:
@@ -132,7 +138,11 @@ def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
 
 
 def taken(sequence: Sequence) -> dict[str, Any]:
-    """Return the position of ``sequence``, as plain JSON."""
+    """Return the state of ``sequence``: the position of the loop over it, as a dict of plain JSON.
+
+    Raises:
+        StateError: other ranks could not resume from this position.
+    """
     clock, plan = sequence._clock, sequence._plan()
     epoch, position = clock.epoch, clock.position
     here = EpochPlan(plan, epoch, with_clock(clock, plan.count))
@@ -155,7 +165,7 @@ def taken(sequence: Sequence) -> dict[str, Any]:
 
 
 def identity_of(sequence: Sequence) -> list[Any]:
-    """Return what identifies ``sequence`` in a state, including other seeds that parts of its chain were given."""
+    """Return what identifies ``sequence`` in a state, as JSON: its class, the arguments that matter, other seeds."""
     plan, seed = sequence._plan(), sequence.seed
     of_rank = plan_of_epoch(sequence).identity_of_rank() if plan.shard is not None and plan.is_rebatched else []
     others = [each for each in plan.seeds if each != seed]
@@ -163,13 +173,17 @@ def identity_of(sequence: Sequence) -> list[Any]:
 
 
 def _count_places(sequence: Sequence) -> int | None:
-    """Return the number of places in the current epoch. None: unknown."""
+    """Return the number of batches in the current epoch, of all ranks together. None: unknown."""
     length: int | None = with_clock(sequence._clock, sequence._plan().num_places)
     return length
 
 
 def load(sequence: Sequence, state: State) -> None:
-    """Move ``sequence`` to the position in ``state``."""
+    """Move ``sequence`` to the position in ``state``, and call its hooks for the epochs in between.
+
+    Raises:
+        StateError: ``state`` is of another sequence, length or seed, or too many epochs ahead for hooks.
+    """
     sampler, fingerprint = named(identity_of(sequence))
     check_same(state, sampler, fingerprint, sequence.seed)
     clock, epoch = sequence._clock, state.epoch

@@ -1,4 +1,4 @@
-"""A subset of the samples of a SequenceArray whose subclass makes its own samples."""
+"""A subset of the samples of a SequenceArray's subclass, if the subclass makes its samples itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .plan import Plan
 
 
 class SequencePart(SequenceDerived[Any]):
-    """The samples of another sequence that an order selects. Made by ``subsample`` of a subclass of SequenceArray.
+    """The samples of another sequence that an order selects: ``subsample`` of a subclass of SequenceArray.
 
     Args:
         source_split: the order, a SequenceArray of {"place": places in ``samples``}.
@@ -35,11 +35,11 @@ class SequencePart(SequenceDerived[Any]):
         return self.samples[int(self.source_split[index]["place"])]
 
     def on_epoch_begin(self) -> None:
-        """Call the hook of the samples."""
+        """Call ``on_epoch_begin`` of ``samples``, the sequence that samples are selected from."""
         self.samples.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Call the hook of the samples."""
+        """Call ``on_epoch_end`` of ``samples``, the sequence that samples are selected from."""
         self.samples.on_epoch_end()
 
     def _has_hooks(self, *names: str) -> bool:
@@ -52,11 +52,11 @@ class SequencePart(SequenceDerived[Any]):
         return [type(self).__qualname__, plan_of(self.source_split).identity, plan_of(self.samples).identity]
 
     def subsample(self, nb_samples: int) -> SequencePart:
-        """See :meth:`SequenceArray.subsample`."""
+        """Return a sequence of ``nb_samples`` of these samples, chosen once and at random (by ``seed``)."""
         return SequencePart(self.source_split.subsample(nb_samples), self.samples)
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequencePart:
-        """See :meth:`SequenceArray.subsample_uids`."""
+        """Return a sequence of those samples whose item in array ``uids_name`` is one of ``uids``, in their order."""
         order = self.source_split
         places = order.arrays["place"]
         order = order._made_of({"place": places, "uid": gather(self.samples._uids(uids_name), places)}, None)

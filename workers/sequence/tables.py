@@ -12,7 +12,7 @@ import numpy as np
 
 
 class _Kind(NamedTuple):
-    """The parts of the error for one kind of table."""
+    """The parts of the error text for one kind of table or matrix, such as a pandas DataFrame."""
 
     items: str  # a predicate for its items, e.g. "are columns"
     column: str = ""  # the expression for a column as an array
@@ -47,7 +47,7 @@ _PACKAGES = {*(package for package, _ in _KINDS), "geopandas"}
 
 
 def check_table(name: str, value: Any, is_for_array: bool = False) -> None:
-    """Raise TypeError if ``value``, the argument ``name``, is a table of which ``value[i]`` is not a row.
+    """Raise TypeError if ``value``, the argument ``name``, is a table or matrix whose ``value[i]`` is not row ``i``.
 
     Args:
         is_for_array: True if the argument must be one array; False if it may be a sequence.

@@ -1,4 +1,4 @@
-"""``python -m workers.top [PID] [--once]``."""
+"""Runs the command ``python -m workers.top [PID] [--once]``, which shows pools of workers."""
 
 import sys
 

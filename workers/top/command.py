@@ -1,4 +1,4 @@
-"""The command ``workers.top``: its arguments, its messages, and the loop that draws."""
+"""The command ``workers.top``, which shows pools of workers: its arguments, its messages, and the loop that draws."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NONE = "you run no pool of workers on this machine"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command. Returns the exit code."""
+    """Run ``workers.top`` with these command-line arguments (None: those of this process). Return the exit code."""
     pid, is_once = _parse(arguments)
     if sys.platform != "linux":
         return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
@@ -69,7 +69,7 @@ def _pid(text: str) -> int:
 
 
 def _not_to_be_seen(pid: int) -> str:
-    """Return why process ``pid`` cannot be shown; "" if it may have pools."""
+    """Return the reason why process ``pid`` cannot be shown, as a sentence; "" if it can."""
     try:
         user = owner(pid)
     except OSError:
@@ -85,7 +85,10 @@ def _say(text: str) -> int:
 
 
 def _once(console: Console, watch: Watch) -> int:
-    """Print one table, with the rates since each pool's first snapshot. Blocks: until every pool has a second one."""
+    """Print one table of the pools, and return the exit code.
+
+    Blocks: until the rates of every pool can be computed, which takes two snapshots of it, or for 4 s.
+    """
     deadline_s = time.monotonic() + _WITHIN_S
     while (shown := watch.look()) and any(each.rates is None for each in shown) and time.monotonic() < deadline_s:
         time.sleep(REFRESH_S)
@@ -98,7 +101,7 @@ def _once(console: Console, watch: Watch) -> int:
 
 
 def _live(console: Console, watch: Watch, pid: int | None) -> int:
-    """Draw until a key or a signal ends it, or process ``pid`` has ended. Returns the exit code."""
+    """Show the pools until a key or a signal ends the command, or ``pid`` has ended. Return the exit code."""
     while True:
         ended_by = _screen(console, watch, pid)
         if ended_by != signal.SIGTSTP:
@@ -110,7 +113,11 @@ def _live(console: Console, watch: Watch, pid: int | None) -> int:
 
 
 def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals | None:
-    """Draw until something ends it. Returns the signal, SIGINT also for q; None if the process has ended."""
+    """Draw the pools on the whole screen, again and again, until something ends it.
+
+    Returns:
+        The signal that ended it, SIGINT also for the key q; None: process ``pid`` has ended.
+    """
     from rich.text import Text
 
     from .drawing import Cropped, pools

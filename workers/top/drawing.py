@@ -1,4 +1,4 @@
-"""Draws pools on a terminal: a header, a line for each worker, and how many lines did not fit."""
+"""Draws pools of workers on a terminal: a header, a line for each worker, and how many lines did not fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FULL = 0.8  # shares from here on have another colour
 
 
 class Shown(NamedTuple):
-    """What is shown of a pool: its snapshot, its rates, and the resource use of its processes."""
+    """What is shown of one pool of workers: its snapshot, its rates, and the resource use of its processes."""
 
     snapshot: Snapshot
     rates: Rates | None
@@ -36,14 +36,14 @@ class Shown(NamedTuple):
 
 
 def pool(shown: Shown) -> RenderableType:
-    """Draw one pool."""
+    """Return the drawing of one pool of workers: a header, and a table with a line for each worker."""
     choice = shown.snapshot["choice"]
     last = [Text(f'nb_workers="auto": {_plain(choice)}', "dim")] if choice else []
     return Group(*_header(shown.snapshot, shown.rates), _lanes(shown), *last)
 
 
 def pools(all_shown: list[Shown]) -> RenderableType:
-    """Draw all pools, with an empty line between two."""
+    """Return the drawing of all pools of workers, with an empty line between two."""
     parts: list[RenderableType] = []
     for shown in all_shown:
         parts += [pool(shown), Text()]
@@ -51,7 +51,7 @@ def pools(all_shown: list[Shown]) -> RenderableType:
 
 
 class Cropped:
-    """As many lines as fit; if some do not, the last line states how many."""
+    """The lines of a drawing that fit on the screen. If some do not fit, the last line states how many."""
 
     def __init__(self, what: RenderableType) -> None:
         self._what = what
@@ -68,7 +68,7 @@ class Cropped:
 
 
 class UsageBar:
-    """A share as ``||||||     62%``, as wide as fits."""
+    """A bar for a share, 0 to 1, drawn as ``||||||     62%`` and as wide as fits."""
 
     def __init__(self, share: float | None) -> None:
         self._share = share
@@ -134,7 +134,7 @@ def _row(lane: LaneSnapshot, shown: Shown) -> list[RenderableType]:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration: ``0.012 s``, ``42.0 s``, ``17 min``, ``5.2 h``, ``3.1 days``."""
+    """Return a duration as text: ``0.012 s``, ``42.0 s``, ``17 min``, ``5.2 h``, ``3.1 days``."""
     if seconds < 60:
         return f"{seconds:.3f} s" if seconds < 10 else f"{seconds:.1f} s"
     if seconds < 3600:
@@ -143,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Format a rate: ``0.42``, ``42.3``, ``1,042``."""
+    """Return a rate as text: ``0.42``, ``42.3``, ``1,042``."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
@@ -152,5 +152,5 @@ def _percent(share: float, width: int = 0) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return ``text``, which may be any name of a class or file, without control characters for the terminal."""
+    """Return ``text``, any name of a class or file, with "?" for each character that could control the terminal."""
     return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -1,4 +1,7 @@
-"""Finds the pools of this user's programs by their pages in /proc, and reads the pages again and again."""
+"""Finds the pools of workers of this user's programs, and reads their figures again and again.
+
+Each pool writes its figures into a page of shared memory, which is found in /proc.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ SCAN_S = 2.0  # between two scans of all processes; one takes some milliseconds
 
 
 class FoundPool(NamedTuple):
-    """The identity of a pool: FoundPool(pid=4711, page=1035)."""
+    """The identity of a pool: its process and its page of figures, e.g. FoundPool(pid=4711, page=1035)."""
 
     pid: int
     page: int  # its inode
 
 
 class Pools:
-    """The pools of process ``pid``, or of all programs of this user. Their pages stay open until :meth:`close`."""
+    """The pools of workers of process ``pid``; None: of all programs of this user.
+
+    The pages on which they write their figures stay open until :meth:`close`.
+    """
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid
@@ -31,7 +37,7 @@ class Pools:
         self._scan_at_s = 0.0
 
     def look(self) -> dict[FoundPool, Snapshot]:
-        """Return {pool: its last snapshot} of the existing pools, sorted by process and by the age of the pool."""
+        """Return {pool: its last snapshot (figures at one moment)} of all existing pools, by process id and age."""
         for pool, reader in list(self._readers.items()):
             if not reader.is_there():
                 self._forget(pool)
@@ -65,7 +71,7 @@ class Pools:
 
 
 class Watch:
-    """The pools of process ``pid``, or of this user, with their rates and resource use."""
+    """The pools of workers of process ``pid`` (None: of this user), with their rates and resource use."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pools = Pools(pid)
@@ -73,7 +79,7 @@ class Watch:
         self._processes = Processes()
 
     def look(self) -> list[Shown]:
-        """Return the pools as they are now. Rates are known from the second call on."""
+        """Return what to show of each pool as it is now. Its rates are known from the second call on, or later."""
         found = self._pools.look()
         self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
         for pool, snapshot in found.items():

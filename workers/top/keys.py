@@ -21,7 +21,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal
 
 
 class Keys:
-    """The terminal ``descriptor`` without line buffering and echo, within ``with``. Runs in: the main thread."""
+    """A context manager in which single keys and signals are read from the terminal ``descriptor``, without echo.
+
+    Runs in: the main thread.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -1,4 +1,4 @@
-"""The rates of a pool, computed from two of its snapshots."""
+"""The rates of a pool of workers (batches a second and so on), computed from two snapshots of its figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STALE_NS = 2_000_000_000  # a pool without a new snapshot for this long is taken
 
 
 class Rates(NamedTuple):
-    """The rates of one pool."""
+    """How fast one pool of workers is, and how long its loop waits."""
 
     batches: float  # per second
     nbytes: float  # per second
@@ -22,14 +22,14 @@ class Rates(NamedTuple):
 
 
 class LaneRates(NamedTuple):
-    """The rates of one worker."""
+    """How busy one worker is, and how fast."""
 
     busy: float  # share of the time in jobs, 0 to 1
     jobs: float  # per second
 
 
 class RateHistory:
-    """The recent snapshots of one pool."""
+    """The recent snapshots of the figures of one pool of workers, from which its rates are computed."""
 
     def __init__(self, first: Snapshot) -> None:
         self._seen = deque([first])  # in order of time, from WINDOW_NS ago or a little earlier until now
@@ -39,7 +39,7 @@ class RateHistory:
         return self._seen[-1]
 
     def add(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Add a ``snapshot`` read at ``now_ns``, which may be the same as the last one."""
+        """Add ``snapshot``, the pool's figures as read at ``now_ns``. It may be the same as the last one."""
         if now_ns - snapshot["at_ns"] > STALE_NS:
             snapshot = {**snapshot, "at_ns": now_ns}
         if snapshot["at_ns"] <= self.last["at_ns"]:
@@ -49,13 +49,13 @@ class RateHistory:
             self._seen.popleft()
 
     def rates(self) -> Rates | None:
-        """Return the current rates; None if all snapshots are of nearly the same moment."""
+        """Return the pool's current rates; None: the snapshots so far are less than 0.4 s apart."""
         first, last = self._seen[0], self.last
         return rates(first, last) if last["at_ns"] - first["at_ns"] >= _LEAST_NS else None
 
 
 def rates(before: Snapshot, after: Snapshot) -> Rates:
-    """Return the rates between two snapshots of one pool."""
+    """Return the rates of a pool between two snapshots of its figures."""
     ns = after["at_ns"] - before["at_ns"]
     lanes = {lane["number"]: lane for lane in before["workers"]}
     return Rates(
@@ -77,10 +77,10 @@ def _lane_rates(before: LaneSnapshot, before_ns: int, after: LaneSnapshot, after
 
 
 def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
-    """Return the time spent in jobs until ``at_ns``, including the current job."""
+    """Return how long a worker has been in jobs until ``at_ns``, in ns, including its current job."""
     return lane["busy_ns"] + (0 if lane["index"] is None else max(0, at_ns - lane["since_ns"]))
 
 
 def _more(before: int, after: int) -> int:
-    """Return the increase, at least 0: a worker that was killed in a job may have less busy time than before."""
+    """Return ``after`` - ``before``, at least 0: a worker killed in a job may have less busy time than before."""
     return max(0, after - before)

@@ -12,7 +12,7 @@ _MEMORY_S = 2.0  # between two measurements of a worker's memory, for which the 
 
 
 class ProcessUse(NamedTuple):
-    """The resource use of one process; None: unknown, or not known yet."""
+    """The CPU and memory use of one process; None: unknown, or not measured yet."""
 
     cpu: float | None = None  # 1.0: one core
     nbytes: int | None = None
@@ -20,7 +20,7 @@ class ProcessUse(NamedTuple):
 
 
 class Process:
-    """A process whose use is measured again and again."""
+    """A process whose CPU and memory use is measured again and again."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -29,7 +29,7 @@ class Process:
         self._use = ProcessUse()
 
     def look(self) -> ProcessUse:
-        """Return the current use. Raises psutil.Error if the process has ended."""
+        """Return the process's current use of CPU and memory. Raise psutil.Error if it has ended."""
         cpu_s, now_s = self._cpu(), time.monotonic()
         if now_s - self._cpu_at_s >= _CPU_S:
             self._use = self._use._replace(cpu=(cpu_s - self._cpu_s) / (now_s - self._cpu_at_s))
@@ -45,13 +45,13 @@ class Process:
 
 
 class Processes:
-    """The processes that are measured."""
+    """The processes whose CPU and memory use is measured."""
 
     def __init__(self) -> None:
         self._known: dict[int, Process] = {}
 
     def look(self, pids: set[int]) -> dict[int, ProcessUse]:
-        """Return {pid: use} of those of ``pids`` that exist. CPU use is unknown at the first call for a process."""
+        """Return {pid: CPU and memory use} for those of ``pids`` that exist. At first, CPU use is unknown."""
         self._known = {pid: known for pid, known in self._known.items() if pid in pids}
         found = {}
         for pid in pids:

@@ -1,1 +1,1 @@
-"""Pictures of reports and of batches."""
+"""Pictures of reports (what the loop and its workers did) and of batches of images."""

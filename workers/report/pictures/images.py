@@ -1,4 +1,4 @@
-"""Finds the images in a batch, by their shapes, and their labels, by shape and by name."""
+"""Finds the images in a batch by their shapes, and their labels by shape and by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LABELS = ("label", "labels", "y", "target", "targets", "class", "classes")
 
 
 class Leaf(NamedTuple):
-    """An array of a batch: Leaf("[0]['image']", "image", array). Arrays of different shapes form an object array."""
+    """An array in a batch: Leaf("[0]['image']", "image", array). Images of different sizes form one object array."""
 
     place: str
     name: str  # its key in a dict or its field; "": none
@@ -28,7 +28,7 @@ class Leaf(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The images of examples 0 to n - 1: Images(Leaf(...), [image, image, ...], "HWC")."""
+    """The images in one array of a batch, one for each example: Images(Leaf(...), [image, image, ...], "HWC")."""
 
     leaf: Leaf
     images: list[Array]
@@ -36,7 +36,14 @@ class Images(NamedTuple):
 
 
 def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
-    """Yield the arrays of ``batch``, which holds no tensors, in order. A list of numbers or strings is one array."""
+    """Yield the arrays in ``batch``, in order. Tensors must be converted to arrays before.
+
+    A list or tuple of numbers or strings, or of single images, is one array.
+
+    Args:
+        place: the path of ``batch`` itself, with which all paths begin, e.g. ``[0]['image']``.
+        name: its key or the name of its field; "": none.
+    """
     if isinstance(batch, np.ndarray):
         yield Leaf(place, name, batch)
         return
@@ -56,13 +63,13 @@ def leaves_of(batch: Any, place: str = "", name: str = "") -> Iterator[Leaf]:
 
 
 def _are_examples(parts: tuple[Any, ...] | list[Any]) -> bool:
-    """Return True if each part is a single image. In a tuple, (3, h, w) may be a batch of 3 gray images instead."""
+    """Return True if each item of ``parts`` is one image. In a tuple, (3, h, w) may be a batch of 3 gray images."""
     layouts = {_layout_of_one(part) for part in parts}
     return layouts == {"HWC"} or (layouts == {"CHW"} and isinstance(parts, list))
 
 
 def images_of(leaves: list[Leaf], layout: str | None) -> list[Images]:
-    """Return the leaves that are images, all with the same number of examples.
+    """Return those of ``leaves``, the arrays of a batch, that hold images, all of the same number of examples.
 
     Args:
         leaves: the arrays of a batch.
@@ -70,7 +77,7 @@ def images_of(leaves: list[Leaf], layout: str | None) -> list[Images]:
             precedence over those of three.
 
     Raises:
-        TypeError: no leaf holds images; names the leaves.
+        TypeError: no array holds images; names the arrays.
     """
     if layout is not None:
         found = [images for leaf in leaves if (images := _as_images(leaf, layout))]
@@ -89,7 +96,10 @@ def images_of(leaves: list[Leaf], layout: str | None) -> list[Images]:
 
 
 def labels_of(leaves: list[Leaf], images: list[Images]) -> list[str] | None:
-    """Return a label for each example; None if there are none. Arrays with the name of a label take precedence."""
+    """Return the label of each example as text, from the arrays of a batch that hold no images; None: there are none.
+
+    Arrays with the name of a label, such as "label" or "y", take precedence.
+    """
     num = len(images[0].images)
     others = [leaf for leaf in leaves if not any(leaf is each.leaf for each in images)]
     named = [leaf for leaf in others if leaf.name.lower() in _LABELS]
@@ -115,7 +125,7 @@ def _label(value: Any) -> str:
 
 
 def _guess(array: Array) -> str | None:
-    """Return the likely layout of ``array``, or None if it cannot be images."""
+    """Return the likely layout of the images in ``array``, e.g. "NHWC"; None: they cannot be images."""
     if array.dtype.hasobject:
         layouts = {_layout_of_one(item) for item in array} if array.ndim == 1 and len(array) else {None}
         layout = layouts.pop()
@@ -132,7 +142,7 @@ def _guess(array: Array) -> str | None:
 
 
 def _layout_of_one(image: Any) -> str | None:
-    """Return the likely layout of a single image, or None if ``image`` cannot be one."""
+    """Return the likely layout of a single image, e.g. "HWC"; None if ``image`` cannot be one."""
     if not isinstance(image, np.ndarray) or not is_number(image.dtype) or 0 in image.shape:
         return None
     if image.ndim == 3 and image.shape[2] in CHANNELS:
@@ -143,7 +153,7 @@ def _layout_of_one(image: Any) -> str | None:
 
 
 def _size(array: Array, layout: str) -> tuple[int, ...] | None:
-    """Return (number, height, width) of the images; (number,) if their sizes may differ."""
+    """Return (number, height, width) of the images in ``array``; (number,) if their sizes may differ."""
     if array.dtype.hasobject:
         return (len(array),)
     axes = dict(zip(layout, array.shape, strict=True))
@@ -151,7 +161,7 @@ def _size(array: Array, layout: str) -> tuple[int, ...] | None:
 
 
 def _as_images(leaf: Leaf, layout: str) -> Images | None:
-    """Return the images of ``leaf``, or None if it does not have this layout."""
+    """Return the images in ``leaf``, an array of a batch; None if they do not have ``layout``."""
     one = layout.removeprefix("N")
     images = list(leaf.array) if leaf.array.dtype.hasobject and leaf.array.ndim else None
     if images is None:

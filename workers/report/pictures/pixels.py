@@ -1,4 +1,4 @@
-"""Converts images of any dtype and layout to 8-bit pixels."""
+"""Converts images of any dtype and layout to 8-bit pixels for drawing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHANNELS = (1, 3, 4)
 
 
 class Pixels(NamedTuple):
-    """Images ready to be drawn, and the range of numbers that they show."""
+    """Images ready to be drawn, as 8-bit numbers, and the numbers that they show as black and as white."""
 
     images: list[NDArray[np.uint8]]  # each (height, width, 1, 3 or 4)
     black: float  # the number drawn as black
@@ -29,7 +29,7 @@ def is_number(dtype: np.dtype[Any]) -> bool:
 
 
 def pixels_of(images: list[Array], layout: str) -> Pixels:
-    """Return the pixels of ``images``, all scaled from the same range.
+    """Return ``images`` as 8-bit pixels, all scaled from the same range of numbers.
 
     Args:
         images: images of one dtype; their sizes may differ.
@@ -59,7 +59,10 @@ def _as_floats(image: Array) -> NDArray[np.float64]:
 
 
 def _range_of(dtype: np.dtype[Any], low: float, high: float) -> tuple[float, float]:
-    """Return the numbers to draw as black and white. ``low``, ``high``: the smallest and the greatest number."""
+    """Return (the number to draw as black, the number to draw as white) for images of ``dtype``.
+
+    ``low`` and ``high`` are the smallest and the greatest number in the images.
+    """
     if dtype.kind == "b":
         return 0.0, 1.0
     if dtype == np.uint16 and high > 255:  # otherwise it holds 8-bit numbers
@@ -84,7 +87,7 @@ def _scaled(number: NDArray[np.float64], black: float, white: float) -> NDArray[
 
 
 def _with_marks(image: NDArray[np.uint8], is_marked: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return ``image`` in colour, with the marked pixels, (height, width), in the colour NOT_FINITE."""
+    """Return ``image`` in colour, with the marked pixels, a (height, width) array, in the colour ``NOT_FINITE``."""
     if image.shape[-1] == 1:
         image = np.repeat(image, 3, axis=-1)
     image[is_marked] = (*NOT_FINITE, 255)[: image.shape[-1]]

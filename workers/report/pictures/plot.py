@@ -1,4 +1,4 @@
-"""Checks the arguments of ``Report.plot`` and writes the picture that ``plot_page`` draws."""
+"""Checks the arguments of ``Report.plot``, and writes the picture that ``plot_page`` draws into a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def plot(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Draw the last seconds: a lane for each worker and one for the loop, and the number of finished batches below.
+    """Draw the last seconds of ``report`` into a file: a lane (row) for each worker and one for the loop.
+
+    Below them is the number of finished batches.
 
     Args:
         path: the file to write: ``.png``, ``.svg`` or ``.pdf``.
@@ -44,7 +46,7 @@ def plot(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def check_path(path: str | os.PathLike[str], suffixes: tuple[str, ...]) -> Path:
-    """Return ``path`` as a Path whose file can be written.
+    """Return ``path`` as a Path, after checking its type, suffix and folder.
 
     Raises:
         TypeError: ``path`` is not a path.

@@ -1,4 +1,4 @@
-"""Places labels beside marks, as far as there is room, so that no two overlap."""
+"""Places text labels beside marks in a picture, as far as there is room, so that no two overlap."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _MARGIN = 0.2  # inches, for the mark
 
 
 class Place(NamedTuple):
-    """The place of a label: its row, and whether it is to the right or to the left of its mark."""
+    """Where to write a label: in which row, and whether to the right or to the left of its mark."""
 
     row: Hashable
     is_right: bool
 
     @property
     def align(self) -> str:
-        """The horizontal alignment, as matplotlib names it: the side on which the mark is."""
+        """The horizontal alignment of a label, as matplotlib names it: the side on which its mark is."""
         return "left" if self.is_right else "right"
 
 
 class TextRoom:
-    """Rows that fill up with labels.
+    """Rows of a picture in which labels take places, so that no two overlap.
 
     Args:
         inches: the width of each row.
@@ -34,11 +34,11 @@ class TextRoom:
         self._taken: dict[Hashable, list[tuple[float, float]]] = {}  # {row: [(start, end)]} in inches
 
     def take(self, text: str, share: float, rows: Iterable[Hashable]) -> Place | None:
-        """Reserve a place for ``text`` in the first of ``rows`` with room for it; return None if none has.
+        """Reserve a place for the label ``text`` in the first of ``rows`` with room for it; return None if none has.
 
         Args:
             text: one line.
-            share: position of its mark, 0 to 1 of the width.
+            share: position of the mark that it labels, 0 to 1 of the width.
             rows: the rows to try.
         """
         at, needed = share * self._inches, len(text) * _LETTER + _MARGIN
@@ -53,6 +53,6 @@ class TextRoom:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return ``text`` as one line of at most ``most`` characters."""
+    """Return ``text`` as one line of at most ``most`` characters, ended by "…" if it was longer."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""Draws the lanes of a report: jobs and steps as bars, incidents as marks.
+"""Draws the lanes (rows) of a report: jobs and steps of the loop as bars, incidents as marks.
 
 The number of artists does not depend on the number of jobs.
 """
@@ -45,7 +45,7 @@ THROUGH_ALL = ("chosen", "epoch")  # lines, not marks
 
 
 class LaneBar(NamedTuple):
-    """A rectangle: its kind, which has a colour, from one second to another, in a lane."""
+    """A rectangle in a lane (row): its kind, which has a colour, and the seconds from which to which it lasts."""
 
     kind: str
     start: float
@@ -55,12 +55,12 @@ class LaneBar(NamedTuple):
 
 
 def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[LaneBar]:
-    """Return the bars of the jobs and steps.
+    """Return the bars to draw: rectangles for the stages of jobs, and for the loop's waits and steps.
 
     Args:
         timeline: the timeline of a report.
         window: the part of it that is drawn.
-        lanes: {worker: its lane, counted from the top}, including LOOP.
+        lanes: {worker: its lane (row), counted from the top}, including LOOP.
     """
     bars = list(_bars_of_loop(sorted(timeline.steps), window, lanes[LOOP]))
     of_lanes: dict[int, list[Span]] = {}
@@ -85,7 +85,10 @@ def _bars_of_loop(steps: list[LoopStep], window: Window, lane: int) -> Iterator[
 
 
 def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, float, float]]:
-    """Yield (kind, start, end) of each stage, in seconds. The stages of a job too short to be visible are stretched."""
+    """Yield (kind, start, end) of each stage of a job, in seconds from the start of the window.
+
+    The stages of a job too short to be visible are stretched, up to the next job's start ``next_ns``.
+    """
     thin = min(_THIN * window.seconds * 1e9, max(next_ns - span.start_ns, 0))
     stretch = max(thin / max(span.job_ns, 1), 1.0)
     rest = span.job_ns - sum(ns for _, ns in span.stages)
@@ -101,7 +104,7 @@ def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, floa
 
 
 def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
-    """Return {kind: colour} of the kinds in ``bars``, in the order of the legend."""
+    """Return {kind: colour} of the kinds of ``bars`` (stages of jobs, waits, steps), in the order of the legend."""
     kinds = dict.fromkeys(bar.kind for bar in bars)
     others = [kind for kind in kinds if kind not in STAGES and kind not in _PLAIN]
     colours = dict(zip(STAGES, _OF_STAGES, strict=True))
@@ -110,7 +113,7 @@ def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
 
 
 def draw_bars(axes: Axes, bars: list[LaneBar]) -> list[Artist]:
-    """Draw the bars, with one artist for each colour. Returns the handles for the legend."""
+    """Draw ``bars``, the rectangles of jobs and steps, with one artist for each colour. Return the legend's handles."""
     shown: list[Artist] = []
     for kind, colour in colours_of(bars).items():
         shape = _path([bar for bar in bars if bar.kind == kind])
@@ -133,7 +136,15 @@ def _path(bars: list[LaneBar]) -> Path:
 def draw_incidents(
     axes: Axes, incidents: list[Incident], window: Window, lanes: dict[int, int], inches: float
 ) -> list[Artist]:
-    """Draw marks in the lanes, with labels where they matter and there is room. Returns the handles for the legend."""
+    """Draw ``incidents`` as marks in the lanes (rows), with labels where they matter and there is room.
+
+    Args:
+        lanes: {worker: its lane, counted from the top}.
+        inches: the width of the drawing.
+
+    Returns:
+        The handles for the legend.
+    """
     there = dict.fromkeys(incident.kind for incident in incidents)
     kinds = [*(kind for kind in _MARKS if kind in there), *(kind for kind in there if kind not in _MARKS)]
     shown: list[Artist] = []

@@ -1,7 +1,7 @@
-"""Draws a report on a page: verdict, lanes, and the number of finished batches. Lengths are inches from the top.
+"""Draws a report on a page: verdict, lanes (a row for each worker and one for the loop), and finished batches.
 
-matplotlib's own layouts would have to guess the height of a title of three lines or a legend of two rows. Here heights
-are added up, so nothing overlaps, with 0 workers or with 64.
+Lengths are inches from the top. matplotlib's own layouts would have to guess the height of a title of three lines or
+a legend of two rows. Here heights are added up, so nothing overlaps, with 0 workers or with 64.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _GREY = "#555555"
 
 
 def page(report: Report) -> Figure:
-    """Draw ``report`` as a figure."""
+    """Return ``report`` drawn as a matplotlib figure."""
     window = window_of(report.timeline)
     return _nothing(report) if window is None else _PlotPage(report, window).figure
 
 
 class _PlotPage:
-    """The layout of the page, from top to bottom."""
+    """The picture of a report, laid out from top to bottom: title, legend, a row for each worker, finished batches."""
 
     def __init__(self, report: Report, window: Window) -> None:
         self.window = window
@@ -166,13 +166,16 @@ def _is_of_all(incident: Incident) -> bool:
 
 
 def _readable(lines: list[Incident]) -> list[Incident]:
-    """Return ``lines`` without the epochs, if these would hide the lanes."""
+    """Return ``lines``, incidents to draw across all lanes (rows), without epochs' starts if these would hide them."""
     others = [line for line in lines if line.kind != "epoch"]
     return lines if len(lines) - len(others) <= _MOST_EPOCHS else others
 
 
 def _draw_lines(axes: Axes, incidents: list[Incident], window: Window) -> None:
-    """Draw incidents of all lanes as lines through them, labelled above where there is room; epochs come last."""
+    """Draw incidents that concern all rows (lanes) as lines through them.
+
+    They are labelled above where there is room; starts of epochs come last.
+    """
     room = TextRoom(_INSIDE)
     for incident in sorted(incidents, key=lambda incident: incident.kind == "epoch"):
         is_epoch = incident.kind == "epoch"
@@ -202,7 +205,7 @@ def _words_of(incident: Incident) -> str:
 
 
 def _draw_depth(axes: Axes, timeline: Timeline, window: Window) -> None:
-    """Draw the number of finished batches each time that the loop asked for one."""
+    """Draw how many finished batches there were each time that the loop asked for one, and the most allowed."""
     steps = [step for step in sorted(timeline.steps) if window.holds(step.asked_ns)]
     at, ready = [window.second(step.asked_ns) for step in steps], [step.num_ready for step in steps]
     axes.fill_between(at, ready, step="post", color="#56b4e9", alpha=0.35, lw=0)

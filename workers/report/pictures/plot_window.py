@@ -1,4 +1,4 @@
-"""Chooses the part of a timeline to draw: the latest with all jobs and steps known, and no more than is readable."""
+"""Chooses the part of a timeline to draw: the latest in which all jobs and steps are known and readable."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _HELD = 50  # a shorter history is taken to be complete
 
 
 class Window(NamedTuple):
-    """The time from ``start_ns`` to ``end_ns``, by the clock of the timeline."""
+    """The time from ``start_ns`` to ``end_ns``, by the timeline's monotonic clock, that a picture shows."""
 
     start_ns: int
     end_ns: int
 
     @property
     def seconds(self) -> float:
-        """Its length in seconds."""
+        """The length of the window in seconds."""
         return (self.end_ns - self.start_ns) / NS
 
     def second(self, at_ns: float) -> float:
-        """Return the seconds from the start of the window to ``at_ns``."""
+        """Return how many seconds after the start of the window ``at_ns`` is."""
         return (at_ns - self.start_ns) / NS
 
     def holds(self, at_ns: int) -> bool:
@@ -39,7 +39,7 @@ class Window(NamedTuple):
         return end_ns >= self.start_ns and start_ns <= self.end_ns
 
     def clip(self, start_ns: float, end_ns: float) -> tuple[float, float]:
-        """Return the part of an interval that lies in the window, in seconds from its start."""
+        """Return (start, end) of the part of an interval that is in the window, in seconds from the window's start."""
         return self.second(max(start_ns, self.start_ns)), self.second(min(end_ns, self.end_ns))
 
 
@@ -73,14 +73,17 @@ def _holds_both(window: Window, timeline: Timeline) -> bool:
 
 
 def lanes_of(timeline: Timeline, window: Window, numbers: Iterable[int]) -> list[int]:
-    """Return the workers that get a lane, in ascending order: ``numbers``, and those that occur in the window."""
+    """Return the numbers of the workers that get a lane (row), ascending: ``numbers``, and any in the window."""
     jobs = {span.worker for span in timeline.spans if window.overlaps(span.start_ns, span.start_ns + span.job_ns)}
     befell = {incident.worker for incident in timeline.incidents if window.holds(incident.at_ns)}
     return sorted({*numbers, *jobs, *befell} - {LOOP})
 
 
 def _covered_since(timeline: Timeline) -> int:
-    """Return since when both jobs and steps are known: only the last of each are kept, so many tiny steps go soon."""
+    """Return since when, in ns, both jobs and steps of the loop are known.
+
+    Only the last of each are kept, and many tiny ones push out older ones soon.
+    """
     jobs = min((span.start_ns for span in timeline.spans), default=None)
     steps = min(timeline.steps, key=lambda step: step.asked_ns, default=None)
     if jobs is not None and steps is not None and steps.asked_ns <= jobs <= steps.got_ns:
@@ -98,7 +101,7 @@ def _covered_since(timeline: Timeline) -> int:
 
 
 def _readable_since(spans: list[Span], end: int) -> int:
-    """Return the start of the last seconds, or earlier if they hold few jobs."""
+    """Return the time, in ns, from which to draw up to ``end``: the last seconds, or more if they hold few jobs."""
     since = end - _SECONDS * NS
     if spans:
         lane = Counter(span.worker for span in spans).most_common(1)[0][0]
@@ -108,7 +111,12 @@ def _readable_since(spans: list[Span], end: int) -> int:
 
 
 def _crowded_since(spans: list[Span], asked: list[int]) -> list[int]:
-    """Return, for each lane with more than can be drawn, the start of the part that can."""
+    """Return, in ns, where each row (of a worker, or the loop) with too much to draw must begin to be drawn.
+
+    Args:
+        spans: the jobs, in order.
+        asked: when the loop requested its batches, in order.
+    """
     lanes: dict[int, list[int]] = {}
     for span in spans:
         lanes.setdefault(span.worker, []).append(span.start_ns)

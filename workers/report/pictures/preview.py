@@ -1,4 +1,4 @@
-"""Draws a batch as a picture, to show what the model is going to see."""
+"""Draw a batch of images as a picture, to show what the model is going to see."""
 
 from __future__ import annotations
 
@@ -87,7 +87,10 @@ def preview(
 
 
 def _rows_of_examples(num_rows: int, views: int, labels: list[str] | None) -> list[list[int]]:
-    """Return the rows of each example: [[0, 1], [2, 3]], or [[0, 2], [1, 3]] if the labels show that order."""
+    """Return the rows (indices in the batch) of each example, which has ``views`` of them.
+
+    [[0, 1], [2, 3]], or [[0, 2], [1, 3]] if the labels show that all first views precede all second ones.
+    """
     if num_rows == 0:
         raise ValueError("batch must hold at least one image, not 0")
     if num_rows % views:
@@ -99,7 +102,7 @@ def _rows_of_examples(num_rows: int, views: int, labels: list[str] | None) -> li
 
 
 def _mixes(rows: list[list[int]], labels: list[str] | None) -> bool:
-    """Return True if some example would have rows with different labels."""
+    """Return True if ``rows``, which gives the rows of each example, would put rows with different labels together."""
     return labels is not None and any(labels[row] != labels[of_one[0]] for of_one in rows for row in of_one)
 
 
@@ -108,7 +111,7 @@ def _title(labels: list[str], rows: list[int]) -> str:
 
 
 def _caption(found: list[Images], pixels: list[Pixels], shown: list[list[int]], num: int) -> str:
-    """Return how many examples are drawn, and which numbers are black and white."""
+    """Return the last line of the picture: how many examples are drawn, and which numbers are black and white."""
     several = len(found) > 1
     parts = [f"{len(shown):,} of {num:,} examples" if len(shown) < num else f"{num:,} example{'s' * (num > 1)}"]
     facts = {}
@@ -120,7 +123,7 @@ def _caption(found: list[Images], pixels: list[Pixels], shown: list[list[int]], 
 
 
 def _image(pixels: Any) -> Image:
-    """Return ``pixels`` as a Pillow image, in RGB or RGBA."""
+    """Return ``pixels``, an array of 8 bits (height, width, channels), as a Pillow image, in RGB or RGBA."""
     from PIL import Image
 
     if pixels.shape[-1] == 1:
@@ -129,7 +132,7 @@ def _image(pixels: Any) -> Image:
 
 
 def _page(rows: list[list[Image]], titles: list[str] | None, caption: str) -> Image:
-    """Draw a block for each example, in as many columns as make the page about square."""
+    """Return the picture: a block with the images of each example, in as many columns as make the page about square."""
     from PIL import Image, ImageDraw
 
     num_images = sum(map(len, rows))
@@ -157,7 +160,7 @@ def _page(rows: list[list[Image]], titles: list[str] | None, caption: str) -> Im
 
 
 def _resized(image: Image, side: int) -> Image:
-    """Return ``image`` with its longer side at most ``side`` pixels; a small one enlarged by a whole factor."""
+    """Return ``image`` with its longer side at most ``side`` pixels; a small one is enlarged by a whole factor."""
     from PIL import Image
 
     longer = max(image.size)
@@ -192,7 +195,7 @@ def _font() -> FreeTypeFont | ImageFont:
 
 
 def _cut(text: str, width: int, font: FreeTypeFont | ImageFont) -> str:
-    """Return as much of ``text`` as fits into ``width`` pixels."""
+    """Return as much of ``text``, ended by "…" if it is cut, as fits into ``width`` pixels."""
     text = shortened(text, 200)
     if font.getlength(text) <= width:
         return text

@@ -30,7 +30,7 @@ _FIRST_WORKER_LANE = 2
 
 
 def trace(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write all jobs, steps and incidents of ``report``.
+    """Write all jobs, steps and incidents of ``report`` into a file, as a trace for viewers such as Perfetto.
 
     Args:
         path: the file to write: ``.json``, or ``.json.gz``, which Perfetto reads too.
@@ -83,7 +83,7 @@ def _name(what: str, lane: int, **args: Any) -> Event:
 
 
 def _job(span: Span, first: int) -> Iterator[Event]:
-    """Yield the event of a job, and those of its stages within it."""
+    """Yield the trace event of a job, and those of its stages within it. Times are counted from ``first``."""
     lane = _LOOP_JOBS_LANE if span.worker == LOOP else _FIRST_WORKER_LANE + span.worker
     args = {"epoch": span.epoch, "index": span.index}
     end = span.start_ns + span.job_ns
@@ -96,7 +96,10 @@ def _job(span: Span, first: int) -> Iterator[Event]:
 
 
 def _loop(steps: list[LoopStep], first: int) -> Iterator[Event]:
-    """Yield the loop's waits, its steps between them, and the number of finished batches."""
+    """Yield the trace events of the loop: its waits, its steps between them, and the number of finished batches.
+
+    Times are counted from ``first``.
+    """
     for at, step in enumerate(steps):
         asked, got = step.asked_ns - first, step.got_ns - first
         yield _complete("wait", _LOOP_LANE, asked, got, {"ready": step.num_ready})
@@ -112,7 +115,7 @@ def _complete(name: str, lane: int, start: int, end: int, args: Event) -> Event:
 
 
 def _instant(incident: Incident, first: int) -> Event:
-    """Return a mark in the lane of the incident's worker, or through all lanes."""
+    """Return the trace event of an incident: a mark in the lane (row) of its worker, or through all lanes."""
     is_of_all = incident.worker == LOOP
     lane = _LOOP_LANE if is_of_all else _FIRST_WORKER_LANE + incident.worker
     event = {"ph": "i", "name": incident.kind, "pid": _PROCESS, "tid": lane, "s": "p" if is_of_all else "t"}
