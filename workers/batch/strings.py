@@ -68,7 +68,7 @@ class Strings(Sequence[Any]):
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Return the strings at ``at`` (a slice or integers) as an array, whose dtype is always :attr:`dtype`."""
+        """Return the strings at ``at`` (a slice or integers) as an array, whose dtype is always ``self.dtype``."""
         return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
 
 

@@ -51,7 +51,6 @@ class ServerHandle:
         self.pid = os.getpid()
         self.pools: set[Connection] = set()  # that use it
         self.import_s: float | None = None  # how long its imports took; None: not done yet
-        self.imports_since_s = time.monotonic()  # when they began
         try:
             mine, theirs = channels.pair()
         except BaseException:
@@ -89,7 +88,6 @@ class ServerHandle:
         more = sorted(modules - self.modules)
         if more:
             self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
-            self.imports_since_s = time.monotonic()
         return more
 
 
@@ -272,8 +270,7 @@ def _tidy() -> None:
     if _lock.acquire(blocking=False):
         try:
             for each in [each for each in _servers if not each.pools]:
-                import_s = time.monotonic() - each.imports_since_s if each.import_s is None else each.import_s
-                if import_s < _LONG_S:
+                if each.import_s is None or each.import_s < _LONG_S:
                     _forget(each)
         finally:
             _lock.release()
