@@ -292,6 +292,7 @@ def test_asked_for_while_the_loop_runs(options: dict[str, Any]) -> None:
             try:
                 while not is_over.is_set():
                     reports.append(batches.report())
+                    time.sleep(0.001)  # else it takes the interpreter's lock at each of the loop's calls
             except BaseException as error:
                 errors.append(error)
 
