@@ -282,7 +282,7 @@ class _Records:
 
 
 class _Decoder:
-    """A ``load_example_fn``: a function that returns the example x of a record, preprocessed if a function is given."""
+    """A ``load_example_fn`` that returns the example x of a record, after ``preprocess_fn``, if that is not None."""
 
     def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
         self._x_key = x_key

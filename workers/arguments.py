@@ -77,7 +77,10 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
 
 
 def explains_options(options: type) -> Callable[[_Function], _Function]:
-    """Return the decorator :func:`explains_arguments` for a function with ``**options: Unpack[options]``."""
+    """Return a decorator that makes unknown arguments of a function raise an error which says what to write instead.
+
+    ``options``: the TypedDict of the function's keyword arguments.
+    """
     return functools.partial(explains_arguments, options=options)
 
 

@@ -117,8 +117,10 @@ class Pieces(NamedTuple):
 
 
 def pieces_of_pass(rows: Rows, number: Any, seed: int, column: Any) -> Pieces:
-    """Return the pieces (runs of blocks of one shard in one row) that pass ``number`` reads from ``column`` of each row
-    on, by TensorFlow operations."""
+    """Return the pieces that pass ``number`` over the files reads, as TensorFlow tensors.
+
+    A piece is a run of blocks of one shard (file) within a row. ``column``: the first column of each row to read.
+    """
     import tensorflow as tf
 
     blocks, taken = tf.constant(rows.blocks, tf.int64), tf.constant(rows.taken, tf.int64)

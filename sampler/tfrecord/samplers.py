@@ -203,7 +203,7 @@ class TFRecordSequence(Sequence):
         self._place = (-1, -1)  # (epoch, index) of the next of ``_batches``
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch; with ``shard``, the number that all ranks (processes) have."""
+        """Return the number of batches in an epoch; with ``shard``, those of this rank, which all ranks have."""
         return self._length
 
     def __getitem__(self, index: int) -> Any:

@@ -65,9 +65,9 @@ class AutoEngine:
 
     Args:
         task: computes the batches.
-        figures: the statistics of the front-end (the SequenceMap that the loop reads), by which the loop is measured.
+        figures: the statistics of the loop and of its workers.
         least: the minimum number of workers; 0: the loop may go on without workers.
-        workers: their owner, which starts them.
+        workers: the object that starts the workers.
         cores: returns the current number of cores for workers.
         most: returns how many workers the other machines have room for now; None: the workers run here.
     """

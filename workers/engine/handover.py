@@ -136,8 +136,8 @@ class Handover:
         return self._waits_for >= self._num_handed
 
     def sleep_until_asked(self, progress: tuple[int, int], is_awaited: bool) -> bool:
-        """Prepare the engine to sleep until the consumer takes one more batch or starts to wait. Return False if either
-        has happened since ``progress`` and ``is_awaited`` were read."""
+        """Have the consumer wake the engine when it takes one more batch or starts to wait. Return False if the engine
+        must not sleep, as one of both has happened since ``progress`` and ``is_awaited`` were read."""
         self._wake_at = progress[0] - progress[1] + 1
         self._is_to_tell = True  # set before the comparison
         return (progress, is_awaited) == (self.progress, self.is_awaited)

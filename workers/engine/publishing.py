@@ -17,14 +17,14 @@ _EVERY_S = 0.5
 
 
 class Publisher:
-    """The publisher of a pool's statistics for ``workers.top``. Runs in: the engine's thread. Blocks: never.
+    """Writes a pool's statistics to a page of shared memory, which ``workers.top`` reads. Used by the engine's thread.
 
     Args:
         name: a short description of what the pool computes.
-        kind: of the executor: ``"process"``, ``"thread"`` or ``"ray"``.
+        kind: the executor: ``"process"``, ``"thread"`` or ``"ray"``.
 
     Attributes:
-        longest_ns: the loop's longest recent time between two batches, when the statistics were last published.
+        longest_ns: the longest time that the loop has recently worked between two batches, as last published.
     """
 
     def __init__(

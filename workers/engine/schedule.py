@@ -202,7 +202,7 @@ class Schedule:
 
     @property
     def cancelled(self) -> dict[int, int]:
-        """The cancelled jobs, as {worker: sending}: all sent to it up to this number. The caller clears it."""
+        """The jobs to cancel, as {worker: the last number sent to it that it need not run}. The caller clears it."""
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:

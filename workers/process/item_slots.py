@@ -29,7 +29,7 @@ _MAX_LAYOUTS = 256
 
 
 class PlacedItem(NamedTuple):
-    """The place of a stream item in shared memory, as sent to workers: PlacedItem(31, b"...", 5, None)."""
+    """What a worker needs to read an item of a stream from shared memory, e.g. PlacedItem(31, b"<layout>", 5, None)."""
 
     number: int  # of the item, in its label
     layout: bytes  # a pickled Layout

@@ -58,7 +58,7 @@ def tried(ask: Callable[[], Any]) -> Any:
 
 
 def shown(of: Any) -> str:
-    """Return ``repr(of)``: its class and its facts. A user class keeps the ``__repr__`` of its own or of its bases."""
+    """Return ``repr(of)``: by the ``__repr__`` of a user class if it has one, else its class, length and state."""
     own = _own_repr(type(of))
     if own is not None:
         return str(own(of))

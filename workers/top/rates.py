@@ -82,5 +82,5 @@ def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
 
 
 def _more(before: int, after: int) -> int:
-    """Return ``after`` - ``before``, at least 0: a worker killed in a job may have less busy time than before."""
+    """Return ``after`` - ``before``, but at least 0: a worker's busy time sinks if it is killed in a job."""
     return max(0, after - before)
