@@ -194,9 +194,9 @@ with prefetch(Numbers(seed=1), 1) as batches:
 def test_workers_that_had_nothing_to_do(group: Path) -> None:
     """Attempts at those that are missing do not keep the others from ending. Later all are tried, each once."""
     program = """
-from workers.engine import rest
-from workers.process import shortage
-rest.REST_S, shortage._FIRST_WAIT_S, shortage._MAX_WAIT_S = 0.5, 0.1, 0.1
+from workers.engine import idle_shutdown
+from workers.process import fork_shortage
+idle_shutdown.REST_S, fork_shortage._FIRST_WAIT_S, fork_shortage._MAX_WAIT_S = 0.5, 0.1, 0.1
 
 told = []
 logging.getLogger("workers").addFilter(lambda record: told.append(record) or True)
