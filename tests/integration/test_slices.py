@@ -104,12 +104,88 @@ def test_of_a_sequence_array_the_first_are_taken() -> None:
     assert repr(numbers[2:5]).startswith("<SequenceSlice of SequenceArray: 3 samples, slice [2:5]")
 
 
+class NoEnd(Sequence[Any]):
+    num_batches = None
+
+    def __getitem__(self, index: int) -> Any:
+        return index
+
+
+def test_the_first_of_what_has_no_end() -> None:
+    assert list(NoEnd(seed=1).take(3)) == [0, 1, 2]
+    assert list(NoEnd(seed=1)[2:8:3]) == [2, 5]
+
+
+class Within(Sequence[Any]):
+    """Its batches are made of slices of another sequence."""
+
+    def __init__(self, other: Any) -> None:
+        super().__init__(seed=1)
+        self.other = other
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return list(self.other[index : index + 2])
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_a_slice_within_a_job(nb_workers: int) -> None:
+    doubled = prefetch([1, 2, 3], 0).map(lambda number: number * 2)
+    for other, expected in (
+        (doubled, [[2, 4], [4, 6]]),
+        (doubled.shuffle()[:], None),
+        (SequenceArray({"x": np.arange(3)}).batch(1), None),
+    ):
+        with Within(other).prefetch(nb_workers) as batches:
+            got = list(batches)
+        assert [len(batch) for batch in got] == [2, 2]
+        assert expected is None or got == expected
+
+
+def test_a_state_knows_how_many_there_were_before_the_slice() -> None:
+    """Else another source, from whose end a slice counts, would go on with other batches."""
+    sequence = Growing(12)[-5:]
+    loop = iter(sequence)
+    next(loop)
+    state = sequence.state_dict()
+    equal = Growing(12)[-5::1]
+    equal.load_state_dict(state)
+    assert [batch[0] for batch in equal] == [8, 9, 10, 11]
+    with pytest.raises(workers.StateError, match="state is of length 12, not 13"):
+        Growing(13)[-5:].load_state_dict(state)
+
+
+class Hundredfold(SequenceArray):
+    def take(self, number: Any) -> Any:
+        return {name: array * 100 for name, array in super().take(number).items()}
+
+
+def test_a_take_of_a_subclass_is_used() -> None:
+    batches = Hundredfold({"x": np.arange(4)}, seed=1).batch(2)
+    assert [batch["x"].tolist() for batch in batches] == [[0, 100], [200, 300]]
+
+
+def test_a_source_that_is_empty_yet() -> None:
+    class Late(Drawn):
+        length = 0
+
+        def __len__(self) -> int:
+            return self.length
+
+        def on_epoch_begin(self) -> None:
+            self.length = 6
+
+    assert [batch[0] for batch in Late(seed=1).take(3)] == [0, 1, 2]
+
+
 class Growing(Drawn):
     """An epoch longer each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, length: int = 3) -> None:
         super().__init__(seed=1)
-        self.length = 3
+        self.length = length
 
     def __len__(self) -> int:
         return self.length
@@ -140,7 +216,18 @@ def test_a_length_that_changes(nb_workers: int) -> None:
         (lambda: prefetch(iter([1]), 0).take(1), TypeError, "has no indices, so its items cannot be sliced"),
         (lambda: Drawn(seed=1).rebatch(2).take(1), TypeError, "only .prefetch"),
         (lambda: Drawn(seed=1).max_samples(2)[1:], TypeError, "must be the last"),
-        (lambda: SequenceArray({"x": np.arange(3)}).take(2).subsample(1), TypeError, "no samples to choose from"),
+        (lambda: SequenceArray({"x": np.arange(3)}).take(2).subsample(1), TypeError, "before the slice"),
+        (lambda: SequenceArray({"x": np.arange(3)}).take(True), TypeError, "number must be an integer"),
+        (lambda: SequenceArray({"x": np.arange(3)}).take(2.0), TypeError, "number must be an integer"),
+        (lambda: SequenceArray({"x": np.arange(3)}).take(None), TypeError, "number must be an integer"),
+        (
+            lambda: SequenceArray({"x": np.arange(3)}).take(np.array([True, False, True])),
+            TypeError,
+            "must be an integer",
+        ),
+        (lambda: NoEnd(seed=1)[3:], TypeError, "has no end"),
+        (lambda: NoEnd(seed=1)[-3:8], TypeError, "has no end"),
+        (lambda: NoEnd(seed=1)[::-1], TypeError, "has no end"),
     ],
 )
 def test_what_has_no_meaning(make: Any, kind: type[Exception], text: str) -> None:

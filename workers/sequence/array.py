@@ -118,24 +118,24 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.nb_samples if positions is None else len(positions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: part[0] for name, part in self._rows(slice(index, index + 1)).items()}
+        return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
     def take(self, number: Any) -> Any:
-        """See :meth:`Sequence.take`. For an array of places, or a slice: these samples, as {name: new array}."""
-        if isinstance(number, (int, np.integer)):
-            return super().take(int(number))
-        return self._rows(number)
-
-    def _rows(self, where: Any) -> dict[str, Any]:
-        """Return the samples at places ``where`` (a slice or integers) of the sampler's order, as {name: new array}."""
+        """See :meth:`Sequence.take`. For a slice, or an array of places in the sampler's order: these samples, as
+        {name: new array}."""
+        is_rows = isinstance(number, slice) or (np.ndim(number) == 1 and np.asarray(number).dtype.kind in "iu")
+        if not is_rows:
+            if np.ndim(number):
+                raise TypeError(f"number must be an integer, or an array of places, not {short(number)}")
+            return super().take(number)
         positions = self._positions()
-        at = where if positions is None else positions[where]
+        at = number if positions is None else positions[number]
         return {name: gather(array, at) for name, array in self.arrays.items()}
 
     @property
     def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
         cls = type(self)
-        return cls.__getitem__ is SequenceArray.__getitem__ and cls._rows is SequenceArray._rows
+        return cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
 
     def _share(self) -> None:
         for array in self.arrays.values():
@@ -148,7 +148,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return None  # a subclass makes its own samples
         first, number = (int(places[0]), len(places)) if len(places) else (0, 0)
         is_run = number < 2 or bool((np.diff(places) == 1).all())
-        return self._rows(slice(first, first + number) if is_run else places)
+        return self.take(slice(first, first + number) if is_run else places)
 
     def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
         """Return a sequence of ``nb_samples`` of the sampler's samples, chosen once and at random (by ``seed``).
@@ -200,7 +200,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def _makes_samples(self) -> bool:
         """Return True if the subclass overrides ``__getitem__`` or ``take``, or has hooks (they may change arrays)."""
         cls = type(self)
-        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls._rows is SequenceArray._rows
+        is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
         return not is_ours or defines_hooks(self)
 
     def _order_of(self, **others: Any) -> SequenceArray:

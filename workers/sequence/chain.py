@@ -238,7 +238,7 @@ class Chain(Generic[Batch_co]):
     def take(self, number: int) -> Sequence[Batch_co]:
         """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in the present order.
 
-        After :meth:`shuffle` they differ from epoch to epoch. Their random draws are the same as without this.
+        After :meth:`shuffle` they differ from epoch to epoch; so make the slice once, before the loop over epochs.
         ``sequence[start:stop:step]`` is any other slice. Raises TypeError if there are no indices, or after
         :meth:`shard`.
         """

@@ -66,11 +66,11 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence[Any], index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._sliced(index)
         if seeding.current_job() is not None:
             return getitem(self, index)
         self._check_open()
-        if isinstance(index, slice):
-            return self._sliced(index)
         checked = check_index(index, self)
         return run_job(self, job_of_index(self, checked), functools.partial(getitem, self, checked))
 

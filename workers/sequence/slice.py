@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from workers.checks import check_int, short
-from workers.frameworks.keras import Endless
+from workers.frameworks.keras import ENDLESS
 
 from .base import plan_of
-from .derived import SequenceDerived, check_indexed
+from .derived import SequenceDerived, check_indexed, source_length
 from .display import DisplayedFact, named
 from .plan import Plan
 
@@ -26,22 +26,24 @@ class SequenceSlice(SequenceDerived):
         self._slice = tuple(_checked(name, each) for name, each in zip(_NAMES, (start, stop, step), strict=True))
         if self._slice[2] == 0:
             raise ValueError("the step of a slice must not be 0")
+        if (self._slice[2] or 1) > 0:  # equal slices have equal states
+            self._slice = self._slice[0] or None, self._slice[1], None if self._slice[2] == 1 else self._slice[2]
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, "sliced", "take items where they are read, with itertools.islice in __iter__")
-        if isinstance(source_split, Endless):
-            raise TypeError(
-                f"{source_split.dataset_name} has no end (its num_batches is None), so it cannot be sliced: stop the "
-                "loop, or give fit() steps_per_epoch"
-            )
         super().__init__(source_split)
         if plan.is_stream:
             raise TypeError(
                 f"{name} is read in an order of its own, as it comes: stop the loop after the batches you want"
             )
-        if self._is_length_at_hand() and not len(self):
-            number = plan_of(source_split).num_places()
+        if not self._is_length_at_hand():
+            return
+        number, (start, stop, step) = source_length(self), self._slice
+        if number >= ENDLESS and (stop is None or stop < 0 or (start or 0) < 0 or (step or 1) < 0):
+            raise TypeError(f"{name} has no end (its num_batches is None): only .take(n) or [start:stop] can slice it")
+        if number and not len(self):
+            what = self._item_names[1]
             raise ValueError(
-                f"{self._told()} of the {number} batches of {name} is empty: a loop over it would do nothing"
+                f"{self._told()} of the {number} {what} of {name} is empty: a loop over it would do nothing"
             )
 
     def _own_facts(self) -> Iterable[DisplayedFact]:
@@ -50,6 +52,12 @@ class SequenceSlice(SequenceDerived):
     def _told(self) -> str:
         start, stop, step = ("" if each is None else str(each) for each in self._slice)
         return f"the slice [{start}:{stop}{f':{step}' if step else ''}]"
+
+    def subsample(self, nb_samples: int) -> Any:
+        raise TypeError("the samples of a slice cannot be chosen from: write .subsample() before the slice")
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Any:
+        raise TypeError("the samples of a slice cannot be chosen from: write .subsample_uids() before the slice")
 
     def _plan(self) -> Plan:
         return plan_of(self.source_split).sliced(*self._slice)

@@ -38,7 +38,7 @@ class State(NamedTuple):
     sampler: str  # the class of the sequence
     fingerprint: str  # a digest of its identity: its class and the arguments that matter
     seed: int
-    length: int | None  # batches in an epoch; None: unknown
+    length: int | None  # batches in an epoch, before slices; None: unknown
     epoch: int
     position: Position
 
@@ -146,7 +146,7 @@ def taken(sequence: Sequence) -> dict[str, Any]:
     clock, plan = sequence._clock, sequence._plan()
     epoch, position = clock.epoch, clock.position
     here = EpochPlan(plan, epoch, with_clock(clock, plan.count))
-    length = here.length
+    length = here.number
     batch, partial, _ = position.delivered
     if partial is not None and plan.shard is not None and not plan.is_rebatched:
         raise StateError(
@@ -173,8 +173,11 @@ def identity_of(sequence: Sequence) -> list[Any]:
 
 
 def _count_places(sequence: Sequence) -> int | None:
-    """Return the number of batches in the current epoch, of all ranks together. None: unknown."""
-    length: int | None = with_clock(sequence._clock, sequence._plan().num_places)
+    """Return the number of batches in the current epoch, of all ranks together, before slices. None: unknown.
+
+    A slice is in the fingerprint, but which batches it leaves depends on their number before.
+    """
+    length: int | None = with_clock(sequence._clock, sequence._plan().count)
     return length
 
 
