@@ -586,6 +586,10 @@ def test_a_function_decides_on_each_that_fails(nb_workers: int) -> None:
     raises = FirstTwoFail().prefetch(nb_workers=nb_workers, on_error=lambda error: "raise")
     with raises as batches, pytest.raises(ValueError, match="0"):
         model.fit(batches, shuffle=False, verbose=0)
+    answers = {0: "skip", 1: "later"}
+    wrong = FirstTwoFail().prefetch(nb_workers=nb_workers, on_error=lambda error: answers[error.args[0]])
+    with wrong as batches, pytest.raises(ValueError, match="on_error must return 'raise', 'skip' or 'retry'"):
+        model.fit(batches, shuffle=False, verbose=0)
 
 
 class Samples:

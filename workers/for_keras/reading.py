@@ -136,14 +136,12 @@ class FitReading:
         sequence: Any = self._sequence()
         job, compute = job_of_index(sequence, index, self._epoch), functools.partial(items_of_index, sequence, index)
         loop = None if self._loop is None else self._loop()
-        options = Options() if loop is None else loop.options
-        for num_left in range(options.max_retries, -1, -1):
+        for num_left in range(0 if loop is None else loop.options.max_retries, -1, -1):
             try:
                 items: list[Any] = run_job(sequence, job, compute, self._epoch)
                 return _stacked(items)
             except Exception as error:
-                # "skip" is done by the sequence itself.
-                what = options.on_error(error) if callable(options.on_error) else "raise"
+                what = "raise" if loop is None else loop.consumer.on_error.decide(error, self)
                 if what == "skip":
                     logger.error("batch %d of epoch %d is skipped", index, self._epoch, exc_info=error)
                     return []

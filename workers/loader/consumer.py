@@ -79,7 +79,7 @@ class Consumer:
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
         self.figures = figures
-        self._on_error = on_error
+        self.on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False
         self._asked_ns = 0  # when next_items was first asked for the items that it still lacks; 0: none
@@ -197,9 +197,9 @@ class Consumer:
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
         if type(items) is Failure:
-            self._on_error.check(this_pass)
+            self.on_error.check(this_pass)
             try:
-                items = self._on_error.items(
+                items = self.on_error.items(
                     this_pass, outcome, lambda: _check_still(loop, this_pass), metadata.note_job
                 )
             except StalePassError:

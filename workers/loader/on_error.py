@@ -24,7 +24,7 @@ class OnError:
     def __init__(self, policy: Policy, max_retries: int) -> None:
         self.policy = policy
         self._max_retries = max_retries
-        self._deciding_for: Pass | None = None
+        self._deciding_for: Any = None  # a pass; None: for none
 
     def check(self, of: Pass) -> None:
         """Raise RuntimeError if the user's function asks for a batch of the pass ``of`` on whose error it decides."""
@@ -72,6 +72,10 @@ class OnError:
                 of.reading.forget(index)
             del value, outcome, of_sample  # no reference cycle with the error
 
+    def decide(self, error: BaseException, of: Any) -> str:
+        """Return "raise", "skip" or "retry" for a job of ``of`` that failed where no engine ran it."""
+        return self._what_of(error, of, lambda: None)
+
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
         """Return ("raise", "skip" or "retry"; the error for which the policy says so).
 
@@ -83,7 +87,7 @@ class OnError:
                 return what, each
         return "skip", error
 
-    def _what_of(self, error: BaseException, of: Pass, check: Callable[[], None]) -> str:
+    def _what_of(self, error: BaseException, of: Any, check: Callable[[], None]) -> str:
         if not callable(self.policy):
             return self.policy
         if self._deciding_for is not None:
