@@ -33,7 +33,7 @@ The rooms (modules and subpackages), each of which imports only from those befor
   server with its imports, and the worker.
 - ``cluster``: the same for workers that are Ray actors.
 - ``sequence``: the classes that users derive from, their position and state, and the methods that make another
-  sequence. What a chain computes is a value, a ``plan``.
+  sequence, its words. What a chain computes is a value, a ``plan``.
 - ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
 - ``wiring``: registers the functions of later rooms that earlier ones call.
@@ -48,6 +48,7 @@ other library that the batch is drawn with.
 """
 
 from . import wiring as _wiring  # noqa: F401  # registers what the methods of the chain make
+from .batch.padding import pad
 from .batch.share import share
 from .batch.slot_writer import empty
 from .errors import (
@@ -75,6 +76,8 @@ from .report.pictures.preview import preview
 from .report.report import Report
 from .sequence.array import SequenceArray
 from .sequence.base import Sequence
+from .sequence.mix import mix
+from .sequence.parts import concat, zip  # noqa: A004
 
 __version__ = "0.1.0"  # defined only here; setup.cfg reads it
 
@@ -99,13 +102,17 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerStartError",
+    "concat",
     "current_job",
     "current_rng",
     "current_seed",
     "empty",
     "logger",
+    "mix",
+    "pad",
     "prefetch",
     "preview",
     "share",
     "single_function_to_run",
+    "zip",
 ]

@@ -34,10 +34,9 @@ _NAMES_HERE: dict[str, tuple[str, ...]] = {
 
 #: {name: what to do instead}, if the function has no argument for it.
 _ADVICE = {
-    "sampler": "give a dataset whose __getitem__(i) returns dataset[order[i]], or a SequenceArray(..., sampler=order); "
-    "shuffle=True draws a new order in each epoch",
-    "batch_sampler": "give a dataset whose __getitem__(i) returns the batch for the i-th list of indices, and leave "
-    "out batch_size",
+    "sampler": "write .reorder(sampler) before it, or prefetch(..., sampler=...)",
+    "batch_sampler": "write .batch_by(batch_sampler) before it, or prefetch(..., batch_sampler=...)",
+    "weights": "write .weighted(weights) before it, or prefetch(..., weights=...)",
     "pin_memory": "write output=..., and call .to_device(device) on the result, which pins memory as needed",
     "persistent_workers": "leave it out: workers stay until close(), or until the with block ends",
     "device": "call .to_device(device) on the result",

@@ -69,6 +69,13 @@ def check_function(name: str, value: Any) -> Any:
     return value
 
 
+def check_callable(name: str, value: Any) -> Any:
+    """Return ``value``, the argument ``name``; raise TypeError if it is not callable."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, not {short(value)}")
+    return value
+
+
 def check_index(index: Any, of: Sized) -> int:
     """Return ``index`` as a position in ``of``, 0 to length - 1; a negative index counts from the end, as in a list.
 

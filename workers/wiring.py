@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from .for_keras import adapter
 from .loader.prefetch import prefetch
+from .loader.sequence_filter import SequenceFilter
 from .loader.sequence_map import SequenceMap
-from .sequence.batched_stream import batches
-from .sequence.chain import makers
+from .sequence.batched_stream import batches, shuffled
+from .sequence.buckets import SequenceBuckets
+from .sequence.drawn import SequenceOfLists, SequenceReordered
+from .sequence.filtering import filtered
 from .sequence.max_samples import SequenceMaxSamples
 from .sequence.rebatched import SequenceRebatch
+from .sequence.repeat import SequenceRepeat
+from .sequence.selection import makers
 from .sequence.shard import SequenceShard
-from .sequence.shuffle import SequenceShuffle
 from .sequence.slice import skipped, sliced, taken
+from .sequence.split import split
+from .sequence.subset import SequenceSubset
+from .sequence.weighted import SequenceWeighted
 
 makers.update(
     map=SequenceMap,
@@ -19,10 +26,19 @@ makers.update(
     batch=batches,
     rebatch=SequenceRebatch,
     max_samples=SequenceMaxSamples,
-    shuffle=SequenceShuffle,
+    shuffle=shuffled,
     shard=SequenceShard,
     slice=sliced,
     take=taken,
     skip=skipped,
+    weighted=SequenceWeighted,
+    reorder=SequenceReordered,
+    batch_by=SequenceOfLists,
+    bucket=SequenceBuckets,
+    repeat=SequenceRepeat,
+    split=split,
+    subset=SequenceSubset,
+    filter=SequenceFilter,
+    filtered=filtered,
     fit=adapter.install,
 )

@@ -34,6 +34,7 @@ _PAGES = """
    :hidden:
 
    workers/README
+   workers/sequence/README
    sampler/README
    workers/frameworks/README
    workers/process/README

@@ -16,7 +16,8 @@ from any_workers import WORKERS, Several, epochs_on
 from workers import Sequence, SequenceArray, SequenceMap, StateError, current_rng, prefetch
 from workers.batch.stacking import stack, unstack
 from workers.sequence.base import plan_of
-from workers.sequence.plan import EpochPlan
+from workers.sequence.epoch_plan import EpochPlan
+from workers.sequence.fetching import batch_at
 
 LENGTH = 23
 
@@ -180,7 +181,7 @@ def test_shuffled_samples() -> None:
         order = np.concatenate([batch["x"] for batch in batches])
         assert sorted(order) == list(range(1000))
         assert [int(sample["x"]) for sample in arrays] == order.tolist()
-    assert batches._batch_at(EpochPlan(plan_of(arrays), 0, 1000), range(3), "raise") is not None
+    assert batch_at(EpochPlan(plan_of(arrays), 0, 1000), range(3), "raise") is not None
 
 
 def test_prefetch_shuffled() -> None:

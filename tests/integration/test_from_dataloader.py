@@ -162,11 +162,11 @@ def test_what_has_no_indices_is_neither_shuffled_nor_sharded(name: str) -> None:
     make = WITHOUT_INDICES[name]
     of = rf" of a {type(make()).__name__} has no indices, so its items cannot be "
     for batch_size in (None, 4):
-        with pytest.raises(TypeError, match="has no indices, so its items cannot be shuffled: shuffle where they"):
+        with pytest.raises(TypeError, match=r"items cannot be shuffled: write .shuffle\(window=4096"):
             prefetch(make(), 0, batch_size=batch_size, shuffle=True)
     for made_of_it in MADE_OF_IT.values():
         with made_of_it(make()) as made:
-            with pytest.raises(TypeError, match=of + "shuffled: shuffle where they are read.* or give something with"):
+            with pytest.raises(TypeError, match=of + r"shuffled: write .shuffle\(window=4096.* or give something with"):
                 made.shuffle()
             with pytest.raises(
                 TypeError, match=of + r"sharded.*islice\(items, rank, None, world\).*shard=\(rank, world"

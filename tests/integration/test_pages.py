@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.rst",
     "workers/README.rst",
+    "workers/sequence/README.rst",
     "workers/frameworks/README.rst",
     "workers/process/README.rst",
     "workers/report/README.rst",

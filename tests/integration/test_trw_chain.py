@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from faulty import wait_for
 from varying import SIZES, TOTAL, Varying, same, told
 
 from workers import SequenceArray, prefetch
@@ -246,8 +247,8 @@ def test_workers_are_those_of_the_source() -> None:
     ):
         for begin in (lambda: Varying().prefetch(2, 3), lambda: Varying().map(same, 2, max_queue_size_pin=3)):
             with begin() as source, make(source) as made:
-                next(iter(made))
-                assert num_processes() == 2
+                next(iter(made))  # one worker is enough for it
+                wait_for(lambda: num_processes() == 2)
                 front = made.source_split if "Max" in type(made).__name__ else made
                 assert (front.nb_workers, front.max_queue_size) == (2, 3)
             assert num_processes() == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from model import Word
 from pairwise import Row, all_pairs
-from pipelines import SOURCES, Loop, Spec, copies, failing, kept_server, made, modelled, noisy
+from pipelines import SOURCES, Loop, Spec, copies, failing, is_kept, kept_server, made, modelled, noisy
 from scripted import have, scripted
 
 from workers import SequenceMap
@@ -28,6 +28,11 @@ WORDS: dict[str, Word | None] = {
     "shard": Word("shard", (1, 2)),
     "take": Word("take", (3,)),
     "skip": Word("skip", (1,)),
+    "reorder": Word("reorder", ([3, 0, 2, 2, 1, 0],)),
+    "weighted": Word("weighted", ()),
+    "repeat": Word("repeat", (2,)),
+    "batch_by": Word("batch_by", ([[3, 1, 0], [2, 2, 1]],)),
+    "filter": Word("filter", (is_kept,)),
     "sub_batch": Word("sub_batch", (1,)),
     "rebatch": Word("rebatch", (4,)),
     "max_samples": Word("max_samples", (7,)),
@@ -46,7 +51,11 @@ COLUMNS: dict[str, list[Any]] = {
     "shuffle": [False, True],
     "max_queue_size": [None, 1, 4],
 }
-BEFORE_SHARDING = "take", "skip", "shard", "shuffle", "batch", "prefetch shuffled", "prefetch batched"
+NAME_PLACES = "reorder", "weighted", "batch_by"
+NEED_INDEX = "shuffle", "shard", "take", "skip", "repeat", *NAME_PLACES
+BEFORE_SHARDING = *NEED_INDEX, "batch", "prefetch shuffled", "prefetch batched"
+DRAWN = "reorder", "batch_by"
+CHANGE_ORDER = "shuffle", "prefetch shuffled", "reorder", "weighted", "batch_by"
 OPTIONS = "in_order", "output", "on_error", "batch_size", "shuffle", "max_queue_size"
 DEFAULTS: Row = {"source": "Sequence", "first": "none", "second": "none", "nb_workers": 0, "executor": "process"}
 
@@ -56,7 +65,37 @@ def words_of(row: Row) -> list[Word]:
     words = [WORDS[row.get(name, "none")] for name in ("first", "second")]
     options = {name: row[name] for name in OPTIONS if row.get(name) is not None}
     words.insert(row.get("place", 2), Word("prefetch", (), options))
-    return [word for word in words if word is not None]
+    found: list[Word] = []
+    for word in words:
+        arguments = word.arguments if word else ()
+        number = number_of_jobs(found)
+        if word and word.name == "weighted":  # one for each of what comes before it
+            arguments = ([at * 7 % 4 for at in range(number)],)
+        elif word and word.name == "reorder":
+            arguments = ([at for at in arguments[0] if at < number],)
+        elif word and word.name == "batch_by":
+            arguments = ([[at % number for at in places] for places in arguments[0]],)
+        found += [word._replace(arguments=arguments)] if word else []
+    return found
+
+
+def number_of_jobs(words: list[Word]) -> int:
+    length = LENGTH
+    for name, arguments, options in words:
+        if name in ("batch", "prefetch") and (arguments or options.get("batch_size")):
+            size = arguments[0] if arguments else options["batch_size"]
+            length = -(-length // size)
+        elif name in ("reorder", "batch_by"):
+            length = len(arguments[0])
+        elif name == "take":
+            length = min(length, arguments[0])
+        elif name == "skip":
+            length -= arguments[0]
+        elif name == "repeat":
+            length *= arguments[0]
+        elif name == "shard":
+            length //= arguments[1]
+    return length
 
 
 def has_meaning(row: Row) -> bool:
@@ -69,12 +108,17 @@ def has_meaning(row: Row) -> bool:
             names += ["prefetch shuffled"] * bool(row.get("shuffle")) + ["prefetch batched"] * bool(
                 row.get("batch_size")
             )
-    if row.get("source") == "iterable" and (row.get("shuffle") or {"shuffle", "shard", "take", "skip"} & set(names)):
+    if row.get("source") == "iterable" and (row.get("shuffle") or set(NEED_INDEX) & set(names)):
         return False
     makes_lists = row.get("first") in ("sub_batch", "map to lists")
     if row.get("source") == "iterable" and makes_lists and row.get("batch_size") and row.get("second") == "max_samples":
         return False  # each of its batches raises, so a pass never has its samples
+    makes_any_number = row.get("first") in ("filter", "sub_batch", "map to lists", "map that fails")
+    if makes_any_number and row.get("second") == "batch_by" and row.get("batch_size"):
+        return False  # its batches are of several sizes
     for before, after in itertools.combinations(names, 2):
+        if (before in CHANGE_ORDER and after in NAME_PLACES) or (before in DRAWN and after == "repeat"):
+            return False
         if before == "shard" and after in BEFORE_SHARDING:
             return False
         if before == "rebatch" and after != "max_samples":

@@ -24,6 +24,7 @@ from pipelines import (
     Spec,
     copies,
     failing,
+    is_kept,
     kept_server,
     made,
     modelled,
@@ -49,6 +50,7 @@ class Chain:
         self.has_index = source != "iterable"
         self.may_draw_by_numpy = may_draw_by_numpy
         self.is_sharded = self.is_rebatched = self.is_last = self.is_shuffled = False
+        self.is_drawn = False  # an order is drawn when an epoch begins
         self.are_equal = True  # its items can be stacked
         self.has_lists = self.may_fail = self.skips = False
         self.is_loose = False  # what its batches are is known in the loop only
@@ -61,9 +63,11 @@ class Chain:
             return ["max_samples"]
         names = []
         if self.has_index and not self.is_sharded and not (self.is_loose and self.may_be_short):
-            names += ["shuffle", "shuffle", "shard", "take", "skip"]
+            names += ["shuffle", "shuffle", "shard", "take", "skip"] + ["repeat"] * (not self.is_drawn)
+            if not self.is_shuffled:
+                names += ["reorder", "weighted"] + ["batch_by"] * (self.are_equal and not self.is_loose)
         if not self.is_loose:
-            names += ["map", "map", "collate", "rebatch", "sub_batch"]
+            names += ["map", "map", "collate", "rebatch", "sub_batch", "filter"]
             if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists):
                 names += ["batch", "batch", "batch"]
         return [*names, "max_samples"]
@@ -78,7 +82,23 @@ class Chain:
         if "batch_size" in options:
             self.batch(options.get("drop_last", False))
 
-    def word(self, draw: Any, name: str) -> list[Word]:
+    def word(self, draw: Any, name: str, length: int) -> list[Word]:
+        """What is said. ``length``: of the jobs before it."""
+        if name == "filter":
+            self.has_lists = True
+            return [Word("filter", (is_kept,))]
+        if name == "repeat":
+            return [Word("repeat", (draw(st.integers(1, 3)),))]
+        if name in ("reorder", "batch_by", "weighted"):
+            self.is_shuffled, self.is_drawn = True, name != "weighted"
+            places = st.lists(st.integers(0, length - 1), min_size=1, max_size=6)
+            if name == "weighted":
+                weights = draw(st.lists(st.integers(0, 4), min_size=length, max_size=length))
+                return [Word("weighted", ([*weights[:-1], weights[-1] or 1],))]
+            if name == "batch_by":
+                self.are_equal = self.has_lists = False
+                return [Word("batch_by", (draw(st.lists(places, min_size=1, max_size=5)),))]
+            return [Word("reorder", (draw(places),))]
         if name == "map":
             functions = [noisy, copies, failing, two] + [noisy_by_numpy] * self.may_draw_by_numpy
             function = draw(st.sampled_from(functions))
@@ -124,9 +144,12 @@ def pipelines(draw: Any, sources: tuple[str, ...], may_draw_by_numpy: bool = Tru
             words.append(drawn_prefetch(draw, chain))
             place = -1
         elif names := chain.allowed():
-            if "skip" in names and len(modelled(Spec(source, length, words)).jobs(0)[0]) < 2:
+            num_jobs = len(modelled(Spec(source, length, words)).jobs(0)[0])
+            if num_jobs < 2:
                 names = [name for name in names if name not in ("take", "skip")]  # nothing might be left
-            words += chain.word(draw, draw(st.sampled_from(names)))
+            if not num_jobs or num_jobs > 100:
+                names = [name for name in names if name not in ("reorder", "weighted", "batch_by", "repeat")]
+            words += chain.word(draw, draw(st.sampled_from(names)), num_jobs)
     if place >= 0 and not any(word.name == "prefetch" for word in words):
         words.append(drawn_prefetch(draw, chain))
     return Spec(source, length, words, draw(st.integers(0, 3)), is_seeded_at_the_end)

@@ -9,8 +9,9 @@ number). A *word* makes jobs of jobs: some work on what a job delivers (``map``)
 (``batch``), some change which jobs there are and their order (``shuffle``, ``take``). A :class:`Pipeline` says what
 an epoch delivers, and a :class:`Reader` what a loop over it gets: from any place on, over epochs, passes and ``break``.
 
-Taken as given: what ``current_rng()`` draws in a job (:func:`in_job`), and the order that ``shuffle`` draws for (seed,
-epoch) (an argument, as it is free to be any permutation).
+Taken as given: what ``current_rng()`` draws in a job (:func:`in_job`), the epoch that a repeated source sees, the order
+that ``shuffle`` draws for (seed, epoch) (an argument, as it is free to be any permutation), and which samples
+``weighted`` draws.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.job import seeding
+from workers.job import context, seeding
 
 EPOCH_BEGIN, EPOCH_END = seeding.EPOCH_BEGIN, seeding.EPOCH_END  # the numbers of the hooks' jobs
 
 #: ``order(seed, epoch, level, length)``: what the ``level``-th shuffle of a chain (from 0) makes of 0 to length - 1.
 Order = Callable[[int, int, int, int], list[int]]
+
+
+#: ``choice(seed, epoch, weights, length)``: the places that ``weighted`` draws.
+Choice = Callable[[int, int, tuple[float, ...], int], list[int]]
 
 
 class Word(NamedTuple):
@@ -134,6 +139,36 @@ def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool
         )
         for number, group in enumerate(groups)
     ]
+
+
+def chosen(jobs: list[Job], places: list[int]) -> list[Job]:
+    """``.reorder`` and the like: job k has the items of the job at place k, and draws as job k."""
+    return [jobs[place]._replace(number=number) for number, place in enumerate(places)]
+
+
+def seen_from(job: Job, epoch: int) -> Job:
+    """The same job, whose source sees ``epoch`` as its own."""
+    return job._replace(items=lambda: context.in_round(epoch, job.items))
+
+
+def grouped(jobs: list[Job], lists: list[list[int]]) -> list[Job]:
+    """``.batch_by``: a job for each list. A sample that fails and may is left out, and the batch is smaller."""
+
+    def items(group: list[Job]) -> list[Any]:
+        samples = [sample for job in group for sample in outcome(job)]
+        if any(isinstance(sample, Samples) and not sample.is_whole for sample in samples):
+            raise TypeError("batches of a function's lists cannot be batched again")
+        return [stacked(list(map(batch_of, samples)))] if samples else []
+
+    return [
+        Job(number, lambda group=[jobs[place] for place in places]: items(group), all(jobs[p].may_fail for p in places))
+        for number, places in enumerate(lists)
+    ]
+
+
+def filtered(jobs: list[Job], function: Callable[[Any], Any]) -> list[Job]:
+    """``.filter(f)``: each item, or none."""
+    return mapped(jobs, lambda item: [item] if function(item) else [])
 
 
 def outcome(job: Job) -> list[Any]:
@@ -277,10 +312,11 @@ class Pipeline:
         words: in this order. ``prefetch`` is one too: from it on, ``on_error="skip"`` holds.
         seed: of the whole chain.
         order: see :data:`Order`.
+        choice: see :data:`Choice`.
     """
 
-    def __init__(self, source: Any, words: list[Word], seed: int, order: Order) -> None:
-        self.source, self.seed, self.order = source, seed, order
+    def __init__(self, source: Any, words: list[Word], seed: int, order: Order, choice: Choice) -> None:
+        self.source, self.seed, self.order, self.choice = source, seed, order, choice
         self.words = [each for word in words for each in spelled_out(word)]
         self.max_samples = next((word.arguments[0] for word in words if word.name == "max_samples"), None)
         self._epochs: list[tuple[list[Any], bool]] = []
@@ -296,28 +332,41 @@ class Pipeline:
 
     def jobs(self, epoch: int) -> tuple[list[Job], Any]:
         """(the jobs of an epoch in their order, what puts their items together)."""
-        jobs, end, level = [Job(number, items) for number, items in enumerate(self.source.items(epoch))], Whole(), 0
-        for name, arguments, options in self.words:
-            if name == "prefetch":
-                jobs = (
-                    [job._replace(may_fail=True, may_have_lists=True) for job in jobs]
-                    if options.get("on_error") == "skip"
-                    else jobs
+        end: Any = Whole()
+        for name, arguments, _ in self.words:
+            if name in ("batch", "batch_by", "rebatch"):
+                end = {"batch": Whole, "rebatch": Rebatched}.get(name, Whole)(
+                    *(arguments if name != "batch_by" else ())
                 )
-            elif name == "shuffle":
-                jobs = [jobs[at] for at in self.order(self.seed, epoch, level, len(jobs))] if jobs else []
-                level += 1
-            elif name == "take":
-                jobs = jobs[: arguments[0]]
-            elif name == "skip":
-                jobs = jobs[arguments[0] :]
-            elif name == "rebatch":
-                end = Rebatched(*arguments)
-            elif name != "max_samples":  # how far a pass goes: see Reader
-                known = {"has_index": self.source.has_index} if name == "batch" else {}
-                jobs = WORDS[name](jobs, *arguments, **options, **known)
-                end = Whole(*arguments) if name == "batch" else end
-        return jobs, end
+        return self._jobs(self.words, epoch, epoch), end
+
+    def _jobs(self, words: list[Word], epoch: int, round_: int) -> list[Job]:
+        """The jobs of ``epoch`` after ``words``, shuffled as in epoch ``round_``."""
+        if not words:
+            return [Job(number, items) for number, items in enumerate(self.source.items(epoch))]
+        *before, (name, arguments, options) = words
+        if name == "repeat":
+            jobs = []
+            for at in range(round_ * arguments[0], (round_ + 1) * arguments[0]):
+                jobs += [seen_from(job, at) for job in self._jobs(before, epoch, at)]
+            return chosen(jobs, list(range(len(jobs))))
+        jobs = self._jobs(before, epoch, round_)
+        if name == "prefetch":
+            if options.get("on_error") == "skip":
+                jobs = [job._replace(may_fail=True, may_have_lists=True) for job in jobs]
+        elif name == "shuffle":
+            level = sum(word.name == "shuffle" for word in before)
+            jobs = [jobs[at] for at in self.order(self.seed, round_, level, len(jobs))] if jobs else []
+        elif name == "take":
+            jobs = jobs[: arguments[0]]
+        elif name == "skip":
+            jobs = jobs[arguments[0] :]
+        elif name == "weighted":
+            jobs = chosen(jobs, self.choice(self.seed, round_, tuple(arguments[0]), len(jobs)))
+        elif name not in ("rebatch", "max_samples"):  # see Whole and Reader
+            known = {"has_index": self.source.has_index} if name == "batch" else {}
+            jobs = WORDS[name](jobs, *arguments, **options, **known)
+        return jobs
 
     def _deliver(self, epoch: int) -> tuple[list[Any], bool]:
         (jobs, end), delivered, ends_with_nothing = self.jobs(epoch), [], False
@@ -339,6 +388,9 @@ WORDS: dict[str, Callable[..., list[Job]]] = {
     "sub_batch": sub_batched,
     "batch": batched,
     "shard": sharded,
+    "reorder": chosen,
+    "batch_by": grouped,
+    "filter": filtered,
 }
 
 

@@ -46,6 +46,10 @@ def two(item: Any) -> Any:
     return [item, noisy(item)]
 
 
+def is_kept(item: Any) -> bool:
+    return number_of(item) % 3 != 1
+
+
 def failing(item: Any) -> Any:
     if number_of(item) % 4 == 1:
         raise LookupError(f"item {number_of(item)}")
@@ -231,7 +235,9 @@ def kept_server() -> Iterator[None]:
 
 
 def modelled(spec: Spec) -> Pipeline:
-    return Pipeline(Given(spec.source, spec.length, spec.seed), spec.words, spec.seed, partial(order, chain_of(spec)))
+    return Pipeline(
+        Given(spec.source, spec.length, spec.seed), spec.words, spec.seed, partial(order, chain_of(spec)), choice
+    )
 
 
 def chain_of(spec: Spec) -> tuple[tuple[str, int], ...]:
@@ -258,6 +264,17 @@ def order(chain: tuple[tuple[str, int], ...], seed: int, epoch: int, level: int,
     at_place = {np.asarray(item).tobytes(): at for at, item in enumerate(before)}
     found = [at_place[np.asarray(item).tobytes()] for item in shuffled]
     assert sorted(found) == list(range(length)), f"no permutation: {found}"
+    return found
+
+
+@cache
+def choice(seed: int, epoch: int, weights: tuple[float, ...], length: int) -> list[int]:
+    """The samples that weights draw, as the package has it without workers."""
+    drawn = Places(length, seed).weighted(weights)
+    drawn.epoch = epoch
+    found = list(drawn)
+    shares = np.array(weights) / sum(weights) * length
+    assert (np.abs(np.bincount(found, minlength=length) - shares) < 1).all(), f"not the shares: {found}"
     return found
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from workers.errors import StateError
 from workers.job.permutation import Permutation
+from workers.sequence.epoch_plan import EpochPlan
 from workers.sequence.grouping import OfBatches, OfSamples
 from workers.sequence.order import Order, Permuted, Shuffle
-from workers.sequence.plan import EpochPlan, Plan
+from workers.sequence.plan import Plan
 from workers.sequence.position import Position
 
 SEED = 7

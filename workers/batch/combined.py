@@ -41,13 +41,13 @@ def concatenated(values: list[Any], place: str = "") -> Any:
 
 def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Callable[..., Any], place: str) -> Any:
     if not any(issubclass(kind, _Masked) for kind in set(map(type, values))):
-        return _call(combine, _of_one_dtype(arrays_of(values, f"sample{place}"), place), place)
+        return _call(combine, of_one_dtype(arrays_of(values, f"sample{place}"), place), place)
     arrays = [value if isinstance(value, _Masked) else arrays_of([value], f"sample{place}")[0] for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
     if given:  # np.ma.masked, a missing value, is float64 whatever the dtype of the others
         missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
         arrays = [missing if array is np.ma.masked else array for array in arrays]
-    made = _call(combine_masked, _of_one_dtype(arrays, place), place)
+    made = _call(combine_masked, of_one_dtype(arrays, place), place)
     masked = [array for array in given if isinstance(array, _Masked)]
     if masked and all(array.hardmask for array in masked):
         made.harden_mask()
@@ -75,7 +75,7 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
         raise ValueError(f"samples{place} are {found}: {ALIKE}") from error
 
 
-def _of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
+def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     """Return ``arrays``, cast to one dtype if the dtype that numpy would choose for them changes a value.
 
     Raise TypeError, which names ``place`` (a path such as ``['id']``), if no dtype holds all values.

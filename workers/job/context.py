@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -34,6 +34,7 @@ class _Context:
     """The current job of a thread or a worker process, its random stream, and the record of its stages."""
 
     job: Job | None = None
+    round: int | None = None  # see :func:`in_round`
     stream: Stream | None = None
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None: not recorded
 
@@ -84,6 +85,25 @@ def enter_worker_process() -> None:
 def current_job() -> Job | None:
     """Return the :class:`Job` (epoch, index, attempt, worker) that runs the calling code; None outside of a job."""
     return current.job
+
+
+def current_epoch() -> int | None:
+    """Return the epoch that sequences see in the running job: the job's, or that of :func:`in_round`; None: no job."""
+    job = current.job
+    return None if job is None else job.epoch if current.round is None else current.round
+
+
+def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``. During the call, within a job, sequences see ``epoch`` as theirs.
+
+    A sequence that is repeated, or is a part of a mix, counts epochs of its own within one epoch of the loop.
+    """
+    before = current.round
+    try:
+        current.round = epoch
+        return function(*arguments)
+    finally:
+        current.round = before
 
 
 def current_stream() -> Stream | None:

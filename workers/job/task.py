@@ -66,16 +66,26 @@ def makes_items(source: Any) -> bool:
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
-    """Return ``source``, the source that it was made from, and so on to the first, with those that a class lists in
-    ``_names_beside`` because its objects are made from several sources."""
-    chain: list[Any] = []
-    while source is not None and not any(each is source for each in chain):
-        chain.append(source)
-        attributes = getattr(source, "__dict__", None)  # not getattr: a class may forward unknown names
-        attributes = attributes if isinstance(attributes, dict) else {}
-        chain += [attributes[name] for name in getattr(type(source), "_names_beside", ())]
-        source = attributes.get("source_split")
-    return tuple(chain)
+    """Return ``source`` and all sources that it was made from, each before those that it was made from itself."""
+    found: list[Any] = []
+    waiting = [source]
+    while waiting:
+        each = waiting.pop()
+        if not any(each is known for known in found):
+            found.append(each)
+            waiting += reversed(made_from(each))
+    return tuple(found)
+
+
+def made_from(source: Any) -> list[Any]:
+    """Return the sources that ``source`` was made from: ``source_split``, and those whose names its class lists in
+    ``_names_beside``, objects or tuples of them."""
+    attributes = getattr(source, "__dict__", None)  # not getattr: a class may forward unknown names
+    if not isinstance(attributes, dict):
+        return []
+    found = [attributes[name] for name in getattr(type(source), "_names_beside", ()) if name in attributes]
+    others = [each for value in found for each in (value if isinstance(value, tuple) else (value,))]
+    return [*others, *([] if attributes.get("source_split") is None else [attributes["source_split"]])]
 
 
 def items_of_job(source: Any, index: int) -> list[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from workers.errors import StateError
-from workers.sequence.batched_stream import Chunks
+from workers.sequence.batched_stream import Regrouped
 from workers.sequence.clock import defines_hooks
 
 logger = logging.getLogger("workers")
@@ -21,8 +21,8 @@ _BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: no
 
 
 def source_of(source: Any) -> Any:
-    """Return ``source``, or, if it is a Chunks object (lists of a source's items), the source of these items."""
-    while isinstance(source, Chunks):
+    """Return ``source``, or, if it is made of the items of a source (e.g. lists of them), that source."""
+    while isinstance(source, Regrouped):
         source = source.source
     return source
 
@@ -44,14 +44,14 @@ class Iterators:
     def __reduce__(self) -> Any:
         return Iterators, ()
 
-    def begin(self, source: Any, epoch: int) -> Iterator[Any]:
-        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it.
+    def begin(self, source: Any, epoch: int, seed: int) -> Iterator[Any]:
+        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it. ``seed``: of the loop.
 
         Raises:
             StateError: the source was read before, and cannot begin again. Any error of ``__iter__``.
         """
-        if isinstance(source, Chunks):
-            return source.of(self.begin(source.source, epoch))
+        if isinstance(source, Regrouped):
+            return source.of(self.begin(source.source, epoch, seed), epoch, seed)
         iterator: Iterator[Any] = iter(source)
         is_same = iterator is self._iterator() and self._num_read > 0
         if is_same and not (self._is_at_end or _can_begin_again(source, iterator, self._epoch != epoch)):

@@ -17,11 +17,11 @@ from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock
 from workers.sequence.derived import parts_of
 from workers.sequence.display import DisplayedFact, count, state
+from workers.sequence.epoch_plan import EpochPlan
 from workers.sequence.epochs import begin_epoch, plan_of_epoch
 from workers.sequence.jobs import task_of
 from workers.sequence.live import Live
 from workers.sequence.passes import Pass, PassIterator, read_alone
-from workers.sequence.plan import EpochPlan
 from workers.sequence.position import Position
 
 from .consumer import Consumer, Metadata

@@ -41,6 +41,17 @@ class DatasetOptions(PrefetchOptions, total=False):
     output: OutputName | None
 
 
+class OrderOptions(DatasetOptions, total=False):
+    """DatasetOptions, and the options of :func:`workers.prefetch` that say which samples come, and in which order."""
+
+    weights: Any
+    labels: Any
+    num_samples: int | None
+    replacement: bool
+    sampler: Any
+    batch_sampler: Any
+
+
 class MapOptions(PrefetchOptions, total=False):
     """The types of the keyword options of :meth:`workers.Sequence.map`; :class:`workers.SequenceMap` explains them."""
 

@@ -36,9 +36,9 @@ from workers.process.unpicklable_attributes import UnpicklableAttributes
 from workers.report.units import count
 from workers.sequence.base import Sequence
 from workers.sequence.derived import parts_of
+from workers.sequence.epoch_plan import EpochPlan
 from workers.sequence.grouping import Assembly
 from workers.sequence.passes import Pass
-from workers.sequence.plan import EpochPlan
 from workers.sequence.position import Position
 
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ class Pool:
         if (
             self._looks_ahead
             and not loop.sequence._has_hooks()  # they may write anywhere, such as to a file, so they run first
+            and not plan.plan.drawn
             and self._options.executor != "thread"  # jobs run on the user's own object, which has one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):

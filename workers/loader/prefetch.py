@@ -10,11 +10,14 @@ from workers.checks import check_choice, check_function
 from workers.frameworks.keras import counted
 from workers.sequence.base import Sequence, plan_of
 from workers.sequence.batched_stream import batches as batches_of
-from workers.sequence.chain import Batch_co, NbWorkers
+from workers.sequence.chain import NbWorkers
+from workers.sequence.drawn import SequenceOfLists, SequenceReordered
+from workers.sequence.selection import Batch_co
 from workers.sequence.shuffle import SequenceShuffle
 from workers.sequence.source import check_source
+from workers.sequence.weighted import SequenceWeighted
 
-from .options import INHERITED, DatasetOptions
+from .options import INHERITED, OrderOptions
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
@@ -46,9 +49,9 @@ def prefetch(
     max_queue_size: int | None = None,
     *,
     shuffle: bool = False,
-    **options: Unpack[DatasetOptions],
+    **options: Unpack[OrderOptions],
 ) -> SequenceMap[Any]: ...
-@explains_options(DatasetOptions)
+@explains_options(OrderOptions)
 def prefetch(
     sequence: Any,
     nb_workers: NbWorkers | None = "auto",
@@ -58,6 +61,12 @@ def prefetch(
     batch_size: int | None = None,
     drop_last: bool = False,
     collate_fn: Callable[[Any], Any] | None = None,
+    weights: Any = None,
+    labels: Any = None,
+    num_samples: int | None = None,
+    replacement: bool = True,
+    sampler: Any = None,
+    batch_sampler: Any = None,
     **options: Any,
 ) -> SequenceMap[Any]:
     """Return an iterable over the batches of ``sequence``, which worker processes compute ahead.
@@ -81,6 +90,9 @@ def prefetch(
         drop_last: leave out a last batch with fewer samples.
         collate_fn: called in the workers with the list of a batch's samples, or without ``batch_size`` with each item.
             None: samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
+        weights, labels, num_samples, replacement: draw the samples by weight: see :meth:`Sequence.weighted`.
+        sampler: the order of the samples, such as a torch ``Sampler``: see :meth:`Sequence.reorder`.
+        batch_sampler: the samples of each batch, such as a torch ``BatchSampler``: see :meth:`Sequence.batch_by`.
 
     Returns:
         The front-end, a :class:`SequenceMap`: ``with prefetch(...) as batches: for batch in batches: ...``.
@@ -88,7 +100,8 @@ def prefetch(
     Raises:
         TypeError, ValueError: an argument is wrong. NotPicklableError: see :class:`SequenceMap`.
 
-    Source: ``torch.utils.data.DataLoader`` for ``shuffle``, ``batch_size``, ``drop_last`` and ``collate_fn``.
+    Source: ``torch.utils.data.DataLoader`` for ``shuffle``, ``batch_size``, ``drop_last``, ``collate_fn``,
+    ``sampler`` and ``batch_sampler``.
 
     >>> with prefetch([1, 2, 3], nb_workers=0) as batches:
     ...     print(list(batches))
@@ -100,18 +113,46 @@ def prefetch(
     check_function("collate_fn", collate_fn)
     sequence = counted(sequence)
     check_source("sequence", sequence)
-    if check_choice("shuffle", shuffle, (True, False)):
-        shuffled: Any = SequenceShuffle(sequence, seed=options.get("seed"))
+    check_choice("shuffle", shuffle, (True, False))
+    check_choice("drop_last", drop_last, (True, False))
+    _check_one_order(shuffle, weights, sampler, batch_sampler, batch_size, drop_last)
+    by_weight = {"labels": labels, "num_samples": num_samples, "replacement": replacement}
+    chosen: Any = None
+    if shuffle:
+        chosen = SequenceShuffle(sequence, seed=options.get("seed"))
+    elif weights is not None:
+        chosen = SequenceWeighted(sequence, weights, **by_weight)
+    elif sampler is not None:
+        chosen = SequenceReordered(sequence, sampler)
+    if weights is None and by_weight != {"labels": None, "num_samples": None, "replacement": True}:
+        raise ValueError("labels, num_samples and replacement go with weights=..., which is not given")
+    if chosen is not None:
         # A front-end's function may return lists, whose items only a front-end delivers one by one.
-        sequence = SequenceMap(shuffled, 0) if isinstance(sequence, SequenceMap) else shuffled
-    if check_choice("drop_last", drop_last, (True, False)) and batch_size is None:
-        raise ValueError("drop_last=True needs batch_size: without it, the items of sequence are the batches")
+        sequence = SequenceMap(chosen, 0) if isinstance(sequence, SequenceMap) else chosen
     function = collate_fn
-    if batch_size is not None:
+    if batch_size is not None or batch_sampler is not None:
         if plan_of(sequence).is_read_here:
             sequence = SequenceMap(sequence, 0) if not isinstance(sequence, SequenceMap) else sequence
-        sequence, function = batches_of(sequence, batch_size, drop_last, collate_fn), None
+        if batch_sampler is not None:
+            sequence = SequenceOfLists(sequence, batch_sampler, collate_fn)
+        else:
+            sequence = batches_of(sequence, batch_size, drop_last, collate_fn)
+        function = None
         on_error = options.get("on_error")
         sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
     nb_workers = "auto" if nb_workers is None else nb_workers
     return SequenceMap(sequence, nb_workers, function, max_queue_size=max_queue_size, as_items=False, **options)
+
+
+def _check_one_order(
+    shuffle: bool, weights: Any, sampler: Any, batch_sampler: Any, batch_size: int | None, drop_last: bool
+) -> None:
+    """Raise ValueError if two of these options of ``prefetch`` say which samples come, or how many are in a batch."""
+    given = {"weights": weights, "sampler": sampler, "batch_sampler": batch_sampler}
+    orders = ["shuffle=True"] * shuffle + [f"{name}=..." for name, value in given.items() if value is not None]
+    if len(orders) > 1:
+        raise ValueError(f"{' and '.join(orders)} both say which samples come, and in which order: give one of them")
+    if batch_sampler is not None and (batch_size is not None or drop_last):
+        raise ValueError("batch_sampler says how many samples are in a batch: leave out batch_size and drop_last")
+    if drop_last and batch_size is None:
+        raise ValueError("drop_last=True needs batch_size: without it, the items of sequence are the batches")

@@ -6,7 +6,7 @@ import functools
 import logging
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from workers.arguments import explains_options
 from workers.checks import check_bool, check_function, check_int
@@ -15,15 +15,17 @@ from workers.frameworks.keras import ENDLESS, Counted, counted
 from workers.job import seeding
 from workers.job.task import chain_of, one_function, one_of
 from workers.sequence.base import plan_of
-from workers.sequence.chain import Batch_co, NbWorkers
+from workers.sequence.chain import NbWorkers
 from workers.sequence.clock import Clock
-from workers.sequence.derived import SequenceDerived, items_of, source_length
+from workers.sequence.derived import SequenceDerived, items_of, parts_of, source_length
 from workers.sequence.epochs import plan_of_epoch
 from workers.sequence.passes import PassIterator, read_alone
 from workers.sequence.plan import Plan
+from workers.sequence.selection import Batch_co
 
 from . import trw
 from .loop import Loop
+from .makes_front_ends import MakesFrontEnds
 from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, options_of
 from .tensors import Output, checked_output
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
-class SequenceMap(SequenceDerived[Batch_co]):
+class SequenceMap(MakesFrontEnds[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Sequences made from
@@ -88,6 +90,9 @@ class SequenceMap(SequenceDerived[Batch_co]):
 
     Source: ``trw.train.SequenceMap`` for the names and meaning of the arguments before ``max_queue_size``.
     """
+
+    #: True if its function leaves out batches, so that nobody knows how many there are.
+    _is_filter = False
 
     on_error: Policy
     queue_timeout: float
@@ -144,6 +149,12 @@ class SequenceMap(SequenceDerived[Batch_co]):
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return _length_of(self)
+
+    def _count(self) -> int:
+        return source_length(self)
+
+    def _is_filtered(self) -> bool:
+        return any(isinstance(each, SequenceMap) and each._is_filter for each in parts_of(self))
 
     def __getitem__(self, index: int) -> Any:
         """Return batch ``index`` of the current epoch, computed in this process."""
@@ -225,16 +236,8 @@ class SequenceMap(SequenceDerived[Batch_co]):
 
     # -- sequences made from it
 
-    def _made(self, name: str, *arguments: Any) -> SequenceMap[Any]:
-        return SequenceMap(super()._made(name, *arguments), 0)
-
-    if TYPE_CHECKING:  # a front-end makes front-ends
-
-        def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]: ...
-        def shuffle(self) -> SequenceMap[Batch_co]: ...
-        def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> SequenceMap[Batch_co]: ...
-        def take(self, number: int) -> SequenceMap[Batch_co]: ...
-        def skip(self, number: int) -> SequenceMap[Batch_co]: ...
+    def _made(self, name: str, *arguments: Any, **options: Any) -> SequenceMap[Any]:
+        return SequenceMap(super()._made(name, *arguments, **options), 0)
 
     def subsample(self, nb_samples: int) -> SequenceMap[Any]:
         return _like(self, self.source_split.subsample(nb_samples))
@@ -290,6 +293,11 @@ def _length_of(front: SequenceMap[Any]) -> int:
     origin, source = front._plan().origin, front.source_split
     if not hasattr(source, "__len__"):
         raise TypeError(f"{type(source).__name__} has no length, so a map of it has none")
+    if front._is_filtered():
+        raise TypeError(
+            "how many batches a filter keeps is known only in a loop, so there is no length: write "
+            ".filter(function, count=True), which finds out now"
+        )
     length = source_length(front)
     if length >= ENDLESS:
         name = origin.dataset_name if isinstance(origin, Counted) else type(origin).__name__

@@ -95,7 +95,7 @@ class IteratorSource:
         copies: bool = False,
     ) -> None:
         self._reading = seeding.SourceReading(seed, epoch, source_of(source))
-        self._iterator = self.run(lambda: iterators.begin(source, epoch))
+        self._iterator = self.run(lambda: iterators.begin(source, epoch, seed))
         self._iterators, self._epoch = iterators, epoch
         pack: Callable[[Any], Any] = packed if keeps_tensors else as_numpy
         self._packed: Callable[[Any], Any] = (lambda item: own(pack(item))) if copies else pack

@@ -106,6 +106,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
             self._order = place, positions, sampler
         return positions
 
+    @property
+    def _changes_order(self) -> bool:  # type: ignore[override]
+        return callable(self.sampler)
+
     def _is_length_at_hand(self) -> bool:
         known, _, sampler = self._order
         return not callable(self.sampler) or (known[0] == self.epoch and sampler is self.sampler)

@@ -13,15 +13,17 @@ from workers.engine.serial import SerialEngine
 from workers.errors import ClosedError, StateError
 from workers.frameworks import keras
 from workers.job import seeding
+from workers.job.context import current_epoch
 
 from . import display, state
-from .chain import Batch_co, Chain, makers
+from .chain import Chain
 from .clock import Clock, asking, has_hooks, is_default, with_clock
 from .epochs import begin_epoch, seed_of
 from .jobs import task_of, wrap_methods
 from .live import Live
 from .passes import Pass, PassIterator, read_alone
 from .plan import Plan
+from .selection import Batch_co, makers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,8 +102,8 @@ class Sequence(Chain[Batch_co]):
     @property
     def epoch(self) -> int:
         """The current epoch, from 0, of loops over this and of ``model.fit``; in a job or hook, the epoch of that."""
-        job = seeding.current_job()
-        return (asking() or self._clock).epoch if job is None else job.epoch
+        epoch = current_epoch()
+        return (asking() or self._clock).epoch if epoch is None else epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -128,6 +130,7 @@ class Sequence(Chain[Batch_co]):
     #: already, so ``model.fit`` gets them in this order, whatever its ``shuffle``.
     is_stream = False
 
+    _changes_order = False  #: True if the order of its batches is another one in each epoch
     #: True if each batch has new arrays to which nothing else refers, so that they need not be copied.
     _makes_fresh_batches = False
 

@@ -14,11 +14,10 @@ from workers.frameworks.keras import ENDLESS
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
-from .clock import asking, with_clock
-from .derived import SequenceDerived, source_length
-from .fetching import getter
+from .derived import SequenceDerived, plan_of_source, source_length
+from .fetching import batch_at, getter
 from .grouping import OfSamples
-from .plan import EpochPlan, Plan
+from .plan import Plan
 from .sample_errors import SampleErrors
 
 
@@ -96,17 +95,16 @@ class SequenceBatch(SequenceOfSize):
         batches; with ``collate_fn``, [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
-        plan = plan_of(source)
-        number: int = with_clock(asking() or self._clock, plan.count)
-        end = plan.num_places_of(number)
-        samples = EpochPlan(plan, self.epoch, number, self.seed if plan.needs_seed else 0)
+        samples = plan_of_source(self, source)
+        plan, end = samples.plan, samples.length
+        assert end is not None
         stop = min(start + self.batch_size, end)
         on_error = self._on_error(plan)
         # The last job also takes the samples after its batch, which belong to no other job.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
         is_whole = stop - start == self.batch_size or not self._drops_short
         if self.collate_fn is None and is_whole:
-            batch = self._batch_at(samples, range(start, stop), on_error)
+            batch = batch_at(samples, range(start, stop), on_error)
             if batch is not None:
                 return [batch]
         part, items_at = SampleErrors(on_error), getter(samples, source, range(start, stop), on_error)
@@ -121,18 +119,6 @@ class SequenceBatch(SequenceOfSize):
         if self.collate_fn is not None:
             found = list(map(private, found))
         return part.end(self._made_of(found, is_whole, on_error != "raise"))
-
-    def _batch_at(self, samples: EpochPlan, places: range, on_error: str) -> Any:
-        """Return the samples at ``places`` as a batch that the source makes in one piece. None: get them one by one."""
-        source = samples.plan.source
-        if samples.plan.is_mapped or not isinstance(source, Sequence):
-            return None
-        try:
-            return source._samples_at(samples.take(places))
-        except Exception:
-            if on_error == "raise":
-                raise
-            return None
 
     def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]

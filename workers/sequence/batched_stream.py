@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from typing import Any
+
+import numpy as np
 
 from workers.batch.private import private
 from workers.batch.stacking import stack
+from workers.checks import check_int
+from workers.job.permutation import Permutation
 from workers.job.task import Loose, Task
 
 from .base import plan_of
 from .batched import SequenceBatch, SequenceOfSize
+from .derived import SequenceDerived, source_length
 from .grouping import OfSamples
 from .plan import Plan
 from .sample_errors import SampleErrors
+from .shuffle import SequenceShuffle
+
+_OF_WINDOWS = 4  # part of the key, which tells it from those of other words
 
 
-class Chunks:
+class Regrouped:
+    """The base class of an iterable made of the items of ``source``, which has only ``__iter__``."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
+        """Yield what is made of ``items``, an iterator over the source, in ``epoch``. ``seed``: that of the loop."""
+        raise NotImplementedError
+
+
+class Chunks(Regrouped):
     """An iterable of the lists of ``batch_size`` consecutive items of ``source``, which are read on demand."""
 
-    source: Any  # has only __iter__
-
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
-        self.source, self.batch_size, self.discard_batch_not_full = source, batch_size, discard_batch_not_full
+        super().__init__(source)
+        self.batch_size, self.discard_batch_not_full = batch_size, discard_batch_not_full
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        return self.of(iter(self.source))
-
-    def of(self, items: Iterator[Any]) -> Iterator[list[Any]]:
+    def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[list[Any]]:
         """Yield lists of the remaining items of ``items``, an iterator over the source.
 
         ``iter(items)`` is not called, because it might start over. An item that the source still holds is copied,
@@ -84,6 +99,65 @@ class SequenceChunks(SequenceOfSize):
         if not hasattr(origin, "__len__"):
             raise TypeError(f"{type(origin).__name__} has no length, so batches of it have none")
         return self._num_batches()
+
+
+class Windows(Regrouped):
+    """An iterable of the items of ``source``, which are shuffled within windows of ``window`` consecutive ones."""
+
+    def __init__(self, source: Any, window: int) -> None:
+        super().__init__(source)
+        self.window = window
+
+    def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
+        """Yield the remaining items of ``items``, window after window, in orders drawn by (seed, epoch).
+
+        If reading raises an error, it is raised after the items that were read before it.
+        """
+        for number in count():
+            window: list[Any] = []
+            error: Exception | None = None
+            try:
+                while len(window) < self.window and (read := list(map(next, [items]))):
+                    window += private(read)
+            except Exception as raised:
+                error = raised
+            size = len(window)
+            if size:
+                places = np.arange(size, dtype=np.uint64)
+                order = Permutation(size)(places, (seed, epoch, _OF_WINDOWS, number)).tolist()
+                for place in order:
+                    item, window[place] = window[place], None
+                    yield item
+            if error is not None:
+                raise error
+            if size < self.window:
+                return
+
+
+class SequenceWindows(SequenceDerived[Any]):
+    """The items of a sequence that has only ``__iter__``, shuffled within windows: see :meth:`Sequence.shuffle`."""
+
+    def __init__(self, source_split: Any, window: int) -> None:
+        self.window = check_int("window", window, 1)
+        plan, name = plan_of(source_split), type(source_split).__name__
+        if plan.is_stream:
+            raise TypeError(f"{name} is read in an order of its own, which is shuffled already: leave .shuffle() out")
+        if not plan.is_read_here:
+            raise TypeError(f"{name} has indices, so all of it can be shuffled: write .shuffle() without a window")
+        super().__init__(source_split)
+
+    def _plan(self) -> Plan:
+        plan = plan_of(self.source_split)
+        return plan.windowed(Windows(plan.source, self.window), self.window)
+
+    def __len__(self) -> int:
+        """Return the number of items, if the source has a length."""
+        return source_length(self)
+
+
+def shuffled(source: Any, window: int | None = None) -> SequenceDerived[Any]:
+    """Return ``source`` shuffled, as a whole or, if it has only ``__iter__``, within windows."""
+    return SequenceShuffle(source) if window is None else SequenceWindows(source, window)
 
 
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:

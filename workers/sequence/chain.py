@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from workers.arguments import explains_arguments
 from workers.batch.stacking import Split, stack_list
 from workers.checks import short
 
+from .selection import Batch_co, Selection, makers
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar, Unpack
 
     from workers.frameworks import OutputName
-    from workers.loader.options import DatasetOptions, MapOptions, NamedMapOptions, PrefetchOptions
+    from workers.loader.options import MapOptions, NamedMapOptions, OrderOptions, PrefetchOptions
     from workers.loader.sequence_map import SequenceMap
 
     from .base import Sequence
 
-    Batch_co = TypeVar("Batch_co", covariant=True, default=Any)
     Made = TypeVar("Made")
-else:
-    from typing import TypeVar
-
-    Batch_co = TypeVar("Batch_co", covariant=True)
 
 #: The number of workers; "auto": as many as speed up the loop.
 NbWorkers: TypeAlias = int | Literal["auto"]
 
-#: {method of the chain: what it calls}, e.g. {"map": SequenceMap}. Filled by ``wiring``.
-makers: dict[str, Callable[..., Any]] = {}
 
-
-class Chain(Generic[Batch_co]):
+class Chain(Selection[Batch_co]):
     """The base class with the methods that make a new sequence from this one, such as ``map`` and ``batch``.
 
     This one stays as it is. The new sequence starts at its position, and counts its own epochs from there. Closing the
@@ -114,7 +108,7 @@ class Chain(Generic[Batch_co]):
             max_queue_size: int | None = None,
             *,
             shuffle: bool = False,
-            **options: Unpack[DatasetOptions],
+            **options: Unpack[OrderOptions],
         ) -> SequenceMap[Any]: ...
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", *max_queue_size: Any, **options: Any) -> Any:
@@ -122,7 +116,12 @@ class Chain(Generic[Batch_co]):
         return makers["prefetch"](self, nb_workers, *max_queue_size, **options)
 
     @explains_arguments
-    def batch(self, batch_size: int, discard_batch_not_full: bool = False) -> Sequence[Any]:
+    def batch(
+        self,
+        batch_size: int,
+        discard_batch_not_full: bool = False,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+    ) -> Sequence[Any]:
         """Return a sequence of batches, each of ``batch_size`` consecutive samples of this one, stacked.
 
         The samples are the items of this sequence; dicts, dataclasses and the like keep their type. If a function
@@ -132,8 +131,58 @@ class Chain(Generic[Batch_co]):
             batch_size: the number of samples in a batch.
             discard_batch_not_full: drop the last batch if it is short. If a function before returns lists, their items
                 are counted.
+            collate_fn: a function from the list of a batch's samples to the batch, such as :func:`workers.pad`; called
+                in the workers. None: they are stacked.
         """
-        return self._made("batch", batch_size, discard_batch_not_full)
+        return self._made("batch", batch_size, discard_batch_not_full, collate_fn)
+
+    @explains_arguments
+    def batch_by(self, batch_sampler: Any, collate_fn: Callable[[list[Any]], Any] | None = None) -> Sequence[Any]:
+        """Return a sequence of batches of the samples that ``batch_sampler`` lists, in its order.
+
+        Args:
+            batch_sampler: an iterable of lists of indices, such as a torch ``BatchSampler``, or a function of the epoch
+                that returns one. It is read once an epoch, in this process, with draws seeded by (seed, epoch);
+                ``set_epoch`` is called if it has that method. Batches may be of different sizes.
+            collate_fn: as for :meth:`batch`.
+
+        Raises:
+            TypeError, ValueError, IndexError: an argument is wrong, or a list, when the epoch begins.
+
+        Source: ``torch.utils.data.DataLoader(batch_sampler=...)``.
+        """
+        return self._made("batch_by", batch_sampler, collate_fn)
+
+    @explains_arguments
+    def bucket(
+        self,
+        lengths: Any,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        window: int | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        shuffle: bool = True,
+    ) -> Sequence[Any]:
+        """Return a sequence of batches of samples of similar length, so that padding wastes little.
+
+        In each epoch the samples are shuffled, those of each window are sorted by length and cut into batches, and the
+        batches are shuffled. The length is that of the epoch.
+
+        Args:
+            lengths: the length of each sample, integers; or a function from a sample to it, which the workers call once
+                for each sample, now.
+            batch_size: the most samples in a batch.
+            max_tokens: the most values in a padded batch: samples times the longest length. A longer sample is a
+                batch of its own.
+            window: samples that are sorted together. None: those of 100 batches. Longer ones waste less, and shuffle
+                less.
+            collate_fn: as for :meth:`batch`, such as ``workers.pad(0)``.
+            shuffle: False: windows are of consecutive samples, and batches stay in order.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
+        """
+        return self._made("bucket", lengths, batch_size, max_tokens, window, collate_fn, shuffle)
 
     @explains_arguments
     def rebatch(
@@ -209,72 +258,4 @@ class Chain(Generic[Batch_co]):
         Source: ``trw.train.Sequence.max_samples``.
         """
         made: Sequence[Any] = makers["max_samples"](self, max_samples)
-        return made
-
-    @explains_arguments
-    def shuffle(self) -> Sequence[Batch_co]:
-        """Return this sequence with its batches (before :meth:`batch`: samples) in a new random order in each epoch.
-
-        The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
-        same random draws as without the shuffle. For this order in ``model.fit``, give it ``shuffle=False``.
-        """
-        return self._made("shuffle")
-
-    @explains_arguments
-    def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
-        """Return the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
-
-        A state is the same for all ranks, and can be loaded with another number of ranks.
-
-        Args:
-            rank: 0 to ``world`` - 1.
-            world: the number of processes.
-            remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
-                or ``"pad"`` with the first ones. All ranks have the same number of steps.
-        """
-        return self._made("shard", rank, world, remainder)
-
-    @explains_arguments
-    def take(self, number: int) -> Sequence[Batch_co]:
-        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in the present order.
-
-        After :meth:`shuffle` they differ from epoch to epoch; so make the slice once, before the loop over epochs.
-        ``sequence[start:stop:step]`` is any other slice. Raises TypeError if there are no indices, or after
-        :meth:`shard`.
-        """
-        return self._made("take", number)
-
-    @explains_arguments
-    def skip(self, number: int) -> Sequence[Batch_co]:
-        """Return all batches (before :meth:`batch`: samples) of each epoch but the first ``number``: see :meth:`take`.
-
-        Raises ValueError if none would be left.
-        """
-        return self._made("skip", number)
-
-    def _sliced(self, where: slice) -> Sequence[Batch_co]:
-        return self._made("slice", where)
-
-    def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
-        """Return a sequence of ``nb_samples`` of the samples, chosen once and at random (by this sequence's seed).
-
-        Raises:
-            TypeError: this sequence is not made from a SequenceArray.
-        """
-        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
-
-    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
-        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in their order.
-
-        Raises:
-            TypeError: this sequence is not made from a SequenceArray.
-        """
-        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
-
-    def _made(self, name: str, *arguments: Any) -> Sequence[Any]:
-        """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
-
-        A SequenceMap makes a SequenceMap over that sequence, which the same workers compute.
-        """
-        made: Sequence[Any] = makers[name](self, *arguments)
         return made

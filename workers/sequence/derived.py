@@ -6,13 +6,14 @@ from typing import Any
 
 from workers.batch.private import private
 from workers.errors import StateError
-from workers.job.task import one_of
+from workers.job.task import made_from, one_of
 
 from .base import Sequence, plan_of
-from .chain import Batch_co
 from .clock import Clock, asking, seed_of_chain, with_clock
+from .epoch_plan import EpochPlan
 from .epochs import plan_of_epoch
 from .plan import Plan, is_indexed
+from .selection import Batch_co
 from .source import check_source
 
 
@@ -118,7 +119,7 @@ def parts_of(sequence: Any) -> list[Any]:
     found = [sequence]
     for each in found:
         if isinstance(each, SequenceDerived):
-            found += [each.source_split, *(getattr(each, name) for name in each._names_beside)]
+            found += made_from(each)
     return found
 
 
@@ -135,9 +136,20 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
 
 def source_length(sequence: SequenceDerived[Any]) -> int:
-    """Return ``len()`` of the object that ``sequence`` was made from, for the current epoch."""
-    length: int = with_clock(asking() or sequence._clock, len, sequence.source_split)
+    """Return the number of indices of the object that ``sequence`` was made from, for the current epoch."""
+    source = sequence.source_split
+    count = getattr(
+        type(source), "_count", len
+    )  # of a SequenceMap, which may deliver fewer batches than it has indices
+    length: int = with_clock(asking() or sequence._clock, count, source)
     return length
+
+
+def plan_of_source(sequence: Sequence[Any], source: Any) -> EpochPlan:
+    """Return the plan of ``source``, which ``sequence`` is made from, for the epoch of the running job."""
+    plan = plan_of(source)
+    number = with_clock(asking() or sequence._clock, plan.count)
+    return EpochPlan(plan, sequence.epoch, number, sequence.seed if plan.needs_seed else 0)
 
 
 def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
 from workers.job import seeding
+from workers.job.context import current_epoch
 
 from .clock import Clock, asking, seed_of_chain, with_clock
-from .plan import EpochPlan
+from .epoch_plan import EpochPlan
 from .position import Position
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
     Args:
         clock: says the epoch outside of a job. None: the clock of the running :func:`with_clock`, or of ``sequence``.
     """
-    plan, clock, job = sequence._plan(), clock or asking() or sequence._clock, seeding.current_job()
+    plan, clock, epoch = sequence._plan(), clock or asking() or sequence._clock, current_epoch()
     number = None if plan.is_read_here else with_clock(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
-    return EpochPlan(plan, clock.epoch if job is None else job.epoch, number, seed)
+    return EpochPlan(plan, clock.epoch if epoch is None else epoch, number, seed)
 
 
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from workers.checks import short
 from workers.errors import add_note
+from workers.job.context import in_round
 from workers.job.task import items_of_job, knows_items, makes_items
 
-from .plan import EpochPlan
+from .epoch_plan import EpochPlan
 from .source import place_in_mro
 
 
@@ -31,10 +32,17 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
     """
     dataset, functions = plan.plan.source, plan.plan.functions
     items_at = source._items_at if makes_items(source) else None
+    chosen_items = _from_choice(plan, dataset, places, on_error) if items_at is not None or not functions else None
+    if chosen_items is not None:
+        if items_at is None or not functions:
+            return chosen_items._items_of_job
+        chosen = dict(zip(places, plan.jobs(places), strict=True))
+        return lambda place: items_at(place, chosen[place], chosen_items)
     if knows_items(dataset) or (functions and items_at is None):
         return functools.partial(items_of_job, source)
-    jobs = dict(zip(places, plan.jobs(places), strict=True))
-    samples = _samples(dataset, list(jobs.values()), on_error) if jobs and gets_several(dataset) else None
+    numbers = plan.jobs(places)
+    jobs = dict(zip(places, numbers, strict=True))
+    samples = _samples(dataset, numbers, on_error) if jobs and gets_several(dataset) else None
     if samples is None:
         if items_at is None:
             return lambda place: [dataset[jobs[place]]]
@@ -54,6 +62,42 @@ class _Read:
 
     def __getitem__(self, index: int) -> Any:
         return self._left.pop()
+
+
+class _FromChoice:
+    """The items at places that a sequence chose from its source. Any index returns those of the next place."""
+
+    def __init__(self, items_at: Callable[[int], list[Any]], places: list[int], epoch: int) -> None:
+        self._items_at, self._places, self._epoch = items_at, iter(places), epoch
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        found: list[Any] = in_round(self._epoch, self._items_at, next(self._places))
+        return found
+
+
+def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
+    """Return the samples at ``places`` as a batch that the source makes in one piece. None: get them one by one."""
+    source = samples.plan.source
+    if samples.plan.is_mapped or not hasattr(source, "_samples_at"):
+        return None
+    try:
+        return source._samples_at(samples.take(places))
+    except Exception:
+        if on_error == "raise":
+            raise
+        return None
+
+
+def _from_choice(plan: EpochPlan, dataset: Any, places: OrderOf[int], on_error: str) -> _FromChoice | None:
+    """Return the items that ``dataset`` chooses from its source for ``places``; None: it does not choose."""
+    if not hasattr(type(dataset), "_source_places"):
+        return None
+    chosen = dataset._source_places(np.array(plan.jobs(places), np.int64))
+    if chosen is None:
+        return None
+    chosen_plan, chosen_places = chosen
+    items_at = in_round(chosen_plan.epoch, getter, chosen_plan, dataset.source_split, chosen_places, on_error)
+    return _FromChoice(items_at, chosen_places, chosen_plan.epoch)
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:

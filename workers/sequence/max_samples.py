@@ -10,11 +10,12 @@ from workers.checks import check_int, short
 from workers.errors import StateError
 
 from .base import Sequence, plan_of
-from .chain import NbWorkers, makers
+from .chain import NbWorkers
 from .clock import Clock
 from .derived import SequenceDerived
 from .live import Live
 from .plan import Plan
+from .selection import makers
 
 if TYPE_CHECKING:
     from typing_extensions import Self

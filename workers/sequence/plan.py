@@ -1,25 +1,20 @@
 """What a chain of sequences computes, as a value: the jobs of an epoch, their order, and the functions of their items.
 
-A :class:`Plan` describes any epoch; an :class:`EpochPlan` describes one epoch, with its length. Each method of a chain
-corresponds to a method of Plan, which returns another Plan.
+A :class:`Plan` describes any epoch; the plan of one epoch, with its length, is in ``epoch_plan``. Each method of a
+chain corresponds to a method of Plan, which returns another Plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as OrderOf
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from workers import frameworks
-from workers.errors import StateError
 from workers.frameworks.keras import Counted
 from workers.job.task import Task, knows_items
 
 from .grouping import Assembly
-from .order import Arrangement, InOrder, Ordering, Shard, Shuffle, Slice, ordered, through
-from .position import Position
+from .order import Arrangement, InOrder, Shard, Shuffle, Slice
 
 
 class Plan(NamedTuple):
@@ -43,6 +38,7 @@ class Plan(NamedTuple):
         num_shuffles: the number of shuffles in the chain.
         is_mapped: True if a SequenceMap is part of it, so that its items are made one by one.
         is_last: True if nothing more can be made from it, except loops over it.
+        drawn: the sequences whose orders are drawn in the program, when an epoch begins.
     """
 
     source: Any
@@ -60,6 +56,7 @@ class Plan(NamedTuple):
     num_shuffles: int = 0
     is_mapped: bool = False
     is_last: bool = False
+    drawn: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, source: Any, seeds: tuple[int, ...] = ()) -> Plan:
@@ -87,7 +84,7 @@ class Plan(NamedTuple):
 
     @property
     def is_stream(self) -> bool:
-        """True if the chain's source, although its batches have indices, is read in order in the consumer's process."""
+        """True if the source, although its batches have indices, is read in order in the consumer's process."""
         return bool(getattr(self.origin, "is_stream", False))
 
     @property
@@ -158,38 +155,46 @@ class Plan(NamedTuple):
     def shuffled(self, seed: int | None) -> Plan:
         """Return this plan with a new random order in each epoch, drawn by ``seed`` (None: the seed of the chain)."""
         self._check_can_follow()
-        if self.shard is not None:
-            raise TypeError("shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)")
-        given = self._seeds(seed)
-        return self._with(
-            "SequenceShuffle",
-            arrangements=(Shuffle(next(iter(given), None), self.num_shuffles), *self.arrangements),
-            seeds=given,
-            num_shuffles=self.num_shuffles + 1,
+        self._check_not_sharded(
+            "shuffle before sharding, so that all ranks agree: sequence.shuffle().shard(rank, world)"
         )
+        given = self._seeds(seed)
+        arrangements = Shuffle(next(iter(given), None), self.num_shuffles), *self.arrangements
+        made = self._with("SequenceShuffle", arrangements=arrangements, seeds=given)
+        return made._replace(num_shuffles=self.num_shuffles + 1)
+
+    def windowed(self, source: Any, window: int) -> Plan:
+        """Return this plan with the items of ``source``: those of its own one, shuffled within windows."""
+        self._check_can_follow()
+        return self._with("SequenceWindows", window, source=source)
 
     def sliced(self, start: int | None, stop: int | None, step: int | None) -> Plan:
         """Return this plan with only the places of a slice, as ``list[start:stop:step]`` has only some items."""
         self._check_can_follow()
-        if self.shard is not None:
-            raise TypeError("slice before sharding, so that all ranks agree: sequence[a:b].shard(rank, world)")
+        self._check_not_sharded("slice before sharding, so that all ranks agree: sequence[a:b].shard(rank, world)")
         arrangements = Slice(start, stop, step), *self.arrangements
         return self._with("SequenceSlice", start, stop, step, arrangements=arrangements)
+
+    def chosen(self, made: Any, name: str, arguments: tuple[Any, ...], is_drawn: bool) -> Plan:
+        """Return the plan of ``made``, each of whose jobs is the job at some place of this plan."""
+        self._check_can_follow()
+        self._check_not_sharded("shard last, so that all ranks agree: write .shard(rank, world) after it")
+        plan = self._over(made, name, *arguments)
+        return plan._replace(drawn=(*self.drawn, made)) if is_drawn else plan
 
     def sharded(self, rank: int, world: int, remainder: str) -> Plan:
         """Return the plan of one rank's part of this. All ranks have the same position, so they share a state."""
         self._check_can_follow()
-        if self.shard is not None:
-            raise TypeError("only a Sequence that is not sharded yet can be sharded: write .shard(rank, world) once")
+        self._check_not_sharded(
+            "only a Sequence that is not sharded yet can be sharded: write .shard(rank, world) once"
+        )
         return self._with(shard=Shard(rank, world, remainder))
 
     def batched(self, batches: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
         """Return the plan of ``batches``, a sequence of which each job groups ``size`` places of this plan."""
         self._check_can_follow()
-        if self.shard is not None:
-            raise TypeError("shard batches, not samples: sequence.batch(...).shard(rank, world)")
-        made = self._with("SequenceBatch", size, discard, source=batches, counted=batches, assembly=assembly)
-        return made._replace(functions=(), as_items=(), arrangements=(), is_mapped=False)
+        self._check_not_sharded("shard batches, not samples: sequence.batch(...).shard(rank, world)")
+        return self._over(batches, "SequenceBatch", size, discard)._replace(assembly=assembly)
 
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
         """Return the plan of batches of an origin with only ``__iter__``: ``function`` of each list in ``chunks``."""
@@ -215,6 +220,10 @@ class Plan(NamedTuple):
             changes["links"] = (*self.links, (name, arguments))
         return self._replace(**changes)
 
+    def _over(self, made: Any, name: str, *arguments: Any) -> Plan:
+        plan = self._with(name, *arguments, source=made, counted=made)
+        return plan._replace(functions=(), as_items=(), arrangements=(), is_mapped=False)
+
     def _check_can_follow(self) -> None:
         self._check_is_not_last()
         if self.is_rebatched:
@@ -223,113 +232,14 @@ class Plan(NamedTuple):
                 ".max_samples() can follow it: apply functions of batches before it, or in the loop"
             )
 
+    def _check_not_sharded(self, instead: str) -> None:
+        if self.shard is not None:
+            raise TypeError(instead)
+
     def _check_is_not_last(self) -> None:
         if self.is_last:
-            raise TypeError(
-                "max_samples() must be the last of a chain, except for its own .prefetch(): apply functions of batches "
-                "before it, or in the loop"
-            )
-
-
-class EpochPlan(NamedTuple):
-    """What a chain of sequences computes in one epoch.
-
-    ``number``: the length of the epoch before it is arranged (e.g. shuffled). None: unknown. ``seed``: that of the
-    last sequence of the chain, if ``plan.needs_seed``.
-    """
-
-    plan: Plan
-    epoch: int
-    number: int | None
-    seed: int = 0
-
-    @property
-    def length(self) -> int | None:
-        """The number of batches in the epoch, of all ranks together. None: unknown."""
-        return None if self.number is None else self.plan.num_places_of(self.number)
-
-    def following(self) -> EpochPlan:
-        """Return the plan of the next epoch, assuming that it is as long."""
-        return self._replace(epoch=self.epoch + 1)
-
-    @property
-    def num_steps(self) -> int:
-        """The number of batches of this rank in the epoch, if each job makes one."""
-        length = self._known_length()
-        return length if self.plan.shard is None else self.plan.shard.num_steps(length)
-
-    def place(self, index: int) -> int:
-        """Return the place (number in the epoch's order) of this rank's batch ``index``."""
-        shard = self.plan.shard
-        return index if shard is None else shard.place(index, self._known_length())
-
-    def places(self, position: Position) -> OrderOf[int] | None:
-        """Return this rank's remaining places (numbers in the epoch's order) at ``position``. None: unknown.
-
-        Raises:
-            StateError: a pass cannot start at this position.
-        """
-        length = self.length
-        if length is None:
-            return None
-        plan, (batch, partial, _) = self.plan, position.delivered
-        is_within = partial is not None and not plan.is_rebatched  # after rebatch, all ranks are within the same batch
-        if plan.shard is not None and (position.apart or is_within):
-            raise StateError("the state was taken with in_order=False, or within a list: ranks cannot resume there")
-        if is_within and not plan.is_mapped:
-            raise StateError(
-                "the state was taken within a list that a function returned: only a map with that function can resume"
-            )
-        if plan.shard is None:
-            return position.left(length)
-        places = plan.shard.places(batch, length)
-        return places if partial is None else [partial[0], *places]
-
-    def is_at_end(self, batch: int) -> bool:
-        """Return True if no batch of the epoch remains after all places (numbers in its order) before ``batch``."""
-        length, shard = self.length, self.plan.shard
-        if length is None or shard is None:
-            return length is not None and batch >= length
-        return shard.num_steps(length - min(batch, length)) == 0
-
-    def order(self, places: OrderOf[int]) -> OrderOf[int]:
-        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), computed on demand."""
-        return ordered(places, self._orderings() if self.plan.arrangements else ())
-
-    def jobs(self, places: OrderOf[int]) -> list[int]:
-        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as a list."""
-        return self.take(places).tolist() if self.plan.arrangements else list(places)
-
-    def take(self, places: Any) -> Any:
-        """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as an int64 array."""
-        return through(self._orderings() if self.plan.arrangements else (), np.array(places, np.int64))
-
-    def job(self, index: int) -> int:
-        """Return the number of the job that makes batch ``index``; the batch's random draws are seeded by it."""
-        job: int = self.order([self.place(index)])[0]
-        return job
-
-    def identity_of_rank(self) -> list[int]:
-        """Return [ranks, this rank's first place] if only this rank can resume a state (after rebatch), else []."""
-        shard = self.plan.shard
-        if shard is None or not self.plan.is_rebatched:
-            return []
-        return [shard.world, *shard.places(0, self._known_length())[:1]]
-
-    def _orderings(self) -> tuple[Ordering, ...]:
-        self._known_length()
-        number: int = self.number  # type: ignore[assignment]
-        found: list[Ordering] = []
-        for arrangement in reversed(self.plan.arrangements):
-            found.append(arrangement.in_epoch(number, self.epoch, self.seed))
-            number = arrangement.num_places(number)
-        return tuple(reversed(found))
-
-    def _known_length(self) -> int:
-        length = self.length
-        if length is None:
-            raise TypeError(f"{type(self.plan.origin).__name__} has no length")
-        return length
+            instead = "apply functions of batches before it, or in the loop"
+            raise TypeError(f"max_samples() must be the last of a chain, except for its own .prefetch(): {instead}")
 
 
 def is_indexed(source: Any) -> bool:

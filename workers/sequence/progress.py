@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from workers.checks import short
 from workers.errors import ClosedError, StalePassError
 
-from .chain import Batch_co
 from .passes import PassIterator
+from .selection import Batch_co
 
 if TYPE_CHECKING:
     from typing_extensions import Self

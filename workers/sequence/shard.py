@@ -5,7 +5,7 @@ from __future__ import annotations
 from workers.checks import check_choice, check_int
 
 from .base import Sequence, plan_of
-from .derived import SequenceDerived, check_indexed
+from .derived import SequenceDerived, check_indexed, source_length
 from .plan import Plan
 
 
@@ -31,10 +31,10 @@ class SequenceShard(SequenceDerived):
             "split them where they are read, with itertools.islice(items, rank, None, world), or give the source "
             "shard=(rank, world)",
         )
-        if self._is_length_at_hand() and len(source_split) and not len(self):
+        if self._is_length_at_hand() and source_length(self) and not len(self):
             raise ValueError(
-                f"{name} has {len(source_split)} batches in an epoch, so none is left for each of {self.world} ranks: "
-                'make smaller batches, or give remainder="pad"'
+                f"{name} has {source_length(self)} batches in an epoch, so none is left for each of {self.world} "
+                'ranks: make smaller batches, or give remainder="pad"'
             )
 
     def _plan(self) -> Plan:

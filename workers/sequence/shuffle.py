@@ -20,10 +20,14 @@ class SequenceShuffle(SequenceDerived):
         seed: the seed of the order. None: the seed of ``source_split``, or one drawn once.
     """
 
+    _changes_order = True
+
     def __init__(self, source_split: Any, *, seed: int | None = None) -> None:
         self._own_seed = seeding.check_seed(seed)
         plan, name = plan_of(source_split), type(source_split).__name__
-        check_indexed(name, plan.origin, "shuffled", "shuffle where they are read, such as in __iter__")
+        check_indexed(
+            name, plan.origin, "shuffled", "write .shuffle(window=4096), which shuffles them as they are read"
+        )
         if isinstance(source_split, Endless):
             raise TypeError(
                 f"{source_split.dataset_name} has no end (its num_batches is None), so it cannot be shuffled: draw "

@@ -16,8 +16,8 @@ from workers.errors import StateError, add_note
 from workers.job.seeding import MAX_SEED
 
 from .clock import with_clock
+from .epoch_plan import EpochPlan
 from .epochs import plan_of_epoch
-from .plan import EpochPlan
 from .position import Position
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _MAX_EPOCH = 10_000_000
 _MAX_HOOKED = 100_000  # epochs whose hooks are called on the way to a state: about ten seconds if they do nothing
+_ORDER = "order"  # the hash of a drawn order: only in states of sequences that have one, within an epoch
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
@@ -41,6 +42,7 @@ class State(NamedTuple):
     length: int | None  # batches in an epoch, before slices; None: unknown
     epoch: int
     position: Position
+    order: str | None = None  # a hash of the order that a sampler gave this epoch, if batches of it were delivered
 
 
 def named(identity: list[Any]) -> tuple[str, str]:
@@ -65,7 +67,7 @@ def written(state: State) -> dict[str, Any]:
             "other ranks could not resume from it: take the state after the next batch"
         )
     batch, partial, _ = state.position.delivered
-    return {
+    made = {
         "format": FORMAT,
         "sampler": state.sampler,
         "fingerprint": state.fingerprint,
@@ -76,6 +78,7 @@ def written(state: State) -> dict[str, Any]:
         "apart": sorted(state.position.apart),
         "partial": None if partial is None else list(partial),
     }
+    return made if state.order is None else {**made, _ORDER: state.order}
 
 
 def read(written: Any) -> State:
@@ -86,7 +89,7 @@ def read(written: Any) -> State:
     """
     if not isinstance(written, dict):
         raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(written)}")
-    if set(written) != set(_KEYS):
+    if set(written) - {_ORDER} != set(_KEYS):
         raise StateError(f"state must have the keys {sorted(_KEYS)}, not {short(list(written))}")
     form, seed, epoch, batch = (_count(name, written[name]) for name in ("format", "seed", "epoch", "batch"))
     length = None if written["length"] is None else _count("length", written["length"])
@@ -109,7 +112,8 @@ def read(written: Any) -> State:
     if not is_place:
         raise StateError(f"state is at no place in an epoch of {length} batches: {short(written)}")
     position = Position(batch, apart, partial)
-    return State(written["sampler"], written["fingerprint"], seed, length, epoch, position)
+    order = written.get(_ORDER)
+    return State(written["sampler"], written["fingerprint"], seed, length, epoch, position, order)
 
 
 def _count(name: str, value: Any) -> int:
@@ -158,7 +162,8 @@ def taken(sequence: Sequence) -> dict[str, Any]:
         is_at_end = sequence._live.is_source_at_end()
     if partial is None and is_at_end:
         epoch, position = epoch + 1, Position()
-    made = written(State(*named(identity_of(sequence)), sequence.seed, length, epoch, position))
+    order = None if position.is_at_start or not plan.drawn else _order_of(sequence)
+    made = written(State(*named(identity_of(sequence)), sequence.seed, length, epoch, position, order))
     if plan.is_read_here and length is not None and max(made["batch"], *made["apart"], 0) >= length:
         made["length"] = None  # it had more items than its length says
     return made
@@ -179,6 +184,13 @@ def _count_places(sequence: Sequence) -> int | None:
     """
     length: int | None = with_clock(sequence._clock, sequence._plan().count)
     return length
+
+
+def _order_of(sequence: Sequence) -> str:
+    """Return a hash of the orders that samplers gave the current epoch of ``sequence``."""
+    drawn = sequence._plan().drawn
+    order: str = with_clock(sequence._clock, lambda: " ".join(each._digest_of_drawn() for each in drawn))
+    return order
 
 
 def load(sequence: Sequence, state: State) -> None:
@@ -205,6 +217,11 @@ def load(sequence: Sequence, state: State) -> None:
             lengths.append(_count_places(sequence))
         clock.go_to(sequence, epoch)
         lengths.append(_count_places(sequence))
+        if state.order is not None and state.order != _order_of(sequence):
+            raise StateError(
+                f"the sampler gives epoch {epoch} another order than when the state was taken, so that other batches "
+                "would follow: load the state of the sampler first, or make its order depend on the epoch alone"
+            )
         if state.length not in lengths and (state.length is not None or not sequence._plan().is_read_here):
             raise StateError(f"state is of length {state.length}, not {lengths[-1]}: batches would not be the same")
     except BaseException as error:

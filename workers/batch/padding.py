@@ -1,0 +1,140 @@
+"""``pad``: samples of different sizes, filled up to the size of the largest and stacked into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.checks import check_bool, check_int, short
+
+from .combined import of_one_dtype
+from .nodes import is_list, node_of
+from .slot_writer import empty
+from .stacking import stack
+from .to_numpy import arrays_of
+
+_MASK = "_mask"
+_NUMBERS = bool, int, float, complex, np.number, np.bool_
+
+
+def pad(
+    value: float | Mapping[Hashable, float] = 0,
+    to: int | None = None,
+    mask: bool = False,
+    keys: Hashable | list[Hashable] | None = None,
+) -> Callable[[list[Any]], Any]:
+    """Return a ``collate_fn`` that pads samples of different sizes to the largest of the batch, and stacks them.
+
+    Arrays, and lists of numbers, are padded at the end of each axis; anything else is stacked. Batches are written
+    straight into the shared memory that they are delivered from.
+
+    Args:
+        value: what to pad with; or {key: value}, for samples that are dicts. Keys without one are padded with 0.
+        to: pad the first axis up to a multiple of this, so that batches come in few shapes.
+        mask: add a boolean array of shape (samples, length) that is True where there are values, not padding: of dicts
+            as the key ``"<key>_mask"``; elsewhere in a tuple, (array, mask) in place of the array.
+        keys: the key or list of keys of dicts that are padded. None: all that are arrays or lists of numbers.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; when called: a value that the dtype cannot hold, or arrays that
+            cannot be padded to one shape.
+
+    Source: ``torch.nn.utils.rnn.pad_sequence`` for the shape of its result.
+
+    >>> samples = [{"ids": [1, 2, 3]}, {"ids": [4]}]
+    >>> pad(0, mask=True)(samples)["ids"].tolist()
+    [[1, 2, 3], [4, 0, 0]]
+    >>> pad(-1, to=4)([[1, 2], [3]]).tolist()
+    [[1, 2, -1, -1], [3, -1, -1, -1]]
+    """
+    return Pad(value, to, mask, keys)
+
+
+class Pad:
+    """The function that :func:`pad` returns."""
+
+    #: Samples come as arrays, if the source yields tensors.
+    wants_tensors = False
+
+    def __init__(self, value: Any, to: int | None, mask: bool, keys: Any) -> None:
+        self.value = dict(value) if isinstance(value, Mapping) else value
+        self.to = 1 if to is None else check_int("to", to, 1)
+        self.mask = check_bool("mask", mask)
+        self.keys = None if keys is None else set(keys) if isinstance(keys, (list, tuple, set)) else {keys}
+        for each in self.value.values() if isinstance(value, Mapping) else (value,):
+            if isinstance(each, (str, bytes)) or np.ndim(each) or np.asarray(each).dtype.kind not in "biufc":
+                raise TypeError(f"value must be a number, or {{key: number}}, not {short(value)}")
+
+    def __call__(self, samples: list[Any]) -> Any:
+        """Return one batch of the list ``samples``."""
+        batch, mask = self._batch(samples, None, "", self.keys is None)
+        return batch if mask is None else (batch, mask)
+
+    def _batch(self, samples: list[Any], key: Any, place: str, is_padded: bool) -> tuple[Any, Any]:
+        """Return (the batch of ``samples``, the mask if they were padded and ``mask`` was asked for, else None).
+
+        Args:
+            key: the key under which they are in dicts. None: in no dict.
+            place: their path, for error messages.
+            is_padded: True if ``keys`` lets them be padded.
+        """
+        node = None if _is_row(samples[0]) else node_of(samples[0])
+        if node is None:
+            if is_padded and all(map(_is_array, samples)):
+                return self._padded(of_one_dtype(arrays_of(samples, f"samples{place}"), place), key, place)
+            return stack(samples, place), None
+        keys, parts, is_dict = list(node.keys), [], node.form.is_mapping
+        masks: dict[str, Any] = {}
+        for each, column, step in zip(keys, node.columns(samples, f"samples{place}"), node.steps(), strict=True):
+            inner = (each, place + step, self.keys is None or each in self.keys) if is_dict else (key, place, is_padded)
+            part, mask = self._batch(column, *inner)
+            if mask is not None and is_dict:
+                masks[f"{each}{_MASK}"] = mask
+            parts.append(part if mask is None or is_dict else (part, mask))
+        taken = set(masks) & set(keys)
+        if taken:
+            raise ValueError(f"samples{place} have the key {taken.pop()!r} already: rename it, or give mask=False")
+        if masks:
+            return dict(zip(keys + list(masks), parts + list(masks.values()), strict=True)), None
+        return node.like(parts), None
+
+    def _padded(self, arrays: list[NDArray[Any]], key: Any, place: str) -> tuple[Any, Any]:
+        if len({array.ndim for array in arrays}) > 1:
+            raise ValueError(
+                f"samples{place} have arrays of {sorted({array.ndim for array in arrays})} axes: give one kind"
+            )
+        lengths = np.array([array.shape for array in arrays]).max(0).tolist()
+        lengths[0] = -(-lengths[0] // self.to) * self.to
+        dtype = np.result_type(*arrays)
+        value = self.value.get(key, 0) if isinstance(self.value, dict) else self.value
+        with np.errstate(all="ignore"):
+            filler = np.asarray(value).astype(dtype)
+        if not np.array_equal(filler, value, equal_nan=dtype.kind in "fc"):
+            raise ValueError(
+                f"samples{place} are of {dtype}, which cannot hold the padding {value}: give another value, or convert "
+                "the samples"
+            )
+        batch = empty((len(arrays), *lengths), dtype)
+        mask = empty((len(arrays), lengths[0]), bool) if self.mask else None
+        for row, array in enumerate(arrays):
+            if array.shape != batch.shape[1:]:
+                batch[row] = filler
+            at: Any = row, *map(slice, array.shape)
+            batch[at] = array
+            if mask is not None:
+                mask[row] = np.arange(lengths[0]) < len(array)
+        return batch, mask
+
+
+def _is_row(sample: Any) -> bool:
+    """Return True if ``sample`` is a list of numbers, or of such lists of equal length: an array, not a container."""
+    if not is_list(sample) or not isinstance(sample, (list, tuple)):
+        return False
+    return all(isinstance(each, _NUMBERS) or _is_row(each) for each in sample)
+
+
+def _is_array(sample: Any) -> bool:
+    return _is_row(sample) or (bool(getattr(sample, "ndim", 0)) and getattr(sample.dtype, "kind", "f") in "biufc")

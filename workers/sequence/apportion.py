@@ -1,0 +1,85 @@
+"""The turns of several parts in proportion to their weights, exact to one at any place."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_TURNS = 1_000_000  # in a period; weights that need a longer one are rounded to a millionth of their sum
+
+
+class Turns:
+    """Which of several parts has its turn at each place: after ``k`` places, each has had its share of k, less than one
+    off.
+
+    Args:
+        weights: of the parts, greater than 0: integers, or floats, which are taken as they are printed.
+
+    Source: Baruah et al., "Proportionate progress" (1996), whose windows and earliest deadlines these are; that no part
+    is one off at any place is Tijdeman's theorem on the chairman assignment problem (1980).
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        counts = _whole(weights)
+        self.counts = np.array(counts, np.int64)  # of each part in a period
+        self.parts = np.array(_scheduled(counts), np.int16)
+        # How many turns a part has had before this one, in the period.
+        order = np.argsort(self.parts, kind="stable")
+        first = np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
+        self.ranks = np.empty(len(order), np.int64)
+        self.ranks[order] = np.arange(len(order)) - first
+
+    def at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return (the part that has its turn at each of ``places``, how many turns it has had before)."""
+        period, within = np.divmod(places, len(self.parts))
+        parts = self.parts[within].astype(np.int64)
+        return parts, period * self.counts[parts] + self.ranks[within]
+
+    def before(self, place: int) -> list[int]:
+        """Return how many turns each part has had before ``place``."""
+        period, within = divmod(place, len(self.parts))
+        counts: list[int] = (
+            period * self.counts + np.bincount(self.parts[:within], minlength=len(self.counts))
+        ).tolist()
+        return counts
+
+    def place_of(self, part: int, turn: int) -> int:
+        """Return the place of turn number ``turn`` (from 0) of ``part``."""
+        period, rank = divmod(turn, int(self.counts[part]))
+        within = int(np.flatnonzero(self.parts == part)[rank])
+        return period * len(self.parts) + within
+
+
+def _whole(weights: Sequence[float]) -> list[int]:
+    """Return the smallest integers in the proportion of ``weights``; rounded if they add up to too many."""
+    exact = [Fraction(str(float(weight))) for weight in weights]
+    scale = math.lcm(*(each.denominator for each in exact))
+    counts = [int(each * scale) for each in exact]
+    divisor = math.gcd(*counts)
+    counts = [count // divisor for count in counts]
+    total = sum(counts)
+    if total <= _MOST_TURNS:
+        return counts
+    return [max(1, round(count * _MOST_TURNS / total)) for count in counts]
+
+
+def _scheduled(counts: list[int]) -> list[int]:
+    """Return the parts of a period's places. Turn ``j`` of a part is due in a window of places: it may have the first
+    one after j of its shares, and must have one before j + 1 of them. The part whose window ends first has its turn."""
+    total, waiting = sum(counts), [(0, part, 0) for part in range(len(counts))]
+    ready: list[tuple[int, int, int]] = []
+    found = []
+    for place in range(total):
+        while waiting and waiting[0][0] <= place:
+            _, part, turn = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(turn + 1) * total // counts[part]), part, turn))
+        _, part, turn = heapq.heappop(ready)
+        found.append(part)
+        if turn + 1 < counts[part]:
+            heapq.heappush(waiting, ((turn + 1) * total // counts[part], part, turn + 1))
+    return found

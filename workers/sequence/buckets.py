@@ -1,0 +1,137 @@
+"""``SequenceBuckets``: batches of samples of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.checks import check_bool, check_function, check_int, short
+from workers.job.permutation import Permutation
+
+from .counting import counted
+from .derived import source_length
+from .display import DisplayedFact, named
+from .groups import Groups, SequenceGroups
+
+_OF_BUCKETS = 3  # part of the key, which tells it from those of shuffles and weights
+_WINDOW = 100  # batches
+
+
+class SequenceBuckets(SequenceGroups):
+    """Batches of samples of similar length: see :meth:`Sequence.bucket`."""
+
+    _is_drawn = _changes_order = True
+
+    def __init__(
+        self,
+        source_split: Any,
+        lengths: Any,
+        batch_size: int | None = None,
+        max_tokens: int | None = None,
+        window: int | None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        if batch_size is None and max_tokens is None:
+            raise TypeError("bucket needs batch_size=..., max_tokens=..., or both")
+        self.batch_size = None if batch_size is None else check_int("batch_size", batch_size, 1)
+        self.max_tokens = None if max_tokens is None else check_int("max_tokens", max_tokens, 1)
+        self.window = None if window is None else check_int("window", window, 1)
+        self.shuffle_batches = check_bool("shuffle", shuffle)
+        super().__init__(source_split, "put into buckets", check_function("collate_fn", collate_fn))
+        if callable(lengths):
+            lengths = counted(source_split, lengths, "put into buckets", "lengths")
+        self._lengths = _checked(lengths)
+        self._check_number(source_length(self))
+
+    def _check_number(self, length: int) -> None:
+        if len(self._lengths) != length:
+            raise ValueError(
+                f"lengths has {len(self._lengths)} values for the {length} samples of "
+                f"{type(self.source_split).__name__}: give one for each"
+            )
+
+    def _choice(self) -> Groups:
+        return self._drawn(self._draw, None)  # type: ignore[no-any-return]
+
+    def _draw(self) -> Groups:
+        number = source_length(self)
+        self._check_number(number)
+        key = self.seed, self.epoch, _OF_BUCKETS
+        places = np.arange(number)
+        if self.shuffle_batches and number:
+            places = Permutation(number)(places.astype(np.uint64), key)
+        window = self._window()
+        # Sort by (window, length): samples of a window come together, the shortest first.
+        places = places[np.lexsort((self._lengths[places], np.arange(number) // window))]
+        ends = _ends(self._lengths[places], window, self.batch_size, self.max_tokens)
+        sizes = np.diff(ends, prepend=0)
+        if not (self.shuffle_batches and len(sizes)):
+            return Groups(places, sizes)
+        order = Permutation(len(sizes))(np.arange(len(sizes), dtype=np.uint64), (*key, 1))
+        starts, sizes = (ends - sizes)[order], sizes[order]
+        within = np.arange(number) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return Groups(places[np.repeat(starts, sizes) + within], sizes)
+
+    def _window(self) -> int:
+        """Return the number of samples in a window: whole batches, where all have one size."""
+        size = self.batch_size
+        if size is None:
+            mean = max(1.0, float(self._lengths.mean())) if len(self._lengths) else 1.0
+            size = max(1, int(self.max_tokens / mean)) if self.max_tokens is not None else 1
+        return (
+            self.window or _WINDOW * size
+            if self.batch_size is None
+            else -(-(self.window or _WINDOW * size) // size) * size
+        )
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.batch_size, self.max_tokens, self.window, self.shuffle_batches
+
+    def _own_facts(self) -> Iterable[DisplayedFact]:
+        if self.batch_size is not None:
+            yield named("batch size", self.batch_size)
+        if self.max_tokens is not None:
+            yield named("max tokens", f"{self.max_tokens:,}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lengths": None}  # batches are drawn in the program
+
+
+def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_tokens: int | None) -> NDArray[np.int64]:
+    """Return where each batch ends, for samples that are sorted by length within each window.
+
+    A batch ends with its window, with ``batch_size`` samples, or before its padded size exceeds ``max_tokens``; a
+    sample that is longer than that is a batch of its own.
+    """
+    number, ends = len(lengths), []
+    if max_tokens is None:
+        assert batch_size is not None
+        found = np.concatenate([np.arange(batch_size, number, batch_size), np.arange(window, number, window), [number]])
+        return np.unique(found[found > 0]).astype(np.int64)
+    most = number if batch_size is None else batch_size
+    for first in range(0, number, window):
+        part = lengths[first : first + window]
+        start = 0
+        while start < len(part):
+            # No batch has more samples than of its first, shortest one fit.
+            fits = min(most, len(part) - start, max(1, int(max_tokens // max(part[start], 1))))
+            padded = part[start : start + fits] * np.arange(1, fits + 1)
+            start += max(1, int(np.searchsorted(padded, max_tokens, side="right")))
+            ends.append(first + start)
+    return np.array(ends, np.int64)
+
+
+def _checked(lengths: Any) -> NDArray[np.int64]:
+    found = np.asarray(lengths)
+    if found.ndim != 1 or not (found.dtype.kind in "iu" or not found.size):
+        raise TypeError(
+            f"lengths must be integers, one for each sample, or a function of a sample that returns one, not "
+            f"{short(lengths)}"
+        )
+    if (found < 0).any():
+        raise ValueError(f"lengths must be >= 0, but number {int((found < 0).argmax())} is {found.min()}")
+    return found.astype(np.int64)

@@ -1,0 +1,219 @@
+"""``SequenceChosen``, the base class of sequences that deliver chosen batches of another one, in a chosen order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.batch.private import private
+from workers.batch.tree import makes_fresh_batches
+from workers.errors import integrity_error
+from workers.job import seeding
+from workers.job.context import in_round
+from workers.job.generators import Generators
+from workers.job.task import chain_of, makes_items, one_of
+
+from .base import Sequence, plan_of
+from .derived import SequenceDerived, check_indexed, plan_of_source
+from .epoch_plan import EpochPlan
+from .plan import Plan
+from .selection import Batch_co
+
+_MOST_KEPT = 2  # epochs: that of the loop, and that of another loop over the same sequence
+
+
+class ChosenPlaces(Protocol):
+    """The places of a source that make up one epoch, in the order of delivery."""
+
+    def __len__(self) -> int:
+        """Return the number of places in the epoch."""
+
+    def take(self, jobs: Any) -> Any:
+        """Return the places of the source, an int64 array, that jobs ``jobs`` (an int64 array) of the epoch get."""
+
+
+class Given:
+    """A choice that lists the places, as an array of integers."""
+
+    def __init__(self, places: NDArray[Any]) -> None:
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, jobs: Any) -> Any:
+        """Return the places that ``jobs`` get, as an int64 array."""
+        return self.places[jobs].astype(np.int64, copy=False)
+
+    def digest(self) -> str:
+        """Return a hash of the places, for states."""
+        return digest(self.places)
+
+
+class SequenceChosen(SequenceDerived[Batch_co]):
+    """The base class of sequences whose batch ``i`` is the batch of ``source_split`` at a place that they choose.
+
+    A place may be chosen several times. The random draws of each batch depend on (seed, epoch, i), so that a sample
+    that comes twice is augmented in two ways.
+
+    Args:
+        source_split: anything with ``__len__`` and ``__getitem__``.
+    """
+
+    #: True if the user names places of the source, which must then mean the same in each epoch.
+    _names_places = True
+
+    #: True if the choice is drawn in the program at the beginning of each epoch, and sent to the workers.
+    _is_drawn = False
+
+    def __init__(self, source_split: Any, done: str) -> None:
+        """Check the source. ``done``: what cannot be done to an unsuitable source, such as "weighted"."""
+        self._kept: dict[tuple[int, int], Any] = {}  # {(epoch, seed): what was drawn for that epoch}, the last ones
+        plan, name = plan_of(source_split), type(source_split).__name__
+        check_indexed(name, plan.origin, done, "choose items where they are read, in __iter__")
+        super().__init__(source_split)
+        if plan.is_stream:
+            raise TypeError(f"{name} is read in an order of its own, so its items cannot be {done}: leave that out")
+        if self._names_places:
+            check_order_is_fixed(source_split, done)
+        self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
+
+    def _choice(self) -> Any:
+        """Return the :class:`ChosenPlaces` for the current epoch."""
+        raise NotImplementedError
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return the arguments that matter to a state, as JSON."""
+        return ()
+
+    def _plan(self) -> Plan:
+        return plan_of(self.source_split).chosen(self, type(self).__name__, self._arguments(), self._is_drawn)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self._choice())
+
+    def __getitem__(self, index: int) -> Any:
+        return one_of(self._items_of_job(index))
+
+    # -- its jobs
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        """Return the items (batches or samples) of job ``index``, in the epoch of the running job."""
+        (place,) = self._choice().take(np.array([index], np.int64)).tolist()
+        return items_at(self.source_split, self._source_plan(), place, self.seed)
+
+    def _source_places(self, jobs: NDArray[np.int64]) -> tuple[EpochPlan, list[int]] | None:
+        """Return (the plan of the source, its places that ``jobs`` get), for the epoch of the running job.
+
+        None: the places of the jobs belong to several epochs, or a job has several.
+        """
+        return self._source_plan(), self._choice().take(jobs).tolist()
+
+    def _source_plan(self) -> EpochPlan:
+        return plan_of_source(self, self.source_split)
+
+    @property
+    def _has_lists(self) -> bool:
+        return plan_of(self.source_split).has_lists
+
+    def put_together(self, samples: list[Any]) -> Any:
+        """Return the batch of the remaining ``samples`` after some were skipped, as the source puts it together."""
+        return plan_of(self.source_split).source.put_together(samples)
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        plan = plan_of(self.source_split)
+        return not plan.functions and makes_fresh_batches(plan.source)
+
+    def _samples_at(self, places: Any) -> Any:
+        plan = plan_of(self.source_split)
+        if plan.is_mapped or not isinstance(plan.source, Sequence):
+            return None
+        chosen = self._source_places(np.asarray(places, np.int64))
+        if chosen is None:
+            return None
+        of_source, at = chosen
+        return in_round(of_source.epoch, plan.source._samples_at, of_source.take(at))
+
+    # -- what is drawn for an epoch
+
+    def _drawn(self, draw: Callable[[], Any], held: Any) -> Any:
+        """Return ``draw()`` for the current epoch, which is called once, in the program, seeded by (seed, epoch).
+
+        ``held``: the user's object whose random generators are seeded too.
+        """
+        place = self.epoch, self.seed
+        if place not in self._kept:
+            if seeding.is_in_worker_process():
+                raise integrity_error(f"a worker has no order for epoch {place[0]}, but for {list(self._kept)}")
+            job = seeding.Job(place[0], seeding.EPOCH_START)
+            stream = seeding.Stream(place[1], Generators(lambda: [("sampler", held)]), (self,))
+            drawn = seeding.run_job(stream, job, draw)
+            self._kept = dict([*self._kept.items(), (place, drawn)][-_MOST_KEPT:])
+        return self._kept[place]
+
+    def _digest_of_drawn(self) -> str:
+        """Return a hash of what was drawn for the current epoch, which a state holds."""
+        found: str = self._choice().digest()
+        return found
+
+    def _is_length_at_hand(self) -> bool:
+        is_drawn = not self._is_drawn or any(epoch == self.epoch for epoch, _ in self._kept)
+        return is_drawn and super()._is_length_at_hand()
+
+    def subsample(self, nb_samples: int) -> Any:
+        raise TypeError(f"the samples of a {type(self).__name__} cannot be chosen from: write .subsample() before it")
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Any:
+        raise TypeError(f"the samples of a {type(self).__name__} cannot be chosen from: write .subsample_uids() before")
+
+
+def check_order_is_fixed(source: Any, done: str) -> None:
+    """Raise TypeError if the places of ``source`` mean other samples in each epoch. ``done``: what cannot be done."""
+    for each in chain_of(source):
+        if isinstance(each, Sequence) and each._changes_order:
+            raise TypeError(
+                f"the order of {type(each).__name__} changes from epoch to epoch, so a place in it is another sample "
+                f"each time, and its samples cannot be {done}: do this before the order changes"
+            )
+
+
+def check_nothing_is_drawn(source: Any, done: str, instead: str) -> None:
+    """Raise TypeError if an order of ``source`` is drawn when an epoch of the loop begins, so that it has no others."""
+    drawn = plan_of(source).drawn
+    if drawn:
+        raise TypeError(
+            f"the order of {type(drawn[0]).__name__} is drawn once for each epoch of the loop, so it cannot be {done}, "
+            f"which takes several epochs of it for one: {instead}"
+        )
+
+
+def items_at(source: Any, plan: EpochPlan, place: int, seed: int) -> list[Any]:
+    """Return the items of ``source`` at ``place`` (number in the order of its epoch). Call it within a job.
+
+    ``plan``: that of ``source``, in an epoch of its own. ``seed``: that of the job.
+    """
+    found: list[Any] = in_round(plan.epoch, _items_at, source, plan, place, seed)
+    return found
+
+
+def _items_at(source: Any, plan: EpochPlan, place: int, seed: int) -> list[Any]:
+    (job,) = plan.jobs([place])
+    if makes_items(source) and plan.plan.source is not source:
+        found: list[Any] = source._items_at(place, job)
+        return found
+    task = plan.plan.task(seed)
+    task.private = private
+    return task.run(job, None)
+
+
+def digest(values: NDArray[Any]) -> str:
+    """Return a hexadecimal hash of an array's dtype, shape and content, for states."""
+    found = hashlib.blake2b(f"{values.dtype.str}{values.shape}".encode(), digest_size=8)
+    found.update(np.ascontiguousarray(values).data)
+    return found.hexdigest()

@@ -1,0 +1,60 @@
+"""A function of each sample of a sequence, computed once in the workers: for ``filter(count=True)`` and ``bucket``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from workers.job.task import Loose
+
+from .chosen import SequenceChosen, items_at
+from .derived import source_length
+from .selection import makers
+
+
+class SequenceAnswers(SequenceChosen[Any]):
+    """What ``function`` returns for each sample of another sequence, which has one for each index.
+
+    ``done``: what cannot be done to an unsuitable source, such as "filtered".
+    """
+
+    def __init__(self, source_split: Any, function: Callable[[Any], Any], done: str) -> None:
+        self._function, self._done = function, done
+        super().__init__(source_split, done)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return source_length(self)
+
+    def _source_places(self, jobs: Any) -> None:
+        """Return None: the items of the source are not those of this."""
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        items = items_at(self.source_split, self._source_plan(), index, self.seed)
+        if len(items) != 1 or isinstance(items[0], Loose):
+            raise TypeError(
+                f"sample {index} is not one sample, but {len(items)}, because a function before returns lists, or "
+                f"failed samples are skipped; so its samples cannot be {self._done} by a count: do this before that "
+                "function, or give it as_items=False"
+            )
+        return [self._function(items[0])]
+
+    @property
+    def _has_lists(self) -> bool:
+        return False
+
+
+def counted(source: Any, function: Callable[[Any], Any], done: str, what: str) -> list[Any]:
+    """Return [``function(sample)`` for each sample of ``source``], computed in worker processes, with a progress bar.
+
+    Args:
+        done: what cannot be done to an unsuitable source, such as "filtered".
+        what: the title of the progress bar.
+
+    Raises:
+        TypeError: ``source`` has no indices, its order changes, or an index has no sample or several. Any error of
+            ``function``.
+    """
+    answers = SequenceAnswers(source, function, done)
+    with makers["prefetch"](answers, on_error="raise") as front, front.progress(desc=what, leave=False) as bar:
+        return list(bar)

@@ -1,0 +1,42 @@
+"""``.filter()``: the batches for which a function returns true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .counting import counted
+
+
+class Kept:
+    """A function from an item to [the item] if ``function`` of it is true, else to []."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.wants_tensors = getattr(function, "wants_tensors", True)
+
+    def __call__(self, item: Any) -> list[Any]:
+        return [item] if self.function(item) else []
+
+
+def filtered(sequence: Any, function: Callable[[Any], Any]) -> tuple[NDArray[np.int64], int]:
+    """Return (the places of ``sequence`` for which ``function`` returns true, its length)."""
+    answers = counted(sequence, Test(function), "filtered", "filter")
+    places = np.flatnonzero(np.array(answers, bool))
+    if answers and not len(places):
+        raise ValueError(f"filter has kept none of the {len(answers)} {sequence._item_names[1]}: nothing is left")
+    return places, len(answers)
+
+
+class Test:
+    """A function from an item to whether ``function`` of it is true."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self.wants_tensors = getattr(function, "wants_tensors", True)
+
+    def __call__(self, item: Any) -> bool:
+        return bool(self.function(item))

@@ -1,0 +1,103 @@
+"""``SequenceGroups``, the base class of sequences of batches whose samples are listed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.batch.private import private
+from workers.batch.stacking import stack
+from workers.batch.tree import makes_fresh_batches
+from workers.job.task import Loose
+
+from .chosen import SequenceChosen, digest
+from .fetching import batch_at, getter
+from .plan import Plan
+from .sample_errors import SampleErrors
+
+
+class Groups:
+    """The places of all samples of an epoch, batch after batch.
+
+    Args:
+        places: those of the first batch, then those of the second, and so on.
+        sizes: the number of samples of each batch.
+    """
+
+    def __init__(self, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+        self.places, self.ends = places, np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def of(self, batch: int) -> list[int]:
+        """Return the places of the samples of ``batch``."""
+        start = int(self.ends[batch - 1]) if batch else 0
+        found: list[int] = self.places[start : int(self.ends[batch])].tolist()
+        return found
+
+    def digest(self) -> str:
+        """Return a hash of the places and sizes, for states."""
+        return digest(self.places) + digest(self.ends)
+
+
+class SequenceGroups(SequenceChosen[Any]):
+    """The base class of sequences whose batch ``i`` has the samples at listed places of another sequence.
+
+    Args:
+        source_split: the other sequence.
+        done: what cannot be done to a source without indices, such as "put into batches".
+        collate_fn: a function from the list of a batch's samples to the batch. None: they are stacked.
+    """
+
+    _item_names = "batch", "batches"
+
+    #: What to do with samples that raise: see ``Plan.on_error``. Batches are then smaller. None: as for the source.
+    on_error_of_samples: str | None = None
+
+    def __init__(self, source_split: Any, done: str, collate_fn: Callable[[list[Any]], Any] | None) -> None:
+        self.collate_fn = collate_fn
+        super().__init__(source_split, done)
+
+    def _choice(self) -> Groups:
+        raise NotImplementedError
+
+    def _plan(self) -> Plan:
+        return super()._plan()._replace(assembly=None)
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
+        source, samples, places = self.source_split, self._source_plan(), self._choice().of(index)
+        on_error = self.on_error_of_samples or samples.plan.on_error
+        if self.collate_fn is None:
+            batch = batch_at(samples, places, on_error)
+            if batch is not None:
+                return [batch]
+        part, items_at = SampleErrors(on_error), getter(samples, source, places, on_error)
+        found = [item for place in places for item in part.items(place, functools.partial(items_at, place))]
+        if any(isinstance(item, Loose) for item in found):
+            raise TypeError(
+                "a function before returns lists, or samples were skipped, so batches are put together in the "
+                "consumer's process, and cannot be the samples of other batches"
+            )
+        if self.collate_fn is not None:
+            found = private(found)
+        return part.end([(self.collate_fn or stack)(found)] if found else [])
+
+    def _source_places(self, jobs: Any) -> None:
+        """Return None: a batch has several places."""
+
+    def _samples_at(self, places: Any) -> Any:
+        return None
+
+    @property
+    def _has_lists(self) -> bool:
+        return False
+
+    @property
+    def _makes_fresh_batches(self) -> bool:  # type: ignore[override]
+        return self.collate_fn is None and makes_fresh_batches(self.source_split)

@@ -1,0 +1,51 @@
+"""The labels of samples, one for each: given as an array, or as the name of an array of a SequenceArray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .array import SequenceArray
+from .derived import SequenceDerived
+
+
+def label_array(name: str, labels: Any, source: Any) -> NDArray[Any]:
+    """Return ``labels``, the argument ``name``, as an array with one label for each sample of ``source``.
+
+    Raises:
+        TypeError, ValueError: they are not labels, or ``source`` has no array of that name in the order of its samples.
+    """
+    if isinstance(labels, str):
+        origin = source
+        while isinstance(origin, SequenceDerived):
+            origin = origin.source_split
+        if not isinstance(origin, SequenceArray) or labels not in origin.arrays:
+            raise ValueError(
+                f"{name}={labels!r} must name an array of a SequenceArray: give an array with a label for each sample"
+            )
+        if origin.sampler is not None or any(not _keeps_places(each) for each in _between(source, origin)):
+            raise ValueError(
+                f"{name}={labels!r} names an array of the {type(origin).__name__}, but the samples come in another "
+                "order or number here: give the labels as an array, in this order"
+            )
+        labels = origin.arrays[labels]
+        labels = labels.as_array(slice(None)) if hasattr(labels, "as_array") else labels
+    found = np.asarray(labels)
+    if found.ndim != 1:
+        raise ValueError(f"{name} must be one label for each sample, not an array of shape {found.shape}")
+    return found
+
+
+def _between(source: Any, origin: Any) -> list[Any]:
+    found = []
+    while source is not origin:
+        found.append(source)
+        source = source.source_split
+    return found
+
+
+def _keeps_places(sequence: Any) -> bool:
+    """Return True if sample ``i`` of ``sequence`` is made of sample ``i`` of its source."""
+    return hasattr(type(sequence), "_items_at")  # a SequenceMap

@@ -1,0 +1,133 @@
+"""``mix``: several sequences whose batches have their turns by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as ListOf
+from typing import Any, Literal
+
+import numpy as np
+
+from workers.checks import check_int, short
+from workers.frameworks.keras import ENDLESS
+
+from .apportion import Turns
+from .base import Sequence
+from .chosen import check_nothing_is_drawn
+from .parts import SequenceOfParts
+
+
+class SequenceMix(SequenceOfParts):
+    """Several sequences, whose batches have their turns by weight: see :func:`workers.mix`."""
+
+    _changes_order = True
+
+    def __init__(self, sources: Any, weights: Any, until: Any, seed: int | None) -> None:
+        self.until = until if until in ("longest", "shortest") else check_int("until", until, 1, _UNTIL)
+        names = list(sources) if isinstance(sources, Mapping) else None
+        super().__init__(sources, seed)
+        for part in self.parts:
+            check_nothing_is_drawn(part, "mixed", "mix before it")
+        self.weights = _checked_weights(weights, names, len(self.parts))
+        self._ends: tuple[list[int], int, list[int]] | None = None
+        self._turns: tuple[list[int], Turns] | None = None
+        if self._is_length_at_hand() and not len(self):
+            raise ValueError("the sources of a mix, or those with a weight, are empty: a loop over it would do nothing")
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._end()[1]
+
+    def _end(self) -> tuple[list[int], int, list[int]]:
+        """Return (the lengths of the sources, the number of batches in an epoch, how many each source gives)."""
+        lengths = self._lengths()
+        if self._ends is None or self._ends[0] != lengths:
+            used = [part for part, length in enumerate(lengths) if length and self.weights[part]]
+            if not used:
+                self._ends = lengths, 0, [0] * len(lengths)
+                return self._ends
+            if self._turns is None or self._turns[0] != used:
+                self._turns = used, Turns([self.weights[part] for part in used])
+            turns = self._turns[1]
+            if self.until == "longest":
+                length = max(turns.place_of(at, lengths[part] - 1) + 1 for at, part in enumerate(used))
+            elif self.until == "shortest":
+                length = min(turns.place_of(at, lengths[part]) for at, part in enumerate(used))
+            else:
+                length = self.until
+            length = min(length, ENDLESS)
+            counts = [0] * len(lengths)
+            for part, number in zip(used, turns.before(length), strict=True):
+                counts[part] = number
+            self._ends = lengths, length, counts
+        return self._ends
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        lengths, _, counts = self._end()
+        assert self._turns is not None
+        used, turns = self._turns
+        (at,), (turn,) = turns.at(np.array([index], np.int64))
+        part = used[int(at)]
+        # Each source goes on in this epoch where it has stopped in the last one.
+        epoch, place = divmod(self.epoch * counts[part] + int(turn), lengths[part])
+        return self._items(part, place, epoch)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.weights, self.until
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ends": None}
+
+
+_UNTIL = '"longest", "shortest", or the number of batches in an epoch, an integer >= 1'
+
+
+def _checked_weights(weights: Any, names: list[Any] | None, number: int) -> list[float]:
+    if weights is None:
+        return [1] * number
+    if isinstance(weights, Mapping):
+        if names is None:
+            raise TypeError("weights by name need sources by name: give the sources as a dict")
+        if set(weights) != set(names):
+            raise ValueError(f"weights has the names {list(weights)}, but the sources have {names}")
+        weights = [weights[name] for name in names]
+    found = np.asarray(weights)
+    if found.shape != (number,) or found.dtype.kind not in "biuf":
+        raise TypeError(f"weights must be {number} numbers, one for each source, not {short(weights)}")
+    if not np.isfinite(found).all() or (found < 0).any() or not found.any():
+        raise ValueError(f"weights must be finite numbers >= 0, and not all 0, not {short(weights)}")
+    kept: list[float] = found.tolist()
+    return kept
+
+
+def mix(
+    sources: ListOf[Any] | Mapping[str, Any],
+    weights: ListOf[float] | Mapping[str, float] | None = None,
+    until: Literal["longest", "shortest"] | int = "longest",
+    *,
+    seed: int | None = None,
+) -> Sequence[Any]:
+    """Return a sequence of the batches (before ``.batch()``: samples) of several sources, in proportion to ``weights``.
+
+    After any number of batches, each source has had its share, less than one off. Each keeps its own order: it goes
+    on in the next epoch where it has stopped, and when its items are used up, its own next epoch follows, shuffled
+    anew if it is shuffled. To mix whole batches, mix sources that are batched already.
+
+    Args:
+        sources: a list or dict of anything with ``__len__`` and ``__getitem__``. Empty ones are left out.
+        weights: one number for each, or {name: number}, in any unit; 0: left out. None: all the same. If they need a
+            period of more than a million turns, they are rounded to a millionth of their sum.
+        until: when an epoch ends: ``"longest"``: each source has delivered all of its items at least once;
+            ``"shortest"``: before the first source would have to begin again; or the number of batches.
+        seed: the seed of all random draws, and of shuffles that were given none. None: that of the first source.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a source has no indices.
+
+    Source: ``tf.data.Dataset.sample_from_datasets`` for sources and weights, ``datasets.interleave_datasets`` for when
+    it ends.
+
+    >>> list(mix([[1, 2, 3, 4], [-1, -2]], weights=[2, 1]))
+    [1, 2, -1, 3, 4, -2]
+    """
+    return SequenceMix(sources, weights, until, seed)

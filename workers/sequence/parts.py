@@ -1,0 +1,241 @@
+"""Sequences made from several others: ``concat``, ``zip``, and the base class of ``mix``."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as ListOf
+from typing import Any
+
+from workers.checks import check_bool, short
+from workers.errors import add_note
+from workers.job import seeding
+from workers.job.stream import mix as mixed
+from workers.job.task import Loose, one_of
+
+from .base import Sequence, plan_of
+from .chosen import items_at
+from .clock import asking, defines_hooks, with_clock
+from .derived import SequenceDerived, check_indexed, plan_of_source
+from .display import DisplayedFact, count, tried
+from .epoch_plan import EpochPlan
+from .plan import Plan
+from .source import check_source
+
+
+class SequenceOfParts(SequenceDerived[Any]):
+    """The base class of sequences whose batches come from several sources, or are made of batches of all of them.
+
+    All random draws come from its own seed, which is by default that of the first source. Sources that were given a
+    seed are shuffled by it. Their hooks are called.
+
+    Args:
+        sources: a list or dict of anything with ``__len__`` and ``__getitem__``.
+        seed: the seed of all random draws.
+    """
+
+    _names_beside = ("_parts",)
+
+    def __init__(self, sources: Any, seed: int | None) -> None:
+        self._own_seed = seeding.check_seed(seed)
+        self._names: list[str] | None = None
+        if isinstance(sources, Mapping):
+            self._names = [str(name) for name in sources]
+            sources = list(sources.values())
+        if isinstance(sources, (str, bytes, Sequence)) or not isinstance(sources, Iterable):
+            raise TypeError(f"sources must be a list or dict of sequences, not {short(sources)}")
+        parts = list(sources)
+        if not parts:
+            raise ValueError("sources must not be empty")
+        for number, part in enumerate(parts):
+            self._check_part(f"sources[{self._names[number]!r}]" if self._names else f"sources[{number}]", part)
+        self._parts = tuple(parts[1:])
+        super().__init__(parts[0])
+        self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
+
+    def _check_part(self, name: str, part: Any) -> None:
+        check_source(name, part)
+        try:
+            plan = plan_of(part)
+            check_indexed(type(part).__name__, plan.origin, "read in this order", "join items in __iter__")
+            plan.chosen(part, "", (), False)  # raises if nothing can follow it
+            if plan.is_stream or plan.assembly is not None:
+                raise TypeError(
+                    f"{type(part).__name__} is read in an order of its own"
+                    if plan.is_stream
+                    else "its batches are put together in the consumer's process, because a function before .batch() "
+                    "returns lists or samples may be skipped: batch after this"
+                )
+        except Exception as error:
+            add_note(error, f"in {name}")
+            raise
+        if isinstance(part, Sequence):
+            part._check_open()
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The sources."""
+        return (self.source_split, *self._parts)
+
+    def _lengths(self) -> list[int]:
+        clock = asking() or self._clock
+        return [with_clock(clock, len, part) for part in self.parts]
+
+    def _items(self, part: int, place: int, epoch: int) -> list[Any]:
+        """Return the items at ``place`` of source number ``part`` in its own epoch ``epoch``."""
+        source = self.parts[part]
+        return items_at(source, self._plan_of(part, source, epoch), place, self.seed)
+
+    def _plan_of(self, part: int, source: Any, epoch: int) -> EpochPlan:
+        plan = plan_of_source(self, source)
+        if part and plan.plan.needs_seed:  # else all would have the same permutation
+            plan = plan._replace(seed=mixed(plan.seed ^ part) & seeding.MAX_SEED)
+        return plan._replace(epoch=epoch)
+
+    # -- as its own origin
+
+    def _plan(self) -> Plan:
+        return Plan.of(self, () if self._own_seed is None else (self._own_seed,))
+
+    def __getitem__(self, index: int) -> Any:
+        return one_of(self._items_of_job(index))
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        raise NotImplementedError
+
+    @property
+    def _has_lists(self) -> bool:
+        return any(plan_of(part).has_lists for part in self.parts)
+
+    def _identity(self) -> list[Any]:
+        parts = [plan_of(part).identity for part in self.parts]
+        seeds = [list(plan_of(part).seeds) for part in self.parts]
+        return [type(self).__qualname__, parts, seeds, *self._arguments()]
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return ()
+
+    @property
+    def is_stream(self) -> bool:  # type: ignore[override]
+        return False
+
+    def on_epoch_begin(self) -> None:
+        """Call ``on_epoch_begin`` of the sources that have one."""
+        for part in self.parts:
+            if hasattr(part, "on_epoch_begin"):
+                part.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Call ``on_epoch_end`` of the sources that have one."""
+        for part in self.parts:
+            if hasattr(part, "on_epoch_end"):
+                part.on_epoch_end()
+
+    def _has_hooks(self, *names: str) -> bool:
+        return any(
+            part._has_hooks(*names) if isinstance(part, Sequence) else defines_hooks(part, *names)
+            for part in self.parts
+        )
+
+    def _is_length_at_hand(self) -> bool:
+        return all(part._is_length_at_hand() for part in self.parts if isinstance(part, Sequence))
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        for part in self._parts:
+            if isinstance(part, Sequence):
+                part._check_open()
+
+    def _own_facts(self) -> Iterable[DisplayedFact | None]:
+        yield tried(lambda: count(len(self.parts), "source", "sources"))
+
+    def subsample(self, nb_samples: int) -> Any:
+        raise TypeError(f"the samples of a {type(self).__name__} cannot be chosen from: write .subsample() before it")
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Any:
+        raise TypeError(f"the samples of a {type(self).__name__} cannot be chosen from: write .subsample_uids() before")
+
+
+class SequenceConcat(SequenceOfParts):
+    """The batches of several sequences, one after the other: see :func:`workers.concat`."""
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return sum(self._lengths())
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        ends = list(itertools.accumulate(self._lengths()))
+        part = next(part for part, end in enumerate(ends) if index < end)
+        return self._items(part, index - (ends[part - 1] if part else 0), self.epoch)
+
+
+class SequenceZip(SequenceOfParts):
+    """Tuples or dicts of the batches of several sequences at the same index: see :func:`workers.zip`."""
+
+    def __init__(self, sources: Any, strict: bool, seed: int | None) -> None:
+        self.strict = check_bool("strict", strict)
+        super().__init__(sources, seed)
+        if self._is_length_at_hand():
+            len(self)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        lengths = self._lengths()
+        if self.strict and len(set(lengths)) > 1:
+            raise ValueError(
+                f"the sources of a zip must be of equal lengths, not {lengths}: give strict=False to stop at the "
+                "shortest one"
+            )
+        return min(lengths)
+
+    def _items_of_job(self, index: int) -> list[Any]:
+        found = [self._items(part, index, self.epoch) for part in range(len(self.parts))]
+        if any(len(items) != 1 or isinstance(items[0], Loose) for items in found):
+            raise TypeError(
+                f"the sources of a zip must have one item for each index, but at index {index} they have "
+                f"{[len(items) for items in found]}, because a function returns lists, or failed items are skipped: "
+                "give as_items=False, or zip before this function"
+            )
+        values = [items[0] for items in found]
+        return [dict(builtins.zip(self._names, values, strict=True)) if self._names else tuple(values)]
+
+    @property
+    def _has_lists(self) -> bool:
+        return False
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self.strict, self._names
+
+
+def concat(sources: ListOf[Any] | Mapping[str, Any], *, seed: int | None = None) -> Sequence[Any]:
+    """Return a sequence of all batches (before ``.batch()``: samples) of the first source, then of the second, etc.
+
+    Args:
+        sources, seed: as for :func:`workers.mix`.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a source has no indices.
+
+    >>> list(concat([[1, 2], [3]]))
+    [1, 2, 3]
+    """
+    return SequenceConcat(sources, seed)
+
+
+def zip(  # noqa: A001
+    sources: ListOf[Any] | Mapping[str, Any], strict: bool = True, *, seed: int | None = None
+) -> Sequence[Any]:
+    """Return a sequence of tuples: batch ``i`` of each source. Of a dict of sources, dicts.
+
+    Args:
+        sources, seed: as for :func:`workers.mix`.
+        strict: False: stop at the end of the shortest source. True: sources of different lengths raise ValueError.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a source has no indices, or may have several items for one.
+
+    >>> list(zip({"image": [1, 2], "label": [0, 1]}))
+    [{'image': 1, 'label': 0}, {'image': 2, 'label': 1}]
+    """
+    return SequenceZip(sources, strict, seed)

@@ -1,0 +1,195 @@
+"""The methods that choose the batches or samples of a sequence, and their order, such as ``shuffle`` and ``take``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from workers.arguments import explains_arguments
+from workers.checks import check_bool, check_callable
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from .base import Sequence
+
+    Batch_co = TypeVar("Batch_co", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    Batch_co = TypeVar("Batch_co", covariant=True)
+
+#: {method of the chain: what it calls}, e.g. {"map": SequenceMap}. Filled by ``wiring``.
+makers: dict[str, Callable[..., Any]] = {}
+
+
+class Selection(Generic[Batch_co]):
+    """The base class with the methods that choose batches or samples, and their order."""
+
+    @explains_arguments
+    def shuffle(self, window: int | None = None) -> Sequence[Batch_co]:
+        """Return this sequence with its batches (before :meth:`batch`: samples) in a new random order in each epoch.
+
+        The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
+        same random draws as without the shuffle. For this order in ``model.fit``, give it ``shuffle=False``.
+
+        Args:
+            window: None, if there are indices. A source that has only ``__iter__`` is shuffled within windows of this
+                many items, which are read and kept in this process. The order is a function of (seed, epoch) too.
+        """
+        return self._made("shuffle", window)
+
+    @explains_arguments
+    def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
+        """Return the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
+
+        A state is the same for all ranks, and can be loaded with another number of ranks.
+
+        Args:
+            rank: 0 to ``world`` - 1.
+            world: the number of processes.
+            remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
+                or ``"pad"`` with the first ones. All ranks have the same number of steps.
+        """
+        return self._made("shard", rank, world, remainder)
+
+    @explains_arguments
+    def take(self, number: int) -> Sequence[Batch_co]:
+        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in the present order.
+
+        After :meth:`shuffle` they differ from epoch to epoch; so make the slice once, before the loop over epochs.
+        ``sequence[start:stop:step]`` is any other slice. Raises TypeError if there are no indices, or after
+        :meth:`shard`.
+        """
+        return self._made("take", number)
+
+    @explains_arguments
+    def skip(self, number: int) -> Sequence[Batch_co]:
+        """Return all batches (before :meth:`batch`: samples) of each epoch but the first ``number``: see :meth:`take`.
+
+        Raises ValueError if none would be left.
+        """
+        return self._made("skip", number)
+
+    def _sliced(self, where: slice) -> Sequence[Batch_co]:
+        return self._made("slice", where)
+
+    @explains_arguments
+    def weighted(
+        self, weights: Any, *, labels: Any = None, num_samples: int | None = None, replacement: bool = True
+    ) -> Sequence[Batch_co]:
+        """Return a sequence of samples of this one, drawn anew in each epoch in proportion to their weights.
+
+        With replacement, each sample comes as often as its share of the draws says, rounded down or up. Each time it
+        has other random draws.
+
+        Args:
+            weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``: each label has the same
+                share; or a function of the epoch that returns one of these, called when it begins. The attribute
+                ``weights`` may be set anew, for the next epoch.
+            labels: the label of each sample, for weights by label: an array, or the name of one in a SequenceArray.
+            num_samples: draws in an epoch. None: as many as samples.
+            replacement: False: no sample comes twice.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
+
+        Source: ``torch.utils.data.WeightedRandomSampler`` for the arguments.
+        """
+        return self._made("weighted", weights, labels=labels, num_samples=num_samples, replacement=replacement)
+
+    @explains_arguments
+    def reorder(self, sampler: Any) -> Sequence[Batch_co]:
+        """Return the samples of this sequence in the order of ``sampler``.
+
+        Args:
+            sampler: an iterable of indices, such as a torch ``Sampler``, or a function of the epoch that returns one.
+                It is read once an epoch, in this process, with draws seeded by (seed, epoch); ``set_epoch`` is called
+                if it has that method.
+
+        Raises:
+            TypeError, ValueError, IndexError: it gives no indices, or wrong ones, when the epoch begins.
+
+        Source: ``torch.utils.data.DataLoader(sampler=...)``.
+        """
+        return self._made("reorder", sampler)
+
+    @explains_arguments
+    def repeat(self, number: int | None = None) -> Sequence[Batch_co]:
+        """Return a sequence whose epoch is ``number`` epochs of this one. None: an epoch without end.
+
+        Each round has its own shuffle and its own random draws. Hooks are called once for all of them.
+
+        Source: ``tf.data.Dataset.repeat``.
+        """
+        return self._made("repeat", number)
+
+    def split(
+        self, share: float | list[float], by: Any = None, stratify: Any = None, seed: int = 0
+    ) -> tuple[Sequence[Batch_co], ...]:
+        """Return disjoint parts of the samples, such as one for training and one for validation.
+
+        They are drawn by ``seed``, and are the same in each epoch and each run of the program.
+
+        Args:
+            share: of the first part, such as 0.9, the second part has the rest; or the shares of all parts.
+            by: a label for each sample (an array, or the name of one in a SequenceArray), such as the patient: samples
+                of one label are in one part.
+            stratify: a label for each sample, such as the class: each label has the same shares in all parts.
+            seed: another one gives another split.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, a part would be empty, or the order of this sequence changes in
+                each epoch.
+
+        >>> from workers import SequenceArray
+        >>> train, test = SequenceArray({"x": [5, 6, 7, 8, 9]}).split(0.6)
+        >>> len(train), len(test)
+        (3, 2)
+        """
+        places = makers["split"](self, share, by, stratify, seed)
+        return tuple(self._made("subset", each, sum(map(len, places)), "split") for each in places)
+
+    @explains_arguments
+    def filter(self, function: Callable[[Any], Any], count: bool = False) -> Sequence[Batch_co]:
+        """Return a sequence of the batches (before :meth:`batch`: samples) for which ``function`` returns true.
+
+        Args:
+            function: a function of a batch, called in the workers.
+            count: False: it is called in each epoch, and the result has no length. True: it is called once for each
+                batch, now, in worker processes; the result has a length and indices. Its answers must be the same in
+                all epochs.
+
+        Raises:
+            TypeError, ValueError: with ``count``: nothing is left, this sequence has no indices, or its order changes
+                in each epoch.
+        """
+        if not check_bool("count", count):
+            made: Sequence[Any] = makers["filter"](self, check_callable("function", function))
+            return made
+        places, length = makers["filtered"](self, check_callable("function", function))
+        return self._made("subset", places, length, "filtered")
+
+    def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
+        """Return a sequence of ``nb_samples`` of the samples, chosen once and at random (by this sequence's seed).
+
+        Raises:
+            TypeError: this sequence is not made from a SequenceArray.
+        """
+        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
+        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in their order.
+
+        Raises:
+            TypeError: this sequence is not made from a SequenceArray.
+        """
+        raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def _made(self, name: str, *arguments: Any, **options: Any) -> Sequence[Any]:
+        """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
+
+        A SequenceMap makes a SequenceMap over that sequence, which the same workers compute.
+        """
+        made: Sequence[Any] = makers[name](self, *arguments, **options)
+        return made

@@ -1,0 +1,198 @@
+"""``SequenceWeighted``: samples that come in proportion to their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.batch.strings import shared
+from workers.checks import check_bool, check_int, short
+from workers.job.permutation import Permutation
+from workers.job.stream import hashed
+
+from .chosen import ChosenPlaces, Given, SequenceChosen, digest
+from .derived import SequenceDerived, source_length
+from .display import DisplayedFact, named
+from .labels import label_array
+
+_OF_WEIGHTS = 2  # part of the key, which tells it from those of shuffles and samplers
+_BALANCED = "balanced"
+
+
+class Systematic(NamedTuple):
+    """The draws of one epoch with replacement: each sample comes as often as its share says, rounded down or up.
+
+    The cumulated weights are cut at ``(P(k) + u) / number``, with ``u`` between 0 and 1 drawn once an epoch, and the
+    permutation P of the epoch.
+
+    Source: Madow, "On the theory of systematic sampling" (1949).
+    """
+
+    cumulated: NDArray[np.float64]
+    number: int
+    seed: int
+    epoch: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def take(self, jobs: Any) -> Any:
+        """Return the places that ``jobs`` get, as an int64 array."""
+        key = self.seed, self.epoch, _OF_WEIGHTS
+        start = (hashed(self.seed, repr(key).encode())[0] >> 11) * 2.0**-53
+        places = Permutation(self.number)(np.asarray(jobs, np.uint64), key)
+        total = self.cumulated[-1]
+        wanted = np.minimum((places + start) / self.number * total, np.nextafter(total, 0))
+        return self.cumulated.searchsorted(wanted, side="right").astype(np.int64, copy=False)
+
+    def digest(self) -> str:
+        """Return a hash of the weights, for states."""
+        return digest(self.cumulated)
+
+
+class SequenceWeighted(SequenceChosen):
+    """Samples of another sequence, drawn by their weights: see :meth:`Sequence.weighted`."""
+
+    _changes_order = True
+
+    def __init__(
+        self,
+        source_split: Any,
+        weights: Any,
+        *,
+        labels: Any = None,
+        num_samples: int | None = None,
+        replacement: bool = True,
+    ) -> None:
+        self.num_samples = None if num_samples is None else check_int("num_samples", num_samples, 1)
+        self.replacement = check_bool("replacement", replacement)
+        self._is_drawn = callable(weights) or not self.replacement
+        self._labels = None
+        if labels is not None:
+            self._labels = _Labels(label_array("labels", labels, source_split))
+        elif isinstance(weights, (str, Mapping)):
+            raise TypeError(f"weights={short(weights)} needs labels=..., the label of each sample")
+        self.weights = weights
+        super().__init__(source_split, "weighted")
+        if self._values is not None and SequenceDerived._is_length_at_hand(self):
+            self._check_number(self._values, source_length(self))
+
+    @property
+    def weights(self) -> Any:
+        """The weights, as they were given. New ones take effect in the next epoch."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Any) -> None:
+        self._weights = weights
+        self._values = None if callable(weights) else self._values_of(weights)
+        self._digest = "" if self._values is None else digest(self._values)
+
+    def _values_of(self, weights: Any) -> NDArray[np.float64]:
+        """Return the cumulated weights of the samples; without replacement, the weights themselves."""
+        by_sample = _checked(np.asarray(weights)) if self._labels is None else self._labels.weights(weights)
+        return np.cumsum(by_sample) if self.replacement else by_sample
+
+    def _choice(self) -> ChosenPlaces:
+        if not self._is_drawn:
+            return self._choice_by(self._values)
+        held = self._weights if callable(self._weights) else None
+        return self._drawn(self._draw, held)  # type: ignore[no-any-return]
+
+    def _draw(self) -> ChosenPlaces:
+        return self._choice_by(self._values_of(self._weights(self.epoch)) if self._values is None else self._values)
+
+    def _choice_by(self, values: Any) -> ChosenPlaces:
+        length = source_length(self)
+        self._check_number(values, length)
+        number = length if self.num_samples is None else self.num_samples
+        if not length:
+            return Given(np.zeros(0, np.int64))
+        if self.replacement:
+            return Systematic(values, number, self.seed, self.epoch)
+        return Given(_without_replacement(values, number, self.seed, self.epoch))
+
+    def _check_number(self, values: NDArray[np.float64], length: int) -> None:
+        if len(values) != length:
+            what = "labels" if self._labels is not None else "weights"
+            raise ValueError(
+                f"{what} has {len(values)} values for the {length} {self._item_names[1]} of "
+                f"{type(self.source_split).__name__}: give one for each"
+            )
+        if self.replacement:
+            return
+        most, wanted = int(np.count_nonzero(values)), length if self.num_samples is None else self.num_samples
+        if wanted > most:
+            raise ValueError(
+                f"only {most} weights are greater than 0, so {wanted} samples cannot be drawn without replacement: "
+                f"give num_samples={most} or fewer"
+            )
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return self._digest, self.num_samples, self.replacement
+
+    def _share(self) -> None:
+        self._values = shared(self._values)
+
+    def _own_facts(self) -> Iterable[DisplayedFact]:
+        yield named("weights", "by label" if self._labels is not None else "by sample")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers need the cumulated weights only; those of a function are drawn in the program.
+        return {**self.__dict__, "_weights": self._weights if callable(self._weights) else None, "_labels": None}
+
+
+class _Labels:
+    """The labels of all samples, as numbers of their distinct values."""
+
+    def __init__(self, labels: NDArray[Any]) -> None:
+        self.names, self.numbers, self.counts = np.unique(labels, return_inverse=True, return_counts=True)
+
+    def weights(self, by_label: Any) -> NDArray[np.float64]:
+        """Return the weight of each sample: ``by_label`` is {label: weight}, or "balanced"."""
+        if isinstance(by_label, str):
+            if by_label != _BALANCED:
+                raise ValueError(f'weights must be {{label: weight}}, "balanced" or an array, not {short(by_label)}')
+            found = 1.0 / self.counts
+        elif isinstance(by_label, Mapping):
+            names = self.names.tolist()
+            missing = [name for name in names if name not in by_label]
+            unknown = [name for name in by_label if name not in set(names)]
+            if missing or unknown:
+                what = f"lacks {short(missing)}" if missing else f"has {short(unknown)}, which no sample has"
+                raise ValueError(f"weights {what}: give one weight for each of the labels {short(names)}")
+            found = _checked(np.array([by_label[name] for name in names]))
+        else:
+            raise TypeError(f'with labels, weights must be {{label: weight}} or "balanced", not {short(by_label)}')
+        return np.asarray(found[self.numbers], np.float64)
+
+
+def _checked(weights: NDArray[Any]) -> NDArray[np.float64]:
+    if weights.ndim != 1 or weights.dtype.kind not in "biuf":
+        raise TypeError(
+            f"weights must be numbers, one for each sample, not of dtype {weights.dtype} and shape {weights.shape}"
+        )
+    weights = weights.astype(np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise ValueError(f"weights must be finite numbers >= 0, but number {wrong[0]} is {weights[wrong[0]]}")
+    if len(weights) and not weights.sum() > 0:
+        raise ValueError("weights are all 0, so there is nothing to draw")
+    return weights
+
+
+def _without_replacement(weights: NDArray[np.float64], number: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return ``number`` different places in the order in which they are drawn, each draw in proportion to the weights
+    of what is left.
+
+    Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
+    """
+    drawn = np.random.Generator(np.random.Philox(key=hashed(seed, repr((epoch, _OF_WEIGHTS)).encode())))
+    keys = drawn.standard_exponential(len(weights))
+    with np.errstate(divide="ignore"):
+        keys /= weights
+    first = np.argpartition(keys, number - 1)[:number] if number < len(keys) else np.arange(len(keys))
+    return first[np.argsort(keys[first], kind="stable")]
