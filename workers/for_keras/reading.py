@@ -14,7 +14,7 @@ from workers.batch.stacking import stack_list
 from workers.errors import NotPicklableError, PlatformError, PrefetchError, StalePassError
 from workers.job.task import Loose
 from workers.loader.loop import Loop
-from workers.loader.options import Options
+from workers.loader.options import Options, check_nb_workers
 from workers.sequence.base import Sequence, count_batches
 from workers.sequence.chain import NbWorkers
 from workers.sequence.jobs import items_of_index, job_of_index, run_job
@@ -170,7 +170,7 @@ def loop_of(sequence: Sequence[Any]) -> Loop | None:
     if sequence.is_stream:  # workers would have nothing to do
         return None
     if live.fit is None and not live.fits_here:
-        made = Loop(sequence, NB_WORKERS, Options(), live.clock)
+        made = Loop(sequence, check_nb_workers(NB_WORKERS), Options(), live.clock)
         made.generators = live.generators
         try:
             made.start()

@@ -9,7 +9,7 @@ from typing import Any
 from workers.checks import short
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import presentable
+from workers.errors import add_note, presentable
 from workers.sequence.passes import Pass
 from workers.sequence.sample_errors import left, others
 
@@ -88,6 +88,9 @@ class OnError:
         return "skip", error
 
     def _what_of(self, error: BaseException, of: Any, check: Callable[[], None]) -> str:
+        if self.policy == "redraw":
+            add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() behind it')
+            return "raise"
         if not callable(self.policy):
             return self.policy
         if self._deciding_for is not None:

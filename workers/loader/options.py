@@ -5,6 +5,7 @@ Each is written twice: with its type in a TypedDict, for callers, and with its d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypedDict
@@ -14,7 +15,10 @@ from workers.checks import check_bool, check_choice, check_function, check_int, 
 from workers.frameworks import OutputName
 
 ExecutorName: TypeAlias = Literal["process", "thread", "ray"]
-Policy: TypeAlias = 'Literal["raise", "skip"] | Callable[[BaseException], str]'
+Policy: TypeAlias = 'Literal["raise", "skip", "redraw"] | Callable[[BaseException], str]'
+
+#: The environment variable with the number of workers of all loops that have any: 0 for debugging.
+NB_WORKERS = "WORKERS_NB_WORKERS"
 
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
 
@@ -111,7 +115,7 @@ def _check_executor(name: str, value: Any) -> Any:
 
 
 def _check_policy(name: str, value: Any) -> Any:
-    return value if callable(value) else check_choice(name, value, ("raise", "skip"))
+    return value if callable(value) else check_choice(name, value, ("raise", "skip", "redraw"))
 
 
 def _check_wait(name: str, value: Any) -> Any:
@@ -169,8 +173,18 @@ def options_of(front_end: Any) -> Options:
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
     """Return ``nb_workers``; raise TypeError or ValueError if it is neither an integer >= 0 nor "auto"."""
     if isinstance(nb_workers, str) and nb_workers == "auto":
-        return "auto"
-    return check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"')
+        return _by_environment("auto")
+    return _by_environment(check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"'))
+
+
+def _by_environment(nb_workers: int | Literal["auto"]) -> int | Literal["auto"]:
+    """Return ``nb_workers``, or what the environment variable says instead if that is set and it is not 0."""
+    said = os.environ.get(NB_WORKERS, "").strip()
+    if not said or nb_workers == 0:
+        return nb_workers
+    if said != "auto" and not said.isdecimal():
+        raise ValueError(f'the environment variable {NB_WORKERS} must be an integer >= 0 or "auto", not {said!r}')
+    return "auto" if said == "auto" else int(said)
 
 
 def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:

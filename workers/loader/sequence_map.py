@@ -71,7 +71,8 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
         in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
         on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it), or
             ``"skip"`` the batch and log the exception. Or a function of the exception that returns one of these, or
-            ``"retry"``: run the job again, with the same draws; it is called in the thread of the loop. None:
+            ``"retry"``: run the job again, with the same draws; it is called in the thread of the loop. Or
+            ``"redraw"``: samples that raise in a batch are replaced by others, drawn by (seed, epoch, batch). None:
             inherited, else ``"raise"``.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None, the
             default: never.

@@ -15,9 +15,9 @@ from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
 from .derived import SequenceDerived, plan_of_source, source_length
-from .fetching import batch_at, getter
+from .fetching import another, batch_at, getter
 from .grouping import OfSamples
-from .plan import Plan
+from .plan import MAY_LACK, Plan
 from .sample_errors import SampleErrors
 
 
@@ -83,7 +83,7 @@ class SequenceBatch(SequenceOfSize):
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
-        return samples.has_lists or self._on_error(samples) != "raise"
+        return samples.has_lists or self._on_error(samples) in MAY_LACK
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items_of_job(index))
@@ -107,7 +107,8 @@ class SequenceBatch(SequenceOfSize):
             batch = batch_at(samples, range(start, stop), on_error)
             if batch is not None:
                 return [batch]
-        part, items_at = SampleErrors(on_error), getter(samples, source, range(start, stop), on_error)
+        part = SampleErrors(on_error, functools.partial(another, samples, source, index))
+        items_at = getter(samples, source, range(start, stop), on_error)
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
@@ -118,7 +119,7 @@ class SequenceBatch(SequenceOfSize):
             found += [part.items(at, functools.partial(items_at, at)) for at in behind]
         if self.collate_fn is not None:
             found = list(map(private, found))
-        return part.end(self._made_of(found, is_whole, on_error != "raise"))
+        return part.end(self._made_of(found, is_whole, on_error in MAY_LACK))
 
     def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
         samples = [item for items in found for item in items]

@@ -89,6 +89,9 @@ class SequenceChunks(SequenceOfSize):
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
         on_error = self._on_error(samples)
+        if on_error == "redraw":
+            name = type(samples.origin).__name__
+            raise TypeError(f'{name} has no indices, so no other sample can be drawn: give on_error="skip"')
         function = _OfEach(samples.functions, samples.as_items, self.collate_fn, on_error)
         is_loose = on_error != "raise" and self.collate_fn is None
         assembly = OfSamples(size, discard) if is_loose else None

@@ -11,11 +11,14 @@ import numpy as np
 
 from workers.checks import short
 from workers.errors import add_note
-from workers.job.context import in_round
+from workers.job.context import current_stream, in_round
+from workers.job.stream import hashed
 from workers.job.task import items_of_job, knows_items, makes_items
 
 from .epoch_plan import EpochPlan
 from .source import place_in_mro
+
+_OF_REDRAWS = "redraw"  # part of the key, which tells it from those of other words
 
 
 def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
@@ -86,6 +89,19 @@ def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
         if on_error == "raise":
             raise
         return None
+
+
+def another(plan: EpochPlan, source: Any, job: int, number: int, attempt: int) -> list[Any]:
+    """Return the items of a sample of ``source`` that is drawn by (seed, epoch, job, number, attempt).
+
+    Args:
+        job, number, attempt: the batch, its sample that has raised, and how many were tried in place of it.
+    """
+    stream, length = current_stream(), plan.length
+    if stream is None or not length:
+        return []
+    place = hashed(stream.seed, repr((_OF_REDRAWS, plan.epoch, job, number, attempt)).encode())[0] % length
+    return getter(plan, source, [place], "raise")(place)
 
 
 def _from_choice(plan: EpochPlan, dataset: Any, places: OrderOf[int], on_error: str) -> _FromChoice | None:

@@ -15,7 +15,7 @@ from workers.batch.tree import makes_fresh_batches
 from workers.job.task import Loose
 
 from .chosen import SequenceChosen, digest
-from .fetching import batch_at, getter
+from .fetching import another, batch_at, getter
 from .plan import Plan
 from .sample_errors import SampleErrors
 
@@ -77,7 +77,8 @@ class SequenceGroups(SequenceChosen[Any]):
             batch = batch_at(samples, places, on_error)
             if batch is not None:
                 return [batch]
-        part, items_at = SampleErrors(on_error), getter(samples, source, places, on_error)
+        part = SampleErrors(on_error, functools.partial(another, samples, source, index))
+        items_at = getter(samples, source, places, on_error)
         found = [item for place in places for item in part.items(place, functools.partial(items_at, place))]
         if any(isinstance(item, Loose) for item in found):
             raise TypeError(

@@ -16,6 +16,9 @@ from workers.job.task import Task, knows_items
 from .grouping import Assembly
 from .order import Arrangement, InOrder, Shard, Shuffle, Slice
 
+#: The values of ``on_error`` with which a batch may lack samples.
+MAY_LACK = "skip", "ask"
+
 
 class Plan(NamedTuple):
     """What a chain of sequences computes in any epoch. Picklable if the user's objects in it are.
@@ -33,7 +36,7 @@ class Plan(NamedTuple):
         shard: the part of the places that it has. None: all.
         assembly: puts batches together from the items of several jobs, in the consumer's process.
         finished_by: the SequenceMap whose ``collate_fn`` finishes the batches in the consumer's process.
-        on_error: what to do with an item that raises, when batches are made of items: "raise", "skip" or "ask".
+        on_error: "raise", "skip", "redraw" or "ask": what to do with a sample of a batch that raises.
         seeds: the seeds given along the chain, its end first.
         num_shuffles: the number of shuffles in the chain.
         is_mapped: True if a SequenceMap is part of it, so that its items are made one by one.
@@ -95,7 +98,7 @@ class Plan(NamedTuple):
     @property
     def has_lists(self) -> bool:
         """True if a job may make any number of items; False if each makes exactly one."""
-        if any(self.as_items) or self.on_error != "raise":
+        if any(self.as_items) or self.on_error in MAY_LACK:
             return True
         return knows_items(self.source) and bool(self.source._has_lists)
 

@@ -1,4 +1,4 @@
-"""Errors of single samples of a batch: they are raised, the samples are skipped, or the consumer decides."""
+"""Errors of single samples of a batch: they are raised, other samples are taken, or the consumer decides."""
 
 from __future__ import annotations
 
@@ -7,29 +7,38 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.batch.tree import own
+from workers.errors import add_note
 from workers.job.context import current_job
 from workers.job.task import LEFT, left_of
 
 logger = logging.getLogger("workers")
 
 
+_MOST_REDRAWS = 10  # samples that are tried in place of one that raises
+
+
 class SampleErrors:
     """The collector of the errors of single samples in one job (the computation of one batch).
 
     Args:
-        on_error: ``"raise"``; ``"skip"`` the sample and log the error; or ``"ask"``: collect it, so that a function of
-            the user decides in the consumer's process.
+        on_error: ``"raise"``; ``"skip"`` the sample and log the error; ``"redraw"``: take another sample in its place;
+            or ``"ask"``: collect the error, so that a function of the user decides in the consumer's process.
+        redraw: called with (number of a sample, attempt from 0), returns the items of another one.
     """
 
-    def __init__(self, on_error: str) -> None:
+    def __init__(self, on_error: str, redraw: Callable[[int, int], list[Any]] | None = None) -> None:
         self._on_error = on_error
+        self._redraw = redraw
         self._errors: list[Exception] = []
 
     def items(self, number: int, function: Callable[[], list[Any]]) -> list[Any]:
-        """Return ``function()``, the items of sample ``number``; [] if it raises an error that ``on_error`` allows."""
+        """Return ``function()``, the items of sample ``number``. If it raises: [] or those of another one, by
+        ``on_error``."""
         try:
             return function()
         except Exception as error:
+            if self._on_error == "redraw":
+                return self._items_of_another(number, error)
             if self._on_error == "raise":
                 raise
             if self._on_error == "skip":
@@ -37,6 +46,18 @@ class SampleErrors:
             else:
                 self._errors.append(error)
             return []
+
+    def _items_of_another(self, number: int, error: Exception) -> list[Any]:
+        assert self._redraw is not None
+        for attempt in range(_MOST_REDRAWS):
+            try:
+                items = self._redraw(number, attempt)
+            except Exception:
+                continue
+            logger.error("sample %d has raised; another one is taken in its place", number, exc_info=error)
+            return items
+        add_note(error, f"{_MOST_REDRAWS} other samples that were drawn in place of sample {number} have raised too")
+        raise error
 
     def end(self, items: list[Any]) -> list[Any]:
         """Return ``items``, those of the job. If errors were collected, raise the first, which carries ``items``."""
