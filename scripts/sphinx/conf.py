@@ -50,8 +50,8 @@ _LINK = re.compile(r"`([^`<>]+?)\s*<([^`<>]+)\.rst>`_")
 
 
 def _as_documents(app: Any, name: str, source: list[str]) -> None:
-    """Links between files, which hosting sites follow, as links between documents."""
-    source[0] = _LINK.sub(r":doc:`\1 <\2>`", source[0])
+    """Turn links between files into links between documents, and leave out contents, which the theme shows."""
+    source[0] = _LINK.sub(r":doc:`\1 <\2>`", source[0]).replace(".. contents::\n   :local:\n", "")
     if name == root_doc:
         source[0] += _PAGES
 

@@ -89,6 +89,23 @@ def test_no_page_is_long() -> None:
     assert {page for page, length in lengths.items() if length > (150 if page == "README.rst" else 250)} == set()
 
 
+def test_no_cell_of_a_table_is_cut() -> None:
+    """In a simple table, text in the first column begins a row: what goes on below there becomes a row of its own."""
+    cut = []
+    for page, text in TEXTS.items():
+        second = 0  # where the second column begins; 0: no table
+        for line in text.splitlines():
+            if re.fullmatch(r"=+( +=+)+", line):
+                second = re.match(r"=+ +", line).end()  # type: ignore[union-attr]
+            elif not line.strip():
+                second = 0
+            elif (
+                second and line[:second].strip() and (line[:second].rstrip().endswith(",") or not line[second:].strip())
+            ):
+                cut.append(f"{page}: {line}")
+    assert cut == []
+
+
 def test_every_public_name_is_in_a_page() -> None:
     marked = " ".join(re.findall(r"``([^`]+)``", "\n".join(TEXTS.values())))
     marked += " ".join(example for examples in EXAMPLES.values() for example in examples)

@@ -215,7 +215,7 @@ def test_what_is_made_of_a_shard() -> None:
             part.batch(2)
         with pytest.raises(TypeError, match="shuffle before sharding"):
             part.shuffle()
-        with pytest.raises(TypeError, match="only what is not sharded yet"):
+        with pytest.raises(TypeError, match="only a Sequence that is not sharded yet"):
             part.shard(0, 2)
 
 
