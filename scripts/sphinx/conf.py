@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sphinx.ext.napoleon.docstring import GoogleDocstring
+
 import workers
 
 project = "prefetch-sequence"
@@ -56,5 +58,17 @@ def _as_documents(app: Any, name: str, source: list[str]) -> None:
         source[0] += _PAGES
 
 
+def _whole_inline_attribute(self: Any) -> tuple[str, list[str]]:
+    return "", self._dedent(self._consume_to_end())
+
+
+def _whole_returns_section(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    return [("", "", self._dedent(self._consume_to_next_section()))]
+
+
 def setup(app: Any) -> None:
+    # What stands before a colon in the docstring of a property, or of a result, is no type: the signature says that.
+    parser: Any = GoogleDocstring
+    parser._consume_inline_attribute = _whole_inline_attribute
+    parser._consume_returns_section = _whole_returns_section
     app.connect("source-read", _as_documents)
