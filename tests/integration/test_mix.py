@@ -225,3 +225,31 @@ def test_an_error_says_which_source() -> None:
 def test_of_front_ends_with_a_collate_fn() -> None:
     front = SequenceMap([1, 2], 0, None, collate_fn=lambda batch, source: -batch)
     assert list(workers.concat([front, [3]])) == [-1, -2, 3]
+
+
+class Growing(Drawn):
+    """Has more samples in each epoch."""
+
+    def on_epoch_end(self) -> None:
+        self.length += 2
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_lengths_that_change(nb_workers: Any, executor: str) -> None:
+    """By a hook, and by the user, who goes back to the same epoch: nothing of what was before is kept."""
+    makers: dict[str, Any] = {
+        "mix": lambda of: workers.mix([of, [("b", 0, 0.0)] * 3]),
+        "concat": lambda of: workers.concat([of, [("b", 0, 0.0)] * 3]),
+        "repeat": lambda of: of.repeat(2),
+        "weights": lambda of: of.weighted(lambda epoch: np.ones(of.length)),
+        "shuffled": lambda of: of.shuffle().repeat(1),
+    }
+    for name, make in makers.items():
+        with make(Growing("a", 4, seed=1)).prefetch(nb_workers, executor=executor) as batches:
+            found = [sorted({number for each, number in named(batches) if each == "a"}) for _ in range(3)]
+        assert found == [list(range(4)), list(range(6)), list(range(8))], name
+        source = Drawn("a", 4, seed=1)
+        with make(source).prefetch(nb_workers, executor=executor) as batches:
+            for length in (4, 7):
+                source.length, batches.epoch = length, 0
+                assert {number for each, number in named(batches) if each == "a"} == set(range(length)), name

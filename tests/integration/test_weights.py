@@ -219,3 +219,16 @@ def test_ten_million_weights() -> None:
         for _ in range(2):
             found = np.concatenate(list(batches))
             assert Counter(found.tolist()) == {5: 2, 9_999_999: 6}
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_new_weights_for_the_same_epoch(nb_workers: Any, executor: str) -> None:
+    """Nothing of what the jobs of that epoch have kept is used again."""
+    drawn = Drawn().weighted(np.eye(NUMBER)[3])
+    with drawn.prefetch(nb_workers, executor=executor) as batches:
+        for wanted in (3, 5, 3):
+            drawn.weights, batches.epoch = np.eye(NUMBER)[wanted], 0
+            assert {number for number, _, _ in batches} == {wanted}
+    assert {number for number, _, _ in [drawn[0], drawn[1]]} == {3}
+    drawn.weights = np.eye(NUMBER)[7]
+    assert drawn[2][0] == 7

@@ -106,6 +106,20 @@ def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
         current.round = before
 
 
+_to_forget: list[Callable[[], None]] = []
+
+
+def on_new_epoch(forget: Callable[[], None]) -> None:
+    """Have ``forget`` called when a new epoch or other data may begin, to forget what belongs to the last one."""
+    _to_forget.append(forget)
+
+
+def forget_epoch() -> None:
+    """Forget what belongs to an epoch: a new one may begin, or the sequence has changed."""
+    for forget in _to_forget:
+        forget()
+
+
 def current_stream() -> Stream | None:
     """Return the random stream (source of random numbers) of the current job (a batch); None outside of a job."""
     return current.stream

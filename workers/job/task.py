@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from workers.checks import short
 from workers.errors import add_note
 
-from .context import is_in_worker_process, mark
+from .context import forget_epoch, is_in_worker_process, mark
 from .generators import Generators, History
 from .stream import Stream
 
@@ -170,6 +170,7 @@ class Task:
         return {**self.__dict__, "history": pickle.dumps(self.generators().to_send())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        forget_epoch()
         self.__dict__.update(state)
         self.history = History(pickle.loads(state["history"]))
         self.generators().look_first()  # now: what worker_init_fn puts in their places has other origins

@@ -40,6 +40,12 @@ class Turns:
         parts = self.parts[within].astype(np.int64)
         return parts, period * self.counts[parts] + self.ranks[within]
 
+    def of(self, place: int) -> tuple[int, int]:
+        """Return (the part that has its turn at ``place``, how many turns it has had before)."""
+        period, within = divmod(place, len(self.parts))
+        part = int(self.parts[within])
+        return part, period * int(self.counts[part]) + int(self.ranks[within])
+
     def before(self, place: int) -> list[int]:
         """Return how many turns each part has had before ``place``."""
         period, within = divmod(place, len(self.parts))

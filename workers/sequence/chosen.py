@@ -9,20 +9,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.private import private
 from workers.batch.tree import makes_fresh_batches
 from workers.errors import integrity_error
 from workers.job import seeding
 from workers.job.context import in_round
 from workers.job.generators import Generators
-from workers.job.task import chain_of, makes_items, one_of
+from workers.job.task import chain_of, one_of
 
 from .base import Sequence, plan_of
-from .derived import SequenceDerived, check_indexed, plan_of_source
+from .derived import SequenceDerived, check_indexed, plan_of_source, source_length
 from .epoch_plan import EpochPlan
+from .of_epoch import SourceOfEpoch, of_epoch
 from .plan import Plan
 from .selection import Batch_co
 
+_BLOCK = 1024  # places computed at a time
 _MOST_KEPT = 2  # epochs: that of the loop, and that of another loop over the same sequence
 
 
@@ -54,6 +55,29 @@ class Given:
         return digest(self.places)
 
 
+class Blocks:
+    """The places of a choice, computed a block at a time: one costs nearly as much as a thousand."""
+
+    def __init__(self, choice: ChosenPlaces) -> None:
+        self._choice, self._length = choice, len(choice)
+        self._block: tuple[int, list[int]] = (-1, [])  # (its number, its places), replaced as a whole
+
+    def of(self, jobs: list[int]) -> list[int]:
+        """Return the places that ``jobs`` get."""
+        if not jobs:
+            return []
+        (number, block), first, last = self._block, min(jobs), max(jobs)
+        wanted = first // _BLOCK
+        if last // _BLOCK != wanted:
+            found: list[int] = self._choice.take(np.array(jobs, np.int64)).tolist()
+            return found
+        start = wanted * _BLOCK
+        if number != wanted:
+            block = self._choice.take(np.arange(start, min(start + _BLOCK, self._length))).tolist()
+            self._block = wanted, block
+        return [block[job - start] for job in jobs]
+
+
 class SequenceChosen(SequenceDerived[Batch_co]):
     """The base class of sequences whose batch ``i`` is the batch of ``source_split`` at a place that they choose.
 
@@ -72,7 +96,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
     def __init__(self, source_split: Any, done: str) -> None:
         """Check the source. ``done``: what cannot be done to an unsuitable source, such as "weighted"."""
-        self._kept: dict[tuple[int, int], Any] = {}  # {(epoch, seed): what was drawn for that epoch}, the last ones
+        self._kept: dict[tuple[int, int, int], Any] = {}  # {(epoch, seed, length of the source): what was drawn}
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, done, "choose items where they are read, in __iter__")
         super().__init__(source_split)
@@ -104,18 +128,26 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
     def _items_of_job(self, index: int) -> list[Any]:
         """Return the items (batches or samples) of job ``index``, in the epoch of the running job."""
-        (place,) = self._choice().take(np.array([index], np.int64)).tolist()
-        return items_at(self.source_split, self._source_plan(), place, self.seed)
+        (place,) = self._places_of([index])
+        return self._source().items(place)
+
+    def _places_of(self, jobs: list[int]) -> list[int]:
+        """Return the places of the source that ``jobs`` get, in the epoch of the running job."""
+        return of_epoch(self, "places", lambda: Blocks(self._choice())).of(jobs)
+
+    def _source(self) -> SourceOfEpoch:
+        """Return the items of the source in the epoch of the running job."""
+        return of_epoch(self, "source", self._made_source)
+
+    def _made_source(self) -> SourceOfEpoch:
+        return SourceOfEpoch(self.source_split, plan_of_source(self, self.source_split), self.seed)
 
     def _source_places(self, jobs: NDArray[np.int64]) -> tuple[EpochPlan, list[int]] | None:
         """Return (the plan of the source, its places that ``jobs`` get), for the epoch of the running job.
 
         None: the places of the jobs belong to several epochs, or a job has several.
         """
-        return self._source_plan(), self._choice().take(jobs).tolist()
-
-    def _source_plan(self) -> EpochPlan:
-        return plan_of_source(self, self.source_split)
+        return self._source().plan, self._places_of(jobs.tolist())
 
     @property
     def _has_lists(self) -> bool:
@@ -147,10 +179,10 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
         ``held``: the user's object whose random generators are seeded too.
         """
-        place = self.epoch, self.seed
+        place = self.epoch, self.seed, source_length(self)
         if place not in self._kept:
             if seeding.is_in_worker_process():
-                raise integrity_error(f"a worker has no order for epoch {place[0]}, but for {list(self._kept)}")
+                raise integrity_error(f"a worker has no order for {place}, but for {list(self._kept)}")
             job = seeding.Job(place[0], seeding.EPOCH_START)
             stream = seeding.Stream(place[1], Generators(lambda: [("sampler", held)]), (self,))
             drawn = seeding.run_job(stream, job, draw)
@@ -163,7 +195,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return found
 
     def _is_length_at_hand(self) -> bool:
-        is_drawn = not self._is_drawn or any(epoch == self.epoch for epoch, _ in self._kept)
+        is_drawn = not self._is_drawn or any(epoch == self.epoch for epoch, _, _ in self._kept)
         return is_drawn and super()._is_length_at_hand()
 
     def subsample(self, nb_samples: int) -> Any:
@@ -191,25 +223,6 @@ def check_nothing_is_drawn(source: Any, done: str, instead: str) -> None:
             f"the order of {type(drawn[0]).__name__} is drawn once for each epoch of the loop, so it cannot be {done}, "
             f"which takes several epochs of it for one: {instead}"
         )
-
-
-def items_at(source: Any, plan: EpochPlan, place: int, seed: int) -> list[Any]:
-    """Return the items of ``source`` at ``place`` (number in the order of its epoch). Call it within a job.
-
-    ``plan``: that of ``source``, in an epoch of its own. ``seed``: that of the job.
-    """
-    found: list[Any] = in_round(plan.epoch, _items_at, source, plan, place, seed)
-    return found
-
-
-def _items_at(source: Any, plan: EpochPlan, place: int, seed: int) -> list[Any]:
-    (job,) = plan.jobs([place])
-    if makes_items(source) and plan.plan.source is not source:
-        found: list[Any] = source._items_at(place, job)
-        return found
-    task = plan.plan.task(seed)
-    task.private = private
-    return task.run(job, None)
 
 
 def digest(values: NDArray[Any]) -> str:

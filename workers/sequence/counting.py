@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.job.task import Loose
 
-from .chosen import SequenceChosen, items_at
+from .chosen import SequenceChosen
 from .derived import source_length
 from .selection import makers
 
@@ -30,7 +30,7 @@ class SequenceAnswers(SequenceChosen[Any]):
         """Return None: the items of the source are not those of this."""
 
     def _items_of_job(self, index: int) -> list[Any]:
-        items = items_at(self.source_split, self._source_plan(), index, self.seed)
+        items = self._source().items(index)
         if len(items) != 1 or isinstance(items[0], Loose):
             raise TypeError(
                 f"sample {index} is not one sample, but {len(items)}, because a function before returns lists, or "

@@ -7,7 +7,7 @@ from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
 from workers.job import seeding
-from workers.job.context import current_epoch
+from workers.job.context import current_epoch, forget_epoch
 
 from .clock import Clock, asking, seed_of_chain, with_clock
 from .epoch_plan import EpochPlan
@@ -26,6 +26,8 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
         clock: says the epoch outside of a job. None: the clock of the running :func:`with_clock`, or of ``sequence``.
     """
     plan, clock, epoch = sequence._plan(), clock or asking() or sequence._clock, current_epoch()
+    if epoch is None:
+        forget_epoch()
     number = None if plan.is_read_here else with_clock(clock, plan.count)
     seed = sequence.seed if plan.needs_seed else 0
     return EpochPlan(plan, clock.epoch if epoch is None else epoch, number, seed)

@@ -106,7 +106,7 @@ def another(plan: EpochPlan, source: Any, job: int, number: int, attempt: int) -
 
 def _from_choice(plan: EpochPlan, dataset: Any, places: OrderOf[int], on_error: str) -> _FromChoice | None:
     """Return the items that ``dataset`` chooses from its source for ``places``; None: it does not choose."""
-    if not hasattr(type(dataset), "_source_places"):
+    if not hasattr(type(dataset), "_source_places") or not len(places):
         return None
     chosen = dataset._source_places(np.array(plan.jobs(places), np.int64))
     if chosen is None:

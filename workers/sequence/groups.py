@@ -16,6 +16,7 @@ from workers.job.task import Loose
 
 from .chosen import SequenceChosen, digest
 from .fetching import another, batch_at, getter
+from .of_epoch import of_epoch
 from .plan import Plan
 from .sample_errors import SampleErrors
 
@@ -71,7 +72,8 @@ class SequenceGroups(SequenceChosen[Any]):
 
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
-        source, samples, places = self.source_split, self._source_plan(), self._choice().of(index)
+        source, samples = self.source_split, self._source().plan
+        places = of_epoch(self, "groups", self._choice).of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
             batch = batch_at(samples, places, on_error)

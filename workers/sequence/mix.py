@@ -14,6 +14,7 @@ from workers.frameworks.keras import ENDLESS
 from .apportion import Turns
 from .base import Sequence
 from .chosen import check_nothing_is_drawn
+from .of_epoch import of_epoch
 from .parts import SequenceOfParts
 
 
@@ -63,13 +64,13 @@ class SequenceMix(SequenceOfParts):
         return self._ends
 
     def _items_of_job(self, index: int) -> list[Any]:
-        lengths, _, counts = self._end()
+        lengths, _, counts = of_epoch(self, "end", self._end)
         assert self._turns is not None
         used, turns = self._turns
-        (at,), (turn,) = turns.at(np.array([index], np.int64))
-        part = used[int(at)]
+        at, turn = turns.of(index)
+        part = used[at]
         # Each source goes on in this epoch where it has stopped in the last one.
-        epoch, place = divmod(self.epoch * counts[part] + int(turn), lengths[part])
+        epoch, place = divmod(self.epoch * counts[part] + turn, lengths[part])
         return self._items(part, place, epoch)
 
     def _arguments(self) -> tuple[Any, ...]:

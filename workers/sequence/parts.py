@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import builtins
 import itertools
 from collections.abc import Iterable, Mapping
@@ -15,11 +16,10 @@ from workers.job.stream import mix as mixed
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
-from .chosen import items_at
 from .clock import asking, defines_hooks, with_clock
 from .derived import SequenceDerived, check_indexed, plan_of_source
 from .display import DisplayedFact, count, tried
-from .epoch_plan import EpochPlan
+from .of_epoch import SourceOfEpoch, of_epoch
 from .plan import Plan
 from .source import check_source
 
@@ -84,14 +84,14 @@ class SequenceOfParts(SequenceDerived[Any]):
 
     def _items(self, part: int, place: int, epoch: int) -> list[Any]:
         """Return the items at ``place`` of source number ``part`` in its own epoch ``epoch``."""
-        source = self.parts[part]
-        return items_at(source, self._plan_of(part, source, epoch), place, self.seed)
+        return of_epoch(self, (part, epoch), lambda: self._source_of(part, epoch)).items(place)
 
-    def _plan_of(self, part: int, source: Any, epoch: int) -> EpochPlan:
+    def _source_of(self, part: int, epoch: int) -> SourceOfEpoch:
+        source = self.parts[part]
         plan = plan_of_source(self, source)
         if part and plan.plan.needs_seed:  # else all would have the same permutation
             plan = plan._replace(seed=mixed(plan.seed ^ part) & seeding.MAX_SEED)
-        return plan._replace(epoch=epoch)
+        return SourceOfEpoch(source, plan._replace(epoch=epoch), self.seed)
 
     # -- as its own origin
 
@@ -165,8 +165,8 @@ class SequenceConcat(SequenceOfParts):
         return sum(self._lengths())
 
     def _items_of_job(self, index: int) -> list[Any]:
-        ends = list(itertools.accumulate(self._lengths()))
-        part = next(part for part, end in enumerate(ends) if index < end)
+        ends = of_epoch(self, "ends", lambda: list(itertools.accumulate(self._lengths())))
+        part = bisect.bisect_right(ends, index)
         return self._items(part, index - (ends[part - 1] if part else 0), self.epoch)
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from workers.checks import check_int
 from workers.frameworks.keras import ENDLESS
 
-from .chosen import SequenceChosen, check_nothing_is_drawn, items_at
+from .chosen import SequenceChosen, check_nothing_is_drawn
 from .derived import source_length
 from .display import DisplayedFact, named
 from .epoch_plan import EpochPlan
+from .of_epoch import SourceOfEpoch, of_epoch
 
 
 class SequenceRepeat(SequenceChosen):
@@ -35,19 +36,25 @@ class SequenceRepeat(SequenceChosen):
         return min(length * self.number, ENDLESS)
 
     def _items_of_job(self, index: int) -> list[Any]:
-        return items_at(self.source_split, *self._place(index), self.seed)
+        source, place = self._place(index)
+        return source.items(place)
 
-    def _place(self, job: int) -> tuple[EpochPlan, int]:
-        """Return (the plan of the source for the round that ``job`` is in, its place there)."""
-        plan = self._source_plan()
-        round_, place = divmod(job, plan.num_steps)
-        return plan._replace(epoch=plan.epoch * (self.number or 0) + round_), place
+    def _place(self, job: int) -> tuple[SourceOfEpoch, int]:
+        """Return (the source in the round that ``job`` is in, its place there)."""
+        first = self._source()
+        round_, place = divmod(job, first.plan.num_steps)
+        epoch = first.plan.epoch * (self.number or 0) + round_
+        return of_epoch(self, epoch, lambda: self._of_round(first.plan._replace(epoch=epoch))), place
+
+    def _of_round(self, plan: EpochPlan) -> SourceOfEpoch:
+        return SourceOfEpoch(self.source_split, plan, self.seed)
 
     def _source_places(self, jobs: NDArray[np.int64]) -> tuple[EpochPlan, list[int]] | None:
         found = [self._place(job) for job in jobs.tolist()]
-        if len({plan.epoch for plan, _ in found}) != 1:
+        first, _ = found[0]
+        if any(source is not first for source, _ in found):
             return None
-        return found[0][0], [place for _, place in found]
+        return first.plan, [place for _, place in found]
 
     def _arguments(self) -> tuple[Any, ...]:
         return (self.number,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from .derived import SequenceDerived, source_length
 from .display import DisplayedFact, named
 from .labels import label_array
 
+_permutation = lru_cache(16)(Permutation)
 _OF_WEIGHTS = 2  # part of the key, which tells it from those of shuffles and samplers
 _BALANCED = "balanced"
 
@@ -43,7 +45,7 @@ class Systematic(NamedTuple):
         """Return the places that ``jobs`` get, as an int64 array."""
         key = self.seed, self.epoch, _OF_WEIGHTS
         start = (hashed(self.seed, repr(key).encode())[0] >> 11) * 2.0**-53
-        places = Permutation(self.number)(np.asarray(jobs, np.uint64), key)
+        places = _permutation(self.number)(np.asarray(jobs, np.uint64), key)
         total = self.cumulated[-1]
         wanted = np.minimum((places + start) / self.number * total, np.nextafter(total, 0))
         return self.cumulated.searchsorted(wanted, side="right").astype(np.int64, copy=False)
