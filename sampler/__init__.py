@@ -32,6 +32,7 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 
 from . import check_package as _beside  # noqa: F401  # first, before any import of workers
 from .augmenter import Augmenter, ContrastiveAugmenter
+from .folders import ClassFolders, class_folders
 from .image import load_image
 from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
@@ -42,6 +43,7 @@ from .tfrecord.writer import write_class_shards
 
 __all__ = [
     "Augmenter",
+    "ClassFolders",
     "ContrastiveAugmenter",
     "MultiShotMemorySampler",
     "Problem",
@@ -50,6 +52,7 @@ __all__ = [
     "TFDatasetMultiShotMemorySampler",
     "TFRecordDatasetSampler",
     "TFRecordSequence",
+    "class_folders",
     "load_image",
     "select_examples",
     "verify_shards",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sampler import ContrastiveAugmenter, MultiShotMemorySampler, SingleShotMemorySampler, load_image, select_examples
+from sampler import (
+    ContrastiveAugmenter,
+    MultiShotMemorySampler,
+    SingleShotMemorySampler,
+    class_folders,
+    load_image,
+    select_examples,
+)
 from workers import current_rng
 
 SIZES = (75, 100), (100, 75)  # (height, width): landscape and portrait
@@ -126,3 +134,28 @@ def test_examples_of_other_numbers_of_axes(paths: list[str]) -> None:
     with pytest.raises(ValueError, match=r"same number of axes, not \(75, 100, 3\) and \(100, 75\)|\(100, 75\) and"):
         _ = seq.example_shape
     assert seq.state_dict()
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    """Sorted, whatever the file system says; what is hidden, or no image, is left out."""
+    for name in ("dog/b.jpg", "dog/a.PNG", "dog/notes.txt", "cat/x/2.jpg", "cat/1.jpg", "cat/.1.jpg", ".trash/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), len(name), np.uint8)).save(tmp_path / name, "PNG")
+    paths, labels, classes = class_folders(tmp_path)
+    names = [str(Path(path).relative_to(tmp_path)) for path in paths]
+    assert names == ["cat/1.jpg", "cat/x/2.jpg", "dog/a.PNG", "dog/b.jpg"]
+    assert (labels.tolist(), classes) == ([0, 0, 1, 1], ["cat", "dog"])
+    assert class_folders(str(tmp_path), suffixes=[".jpg"]).labels.tolist() == [0, 0, 1]
+    seq = MultiShotMemorySampler(paths, labels, 2, 1, steps_per_epoch=2, load_example_fn=load_image, seed=1)
+    with seq.prefetch(1) as batches:
+        for x, y in batches:
+            assert (x.shape, sorted(y.tolist())) == ((2, 4, 4, 3), [0, 1])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"class 'empty' of .* has no files that end in \.bmp"):
+        class_folders(tmp_path)
+    with pytest.raises(ValueError, match="has no folders"):
+        class_folders(tmp_path / "dog")
+    with pytest.raises(FileNotFoundError):
+        class_folders(tmp_path / "none")
+    with pytest.raises(TypeError, match="suffixes must be several"):
+        class_folders(tmp_path, ".jpg")
