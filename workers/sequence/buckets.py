@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workers.checks import check_bool, check_function, check_int, short
 from workers.job.permutation import Permutation
 
-from .counting import counted
+from .counting import answers_of
 from .derived import source_length
 from .display import DisplayedFact, named
 from .groups import Groups, SequenceGroups
@@ -43,7 +43,7 @@ class SequenceBuckets(SequenceGroups):
         self.shuffle_batches = check_bool("shuffle", shuffle)
         super().__init__(source_split, "put into buckets", check_function("collate_fn", collate_fn))
         if callable(lengths):
-            lengths = counted(source_split, lengths, "put into buckets", "lengths")
+            lengths = answers_of(source_split, lengths, "put into buckets", "lengths")
         self._lengths = _checked(lengths)
         self._check_number(source_length(self))
 

@@ -44,7 +44,7 @@ class SequenceAnswers(SequenceChosen[Any]):
         return False
 
 
-def counted(source: Any, function: Callable[[Any], Any], done: str, what: str) -> list[Any]:
+def answers_of(source: Any, function: Callable[[Any], Any], done: str, what: str) -> list[Any]:
     """Return [``function(sample)`` for each sample of ``source``], computed in worker processes, with a progress bar.
 
     Args:

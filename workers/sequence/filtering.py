@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .counting import counted
+from .counting import answers_of
 
 
 class Kept:
@@ -24,14 +24,14 @@ class Kept:
 
 def filtered(sequence: Any, function: Callable[[Any], Any]) -> tuple[NDArray[np.int64], int]:
     """Return (the places of ``sequence`` for which ``function`` returns true, its length)."""
-    answers = counted(sequence, Test(function), "filtered", "filter")
+    answers = answers_of(sequence, IsKept(function), "filtered", "filter")
     places = np.flatnonzero(np.array(answers, bool))
     if answers and not len(places):
         raise ValueError(f"filter has kept none of the {len(answers)} {sequence._item_names[1]}: nothing is left")
     return places, len(answers)
 
 
-class Test:
+class IsKept:
     """A function from an item to whether ``function`` of it is true."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
