@@ -265,3 +265,34 @@ def test_tensors(nb_workers: int, depth: int) -> None:
             assert numbers_of(found) == in_groups(range(TOTAL), 8)
         with source.max_samples(6) as batches:
             assert numbers_of(batches) == [part for part in pieces(100) if part][:2]
+
+
+def shard_of(number: int) -> Iterator[Any]:
+    """Reads a shard into memory that it uses again for each item."""
+    item = np.zeros(2)
+    for value in range(number):
+        item[:] = 10 * number + value
+        yield item
+
+
+def test_a_function_that_yields(nb_workers: int) -> None:
+    """Its items are delivered one by one, batched, and resumed within."""
+    expected = [[10.0, 10], [20, 20], [21, 21], [30, 30], [31, 31], [32, 32]]
+    with prefetch([0, 1, 2, 3], nb_workers, seed=1).map(shard_of) as items:
+        for _ in range(2):
+            assert [item.tolist() for item in items] == expected
+        loop = iter(items)
+        got = [next(loop).tolist() for _ in range(3)]
+        state = items.state_dict()
+    with prefetch([0, 1, 2, 3], 0, seed=1).map(shard_of) as items:
+        items.load_state_dict(state)
+        assert got + [item.tolist() for item in items] == expected
+    with prefetch(iter([2, 3]), nb_workers, seed=1).map(shard_of) as items:
+        assert [item.tolist() for item in items] == expected[1:]
+    with prefetch([3, 1], nb_workers, seed=1).map(shard_of).map(lambda item: item + 1).batch(3) as batches:
+        assert [batch[:, 0].tolist() for batch in batches] == [[31, 32, 33], [11]]
+    with (
+        prefetch([2], nb_workers, collate_fn=shard_of) as items,
+        pytest.raises(TypeError, match="returned a generator"),
+    ):
+        next(iter(items))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import functools
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import Any, Protocol
 
 from workers.checks import short
@@ -232,9 +233,21 @@ class Task:
             for result in results:
                 if type(result) is list and as_items:  # not a tuple, which is one batch
                     items.extend(result)
+                elif type(result) is GeneratorType:
+                    items.extend(self._yielded(result, as_items))
                 else:
                     items.append(result)
         return items
+
+    def _yielded(self, generator: Iterator[Any], as_items: bool) -> Iterator[Any]:
+        """Yield what ``generator``, the result of a function, yields: copies, as it may reuse the memory of an item."""
+        if not as_items:
+            raise TypeError(
+                "the function has returned a generator, which is no batch: return a list or an array, or write "
+                ".map(function), which delivers what a generator yields one by one"
+            )
+        for item in generator:
+            yield from [item] if self.private is None else self.private([item])
 
 
 def one_function(function_to_run: Any) -> Any:

@@ -78,7 +78,8 @@ class Chain(Selection[Batch_co]):
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
-                returns a *list*, its items are delivered one by one; with ``as_items=False`` the list is one batch.
+                returns a *list*, or is a generator, its items are delivered one by one, when it has ended; with
+                ``as_items=False`` a list is one batch.
             nb_workers: the number of worker processes. 0: batches are computed in this process, on demand.
             max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin: as for :class:`workers.SequenceMap`.
             **options: as for :class:`workers.SequenceMap`.
