@@ -214,3 +214,27 @@ def test_batches_of_a_collate_fn() -> None:
     for batches in (ragged.batch(2, collate_fn=pad()), ragged.batch_by([[0, 1], [2, 3], [4]], pad())):
         assert [batch.shape for batch in batches] == [(2, 1), (2, 3), (1, 4)]
     assert isinstance(workers.pad(), type(pad()))
+
+
+def test_what_an_attack_has_found() -> None:
+    assert pad(0)([[1, 2], []]).dtype == np.int64
+    assert pad(0)([[1, 2], []]).tolist() == [[1, 2], [0, 0]]
+    with pytest.raises(ValueError, match="no samples to pad"):
+        pad(0)([])
+    twice = prefetch(list(range(8)), 0, seed=1).map(lambda number: [number, number])
+    with pytest.raises(TypeError, match="returns lists of several samples"):
+        list(twice.bucket([1] * 8, batch_size=2))
+    endless = prefetch([1, 2, 3], 0).repeat()
+    for wrong in (
+        lambda: endless.filter(bool, count=True),
+        lambda: endless.bucket(int, batch_size=2),
+        lambda: endless.weighted([1] * 3),
+    ):
+        with pytest.raises(TypeError, match="has no end"):
+            wrong()
+    for wrong in (
+        lambda: prefetch([1, 2, 3], 0).split(0.5, by=["a", None, "b"]),
+        lambda: prefetch([1, 2, 3], 0).weighted("balanced", labels=["a", None, "b"]),
+    ):
+        with pytest.raises(ValueError, match="number 1 is None"):
+            wrong()

@@ -253,3 +253,37 @@ def test_lengths_that_change(nb_workers: Any, executor: str) -> None:
             for length in (4, 7):
                 source.length, batches.epoch = length, 0
                 assert {number for each, number in named(batches) if each == "a"} == set(range(length)), name
+
+
+def two_more(epoch: int) -> list[int]:
+    return [epoch, epoch + 1]
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_a_drawn_order_in_a_part(nb_workers: Any, executor: str) -> None:
+    """Is drawn once an epoch in the program, is in the state, and cannot be repeated."""
+
+    def made(order: Any = two_more) -> Any:
+        arrays = SequenceArray({"x": np.arange(6)}, seed=1)
+        return workers.concat([arrays.reorder(order), SequenceArray({"x": np.arange(2) + 100})])
+
+    with made().prefetch(nb_workers, executor=executor) as batches:
+        for epoch in range(3):
+            assert [int(row["x"]) for row in batches] == [epoch, epoch + 1, 100, 101]
+        next(iter(batches))
+        state = batches.state_dict()
+    with made(lambda epoch: [5, 4]).prefetch(0) as other, pytest.raises(workers.StateError, match="another order"):
+        other.load_state_dict(state)
+    for wrong in (lambda: made().repeat(2), lambda: workers.mix([made(), [1]])):
+        with pytest.raises(TypeError, match="drawn once for each epoch"):
+            wrong()
+
+
+def test_hooks_of_one_object_in_two_parts() -> None:
+    """Are called once."""
+    source = Hooked("a", 4, seed=1)
+    first, second = source.split(0.5)
+    with workers.concat([first.map(tuple), workers.mix([second, source])]).prefetch(0) as batches:
+        list(batches)
+        list(batches)
+    assert source.num_epochs == 2

@@ -153,3 +153,18 @@ def test_a_wrong_number_in_the_environment(said: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORKERS_NB_WORKERS", said)
     with pytest.raises(ValueError, match="WORKERS_NB_WORKERS must be"):
         Whole(seed=1).prefetch(2)
+
+
+def test_only_what_the_batch_sampler_lists() -> None:
+    lists = [[3, 4], [5, 6, 7]]
+    found = set()
+    for seed in range(20):
+        with prefetch(Photos(seed=seed), 0, batch_sampler=lists, on_error="redraw") as batches:
+            found |= {number for batch in numbers(batches) for number in batch}
+    assert found == {3, 6, 7}
+
+
+def test_behind_a_batch_it_is_refused() -> None:
+    for batches in (Photos().batch(4), Photos().batch_by([[1]])):
+        with pytest.raises(ValueError, match="these are batches already"):
+            batches.prefetch(0, on_error="redraw")

@@ -70,6 +70,8 @@ class Pad:
 
     def __call__(self, samples: list[Any]) -> Any:
         """Return one batch of the list ``samples``."""
+        if not samples:
+            raise ValueError("there are no samples to pad: a batch has at least one")
         batch, mask = self._batch(samples, None, "", self.keys is None)
         return batch if mask is None else (batch, mask)
 
@@ -84,7 +86,10 @@ class Pad:
         node = None if _is_row(samples[0]) else node_of(samples[0])
         if node is None:
             if is_padded and all(map(_is_array, samples)):
-                return self._padded(of_one_dtype(arrays_of(samples, f"samples{place}"), place), key, place)
+                arrays = arrays_of(samples, f"samples{place}")
+                others = [array for array in arrays if array.size] or arrays  # an empty list has no dtype of its own
+                arrays = [array if array.size else array.astype(others[0].dtype) for array in arrays]
+                return self._padded(of_one_dtype(arrays, place), key, place)
             return stack(samples, place), None
         keys, parts, is_dict = list(node.keys), [], node.form.is_mapping
         masks: dict[str, Any] = {}

@@ -140,6 +140,11 @@ def prefetch(
         function = None
         on_error = options.get("on_error")
         sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
+    elif options.get("on_error") == "redraw" and hasattr(type(plan_of(sequence).source), "on_error_of_samples"):
+        raise ValueError(
+            'on_error="redraw" is about samples, and these are batches already: give it to the .map() or .prefetch() '
+            "before .batch(), or give prefetch the batch_size"
+        )
     nb_workers = "auto" if nb_workers is None else nb_workers
     return SequenceMap(sequence, nb_workers, function, max_queue_size=max_queue_size, as_items=False, **options)
 

@@ -23,7 +23,7 @@ _WINDOW = 100  # batches
 class SequenceBuckets(SequenceGroups):
     """Batches of samples of similar length: see :meth:`Sequence.bucket`."""
 
-    _is_drawn = _changes_order = True
+    _is_drawn = _changes_order = _has_bounds = True
 
     def __init__(
         self,

@@ -91,16 +91,18 @@ def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
         return None
 
 
-def another(plan: EpochPlan, source: Any, job: int, number: int, attempt: int) -> list[Any]:
+def another(plan: EpochPlan, source: Any, among: Any, job: int, number: int, attempt: int) -> list[Any]:
     """Return the items of a sample of ``source`` that is drawn by (seed, epoch, job, number, attempt).
 
     Args:
+        among: the places that it may have, an array. None: all.
         job, number, attempt: the batch, its sample that has raised, and how many were tried in place of it.
     """
-    stream, length = current_stream(), plan.length
+    stream, length = current_stream(), plan.length if among is None else len(among)
     if stream is None or not length:
         return []
     place = hashed(stream.seed, repr((_OF_REDRAWS, plan.epoch, job, number, attempt)).encode())[0] % length
+    place = place if among is None else int(among[place])
     return getter(plan, source, [place], "raise")(place)
 
 

@@ -60,6 +60,9 @@ class SequenceGroups(SequenceChosen[Any]):
     #: What to do with samples that raise: see ``Plan.on_error``. Batches are then smaller. None: as for the source.
     on_error_of_samples: str | None = None
 
+    #: True if a batch has no more samples than places.
+    _has_bounds = False
+
     def __init__(self, source_split: Any, done: str, collate_fn: Callable[[list[Any]], Any] | None) -> None:
         self.collate_fn = collate_fn
         super().__init__(source_split, done)
@@ -73,15 +76,22 @@ class SequenceGroups(SequenceChosen[Any]):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
         source, samples = self.source_split, self._source().plan
-        places = of_epoch(self, "groups", self._choice).of(index)
+        groups = of_epoch(self, "groups", self._choice)
+        places = groups.of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
             batch = batch_at(samples, places, on_error)
             if batch is not None:
                 return [batch]
-        part = SampleErrors(on_error, functools.partial(another, samples, source, index))
+        part = SampleErrors(on_error, functools.partial(another, samples, source, groups.places, index))
         items_at = getter(samples, source, places, on_error)
-        found = [item for place in places for item in part.items(place, functools.partial(items_at, place))]
+        of_each = [part.items(place, functools.partial(items_at, place)) for place in places]
+        if self._has_bounds and any(len(items) > 1 for items in of_each):
+            raise TypeError(
+                "a function before .bucket() returns lists of several samples, whose lengths nobody knows: give it "
+                "as_items=False, or write .bucket() before it"
+            )
+        found = [item for items in of_each for item in items]
         if any(isinstance(item, Loose) for item in found):
             raise TypeError(
                 "a function before returns lists, or samples were skipped, so batches are put together in the "

@@ -35,6 +35,11 @@ def label_array(name: str, labels: Any, source: Any) -> NDArray[Any]:
     found = np.asarray(labels)
     if found.ndim != 1:
         raise ValueError(f"{name} must be one label for each sample, not an array of shape {found.shape}")
+    if found.dtype.hasobject and any(each is None for each in found):
+        at = next(at for at, each in enumerate(found) if each is None)
+        raise ValueError(
+            f"{name} must be one label for each sample, but number {at} is None: give it a label of its own"
+        )
     return found
 
 

@@ -29,7 +29,7 @@ class SequenceMix(SequenceOfParts):
         super().__init__(sources, seed)
         for part in self.parts:
             check_nothing_is_drawn(part, "mixed", "mix before it")
-        self.weights = _checked_weights(weights, names, len(self.parts))
+        self._weights = _checked_weights(weights, names, len(self.parts))
         self._ends: tuple[list[int], int, list[int]] | None = None
         self._turns: tuple[list[int], Turns] | None = None
         if self._is_length_at_hand() and not len(self):
@@ -43,12 +43,12 @@ class SequenceMix(SequenceOfParts):
         """Return (the lengths of the sources, the number of batches in an epoch, how many each source gives)."""
         lengths = self._lengths()
         if self._ends is None or self._ends[0] != lengths:
-            used = [part for part, length in enumerate(lengths) if length and self.weights[part]]
+            used = [part for part, length in enumerate(lengths) if length and self._weights[part]]
             if not used:
                 self._ends = lengths, 0, [0] * len(lengths)
                 return self._ends
             if self._turns is None or self._turns[0] != used:
-                self._turns = used, Turns([self.weights[part] for part in used])
+                self._turns = used, Turns([self._weights[part] for part in used])
             turns = self._turns[1]
             if self.until == "longest":
                 length = max(turns.place_of(at, lengths[part] - 1) + 1 for at, part in enumerate(used))
@@ -74,7 +74,7 @@ class SequenceMix(SequenceOfParts):
         return self._items(part, place, epoch)
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self.weights, self.until
+        return self._weights, self.until
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ends": None}

@@ -96,7 +96,8 @@ class SequenceOfParts(SequenceDerived[Any]):
     # -- as its own origin
 
     def _plan(self) -> Plan:
-        return Plan.of(self, () if self._own_seed is None else (self._own_seed,))
+        plan = Plan.of(self, () if self._own_seed is None else (self._own_seed,))
+        return plan._replace(drawn=tuple(each for part in self.parts for each in plan_of(part).drawn))
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items_of_job(index))
@@ -121,16 +122,24 @@ class SequenceOfParts(SequenceDerived[Any]):
         return False
 
     def on_epoch_begin(self) -> None:
-        """Call ``on_epoch_begin`` of the sources that have one."""
-        for part in self.parts:
-            if hasattr(part, "on_epoch_begin"):
-                part.on_epoch_begin()
+        """Call ``on_epoch_begin`` of the sources that have one, once for each object."""
+        for origin in self._origins():
+            if hasattr(origin, "on_epoch_begin"):
+                origin.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Call ``on_epoch_end`` of the sources that have one."""
+        """Call ``on_epoch_end`` of the sources that have one, once for each object."""
+        for origin in self._origins():
+            if hasattr(origin, "on_epoch_end"):
+                origin.on_epoch_end()
+
+    def _origins(self) -> list[Any]:
+        """Return the user's objects at the start of all sources, each once."""
+        found: list[Any] = []
         for part in self.parts:
-            if hasattr(part, "on_epoch_end"):
-                part.on_epoch_end()
+            origin = plan_of(part).origin
+            found += origin._origins() if isinstance(origin, SequenceOfParts) else [origin]
+        return list({id(each): each for each in found}.values())
 
     def _has_hooks(self, *names: str) -> bool:
         return any(

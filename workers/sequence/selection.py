@@ -86,7 +86,7 @@ class Selection(Generic[Batch_co]):
         Args:
             weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``: each label has the same
                 share; or a function of the epoch that returns one of these, called when it begins. The attribute
-                ``weights`` may be set anew, for the next epoch.
+                ``weights`` of the result, not of a front-end made from it, may be set anew for the next epoch.
             labels: the label of each sample, for weights by label: an array, or the name of one in a SequenceArray.
             num_samples: draws in an epoch. None: as many as samples.
             replacement: False: no sample comes twice.
@@ -156,7 +156,8 @@ class Selection(Generic[Batch_co]):
 
         Args:
             function: a function of a batch, called in the workers.
-            count: False: it is called in each epoch, and the result has no length. True: it is called once for each
+            count: False: it is called in each epoch, and the result has no length; places and indices in words that
+                follow, such as ``take``, are those before the filter. True: it is called once for each
                 batch, now, in worker processes; the result has a length and indices. Its answers must be the same in
                 all epochs.
 
