@@ -13,12 +13,9 @@ IMAGES = ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
 
 
 class ClassFolders(NamedTuple):
-    """The files of :func:`class_folders`.
+    """The files of :func:`class_folders`: the path of each, its label (int64, the number of its class), and the classes.
 
-    Attributes:
-        paths: the path of each file.
-        labels: the number of the class of each file, int64, 0 to ``len(classes) - 1``.
-        classes: the names of the folders, sorted.
+    ``classes`` are the names of the folders, sorted; label ``i`` is that of ``classes[i]``.
     """
 
     paths: list[str]
