@@ -13,7 +13,7 @@ IMAGES = ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
 
 
 class ClassFolders(NamedTuple):
-    """The files of :func:`class_folders`: the path of each, its label (int64, the number of its class), and the classes.
+    """The files of :func:`class_folders`: the path of each, its label (int64, the number of its class), the classes.
 
     ``classes`` are the names of the folders, sorted; label ``i`` is that of ``classes[i]``.
     """
