@@ -118,6 +118,7 @@ def test_groups_and_classes() -> None:
         (lambda: SequenceArray({"x": [1, 2]}, np.random.permutation).split(0.5), "the order of SequenceArray changes"),
         (lambda: prefetch(iter([1]), 0).split(0.5), "has no indices"),
         (lambda: Drawn().shard(0, 2).split(0.5), "shard last"),
+        (lambda: Drawn().repeat(2).split(0.5), "split before .repeat"),
         (lambda: Drawn().repeat(0), "must be an integer >= 1"),
         (lambda: Drawn().filter("x"), "function must be a function"),
         (lambda: Drawn().shuffle().filter(bool, count=True), "the order of SequenceShuffle changes"),

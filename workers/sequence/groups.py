@@ -76,14 +76,13 @@ class SequenceGroups(SequenceChosen[Any]):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
         source, samples = self.source_split, self._source().plan
-        groups = of_epoch(self, "groups", self._choice)
-        places = groups.of(index)
+        places = of_epoch(self, "groups", self._choice).of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
             batch = batch_at(samples, places, on_error)
             if batch is not None:
                 return [batch]
-        part = SampleErrors(on_error, functools.partial(another, samples, source, groups.places, index))
+        part = SampleErrors(on_error, functools.partial(another, samples, source, places, index))
         items_at = getter(samples, source, places, on_error)
         of_each = [part.items(place, functools.partial(items_at, place)) for place in places]
         if self._has_bounds and any(len(items) > 1 for items in of_each):

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.checks import check_int, short
+from workers.job.task import chain_of
 
 from .apportion import Turns
 from .base import plan_of
 from .chosen import check_order_is_fixed
 from .derived import check_indexed
 from .labels import label_array
+from .repeat import SequenceRepeat
 
 
 def split(sequence: Any, share: Any, by: Any, stratify: Any, seed: int) -> list[NDArray[np.int64]]:
@@ -24,6 +26,8 @@ def split(sequence: Any, share: Any, by: Any, stratify: Any, seed: int) -> list[
     name = type(sequence).__name__
     check_indexed(name, plan_of(sequence).origin, "split", "split the files or keys that it reads")
     check_order_is_fixed(sequence, "split")
+    if any(isinstance(each, SequenceRepeat) for each in chain_of(sequence)):
+        raise TypeError("a sample of what is repeated could come in both parts of a split: split before .repeat()")
     length = len(sequence)
     rng = np.random.default_rng(check_int("seed", seed, 0))
     if by is not None:
