@@ -6,23 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numbered import Numbered
 
 import workers
-from workers import Sequence, SequenceArray, current_rng, prefetch
+from workers import SequenceArray, prefetch
 
 WORKERS = [(0, "process"), (2, "process"), (2, "thread"), ("auto", "process")]
 NUMBER = 12
 
 
-class Drawn(Sequence[Any]):
-    def __init__(self, seed: int | None = 1) -> None:
-        super().__init__(seed=seed)
-
-    def __len__(self) -> int:
-        return NUMBER
-
-    def __getitem__(self, index: int) -> Any:
-        return index, self.epoch, current_rng().random()
+class Drawn(Numbered):
+    length = NUMBER
 
 
 # -- repeat

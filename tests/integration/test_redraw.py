@@ -18,7 +18,7 @@ WORKERS = [(0, "process"), (1, "process"), (3, "process"), (2, "thread"), ("auto
 
 
 class Photos(Sequence[Any]):
-    """Some of which are damaged."""
+    """Photos, three of which are damaged."""
 
     damaged = frozenset(DAMAGED)
 

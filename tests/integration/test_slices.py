@@ -6,21 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numbered import Numbered
 
 import workers
-from workers import Sequence, SequenceArray, SequenceMap, current_rng, prefetch
+from workers import Sequence, SequenceArray, SequenceMap, prefetch
 
 LENGTH = 12
 
 
-class Drawn(Sequence[Any]):
-    """Each batch is its number, the epoch, and what it draws."""
-
-    def __len__(self) -> int:
-        return LENGTH
-
-    def __getitem__(self, index: int) -> Any:
-        return index, self.epoch, current_rng().random()
+class Drawn(Numbered):
+    length = LENGTH
 
 
 #: {name: (what makes a slice of a sequence, the same of the list of its batches)}

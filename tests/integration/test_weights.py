@@ -7,26 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numbered import Numbered
 
 import workers
-from workers import Sequence, SequenceArray, current_rng, prefetch
+from workers import SequenceArray, prefetch
 
 NUMBER = 40
 WEIGHTS = np.arange(NUMBER) % 5.0
 WORKERS = [(0, "process"), (1, "process"), (3, "process"), (2, "thread"), ("auto", "process")]
 
 
-class Drawn(Sequence[Any]):
-    """Each sample is its number, the epoch, and what it draws."""
-
-    def __init__(self, seed: int | None = 1) -> None:
-        super().__init__(seed=seed)
-
-    def __len__(self) -> int:
-        return NUMBER
-
-    def __getitem__(self, index: int) -> Any:
-        return index, self.epoch, current_rng().random()
+class Drawn(Numbered):
+    length = NUMBER
 
 
 def numbers() -> SequenceArray:

@@ -15,6 +15,7 @@ Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (generalised 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -131,3 +132,9 @@ class Permutation:
         left <<= self._right_bits
         left |= right
         return left
+
+
+@lru_cache(16)
+def permutation(n: int) -> Permutation:
+    """Return ``Permutation(n)``, the same object for the last few ``n``: making it takes longer than one position."""
+    return Permutation(n)

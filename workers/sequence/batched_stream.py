@@ -12,7 +12,7 @@ import numpy as np
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.checks import check_int
-from workers.job.permutation import Permutation
+from workers.job.permutation import permutation
 from workers.job.task import Loose, Task
 
 from .base import plan_of
@@ -33,7 +33,12 @@ class Regrouped:
         self.source = source
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
-        """Yield what is made of ``items``, an iterator over the source, in ``epoch``. ``seed``: that of the loop."""
+        """Yield the items of this iterable.
+
+        Args:
+            items: an iterator over the source.
+            epoch, seed: those of the loop that reads.
+        """
         raise NotImplementedError
 
 
@@ -127,7 +132,7 @@ class Windows(Regrouped):
             size = len(window)
             if size:
                 places = np.arange(size, dtype=np.uint64)
-                order = Permutation(size)(places, (seed, epoch, _OF_WINDOWS, number)).tolist()
+                order = permutation(size)(places, (seed, epoch, _OF_WINDOWS, number)).tolist()
                 for place in order:
                     item, window[place] = window[place], None
                     yield item

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.checks import check_bool, check_function, check_int, short
-from workers.job.permutation import Permutation
+from workers.job.permutation import permutation
 
 from .counting import answers_of
-from .derived import source_length
+from .derived import check_one_each, source_length
 from .display import DisplayedFact, named
 from .groups import Groups, SequenceGroups
 
@@ -48,11 +48,7 @@ class SequenceBuckets(SequenceGroups):
         self._check_number(source_length(self))
 
     def _check_number(self, length: int) -> None:
-        if len(self._lengths) != length:
-            raise ValueError(
-                f"lengths has {len(self._lengths)} values for the {length} samples of "
-                f"{type(self.source_split).__name__}: give one for each"
-            )
+        check_one_each("lengths", len(self._lengths), length, "samples", self.source_split)
 
     def _choice(self) -> Groups:
         return self._drawn(self._draw, None)  # type: ignore[no-any-return]
@@ -63,7 +59,7 @@ class SequenceBuckets(SequenceGroups):
         key = self.seed, self.epoch, _OF_BUCKETS
         places = np.arange(number)
         if self.shuffle_batches and number:
-            places = Permutation(number)(places.astype(np.uint64), key)
+            places = permutation(number)(places.astype(np.uint64), key)
         window = self._window()
         # Sort by (window, length): samples of a window come together, the shortest first.
         places = places[np.lexsort((self._lengths[places], np.arange(number) // window))]
@@ -71,7 +67,7 @@ class SequenceBuckets(SequenceGroups):
         sizes = np.diff(ends, prepend=0)
         if not (self.shuffle_batches and len(sizes)):
             return Groups(places, sizes)
-        order = Permutation(len(sizes))(np.arange(len(sizes), dtype=np.uint64), (*key, 1))
+        order = permutation(len(sizes))(np.arange(len(sizes), dtype=np.uint64), (*key, 1))
         starts, sizes = (ends - sizes)[order], sizes[order]
         within = np.arange(number) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return Groups(places[np.repeat(starts, sizes) + within], sizes)
@@ -82,11 +78,8 @@ class SequenceBuckets(SequenceGroups):
         if size is None:
             mean = max(1.0, float(self._lengths.mean())) if len(self._lengths) else 1.0
             size = max(1, int(self.max_tokens / mean)) if self.max_tokens is not None else 1
-        return (
-            self.window or _WINDOW * size
-            if self.batch_size is None
-            else -(-(self.window or _WINDOW * size) // size) * size
-        )
+        window = self.window or _WINDOW * size
+        return window if self.batch_size is None else -(-window // size) * size
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.batch_size, self.max_tokens, self.window, self.shuffle_batches

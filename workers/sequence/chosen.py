@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -51,8 +52,9 @@ class Given:
         """Return the places that ``jobs`` get, as an int64 array."""
         return self.places[jobs].astype(np.int64, copy=False)
 
+    @functools.cached_property
     def digest(self) -> str:
-        """Return a hash of the places, for states."""
+        """A hash of the places, for states."""
         return digest(self.places)
 
 
@@ -194,7 +196,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
     def _digest_of_drawn(self) -> str:
         """Return a hash of what was drawn for the current epoch, which a state holds."""
-        found: str = self._choice().digest()
+        found: str = self._choice().digest
         return found
 
     def _is_length_at_hand(self) -> bool:

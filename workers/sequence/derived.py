@@ -152,6 +152,14 @@ def plan_of_source(sequence: Sequence[Any], source: Any) -> EpochPlan:
     return EpochPlan(plan, sequence.epoch, number, sequence.seed if plan.needs_seed else 0)
 
 
+def check_one_each(name: str, number: int, length: int, items: str, source: Any) -> None:
+    """Raise ValueError if ``name``, an argument of ``number`` values, has not one for each of ``length`` ``items``."""
+    if number != length:
+        raise ValueError(
+            f"{name} has {number} values for the {length} {items} of {type(source).__name__}: give one for each"
+        )
+
+
 def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
     """Raise a TypeError if ``origin``, the start of a chain, has no indices.
 

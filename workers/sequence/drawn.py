@@ -15,7 +15,10 @@ from .chosen import Given, SequenceChosen
 from .derived import source_length
 from .groups import Groups, SequenceGroups
 
-_MOST_ROUNDS = 1000  # times the source's length: what yields more indices is taken to have no end
+
+def _most_indices(length: int) -> int:
+    """Return how many indices a sampler may yield for a source of ``length``: if there are more, it has no end."""
+    return 1000 * (length + 1000)
 
 
 class SequenceReordered(SequenceChosen):
@@ -53,7 +56,7 @@ class SequenceOfLists(SequenceGroups):
         return self._drawn(self._draw, self.batch_sampler)  # type: ignore[no-any-return]
 
     def _draw(self) -> Groups:
-        length, sizes, places, most = source_length(self), [], [], None
+        length, sizes, places = source_length(self), [], []
         for number, each in enumerate(drawn_from(self.batch_sampler, self.epoch)):
             if np.ndim(each) != 1:
                 raise TypeError(
@@ -65,8 +68,7 @@ class SequenceOfLists(SequenceGroups):
                 raise ValueError(f"list {number} of batch_sampler is empty: a batch has at least one sample")
             sizes.append(len(found))
             places.append(found)
-            most = _MOST_ROUNDS * (length + 1000) if most is None else most
-            if number > most:
+            if number > _most_indices(length):
                 raise ValueError(_endless("batch_sampler", number, length))
         return Groups(np.concatenate([np.zeros(0, np.int64), *places]), np.array(sizes, np.int64))
 
@@ -107,7 +109,7 @@ def drawn_from(sampler: Any, epoch: int) -> Iterable[Any]:
 def _indices(name: str, found: Iterable[Any], length: int, items: str) -> NDArray[np.int64]:
     """Return ``found`` as places of a source of ``length``, checked; negative ones count from the end, as in a list."""
     if not hasattr(found, "dtype"):
-        most = _MOST_ROUNDS * (length + 1000)
+        most = _most_indices(length)
         found = list(itertools.islice(found, most + 1))
         if len(found) > most:
             raise ValueError(_endless(name, most, length))

@@ -35,12 +35,15 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
     """
     dataset, functions = plan.plan.source, plan.plan.functions
     items_at = source._items_at if makes_items(source) else None
-    chosen_items = _from_choice(plan, dataset, places, on_error) if items_at is not None or not functions else None
-    if chosen_items is not None:
-        if items_at is None or not functions:
-            return chosen_items._items_of_job
-        chosen = dict(zip(places, plan.jobs(places), strict=True))
-        return lambda place: items_at(place, chosen[place], chosen_items)
+    if hasattr(type(dataset), "_source_places") and len(places) and (items_at is not None or not functions):
+        numbers = plan.jobs(places)
+        chosen = _from_choice(dataset, numbers, on_error)
+        if chosen is not None:
+            if not functions:
+                return chosen._items_of_job
+            assert items_at is not None
+            of_chosen = dict(zip(places, numbers, strict=True))
+            return lambda place: items_at(place, of_chosen[place], chosen)
     if knows_items(dataset) or (functions and items_at is None):
         return functools.partial(items_of_job, source)
     numbers = plan.jobs(places)
@@ -91,31 +94,28 @@ def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
         return None
 
 
-def another(plan: EpochPlan, source: Any, among: Any, job: int, number: int, attempt: int) -> list[Any]:
+def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, number: int, attempt: int) -> list[Any]:
     """Return the items of a sample of ``source`` that is drawn by (seed, epoch, job, number, attempt).
 
     Args:
-        among: the places that it may have, an array. None: all.
+        among: the places that it may have, a list. None: all.
         job, number, attempt: the batch, its sample that has raised, and how many were tried in place of it.
     """
     stream, length = current_stream(), plan.length if among is None else len(among)
     if stream is None or not length:
         return []
     place = hashed(stream.seed, repr((_OF_REDRAWS, plan.epoch, job, number, attempt)).encode())[0] % length
-    place = place if among is None else int(among[place])
+    place = place if among is None else among[place]
     return getter(plan, source, [place], "raise")(place)
 
 
-def _from_choice(plan: EpochPlan, dataset: Any, places: OrderOf[int], on_error: str) -> _FromChoice | None:
-    """Return the items that ``dataset`` chooses from its source for ``places``; None: it does not choose."""
-    if not hasattr(type(dataset), "_source_places") or not len(places):
-        return None
-    chosen = dataset._source_places(np.array(plan.jobs(places), np.int64))
+def _from_choice(dataset: Any, jobs: list[int], on_error: str) -> _FromChoice | None:
+    """Return the items that ``dataset``, a SequenceChosen, chooses from its source for ``jobs``; None: see there."""
+    chosen = dataset._source_places(np.array(jobs, np.int64))
     if chosen is None:
         return None
-    chosen_plan, chosen_places = chosen
-    items_at = in_round(chosen_plan.epoch, getter, chosen_plan, dataset.source_split, chosen_places, on_error)
-    return _FromChoice(items_at, chosen_places, chosen_plan.epoch)
+    plan, places = chosen
+    return _FromChoice(in_round(plan.epoch, getter, plan, dataset.source_split, places, on_error), places, plan.epoch)
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,19 +25,12 @@ class Kept:
 
 def filtered(sequence: Any, function: Callable[[Any], Any]) -> tuple[NDArray[np.int64], int]:
     """Return (the places of ``sequence`` for which ``function`` returns true, its length)."""
-    answers = answers_of(sequence, IsKept(function), "filtered", "filter")
+    answers = answers_of(sequence, functools.partial(_is_true, function), "filtered", "filter")
     places = np.flatnonzero(np.array(answers, bool))
     if answers and not len(places):
         raise ValueError(f"filter has kept none of the {len(answers)} {sequence._item_names[1]}: nothing is left")
     return places, len(answers)
 
 
-class IsKept:
-    """A function from an item to whether ``function`` of it is true."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-        self.wants_tensors = getattr(function, "wants_tensors", True)
-
-    def __call__(self, item: Any) -> bool:
-        return bool(self.function(item))
+def _is_true(function: Callable[[Any], Any], item: Any) -> bool:
+    return bool(function(item))

@@ -41,8 +41,9 @@ class Groups:
         found: list[int] = self.places[start : int(self.ends[batch])].tolist()
         return found
 
+    @functools.cached_property
     def digest(self) -> str:
-        """Return a hash of the places and sizes, for states."""
+        """A hash of the places and sizes, for states."""
         return digest(self.places) + digest(self.ends)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as ListOf
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,24 @@ from .base import Sequence
 from .chosen import check_nothing_is_drawn
 from .of_epoch import of_epoch
 from .parts import SequenceOfParts
+
+
+class _MixOfEpoch(NamedTuple):
+    """What the jobs of a mix share in one epoch.
+
+    Attributes:
+        length: the number of batches.
+        used: the numbers of the sources that have a weight and are not empty.
+        turns: the turns of these. None: there are none.
+        lengths: of all sources.
+        counts: how many batches each of ``used`` gives.
+    """
+
+    length: int
+    used: list[int]
+    turns: Any
+    lengths: list[int]
+    counts: list[int]
 
 
 class SequenceMix(SequenceOfParts):
@@ -30,54 +48,41 @@ class SequenceMix(SequenceOfParts):
         for part in self.parts:
             check_nothing_is_drawn(part, "mixed", "mix before it")
         self._weights = _checked_weights(weights, names, len(self.parts))
-        self._ends: tuple[list[int], int, list[int]] | None = None
-        self._turns: tuple[list[int], Turns] | None = None
+        self._turns: tuple[list[int], Turns] | None = None  # (the sources that are used, their turns), the last ones
         if self._is_length_at_hand() and not len(self):
             raise ValueError("the sources of a mix, or those with a weight, are empty: a loop over it would do nothing")
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return self._end()[1]
+        return self._of_epoch().length
 
-    def _end(self) -> tuple[list[int], int, list[int]]:
-        """Return (the lengths of the sources, the number of batches in an epoch, how many each source gives)."""
+    def _of_epoch(self) -> _MixOfEpoch:
         lengths = self._lengths()
-        if self._ends is None or self._ends[0] != lengths:
-            used = [part for part, length in enumerate(lengths) if length and self._weights[part]]
-            if not used:
-                self._ends = lengths, 0, [0] * len(lengths)
-                return self._ends
-            if self._turns is None or self._turns[0] != used:
-                self._turns = used, Turns([self._weights[part] for part in used])
-            turns = self._turns[1]
-            if self.until == "longest":
-                length = max(turns.place_of(at, lengths[part] - 1) + 1 for at, part in enumerate(used))
-            elif self.until == "shortest":
-                length = min(turns.place_of(at, lengths[part]) for at, part in enumerate(used))
-            else:
-                length = self.until
-            length = min(length, ENDLESS)
-            counts = [0] * len(lengths)
-            for part, number in zip(used, turns.before(length), strict=True):
-                counts[part] = number
-            self._ends = lengths, length, counts
-        return self._ends
+        used = [part for part, length in enumerate(lengths) if length and self._weights[part]]
+        if not used:
+            return _MixOfEpoch(0, [], None, lengths, [])
+        if self._turns is None or self._turns[0] != used:
+            self._turns = used, Turns([self._weights[part] for part in used])
+        turns = self._turns[1]
+        if self.until == "longest":
+            length = max(turns.place_of(at, lengths[part] - 1) + 1 for at, part in enumerate(used))
+        elif self.until == "shortest":
+            length = min(turns.place_of(at, lengths[part]) for at, part in enumerate(used))
+        else:
+            length = self.until
+        length = min(length, ENDLESS)
+        return _MixOfEpoch(length, used, turns, lengths, turns.before(length))
 
     def _items_of_job(self, index: int) -> list[Any]:
-        lengths, _, counts = of_epoch(self, "end", self._end)
-        assert self._turns is not None
-        used, turns = self._turns
+        _, used, turns, lengths, counts = of_epoch(self, "turns", self._of_epoch)
         at, turn = turns.of(index)
         part = used[at]
         # Each source goes on in this epoch where it has stopped in the last one.
-        epoch, place = divmod(self.epoch * counts[part] + turn, lengths[part])
+        epoch, place = divmod(self.epoch * counts[at] + turn, lengths[part])
         return self._items(part, place, epoch)
 
     def _arguments(self) -> tuple[Any, ...]:
         return self._weights, self.until
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ends": None}
 
 
 _UNTIL = '"longest", "shortest", or the number of batches in an epoch, an integer >= 1'

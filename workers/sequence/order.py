@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from workers.job.permutation import Permutation
+from workers.job.permutation import permutation
 
 _OF_SHUFFLE = 1  # part of the key, which tells it from those of samplers: (seed, cycle)
 _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
@@ -39,7 +38,7 @@ class Permuted(NamedTuple):
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
         if self.level:
             key = *key, self.level
-        return _permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64, copy=False)
+        return permutation(self.length)(np.array(places, np.uint64), key).astype(np.int64, copy=False)
 
 
 def through(orderings: Sequence[Ordering], places: Any) -> Any:
@@ -219,6 +218,3 @@ class Shard(NamedTuple):
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
     """Return the numbers of the jobs at ``places`` in an epoch: these, mapped by each of ``orderings`` on demand."""
     return Order(places, orderings) if orderings else places
-
-
-_permutation = lru_cache(16)(Permutation)

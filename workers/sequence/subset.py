@@ -38,7 +38,7 @@ class SequenceSubset(SequenceChosen):
         return self._places
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self._places.digest(), self._length
+        return self._places.digest, self._length
 
     def _share(self) -> None:
         self._places.places = shared(self._places.places)

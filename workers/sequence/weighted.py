@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +10,14 @@ from numpy.typing import NDArray
 
 from workers.batch.strings import shared
 from workers.checks import check_bool, check_int, short
-from workers.job.permutation import Permutation
+from workers.job.permutation import permutation
 from workers.job.stream import hashed
 
 from .chosen import ChosenPlaces, Given, SequenceChosen, digest
-from .derived import SequenceDerived, source_length
+from .derived import SequenceDerived, check_one_each, source_length
 from .display import DisplayedFact, named
 from .labels import label_array
 
-_permutation = lru_cache(16)(Permutation)
 _OF_WEIGHTS = 2  # part of the key, which tells it from those of shuffles and samplers
 _BALANCED = "balanced"
 
@@ -45,13 +43,14 @@ class Systematic(NamedTuple):
         """Return the places that ``jobs`` get, as an int64 array."""
         key = self.seed, self.epoch, _OF_WEIGHTS
         start = (hashed(self.seed, repr(key).encode())[0] >> 11) * 2.0**-53
-        places = _permutation(self.number)(np.asarray(jobs, np.uint64), key)
+        places = permutation(self.number)(np.asarray(jobs, np.uint64), key)
         total = self.cumulated[-1]
         wanted = np.minimum((places + start) / self.number * total, np.nextafter(total, 0))
         return self.cumulated.searchsorted(wanted, side="right").astype(np.int64, copy=False)
 
+    @property
     def digest(self) -> str:
-        """Return a hash of the weights, for states."""
+        """A hash of the weights, for states."""
         return digest(self.cumulated)
 
 
@@ -118,12 +117,8 @@ class SequenceWeighted(SequenceChosen):
         return Given(_without_replacement(values, number, self.seed, self.epoch))
 
     def _check_number(self, values: NDArray[np.float64], length: int) -> None:
-        if len(values) != length:
-            what = "labels" if self._labels is not None else "weights"
-            raise ValueError(
-                f"{what} has {len(values)} values for the {length} {self._item_names[1]} of "
-                f"{type(self.source_split).__name__}: give one for each"
-            )
+        what = "labels" if self._labels is not None else "weights"
+        check_one_each(what, len(values), length, self._item_names[1], self.source_split)
         if self.replacement:
             return
         most, wanted = int(np.count_nonzero(values)), length if self.num_samples is None else self.num_samples
