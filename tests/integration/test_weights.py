@@ -224,3 +224,62 @@ def test_new_weights_for_the_same_epoch(nb_workers: Any, executor: str) -> None:
     assert {number for number, _, _ in [drawn[0], drawn[1]]} == {3}
     drawn.weights = np.eye(NUMBER)[7]
     assert drawn[2][0] == 7
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300, 5e-324, np.float64(2) ** 1023])
+@pytest.mark.parametrize("replacement", [True, False])
+def test_weights_of_any_size(scale: float, replacement: bool) -> None:
+    """Neither their sum nor their quotients overflow."""
+    drawn = Drawn().weighted(np.ones(NUMBER) * scale, replacement=replacement)
+    assert sorted(number for number, _, _ in drawn) == list(range(NUMBER))
+
+
+def only(numbers: range) -> Any:
+    return np.isin(np.arange(NUMBER), numbers).astype(float)
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("replacement", [True, False])
+def test_weights_set_in_mid_epoch(nb_workers: Any, executor: str, replacement: bool) -> None:
+    """They leave the running epoch as it is, its state too, and are set by the front-end that was made last."""
+
+    def made(weights: Any) -> Any:
+        options: dict[str, Any] = {"nb_workers": nb_workers, "executor": executor}
+        return prefetch(Drawn(), weights=weights, num_samples=9, replacement=replacement, **options)
+
+    with made(only(range(20))) as batches:
+        loop = iter(batches)
+        first = [next(loop)[0] for _ in range(4)]
+        batches.weights = only(range(20, 40))
+        len(batches)
+        list(Drawn())  # another loop: what the jobs of an epoch share is forgotten
+        state = batches.state_dict()
+        rest = list(loop)
+        assert {*first, *(each for each, _, _ in rest)} <= set(range(20))
+        with made(only(range(20))) as other:
+            other.load_state_dict(state)
+            assert list(other) == rest
+        at_end = batches.state_dict()
+        following = list(batches)
+        assert {each for each, _, _ in following} <= set(range(20, 40))
+        with made(only(range(20))) as other:
+            with pytest.raises(workers.StateError, match="other arguments"):
+                other.load_state_dict(at_end)
+            other.weights = batches.weights
+            other.load_state_dict(at_end)
+            assert list(other) == following
+        batches.epoch = 1
+        batches.weights = only(range(12))
+        assert {each for each, _, _ in batches} <= set(range(12))
+
+
+def test_weights_of_what_has_none() -> None:
+    with pytest.raises(AttributeError, match=r"write \.weighted\(weights\) first"):
+        prefetch(Drawn(), nb_workers=0).weights = WEIGHTS
+    mixed = workers.mix([Drawn().weighted(WEIGHTS), Drawn()])
+    assert not hasattr(mixed, "weights")
+    drawn = Drawn().weighted(WEIGHTS).batch(2).prefetch(0)
+    with pytest.raises(ValueError, match="read-only"):
+        drawn.weights[3] = 1
+    with pytest.raises(TypeError, match=r"give that to \.weighted"):
+        drawn.weights = lambda epoch: WEIGHTS

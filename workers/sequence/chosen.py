@@ -26,7 +26,7 @@ from .plan import Plan
 from .selection import Batch_co
 
 _BLOCK = 1024  # places computed at a time
-_MOST_KEPT = 2  # epochs: that of the loop, and that of another loop over the same sequence
+MOST_KEPT = 2  # epochs: that of the loop, and that of another loop over the same sequence
 
 
 class ChosenPlaces(Protocol):
@@ -191,7 +191,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
             job = seeding.Job(place[0], seeding.EPOCH_START)
             stream = seeding.Stream(place[1], Generators(lambda: [("sampler", held)]), (self,))
             drawn = seeding.run_job(stream, job, draw)
-            self._kept = dict([*self._kept.items(), (place, drawn)][-_MOST_KEPT:])
+            self._kept = dict([*self._kept.items(), (place, drawn)][-MOST_KEPT:])
         return self._kept[place]
 
     def _digest_of_drawn(self) -> str:

@@ -99,6 +99,17 @@ class Clock:
         """True if batches of the current epoch were delivered, to a loop or to ``model.fit``."""
         return self.is_fitted or self.position.delivered != self.start.delivered
 
+    @property
+    def is_announced(self) -> bool:
+        """True if a pass over the current epoch has begun, so that its hooks were called."""
+        return self._announced == self.epoch
+
+    def at(self, epoch: int) -> Clock:
+        """Return a clock that says that ``epoch`` is the current one of the same sequence."""
+        made = Clock(self)
+        made.epoch, made.owner, made._announced = epoch, self.owner, self._announced
+        return made
+
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of ``epoch``; the next loop calls on_epoch_begin. A running loop raises StalePassError."""
         start, version = Position(), self.version + 1
@@ -142,11 +153,15 @@ class Clock:
         return position
 
     def begin_epoch(self, sequence: Sequence) -> None:
-        """Call ``on_epoch_begin`` of ``sequence``, unless it was called for this epoch already."""
+        """Tell the chain of ``sequence`` that the epoch begins, and call ``on_epoch_begin``; only once an epoch."""
         if self._announced != self.epoch:
             self._announced = self.epoch
             if sequence._has_hooks("on_epoch_begin"):
                 self._call(sequence, seeding.EPOCH_BEGIN, sequence.on_epoch_begin)
+            for each in chain_of(sequence):
+                begin = getattr(type(each), "_begin_epoch", None)
+                if begin is not None:
+                    begin(each, self.epoch)
 
     def end_epoch(self, sequence: Sequence) -> None:
         """Call ``on_epoch_end`` of ``sequence``, and move to the next epoch, or to the one that the hook has set."""

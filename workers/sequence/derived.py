@@ -82,6 +82,21 @@ class SequenceDerived(Sequence[Batch_co]):
     # -- inherited from the source
 
     @property
+    def weights(self) -> Any:
+        """The weights of the last :meth:`weighted` before this. New ones take effect in the next epoch that begins."""
+        return self._weighted().weights
+
+    @weights.setter
+    def weights(self, weights: Any) -> None:
+        self._weighted().weights = weights
+
+    def _weighted(self) -> SequenceDerived[Any]:
+        source = self.source_split
+        if self._names_beside or not isinstance(source, SequenceDerived):
+            raise AttributeError(f"a {type(self).__name__} has no weights of samples: write .weighted(weights) first")
+        return source
+
+    @property
     def is_stream(self) -> bool:  # type: ignore[override]
         """True if the source, although it has indices, is read in order, in the consumer's process."""
         return plan_of(self.source_split).is_stream

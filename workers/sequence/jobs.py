@@ -13,7 +13,7 @@ from workers.frameworks.keras import is_keras_dataset
 from workers.job import seeding
 from workers.job.task import Task, chain_of, items_of_job, knows_items
 
-from .clock import HOOKS
+from .clock import HOOKS, with_clock
 from .epochs import plan_of_epoch
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             return getitem(self, index)
         self._check_open()
         checked = check_index(index, self)
-        return run_job(self, job_of_index(self, checked), functools.partial(getitem, self, checked))
+        compute = functools.partial(getitem, self, checked)
+        return with_clock(self._clock, run_job, self, job_of_index(self, checked), compute)
 
     __getitem__._is_job = True  # type: ignore[attr-defined]
     return __getitem__

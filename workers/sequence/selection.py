@@ -85,8 +85,8 @@ class Selection(Generic[Batch_co]):
 
         Args:
             weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``: each label has the same
-                share; or a function of the epoch that returns one of these, called when it begins. The attribute
-                ``weights`` of the result, not of a front-end made from it, may be set anew for the next epoch.
+                share; or a function of the epoch that returns one of these, called when it begins. They are copied; to
+                change them, set the attribute ``weights`` of the result: that counts from the next epoch.
             labels: the label of each sample, for weights by label: an array, or the name of one in a SequenceArray.
             num_samples: draws in an epoch. None: as many as samples.
             replacement: False: no sample comes twice.

@@ -163,14 +163,18 @@ def taken(sequence: Sequence) -> dict[str, Any]:
     if partial is None and is_at_end:
         epoch, position = epoch + 1, Position()
     order = None if position.is_at_start or not plan.drawn else _order_of(sequence)
-    made = written(State(*named(identity_of(sequence)), sequence.seed, length, epoch, position, order))
+    made = written(State(*named(identity_of(sequence, epoch)), sequence.seed, length, epoch, position, order))
     if plan.is_read_here and length is not None and max(made["batch"], *made["apart"], 0) >= length:
         made["length"] = None  # it had more items than its length says
     return made
 
 
-def identity_of(sequence: Sequence) -> list[Any]:
-    """Return what identifies ``sequence`` in a state, as JSON: its class, the arguments that matter, other seeds."""
+def identity_of(sequence: Sequence, epoch: int) -> list[Any]:
+    """Return what identifies ``sequence`` in a state of ``epoch``, as JSON: its class, arguments, and other seeds."""
+    return with_clock(sequence._clock.at(epoch), _identity, sequence)  # type: ignore[no-any-return]
+
+
+def _identity(sequence: Sequence) -> list[Any]:
     plan, seed = sequence._plan(), sequence.seed
     of_rank = plan_of_epoch(sequence).identity_of_rank() if plan.shard is not None and plan.is_rebatched else []
     others = [each for each in plan.seeds if each != seed]
@@ -199,7 +203,7 @@ def load(sequence: Sequence, state: State) -> None:
     Raises:
         StateError: ``state`` is of another sequence, length or seed, or too many epochs ahead for hooks.
     """
-    sampler, fingerprint = named(identity_of(sequence))
+    sampler, fingerprint = named(identity_of(sequence, state.epoch))
     check_same(state, sampler, fingerprint, sequence.seed)
     clock, epoch = sequence._clock, state.epoch
     before, goes_back = clock.epoch, not sequence._has_hooks()

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from workers.batch.strings import shared
 from workers.checks import check_bool, check_int, short
+from workers.job.context import current_job
 from workers.job.permutation import permutation
 from workers.job.stream import hashed
 
-from .chosen import ChosenPlaces, Given, SequenceChosen, digest
+from .chosen import MOST_KEPT, ChosenPlaces, Given, SequenceChosen, digest
+from .clock import asking
 from .derived import SequenceDerived, check_one_each, source_length
 from .display import DisplayedFact, named
 from .labels import label_array
@@ -76,21 +78,47 @@ class SequenceWeighted(SequenceChosen):
             self._labels = _Labels(label_array("labels", labels, source_split))
         elif isinstance(weights, (str, Mapping)):
             raise TypeError(f"weights={short(weights)} needs labels=..., the label of each sample")
-        self.weights = weights
+        self._begun: dict[int, _Weights] = {}  # {an epoch that has begun: the weights it began with}, the last ones
+        self._now = self._checked_weights(weights)
         super().__init__(source_split, "weighted")
-        if self._values is not None and SequenceDerived._is_length_at_hand(self):
-            self._check_number(self._values, source_length(self))
+        if self._now.values is not None and SequenceDerived._is_length_at_hand(self):
+            self._check_number(self._now.values, source_length(self))
 
     @property
     def weights(self) -> Any:
-        """The weights, as they were given. New ones take effect in the next epoch."""
-        return self._weights
+        """The weights, as they were given. New ones take effect in the next epoch that begins."""
+        given = self._now.given
+        if isinstance(given, np.ndarray):
+            given = given.view()
+            given.flags.writeable = False  # a change in place would have no effect
+        return given
 
     @weights.setter
     def weights(self, weights: Any) -> None:
-        self._weights = weights
-        self._values = None if callable(weights) else self._values_of(weights)
-        self._digest = "" if self._values is None else digest(self._values)
+        if callable(weights) and not self._is_drawn:
+            raise TypeError("weights that were given as numbers cannot become a function: give that to .weighted()")
+        self._now = self._checked_weights(weights)
+        self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] in self._begun}
+
+    def _checked_weights(self, weights: Any) -> _Weights:
+        values = None if callable(weights) else self._values_of(weights)
+        return _Weights(weights, values, "" if values is None else digest(values))
+
+    def _begin_epoch(self, epoch: int) -> None:
+        before, now = self._begun.get(epoch), self._now
+        if before is not None and (before.given is not now.given or before.digest != now.digest):  # it begins again
+            self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] != epoch}
+        self._begun = dict([*self._begun.items(), (epoch, now)][-MOST_KEPT:])
+
+    def _weights_of_epoch(self) -> _Weights:
+        """Return the weights of the current epoch of the loop: those with which it began."""
+        job, clock = current_job(), asking()
+        if job is None:
+            clock = clock or self._clock
+        if clock is not None and not clock.is_announced:
+            return self._now
+        epoch = job.epoch if clock is None else clock.epoch  # type: ignore[union-attr]
+        return self._begun.get(epoch, self._now)
 
     def _values_of(self, weights: Any) -> NDArray[np.float64]:
         """Return the cumulated weights of the samples; without replacement, the weights themselves."""
@@ -98,13 +126,15 @@ class SequenceWeighted(SequenceChosen):
         return np.cumsum(by_sample) if self.replacement else by_sample
 
     def _choice(self) -> ChosenPlaces:
+        weights = self._weights_of_epoch()
         if not self._is_drawn:
-            return self._choice_by(self._values)
-        held = self._weights if callable(self._weights) else None
-        return self._drawn(self._draw, held)  # type: ignore[no-any-return]
+            return self._choice_by(weights.values)
+        held = weights.given if callable(weights.given) else None
+        return self._drawn(lambda: self._draw(weights), held)  # type: ignore[no-any-return]
 
-    def _draw(self) -> ChosenPlaces:
-        return self._choice_by(self._values_of(self._weights(self.epoch)) if self._values is None else self._values)
+    def _draw(self, weights: _Weights) -> ChosenPlaces:
+        by_function = weights.values is None
+        return self._choice_by(self._values_of(weights.given(self.epoch)) if by_function else weights.values)
 
     def _choice_by(self, values: Any) -> ChosenPlaces:
         length = source_length(self)
@@ -129,17 +159,29 @@ class SequenceWeighted(SequenceChosen):
             )
 
     def _arguments(self) -> tuple[Any, ...]:
-        return self._digest, self.num_samples, self.replacement
+        return self._weights_of_epoch().digest, self.num_samples, self.replacement
 
     def _share(self) -> None:
-        self._values = shared(self._values)
+        self._now = self._now._replace(values=shared(self._now.values))
 
     def _own_facts(self) -> Iterable[DisplayedFact]:
         yield named("weights", "by label" if self._labels is not None else "by sample")
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers need the cumulated weights only; those of a function are drawn in the program.
-        return {**self.__dict__, "_weights": self._weights if callable(self._weights) else None, "_labels": None}
+        now = self._now if callable(self._now.given) else self._now._replace(given=None)
+        return {**self.__dict__, "_now": now, "_begun": {}, "_labels": None}
+
+
+class _Weights(NamedTuple):
+    """Weights as they were given (None in a worker), their values (None: a function gives them), and a hash of these.
+
+    The values are the cumulated weights of the samples; without replacement, the weights themselves.
+    """
+
+    given: Any
+    values: Any
+    digest: str
 
 
 class _Labels:
@@ -176,9 +218,12 @@ def _checked(weights: NDArray[Any]) -> NDArray[np.float64]:
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise ValueError(f"weights must be finite numbers >= 0, but number {wrong[0]} is {weights[wrong[0]]}")
-    if len(weights) and not weights.sum() > 0:
+    if not len(weights):
+        return weights
+    most = weights.max()
+    if not most:
         raise ValueError("weights are all 0, so there is nothing to draw")
-    return weights
+    return np.ldexp(weights, -np.frexp(most)[1])  # to at most 1, so that their sum is finite
 
 
 def _without_replacement(weights: NDArray[np.float64], number: int, seed: int, epoch: int) -> NDArray[np.int64]:
