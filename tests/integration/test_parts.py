@@ -119,6 +119,9 @@ def test_groups_and_classes() -> None:
         (lambda: Drawn().filter(lambda batch: False, count=True), "nothing is left"),
         (lambda: prefetch(iter([1]), 0).filter(bool, count=True), "has no indices"),
         (lambda: prefetch([1], 0).map(lambda x: [x, x]).filter(bool, count=True), "returns lists"),
+        (lambda: Drawn().filter(bool).shard(0, 2), "unequal numbers of batches"),
+        (lambda: workers.concat([Drawn().filter(bool), Drawn()]).shuffle().shard(0, 2), "unequal numbers of batches"),
+        (lambda: Drawn().shard(0, 2).filter(bool), "unequal numbers of batches"),
     ],
 )
 def test_what_has_no_meaning(wrong: Any, error: str) -> None:
@@ -144,6 +147,28 @@ def test_a_filter_keeps(count: bool, nb_workers: Any, executor: str) -> None:
         assert [numbers.tolist() for numbers, _, _ in batches] == [[0, 3, 6], [9]]
 
 
+class Hooked(Drawn):
+    """Its hooks change its numbers."""
+
+    calls = 0
+
+    def __getitem__(self, index: int) -> Any:
+        return (index + 100 * self.calls,)
+
+    def on_epoch_begin(self) -> None:
+        self.calls += 1
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
+def test_counting_calls_no_hooks(nb_workers: Any) -> None:
+    """So epoch 0 is as it is without the count."""
+    with Hooked().prefetch(nb_workers) as source:
+        kept = source.filter(is_third, count=True)
+        buckets = source.bucket(lambda batch: batch[0] + 1, batch_size=3, shuffle=False)
+        assert [number for (number,) in kept] == [100, 103, 106, 109]
+        assert next(iter(buckets))[0].tolist() == [200, 201, 202]
+
+
 def test_of_an_iterable() -> None:
     for nb_workers in (0, 2):
         with prefetch((number for number in range(10)), nb_workers).filter(lambda number: number % 2) as batches:
@@ -153,7 +178,7 @@ def test_of_an_iterable() -> None:
 def test_lengths_of_filters() -> None:
     """Known where it was counted, and then of all that follows; else an error, and no wrong one."""
     kept = Drawn().filter(is_third)
-    for made in (kept, kept.batch(2), kept.shuffle(), kept.shard(0, 2), kept.take(3), kept.map(str), kept.prefetch(0)):
+    for made in (kept, kept.batch(2), kept.shuffle(), kept.take(3), kept.map(str), kept.prefetch(0)):
         with pytest.raises(TypeError, match="count=True"):
             len(made)
     counted = Drawn().filter(is_third, count=True)

@@ -119,7 +119,7 @@ def has_meaning(row: Row) -> bool:
     for before, after in itertools.combinations(names, 2):
         if (before in CHANGE_ORDER and after in NAME_PLACES) or (before in DRAWN and after == "repeat"):
             return False
-        if before == "shard" and after in BEFORE_SHARDING:
+        if (before == "shard" and after in BEFORE_SHARDING) or {before, after} == {"filter", "shard"}:
             return False
         if before == "rebatch" and after != "max_samples":
             return False

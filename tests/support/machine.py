@@ -55,6 +55,7 @@ class Chain:
         self.has_lists = self.may_fail = self.skips = False
         self.is_loose = False  # what its batches are is known in the loop only
         self.may_be_short = False  # a batch may have too few samples, and be dropped
+        self.is_filtered = False
 
     def allowed(self) -> list[str]:
         if self.is_last:
@@ -63,11 +64,12 @@ class Chain:
             return ["max_samples"]
         names = []
         if self.has_index and not self.is_sharded and not (self.is_loose and self.may_be_short):
-            names += ["shuffle", "shuffle", "shard", "take", "skip"] + ["repeat"] * (not self.is_drawn)
+            names += ["shuffle", "shuffle", "take", "skip"]
+            names += ["shard"] * (not self.is_filtered) + ["repeat"] * (not self.is_drawn)
             if not self.is_shuffled:
                 names += ["reorder", "weighted"] + ["batch_by"] * (self.are_equal and not self.is_loose)
         if not self.is_loose:
-            names += ["map", "map", "collate", "rebatch", "sub_batch", "filter"]
+            names += ["map", "map", "collate", "rebatch", "sub_batch"] + ["filter"] * (not self.is_sharded)
             if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists):
                 names += ["batch", "batch", "batch"]
         return [*names, "max_samples"]
@@ -85,7 +87,7 @@ class Chain:
     def word(self, draw: Any, name: str, length: int) -> list[Word]:
         """What is said. ``length``: of the jobs before it."""
         if name == "filter":
-            self.has_lists = True
+            self.has_lists = self.is_filtered = True
             return [Word("filter", (is_kept,))]
         if name == "repeat":
             return [Word("repeat", (draw(st.integers(1, 3)),))]

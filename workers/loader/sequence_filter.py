@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from workers.sequence.base import plan_of
 from workers.sequence.filtering import Kept
+from workers.sequence.shard import UNEQUAL_RANKS
 
 from .sequence_map import SequenceMap
 
@@ -18,4 +20,6 @@ class SequenceFilter(SequenceMap[Any]):
     _is_filter = True
 
     def __init__(self, source_split: Any, function: Any) -> None:
+        if plan_of(source_split).shard is not None:
+            raise TypeError(UNEQUAL_RANKS)
         super().__init__(source_split, 0, Kept(function))

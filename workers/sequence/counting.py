@@ -43,6 +43,12 @@ class SequenceAnswers(SequenceChosen[Any]):
     def _has_lists(self) -> bool:
         return False
 
+    def on_epoch_begin(self) -> None:
+        """Do nothing: the hooks of the source are for the epochs of the loop, of which this is none."""
+
+    def on_epoch_end(self) -> None:
+        """Do nothing: see :meth:`on_epoch_begin`."""
+
 
 def answers_of(source: Any, function: Callable[[Any], Any], done: str, what: str) -> list[Any]:
     """Return [``function(sample)`` for each sample of ``source``], computed in worker processes, with a progress bar.

@@ -49,7 +49,8 @@ class Selection(Generic[Batch_co]):
             rank: 0 to ``world`` - 1.
             world: the number of processes.
             remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
-                or ``"pad"`` with the first ones. All ranks have the same number of steps.
+                or ``"pad"`` with the first ones. All ranks have the same number of steps, unless functions return
+                lists, or samples are skipped.
         """
         return self._made("shard", rank, world, remainder)
 
@@ -158,8 +159,8 @@ class Selection(Generic[Batch_co]):
             function: a function of a batch, called in the workers.
             count: False: it is called in each epoch, and the result has no length; places and indices in words that
                 follow, such as ``take``, are those before the filter. True: it is called once for each
-                batch, now, in worker processes; the result has a length and indices. Its answers must be the same in
-                all epochs.
+                batch, now, in worker processes, without hooks; the result has a length and indices. Its answers must be
+                the same in all epochs.
 
         Raises:
             TypeError, ValueError: with ``count``: nothing is left, this sequence has no indices, or its order changes

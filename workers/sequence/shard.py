@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from workers.checks import check_choice, check_int
+from workers.job.task import chain_of
 
 from .base import Sequence, plan_of
 from .derived import SequenceDerived, check_indexed, source_length
 from .plan import Plan
+
+UNEQUAL_RANKS = (
+    "ranks would have unequal numbers of batches, because a filter drops some of each rank's: count what it keeps, "
+    "before sharding: .filter(function, count=True).shard(rank, world)"
+)
 
 
 class SequenceShard(SequenceDerived):
@@ -23,6 +29,8 @@ class SequenceShard(SequenceDerived):
             raise TypeError(f"only a Sequence can be sharded, not {name}")
         if plan.is_stream:
             raise TypeError(f"{name} is sharded by files: give it shard=(rank, world)")
+        if any(getattr(each, "_is_filter", False) for each in chain_of(source_split)):
+            raise TypeError(UNEQUAL_RANKS)
         super().__init__(source_split)
         check_indexed(
             name,
