@@ -38,6 +38,10 @@ class WithSlots:
         self.level, self.opened = 0, None
 
 
+class WithSlotsOfItsBase(WithSlots):
+    """It has a ``__dict__`` too, which is empty."""
+
+
 class Dataset:
     """A batch is (what the job sees, [jobs that each cache has seen])."""
 
@@ -115,7 +119,7 @@ def test_caches_stay(kind: Any, nb_workers: int) -> None:
     assert max(most) > LENGTH
 
 
-@pytest.mark.parametrize("store", [WithSetState, WithSlots])
+@pytest.mark.parametrize("store", [WithSetState, WithSlots, WithSlotsOfItsBase])
 def test_what_is_no_plain_object_is_replaced_as_a_whole(store: type) -> None:
     got = epochs_of(Hooked(store), 1)
     assert [[seen for seen, _ in epoch] for epoch in got] == [

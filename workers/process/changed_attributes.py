@@ -117,10 +117,10 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
         and cls not in copyreg.dispatch_table
         and (not is_installed(cls.__module__) or cls.__module__.partition(".")[0] in _OWN)
     )
-    if not is_plain or not hasattr(value, "__dict__") or not hasattr(value, "__weakref__"):
+    has_slots = bool(copyreg._slotnames(cls))  # type: ignore[attr-defined]
+    if not is_plain or has_slots or not hasattr(value, "__dict__") or not hasattr(value, "__weakref__"):
         return None
-    state = state_of(value) or {}
-    return state if state or not vars(value) else None  # attributes, but no state: it has slots too
+    return state_of(value) or (None if vars(value) else {})
 
 
 def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
