@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from workers import Sequence, current_rng, prefetch
+import workers
+from workers import Sequence, SequenceArray, current_rng, prefetch
 
 
 class Noise(keras.utils.PyDataset):  # type: ignore[misc]
@@ -132,3 +133,37 @@ def test_a_sequence_that_says_nothing_of_its_length() -> None:
 
     with pytest.raises(NotImplementedError, match="Nothing must define __len__"):
         len(Nothing())
+
+
+def numbers() -> Any:
+    return SequenceArray({"x": np.arange(6)}, seed=1)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        lambda source: source,
+        lambda source: source.batch(4).shard(1, 3),
+        lambda source: source.shuffle().shard(0, 2),
+        lambda source: source.repeat(3).batch(2, True),
+        lambda source: workers.concat([numbers(), source]).shard(0, 1000),
+        lambda source: workers.zip([source, source]),
+        lambda source: workers.mix([source, numbers().repeat()]).batch(4).shard(0, 2),
+        lambda source: source.map(dict).batch(3),
+    ],
+)
+def test_what_is_made_of_an_endless_sequence_has_no_end(word: Callable[[Any], Any]) -> None:
+    batches = word(numbers().repeat()).prefetch(0)
+    assert batches.num_batches is None
+    with pytest.raises(TypeError, match="no length: it does not end"):
+        len(batches)
+    assert len(list(itertools.islice(batches, 3))) == 3
+
+
+def test_nothing_comes_after_what_has_no_end() -> None:
+    with pytest.raises(ValueError, match=r"sources\['train'\] of a concat has no end"):
+        workers.concat({"train": numbers().repeat(), "test": numbers()})
+    for made in (lambda: numbers().repeat()[::2], lambda: numbers().repeat().skip(2)):
+        with pytest.raises(TypeError, match=r"has no end: only \.take"):
+            made()
+    assert len(numbers().repeat().take(20)) == 20

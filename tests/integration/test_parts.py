@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,8 @@ def test_groups_and_classes() -> None:
         (lambda: prefetch(iter([1]), 0).filter(bool, count=True), "has no indices"),
         (lambda: prefetch([1], 0).map(lambda x: [x, x]).filter(bool, count=True), "returns lists"),
         (lambda: Drawn().filter(bool).shard(0, 2), "unequal numbers of batches"),
-        (lambda: workers.concat([Drawn().filter(bool), Drawn()]).shuffle().shard(0, 2), "unequal numbers of batches"),
+        (lambda: Drawn().filter(bool).map(str).batch(2).shard(0, 2), "unequal numbers of batches"),
+        (lambda: workers.concat([Drawn().filter(bool), Drawn()]), "count=True"),
         (lambda: Drawn().shard(0, 2).filter(bool), "unequal numbers of batches"),
     ],
 )
@@ -128,6 +130,15 @@ def test_what_has_no_meaning(wrong: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError)) as raised:
         wrong()
     assert error in str(raised.value)
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_each_epoch_without_end_has_orders_of_its_own(nb_workers: Any) -> None:
+    with Drawn().shuffle().repeat().prefetch(nb_workers) as batches:
+        orders = [[number for number, _, _ in itertools.islice(batches, 3 * NUMBER)] for _ in range(2)]
+    rounds = [order[first : first + NUMBER] for order in orders for first in (0, NUMBER, 2 * NUMBER)]
+    assert all(sorted(each) == list(range(NUMBER)) for each in rounds)
+    assert len(set(map(tuple, rounds))) == 6
 
 
 # -- filter

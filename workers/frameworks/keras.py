@@ -19,6 +19,7 @@ _SEEDS = "keras.src.random.seed_generator"
 _SETTINGS = "floatx", "epsilon", "image_data_format", "dtype_policy"
 PACKAGE = "keras"
 ENDLESS = 2**62  # batches: the length of an endless data set
+_LEAST_ENDLESS = 2**46  # a part of an endless data set, such as one rank's of 2**16, has no end either
 
 
 def keras_class() -> type | None:
@@ -87,6 +88,11 @@ def num_batches_of_class(dataset: Any, default: type) -> int | None:
         return None
     number: int | None = dataset.num_batches
     return ENDLESS if number is None else number
+
+
+def is_endless(length: int) -> bool:
+    """Return True if ``length`` is that of an endless data set, or of a part of one."""
+    return length >= _LEAST_ENDLESS
 
 
 # -- the user's own PyDatasets

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workers.arguments import explains_options
 from workers.checks import check_bool, check_function, check_int
 from workers.frameworks import OutputName
-from workers.frameworks.keras import ENDLESS, Counted, counted
+from workers.frameworks.keras import Counted, counted, is_endless
 from workers.job import seeding
 from workers.job.task import chain_of, one_function, one_of
 from workers.sequence.base import plan_of
@@ -300,7 +300,7 @@ def _length_of(front: SequenceMap[Any]) -> int:
             ".filter(function, count=True), which finds out now"
         )
     length = source_length(front)
-    if length >= ENDLESS:
+    if is_endless(length):
         name = origin.dataset_name if isinstance(origin, Counted) else type(origin).__name__
         raise TypeError(f"a map of a {name} has no length: it does not end")
     return length

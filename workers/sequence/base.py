@@ -305,10 +305,10 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
         length = len(sequence)
     except TypeError:
         plan = sequence._plan()
-        if plan.is_read_here or (not plan.is_rebatched and (plan.num_places() or 0) >= keras.ENDLESS):
+        if plan.is_read_here or (not plan.is_rebatched and keras.is_endless(plan.num_places() or 0)):
             return None
         raise
-    return None if length >= keras.ENDLESS else length
+    return None if keras.is_endless(length) else length
 
 
 def plan_of(source: Any) -> Plan:

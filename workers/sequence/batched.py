@@ -10,7 +10,7 @@ from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
 from workers.checks import check_bool, check_function, check_int
-from workers.frameworks.keras import ENDLESS
+from workers.frameworks.keras import is_endless
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
@@ -54,7 +54,7 @@ class SequenceOfSize(SequenceDerived[Any]):
     def _num_batches(self) -> int:
         """Return how many batches the source's samples make, if each index has one; the length if it is endless."""
         samples = source_length(self)
-        if samples >= ENDLESS:
+        if is_endless(samples):
             return samples
         return samples // self.batch_size if self.discard_batch_not_full else -(-samples // self.batch_size)
 

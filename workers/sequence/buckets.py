@@ -125,6 +125,7 @@ def _checked(lengths: Any) -> NDArray[np.int64]:
             f"lengths must be integers, one for each sample, or a function of a sample that returns one, not "
             f"{short(lengths)}"
         )
-    if (found < 0).any():
-        raise ValueError(f"lengths must be >= 0, but number {int((found < 0).argmax())} is {found.min()}")
+    wrong = np.flatnonzero(found < 0)
+    if len(wrong):
+        raise ValueError(f"lengths must be >= 0, but number {wrong[0]} is {found[wrong[0]]}")
     return found.astype(np.int64)

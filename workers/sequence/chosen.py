@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from workers.batch.tree import makes_fresh_batches
 from workers.errors import integrity_error
-from workers.frameworks.keras import ENDLESS
+from workers.frameworks.keras import is_endless
 from workers.job import seeding
 from workers.job.context import in_round
 from workers.job.generators import Generators
@@ -107,7 +107,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
             raise TypeError(f"{name} is read in an order of its own, so its items cannot be {done}: leave that out")
         if self._names_places:
             check_order_is_fixed(source_split, done)
-            if SequenceDerived._is_length_at_hand(self) and source_length(self) >= ENDLESS:
+            if SequenceDerived._is_length_at_hand(self) and is_endless(source_length(self)):
                 raise TypeError(f"{name} has no end, so its samples cannot be {done}: do this before .repeat()")
         self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
 

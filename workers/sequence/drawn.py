@@ -69,7 +69,7 @@ class SequenceOfLists(SequenceGroups):
             sizes.append(len(found))
             places.append(found)
             if number > _most_indices(length):
-                raise ValueError(_endless("batch_sampler", number, length))
+                raise ValueError(_endless("batch_sampler", number, "lists", length))
         return Groups(np.concatenate([np.zeros(0, np.int64), *places]), np.array(sizes, np.int64))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _indices(name: str, found: Iterable[Any], length: int, items: str) -> NDArra
         most = _most_indices(length)
         found = list(itertools.islice(found, most + 1))
         if len(found) > most:
-            raise ValueError(_endless(name, most, length))
+            raise ValueError(_endless(name, most, "indices", length))
     places = np.asarray(found)
     if places.ndim != 1 or not (places.dtype.kind in "iu" or not places.size):
         raise TypeError(
@@ -126,8 +126,8 @@ def _indices(name: str, found: Iterable[Any], length: int, items: str) -> NDArra
     return np.where(places < 0, places + length, places)
 
 
-def _endless(name: str, number: int, length: int) -> str:
+def _endless(name: str, number: int, given: str, length: int) -> str:
     return (
-        f"{name} has given {number:,} indices for {length:,} items and goes on: an epoch must end, so stop it, such as "
+        f"{name} has given {number:,} {given} for {length:,} items and goes on: an epoch must end, so stop it, such as "
         "by itertools.islice, in a function of the epoch"
     )

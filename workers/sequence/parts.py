@@ -11,6 +11,7 @@ from typing import Any
 
 from workers.checks import check_bool, short
 from workers.errors import add_note
+from workers.frameworks.keras import ENDLESS, is_endless
 from workers.job import seeding
 from workers.job.stream import mix as mixed
 from workers.job.task import Loose, one_of
@@ -169,9 +170,19 @@ class SequenceOfParts(SequenceDerived[Any]):
 class SequenceConcat(SequenceOfParts):
     """The batches of several sequences, one after the other: see :func:`workers.concat`."""
 
+    def __init__(self, sources: Any, seed: int | None) -> None:
+        super().__init__(sources, seed)
+        if self._is_length_at_hand():
+            len(self)
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        return sum(self._lengths())
+        lengths = self._lengths()
+        for number, length in enumerate(lengths[:-1]):
+            if is_endless(length):
+                name = repr(self._names[number]) if self._names else number
+                raise ValueError(f"sources[{name}] of a concat has no end, so that the next one would never come")
+        return min(sum(lengths), ENDLESS)
 
     def _items_of_job(self, index: int) -> list[Any]:
         ends = of_epoch(self, "ends", lambda: list(itertools.accumulate(self._lengths())))

@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.checks import check_int
-from workers.frameworks.keras import ENDLESS
+from workers.frameworks.keras import ENDLESS, is_endless
 
 from .chosen import SequenceChosen, check_nothing_is_drawn
 from .derived import source_length
 from .display import DisplayedFact, named
 from .epoch_plan import EpochPlan
 from .of_epoch import SourceOfEpoch, of_epoch
+
+_MANY = 2**32  # rounds: where those of the next epoch begin if an epoch has no end
 
 
 class SequenceRepeat(SequenceChosen):
@@ -33,7 +35,7 @@ class SequenceRepeat(SequenceChosen):
         length = source_length(self)
         if self.number is None:
             return ENDLESS if length else 0
-        return min(length * self.number, ENDLESS)
+        return ENDLESS if is_endless(length) else min(length * self.number, ENDLESS)
 
     def _items_of_job(self, index: int) -> list[Any]:
         source, place = self._place(index)
@@ -43,7 +45,7 @@ class SequenceRepeat(SequenceChosen):
         """Return (the source in the round that ``job`` is in, its place there)."""
         first = self._source()
         round_, place = divmod(job, first.plan.num_steps)
-        epoch = first.plan.epoch * (self.number or 0) + round_
+        epoch = first.plan.epoch * (self.number or _MANY) + round_
         return of_epoch(self, epoch, lambda: self._of_round(first.plan._replace(epoch=epoch))), place
 
     def _of_round(self, plan: EpochPlan) -> SourceOfEpoch:

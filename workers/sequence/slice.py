@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workers.checks import check_int, short
-from workers.frameworks.keras import ENDLESS
+from workers.frameworks.keras import is_endless
 
 from .base import plan_of
 from .derived import SequenceDerived, check_indexed, source_length
@@ -38,8 +38,8 @@ class SequenceSlice(SequenceDerived):
         if not self._is_length_at_hand():
             return
         number, (start, stop, step) = source_length(self), self._slice
-        if number >= ENDLESS and (stop is None or stop < 0 or (start or 0) < 0 or (step or 1) < 0):
-            raise TypeError(f"{name} has no end (its num_batches is None): only .take(n) or [start:stop] can slice it")
+        if is_endless(number) and (stop is None or stop < 0 or (start or 0) < 0 or (step or 1) < 0):
+            raise TypeError(f"{name} has no end: only .take(n) or [start:stop] can slice it")
         if number and not len(self):
             what = self._item_names[1]
             raise ValueError(
