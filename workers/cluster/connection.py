@@ -125,7 +125,8 @@ def room(options: dict[str, Any]) -> int:
     """Return how many workers with these ``executor_options`` fit into the whole cluster, at least 1."""
     there = _resources()
     needed = {"CPU": 1, **options.get("resources", {})}
-    return max(1, min(int(there.get(name, 0) / amount) for name, amount in needed.items() if amount))
+    limits = [int(there.get(name, 0) / amount) for name, amount in needed.items() if amount]
+    return max(1, min(limits, default=cores()))  # workers that need nothing: one a core
 
 
 class Store:

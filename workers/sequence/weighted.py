@@ -223,7 +223,8 @@ def _checked(weights: NDArray[Any]) -> NDArray[np.float64]:
     most = weights.max()
     if not most:
         raise ValueError("weights are all 0, so there is nothing to draw")
-    return np.ldexp(weights, -np.frexp(most)[1])  # to at most 1, so that their sum is finite
+    scaled: NDArray[np.float64] = np.ldexp(weights, -np.frexp(most)[1])
+    return scaled  # at most 1, so that their sum is finite
 
 
 def _without_replacement(weights: NDArray[np.float64], number: int, seed: int, epoch: int) -> NDArray[np.int64]:
