@@ -94,6 +94,66 @@ def test_two_sources_of_one_length_are_shuffled_apart() -> None:
     assert [n for name, n in mixed if name == "a"] != [n for name, n in mixed if name == "b"]
 
 
+def by_sampler(name: str) -> Any:
+    arrays = {"name": np.array([name] * 30), "x": np.arange(30)}
+    return SequenceArray(arrays, np.random.permutation).map(lambda row: (str(row["name"]), int(row["x"]), 0.0))
+
+
+ORDERS: dict[str, Any] = {
+    "shuffle, map": lambda name: Drawn(name, 30).shuffle().map(tuple),
+    "shuffle, batch": lambda name: Drawn(name, 30).shuffle().batch(1).map(lambda each: (str(each[0][0]), each[1][0])),
+    "shuffle, repeat": lambda name: Drawn(name, 15).shuffle().repeat(2),
+    "weighted": lambda name: Drawn(name, 30).weighted(np.ones(30)).map(tuple),
+    "within another": lambda name: workers.concat([Drawn(name, 15).shuffle(), Drawn(name, 15).shuffle()]),
+    "a sampler's": by_sampler,
+}
+DRAWN: dict[str, Any] = {
+    "each once": lambda name: Drawn(name, 30).weighted(np.ones(30), replacement=False).map(tuple),
+    "reorder": lambda name: Drawn(name, 30).reorder(lambda epoch: np.random.permutation(30)),
+    "buckets": lambda name: (
+        Drawn(name, 30).bucket(np.ones(30, int), 1).map(lambda each: (str(each[0][0]), int(each[1][0])))
+    ),
+}
+
+
+@pytest.mark.parametrize("order", [*ORDERS, *DRAWN])
+@pytest.mark.parametrize("make", [workers.mix, workers.concat, workers.zip])
+def test_each_source_has_an_order_of_its_own(make: Any, order: str) -> None:
+    """Also if its shuffle is not its last word, and if one object is two sources; the same in workers, and in the
+    program, which draws some orders; of a source that was given a seed, by that."""
+    if order in DRAWN and make is workers.mix:
+        return
+    source_of = {**ORDERS, **DRAWN}[order]
+    two = source_of("a")
+    mixed = make([two, source_of("b"), two], seed=3)
+    epochs = []
+    for nb_workers in (0, 2):
+        with mixed.prefetch(nb_workers) as batches:
+            epochs.append([list(batches) for _ in range(2)])
+            state = batches.state_dict()
+    assert epochs[0] == epochs[1]
+    for epoch in epochs[0]:
+        found = list(itertools.chain(*epoch)) if make is workers.zip else epoch
+        numbers = [int(each[1]) for each in found]
+        parts = [numbers[at::3] for at in range(3)] if make is not workers.concat else np.reshape(numbers, (3, 30))
+        assert len({tuple(part) for part in parts}) == 3
+    with make([source_of("a"), source_of("b"), source_of("a")], seed=3).prefetch(2) as batches:
+        batches.load_state_dict(state)
+        third = list(batches)
+    with mixed.prefetch(0) as batches:
+        batches.epoch = 2
+        assert list(batches) == third
+
+
+def test_shuffles_within_and_after_a_part_differ() -> None:
+    """The same one twice would be no shuffle of two samples."""
+    joined = workers.concat([Drawn("a", 30, seed=1).shuffle()])
+    inner = [number for _, number in named(joined)]
+    outer = [number for _, number in named(joined.shuffle())]
+    places = [number for _, number in named(workers.concat([Drawn("a", 30, seed=1)]).shuffle())]
+    assert outer != [inner[at] for at in places]
+
+
 @pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
 def test_concat_and_zip(nb_workers: Any, executor: str) -> None:
     a, b = SequenceArray({"x": np.arange(5)}, seed=1), SequenceArray({"x": 10 * np.arange(3)}, seed=2)

@@ -35,6 +35,7 @@ class _Context:
 
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
+    part = 0  # see :func:`in_part`
     stream: Stream | None = None
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None: not recorded
 
@@ -104,6 +105,27 @@ def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     finally:
         current.round = before
+
+
+def in_part(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``. During the call, orders are drawn as those of source ``number`` of several.
+
+    So sources of equal length have different orders, although they share a seed. Parts may have parts.
+    """
+    before = current.part
+    try:
+        current.part = before * _PARTS + number
+        return function(*arguments)
+    finally:
+        current.part = before
+
+
+def current_part() -> int:
+    """Return what tells the running :func:`in_part` from others; 0 for the first source, and outside of a call."""
+    return current.part
+
+
+_PARTS = 2**31 - 1  # more than any sequence has sources
 
 
 _to_forget: list[Callable[[], None]] = []

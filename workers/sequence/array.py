@@ -18,11 +18,11 @@ from workers.job.generators import Generators
 from .base import Sequence
 from .clock import defines_hooks
 from .display import DisplayedFact, named
+from .epochs import seed_of_orders
 from .gather import gather
+from .order import last_epochs
 from .subsample import SequencePart
 from .tables import check_table
-
-_NO_ORDER = (-1, -1), None, None
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
@@ -61,7 +61,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         self.sampler = sampler
         if callable(sampler):
             self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
-        self._order: tuple[Any, ...] = _NO_ORDER  # the last order: ((epoch, seed), positions, sampler)
+        self._orders: dict[tuple[int, int], Any] = {}  # {(epoch, seed): (positions, sampler)}, the last ones
 
     @property
     def sampler(self) -> Any:
@@ -85,7 +85,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return checked.astype(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_order": _NO_ORDER}
+        return {**self.__dict__, "_orders": {}}
 
     def _identity(self) -> list[Any]:
         return [*super()._identity(), self.nb_samples, sorted(map(str, self.arrays))]
@@ -93,17 +93,17 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def _positions(self) -> Any:
         if not callable(self.sampler):
             return self.sampler
-        place = self.epoch, self.seed
-        known, positions, sampler = self._order
+        place = self.epoch, seed_of_orders(self, self._plan())
+        positions, sampler = self._orders.get(place, (None, None))
         # All jobs of an epoch keep the order that it started with. A worker receives a new sampler between epochs only.
         may_be_new = seeding.current_job() is None or seeding.is_in_worker_process()
-        if known != place or (sampler is not self.sampler and may_be_new):
+        if sampler is None or (sampler is not self.sampler and may_be_new):
             epoch, seed = place
             job, sampler = seeding.Job(epoch, seeding.EPOCH_START), self.sampler
             stream = seeding.Stream(seed, Generators(lambda: [("sampler", sampler)]), (self,))
             drawn = seeding.run_job(stream, job, lambda: sampler(self.nb_samples))
             positions = self._check_positions(drawn)
-            self._order = place, positions, sampler
+            self._orders = {**last_epochs(self._orders, epoch), place: (positions, sampler)}
         return positions
 
     @property
@@ -111,8 +111,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return callable(self.sampler)
 
     def _is_length_at_hand(self) -> bool:
-        known, _, sampler = self._order
-        return not callable(self.sampler) or (known[0] == self.epoch and sampler is self.sampler)
+        known = [sampler for (epoch, _), (_, sampler) in self._orders.items() if epoch == self.epoch]
+        return not callable(self.sampler) or any(sampler is self.sampler for sampler in known)
 
     def _own_facts(self) -> Iterable[DisplayedFact]:
         yield named("of", short(list(self.arrays)))

@@ -14,6 +14,7 @@ from workers.job.permutation import permutation
 from .counting import answers_of
 from .derived import check_one_each, source_length
 from .display import DisplayedFact, named
+from .epochs import seed_of_orders
 from .groups import Groups, SequenceGroups
 
 _OF_BUCKETS = 3  # part of the key, which tells it from those of shuffles and weights
@@ -56,7 +57,7 @@ class SequenceBuckets(SequenceGroups):
     def _draw(self) -> Groups:
         number = source_length(self)
         self._check_number(number)
-        key = self.seed, self.epoch, _OF_BUCKETS
+        key = seed_of_orders(self, self._plan()), self.epoch, _OF_BUCKETS
         places = np.arange(number)
         if self.shuffle_batches and number:
             places = permutation(number)(places.astype(np.uint64), key)

@@ -21,12 +21,13 @@ from workers.job.task import chain_of, one_of
 from .base import Sequence, plan_of
 from .derived import SequenceDerived, check_indexed, plan_of_source, source_length
 from .epoch_plan import EpochPlan
+from .epochs import seed_of_orders
 from .of_epoch import SourceOfEpoch, of_epoch
+from .order import last_epochs
 from .plan import Plan
 from .selection import Batch_co
 
 _BLOCK = 1024  # places computed at a time
-MOST_KEPT = 2  # epochs: that of the loop, and that of another loop over the same sequence
 
 
 class ChosenPlaces(Protocol):
@@ -184,14 +185,14 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
         ``held``: the user's object whose random generators are seeded too.
         """
-        place = self.epoch, self.seed, source_length(self)
+        place = self.epoch, seed_of_orders(self, self._plan()), source_length(self)
         if place not in self._kept:
             if seeding.is_in_worker_process():
                 raise integrity_error(f"a worker has no order for {place}, but for {list(self._kept)}")
             job = seeding.Job(place[0], seeding.EPOCH_START)
             stream = seeding.Stream(place[1], Generators(lambda: [("sampler", held)]), (self,))
             drawn = seeding.run_job(stream, job, draw)
-            self._kept = dict([*self._kept.items(), (place, drawn)][-MOST_KEPT:])
+            self._kept = {**last_epochs(self._kept, place[0]), place: drawn}
         return self._kept[place]
 
     def _digest_of_drawn(self) -> str:

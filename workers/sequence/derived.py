@@ -11,7 +11,7 @@ from workers.job.task import made_from, one_of
 from .base import Sequence, plan_of
 from .clock import Clock, asking, seed_of_chain, with_clock
 from .epoch_plan import EpochPlan
-from .epochs import plan_of_epoch
+from .epochs import plan_of_epoch, seed_of_orders
 from .plan import Plan, is_indexed
 from .selection import Batch_co
 from .source import check_source
@@ -164,7 +164,7 @@ def plan_of_source(sequence: Sequence[Any], source: Any) -> EpochPlan:
     """Return the plan of ``source``, which ``sequence`` is made from, for the epoch of the running job."""
     plan = plan_of(source)
     number = with_clock(asking() or sequence._clock, plan.count)
-    return EpochPlan(plan, sequence.epoch, number, sequence.seed if plan.needs_seed else 0)
+    return EpochPlan(plan, sequence.epoch, number, seed_of_orders(sequence, plan) if plan.needs_seed else 0)
 
 
 def check_one_each(name: str, number: int, length: int, items: str, source: Any) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
 from workers.job import seeding
-from workers.job.context import current_epoch, forget_epoch
+from workers.job.context import current_epoch, current_part, forget_epoch
+from workers.job.stream import mix
 
 from .clock import Clock, asking, seed_of_chain, with_clock
 from .epoch_plan import EpochPlan
@@ -15,6 +16,7 @@ from .position import Position
 
 if TYPE_CHECKING:
     from .base import Sequence
+    from .plan import Plan
 
 logger = logging.getLogger("workers")
 
@@ -51,6 +53,13 @@ def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[i
         if places is None or len(places) or position.is_at_start:
             return plan, position, places or ()
         clock.end_epoch(sequence)  # too few batches remain for all ranks
+
+
+def seed_of_orders(sequence: Sequence[Any], plan: Plan) -> int:
+    """Return the seed of the orders in ``plan``, which ``sequence`` reads: that of ``sequence``; but if they belong to
+    one of several sources, and were given no seed, another one for each source."""
+    seed, part = sequence.seed, current_part()
+    return mix(seed ^ part) & seeding.MAX_SEED if part and not plan.seeds else seed
 
 
 def seed_of(source: Sequence[Any]) -> int:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workers.batch.private import private
-from workers.job.context import current_epoch, current_stream, in_round, on_new_epoch
+from workers.job.context import current_epoch, current_part, current_stream, in_round, on_new_epoch
 from workers.job.task import makes_items
 
 from .epoch_plan import EpochPlan
 
 _Made = TypeVar("_Made")
 
-#: {a sequence: {what is kept: ((seed, epoch), its value)}}
-_kept: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[int, int | None], Any]]] = weakref.WeakKeyDictionary()
+#: {a sequence: {what is kept: ((seed, part, epoch), its value)}}
+_kept: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[int, int, int | None], Any]]] = weakref.WeakKeyDictionary()
 on_new_epoch(_kept.clear)
 
 
@@ -29,7 +29,7 @@ def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
     stream = current_stream()
     if stream is None:
         return make()
-    key = stream.seed, current_epoch()
+    key = stream.seed, current_part(), current_epoch()
     values = _kept.get(sequence)
     if values is None:
         values = _kept.setdefault(sequence, {})

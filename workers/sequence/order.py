@@ -218,3 +218,9 @@ class Shard(NamedTuple):
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
     """Return the numbers of the jobs at ``places`` in an epoch: these, mapped by each of ``orderings`` on demand."""
     return Order(places, orderings) if orderings else places
+
+
+def last_epochs(kept: dict[Any, Any], epoch: int) -> dict[Any, Any]:
+    """Return what ``kept``, a dict by (epoch, ...), has of ``epoch``, and of one other epoch, that of another loop."""
+    others = [each[0] for each in kept if each[0] != epoch][-1:]
+    return {each: value for each, value in kept.items() if each[0] == epoch or each[0] in others}

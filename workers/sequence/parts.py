@@ -13,7 +13,7 @@ from workers.checks import check_bool, short
 from workers.errors import add_note
 from workers.frameworks.keras import ENDLESS, is_endless
 from workers.job import seeding
-from workers.job.stream import mix as mixed
+from workers.job.context import in_part
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
@@ -81,24 +81,35 @@ class SequenceOfParts(SequenceDerived[Any]):
 
     def _lengths(self) -> list[int]:
         clock = asking() or self._clock
-        return [with_clock(clock, len, part) for part in self.parts]
+        return [with_clock(clock, in_part, number, len, part) for number, part in enumerate(self.parts)]
 
     def _items(self, part: int, place: int, epoch: int) -> list[Any]:
         """Return the items at ``place`` of source number ``part`` in its own epoch ``epoch``."""
+        found: list[Any] = in_part(part, self._items_of, part, place, epoch)
+        return found
+
+    def _items_of(self, part: int, place: int, epoch: int) -> list[Any]:
         return of_epoch(self, (part, epoch), lambda: self._source_of(part, epoch)).items(place)
 
     def _source_of(self, part: int, epoch: int) -> SourceOfEpoch:
         source = self.parts[part]
-        plan = plan_of_source(self, source)
-        if part and plan.plan.needs_seed:  # else all would have the same permutation
-            plan = plan._replace(seed=mixed(plan.seed ^ part) & seeding.MAX_SEED)
-        return SourceOfEpoch(source, plan._replace(epoch=epoch), self.seed)
+        return SourceOfEpoch(source, plan_of_source(self, source)._replace(epoch=epoch), self.seed)
 
     # -- as its own origin
 
     def _plan(self) -> Plan:
         plan = Plan.of(self, () if self._own_seed is None else (self._own_seed,))
-        return plan._replace(drawn=tuple(each for part in self.parts for each in plan_of(part).drawn))
+        plans = [plan_of(part) for part in self.parts]
+        is_drawn, num_shuffles = any(each.drawn for each in plans), max(each.num_shuffles for each in plans)
+        return plan._replace(drawn=(self,) if is_drawn else (), num_shuffles=num_shuffles)
+
+    def _digest_of_drawn(self) -> str:
+        """Return a hash of the orders that were drawn for the sources, for states."""
+        return " ".join(
+            in_part(number, each._digest_of_drawn)
+            for number, part in enumerate(self.parts)
+            for each in plan_of(part).drawn
+        )
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items_of_job(index))

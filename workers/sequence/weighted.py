@@ -14,10 +14,11 @@ from workers.job.context import current_job
 from workers.job.permutation import permutation
 from workers.job.stream import hashed
 
-from .chosen import MOST_KEPT, ChosenPlaces, Given, SequenceChosen, digest
+from .chosen import ChosenPlaces, Given, SequenceChosen, digest
 from .clock import asking
 from .derived import SequenceDerived, check_one_each, source_length
 from .display import DisplayedFact, named
+from .epochs import seed_of_orders
 from .labels import label_array
 
 _OF_WEIGHTS = 2  # part of the key, which tells it from those of shuffles and samplers
@@ -108,7 +109,7 @@ class SequenceWeighted(SequenceChosen):
         before, now = self._begun.get(epoch), self._now
         if before is not None and (before.given is not now.given or before.digest != now.digest):  # it begins again
             self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] != epoch}
-        self._begun = dict([*self._begun.items(), (epoch, now)][-MOST_KEPT:])
+        self._begun = dict([*self._begun.items(), (epoch, now)][-2:])  # another loop may be in another epoch
 
     def _weights_of_epoch(self) -> _Weights:
         """Return the weights of the current epoch of the loop: those with which it began."""
@@ -142,9 +143,10 @@ class SequenceWeighted(SequenceChosen):
         number = length if self.num_samples is None else self.num_samples
         if not length:
             return Given(np.zeros(0, np.int64))
+        seed = seed_of_orders(self, self._plan())
         if self.replacement:
-            return Systematic(values, number, self.seed, self.epoch)
-        return Given(_without_replacement(values, number, self.seed, self.epoch))
+            return Systematic(values, number, seed, self.epoch)
+        return Given(_without_replacement(values, number, seed, self.epoch))
 
     def _check_number(self, values: NDArray[np.float64], length: int) -> None:
         what = "labels" if self._labels is not None else "weights"
