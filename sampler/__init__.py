@@ -22,8 +22,8 @@ With one example per class, the augmenter makes the others:
 (16, 100) (16,)
 (16, 100) (16,)
 
-``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. An augmenter with settings is a
-subclass of :class:`Augmenter`; a sampler that draws in another way is a subclass of :class:`Sampler`.
+``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. For an augmenter with settings, subclass
+:class:`Augmenter`; for a sampler that draws in another way, subclass :class:`Sampler`.
 
 TensorFlow is imported only when something that needs it is called.
 

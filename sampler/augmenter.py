@@ -23,8 +23,8 @@ class Augmenter(Display, ABC):
 
     A plain function of the same four arguments as :meth:`augment` works too.
 
-    It draws random numbers from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches of a sampler,
-    they depend on (seed, epoch, batch_id) alone.
+    An augmenter may draw random numbers from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches
+    of a sampler, these numbers depend on (seed, epoch, batch_id) alone.
     """
 
     @abstractmethod
@@ -35,8 +35,8 @@ class Augmenter(Display, ABC):
             x: examples (n, ...), or an object array (n,) of examples that differ in shape, such as photos. The
                 augmenter may write into it.
             y: their classes (n,), or one-hot rows (n, classes). The augmenter may write into it.
-            num_augmentations_per_example: how many augmented examples to return for each of x. Whether one of
-                them is the original is the augmenter's choice.
+            num_augmentations_per_example: how many augmented examples to return for each example in x. The
+                augmenter chooses whether the original is one of them.
             is_warmup: True if this epoch is part of the warm-up.
 
         Returns:
@@ -53,18 +53,18 @@ class Augmenter(Display, ABC):
 
 
 def _shown(setting: Any) -> str:
-    """Return the text for a setting: the value of a number or string; the name of anything else, maybe large."""
+    """Return a setting as text: a number or string by its value, anything else by its name, as it may be large."""
     if setting is None or isinstance(setting, (bool, int, float, str)):
         return short(setting)
     return str(getattr(setting, "__name__", type(setting).__name__))
 
 
 class ContrastiveAugmenter(Augmenter):
-    """An augmenter that makes several views of each example, each by a function of one example.
+    """An augmenter that makes several views of each example, each by a call of ``process``.
 
     Args:
-        process: ``example -> array``, called for each example and view. It draws random numbers like any augmenter.
-            Examples may differ in shape; the arrays of one view must not.
+        process: ``example -> array``, called for each view of each example. It may draw random numbers, as any
+            augmenter. Examples may differ in shape; the arrays of one view must not.
         num_views: the number of views of each example.
 
     Example:
@@ -110,10 +110,10 @@ AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]
 
 
 def check_augmenter(augmenter: Any) -> AugmenterFunction | None:
-    """Return ``augmenter``. It must be None, or callable with four arguments.
+    """Return ``augmenter`` if it is None, or callable with four arguments.
 
     Raises:
-        TypeError: it is not. Functions whose signature cannot be read (some compiled ones) pass.
+        TypeError: it is neither. A function is accepted if its signature cannot be read, as that of some compiled ones.
     """
     if augmenter is None:
         return None

@@ -1,4 +1,4 @@
-"""Check that ``workers`` is the package next to this one. If it is not, raise an ImportError that names the other.
+"""Check that ``workers`` is the package next to this one; if not, raise an ImportError that names the other file.
 
 A script's folder comes first on ``sys.path``, so a ``workers.py`` of the user in that folder hides the package.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _found() -> str | None:
-    """Return the path of the file that ``import workers`` runs, or has run, without running it. None: there is none."""
+    """Return the path of the file that ``import workers`` runs or has run, without running it; None if not found."""
     if "workers" in sys.modules:
         return getattr(sys.modules["workers"], "__file__", None)
     spec = importlib.util.find_spec("workers")

@@ -1,4 +1,4 @@
-"""Image files in one folder for each class, as datasets are usually shipped."""
+"""List the files of a data set that is stored in one folder for each class, as image data sets usually are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ IMAGES = ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
 
 
 class ClassFolders(NamedTuple):
-    """The files of :func:`class_folders`: the path of each, its label (int64, the number of its class), the classes.
+    """The files that :func:`class_folders` found: the path and the label of each, and the classes.
 
-    ``classes`` are the names of the folders, sorted; label ``i`` is that of ``classes[i]``.
+    ``classes`` are the names of the folders, sorted. Label ``i`` (int64) stands for ``classes[i]``.
     """
 
     paths: list[str]
@@ -31,10 +31,12 @@ def class_folders(path: str | os.PathLike[str], suffixes: Sequence[str] = IMAGES
 
     Args:
         path: the folder with the classes.
-        suffixes: the ends of the names of the files that count, in lower case.
+        suffixes: the endings of the file names to include, in lower case.
 
     Raises:
-        FileNotFoundError: there is no such folder. ValueError: it has no folders, or a class has no such files.
+        FileNotFoundError: there is no such folder.
+        ValueError: it has no folders, or a class has no such files.
+        TypeError: ``suffixes`` is a string.
 
     Source: ``torchvision.datasets.ImageFolder`` for the layout and the order.
 

@@ -1,4 +1,4 @@
-"""Reads image files as arrays by Pillow, without TensorFlow, in any process or thread."""
+"""Read image files as arrays with Pillow, without TensorFlow, in any process or thread."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
 
     Args:
         path: the path of the file.
-        target_size: (height, width) in pixels to resize it to (bilinear, with antialiasing); None: keep its size.
+        target_size: (height, width) in pixels to resize it to (bilinear, with antialiasing); None to keep its size.
 
     Returns:
-        uint8 (height, width, 3), 0 to 255, turned upright as its EXIF data says. Grey is repeated in all channels,
+        A uint8 array (height, width, 3), turned upright as the EXIF data says. Grey is repeated in all channels,
         transparency is dropped, and 16-bit values are reduced to their upper 8 bits unless all are below 256.
 
     Raises:
@@ -33,9 +33,9 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
     try:
         with Image.open(path) as image:
             if size is not None and image.format == "JPEG":
-                image.draft("RGB", (max(size), max(size)))  # decodes at a half or less if that is enough
+                image.draft("RGB", (max(size), max(size)))  # decodes at half the size or less if that is enough
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would cut off at 255
+            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
                 values = np.asarray(upright)
                 upright = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
             upright = upright.convert("RGB")
@@ -54,7 +54,7 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
 
 
 def _check_size(target_size: Any) -> tuple[int, int]:
-    """Return ``target_size``, (height, width), as Pillow has it: (width, height). Raise an error if it is wrong."""
+    """Return ``target_size``, (height, width), in Pillow's order, (width, height). Raise an error if it is wrong."""
     allowed = "target_size must be None or (height, width) in pixels"
     if not isinstance(target_size, (tuple, list)) or len(target_size) != 2:
         raise TypeError(f"{allowed}, not {target_size!r}")

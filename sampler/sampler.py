@@ -1,4 +1,4 @@
-"""The base class of all samplers: it draws a batch of examples from the data, then augments it."""
+"""The base class of all samplers, which draw a batch of examples from data and then augment it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def plain(get_examples: _Method) -> _Method:
-    """Mark the method ``get_examples`` as plain, and return it: it draws from no global generator, and returns new
-    arrays, which nothing else holds."""
+    """Mark the method ``get_examples`` as plain, and return it.
+
+    A plain method draws from no global random generator, and returns new arrays, which nothing else holds.
+    """
     get_examples._is_plain = True  # type: ignore[attr-defined]
     return get_examples
 
 
 class Sampler(Sequence[tuple[Any, Any]], ABC):
-    """The base class of samplers, which are Sequences of batches of ``class_per_batch`` classes.
+    """The base class of samplers, which are Sequences of batches with examples of ``class_per_batch`` classes.
 
     Each batch depends on (seed, epoch, batch_id) alone. A subclass defines :meth:`get_examples`, ``num_examples`` and
     ``example_shape``.
@@ -36,9 +38,9 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         num_augmentations_per_example: how many augmented examples the augmenter is asked to return for each example.
         steps_per_epoch: the number of batches in an epoch.
         augmenter: an :class:`Augmenter` or a function ``(x, y, num_augmentations_per_example, is_warmup) -> (x, y)``;
-            None: the examples are the batch.
-        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
-        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
+            None if the examples are the batch.
+        warmup: the number of epochs, from the first on, in which ``is_warmup`` is True; none if it is 0 or less.
+        seed: the seed of all random draws; if it is None, a seed is drawn once and kept in ``seed``.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range.
@@ -123,7 +125,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self._is_plain()
 
     def _is_plain(self) -> bool:
-        """Return True if a batch is the unchanged result of ``get_examples``, which :func:`plain` has marked."""
+        """Return True if batches are the unchanged results of a ``get_examples`` that :func:`plain` has marked."""
         cls = type(self)
         return (
             self.augmenter is None

@@ -1,4 +1,4 @@
-"""A sampler of the data sets of TensorFlow Datasets. It imports them, and TensorFlow, when one is made."""
+"""Sample from the data sets of TensorFlow Datasets, which is imported, like TensorFlow, once a sampler is created."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
         splits: one or more splits, or slices of them such as ``"train[:10%]"``.
         examples_per_class_per_batch: the number of examples of each class.
         steps_per_epoch: the number of batches in an epoch.
-        class_list, total_examples_per_class: which classes, and how many examples of each, to draw from; None: all.
+        class_list: the classes to draw from; None for all.
+        total_examples_per_class: how many examples of each class to draw from; None for all.
         preprocess_fn: ``(x, y) -> (x, y)`` of one example, as numpy arrays; for example, resizes x. Called once for
             each example while the data set is read. With ``in_memory=False``, it is called each time an example is
             drawn, and the y that it returns is ignored.
         augmenter: see :class:`Sampler`.
-        warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
-        data_dir: the folder of the prepared data sets; None: the default of TensorFlow Datasets.
-        download: True: download and prepare the data set if it is not there.
-        in_memory: True: read the whole data set. False: read examples from their files when they are drawn, in the
-            workers; the data set must have been prepared with ``file_format="array_record"``.
+        warmup: the number of epochs, from the first on, in which ``is_warmup`` is True; none if it is 0 or less.
+        data_dir: the folder of the prepared data sets; None for the default of TensorFlow Datasets.
+        download: True to download and prepare the data set if it is not there.
+        in_memory: True to read the whole data set now; False to read examples from their files when they are drawn, in
+            the workers. Then the data set must have been prepared with ``file_format="array_record"``.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
-        seed: the seed of all random draws; None: drawn once and kept in ``seed``.
+        seed: the seed of all random draws; if it is None, a seed is drawn once and kept in ``seed``.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range. For an unknown key, the error lists
@@ -124,7 +125,7 @@ _Read = tuple[Any, Any, Callable[[Any], Any] | None]
 
 
 def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """Read the data set into memory, and return (x, y, None): arrays of examples and labels, and no load_example_fn."""
+    """Read the data set into memory, and return (x, y, None): all examples, their labels and no load_example_fn."""
     from workers.sequence.progress import Bar
 
     total = sum(int(builder.info.splits[split].num_examples) for split in splits)
@@ -145,7 +146,7 @@ def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
-    """Yield (x, y) of one or more examples at a time, decoded in parallel, by tf.data if it can read the format."""
+    """Yield (x, y) of one or more examples at a time, decoded in parallel; tf.data reads the formats that it can."""
     import tensorflow_datasets as tfds
 
     only = tfds.decode.PartialDecoding(dict.fromkeys((x_key, y_key), True))
@@ -176,7 +177,7 @@ def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[An
 
 
 def _as_array(value: Any) -> NDArray[Any]:
-    """Return ``value`` as an array. A string that ends in zero bytes becomes an object, as numpy would drop them."""
+    """Return ``value`` as an array. A string that ends in NULs becomes an object, as numpy would drop them."""
     is_cut = isinstance(value, (str, bytes)) and np.asarray(value).item() != value
     return np.asarray(value, object if is_cut else None)
 
@@ -192,14 +193,14 @@ def _row(value: Any) -> NDArray[Any]:
 
 
 def _as_strings(array: NDArray[Any]) -> NDArray[Any]:
-    """Return ``array`` as numpy strings if it holds only strings, and numpy keeps them unchanged; else as it is."""
+    """Return ``array`` as numpy strings if it holds only strings, and they stay unchanged; else return it as it is."""
     values = array.tolist() if array.dtype.hasobject and array.ndim == 1 else None
     are_strings = values and all(isinstance(each, (str, bytes)) for each in values)
     return exact_array(values) if are_strings and not Strings.must_hold(values) else array
 
 
 class _Stacked:
-    """An array of ``total`` examples, filled piece by piece, so that none is in memory twice. Its dtype fits all."""
+    """An array of ``total`` examples in a dtype that fits all, filled piece by piece so that none is kept twice."""
 
     def __init__(self, total: int, key: str) -> None:
         self._array: NDArray[Any] | None = None
@@ -223,8 +224,7 @@ class _Stacked:
         self._filled += len(some)
 
     def _dtype_with(self, other: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the dtype that holds the pieces so far and those of ``other``, as numpy would choose it. Raise
-        TypeError if there is none."""
+        """Return numpy's common dtype of the pieces so far and of ``other``. Raise TypeError if none holds both."""
         assert self._array is not None
         mine = self._array.dtype
         try:
@@ -244,8 +244,7 @@ class _Stacked:
 
 
 def _open(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> _Read:
-    """Open the data set for random access, and return (records, labels, the load_example_fn that gets x from a record).
-    Only the labels are read now."""
+    """Open the data set for random access, read only its labels, and return (records, labels, load_example_fn)."""
     import tensorflow_datasets as tfds
 
     from workers.sequence.progress import Bar
@@ -282,7 +281,7 @@ class _Records:
 
 
 class _Decoder:
-    """A ``load_example_fn`` that returns the example x of a record, after ``preprocess_fn``, if that is not None."""
+    """A ``load_example_fn`` that returns the x of a record, passed through ``preprocess_fn`` if that is not None."""
 
     def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
         self._x_key = x_key

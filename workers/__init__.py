@@ -14,40 +14,41 @@
         |  lease ends = slot is free                                                                  |
         +--------------------------------------> slots of worker i: anonymous shared memory <---------+
 
-The consumer is the process whose loop reads batches; a job computes a batch, or several: its items. A replica is a
-worker's copy of the sequence. A slot is shared memory for a batch; its lease ends when the batch is released.
+The consumer is the process whose loop reads batches. A job computes one batch, or several, which are its items. A
+replica is a worker's copy of the sequence. A slot is shared memory for a batch; its lease ends when the loop releases
+the batch.
 
-The rooms (modules and subpackages), each of which imports only from those before it:
+These are the rooms (modules and subpackages). Each imports only from those before it:
 
 - ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
   that this process may use.
 - ``frameworks``: the code for TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
-- ``job``: which job runs (epoch, index), its random numbers (stream), and the generators that it may draw from.
+- ``job``: which job runs (epoch, index), its random numbers (stream), and the seeding of all generators that it uses.
 - ``batch``: batches as bytes in shared memory, shared arrays and lists of strings; stacking samples into batches,
   cutting and joining batches.
 - ``report``: the figures recorded while a loop runs, the report, verdict and pictures made from them, and the page on
   which a pool publishes them.
-- ``engine``: runs jobs and delivers batches; it knows no Sequence. ``schedule`` decides, ``driver`` drives, ``serial``
-  works without workers. ``auto`` uses as many workers as pay, a number chosen by ``chooser``.
+- ``engine``: runs jobs and delivers batches; it knows no Sequence. ``schedule`` decides what to do, ``driver`` does it,
+  ``serial`` runs jobs without workers. ``auto`` uses the number of workers that ``chooser`` finds to be the best.
 - ``process``: everything that crosses a process boundary (messages, the replica and changes to it, log records), the
   server with its imports, and the worker.
 - ``cluster``: the same for workers that are Ray actors.
-- ``sequence``: the classes that users derive from, their position and state, and the methods that make another
-  sequence, its words. What a chain computes is a value, a ``plan``.
+- ``sequence``: the classes that users derive from, their position and state, and the methods that make one sequence
+  from another, which form a chain. What a chain computes is described by a value, its ``plan``.
 - ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
-- ``wiring``: registers the functions of later rooms that earlier ones call.
+- ``wiring``: gives earlier rooms the functions of later ones that they call.
 - ``top``: ``python -m workers.top``, which shows running pools; it reads the pages of ``report`` from outside.
 - ``__main__``: ``python -m workers``, which prints the facts that a bug report needs.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR removes or changes anything public: names, arguments and
-their meaning, the promises of the README, the bytes of batch (seed, epoch, index), and states, which every later
+their meaning, the promises of the README, the bytes of batch (seed, epoch, index), and saved states, which every later
 version of the same MAJOR loads. MINOR adds; PATCH fixes. A fix that changes the bytes of a batch needs a new MAJOR too.
 Until 1.0.0, MINOR stands for MAJOR, and PATCH for the rest. The bytes are promised for one version of numpy and of any
 other library that the batch is drawn with.
 """
 
-from . import wiring as _wiring  # noqa: F401  # registers what the methods of the chain make
+from . import wiring as _wiring  # noqa: F401  # registers what methods such as .map() make
 from .batch.padding import pad
 from .batch.share import share
 from .batch.slot_writer import empty

@@ -32,8 +32,8 @@ class Batches(workers.Sequence[Any]):
 
 
 def main() -> int:
-    """Print facts about this installation, and test a pool. Return the exit code: 1 if the pool did not deliver the
-    batches that the loop computes alone, else 0."""
+    """Print facts about this installation, and test a pool of workers. Return the exit code: 0 if the pool delivers the
+    same batches as a loop without workers, else 1."""
     for name, fact in _facts():
         _say(name, fact)
     try:

@@ -1,4 +1,4 @@
-"""Errors for unknown keyword arguments of a function, which name the argument to write instead."""
+"""Makes functions raise errors for unknown keyword arguments that name the argument to write instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: {name in other libraries: our names for it}. An error shows the first one that the function has.
+#: {name in other libraries: our names for it}. An error shows the first of our names that the function has.
 _NAMES_HERE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("num_workers", "n_workers", "workers", "max_workers", "num_processes", "n_jobs", "num_parallel_calls"),
@@ -54,10 +54,10 @@ _ADVICE |= {"map": _ADVICE["transform"], "transforms": _ADVICE["transform"]}
 
 
 def explains_arguments(function: _Function, options: type | None = None) -> _Function:
-    """Return ``function``, wrapped: the TypeError for an unknown keyword argument explains what to write instead.
+    """Return a wrapper of ``function`` whose TypeError for an unknown keyword argument says what to write instead.
 
     Args:
-        options: a TypedDict of the ``**options`` that it takes; None: it passes them on to a function that checks them.
+        options: the TypedDict of the ``**options`` that it takes; None: another function checks them, if it takes any.
     """
     parameters = inspect.signature(function).parameters.values()
     passes_on = options is None and any(each.kind is each.VAR_KEYWORD for each in parameters)
@@ -76,15 +76,15 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
 
 
 def explains_options(options: type) -> Callable[[_Function], _Function]:
-    """Return a decorator that makes unknown arguments of a function raise an error which says what to write instead.
+    """Return a decorator for a function with ``**options``: its errors for unknown ones say what to write instead.
 
-    ``options``: the TypedDict of the function's keyword arguments.
+    ``options`` is the TypedDict of the function's keyword arguments.
     """
     return functools.partial(explains_arguments, options=options)
 
 
 def _instead(option: str, known: list[str]) -> str:
-    """Return advice, for an error, on what to write instead of ``option``, to a function with arguments ``known``."""
+    """Return an error's advice on what to write instead of ``option`` if a function has the arguments ``known``."""
     known = [name for name in known if name != "self"]
     names = [name for name in _NAMES_HERE.get(option, ()) if name in known]
     names = names or ([] if option in _ADVICE else difflib.get_close_matches(option, known, 1, 0.7))

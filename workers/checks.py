@@ -1,4 +1,4 @@
-"""Checks of arguments. Their errors name the argument, its value and what is allowed."""
+"""Checks arguments of functions. The errors name the argument, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) 
     """Return ``value``, the argument ``name``, as an int.
 
     Args:
-        allowed: what errors say is allowed; None: "an integer >= " and ``at_least``.
+        allowed: how errors describe the allowed values; None: as "an integer >= " and ``at_least``.
 
     Raises:
         TypeError: it is not an integer (a bool is not one). ValueError: it is less than ``at_least``.
@@ -38,8 +38,8 @@ def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) 
 
 
 def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
-    """Return ``value``, the argument ``name``, as a float > 0 (None is allowed if ``allow_none``); raise TypeError or
-    ValueError if it is neither."""
+    """Return ``value``, the argument ``name``, as a float > 0, or as None if ``allow_none``.
+    Raise a TypeError or ValueError if it is neither."""
     allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
     if value is None and allow_none:
         return None

@@ -1,4 +1,4 @@
-"""The errors of this package, in one tree.
+"""Defines the errors of this package, in one tree.
 
 ::
 
@@ -51,7 +51,7 @@ class PlatformError(PrefetchError, OSError):
 
 
 class IntegrityError(PrefetchError, RuntimeError):
-    """Raised if a worker sent the wrong result, by a bug of this package. It is not delivered, and the loop ends."""
+    """Raised if a bug of this package made a worker send the wrong result. It is not delivered, and the loop ends."""
 
 
 class WorkerError(PrefetchError, RuntimeError):
@@ -71,12 +71,12 @@ class JobTimeoutError(WorkerError, TimeoutError):
 
 
 class JobError(WorkerError):
-    """Raised if a job (the computation of a batch) raised an exception that cannot be raised unchanged in the loop,
-    such as ``StopIteration``."""
+    """Raised if a job (the computation of a batch) raised an exception that the loop cannot raise unchanged.
+    Examples are ``StopIteration``, and an exception that cannot be rebuilt in the consumer's process."""
 
 
 class RemoteTraceback(Exception):
-    """The ``__cause__`` of an exception raised by a job (in a worker); its text is the traceback there."""
+    """The ``__cause__`` of an exception that a job has raised in a worker. Its text is the traceback in the worker."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -87,7 +87,7 @@ class RemoteTraceback(Exception):
 
 
 def integrity_error(found: str) -> IntegrityError:
-    """Return the IntegrityError for ``found``, a mismatch that only a bug of this package can explain, in words."""
+    """Return an IntegrityError that says ``found``, a text about a mismatch that only a bug of this package causes."""
     return IntegrityError(
         f"{found}. This is a bug in prefetch-sequence, not in your program: please report it with this text. No wrong "
         "batch was delivered; a loop over a new front-end can go on from state_dict()"
@@ -95,8 +95,8 @@ def integrity_error(found: str) -> IntegrityError:
 
 
 def presentable(error: BaseException) -> BaseException:
-    """Return ``error``, or a :class:`JobError` in its place if raising it would silently end the user's loop or program
-    (StopIteration, SystemExit, KeyboardInterrupt)."""
+    """Return ``error``, or a :class:`JobError` if raising ``error`` would silently end the user's loop or program.
+    Such errors are StopIteration, SystemExit and KeyboardInterrupt, for instance."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     wrapped = JobError(f"the job raised {short(error)}")
@@ -105,6 +105,6 @@ def presentable(error: BaseException) -> BaseException:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note to ``error``, as ``error.add_note`` does, which Python 3.10 lacks."""
+    """Add a note to ``error``. This replaces ``error.add_note``, which Python 3.10 lacks."""
     with contextlib.suppress(AttributeError):  # an exception without a __dict__
         error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""The memory, processes and cores that this process may use, by the limits of the machine and its control groups.
+"""Finds out how much memory and how many processes and cores the machine and its control groups let this process use.
 
 A container is a control group. Its limits are in files, whose names differ between versions 1 and 2 of control groups.
-The limits of enclosing groups apply too, as far as they are visible from inside.
+The limits of enclosing groups apply too. They can be read only if these groups are visible from inside.
 
 In all functions, ``proc`` and ``root`` are the folders of /proc and of the control groups.
 """
@@ -16,7 +16,7 @@ PROC = "/proc"
 ROOT = "/sys/fs/cgroup"
 
 _MEMORY = ("memory.max", "memory.limit_in_bytes")  # in version 2, in version 1
-_NO_LIMIT = 1 << 60  # from here on, a number means no limit in version 1
+_NO_LIMIT = 1 << 60  # in version 1, a number that is this large means no limit
 
 
 class Limit(NamedTuple):
@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
     """Return the folders of this process's control groups for ``controller``, such as "memory", and of enclosing ones.
 
-    They need not exist: a container may be given paths that only its host can see.
+    Some of them may not exist here: a container may be given paths that only its host can see.
     """
     found = [root]  # often the only one visible in a container
     try:
@@ -50,7 +50,7 @@ def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
 
 
 def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
-    """Return the limit on the bytes of memory that all processes here may use together; None: unknown."""
+    """Return the limit on the bytes of memory that all processes here may use together; None if it is unknown."""
     found = [_of_file(folder, name) for folder in groups("memory", proc, root) for name in _MEMORY]
     try:
         with open(f"{proc}/meminfo") as file:
@@ -95,7 +95,7 @@ def descriptors() -> int:
 
 
 def _quota(words: list[str]) -> float | None:
-    """Return a CPU quota as a number of cores: 1.5 for the words ["150000", "100000"] of its file; None: no limit."""
+    """Return a CPU quota in cores, e.g. 1.5 for the words ["150000", "100000"] of its file; None if it is no limit."""
     try:
         quota, period = map(int, words)
     except ValueError:  # "max", or no such file
@@ -104,7 +104,7 @@ def _quota(words: list[str]) -> float | None:
 
 
 def _quota_1(folder: str) -> float | None:
-    """Return the CPU quota in cores of a control group of version 1, whose file says -1 for no limit; None: none."""
+    """Return the CPU quota in cores of a control group of version 1; None if its file says -1, which means no limit."""
     return _quota([*_read(folder, "cpu.cfs_quota_us"), *_read(folder, "cpu.cfs_period_us")])
 
 
@@ -127,5 +127,5 @@ def _read(folder: str, name: str) -> list[str]:
 
 
 def default_nb_workers() -> int:
-    """Return the default number of workers: the cores that this process may use less one for the loop, at least 1."""
+    """Return the default number of workers: the cores that this process may use, less one for the loop; at least 1."""
     return max(1, cores() - 1)

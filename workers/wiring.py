@@ -1,4 +1,4 @@
-"""Registers functions of later modules that earlier ones call: what ``.map()`` and others make, how Keras reads."""
+"""Registers what earlier modules need from later ones: the classes that ``.map()`` and others make, Keras's reader."""
 
 from __future__ import annotations
 

@@ -7,30 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numbered import Named, named
 
 import workers
-from workers import Sequence, SequenceArray, SequenceMap, current_rng, prefetch
+from workers import SequenceArray, SequenceMap, prefetch
 from workers.sequence.apportion import Turns
 
 WORKERS = [(0, "process"), (2, "process"), (2, "thread"), ("auto", "process")]
-
-
-class Drawn(Sequence[Any]):
-    """Each sample is the name, its number, and what it draws."""
-
-    def __init__(self, name: str, length: int, seed: int | None = None) -> None:
-        super().__init__(seed=seed)
-        self.name, self.length = name, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Any:
-        return self.name, index, current_rng().random()
-
-
-def named(batches: Any) -> list[tuple[str, int]]:
-    return [(name, number) for name, number, _ in batches]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +37,7 @@ def test_each_source_goes_on_in_its_own_order(until: Any, nb_workers: Any, execu
     """Through its epochs, each with its own permutation, whatever the epochs of the loop are."""
 
     def sources() -> dict[str, Any]:
-        return {"a": Drawn("a", 10, seed=1).shuffle(), "b": Drawn("b", 4, seed=2).shuffle(), "c": []}
+        return {"a": Named("a", 10, seed=1).shuffle(), "b": Named("b", 4, seed=2).shuffle(), "c": []}
 
     orders: dict[str, Any] = {name: sources()[name] for name in "ab"}
     expected = {name: [number for _ in range(9) for _, number in named(order)] for name, order in orders.items()}
@@ -86,74 +69,6 @@ def test_when_an_epoch_ends() -> None:
     assert list(workers.mix([[1, 2], []])) == [1, 2]
 
 
-def test_two_sources_of_one_length_are_shuffled_apart() -> None:
-    source = Drawn("a", 50, seed=1)
-    both = list(workers.zip([source.shuffle(), Drawn("b", 50).shuffle()]))
-    assert [a[1] for a, _ in both] != [b[1] for _, b in both]
-    mixed = named(workers.mix([Drawn("a", 50).shuffle(), Drawn("b", 50).shuffle()], seed=4))
-    assert [n for name, n in mixed if name == "a"] != [n for name, n in mixed if name == "b"]
-
-
-def by_sampler(name: str) -> Any:
-    arrays = {"name": np.array([name] * 30), "x": np.arange(30)}
-    return SequenceArray(arrays, np.random.permutation).map(lambda row: (str(row["name"]), int(row["x"]), 0.0))
-
-
-ORDERS: dict[str, Any] = {
-    "shuffle, map": lambda name: Drawn(name, 30).shuffle().map(tuple),
-    "shuffle, batch": lambda name: Drawn(name, 30).shuffle().batch(1).map(lambda each: (str(each[0][0]), each[1][0])),
-    "shuffle, repeat": lambda name: Drawn(name, 15).shuffle().repeat(2),
-    "weighted": lambda name: Drawn(name, 30).weighted(np.ones(30)).map(tuple),
-    "within another": lambda name: workers.concat([Drawn(name, 15).shuffle(), Drawn(name, 15).shuffle()]),
-    "a sampler's": by_sampler,
-}
-DRAWN: dict[str, Any] = {
-    "each once": lambda name: Drawn(name, 30).weighted(np.ones(30), replacement=False).map(tuple),
-    "reorder": lambda name: Drawn(name, 30).reorder(lambda epoch: np.random.permutation(30)),
-    "buckets": lambda name: (
-        Drawn(name, 30).bucket(np.ones(30, int), 1).map(lambda each: (str(each[0][0]), int(each[1][0])))
-    ),
-}
-
-
-@pytest.mark.parametrize("order", [*ORDERS, *DRAWN])
-@pytest.mark.parametrize("make", [workers.mix, workers.concat, workers.zip])
-def test_each_source_has_an_order_of_its_own(make: Any, order: str) -> None:
-    """Also if its shuffle is not its last word, and if one object is two sources; the same in workers, and in the
-    program, which draws some orders; of a source that was given a seed, by that."""
-    if order in DRAWN and make is workers.mix:
-        return
-    source_of = {**ORDERS, **DRAWN}[order]
-    two = source_of("a")
-    mixed = make([two, source_of("b"), two], seed=3)
-    epochs = []
-    for nb_workers in (0, 2):
-        with mixed.prefetch(nb_workers) as batches:
-            epochs.append([list(batches) for _ in range(2)])
-            state = batches.state_dict()
-    assert epochs[0] == epochs[1]
-    for epoch in epochs[0]:
-        found = list(itertools.chain(*epoch)) if make is workers.zip else epoch
-        numbers = [int(each[1]) for each in found]
-        parts = [numbers[at::3] for at in range(3)] if make is not workers.concat else np.reshape(numbers, (3, 30))
-        assert len({tuple(part) for part in parts}) == 3
-    with make([source_of("a"), source_of("b"), source_of("a")], seed=3).prefetch(2) as batches:
-        batches.load_state_dict(state)
-        third = list(batches)
-    with mixed.prefetch(0) as batches:
-        batches.epoch = 2
-        assert list(batches) == third
-
-
-def test_shuffles_within_and_after_a_part_differ() -> None:
-    """The same one twice would be no shuffle of two samples."""
-    joined = workers.concat([Drawn("a", 30, seed=1).shuffle()])
-    inner = [number for _, number in named(joined)]
-    outer = [number for _, number in named(joined.shuffle())]
-    places = [number for _, number in named(workers.concat([Drawn("a", 30, seed=1)]).shuffle())]
-    assert outer != [inner[at] for at in places]
-
-
 @pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
 def test_concat_and_zip(nb_workers: Any, executor: str) -> None:
     a, b = SequenceArray({"x": np.arange(5)}, seed=1), SequenceArray({"x": 10 * np.arange(3)}, seed=2)
@@ -171,7 +86,7 @@ def test_concat_and_zip(nb_workers: Any, executor: str) -> None:
         assert [(left["x"].tolist(), right) for left, right in batches] == [([0, 1, 2, 3, 4], 7)]
 
 
-class Hooked(Drawn):
+class Hooked(Named):
     num_epochs = 0
 
     def on_epoch_end(self) -> None:
@@ -184,7 +99,7 @@ class Hooked(Drawn):
 @pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
 @pytest.mark.parametrize("make", [workers.mix, workers.concat])
 def test_hooks_of_each_source(make: Any, nb_workers: Any) -> None:
-    first, second = Drawn("a", 3, seed=1), Hooked("b", 3)
+    first, second = Named("a", 3, seed=1), Hooked("b", 3)
     with make([first, second]).prefetch(nb_workers) as batches:
         for epoch in range(3):
             assert {number for name, _, number in batches if name == "b"} == {epoch}
@@ -194,7 +109,7 @@ def test_hooks_of_each_source(make: Any, nb_workers: Any) -> None:
 @pytest.mark.parametrize("stop", [1, 6, 13])
 def test_a_state_goes_on(stop: int) -> None:
     def made(weights: Any = (2, 1)) -> Any:
-        return workers.mix([Drawn("a", 10, seed=1).shuffle(), Drawn("b", 4)], weights).shuffle()
+        return workers.mix([Named("a", 10, seed=1).shuffle(), Named("b", 4)], weights).shuffle()
 
     with made().prefetch(2) as batches:
         whole = [list(batches) for _ in range(2)]
@@ -210,19 +125,19 @@ def test_a_state_goes_on(stop: int) -> None:
 
 
 def test_ranks_and_what_follows() -> None:
-    whole = named(workers.mix([Drawn("a", 10, seed=1), Drawn("b", 4)]))
+    whole = named(workers.mix([Named("a", 10, seed=1), Named("b", 4)]))
     for world in (1, 2, 3, 4):
         ranks = [
-            named(workers.mix([Drawn("a", 10, seed=1), Drawn("b", 4)]).shard(rank, world)) for rank in range(world)
+            named(workers.mix([Named("a", 10, seed=1), Named("b", 4)]).shard(rank, world)) for rank in range(world)
         ]
         assert [each for step in zip(*ranks, strict=True) for each in step] == whole[: len(whole) // world * world]
-    batched = workers.mix([Drawn("a", 6, seed=1), Drawn("b", 6)]).batch(4, True).take(2)
+    batched = workers.mix([Named("a", 6, seed=1), Named("b", 6)]).batch(4, True).take(2)
     assert [names for names, _, _ in batched] == [["a", "b", "a", "b"]] * 2
-    of_batches = workers.mix([Drawn("a", 6, seed=1).batch(3), Drawn("b", 6).batch(2)])
+    of_batches = workers.mix([Named("a", 6, seed=1).batch(3), Named("b", 6).batch(2)])
     assert [names for names, _, _ in of_batches] == [["a"] * 3, ["b"] * 2, ["a"] * 3, ["b"] * 2, ["a"] * 3, ["b"] * 2]
     nested = workers.mix([workers.concat([[1, 2], [3]]), [10, 20, 30]])
     assert sorted(nested) == [1, 2, 3, 10, 20, 30]
-    twice = [number for _, number in named(workers.mix([Drawn("a", 4, seed=1).shuffle(), []]).repeat(2))]
+    twice = [number for _, number in named(workers.mix([Named("a", 4, seed=1).shuffle(), []]).repeat(2))]
     assert sorted(twice[:4]) == sorted(twice[4:]) == [0, 1, 2, 3]
     assert twice[:4] != twice[4:]
 
@@ -252,7 +167,7 @@ def test_functions_that_return_lists() -> None:
     [
         (lambda: workers.mix([]), "must not be empty"),
         (lambda: workers.mix(5), "must be a list or dict"),
-        (lambda: workers.mix(Drawn("a", 3)), "must be a list or dict"),
+        (lambda: workers.mix(Named("a", 3)), "must be a list or dict"),
         (lambda: workers.mix([[1], iter([1])]), "has no indices"),
         (lambda: workers.mix([[1], "ab"]), "single characters"),
         (lambda: workers.mix([[1], [2]], [1]), "weights must be 2 numbers"),
@@ -262,7 +177,7 @@ def test_functions_that_return_lists() -> None:
         (lambda: workers.mix({"a": [1]}, {"b": 1}), "but the sources have ['a']"),
         (lambda: workers.mix([[1]], until="never"), "until must be"),
         (lambda: workers.mix([[], []]), "would do nothing"),
-        (lambda: workers.mix([Drawn("a", 4).shard(0, 2), [1]]), "shard last"),
+        (lambda: workers.mix([Named("a", 4).shard(0, 2), [1]]), "shard last"),
         (lambda: workers.zip([[1, 2], [1]]), "equal lengths, not [2, 1]"),
         (lambda: list(workers.zip([[1], prefetch([2], 0).map(lists)])), "as_items=False"),
         (lambda: workers.concat([prefetch([1, 2], 0).filter(bool), [1]]).batch(1).weighted([1, 1]), "count=True"),
@@ -287,7 +202,7 @@ def test_of_front_ends_with_a_collate_fn() -> None:
     assert list(workers.concat([front, [3]])) == [-1, -2, 3]
 
 
-class Growing(Drawn):
+class Growing(Named):
     """Has more samples in each epoch."""
 
     def on_epoch_end(self) -> None:
@@ -308,7 +223,7 @@ def test_lengths_that_change(nb_workers: Any, executor: str) -> None:
         with make(Growing("a", 4, seed=1)).prefetch(nb_workers, executor=executor) as batches:
             found = [sorted({number for each, number in named(batches) if each == "a"}) for _ in range(3)]
         assert found == [list(range(4)), list(range(6)), list(range(8))], name
-        source = Drawn("a", 4, seed=1)
+        source = Named("a", 4, seed=1)
         with make(source).prefetch(nb_workers, executor=executor) as batches:
             for length in (4, 7):
                 source.length, batches.epoch = length, 0

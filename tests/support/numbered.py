@@ -20,3 +20,21 @@ class Numbered(Sequence[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return index, self.epoch, current_rng().random()
+
+
+class Named(Sequence[Any]):
+    """Each sample is the name, its number, and what it draws."""
+
+    def __init__(self, name: str, length: int, seed: int | None = None) -> None:
+        super().__init__(seed=seed)
+        self.name, self.length = name, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        return self.name, index, current_rng().random()
+
+
+def named(batches: Any) -> list[tuple[str, int]]:
+    return [(name, number) for name, number, _ in batches]

@@ -1,1 +1,1 @@
-"""Move batches through shared memory: take them apart into bytes, and rebuild them."""
+"""Move batches between processes through shared memory; stack, pad, cut and join them."""

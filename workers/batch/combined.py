@@ -1,4 +1,4 @@
-"""Combine the arrays of several samples or batches into one array, with every value exact and masks kept."""
+"""Stack or join the arrays of several samples or batches into one, without changing a number or losing a mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from workers.batch.to_numpy import arrays_of
 
-#: What to do about samples that cannot be stacked.
+#: The advice in errors about samples that cannot be stacked.
 ALIKE = (
     "make all samples alike, for example by padding, or pass prefetch(..., batch_size=..., collate_fn=...) a function "
     "that makes a batch from the list of samples"
@@ -21,11 +21,11 @@ _dtype_of = operator.attrgetter("dtype")
 
 
 def stacked(values: list[Any], place: str = "") -> Any:
-    """Return ``values`` stacked along a new first axis, in a dtype that holds all of them exactly, with their masks.
+    """Return ``values`` stacked along a new first axis, in a dtype that holds every number exactly; masks are kept.
 
     Args:
         values: arrays, numbers, tensors or anything that ``numpy.asarray`` converts.
-        place: their path within a sample, for error messages, e.g. ``['id']``.
+        place: the path of the values within a sample, for error messages, e.g. ``['id']``.
 
     Raises:
         TypeError: no dtype holds all values exactly, or a tensor cannot become an array.
@@ -35,7 +35,7 @@ def stacked(values: list[Any], place: str = "") -> Any:
 
 
 def concatenated(values: list[Any], place: str = "") -> Any:
-    """Return ``values`` joined along their first axis. Arguments and errors are those of :func:`stacked`."""
+    """Return ``values`` joined along their first axis; arguments and errors are those of :func:`stacked`."""
     return _combined(values, np.concatenate, np.ma.concatenate, place)
 
 
@@ -76,9 +76,9 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
 
 
 def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
-    """Return ``arrays``, cast to one dtype if the dtype that numpy would choose for them changes a value.
+    """Return ``arrays``, cast to one integer dtype if numpy would combine integers as floats.
 
-    Raise TypeError, which names ``place`` (a path such as ``['id']``), if no dtype holds all values.
+    Raise a TypeError that names ``place``, a path such as ``['id']``, if no dtype holds all values exactly.
     """
     if len(set(map(_dtype_of, arrays))) == 1:
         return arrays
@@ -94,7 +94,7 @@ def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     target = np.result_type(*dtypes)
     if target.kind not in "fc":
         return arrays
-    if kinds <= set("biu"):  # int64 and uint64: float64 to numpy, which changes large ids
+    if kinds <= set("biu"):  # for int64 and uint64, numpy chooses float64, which changes large ids
         wanted = _integer(arrays, dtypes)
         if wanted is not None:
             return [array.astype(wanted) for array in arrays]
@@ -107,7 +107,7 @@ def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
 
 
 def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """Return the first 64-bit integer dtype in ``dtypes`` that holds the values of all ``arrays``; None: none does."""
+    """Return the first 64-bit integer dtype in ``dtypes`` that holds all values of ``arrays``; None if none does."""
     low = min((int(array.min()) for array in arrays if array.size), default=0)
     high = max((int(array.max()) for array in arrays if array.size), default=0)
     of_integers = [dtype for dtype in dtypes if dtype.kind in "iu" and dtype.itemsize == 8]
@@ -115,7 +115,7 @@ def _integer(arrays: list[Any], dtypes: list[np.dtype[Any]]) -> np.dtype[Any] | 
 
 
 def _is_exact(array: Any, target: np.dtype[Any]) -> bool:
-    """Return True if ``target``, a float or complex dtype, holds exactly any integers that ``array`` has."""
+    """Return True if casting ``array`` to ``target``, a float or complex dtype, changes no integer in it."""
     limit = 2 ** (np.finfo(target).nmant + 1)  # all integers up to here are exact
     if array.dtype.kind not in "iu" or not array.size or np.iinfo(array.dtype).max <= limit:
         return True

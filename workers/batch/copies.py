@@ -1,4 +1,4 @@
-"""Copy the *rest* of a batch (everything but its arrays). Immutable objects in it are shared, not copied."""
+"""Copy the *rest* of a batch, which is everything in it but its arrays; immutable objects are shared, not copied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 SCALARS: frozenset[type] = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _NUMBERS = {each for each in np.sctypeDict.values() if not issubclass(each, (np.void, np.object_))}
 _NEVER_WRITTEN: frozenset[type] = SCALARS | _NUMBERS
-#: Never copied, whatever their attributes: enum members, classes, functions and modules exist once.
+#: Enum members, classes, functions and modules exist only once: they are never copied, whatever their attributes.
 _ONE_ANYWHERE: tuple[type, ...] = (enum.Enum, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 _IMMUTABLE: tuple[type, ...] = (
     *SCALARS,
@@ -41,9 +41,9 @@ _IMMUTABLE: tuple[type, ...] = (
 
 
 def is_immutable(leaf: Any) -> bool:
-    """Return True if code that writes into a batch can never change ``leaf``, an object in it such as an int.
+    """Return True if ``leaf``, an object in a batch, can never be changed by code that writes into the batch.
 
-    Instances of subclasses that have attributes count as mutable.
+    An instance of a subclass of an immutable type counts as mutable if it has attributes.
     """
     kind = type(leaf)
     if kind in _NEVER_WRITTEN or isinstance(leaf, _ONE_ANYWHERE):
@@ -52,9 +52,9 @@ def is_immutable(leaf: Any) -> bool:
 
 
 def copies_of(rest: list[Any]) -> list[Any]:
-    """Return a copy of ``rest``, the objects in a batch other than arrays, that shares no mutable object with it.
+    """Return ``rest``, the objects in a batch other than its arrays, with every mutable object copied.
 
-    Objects that cannot be copied are kept.
+    Objects that cannot be copied are returned as they are.
     """
     if _NEVER_WRITTEN.issuperset(map(type, rest)):
         return rest
@@ -76,11 +76,11 @@ def _copy_of(leaf: Any) -> Any:
 
 
 def _memo(leaf: Any) -> dict[int, Any]:
-    """Return the memo for ``copy.deepcopy(leaf, memo)``: {id of a part: the object that the copy gets for it}.
+    """Return the memo for ``copy.deepcopy(leaf, memo)``, {id of an object: what the copy has in its place}.
 
-    So an immutable ``leaf``, and the keys and default factory of a dict, are kept instead of copied.
+    An immutable ``leaf``, and a dict's keys and default factory, are kept. numpy copies an object array of scalars.
     """
-    if type(leaf) is tuple or is_immutable(leaf):  # a tuple holds the keys of a dict
+    if type(leaf) is tuple or is_immutable(leaf):  # a tuple here holds the keys of a dict
         return {id(leaf): leaf}
     if isinstance(leaf, dict):
         parts = [*leaf, getattr(leaf, "default_factory", None)]

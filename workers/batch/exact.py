@@ -17,19 +17,19 @@ _EXACT_UP_TO = 2.0**53  # a float64 holds all integers up to here
 
 
 def exact_array(values: Any, name: str = "a value") -> Array:
-    """Return ``np.asarray(values)`` or, where that would change values, an array of another dtype or a masked array.
+    """Return ``np.asarray(values)``, or an array of another dtype or with a mask where that would change values.
 
-    - Strings that numpy would change become objects: numpy drops trailing zeros, and converts numbers and ASCII bytes
+    - Strings that numpy would change become objects: numpy drops trailing NULs, and converts numbers and ASCII bytes
       among strings to text.
-    - Masked arrays and ``np.ma.masked`` make a masked array.
-    - Integers stay integers: numpy may convert lists with integers from 2**63 on to floats.
+    - Values that include masked arrays or ``np.ma.masked`` become a masked array.
+    - Integers alone stay integers: numpy may convert them to floats if some are 2**63 or more.
 
     Args:
-        name: how a TypeError about a tensor names that tensor.
+        name: what a TypeError calls a tensor in ``values``.
 
     Raises:
         ValueError: the shapes of the items differ.
-        TypeError: no dtype holds the integers, or a tensor cannot become an array.
+        TypeError: no dtype holds all the integers, or a tensor cannot become an array.
     """
     if not isinstance(values, (list, tuple)):
         return as_array(values, name)
@@ -61,13 +61,13 @@ def stacked(arrays: list[Array]) -> Array:
 def as_array(value: Any, name: str = "a value") -> Array:
     """Return ``np.asarray(value)``, also for tensors that numpy does not accept. A masked array stays masked.
 
-    Raise TypeError, which calls the tensor ``name``, if it cannot become an array.
+    If a tensor cannot become an array, raise a TypeError that calls it ``name``.
     """
     return value if isinstance(value, np.ma.MaskedArray) else arrays_of([value], name)[0]
 
 
 def _with_masked(values: Any) -> Array:
-    """Return a masked array of ``values``: masked where one is ``np.ma.masked``, and with the dtype of the others."""
+    """Return ``values`` as a masked array: masked where a value is ``np.ma.masked``, in the dtype of the others."""
     is_masked = np.array([each is np.ma.masked for each in values])
     known = next((each for each in values if each is not np.ma.masked), np.float64(0.0))
     array = exact_array([known if each is np.ma.masked else each for each in values])

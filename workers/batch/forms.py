@@ -1,6 +1,6 @@
-"""The forms of containers in a batch: how each kind of container is taken apart and rebuilt with its type.
+"""Take the containers in a batch apart, and rebuild them with their types; each kind of container has a ``Form``.
 
-Containers (*nodes* of the batch's tree) are mappings, sequences and objects of fields: dicts and their subclasses,
+Containers, the *nodes* of the batch's tree, are mappings, sequences and objects of fields: dicts and their subclasses,
 ``UserDict``, other mutable mappings and ``MappingProxyType``; tuples, named tuples, lists, ``UserList``, deques and
 their subclasses; dataclasses, attrs classes and classes with only ``__slots__``. Everything else is a *leaf*.
 """
@@ -27,45 +27,45 @@ _CACHED_HASH = "_attrs_cached_hash"
 
 
 class Hole:
-    """The placeholder for a part taken out of a container: the class itself, which is still the same after pickling."""
+    """The placeholder for a part taken out of a container. The class itself is used, as pickling preserves it."""
 
 
 class Form(ABC):
-    """How containers of one kind are taken apart and rebuilt. Methods may raise any error of the container's class."""
+    """The way to take apart and rebuild containers of one kind. Methods pass on errors of the container's class."""
 
     is_mapping = False
     is_list = False
-    #: True if rebuilding a node takes more than its children, such as its attributes or a default factory. These are in
-    #: the *shell*, usually a copy of the node with a Hole in place of each child.
+    #: True if rebuilding a container takes more than its parts, such as attributes or a default factory. These are in
+    #: its *shell*, usually a copy of the container with a Hole in place of each part.
     has_shell = True
 
     @abstractmethod
     def keys(self, tree: Any) -> list[Any]:
-        """Return what identifies each part of the container ``tree``: its keys, field names or positions."""
+        """Return the keys, field names or positions that identify the parts of the container ``tree``."""
 
     @abstractmethod
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
         """Return the parts (items or field values) of the container ``tree`` at ``keys``."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        """Return what rebuilding the container ``tree`` needs besides its parts (its shell); None if nothing.
+        """Return the shell of the container ``tree``: what rebuilding it needs besides its parts, or None.
 
-        Usually this is a copy with a :class:`Hole` in place of each part. It shares with ``tree`` nothing that
-        :meth:`filled` writes to.
+        Usually this is a copy with a :class:`Hole` in place of each part. :meth:`filled` may write into it without
+        changing ``tree``.
         """
         return None
 
     @abstractmethod
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        """Return a container of class ``kind`` with ``parts`` at ``keys``, made from ``shell``, see :meth:`shell`."""
+        """Return a container of class ``kind`` with ``parts`` at ``keys``, made from the result of :meth:`shell`."""
 
     def step(self, key: Any) -> str:
-        """Return how error messages name the part of a container at ``key``: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return the name of the part at ``key`` in the paths of error messages: ``['x']``, ``[0]`` or ``.mask``."""
         return f"[{key!r}]"
 
 
 class _Dict(Form):
-    """How ``dict`` and its subclasses are taken apart and rebuilt."""
+    """The way to take apart and rebuild ``dict`` and its subclasses."""
 
     is_mapping = True
 
@@ -97,7 +97,7 @@ class _Dict(Form):
 
 
 class _MutableMapping(Form):
-    """How ``UserDict`` and other mutable mappings are taken apart and rebuilt, with their attributes."""
+    """The way to take apart and rebuild ``UserDict`` and other mutable mappings, with their attributes."""
 
     is_mapping = True
 
@@ -123,7 +123,7 @@ class _MutableMapping(Form):
 
 
 class _Proxy(_MutableMapping):
-    """How ``types.MappingProxyType``, a read-only mapping, is taken apart and rebuilt."""
+    """The way to take apart and rebuild ``types.MappingProxyType``, a read-only mapping."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
         return dict.fromkeys(keys, Hole)
@@ -133,7 +133,7 @@ class _Proxy(_MutableMapping):
 
 
 class _Tuple(Form):
-    """How subclasses of ``tuple`` are taken apart and rebuilt, with their attributes."""
+    """The way to take apart and rebuild ``tuple`` and its subclasses, with their attributes."""
 
     def keys(self, tree: Any) -> list[Any]:
         return list(range(tuple.__len__(tree)))
@@ -142,7 +142,7 @@ class _Tuple(Form):
         return list(tuple.__iter__(tree))
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        self.filled(type(tree), keys, None, self.parts(tree, keys))  # raises if it cannot be rebuilt, and so is a leaf
+        self.filled(type(tree), keys, None, self.parts(tree, keys))  # raises if it cannot be rebuilt: then it is a leaf
         return dict(_attributes(tree)) or None
 
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
@@ -173,7 +173,7 @@ class _NamedTuple(_Tuple):
 
 
 class _List(Form):
-    """How ``list``, ``UserList``, ``deque`` and their subclasses are taken apart and rebuilt."""
+    """The way to take apart and rebuild ``list``, ``UserList``, ``deque`` and their subclasses."""
 
     is_list = True
 
@@ -200,7 +200,7 @@ class _List(Form):
 
 
 class _Fields(Form):
-    """How objects of fields are taken apart and rebuilt: by ``__dict__`` and slots, without calling ``__init__``."""
+    """The way to take apart and rebuild objects of fields: by ``__dict__`` and ``__slots__``, without ``__init__``."""
 
     has_shell = False
 
@@ -235,14 +235,14 @@ class _Fields(Form):
         return f".{key}"
 
 
-#: All forms. Specs of layouts refer to them by position.
+#: All forms. The spec of a layout refers to a form by its index here.
 FORMS: tuple[Form, ...] = (_Dict(), _MutableMapping(), _Proxy(), _Tuple(), _NamedTuple(), _List(), _Fields())
 _DICT, MUTABLE_MAPPING, _PROXY, _TUPLE, _NAMED, _LIST, _FIELDS = range(len(FORMS))
 
 
 @functools.lru_cache(1024)
 def form_of(kind: Any) -> int | None:
-    """Return the number, in ``FORMS``, of the form of containers of class ``kind``; None: it is no container."""
+    """Return the index in ``FORMS`` of the form for class ``kind``; None if its instances are not containers."""
     of_framework = is_of_framework(kind)
     if issubclass(kind, dict):
         return None if of_framework else _DICT
@@ -260,7 +260,7 @@ def form_of(kind: Any) -> int | None:
 
 
 def _has_fields(kind: Any) -> bool:
-    """Return True if instances of ``kind`` consist of fields: a dataclass, an attrs class or one with only slots."""
+    """Return True if ``kind`` is a class of fields: a dataclass, an attrs class or one with only ``__slots__``."""
     if not (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") or _is_slotted(kind)):
         return False
     try:
@@ -271,7 +271,7 @@ def _has_fields(kind: Any) -> bool:
 
 
 def _is_slotted(kind: Any) -> bool:
-    """Return True if instances of ``kind`` hold everything in ``__slots__`` and are pickled by Python's default."""
+    """Return True if instances of ``kind`` keep all in ``__slots__``, and are pickled in Python's default way."""
     own = [
         name for name in ("__getstate__", "__reduce__", "__reduce_ex__") if getattr(kind, name, None) is not _OF[name]
     ]
@@ -304,7 +304,7 @@ _survives: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def survives(form: Form, shell: Any) -> bool:
-    """Return True if pickling keeps ``shell``, a container with a Hole for each part. Tried once for each class."""
+    """Return True if ``shell`` keeps its class, keys and Holes when it is pickled. Each class is tried only once."""
     kind = type(shell)
     if kind not in _survives:
         try:
@@ -327,13 +327,13 @@ def _is_set(slot: Any, tree: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _caches_hash(kind: Any) -> bool:
-    """Return True if attrs caches the hash of instances of ``kind``, which is valid in one process only."""
+    """Return True if attrs makes instances of ``kind`` cache their hash, which is valid in one process only."""
     return _CACHED_HASH in getattr(getattr(kind.__hash__, "__code__", None), "co_names", ())
 
 
 @functools.lru_cache(256)
 def is_of_framework(kind: Any) -> bool:
-    """Return True if class ``kind`` is one of TensorFlow, torch or JAX, or derived from one (torchvision's tensors)."""
+    """Return True if class ``kind`` belongs to TensorFlow, torch or JAX, or is derived from a class that does."""
     return any(each.__module__.partition(".")[0] in PACKAGES for each in kind.__mro__)
 
 

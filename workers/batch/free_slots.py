@@ -1,8 +1,8 @@
-"""The free slots (pieces of shared memory) that a worker keeps for later batches: which to use next, which to give up.
+"""Keep a worker's free shared-memory slots for later batches; choose which to use next, and which to give up.
 
-Slots are listed by size, so that one of the right size is found at once. As much memory is kept as was recently in use
-at once, because a later message would have to allocate again what is given up now. The rest is given up, least recently
-used slots first.
+Slots are listed by size, so one of the right size is found immediately. A worker keeps as much memory as it recently
+used at one time, since a later message would have to allocate again what is given up now. The rest is given up, least
+recently used slots first.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import time
 from .slots import Slot
 
 _WINDOW_S = 4.0
-_GIVE_UP_S = 0.05  # the least time between two slots given up
-#: How many times larger than requested a slot may be; whoever keeps an array keeps its whole slot. The first is for the
-#: main slots of a batch, whose size may change from batch to batch, the second for others.
+_GIVE_UP_S = 0.05  # the minimum time between giving up two slots
+#: How many times larger than requested a slot may be, as the loop keeps a whole slot by keeping one array in it. The
+#: first limit is for the main slots of a batch, as their sizes may vary between batches; the second, for others.
 _MAX_TIMES_MAIN, _MAX_TIMES = 16, 2
-_SPARE_TIMES = 2  # all slots may hold this many times the peak for a while, if sizes change
+_SPARE_TIMES = 2  # all slots together may hold this many times the peak for a while if sizes change
 
 
 class Peak:
-    """The most bytes of a worker's shared memory in use at once in the last 1 to 2 times ``_WINDOW_S`` seconds."""
+    """The peak of a worker's shared memory in use, in bytes, over the last one to two times ``_WINDOW_S`` seconds."""
 
     def __init__(self) -> None:
         self._now = self._before = 0
@@ -33,13 +33,13 @@ class Peak:
             self._now = nbytes
 
     def is_enough(self, nbytes: int) -> bool:
-        """Return True if ``nbytes`` are at least the peak, the most bytes that were recently in use at once."""
+        """Return True if ``nbytes`` would have been enough recently, as they are at least the peak."""
         return nbytes >= self._now and nbytes >= self._before
 
     def is_due(self) -> bool:
-        """Return True if a slot may be given up now: at most once in ``_GIVE_UP_S`` seconds.
+        """Return True if a slot may be given up now, which is at most once every ``_GIVE_UP_S`` seconds.
 
-        Call it often, as it also ends the time window over which the peak is taken.
+        Call this often: it also starts the next window for the peak when one is over.
         """
         now_s = time.monotonic()
         if now_s - self._asked_s <= _GIVE_UP_S:
@@ -51,7 +51,7 @@ class Peak:
 
 
 class FreeSlots:
-    """The free slots (unused pieces of shared memory) of one worker, by size."""
+    """The free shared-memory slots of one worker, by size."""
 
     def __init__(self) -> None:
         self._of_size: dict[int, list[Slot]] = {}  # {nbytes: slots, most recently used last}; no list is empty
@@ -67,13 +67,13 @@ class FreeSlots:
         self.nbytes += slot.nbytes
 
     def take(self, nbytes: int, is_main: bool) -> Slot | None:
-        """Remove and return the smallest free slot (piece of shared memory) that holds ``nbytes``; None: none fits.
+        """Remove and return the smallest free slot of at least ``nbytes``; None if no slot fits.
 
-        Of one size, the most recently used slot is taken, which is most likely in the processor's caches.
+        Among slots of one size, the most recently used is taken, as it is most likely in the processor's caches.
 
         Args:
             nbytes: bytes to hold, including the slot's header.
-            is_main: the slot is among the largest of its batch. Others get no slot that is much too large for them.
+            is_main: True if the slot is among the largest of its batch, and so may be much larger than needed.
         """
         sizes = self._of_size
         if nbytes not in sizes:
@@ -92,12 +92,12 @@ class FreeSlots:
         return slot
 
     def take_dispensable(self, nbytes: int, peak: Peak, has_spare: bool = False) -> Slot | None:
-        """Remove and return the least recently used free slot (piece of shared memory) that is not needed; None: none.
+        """Remove and return the least recently used free slot that is not needed; None if all are needed.
 
         Args:
-            nbytes: the size of all slots of the worker together, free or in use.
-            peak: the most bytes recently in use at once, which the remaining slots must cover.
-            has_spare: True: the remaining slots must cover twice the peak.
+            nbytes: the total size of all slots of the worker, free or in use.
+            peak: the most bytes recently in use at one time, which the remaining slots must cover.
+            has_spare: True if the remaining slots must cover twice the peak.
         """
         if has_spare:
             nbytes //= _SPARE_TIMES

@@ -1,9 +1,9 @@
-"""The label that identifies a batch on its way to the loop, and the checks before delivery.
+"""Label each batch on its way to the loop, and check the label, so that a wrong batch is never delivered.
 
-Many things are numbered at one end and looked up at the other, across processes that may be killed at any instruction.
-If the two ends ever disagree, the result is a batch that looks right and is wrong. So each result carries a *label*:
-the number of its *sending* (each time that a job is sent to a worker is one), and the digest of its *layout* (the
-batch's structure). Every look-up compares, and raises an :class:`~workers.errors.IntegrityError` on a mismatch::
+Jobs, slots and layouts are numbered in one process and looked up in another, and each may be killed at any instruction.
+If the two ever disagreed, the loop could get a wrong batch that looks right. So each result carries a *label*: the
+number of its *sending*, which is new each time a job is sent to a worker, and the digest of its *layout*, the structure
+of the batch. Every look-up compares, and raises an :class:`~workers.errors.IntegrityError` on a mismatch::
 
     what             identified by                              compared
     job              a sending, unique within an engine         by the reader: label with message; also for Ray
@@ -25,9 +25,9 @@ from .tree import ALIGNMENT
 
 
 class Label(NamedTuple):
-    """The label in front of a batch in shared memory, which identifies the batch: Label(17, 0x9AE1F0334C5D2B70)."""
+    """The label that identifies a batch, stored in front of it in shared memory: Label(17, 0x9AE1F0334C5D2B70)."""
 
-    sending: int  # of its job; for an item of a stream, the number of the item
+    sending: int  # the number under which its job was sent; for an item of a stream, the number of the item
     layout: int  # the digest of its Layout
 
     def __str__(self) -> str:
@@ -39,21 +39,21 @@ WORD_NBYTES = 8
 
 
 def words_of(buffer: Any) -> memoryview:
-    """Return ``buffer``, a piece of shared memory, as a view of 64-bit words; a label is two of them.
+    """Return ``buffer``, a piece of shared memory, as a view of 64-bit words; a label takes two of them.
 
-    Reading a label by ``struct`` would take twice as long.
+    Reading a label with ``struct`` would take twice as long.
     """
     return memoryview(buffer).cast("B").cast("Q")
 
 
 def check_label(words: memoryview, at: int, sending: int, layout: int) -> None:
-    """Raise IntegrityError unless the label of a batch, at word ``at``, is the expected one.
+    """Raise IntegrityError unless the label at word ``at`` is that of the expected batch.
 
     Args:
         words: the shared memory that holds the batch, as 64-bit words.
         at: the index of the label's first word.
-        sending: the number of the sending of a job to a worker, whose result the batch must be.
-        layout: the digest of the batch's structure.
+        sending: the number under which the job of the expected batch was sent to its worker.
+        layout: the digest of the layout of the expected batch.
     """
     if words[at] != sending or words[at + 1] != layout:
         found, expected = Label(words[at], words[at + 1]), Label(sending, layout)
@@ -61,20 +61,20 @@ def check_label(words: memoryview, at: int, sending: int, layout: int) -> None:
 
 
 def check_sending(found: int, expected: int) -> None:
-    """Raise IntegrityError unless a worker's result names the expected sending.
+    """Raise IntegrityError unless a worker's result is that of the expected sending.
 
-    A sending is the number that a job gets each time that it is sent to a worker.
+    Each time a job is sent to a worker, it gets a new number, its sending, which its result repeats.
     """
     if found != expected:
         raise integrity_error(f"a worker answered sending {expected} with the result of sending {found}")
 
 
 def check_replica(found: int, expected: int, epoch: int, index: int) -> None:
-    """Raise IntegrityError unless a worker's replica (its copy of the sequence) is the one that a job belongs to.
+    """Raise IntegrityError unless a worker has the replica of the sequence that a job belongs to.
 
     Args:
-        found: the number of the worker's replica.
-        expected: the number that the job names; it is one higher each time that the sequence is sent.
+        found: the number of the worker's replica, which is its copy of the sequence.
+        expected: the number that the job names, which is one higher each time the sequence is sent.
         epoch: the epoch of the job's batch.
         index: the index of the job's batch.
     """

@@ -1,14 +1,14 @@
-"""How much memory is still available, on the machine and within the limits of control groups.
+"""Check how much memory is still available, on the machine and within the limits of control groups.
 
-The kernel grants shared memory on credit, and kills a process that touches a page when memory has run out. So available
-memory is checked before.
+The kernel grants shared memory that it does not have, and kills a process that touches a page when memory has run out.
+So the available memory is checked before shared memory is created.
 """
 
 from __future__ import annotations
 
 from workers import limits
 
-#: (limit, usage, the reclaimable part of it in memory.stat) of control groups, versions 2 and 1.
+#: (limit, usage, name in memory.stat of the reclaimable part of the usage) of control groups, versions 2 and 1.
 _FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -16,7 +16,7 @@ _FILES = (
 
 
 class DoesNotFit(MemoryError):
-    """Raised if ``nbytes`` of shared memory are more than are available. A plain MemoryError has another cause."""
+    """The error that ``nbytes`` of shared memory exceed what is available. A plain MemoryError has another cause."""
 
     def __init__(self, text: str, nbytes: int = 0) -> None:
         super().__init__(text)
@@ -24,7 +24,7 @@ class DoesNotFit(MemoryError):
 
 
 def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
-    """Return how many bytes of memory this process may still use, by the machine and its control groups; None: unknown.
+    """Return how many bytes of memory the machine and its control groups leave this process; None if unknown.
 
     Args:
         proc: the folder of the process file system.
@@ -37,7 +37,7 @@ def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | 
 
 
 def check_available(nbytes: int) -> None:
-    """Raise DoesNotFit, whose text names the sizes, if ``nbytes`` are more memory than is available."""
+    """Raise DoesNotFit, with both sizes in its text, if ``nbytes`` are more than the available memory."""
     available = available_nbytes()
     if available is not None and nbytes > available:
         limit = limits.memory()
@@ -61,7 +61,7 @@ def _of_machine(proc: str) -> int | None:
 def _of_group(folder: str, limit: str, usage: str, reclaimable: str) -> int | None:
     try:
         with open(f"{folder}/{limit}") as file:
-            most = int(file.read())  # "max", no limit, raises ValueError
+            most = int(file.read())  # "max" means no limit, and raises ValueError
         with open(f"{folder}/{usage}") as file:
             used = int(file.read())
         with open(f"{folder}/memory.stat") as file:

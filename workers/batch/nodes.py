@@ -1,6 +1,6 @@
-"""Walk over the tree of a batch or sample: containers (*nodes*, see ``forms``), and everything else in it (*leaves*).
+"""Walk over the tree of a batch or sample: its containers are *nodes* (see ``forms``), everything else is a *leaf*.
 
-Transport, stacking, cutting, tensors and previews share this code, so none overlooks what another one finds.
+Transport, stacking, cutting, tensors and previews share this code, so they all find the same leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TEXTS = str, bytes, bytearray
 
 
 class Node(NamedTuple):
-    """A container in a batch or sample, taken apart: the container, how its kind is rebuilt, its keys and its parts."""
+    """A container in a batch or sample, ``tree``, taken apart into keys and parts; its ``form`` can rebuild it."""
 
     tree: Any
     form: Form
@@ -24,7 +24,7 @@ class Node(NamedTuple):
     parts: list[Any]
 
     def like(self, parts: list[Any]) -> Any:
-        """Return a container like this one with other parts; a plain dict, tuple or list if its class refuses them."""
+        """Return a container like this one with other parts; if its class refuses them, a plain dict, tuple or list."""
         form, kind = self.form, type(self.tree)
         if kind is dict:
             return dict(zip(self.keys, parts, strict=True))
@@ -44,14 +44,14 @@ class Node(NamedTuple):
             raise
 
     def columns(self, trees: list[Any], name: str) -> list[list[Any]]:
-        """Return the parts of many containers like this one: [the first part of each, the second part of each, ...].
+        """Return, for each key of this container, the list of the parts that ``trees`` have at this key.
 
         Args:
-            trees: the containers.
+            trees: containers like this one.
             name: what errors call them.
 
         Raises:
-            TypeError: one of ``trees`` is of another kind.
+            TypeError: one of ``trees`` is another kind of container, or no container.
             ValueError: one of ``trees`` has other keys or another length.
         """
         kind = type(self.tree)
@@ -82,12 +82,12 @@ class Node(NamedTuple):
         return [list(column) for column in zip(*rows, strict=True)]
 
     def steps(self) -> list[str]:
-        """Return how a path names each part of the container, in order, e.g. ``['x']``, ``[0]`` or ``.mask``."""
+        """Return the name of each part of the container in a path, in order, e.g. ``['x']``, ``[0]`` or ``.mask``."""
         return [self.form.step(key) for key in self.keys]
 
 
 def _has_places(tree: Any) -> bool:
-    """Return True if ``tree`` is a list, tuple, array or the like, whose parts are identified by their order alone."""
+    """Return True if ``tree`` is a list, tuple, array or the like, so that its parts can be matched by position."""
     kind: Any = type(tree)
     number = form_of(kind)
     if number is not None:
@@ -96,9 +96,9 @@ def _has_places(tree: Any) -> bool:
 
 
 def node_of(tree: Any) -> Node | None:
-    """Return the container ``tree`` taken apart; None if it is a leaf: no container, or one that cannot be taken apart.
+    """Return ``tree`` taken apart; None if it is a leaf: not a container, or one that cannot be taken apart.
 
-    Mappings that cannot be rebuilt count as containers here.
+    Mappings count as containers here even if they cannot be rebuilt.
     """
     kind: Any = type(tree)
     number = form_of(kind)
@@ -117,18 +117,18 @@ def node_of(tree: Any) -> Node | None:
 
 
 def is_list(tree: Any) -> bool:
-    """Return True if ``tree`` is a list of any kind; in a batch, this is a list of samples."""
+    """Return True if ``tree`` is a list, ``UserList`` or ``deque``; in a batch, it has one item for each sample."""
     kind: Any = type(tree)
     number = form_of(kind)
     return number is not None and FORMS[number].is_list
 
 
 def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, leaf) for everything in ``tree`` that is no container, in order, e.g. ``("[0]['x'].mask", array)``.
+    """Yield (path, leaf) for all in ``tree`` that is not a container, in order, e.g. ``("[0]['x'].mask", array)``.
 
     Args:
         is_leaf: returns True for containers to yield as they are, instead of their parts.
-        path: the path of ``tree`` itself, with which all paths begin.
+        path: the path of ``tree`` itself; all paths begin with it.
     """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
@@ -139,7 +139,7 @@ def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = 
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
-    """Return ``tree`` with each leaf (anything that is no container) replaced by ``function(leaf)``.
+    """Return ``tree`` with each leaf, which is anything but a container, replaced by ``function(leaf)``.
 
     Containers keep their types. Those for which ``is_leaf`` returns True are treated as leaves.
     """

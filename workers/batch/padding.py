@@ -1,4 +1,4 @@
-"""``pad``: samples of different sizes, filled up to the size of the largest and stacked into one batch."""
+"""Pad samples of different sizes to the size of the largest, and stack them into one batch."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def pad(
     straight into the shared memory that they are delivered from.
 
     Args:
-        value: what to pad with; or {key: value}, for samples that are dicts. Keys without one are padded with 0.
-        to: pad the first axis up to a multiple of this, so that batches come in few shapes.
-        mask: add a boolean array of shape (samples, length) that is True where there are values, not padding: of dicts
-            as the key ``"<key>_mask"``; elsewhere in a tuple, (array, mask) in place of the array.
-        keys: the key or list of keys of dicts that are padded. None: all that are arrays or lists of numbers.
+        value: the number to pad with, or {key: number} for samples that are dicts; a key without a number gets 0.
+        to: pad the first axis to a multiple of this number, so that batches come in few shapes.
+        mask: True to add a boolean array of shape (samples, length), True for values and False for padding: in dicts,
+            under the key ``"<key>_mask"``; elsewhere, as a tuple (array, mask) in place of the array.
+        keys: the key or list of keys of dicts to pad; None for all that hold arrays or lists of numbers.
 
     Raises:
-        TypeError, ValueError: an argument is wrong; when called: a value that the dtype cannot hold, or arrays that
-            cannot be padded to one shape.
+        TypeError, ValueError: an argument is wrong. The returned function raises them if the dtype of a batch cannot
+            hold the padding, or if arrays cannot be padded to one shape.
 
     Source: ``torch.nn.utils.rnn.pad_sequence`` for the shape of its result.
 
@@ -54,9 +54,9 @@ def pad(
 
 
 class Pad:
-    """The function that :func:`pad` returns."""
+    """The ``collate_fn`` that :func:`pad` returns."""
 
-    #: Samples come as arrays, if the source yields tensors.
+    #: False: samples arrive as numpy arrays even if the source yields tensors.
     wants_tensors = False
 
     def __init__(self, value: Any, to: int | None, mask: bool, keys: Any) -> None:
@@ -69,19 +69,19 @@ class Pad:
                 raise TypeError(f"value must be a number, or {{key: number}}, not {short(value)}")
 
     def __call__(self, samples: list[Any]) -> Any:
-        """Return one batch of the list ``samples``."""
+        """Return the list ``samples`` as one batch, padded and stacked."""
         if not samples:
             raise ValueError("there are no samples to pad: a batch has at least one")
         batch, mask = self._batch(samples, None, "", self.keys is None)
         return batch if mask is None else (batch, mask)
 
     def _batch(self, samples: list[Any], key: Any, place: str, is_padded: bool) -> tuple[Any, Any]:
-        """Return (the batch of ``samples``, the mask if they were padded and ``mask`` was asked for, else None).
+        """Return (batch, mask) of ``samples``; mask is None unless they were padded and a mask was asked for.
 
         Args:
-            key: the key under which they are in dicts. None: in no dict.
-            place: their path, for error messages.
-            is_padded: True if ``keys`` lets them be padded.
+            key: the key of ``samples`` in the dicts that they come from; None if they come from no dict.
+            place: the path of ``samples``, for error messages.
+            is_padded: True if ``keys`` allows padding ``samples``.
         """
         node = None if _is_row(samples[0]) else node_of(samples[0])
         if node is None:
@@ -135,7 +135,7 @@ class Pad:
 
 
 def _is_row(sample: Any) -> bool:
-    """Return True if ``sample`` is a list of numbers, or of such lists of equal length: an array, not a container."""
+    """Return True if ``sample`` is a list of numbers or of such lists: it counts as an array, not as a container."""
     if not is_list(sample) or not isinstance(sample, (list, tuple)):
         return False
     return all(isinstance(each, _NUMBERS) or _is_row(each) for each in sample)

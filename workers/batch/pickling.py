@@ -1,4 +1,4 @@
-"""Pickling by cloudpickle: definitions in ``__main__`` or a notebook go by value, with the slots of classes."""
+"""Pickle by cloudpickle, with definitions from ``__main__`` or a notebook and the ``__slots__`` of classes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LOCK = type(threading.RLock())
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """The pickler of cloudpickle, with slots: cloudpickle itself drops them, and fails on slots with private names.
+    """A cloudpickle pickler that preserves ``__slots__``: cloudpickle itself drops them, and fails on private names.
 
-    It also pickles objects made by decorators of functools and numpy, by the functions that they wrap, and modules
-    with a class of their own, by name.
+    It also pickles cached functions, ufuncs and the like by the Python functions that they wrap, and modules with a
+    class of their own by name.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -38,9 +38,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return ``reduction``, pickle's recipe for the class ``kind``, changed to create the class with its slots.
+    """Return ``reduction``, pickle's recipe for class ``kind``, changed to create the class with its ``__slots__``.
 
-    ``kind`` is pickled by value (as its definition), not by name.
+    ``kind`` is pickled by value: the recipe contains its definition, not just its name.
     """
     make, arguments, state, *others = reduction
     if make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):  # an enum; a NamedTuple makes its own slots
@@ -58,7 +58,7 @@ def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def goes_by_name(obj: Any, name: str | None) -> bool:
-    """Return True if ``obj`` can be pickled as its name: another process can import its module and finds it there."""
+    """Return True if ``obj`` can be pickled by name: another process can import its module and find it there."""
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
@@ -66,9 +66,9 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
-    """Return pickle's recipe (a reduction) for an object made by a decorator, from the function that it wraps.
+    """Return pickle's recipe to rebuild a cached function, ufunc or the like from the function that it wraps.
 
-    None: pickle the object as usual.
+    None if the object should be pickled as usual.
     """
     kind = type(obj)
     if kind is Cached:  # without its content: each process fills its own cache
@@ -91,9 +91,9 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
 
 
 def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
-    """Return pickle's recipe (a reduction) for a module of a class other than the usual one, such as ``torch.ops``.
+    """Return pickle's recipe to import by name a module whose class is not the usual one, such as ``torch.ops``.
 
-    None: the module is not found by name.
+    None if it cannot be found by name, or has been registered to be pickled by value.
     """
     name = module.__name__
     if name in cloudpickle.list_registry_pickle_by_value():
@@ -140,7 +140,7 @@ def _cached_property(kind: Any) -> Any:
 
 
 def pickled_by_value(value: Any) -> bytes:
-    """Return ``value`` pickled by :class:`Pickler`: definitions in ``__main__`` and notebooks are in the pickle."""
+    """Return ``value`` pickled by :class:`Pickler`, with all that it needs from ``__main__`` or a notebook."""
     with io.BytesIO() as file:
         Pickler(file, protocol=5).dump(value)
         return file.getvalue()

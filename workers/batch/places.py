@@ -1,7 +1,7 @@
-"""Plan the places of a batch's arrays in the worker's slots (pieces of shared memory).
+"""Plan where each array of a batch goes in the worker's shared-memory slots.
 
-A small batch shares a slot with others. In a large batch, each large array has its own slot, and the small arrays
-follow the first large one.
+A small batch shares a slot with other batches. In a large batch, each large array has its own slot, and the small
+arrays follow the first large one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .tree import ALIGNMENT, Array, ArrayPlace, dense_strides
 
 
 class Planned(NamedTuple):
-    """A planned batch layout: its digest, the place of each array, and the slots (pieces of shared memory) to take."""
+    """A planned layout of batches: its digest, the place of each array, and the sizes of the slots to take."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
@@ -33,20 +33,20 @@ def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
 
 
 def slot_size(nbytes: int) -> int:
-    """Return the size for a slot (a piece of shared memory) of ``nbytes``: rounded up by at most an eighth or a page.
+    """Return the size of a slot that has to hold ``nbytes``: rounded up, by at most an eighth or a memory page.
 
-    So arrays of similar sizes can use each other's slots. Pages that are never touched cost nothing.
+    Rounding lets arrays of similar sizes use each other's slots. Pages that are never touched cost nothing.
     """
     return round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
 
 
 def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
-    """Return True if a batch has the layout of the last one; this avoids a look-up, which would have to hash dtypes.
+    """Return True if a batch has the layout of the last batch; this saves a look-up, which would have to hash dtypes.
 
     Args:
-        last_spec: the structure (spec) of the last batch's tree of containers.
+        last_spec: the spec of the last batch, which describes its tree of containers.
         places: the places of the last batch's arrays.
-        spec: the structure of this batch's tree.
+        spec: the spec of this batch.
         arrays: the arrays of this batch.
     """
     if spec != last_spec or len(arrays) != len(places):
@@ -58,7 +58,7 @@ def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: lis
 
 
 def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ...], tuple[int, ...]]:
-    """Plan where ``arrays`` of a batch go, in at most ``max_slots`` new slots (pieces of shared memory).
+    """Plan where the ``arrays`` of a batch go, in at most ``max_slots`` new shared-memory slots.
 
     Returns:
         (the place of each array, the number of bytes after the header of each slot).
@@ -77,14 +77,14 @@ def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ..
 
 
 def places_within(arrays: list[Array], slots: list[Slot]) -> list[ArrayPlace | None]:
-    """Return, for each array, its place in ``slots`` (pieces of shared memory) if it lies in one already, else None."""
+    """Return, for each array, its place in one of ``slots`` if it lies there already, else None."""
     starts = sorted([(slot.address, at) for at, slot in enumerate(slots)])
     return [_place_within(array, slots, starts) for array in arrays]
 
 
 def _place_within(array: Array, slots: list[Slot], starts: list[tuple[int, int]]) -> ArrayPlace | None:
     address, flags = shared_memory.address_of(array), array.flags
-    # Dense arrays only: a strided one may start inside a slot and reach out of it.
+    # Dense arrays only: a strided one may start inside a slot and extend beyond it.
     if not (flags.c_contiguous or flags.f_contiguous) or (before := bisect.bisect(starts, (address, len(slots)))) == 0:
         return None
     start, at = starts[before - 1]

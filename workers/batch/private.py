@@ -1,6 +1,6 @@
 """Make the input of a user's function private to it, so that the function may write into it.
 
-Reference counts tell whether anybody else holds an array: what ``__getitem__`` has just made is not copied.
+Reference counts tell whether anything else holds an array, so one that ``__getitem__`` has just made is not copied.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CONTAINERS = frozenset({list, tuple, dict})
 
 
 def private(items: Sequence[Any]) -> Any:
-    """Return ``items`` if certainly nobody else holds any part of them, and otherwise a copy to write into.
+    """Return ``items`` if it is certain that nothing else holds any part of them, else a copy to write into.
 
-    The copy is of arrays, torch tensors, bytearrays and the containers of batches. Other objects are not copied.
+    Arrays, torch tensors, bytearrays and containers are copied. Other objects are shared with the original.
 
     Args:
         items: a list or tuple. The caller must hold no other reference to its content.
@@ -33,7 +33,7 @@ def private(items: Sequence[Any]) -> Any:
 
 
 def _is_private(items: Any) -> bool:
-    """Return True if certainly nobody but the caller holds any mutable part of the list or tuple ``items``."""
+    """Return True if it is certain that nothing outside ``items``, a list or tuple, holds a mutable part of it."""
     left = deque([items])
     while left:
         container = left.pop()
@@ -51,7 +51,7 @@ def _is_private(items: Any) -> bool:
 
 
 def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
-    """Return True if nobody else holds the memory of ``array``, which is writable and holds no Python objects."""
+    """Return True if ``array`` is writable, holds no Python objects, and no other object uses its memory."""
     if array.dtype.hasobject or not array.flags.writeable:
         return False
     base = array.base
@@ -59,7 +59,7 @@ def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
 
 
 def _count_of_one_holder() -> int:
-    """Return the ``sys.getrefcount`` that a loop sees here for an object that nothing but one container holds."""
+    """Return what ``sys.getrefcount`` gives in a loop over a container for an object that only the container holds."""
     return next(sys.getrefcount(part) for part in [np.empty(1)])
 
 

@@ -1,7 +1,7 @@
-"""``workers.share``: arrays in shared memory that all front-ends and workers map, without further copies.
+"""Put arrays into shared memory, with ``workers.share``; all front-ends and workers map it without further copies.
 
-Shared arrays are recognised by address, whatever their size. So views of them are recognised too, as are objects that
-another library made of them without a copy. Small arrays share a piece of memory, as each piece costs a descriptor.
+A shared array is recognised by its address, whatever its size. So are its views, and objects that another library has
+made of it without a copy. Small arrays share a piece of memory, as each piece costs a file descriptor.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from . import shared_memory
 from .slots import BYTE
 from .tree import ALIGNMENT, Array
 
-_SMALL_NBYTES = 1 << 20  # from here on, an array has its own piece
+_SMALL_NBYTES = 1 << 20  # an array of this size or more has its own piece
 _MAX_PAGE_NBYTES = 16 << 20  # of a piece for small arrays; the first has _SMALL_NBYTES, each further one twice as many
 
 
 class Piece:
     """A piece of shared memory made by the consumer: its descriptor, to be sent to workers, and its bytes.
 
-    Its memory is freed with its last user.
+    The memory is freed when the last process that uses it lets it go.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -47,18 +47,18 @@ class Found(NamedTuple):
 
 
 class _Owner(np.ndarray[Any, Any]):
-    """The array of all bytes of a piece of shared memory, which keeps the piece alive as long as any view of it.
+    """The array of all bytes of a piece of shared memory, which keeps the piece alive while any view of it exists.
 
-    Views are plain arrays.
+    The views are plain arrays.
     """
 
     piece: Piece
 
 
 class _Page(NamedTuple):
-    """The piece of shared memory in which new small arrays get their places. It is freed with the last of its arrays.
+    """The piece of shared memory that holds new small arrays. It is freed with the last of its arrays.
 
-    Each place in it is used only once: workers may still read an array that nobody holds here any more.
+    Each place in it is used only once, as workers may still read an array that this process has dropped.
     """
 
     piece: weakref.ref[Piece]
@@ -69,7 +69,7 @@ _lock = threading.Lock()
 _page: _Page | None = None
 _shared: weakref.WeakValueDictionary[int, Piece] = weakref.WeakValueDictionary()  # {address: piece}
 _addresses: tuple[int, ...] = ()  # of these pieces, ascending; some may be freed already
-# {(address, nbytes): the copy of what is there}
+# {(address, nbytes): the copy of the bytes there}
 _copies: weakref.WeakValueDictionary[tuple[int, int], Piece] = weakref.WeakValueDictionary()
 
 
@@ -77,7 +77,7 @@ def share(array: Any) -> Array:
     """Copy ``array`` into shared memory, which all front-ends and workers map without another copy.
 
     Use the returned array in place of ``array``. In the workers it is read-only. Writes to it in this process are
-    visible to the workers at once, even in jobs that are running. Its memory is freed when nobody holds it any more.
+    visible to the workers immediately, even in jobs that are running. Its memory is freed when it is no longer used.
 
     Args:
         array: an array of any size and any dtype but object, or anything that ``numpy.asarray`` converts to one.
@@ -110,7 +110,7 @@ def share(array: Any) -> Array:
 def _dense_strides(array: Array) -> tuple[int, ...]:
     """Return the strides, in bytes, of a dense copy of ``array`` with its axes in the same order in memory.
 
-    So anything taken from the copy is in the same order as from ``array``, and has the same sum to the last bit.
+    The same order in memory makes a sum over the copy equal to one over ``array``, to the last bit.
     """
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     strides, step = [0] * array.ndim, array.itemsize
@@ -139,7 +139,7 @@ def _place(nbytes: int) -> Found:
 
 
 def _forked() -> None:
-    """Start a new piece for small arrays in a process that was just forked: the current one is its parent's."""
+    """Reset the lock and the page for small arrays in a process just forked: that page still belongs to its parent."""
     global _lock, _page
     _lock, _page = threading.Lock(), None
 
@@ -149,17 +149,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def _after(end: int) -> int:
-    """Return the byte at which the next array starts in a piece of memory, if the last one ends before byte ``end``.
+    """Return the offset of the next array in a piece of memory, if the last array ends before offset ``end``.
 
-    After an empty array too, this is a later byte, so that no two arrays start at one place.
+    The result is always greater than ``end``, so that even an empty array does not share its start with the next.
     """
     return ALIGNMENT * (end // ALIGNMENT + 1)
 
 
 def find(array: Array) -> Found | None:
-    """Return the place, in memory made by :func:`share`, where ``array`` (of any kind, e.g. a view) has its first byte.
+    """Return the place of the first byte of ``array``, such as a view, within memory made by :func:`share`.
 
-    None: its memory is not shared.
+    None if its memory is not shared.
     """
     if not _addresses or array.base is None or not (nbytes := array.nbytes):  # without a base, it owns its memory
         return None
@@ -170,10 +170,10 @@ def find(array: Array) -> Found | None:
 
 
 def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Return (the address of the first byte, the number of bytes up to the last one) of an array with this layout.
+    """Return (the address of the first byte, the number of bytes up to the last) of the memory that an array spans.
 
     Args:
-        address: the address of its first element.
+        address: the address of its first element, which may not be the lowest.
         itemsize: bytes of an element.
         shape: its shape.
         strides: bytes from an element to the next one along each axis; may be negative.
@@ -184,20 +184,20 @@ def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[i
 
 
 def find_bytes(address: int, nbytes: int) -> Found | None:
-    """Return the place, in memory made by :func:`share`, of the ``nbytes`` at ``address``; None: they are not in it."""
+    """Return the place of the ``nbytes`` at ``address`` in memory made by :func:`share`; None if they are not in it."""
     addresses = _addresses
     for at in range(bisect.bisect_right(addresses, address) - 1, -1, -1):
         piece = _shared.get(addresses[at])
-        if piece is not None:  # else it is freed, and an earlier piece may reach as far
+        if piece is not None:  # else it was freed, and an earlier piece may extend to here
             start = address - addresses[at]
             return Found(piece, start) if start + nbytes <= piece.nbytes else None
     return None
 
 
 def copy_of(source: memoryview, address: int) -> Piece:
-    """Return a copy, in shared memory, of ``source``, the bytes of a large array at ``address``.
+    """Return a copy in shared memory of ``source``, the bytes of a large array at ``address``.
 
-    The copy made of the same array for another front-end is used again, if its bytes are still equal.
+    A copy that was made of this array for another front-end is reused if its bytes are still equal.
     """
     key = address, source.nbytes
     theirs = np.frombuffer(source, BYTE)

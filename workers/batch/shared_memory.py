@@ -1,7 +1,7 @@
-"""Anonymous shared memory: a mapping and, while it has to be sent, a file descriptor. Nothing ever has a name.
+"""Create and map anonymous shared memory, which has no name: processes pass it on as a file descriptor.
 
-The maker creates it, maps it and sends the descriptor over a socket. Each end closes its descriptor when it is no
-longer needed. The kernel frees the memory with the last mapping and descriptor, however the processes ended.
+The process that creates the memory maps it, and sends the descriptor over a socket. Each end closes its descriptor when
+it is no longer needed. The kernel frees the memory with the last mapping and descriptor, however the processes end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.errors import PlatformError
 from .memory_limit import check_available
 
 PAGE = mmap.PAGESIZE
-_LARGE_NBYTES = 16 << 20  # from here on, available memory is checked first, which takes 0.1 ms
+_LARGE_NBYTES = 16 << 20  # from this size on, available memory is checked first, which takes 0.1 ms
 
 # Not mmap.mmap: before Python 3.13 it keeps a descriptor open for its lifetime, one for each slot.
 _libc: Any = None
@@ -40,8 +40,8 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
     """Create ``nbytes`` of zeroed shared memory, and return its file descriptor, which the caller has to close.
 
     Args:
-        name: what Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``. Nothing can be opened by it.
-        header_nbytes: internal bytes before these. Errors name only ``nbytes``, which the user asked for.
+        name: what Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``; it is only a label.
+        header_nbytes: more bytes, for a header. Errors name only ``nbytes``, which the user asked for.
 
     Raises:
         DoesNotFit: less memory is available.
@@ -117,7 +117,7 @@ def _create_unlinked() -> int:
 
 
 class _Mapped(weakref.ref):  # type: ignore[type-arg]
-    """A weak reference to a buffer of mapped shared memory, with what to unmap when the buffer's last view is gone."""
+    """A weak reference to a buffer of shared memory, with the mapping to remove when its last view is gone."""
 
     __slots__ = ("address", "nbytes")
     address: int
@@ -137,9 +137,9 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
 
     Args:
         nbytes: bytes after the header.
-        writable: False: the mapping is read-only.
+        writable: False for a read-only mapping.
         header_nbytes: bytes of the header, which comes first.
-        private: True: what this process writes, no other one sees.
+        private: True for a mapping that this process may always write to, unseen by other processes.
 
     Returns:
         A buffer of ``header_nbytes + nbytes``, unmapped when its last view is gone. Make views of a read-only mapping
@@ -167,7 +167,7 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
 
 
 def view(buffer: Any) -> memoryview:
-    """Return the bytes of a buffer of shared memory that :func:`attach` has mapped."""
+    """Return a view of the bytes of a buffer of shared memory that :func:`attach` has mapped."""
     return np.frombuffer(buffer, np.uint8).data
 
 
@@ -178,14 +178,14 @@ def address_of(buffer: Any) -> int:
 
 
 def is_equal(one: Any, other: Any) -> bool:
-    """Return True if two dense arrays hold the same bytes; both must be of one length. Runs at the speed of memory."""
+    """Return True if two dense arrays of equal size hold the same bytes. This is as fast as memory can be read."""
     return bool(_libc.memcmp(address_of(one), address_of(other), one.nbytes) == 0)
 
 
-#: Beyond this many mappings made here, batches are copied out. Linux allows a process 65,530 in all.
+#: Beyond this many mappings made here, batches are copied out of their slots. Linux allows a process 65,530 mappings.
 MAX_MAPPED = 20_000
 
 
 def num_mapped() -> int:
-    """Return how many pieces of shared memory :func:`attach` has mapped in this process that are still mapped."""
+    """Return the number of pieces of shared memory that :func:`attach` has mapped and that still are mapped."""
     return len(_mapped)

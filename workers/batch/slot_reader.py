@@ -1,4 +1,4 @@
-"""The consumer's end of the slots: builds batches from what a worker put into slots (pieces of shared memory)."""
+"""Rebuild batches in the consumer from the shared-memory slots that a worker has filled."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .tree import Array, ArrayPlace, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
-    """Return a batch, put together from its arrays and its rest (all else in it).
+    """Return the batch made of ``arrays`` and of its rest, which is everything else in it.
 
     Args:
-        build: the function of the batch's structure, from :func:`unflattener`.
-        arrays: the arrays; also the pickled rest, as the last one, if ``rest`` is True.
+        build: the function that rebuilds batches of this structure, from :func:`unflattener`.
+        arrays: the arrays of the batch, followed by its pickled rest if ``rest`` is True.
         rest: a list, a pickled list, True or None, see ``slots.Rest``.
     """
     if rest is None or type(rest) is list:
@@ -34,13 +34,13 @@ def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> 
 
 
 class KnownLayout(NamedTuple):
-    """A layout of batches (their structure, and the place of each array), and the function that builds such batches."""
+    """A layout of batches that the reader knows, and the function that rebuilds a batch of this layout."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
     build: Callable[..., Any]
     is_large: tuple[bool, ...]  # for each array: True if it stays in its slot; a small one is copied out
-    leased: frozenset[int]  # which slots of the batch hold a large array
+    leased: frozenset[int]  # the indices, among the slots of the batch, of those with a large array
 
     @classmethod
     def of(cls, pickled: bytes) -> KnownLayout:
@@ -50,8 +50,8 @@ class KnownLayout(NamedTuple):
         return cls(digest_of(pickled), places, unflattener(spec), is_large, leased)
 
 
-#: A batch in a worker's slots: (its reader, its layout, its place). It holds the layout itself, not its digest, because
-#: the reader may have forgotten the layout by the time the batch is read.
+#: A batch not read yet: (its reader, its layout, its place in the worker's slots). It holds the layout, not its digest,
+#: because the reader may have forgotten the layout by the time the batch is read.
 Unread = tuple["SlotReader", KnownLayout, PlainPlaced]
 
 
@@ -63,32 +63,32 @@ class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
 
 
 class SlotReader:
-    """The reader of batches from one worker's slots (pieces of shared memory). Runs in: consumer. Blocks: never.
+    """The reader of batches from one worker's shared-memory slots. Runs in: consumer. Blocks: never.
 
-    Read or skip all batches of a message before :meth:`take_freed`: small batches share a slot.
+    Read or skip all batches of a message before calling :meth:`take_freed`, since small batches share a slot.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[int, Any] = {}  # {slot: its memory}
-        self._words: dict[int, memoryview] = {}  # {slot: the same as words, for labels}
+        self._words: dict[int, memoryview] = {}  # {slot: its memory as words, for labels}
         self._layouts: dict[int, KnownLayout] = {}  # {digest: layout}, the same as in the worker
         self._leases: dict[int, _LeaseReference] = {}  # {slot: a reference to its lease}
-        self._freed: deque[_LeaseReference] = deque()  # appended to by the death of a lease, in any thread
-        self._copied: set[int] = set()  # slots whose batches were all copied out
+        self._freed: deque[_LeaseReference] = deque()  # filled when leases die, in any thread
+        self._copied: set[int] = set()  # slots whose batches were copied out or skipped
 
     def learn(
         self, slots: list[tuple[int, int]], gone: list[int], forgets: bool, layouts: list[bytes], files: list[int]
     ) -> None:
-        """Take in what a worker's message announces about its slots (pieces of shared memory) and its batches' layouts.
+        """Record which slots and layouts a worker's message announces.
 
-        Call :meth:`unread` afterwards.
+        Call this before :meth:`unread`.
 
         Args:
-            slots: new ones, as (number, bytes).
-            gone: slots that the worker has given up.
-            forgets: True: all layouts announced before are forgotten.
-            layouts: new ones, pickled.
-            files: the descriptors of the new slots, which this closes.
+            slots: new slots, as (number, bytes).
+            gone: the numbers of slots that the worker has given up.
+            forgets: True if all layouts announced before are to be forgotten.
+            layouts: new layouts, pickled.
+            files: the descriptors of the new slots, to be closed here.
         """
         for number in gone:
             self._buffers.pop(number, None)
@@ -106,10 +106,10 @@ class SlotReader:
             self._layouts[layout.digest] = layout
 
     def unread(self, placed: PlainPlaced) -> Unread:
-        """Return (this reader, layout, place) of a batch of the message learnt last, for reading the batch later.
+        """Return (this reader, layout, place), with which a batch of the last message can be read later.
 
         Raises:
-            IntegrityError: the worker has not announced its layout.
+            IntegrityError: the worker has not announced the layout of the batch.
         """
         layout = self._layouts.get(placed[0])
         if layout is None:
@@ -117,10 +117,10 @@ class SlotReader:
         return self, layout, placed
 
     def read(self, layout: KnownLayout, placed: PlainPlaced, sending: int) -> Any:
-        """Return the batch of this ``layout`` whose arrays are at ``placed`` in the worker's slots (shared memory).
+        """Return the batch of this ``layout`` that lies at ``placed`` in the worker's slots.
 
         Raises:
-            IntegrityError: it is not the result of ``sending`` (the number of a job's sending), or it was overwritten.
+            IntegrityError: it is not the result of the job sent under number ``sending``, or it was overwritten.
         """
         digest, places, build, is_large, leased = layout
         _, slots, offset, nbytes, rest = placed
@@ -149,14 +149,14 @@ class SlotReader:
                 for stays, (dtype, shape, strides, at, start) in zip(is_large, places, strict=True)
             ]
         at = offset // WORD_NBYTES
-        for slot in slots:  # after the copy, to detect that it was overwritten meanwhile
+        for slot in slots:  # after the copy, to detect a batch overwritten meanwhile
             words = self._words[slot]
             if words[at] != sending or words[at + 1] != digest:  # as in check_label, without a call if all is well
                 check_label(words, at, sending, digest)
         return put_together(build, arrays, rest)
 
     def skip(self, placed: PlainPlaced) -> None:
-        """Release the slots (shared memory) of a batch that nobody wants any more, without reading it."""
+        """Release the slots of a batch that is no longer wanted, without reading it."""
         _, slots, *_ = placed
         self._copied.update(slots)
 
@@ -171,11 +171,11 @@ class SlotReader:
 
     @property
     def nbytes(self) -> int:
-        """The size of all slots (pieces of shared memory) of the worker, in bytes."""
+        """The total size of the worker's shared-memory slots, in bytes."""
         return sum(map(len, self._buffers.values()))
 
     def take_freed(self) -> list[int]:
-        """Return the numbers of the slots (pieces of shared memory) that the consumer has released since the last call.
+        """Return the numbers of the shared-memory slots that the consumer has released since the last call.
 
         Raises:
             IntegrityError: a batch was overwritten while the consumer held it.

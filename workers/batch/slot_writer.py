@@ -1,4 +1,4 @@
-"""The worker's end of the slots: puts the results of jobs into slots (pieces of shared memory)."""
+"""Write the results of jobs into a worker's shared-memory slots, from which the consumer reads them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 class News(NamedTuple):
-    """What a worker's next message announces to its reader: slots (pieces of shared memory) and layouts of batches."""
+    """The changes to a worker's slots and layouts, which its next message announces to the reader."""
 
     slots: list[tuple[int, int]]  # new ones, as (number, nbytes), e.g. [(3, 1048576)]
     gone: list[int]  # slots given up
@@ -48,9 +48,10 @@ _AROUND = "around"  # the first part of the key of a layout with arrays made by 
 
 
 class SlotWriter:
-    """The writer of the results of jobs, or of the items of a stream, into slots (pieces of shared memory).
+    """The writer of results of jobs, or of items of a stream, into shared-memory slots.
 
-    ``max_slots``: the most slots of one batch. Runs in: worker; for items of a stream, consumer. Blocks: never.
+    ``max_slots``: the number of slots beyond which the large arrays of a batch share slots.
+    Runs in: worker; for items of a stream, consumer. Blocks: never.
     """
 
     def __init__(self, max_slots: int = MAX_SLOTS) -> None:
@@ -72,11 +73,11 @@ class SlotWriter:
     # -- slots
 
     def _take(self, nbytes: int, is_main: bool = True) -> Slot:
-        """Return a slot (shared memory) for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
+        """Return a slot with room for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
         return self._take_sized(slot_size(nbytes), is_main)
 
     def _take_sized(self, nbytes: int, is_main: bool) -> Slot:
-        """Return a slot like :meth:`_take`, for ``nbytes`` already rounded up by :func:`slot_size` (without header)."""
+        """Return a slot as :meth:`_take` does, for ``nbytes`` that :func:`slot_size` has rounded up already."""
         if self._kept:
             self._look_at_kept()
         slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
@@ -87,7 +88,7 @@ class SlotWriter:
         try:
             slot, descriptor = new_slot(self._next_number, nbytes)
         except DoesNotFit as error:
-            # The slots of this job are freed, and its retry needs them again.
+            # The slots of this job will be freed, but its retry needs them again.
             error.nbytes += sum(slot.nbytes - HEADER_NBYTES for slot in self._job_slots)
             raise
         self._next_number += 1
@@ -106,12 +107,12 @@ class SlotWriter:
         self._news.gone.append(slot.number)
 
     def release(self, numbers: list[int]) -> None:
-        """Take back the slots (pieces of shared memory) of these ``numbers``, which the consumer has released.
+        """Take back the slots with these ``numbers``, which the consumer has released.
 
-        As much memory is kept as was recently in use at once, to spare later allocations. The rest is given up slowly.
+        As much memory is kept as was recently in use at one time, to save allocations. The rest is given up slowly.
 
         Raises:
-            IntegrityError: the consumer does not have one of them.
+            IntegrityError: the consumer does not have one of these slots.
         """
         for number in numbers:
             slot = self._slots.get(number)
@@ -125,7 +126,7 @@ class SlotWriter:
                 self._give_up(spare)
 
     def give_up_free(self) -> None:
-        """Give up all free slots (unused pieces of shared memory), instead of keeping them for later batches."""
+        """Give up all free slots instead of keeping them for later batches."""
         self._look_at_kept()
         for slot in self._free.take_all():
             self._give_up(slot)
@@ -138,7 +139,7 @@ class SlotWriter:
     # -- a job
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """Return an uninitialised array in a slot (shared memory) of the current job; if small, in ordinary memory."""
+        """Return an uninitialised array: in a slot of the current job, or in ordinary memory if it is small."""
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
         nbytes = math.prod(shape) * dtype.itemsize
@@ -154,7 +155,7 @@ class SlotWriter:
         return array
 
     def _slot_for(self, nbytes: int, new_nbytes: int) -> int:
-        """Return the index, in the job's slots, of the one for an array: a large one gets a new slot if one is left."""
+        """Return the index of the job's slot in which to put an array; append a new slot if the array needs one."""
         slots = self._job_slots
         is_full = len(slots) >= self._max_slots
         if is_full or nbytes <= SMALL_NBYTES:
@@ -166,8 +167,9 @@ class SlotWriter:
         return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
-        """Copy a job's ``result`` into slots (pieces of shared memory), labelled with ``sending`` (the number of this
-        sending of the job to a worker), and return its place.
+        """Copy a job's ``result`` into slots, and return its place.
+
+        ``sending``: the number under which the job was sent to the worker. It becomes part of the result's label.
         """
         arrays: list[Array] = []
         others: list[Any] = []
@@ -199,7 +201,7 @@ class SlotWriter:
         else:
             slots, offset = self._take_all(sizes), 0
         at = offset // WORD_NBYTES
-        for slot in slots:  # before the copy, so that no old label stands before a batch that is partly overwritten
+        for slot in slots:  # before the copy, so that no old label precedes a batch that is partly overwritten
             slot.words[at], slot.words[at + 1] = sending, digest
         for array, (dtype, shape, strides, at, start) in zip(arrays, places, strict=True):
             copy_into(np.ndarray(shape, dtype, slots[at].buffer, offset + start, strides), array)
@@ -233,7 +235,7 @@ class SlotWriter:
         return planned
 
     def _write_around(self, spec: Any, arrays: list[Array], rest: Rest, sending: int) -> Placed:
-        """Write a result, as :meth:`write` does, without copying arrays that already lie in slots of the job."""
+        """Write a result as :meth:`write` does, but do not copy arrays that already lie in slots of the job."""
         slots = self._job_slots
         there = places_within(arrays, slots)
         left = [array.nbytes for array, place in zip(arrays, there, strict=True) if place is None]
@@ -249,7 +251,7 @@ class SlotWriter:
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
     def _place(self, array: Array, small_nbytes: int) -> ArrayPlace:
-        """Copy ``array`` into a slot of the job; return its place. ``small_nbytes``: of all small arrays to copy."""
+        """Copy ``array`` into a slot of the job; return its place. ``small_nbytes``: the size of all small arrays."""
         at = self._slot_for(array.nbytes, array.nbytes if array.nbytes > SMALL_NBYTES else small_nbytes)
         slot = self._job_slots[at]
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
@@ -258,10 +260,10 @@ class SlotWriter:
         return place
 
     def end_job(self, numbers: list[int]) -> None:
-        """Finish a job that used :func:`empty`, after all references to its result are dropped.
+        """Finish a job that used :func:`empty`. Drop all references to its result before the call.
 
-        If the user's code still holds an array of it (``self.buffer = empty(...)``), the consumer gets a copy of the
-        slot, so that later writes do not show in it. ``numbers``, the slots of the result, is changed in place.
+        If the user's code still holds an array in a slot (``self.buffer = empty(...)``), the consumer gets a copy of
+        the slot, so that later writes do not change the batch. ``numbers``, the result's slots, then names the copy.
         """
         for slot in self._job_slots:
             held = slot.lease is not None and slot.lease() is not None
@@ -280,7 +282,7 @@ class SlotWriter:
 
     @property
     def num_new_slots(self) -> int:
-        """The number of new slots (pieces of shared memory) that are not announced yet; each has an open descriptor."""
+        """The number of new slots that no message has announced yet; each has an open file descriptor."""
         return len(self._news.slots)
 
     @property
@@ -288,10 +290,10 @@ class SlotWriter:
         return bool(self._job_slots)
 
     def take_news(self) -> News:
-        """Return the slots and layouts new since the last message, and close the slot that collects small batches."""
+        """Return the changes since the last message, and add no more small batches to the slot that collects them."""
         news, self._news = self._news, News([], [], [], False, [])
         self._block = None
-        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # ever new shapes: both ends start over
+        if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # batches keep having new shapes: both ends forget all layouts
             self._layouts.clear()
             self._layouts_nbytes = 0
             self._last = (None, NOTHING)
@@ -308,7 +310,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray[Any, A
 
     In a job of a worker process, fill the array and return it, by itself or as part of a batch: it reaches the consumer
     without a copy. Small arrays (up to 32 KB) are copied all the same, and so is an array that you keep after the job.
-    Anywhere else this is ``numpy.empty``.
+    Anywhere else, this is the same as ``numpy.empty``.
 
     Args:
         shape: the lengths of its axes.

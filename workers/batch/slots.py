@@ -1,16 +1,16 @@
-"""Slots: the pieces of shared memory that batches are delivered in, used by a worker and leased to the consumer.
+"""Define slots: pieces of shared memory that a worker fills with batches, and leases to the consumer.
 
 A slot belongs to the worker that made it. The worker writes a batch into it (unless the job has already done so, see
 :func:`empty`) and names it in the result; from then on the slot is the consumer's. The batch's arrays are views of a
-*lease*, an array over the slot. numpy keeps a lease alive while any view of it lives, and the end of a lease is noted
-in a list without running any Python code. The numbers of freed slots go back to the worker with its next jobs.
+*lease*, an array over the slot. numpy keeps a lease alive as long as any view of it exists, and the end of a lease is
+noted in a list without running any Python code. The numbers of freed slots go back to the worker with its next jobs.
 
     worker:    take -> fill -> (result names it) ................................ released -> take ...
     consumer:                    lease -> views ... last view gone -> freed -> (jobs name it)
 
-Each large array of a batch has its own slot. So whoever keeps one array (the masks of all batches, say) keeps only its
-memory. Small arrays share a slot, and the consumer copies them out at once: a copy of a few kilobytes is cheaper than a
-lease, and keeping the class labels does not keep the images beside them.
+Each large array of a batch has its own slot. So a loop that keeps only the masks of all batches, say, keeps only their
+memory. Small arrays share a slot, and the consumer copies them out immediately: a copy of a few kilobytes is cheaper
+than a lease, and a loop that keeps the class labels does not keep the images beside them.
 
 Every batch starts with its label (see ``label``). The reader checks it before delivery, and again when a lease ends. So
 a slot that is reused too early, or named for another batch, causes an error and never a wrong batch.
@@ -27,8 +27,8 @@ import numpy as np
 from .label import words_of
 from .shared_memory import PAGE, address_of, attach, create
 
-SMALL_NBYTES = 32 << 10  # up to here a batch, or one array of it, is copied out
-#: The most slots of one batch: each costs a descriptor and a mapping. Further large arrays share slots.
+SMALL_NBYTES = 32 << 10  # up to this size, a batch or an array of it is copied out of its slot
+#: The maximum number of slots for one batch: each costs a descriptor and a mapping. Other large arrays share slots.
 MAX_SLOTS = 128
 #: The header of a slot with large arrays. It holds only the label, but takes a page, so that the first array starts at
 #: a page, as in malloc's memory: copying 64 KB to 64 bytes past the start of a page takes 6 % longer.
@@ -36,12 +36,12 @@ HEADER_NBYTES = PAGE
 BYTE = np.dtype(np.uint8)
 
 #: The rest of a batch, which is everything but its arrays: a pickle, True if the pickle is stored after the arrays, or
-#: the list itself if it holds only plain numbers, None and short strings. None: there is no rest.
+#: the list itself if it holds only plain numbers, None and short strings; None if there is no rest.
 Rest = bytes | bool | list[Any] | None
 
 
 class Placed(NamedTuple):
-    """Where a batch lies in its worker's slots (shared memory): Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
+    """The place of a batch in its worker's slots, e.g. Placed(0x9AE1F0334C5D2B70, [5], 4096, 4100, None)."""
 
     layout: int  # the digest of its Layout
     slots: list[int]
@@ -54,7 +54,7 @@ PlainPlaced = tuple[int, list[int], int, int, Rest]  # as it is sent: a Placed, 
 
 
 class Slot:
-    """A slot (a piece of shared memory for batches), as the worker that made it sees it."""
+    """A shared-memory slot for batches, as seen by the worker that made it."""
 
     __slots__ = ("address", "buffer", "bytes", "freed", "is_out", "lease", "nbytes", "number", "used", "words")
 
@@ -72,7 +72,7 @@ class Slot:
 
 
 def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
-    """Make a slot (a piece of shared memory) for ``nbytes`` after its header.
+    """Create a shared-memory slot with room for ``nbytes`` after its header.
 
     Returns:
         (the slot, its file descriptor). The caller has to close the descriptor.
@@ -88,7 +88,7 @@ def new_slot(number: int, nbytes: int) -> tuple[Slot, int]:
 
 
 class Lease(np.ndarray[Any, Any]):
-    """The array of all bytes of a slot (a piece of shared memory): the slot is in use as long as any view of it lives.
+    """The array of all bytes of a shared-memory slot. The slot is in use as long as any view of this array exists.
 
-    Views are plain arrays.
+    The views are plain arrays.
     """

@@ -1,4 +1,4 @@
-"""Work with batches and their samples: stack and unstack them, cut and join them, count them."""
+"""Stack samples into batches; unstack, cut and join batches, and count their samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stack(samples: list[Any], place: str = "") -> Any:
     Containers (dicts, tuples, dataclasses and the like) keep the type of the first sample.
 
     Args:
-        place: the path of ``samples`` within whole samples, e.g. ``['x']``, for error messages.
+        place: the path of ``samples`` within the whole samples, e.g. ``['x']``, for error messages.
 
     Raises:
         TypeError: no dtype holds all values exactly, or samples are of different kinds.
@@ -43,12 +43,12 @@ def stack(samples: list[Any], place: str = "") -> Any:
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:
-    """Return a batch of mixed ``samples``: the first one is None or a string, and some others are neither.
+    """Return a batch of ``samples`` of different kinds, the first of them None or a string.
 
-    It is an array if these others are numbers or arrays and no sample is a string; otherwise the list of samples.
+    It is an array if all samples that are not None are numbers or arrays; otherwise it is the list of samples.
 
     Raises:
-        TypeError: samples are of kinds that make no batch, e.g. strings and numbers; names ``place``, their path.
+        TypeError: these kinds make no batch, e.g. strings and numbers. The text names ``place``, their path.
     """
     others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
     numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
@@ -61,7 +61,7 @@ def _of_kinds(samples: list[Any], place: str) -> Any:
 
 
 def stack_list(batch: Any) -> Any:
-    """Return ``batch`` stacked into one batch if it is a list of samples, and anything else as it is."""
+    """Return ``batch`` stacked into one batch if it is a list of samples, else as it is."""
     return stack(batch) if isinstance(batch, list) and batch else batch
 
 
@@ -124,10 +124,10 @@ def _slice(leaf: Any, start: int, stop: int) -> Any:
 
 
 def join(parts: list[Any], place: str = "") -> Any:
-    """Return one batch of all samples of the batches ``parts``, whose arrays and lists are concatenated.
+    """Return one batch of all samples of the batches ``parts``, with their arrays and lists concatenated.
 
-    A value other than an array or list stays as it is if all batches have an equal one. Otherwise the result has the
-    values of all batches: an array of numbers, or a list of anything else.
+    Any other value stays as it is if it is equal in all batches. Otherwise the result has the values of all batches:
+    numbers as an array, anything else as a list.
 
     Args:
         place: the path of ``parts`` within their batches, e.g. ``['x']``, for error messages.
@@ -158,7 +158,8 @@ def join(parts: list[Any], place: str = "") -> Any:
 class Split:
     """A function that cuts a batch into a list of batches of at most ``batch_size`` samples.
 
-    ``discard_batch_not_full``: leave out the last one if it is smaller. A batch of at most this size stays as it is.
+    ``discard_batch_not_full``: leave out the last one if it is smaller. A batch of ``batch_size`` samples or fewer is
+    never cut or left out.
     """
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from .share import share
 
-MANY = 1000  # from this many strings on, it is worth it
-LARGE_NBYTES = 1 << 20  # from here on, an array is shared
-_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest; up to this length, that is always accepted,
-_MAX_PADDING = 4  # beyond it, up to this multiple of the strings themselves
+MANY = 1000  # from this many strings on, it pays to store them in arrays
+LARGE_NBYTES = 1 << 20  # an array of this size or more is shared
+_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest, which is always accepted up to this length;
+_MAX_PADDING = 4  # beyond it, up to this multiple of the strings' total length
 _CODE = "utf-8", "surrogatepass"  # for any str, including paths that are not valid text
 
 
@@ -23,7 +23,8 @@ class Strings(Sequence[Any]):
         strings: at least one, all of the same type.
 
     Attributes:
-        dtype: of arrays of them: numpy's fixed-length strings, or object if these would change strings or waste memory.
+        dtype: the dtype for arrays of these strings: numpy's fixed-length strings, or object if those would change a
+            string or waste memory.
         shape: (the number of strings,).
     """
 
@@ -37,12 +38,12 @@ class Strings(Sequence[Any]):
 
     @staticmethod
     def suit(values: Any) -> bool:
-        """Return True if ``values`` is a list of so many strings, all of one type, that storing them in arrays pays."""
+        """Return True if ``values`` is a list of strings of one type that is long enough for this class to pay."""
         return type(values) is list and len(values) >= MANY and _are_strings(values)
 
     @staticmethod
     def must_hold(values: Any) -> bool:
-        """Return True if ``values`` are strings of one type that numpy's own dtypes would cut, or pad beyond reason."""
+        """Return True if ``values`` are strings of one type that numpy's string dtypes would cut, or pad too much."""
         is_list = isinstance(values, (list, tuple)) and len(values) > 0
         return is_list and _are_strings(values) and _dtype_of(values).hasobject
 
@@ -64,11 +65,11 @@ class Strings(Sequence[Any]):
         return list(self)
 
     def share(self) -> None:
-        """Move those of the arrays that hold the strings into shared memory that have 1 MB or more."""
+        """Move each of the two arrays that hold the strings into shared memory if it has 1 MB or more."""
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Return the strings at ``at`` (a slice or integers) as an array, whose dtype is always ``self.dtype``."""
+        """Return the strings at ``at``, a slice or integers, as an array of dtype ``self.dtype``."""
         return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
 
 
@@ -84,7 +85,7 @@ def _are_strings(values: Any) -> bool:
 
 
 def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
-    """Return the dtype that holds ``strings``, all of one type, unchanged: numpy's own if possible, else object."""
+    """Return the dtype for ``strings`` of one type: numpy's own, or object if that would change or overly pad them."""
     is_text = type(strings[0]) is str
     zero: Any = "\0" if is_text else b"\0"
     longest = max(1, *map(len, strings))
@@ -94,9 +95,9 @@ def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
 
 
 def shared(values: Any) -> Any:
-    """Return a copy of ``values`` in shared memory if they are a plain array of 1 MB or more; anything else as it is.
+    """Return a copy of ``values`` in shared memory if they are a plain array of 1 MB or more, else ``values``.
 
-    An array over a mapped file, or one in shared memory already, stays as it is too.
+    An array over a mapped file, or one that is in shared memory already, is not copied either.
     """
     is_plain = type(values) is np.ndarray and not values.dtype.hasobject and values.nbytes >= LARGE_NBYTES
     return share(values) if is_plain and not _is_mapped(values) else values

@@ -1,4 +1,4 @@
-"""Convert tensors of TensorFlow, torch and JAX to numpy arrays. Tensors that are not dense (sparse, nested) raise."""
+"""Convert tensors of TensorFlow, torch and JAX to numpy arrays; raise an error for those that are not dense."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_numpy(tensor: Any) -> Any:
         raise NoArrayError(tensor, "is no plain array: return its parts, or make it dense")
     try:
         found = frameworks.first_answer("to_numpy", tensor)
-        if found is None and hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # as for JAX
+        if found is None and hasattr(tensor, "__array__") and hasattr(tensor, "shape"):  # e.g. of JAX
             found = np.asarray(tensor)
         return tensor if found is None else found
     except NoArrayError:
@@ -34,7 +34,7 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def arrays_of(values: list[Any], what: str) -> list[Any]:
-    """Return the list of ``np.asarray`` of each of ``values``, also for tensors that numpy does not accept.
+    """Return ``np.asarray`` of each of ``values`` as a list; this works for tensors that numpy does not accept, too.
 
     Args:
         what: what errors call a value, e.g. ``sample['x']``.

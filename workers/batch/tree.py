@@ -1,12 +1,12 @@
-"""Batches as trees: the arrays of a batch, the place of each in memory, and how to put the batch together again.
+"""Take a batch, which is a tree of containers, apart into its arrays and everything else, and put it together again.
 
 A batch is a container (see ``forms``) of arrays, or of containers. Its *arrays* are sent as bytes in shared memory.
-Everything else in it (scalars, None, str, arrays of objects) is its *rest* and is sent pickled. The shape of the tree
-with the dtype, shape and place of each array is its :class:`Layout`. It is sent once and then named by its digest, so
-that a known structure costs no pickling.
+Everything else in it (scalars, None, str, arrays of objects) is its *rest* and is sent pickled. Its :class:`Layout`
+describes the containers, and the dtype, shape and place of each array. A layout is sent once and then named by its
+digest, so that a known structure costs no pickling.
 
-Two batches share a layout only if they differ in nothing but the contents of their arrays and their rest. ``==`` cannot
-tell: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
+Two batches share a layout only if they differ in nothing but the contents of their arrays and their rest. ``==`` is too
+weak to tell: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
 
 Tensors of TensorFlow, torch and JAX become numpy arrays. Tensors that are not plain arrays (sparse, ragged, nested)
 cannot be sent.
@@ -43,7 +43,7 @@ _EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly 
 
 
 class ArrayPlace(NamedTuple):
-    """The place of an array: in the ``slot``-th slot (shared memory) of its batch, ``offset`` bytes after the start."""
+    """The place of an array: in its batch's slot at index ``slot``, ``offset`` bytes after the batch starts there."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -57,14 +57,14 @@ class ArrayPlace(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The layout of a batch: the shape of its tree of containers (its spec), and the place of each of its arrays."""
+    """The layout of a batch: a spec, which describes its tree of containers, and the place of each of its arrays."""
 
     spec: tuple[Any, ...]
     places: tuple[ArrayPlace, ...]
 
 
 def digest_of(pickled: bytes) -> int:
-    """Return the digest that names the layout (the structure) of a batch: a 64-bit hash of the pickled layout."""
+    """Return the digest that names the layout of a batch: a 64-bit hash of the pickled layout."""
     return int.from_bytes(hashlib.blake2b(pickled, digest_size=8).digest(), "little")
 
 
@@ -74,7 +74,7 @@ def is_plain(dtype: np.dtype[Any]) -> bool:
 
 
 def exact(dtype: np.dtype[Any]) -> int | bytes:
-    """Return a key for ``dtype`` that only identical dtypes share; equal ones may differ in metadata or C type."""
+    """Return a key for ``dtype`` that only identical dtypes share: equal dtypes may differ in metadata or C type."""
     return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
@@ -82,7 +82,7 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     """Take the batch ``tree`` apart: append its arrays to ``arrays``, and everything else in it to ``rest``.
 
     Returns:
-        Its spec (a hashable tuple that describes the containers), from which :func:`unflattener` rebuilds it.
+        Its spec, a hashable tuple that describes the containers. With it, :func:`unflattener` rebuilds the batch.
 
     Raises:
         TypeError: a tensor in it cannot become an array. The error names its place.
@@ -130,7 +130,7 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
         names, shell, parts = opened
         if FORMS[number].has_shell:
             rest.append(shell)
-        of = None if kind is MappingProxyType else kind  # whose name pickle does not find
+        of = None if kind is MappingProxyType else kind  # pickle does not find this class by its name
         return (_NODE, number, of, names, *[_flatten(part, arrays, rest) for part in parts])
     if is_of_framework(kind):
         converted = to_numpy(tree)
@@ -140,7 +140,7 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
 
 
 def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | None:
-    """Return the container ``tree`` taken apart; None if it cannot be rebuilt, so that it has to be pickled as a whole.
+    """Return the container ``tree`` taken apart; None if it cannot be rebuilt, and must be pickled as a whole.
 
     Returns:
         (the names of its fields, its shell, its parts). The shell is what rebuilding needs besides names and parts.
@@ -168,17 +168,17 @@ def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[
     if isinstance(tree, np.memmap) and not tree.dtype.hasobject:
         arrays.append(np.asarray(tree))
         return _IS_ARRAY
-    if isinstance(tree, np.ma.MaskedArray) and tree.hardmask:  # which its pickle loses
+    if isinstance(tree, np.ma.MaskedArray) and tree.hardmask:  # its pickle loses this flag
         rest.append(tree)
         return (_HARD_MASKED,)
     return _as_rest(tree, rest)
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
-    """Return the function that rebuilds a batch from iterators over its arrays and its rest (all else in it), in order.
+    """Return the function that rebuilds a batch from two iterators: over its arrays, and over everything else in it.
 
     Args:
-        spec: what :func:`flatten` has returned for this batch or one of the same structure.
+        spec: the result of :func:`flatten` for this batch or one of the same structure.
     """
     kind = spec[0]
     if kind == _ARRAY:
@@ -225,7 +225,7 @@ def dense_strides(array: Array) -> tuple[int, ...] | None:
 
 
 def copy_of(array: Array) -> Array:
-    """Return a dense copy of ``array`` in its memory order. Unlike numpy's copy, it has the padding between fields."""
+    """Return a dense copy of ``array`` in its memory order. Unlike numpy's, it includes padding between fields."""
     if array.dtype.names:
         copy: Array = array.view(f"V{array.dtype.itemsize}").copy("K").view(array.dtype)
     else:
@@ -234,14 +234,14 @@ def copy_of(array: Array) -> Array:
 
 
 def copy_into(target: Array, array: Array) -> None:
-    """Copy ``array`` into ``target``, of the same dtype and shape, padding between fields included."""
+    """Copy ``array``, including padding between fields, into ``target``, which has the same dtype and shape."""
     if array.dtype.names:
         target, array = (each.view(f"V{array.dtype.itemsize}") for each in (target, array))
     target[...] = array
 
 
 def dumps(value: Any) -> bytes:
-    """Return ``value`` pickled, by cloudpickle if plain pickle refuses (lambdas, for example)."""
+    """Return ``value`` pickled, by cloudpickle if plain pickle fails, for example on a lambda."""
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # a reducer may raise anything
@@ -256,14 +256,14 @@ def as_numpy(tree: Any) -> Any:
 
 
 def own(tree: Any, is_fresh: bool = False) -> Any:
-    """Return ``tree`` as a private copy for the consumer, as is needed if it is not sent through shared memory.
+    """Return a private copy of ``tree`` for the consumer, which it needs if ``tree`` is not sent in shared memory.
 
-    Tensors become numpy arrays. Every array is writable and shared with nobody. So writing into a batch never changes
-    the data set, and a batch never changes when the user's code writes to arrays that it keeps.
+    Tensors become numpy arrays. Every array is writable, and nothing else holds it. So writing into a batch never
+    changes the data set, and a batch never changes when the user's code writes to arrays that it keeps.
 
     Args:
         tree: a batch, or a list of batches.
-        is_fresh: its arrays were made for it by code of this package that keeps none of them, see
+        is_fresh: True if its arrays were made for it by code of this package that keeps none of them, see
             :func:`makes_fresh_batches`. Then only read-only arrays are copied.
     """
     if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
@@ -279,9 +279,9 @@ def _owned(array: Array, is_fresh: bool) -> Array:
 
 
 def makes_fresh_batches(source: Any) -> bool:
-    """Return True if ``source``, a sequence, declares that nobody else holds the arrays of its batches.
+    """Return True if the sequence ``source`` declares that nothing else holds the arrays of its batches.
 
-    The declaration, ``_makes_fresh_batches``, must hold for subclasses too, so only code that knows which of its
-    methods run may make it.
+    Subclasses inherit the declaration, ``_makes_fresh_batches``, so it must hold for them too, even if they override
+    the methods that make the batches.
     """
     return bool(getattr(source, "_makes_fresh_batches", False))

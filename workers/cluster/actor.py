@@ -1,7 +1,7 @@
-"""A worker in a Ray cluster: the actor, which computes jobs on its replica, and the consumer's handle to it.
+"""Implements a worker in a Ray cluster: the actor, which computes jobs, and the consumer's handle to it.
 
-An actor is an object in a process of its own, on any node; its replica is its copy of the sequence. Our actor uses
-nothing of Ray but the id of its node.
+An actor is an object in a process of its own, on any node. It runs the jobs on its replica, its own copy of the
+sequence. The actor uses nothing of Ray but the id of its node.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from workers.process.messages import Logged
 
 
 class Items(NamedTuple):
-    """The batches of one job, flattened by ``batch.tree``: their arrays, and the rest, pickled."""
+    """The batches of one job, flattened by ``batch.tree``: their arrays and, pickled, everything else."""
 
     arrays: list[np.ndarray[Any, Any]]
     rest: bytes  # the pickled (spec, leaves other than arrays)
 
     def together(self) -> Any:
-        """Rebuild the batches of a job from their arrays and the rest, and return them. Runs in: consumer."""
+        """Rebuild the batches of the job, and return them. Runs in: consumer."""
         spec, rest = pickle.loads(self.rest)
         return unflattener(spec)(iter(self.arrays), iter(rest))
 
@@ -46,22 +46,24 @@ class Items(NamedTuple):
 class Answer(NamedTuple):
     """The result of one job, as an actor returns it: its batches or its error, its duration and size."""
 
-    sending: int
+    sending: int  # the number under which the job was sent
     value: Items | RemoteFailure
     job_ns: int
     nbytes: int
     stages: Stages
 
     def items(self, sending: int) -> Any:
-        """Return the batches of the job. Raise IntegrityError if it is not the one sent under the number ``sending``.
-        Runs in: consumer."""
+        """Return the batches of the job. Runs in: consumer.
+
+        Raise IntegrityError unless this is the job that was sent under the number ``sending``.
+        """
         check_sending(self.sending, sending)
         assert isinstance(self.value, Items)
         return self.value.together()
 
 
 class Told(NamedTuple):
-    """What a call of an actor returns: its result, the log records since the last call, and its use of cores."""
+    """The answer to a call of an actor: a result, the log records since the last call, and the use of cores."""
 
     value: Any
     logged: list[Logged]  # since the last call
@@ -69,7 +71,7 @@ class Told(NamedTuple):
 
 
 class Actor:
-    """A worker, in a Ray actor. One thread runs the jobs; another, the control thread, answers calls about them."""
+    """A worker, as a Ray actor. One thread runs the jobs; another, the control thread, answers calls about them."""
 
     def __init__(self, number: int) -> None:
         seeding.enter_worker_process()
@@ -94,17 +96,17 @@ class Actor:
         return str(ray.get_runtime_context().get_node_id())
 
     def stack(self) -> str:
-        """Return the stack of the thread that runs jobs, as text, "" if none. Runs in: the control thread."""
+        """Return the stack, as text, of the thread that runs jobs; "" before any job. Runs in: the control thread."""
         frame = sys._current_frames().get(self._thread)
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def load(
         self, number: int, message: replica.ParcelMessage, around: program_settings.ProgramSettings, *pieces: Any
     ) -> Told:
-        """Load the sequence, as replica (copy) ``number``, for all later jobs.
+        """Load the sequence for all later jobs. ``number`` is the number of this replica.
 
         Args:
-            message: describes how the sequence lies in ``pieces``.
+            message: where in ``pieces`` the parts of the pickled sequence are.
             around: settings of the program, such as warning filters, which jobs need too.
             pieces: the memory of the pickled sequence, as arrays of bytes in the object store of this node.
 
@@ -134,11 +136,11 @@ class Actor:
         return None
 
     def run(self, replica: int, rows: list[tuple[Any, ...]]) -> Told:
-        """Run jobs, each a JobRow as a plain tuple, on the replica (copy of the sequence) with the number ``replica``.
+        """Run jobs, each given as the plain tuple of a JobRow, on the replica with the number ``replica``.
 
         Returns:
-            A Told. Its value is a list with an Answer for each job, or None for a cancelled one. They are one object in
-            the store, as it takes 2 ms or more to put and get one.
+            A Told. Its value is a list with an Answer for each job, or None for a cancelled one. The list is one object
+            in Ray's store, because putting and getting an object takes 2 ms or more.
         """
         self._cores = self._cores or Cores()
         before = self._cores.use()
@@ -149,8 +151,7 @@ class Actor:
         return list(iter(self._records.take, None))
 
     def _job(self, row: JobRow, replica: int) -> Answer | None:
-        """Run one job, and return its Answer; None: it was cancelled. Raises nothing: even errors that would end this
-        process are returned to the consumer."""
+        """Run one job, and return its Answer, which carries any error, even SystemExit; None if it was cancelled."""
         sending, epoch, index, attempt, payload = row
         if sending <= self._cancelled:
             return None
@@ -185,8 +186,7 @@ class Actor:
 
 
 def _mapped(piece: Any, is_private: bool) -> memoryview:
-    """Return a view of ``piece``, an array of bytes; if ``is_private``, of an aligned copy, as jobs may write to the
-    tensors in it."""
+    """Return a view of the bytes ``piece``. If ``is_private``, copy them, as jobs may write to the tensors in them."""
     if not is_private:
         return memoryview(piece)
     space = np.empty(len(piece) + ALIGNMENT, np.uint8)
@@ -202,7 +202,7 @@ class ActorHandle:
         self.handle = handle
         self.is_ready = False
         self.stuck: Stuck | None = None
-        self.stack = ""  # the last one that it has reported
+        self.stack = ""  # the last stack that it has reported
         self.sent_ns: dict[int, int] = {}  # {sending of an unanswered job: when it was sent}, in order of sending
         self.bundles: deque[list[int]] = deque()  # the same jobs, grouped by call, e.g. [[41, 42], [43]]
         self.since_ns = 0  # when it became ready, or last answered a call of run()
@@ -219,8 +219,10 @@ class ActorHandle:
         return sendings, self.handle.run.remote(replica, [tuple(row) for row in rows])
 
     def look(self) -> tuple[int, int]:
-        """Return (the number under which the actor's current job was sent, the oldest without an answer; its start in
-        monotonic ns); (0, 0): it has none."""
+        """Return (the number under which its current job was sent, its start in monotonic ns); (0, 0) if it has none.
+
+        The current job is the oldest one without an answer.
+        """
         if not (self.is_ready and self.sent_ns):
             return 0, 0
         sending, sent_ns = next(iter(self.sent_ns.items()))

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: options, resources, and the objects that are stored there for the workers."""
+"""Connects to a Ray cluster: checks the user's options, counts resources, and stores objects for the workers there."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_options(options: Any) -> dict[str, Any]:
 
 
 def connect(address: str | None) -> Any:
-    """Return the module ``ray``, connected to a cluster. An existing connection is kept.
+    """Connect to a cluster, unless the program is already connected to one, and return the module ``ray``.
 
     Raises:
         PlatformError: no cluster can be reached at ``address``.
@@ -104,14 +104,14 @@ _seen: list[tuple[float, dict[str, float]]] = []  # [(when, resources)] of the l
 
 
 def _resources() -> dict[str, float]:
-    """Return the total resources of the cluster, such as {"CPU": 64.0}, at most 5 s old."""
+    """Return the total resources of the cluster, such as {"CPU": 64.0}; the answer may be up to 5 s old."""
     if not _seen or time.monotonic() - _seen[0][0] > _KEPT_S:
         _seen[:] = [(time.monotonic(), ask())]
     return _seen[0][1]
 
 
 def ask() -> dict[str, float]:
-    """Ask the head of the cluster for its total resources, such as {"CPU": 64.0}. Blocks: until the head answers."""
+    """Ask the head (main node) of the cluster for the cluster's total resources. Blocks: until the head answers."""
     ray: Any = importlib.import_module("ray")
     return dict(ray.cluster_resources())
 
@@ -130,8 +130,10 @@ def room(options: dict[str, Any]) -> int:
 
 
 class Store:
-    """The pieces of a parcel (the pickled sequence) that one executor keeps in Ray's object store. ``put(array)``
-    stores one and returns its reference."""
+    """The pieces of a parcel, the pickled sequence, that one executor keeps in Ray's object store.
+
+    ``put(array)`` stores a piece there and returns Ray's reference to it.
+    """
 
     def __init__(self, put: Any) -> None:
         self._put = put
@@ -139,8 +141,7 @@ class Store:
         self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (piece, checksum, reference)}
 
     def reference(self, piece: Any) -> Any:
-        """Return Ray's reference to the content of ``piece``. It is stored at the first call, and again once
-        :meth:`has_changed` has found that it changed in place."""
+        """Return Ray's reference to ``piece``; store it first if it is new, or :meth:`has_changed` found it changed."""
         known = self._stored.get(id(piece))
         if known is None:
             content = np.frombuffer(piece.bytes, np.uint8)
@@ -148,13 +149,13 @@ class Store:
         return known[2]
 
     def keep(self, pieces: Iterable[Any]) -> None:
-        """Number a new replica (version of the sequence), made of ``pieces``, and release all other pieces."""
+        """Begin a new version of the sequence, made of ``pieces``: increase ``replica``, release all other pieces."""
         self.replica += 1
         kept = set(map(id, pieces))
         self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
 
     def has_changed(self) -> bool:
-        """Return True if a piece of memory has changed in place since it was stored. Takes 1 s for some GB."""
+        """Return True if pieces have changed in place since they were stored; forget these. Takes 1 s for some GB."""
         changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
         for key in changed:
             del self._stored[key]

@@ -1,4 +1,4 @@
-"""The Ray executor: its workers are actors of a cluster, and Ray's object store moves their parcels and batches.
+"""Runs jobs on a Ray cluster: its actors are the workers, and its object store moves their parcels and batches.
 
 An actor is an object in a process of its own, on any node; a parcel is the pickled sequence.
 
@@ -54,7 +54,7 @@ from .health import Health, Room
 
 logger = logging.getLogger("workers")
 
-Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # the kind of a call; a list: the sendings of its jobs
+Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # the kind of a call, or the sendings of its jobs
 
 _CONTROL = "control"  # the concurrency group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # for each worker, without a successful start in between
@@ -63,7 +63,7 @@ _MAX_FAILED_STARTS = 3  # for each worker, without a successful start in between
 class RayExecutor:
     """The executor whose workers are ``nb_workers`` Ray actors, each with its own copy of the parcel's sequence.
 
-    ``options``: the checked ``executor_options``.
+    ``options`` are the user's ``executor_options``, already checked.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RayExecutor:
         name = next(self._names)
         actor = self._actors[name] = ActorHandle(number, self._make.remote(number))
         self.figures.started(number)
-        self._load(name, actor)  # Started is reported once the cluster had room for it and it has loaded
+        self._load(name, actor)  # Started is reported only when it has found room and has loaded
         self._ask(name, actor)
 
     def _load(self, name: int, actor: ActorHandle) -> None:
@@ -145,7 +145,7 @@ class RayExecutor:
         self._follow(worker, *self._actors[worker].run(self._store.replica, rows))
 
     def _ask(self, name: int, actor: ActorHandle) -> None:
-        """Ask an actor for the id of its node (machine); the answer comes by :meth:`poll`."""
+        """Ask an actor for the id of its node (machine); the answer arrives in :meth:`poll`."""
         self._follow(name, "node", actor.handle.node.options(concurrency_group=_CONTROL).remote())
 
     def _follow(self, name: int, call: Call, reference: Any) -> None:
@@ -229,7 +229,7 @@ class RayExecutor:
         self._health.answered(actor)
         error = future.exception()
         exceptions = self._ray.exceptions
-        if isinstance(error, exceptions.RayTaskError):  # not of a job, which would be an Answer; a full store, perhaps
+        if isinstance(error, exceptions.RayTaskError):  # not a job's, which is in its Answer; perhaps a full store
             error = error.cause or error
         elif isinstance(error, exceptions.RayError):
             self._lost(name, actor, _detail(str(error)), is_of_node="its node" in str(error))
@@ -268,9 +268,9 @@ class RayExecutor:
         self.figures.ready(actor.number)
 
     def _lost(self, name: int, actor: ActorHandle, text: str, is_of_node: bool) -> None:
-        """Report that an actor died, alone or with its machine (``is_of_node``), and start another. ``text``: how."""
+        """Report that an actor died, or its whole node if ``is_of_node``, and start another. ``text`` says how."""
         how = "lost with its node" if is_of_node else "lost"
-        # Exit code None, as for a lost server, blames no single job: the node was lost, or any of several jobs ran.
+        # Exit code None, as for a lost server, blames no single job: the node was lost, or one of several jobs ran.
         is_certain = not is_of_node and (not actor.bundles or len(actor.bundles[0]) == 1)
         stack = text if actor.stuck is None else actor.stuck.stack
         death = Death(None, 1 if is_certain else None, actor.stuck, stack=stack, how=how)
@@ -325,6 +325,6 @@ def _event(name: int, number: int, sending: int, answer: Answer | BaseException 
 
 
 def _detail(text: str) -> str:
-    """Return Ray's description of an actor's death, from the ``text`` of its error, without its advice."""
+    """Return how an actor died, taken from the ``text`` of Ray's error, without Ray's advice."""
     found = re.search(r"Worker exit type: (\w+) Worker exit detail: ([^.]*\.[^.]*\.)", text)
     return f"Ray says: {found[1]}, {found[2]}" if found else f"Ray says: {text.splitlines()[0]}"

@@ -1,8 +1,9 @@
-"""Detects a silent head of a Ray cluster (its main node), silent nodes, and a cluster without room for workers.
+"""Detects when nodes of a Ray cluster, or its head (main node), stop answering, and when workers find no room in it.
 
-Ray takes a minute to give up a stopped node: a frozen machine, an unplugged cable. Here an actor with unanswered calls
-is asked now and then, in a thread beside that of its jobs. A job that holds the interpreter's lock silences that thread
-too. So an empty task is started on the node of a silent actor. If it does not return either, the node is lost.
+Ray takes a minute to give up a node that has stopped: a frozen machine, an unplugged cable. This module is faster: it
+sends a request to an actor with unanswered calls, which a thread beside that of its jobs answers. A job that holds the
+interpreter's lock silences this thread, too. So an empty task is then started on the actor's node. If it does not
+return either, the node is lost.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ def _answer() -> None:
 logger = logging.getLogger("workers")
 
 LOOK_S = 5.0  # between two requests to the head
-_ROOM_S = 30.0  # without any worker, until a warning
+_ROOM_S = 30.0  # without any worker, after which a warning is logged
 
 
 class Health:
-    """The health of a Ray cluster: which nodes still answer. ``bound_s``: seconds of silence until a node is lost."""
+    """The record of which nodes of a Ray cluster answer. A node is lost after ``bound_s`` seconds of silence."""
 
     def __init__(self, ray: Any, bound_s: float) -> None:
         self._bound_s = bound_s
@@ -44,21 +45,21 @@ class Health:
         self._probes: dict[str, Any] = {}  # {node: reference of the unfinished task there}
         self._task = ray.remote(num_cpus=0, max_retries=0)(_answer)
 
-    # -- time, without the periods in which this program could receive no answers: it was stopped, or one of its threads
-    # -- blocked all others
+    # -- time, without the periods in which this program could receive no answers, because it was stopped or one of its
+    # -- threads blocked all others
 
     def look_s(self, actors: Mapping[int, ActorHandle]) -> float:
         """Return how many seconds the executor may wait until it next checks the cluster."""
         return min(LOOK_S, self._bound_s / 10) if any(actor.num_calls for actor in actors.values()) else LOOK_S
 
     def has_waited(self, seconds: float) -> None:
-        """Advance this object's clock after a wait of at most ``seconds``, leaving out longer pauses of the program."""
+        """Advance this object's clock after a wait of at most ``seconds``. Longer pauses of the program don't count."""
         looked_s = time.monotonic()
         self._now_s += min(looked_s - self._looked_s, seconds + 1.0)
         self._looked_s = looked_s
 
     def called(self, actor: ActorHandle) -> None:
-        """Record a call to ``actor``, which it has to answer."""
+        """Record a call to ``actor`` that it has to answer."""
         if actor.num_calls == 0:
             actor.heard_s = self._now_s
         actor.num_calls += 1
@@ -71,7 +72,7 @@ class Health:
     # -- silence
 
     def of_head(self) -> str | None:
-        """Return for how long the head (main node) of the cluster has not answered, as text; None: it answers."""
+        """Return a text saying for how long the head of the cluster has not answered; None if it answers."""
         if self._head.silent_s <= _HEAD_S:
             return None
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
@@ -79,8 +80,10 @@ class Health:
     def of_nodes(
         self, actors: Mapping[int, ActorHandle], ask: Callable[[int, ActorHandle], None]
     ) -> list[tuple[int, str]]:
-        """Return the actors that are lost with their nodes (machines), as [(name, why)]. Silent ones are tested first:
-        by ``ask(name, actor)``, which sends the actor a request, then by a task on its node."""
+        """Return the actors that are lost with their nodes, as [(name, why)].
+
+        A silent one is tested first: by ``ask(name, actor)``, a request to the actor, then by a task on its node.
+        """
         lost = []
         for name, actor in actors.items():
             if not (actor.num_calls and actor.node):
@@ -114,7 +117,7 @@ class Health:
 
 
 class Head:
-    """The thread that asks the head (main node) of a Ray cluster now and then, as a request may never return."""
+    """A thread that asks the head of a Ray cluster now and then, and nothing else: a request may never return."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -141,15 +144,14 @@ class Head:
 
 
 class Room:
-    """The warning that a Ray cluster has no room for workers. ``needs``: an actor's options, see ``actor_options``."""
+    """The warning that a Ray cluster has no room for workers. ``needs`` is what one needs, from ``actor_options``."""
 
     def __init__(self, needs: dict[str, Any]) -> None:
         self._needs = needs
         self._since_s = time.monotonic()  # when there last was a worker, or the last warning
 
     def look(self, has_workers: bool, ray: Any) -> None:
-        """Log a warning if no worker could be started for half a minute. ``has_workers``: one runs, or none is
-        wanted."""
+        """Log a warning after half a minute without a worker. ``has_workers`` is True if one runs or none is wanted."""
         if has_workers:
             self._since_s = time.monotonic()
         elif time.monotonic() - self._since_s > _ROOM_S:

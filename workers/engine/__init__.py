@@ -1,1 +1,1 @@
-"""The engine: computes batches in workers, ahead of the loop, or in the loop itself. It does not depend on Sequence."""
+"""The engine, which computes batches ahead of the loop in workers, or in the loop itself. It does not know Sequence."""

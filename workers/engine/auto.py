@@ -1,19 +1,18 @@
-"""The engine of ``nb_workers="auto"``: it starts without workers, and later uses as many as make the loop faster.
+"""The engine of ``nb_workers="auto"``, which starts without workers and later uses as many as make the loop faster.
 
 The loop and the workers compute the same batches, so a pass (one run of the loop over an epoch) can switch from one to
-the other between any two batches. In ALONE and LOST the loop computes them, in SHARED the workers do, and in TRIAL both
-compute one batch, to compare::
+the other between any two batches. The loop computes them in the phases ALONE and LOST, and the workers in SHARED. In
+TRIAL both compute the same batch, and the two results are compared::
 
-    ALONE   --  new workers are ready                -->  TRIAL    from this batch on
-    TRIAL   --  one of their batches was compared    -->  SHARED
-    ALONE   --  these workers return, or a new pass  -->  SHARED
-    SHARED  --  they do not pay off                  -->  ALONE    after the batches already sent to them
-    any     --  workers are lost, or their batches
-                differ from the loop's               -->  LOST     for good, with a warning
+    ALONE   --  new workers are ready                 -->  TRIAL   from this batch on
+    TRIAL   --  the comparison proves no difference   -->  SHARED
+    ALONE   --  workers that need no trial are ready  -->  SHARED
+    SHARED  --  the workers do not pay off            -->  ALONE   after the batches already sent to them
+    any     --  workers are lost, or batches differ   -->  LOST    for good, with a warning
 
-The ``chooser`` decides how many workers there are. This module measures for it from time to time, while the loop asks
-for batches. Everything here runs in the loop's thread, except what ``Engine`` does in its own. A fork of the program
-has no workers, so its phase is LOST.
+The ``chooser`` decides how many workers there are. It uses measurements that this module makes from time to time, while
+the loop asks for batches. Everything here runs in the loop's thread, except for what ``Engine`` does in its own. A fork
+of the program has no workers, so its phase is LOST.
 """
 
 from __future__ import annotations
@@ -47,29 +46,29 @@ _OF_MEMORY = 0.7  # share of the available memory that more workers may take
 
 
 class Workers(Protocol):
-    """The owner of the workers of an engine with ``nb_workers="auto"``: starts them, knows what to send them."""
+    """The owner of the workers of an AutoEngine, which starts them and knows what they must be sent."""
 
     def have(self, nb_workers: int) -> Engine:
-        """Start ``nb_workers`` workers, or change their number to this, and return the engine that runs them."""
+        """Start ``nb_workers`` workers, or resize the pool to that number if it runs, and return their engine."""
 
     def changes(self) -> Any:
-        """Return the parcel (the pickled sequence) that the workers need before they can compute the rest of this pass
-        (run of the loop over an epoch); None: they need none."""
+        """Return the parcel, a pickled sequence, that workers must load before they compute the rest of this pass.
+        Return None if they need none."""
 
     def sent(self, parcel: Any) -> None:
-        """Record that the workers have ``parcel``, the result of :meth:`changes`, so that it is not sent again."""
+        """Record that the workers were sent ``parcel``, the result of :meth:`changes`, so that it is not sent again."""
 
 
 class AutoEngine:
-    """The engine of ``nb_workers="auto"``: computes batches in the loop, or in as many workers as pay off.
+    """The engine of ``nb_workers="auto"``, which computes batches in the loop, or in as many workers as pay off.
 
     Args:
-        task: computes the batches.
+        task: the object that computes the batches.
         figures: the statistics of the loop and of its workers.
-        least: the minimum number of workers; 0: the loop may go on without workers.
+        least: the minimum number of workers; with 0, the loop may go on without workers.
         workers: the object that starts the workers.
         cores: returns the current number of cores for workers.
-        most: returns how many workers the other machines have room for now; None: the workers run here.
+        most: returns how many workers the other machines have room for now; None if the workers run here.
     """
 
     def __init__(
@@ -112,13 +111,13 @@ class AutoEngine:
 
     @property
     def is_compared(self) -> bool:
-        """True if the workers may be used without a trial (one batch that the loop computes too, to compare): they had
-        one, or there is a minimum number of workers, so the loop computes no batches."""
+        """True if the workers may be used without a trial, in which the loop computes one batch too, to compare.
+        They have passed one, or there is a minimum number of workers, so that the loop computes no batches."""
         return self._least > 0 or (self.engine is not None and self.engine is self._compared)
 
     @property
     def nb_workers(self) -> int:
-        """The number of workers that compute batches now; 0: the loop computes them."""
+        """The number of workers that compute batches now; 0 if the loop computes them."""
         return self.chooser.nb_workers if self.phase is Phase.SHARED else 0
 
     def begin(
@@ -142,7 +141,7 @@ class AutoEngine:
         return reading
 
     def is_read_by(self, reading: AutoReading) -> bool:
-        """Return True if ``reading`` belongs to the newest pass (run of a loop over an epoch)."""
+        """Return True if ``reading`` belongs to the newest pass, the only one that may change the number of workers."""
         return self._reading is not None and self._reading() is reading
 
     def bound(self) -> int:
@@ -166,7 +165,7 @@ class AutoEngine:
 
     @property
     def is_ready(self) -> bool:
-        """True if a worker is ready for jobs. Workers that were ended because they were idle are started again."""
+        """True if a worker is ready for jobs. Reading this restarts workers that were ended because they were idle."""
         if self.engine is None or self.has_lost_workers():
             return False
         if self.engine.is_resting:
@@ -174,8 +173,8 @@ class AutoEngine:
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
     def has_lost_workers(self) -> bool:
-        """Give up the workers if they have failed for good and the loop can go on without them. Return True if they
-        were given up."""
+        """Give up the workers if they have failed for good and the loop can go on without them.
+        Return True if they were given up."""
         if self.engine is None:
             return False
         if os.getpid() != self.pid:
@@ -183,15 +182,17 @@ class AutoEngine:
         return self.engine.fatal is not None and self.give_up_workers(self.engine.fatal)
 
     def give_up_workers(self, why: BaseException | str) -> bool:
-        """End the workers and let the loop compute all further batches, with a warning that says ``why``. Return True;
-        or False, having done nothing, if a minimum of workers is required or ``why`` is an IntegrityError, which must
-        end the loop."""
+        """End the workers, and let the loop compute all further batches. Log ``why`` as a warning, and return True.
+
+        Do nothing and return False if a minimum of workers is required, or if ``why`` is an IntegrityError, which must
+        end the loop.
+        """
         if self._least or isinstance(why, IntegrityError):
             return False
         engine, self.engine = self.engine, None
         self.phase = Phase.LOST
         self.chooser.choice = self._followed = Choice(0, str(why))
-        # As text: the traceback of an error would keep all of this alive.
+        # As text, since the traceback of an error would keep all of this alive.
         logger.warning("the batches are computed in the loop, without workers: %s", str(why))
         if engine is not None:
             engine.close()
@@ -201,7 +202,7 @@ class AutoEngine:
         """Measure the loop, and start, add or dismiss workers if the measurements say that this pays off.
 
         Args:
-            left: how many batches of the pass (run of the loop over an epoch) are still to come.
+            left: how many batches of the pass are still to come.
 
         Returns:
             Seconds until the next measurement.
@@ -247,10 +248,10 @@ class AutoEngine:
         return True
 
     def _workers_that_fit(self, nb_workers: int) -> int:
-        """Return ``nb_workers``, or the number of workers that there is memory for if that is less.
+        """Return how many of ``nb_workers`` workers fit into the available memory, at least 1.
 
-        Before workers run, each is assumed to need as much memory as this process, which has run the jobs so far. So
-        the first number may be too low, until workers are measured.
+        Until workers run, each is assumed to need as much memory as this process, which has run the jobs so far. The
+        first result may therefore be too low.
         """
         if self._most is not None:
             return nb_workers
@@ -262,11 +263,11 @@ class AutoEngine:
         return min(nb_workers, max(1, len(running) + more))
 
     def has_compared(self) -> None:
-        """Let the workers compute the batches from now on: comparing one of theirs with the loop's showed no fault."""
+        """Let the workers compute the batches from now on, because the trial has proved no difference."""
         self._compared = self.engine
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """Set who computes the batches from now on, see :class:`Phase`, and discard measurements of the loop."""
+        """Enter ``phase``, which says who computes the batches from now on, and start to measure the loop afresh."""
         self.phase = phase
         self._sampler.begin()

@@ -1,4 +1,4 @@
-"""One pass (run of a loop over an epoch) with ``nb_workers="auto"``: compares workers with the loop, see ``auto``."""
+"""Delivers the batches of one pass with ``nb_workers="auto"``, from workers or from the loop itself: see ``auto``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 _NOT_COMPARED = object()
-_MAX_FAILED = 3  # batches that fail only in the workers, until that counts as a difference
+_MAX_FAILED = 3  # how many batches must fail only in the workers to count as a difference
 
 
 class Phase(enum.Enum):
@@ -37,10 +37,10 @@ class Phase(enum.Enum):
 
 
 class AutoReading:
-    """The handle by which a loop with ``nb_workers="auto"`` reads one pass (its run over an epoch).
+    """The handle by which a loop with ``nb_workers="auto"`` reads one pass, its run over an epoch.
 
-    The first batch of new workers is a trial: the loop computes it as well, and delivers its own. Before the next batch
-    is delivered, the two are compared. If they differ, the loop goes on without workers.
+    The first batch of new workers is a trial: the loop computes it as well, and delivers its own. The two are compared
+    before the next batch is delivered. If they differ, the loop goes on without workers.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class AutoReading:
         self.engine = auto
         self._epoch = epoch
         self._order = range(length) if order is None else order
-        self._given = order  # None: as they finish, if the options allow it
+        self._given = order  # None: batches come as they finish, if the options allow it
         self._ahead = ahead
         self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
-        self._shared: Reading | None = None  # of the workers
+        self._shared: Reading | None = None  # the workers' part of the pass
         self._end = len(self._order)  # the number of the first batch that the workers do not compute
         self._is_at = 0  # the number asked for last
         self._look_at_s = 0.0
@@ -62,7 +62,7 @@ class AutoReading:
 
     @property
     def outcomes(self) -> Outcomes:
-        """The outcomes (batches or errors) of workers that are ready to be taken: {number in the pass: outcome}."""
+        """The workers' outcomes (batches or errors) that are ready to be taken, as {number in the pass: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
@@ -89,8 +89,8 @@ class AutoReading:
         return self._shared is not None and number < self._end and number != self._trial
 
     def _compare(self, number: int, timeout_s: float | None) -> None:
-        """Compare the trial batch as computed by the loop and by the workers, when the loop asks for a later batch,
-        ``number``. If they differ, give up the workers; if one of them failed, make ``number`` the next trial."""
+        """Compare the trial batch of the loop with that of the workers, once the loop asks for a later one, ``number``.
+        If they differ, give up the workers. If the job failed on either side, make ``number`` the next trial."""
         auto, trial, shared = self.engine, self._trial, self._shared
         if trial is None or shared is None or trial >= self._end:  # the workers did not get it
             self._trial = None
@@ -120,8 +120,8 @@ class AutoReading:
                 auto.has_compared()
 
     def _is_same_again(self, number: int) -> bool:
-        """Return False if the loop computes batch ``number`` differently each time, so that a difference from the
-        workers' batch proves nothing; otherwise True."""
+        """Compute batch ``number`` in the loop again. Return False if it differs from the first time.
+        Such a batch is random, so a difference from the workers' batch proves nothing."""
         value = self._alone.peek(number).value
         if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
             return True
@@ -147,8 +147,8 @@ class AutoReading:
         self._look_at_s = time.monotonic() + wait_s
 
     def go_over(self, number: int) -> None:
-        """Let the workers compute the rest of the pass (this run over the epoch), from its batch ``number`` on. If this
-        fails, go on without workers."""
+        """Let the workers compute the rest of the pass, from its batch ``number`` on.
+        If this fails, go on without workers, or raise the error if workers are required."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
         left, ahead = len(self._order) - number, self._ahead
@@ -166,14 +166,14 @@ class AutoReading:
         auto.workers.sent(parcel)
 
     def _cut(self) -> None:
-        """Send no more jobs of this pass to the workers: the loop computes what comes after those already sent. If a
-        Ctrl-C interrupts this, it is repeated."""
+        """Send the workers no more jobs of this pass; the loop computes the batches after those already sent.
+        If a Ctrl-C interrupts this, it is repeated."""
         assert self._shared is not None
         self._end = self._shared.cut()
         self.engine.enter(Phase.ALONE)
 
     def _has_lost_workers(self) -> bool:
-        """Return True if the workers have failed for good and are given up: the loop computes the rest of the pass."""
+        """Give up workers that have failed for good. Return True if the loop must compute the rest of the pass."""
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.has_lost_workers()):
             return False
@@ -204,5 +204,5 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """Return the only element of ``items`` (the batches of one job), or ``items`` itself if there are several."""
+    """Return the only element of ``items``, the batches of one job, or ``items`` itself if there are several."""
     return items[0] if len(items) == 1 else items

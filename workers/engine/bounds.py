@@ -1,18 +1,18 @@
-"""Sets how many batches workers may compute ahead of the consumer (the loop), and how many jobs one message has."""
+"""Decides how many batches workers may compute ahead of the consumer (the loop), and how many jobs share a message."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-#: Jobs that together take less than this share a message, so that it costs little compared with its jobs.
+#: Jobs that together take less than this share a message, so that sending it costs little compared with the jobs.
 BUNDLE_NS = 10_000_000
-FAR_BUNDLE_NS = 100_000_000  # the same if a message takes milliseconds, as to another machine
+FAR_BUNDLE_NS = 100_000_000  # the same where a message takes milliseconds, e.g. to another machine
 MAX_BUNDLE = 128
 
 # Without max_queue_size, each worker may be ahead by the work of _AHEAD bundles, by twice the slowest recent job (so
 # that the others go on meanwhile), or by the loop's longest recent step, whichever is most. All together may be ahead
-# by this much memory and this many batches.
+# by at most _AHEAD_NBYTES of memory and _MAX_AHEAD batches.
 _AHEAD = 5
 _MAX_AWAY_NS = 1_000_000_000
 _AHEAD_NBYTES = 64 << 20
@@ -23,7 +23,7 @@ _FADE = 0.99  # decay of the slowest job with each job that follows
 
 
 class QueueLoad(NamedTuple):
-    """How many batches a pool of workers may hold in memory, and their size: QueueLoad(4, 10, 25_000_000)."""
+    """How many batches a pool of workers may hold in memory, and their size, e.g. QueueLoad(4, 10, 25_000_000)."""
 
     num_workers: int
     num_batches: int  # finished or being computed ahead of the consumer
@@ -31,11 +31,11 @@ class QueueLoad(NamedTuple):
 
 
 class Bounds:
-    """How many batches may be ahead of the consumer, and how many jobs are sent together, learned from finished jobs.
+    """The limits on batches ahead of the consumer and on jobs in one message, learned from finished jobs.
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: the user's limit on the batches ahead of the consumer (the loop); None: chosen here.
+        max_queue_size: the user's limit on the batches ahead of the consumer (the loop); None to choose it here.
         bundle_ns: jobs that together take less than this many nanoseconds are sent in one message.
     """
 
@@ -60,8 +60,8 @@ class Bounds:
         self._job_nbytes += (nbytes - self._job_nbytes) * (_WEIGHT if self._job_nbytes else 1.0)
 
     def is_away(self, ns: float) -> None:
-        """Record the longest recent time, in nanoseconds, in which the loop did not ask for a batch. Enough batches for
-        such a time should be ready when it returns."""
+        """Record ``ns``, the longest time that the loop has recently gone without asking for a batch.
+        The workers may then be ahead by that much work, so that they need not stop in such a time."""
         self._away_ns = min(ns, _MAX_AWAY_NS)
 
     def bound(self) -> int:
@@ -76,8 +76,8 @@ class Bounds:
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 
     def halve(self) -> None:
-        """Halve the number of batches that may be ahead of the consumer, for the lifetime of the pool, as they did not
-        fit into memory and soon would not fit again. A limit set by the user stays."""
+        """Halve the bound for the lifetime of the pool, unless it is set by the user.
+        This is called when a batch did not fit into memory: with as many ahead, another soon would not fit either."""
         self._most = max(1, self.bound() // 2)
 
     def load(self) -> QueueLoad:
@@ -91,6 +91,6 @@ class Bounds:
         return int(max(1, min(MAX_BUNDLE, self._bundle_ns / self._job_ns, self.bound() // (2 * self._num_workers))))
 
     def bundle_behind(self, num_sent: int) -> int:
-        """Return how many jobs to send in one message once ``num_sent`` jobs of a pass (a run of the loop over an
-        epoch) were sent. A pass begins with single jobs, so that its first batches do not wait for others."""
+        """Return how many jobs to send in one message, after ``num_sent`` jobs of a pass were sent.
+        A pass begins with single jobs, so that its first batches do not wait for the others of a message."""
         return min(self.bundle(), max(1, num_sent // (2 * self._num_workers)))

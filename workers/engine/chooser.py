@@ -1,13 +1,13 @@
 """Chooses how many workers pay off, from measurements of the running loop.
 
 For each batch, the loop spends the time ``wait`` until it arrives, and ``step`` on its own work. Without workers,
-``wait`` is the whole job (the computation of the batch). With ``n`` workers a batch comes at best every
+``wait`` is the time of the whole job (the computation of the batch). With ``n`` workers, a batch comes at best every
 
     max(step + _OVERHEAD_S, job / n, (cpu + _OVERHEAD_S) / cores)
 
-where ``cpu`` is the CPU time of step and job together. This predicts whether workers pay off, and how many. The result
-is then measured: additional workers that do not deliver more are dismissed, and if the loop alone was faster, it goes
-on alone.
+seconds, where ``cpu`` is the CPU time of step and job together. This predicts whether workers pay off, and how many.
+The result is then measured. Additional workers that do not deliver more are dismissed, and if the loop alone was
+faster, it goes on alone.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from workers.report.pool import Figures
 
 _OVERHEAD_S = 30e-6  # cost to the loop and the engine of a batch from a worker
 _WORTH_IT = 0.05  # share of the loop's time that workers must save to be started
-_CERTAIN = 0.25  # a gain that is no accident, even if measured only for a moment
+_CERTAIN = 0.25  # a gain so large that it is no accident, even if measured only for a moment
 _KEPT = 15  # samples without workers: their median counts, as other programs disturb some of them
 _FEWEST = 3  # samples needed, unless they took _LONG_S
 _LONG_S = 0.3
 _REFUSED = 40  # samples until more workers are tried again after there was no memory for them
 _MORE = 0.03  # gain that more workers must bring
-_START_S = 0.3  # what workers must save in all to be started: their start takes that long
+_START_S = 0.3  # what workers must save in all to be started, as their start takes that long
 _LOOK_S = 0.03  # how long the loop is measured before workers are started
 _WAITS = 0.02  # share of its time that the loop may wait
-_MUCH_LESS = 1.25  # times the expected interval, from which workers deliver much less than they should
+_MUCH_LESS = 1.25  # multiple of the expected interval from which workers deliver much less than they should
 _NEARLY = 0.05  # fraction of a worker that is not worth another one
 _FOR_EACH_CORE = 4  # most workers per core: jobs that wait for files or the network need more workers than cores
-_SPARE = 1.2  # times the workers needed: the pool does not shrink below this
+_SPARE = 1.2  # multiple of the workers needed, below which the pool does not shrink
 
 
 class Sample(NamedTuple):
@@ -56,19 +56,19 @@ class Sample(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A chosen number of workers, and the reason: Choice(6, "a job takes 21 ms, ...")."""
+    """A chosen number of workers, and the reason, e.g. Choice(6, "a job takes 21 ms, ...")."""
 
     nb_workers: int
     why: str
 
 
 class Chooser:
-    """The choice of the number of workers for a loop with ``nb_workers="auto"``: see the module's docstring.
+    """The choice of the number of workers for a loop with ``nb_workers="auto"``. See the module's docstring.
 
     Args:
         cores: how many cores this process may use.
-        least: the minimum number of workers; 0: the loop may go on alone.
-        fits: takes a number of workers, and returns how many of them there is memory for. Slow.
+        least: the minimum number of workers; with 0, the loop may go on alone.
+        fits: returns how many of a given number of workers there is memory for. It is slow.
     """
 
     def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
@@ -96,14 +96,14 @@ class Chooser:
         return self.choice.nb_workers
 
     def have(self, cores: int, most: int | None = None) -> None:
-        """Set how many cores there are now, and the maximum number of workers; None: a multiple of the cores."""
+        """Set the number of cores, and the maximum number of workers, ``most``; None for a multiple of the cores."""
         most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
         if (cores, most) != (self._cores, self._most):
             self._cores, self._most, self._enough = cores, most, math.inf
 
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
-        """Add a sample (measurement) of the loop without workers, and return the choice to start some if they pay off;
-        None: not now. ``left`` batches of this pass (run over an epoch) are still to come."""
+        """Add a sample of the loop without workers. Return the choice to start some if they pay off, else None.
+        ``left``: how many batches of this pass are still to come."""
         self._elapsed += sample.interval * sample.num_batches
         if not self._is_warm:  # the first jobs open files and import modules
             self._is_warm = True
@@ -129,8 +129,7 @@ class Chooser:
         )
 
     def with_workers(self, sample: Sample) -> Choice | None:
-        """Add a sample (measurement) of the loop with workers, and return the choice to have more, fewer or none if it
-        asks for that; None: no change."""
+        """Add a sample of the loop with workers. Return the choice to have more, fewer or none; None for no change."""
         if self._is_new:  # the first sample does not count: new workers open files and import modules
             self._is_new = False
             return None
@@ -175,8 +174,8 @@ class Chooser:
         )
 
     def _fewer(self, sample: Sample) -> Choice | None:
-        """Return the choice of fewer workers if the present ones deliver much less than expected, as something else is
-        the limit, such as memory; None: no change."""
+        """Return the choice of fewer workers if the present ones deliver much less than expected, else None.
+        Something else, such as memory, is then the limit, and fewer workers should deliver as much."""
         alone = self._alone
         if self._has_tried_fewer or alone is None or sample.wait < _WAITS * sample.interval:
             return None
@@ -235,12 +234,12 @@ class Chooser:
         return self.choice
 
     def _needed(self, sample: Sample) -> float:
-        """Return how many workers, not rounded, deliver batches as fast as the loop can take them."""
+        """Return how many workers (not rounded) deliver batches as fast as the loop can take them."""
         return sample.job / (sample.step + _OVERHEAD_S)
 
     def _best(self, alone: Sample) -> tuple[int, float]:
-        """Return (the fewest workers that should deliver batches nearly as often as possible, their expected seconds
-        for each batch), given a measurement without workers."""
+        """Return (number of workers to start, expected seconds for each batch); ``alone`` is a sample without workers.
+        The number is the smallest that should deliver batches nearly as often as any number would."""
         least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
         most = self.most_useful(alone.job_cpu)
         for workers in range(max(1, self._least), most + 1):
@@ -250,34 +249,34 @@ class Chooser:
         return most, max(least, alone.job / most)
 
     def most_useful(self, job_cpu: float) -> int:
-        """Return the largest number of workers that the cores can run well, if a job uses or waits for a core during
-        the share ``job_cpu`` of its time: more than there are cores, if jobs wait for something else."""
+        """Return the largest number of workers for which there are enough cores.
+        A job has or wants a core for the share ``job_cpu`` of its time; if that is low, workers may outnumber cores."""
         waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
         return max(1, min(self._most, waiting))
 
 
 _FEWEST_BATCHES = 4  # batches in a sample with workers
-_ROUNDS = 2  # jobs of each worker in it
+_ROUNDS = 2  # jobs of each worker in such a sample
 _LEAST_NS = 50_000_000
 
 
 class LoopSampler:
-    """The measurements of a running loop and its workers, which :meth:`sample` averages from time to time."""
+    """A meter of the running loop and its workers. Each :meth:`sample` averages over the batches since the last one."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
         self.begin()
 
     def begin(self) -> None:
-        """Start a new measurement: what happened before does not count in it."""
+        """Start a new measurement, in which nothing from before counts."""
         pool = self._figures.pool
         self._totals: Totals = self._figures.loop.totals()
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
         self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
 
     def sample(self, nb_workers: int) -> Sample | None:
-        """Return the averages over all batches since the last sample, while ``nb_workers`` workers ran, and start anew;
-        None: too few batches yet."""
+        """Return the averages over the batches since the last sample, and start anew; None if these are too few yet.
+        ``nb_workers``: how many workers ran in this time."""
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
         num_jobs, busy_ns, cores, cores_of_ns = self._before

@@ -12,12 +12,13 @@ from workers.batch.nodes import node_of
 from workers.batch.tree import dumps
 from workers.checks import short
 
-_EXACT = int, float, complex, str, bytes, np.generic  # equal values may differ in their bytes, as 0.0 and -0.0 do
+_EXACT = int, float, complex, str, bytes, np.generic  # their bytes count: equal values may differ, as 0.0 and -0.0 do
 
 
 def difference(mine: Any, theirs: Any) -> str | None:
-    """Return where and how two batches first differ, as text: ``"batch['x'] is 1 in the loop, but 2 in a worker"``;
-    None: they are equal.
+    """Return where and how two batches first differ; None if no difference is found.
+
+    The text is such as ``"batch['x'] is 1 in the loop, but 2 in a worker"``.
 
     Args:
         mine: the batch as the loop's process has computed it.
@@ -27,8 +28,8 @@ def difference(mine: Any, theirs: Any) -> str | None:
 
 
 def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """Yield a text for each difference between two values at ``path``, such as ``batch['x']``. ``within``: the
-    enclosing objects without an ``__eq__``, which may form cycles."""
+    """Yield a text for each difference between two values at ``path``, such as ``batch['x']``.
+    ``within``: the enclosing objects without an ``__eq__``, which are not entered again, as they may form cycles."""
     if type(mine) is not type(theirs):
         if type(mine).__qualname__ != type(theirs).__qualname__:  # otherwise the class was sent by value
             yield _told(path, f"a {type(mine).__name__}", f"a {type(theirs).__name__}")
@@ -73,13 +74,13 @@ def _bytes(array: Any) -> Any:
 
 
 def _differs(mine: Any, theirs: Any) -> Any:
-    """Return a mask of the shape of two arrays that is True at the items whose bytes differ."""
+    """Return a mask with the shape of two arrays, which is True where the bytes of their items differ."""
     nbytes = max(1, mine.dtype.itemsize)
     return (_bytes(mine) != _bytes(theirs)).reshape(*mine.shape, nbytes).any(-1)
 
 
 def _are_equal(mine: Any, theirs: Any) -> bool:
-    """Return True if two objects are equal, or if they cannot be compared, as no difference is proved then."""
+    """Return True unless two objects are known to differ: those that cannot be compared count as equal."""
     try:
         if dumps(mine) == dumps(theirs):
             return True

@@ -15,7 +15,7 @@ class Failure(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a finished job delivers, a value or a Failure, and its times: Result([batch], 1_250_000, 98_765_432_100)."""
+    """The result of a finished job, its batches or a Failure, and times: Result([batch], 1_250_000, 98_765_432_100)."""
 
     value: Any  # the items of the job, or a Failure
     job_ns: int = 0  # how long the job took
@@ -23,10 +23,10 @@ class Result(NamedTuple):
 
 
 class Delivery:
-    """The finished batches of a pool that are not yet delivered, by ticket (the number of a batch in delivery order).
+    """The finished batches of a pool that are not yet delivered, by ticket (a batch's number in delivery order).
 
     Args:
-        in_order: deliver in the order of tickets, not as they finish.
+        in_order: deliver in the order of tickets, not as batches finish.
         keeps_failed: keep the payloads (inputs) of failed jobs, which may be retried.
     """
 
@@ -38,14 +38,14 @@ class Delivery:
         self._delivered: list[tuple[int, Any]] = []  # [(index, result)] since the last take()
 
     def clear(self, head: int) -> None:
-        """Discard all results. ``head`` is the next ticket (number of a batch in delivery order) to deliver."""
+        """Discard all results. The next ticket to deliver is ``head``."""
         self.head = head
         self.finished.clear()
         self._delivered.clear()
 
     def deliver(self, current: EnginePass) -> None:
-        """Select the results that :meth:`take` returns next, from ``current``, the run over an epoch being read: its
-        next batches in order, or all that are finished."""
+        """Select the results that :meth:`take` returns next, from ``current``, the pass being read.
+        These are its next batches in order, or all that are finished if they may come in any order."""
         finished = self.finished
         if self.in_order or current.order is not None:
             while self.head in finished and self.head < current.end:
@@ -62,7 +62,7 @@ class Delivery:
         current.delivered += 1
 
     def release(self, current: EnginePass, ticket: int, result: Any) -> None:
-        """Release the payload (input) of the job of batch number ``ticket``, unless it failed and may be retried."""
+        """Release the payload, or input, of the job with this ``ticket``, unless the job failed and may be retried."""
         if not current.is_open:
             return
         if not (self._keeps_failed and isinstance(result, Result) and isinstance(result.value, Failure)):

@@ -1,4 +1,4 @@
-"""The driver: passes the events of workers to the schedule, which decides who computes what, and its decisions back."""
+"""Drives the engine: passes the events of workers to the schedule, and carries out the decisions of the schedule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("workers")
 
 
 class Driver:
-    """The main loop of one engine: it handles events of workers and sends jobs. Runs in: the engine's thread only."""
+    """The main loop of one engine, which handles the events of workers and sends jobs. Runs in the engine's thread."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Driver:
         parcel: Any,
         first: int,
     ) -> None:
-        """Begin a pass (one run of a loop over an epoch), whose batches go to ``outcomes``: see ``Engine.begin``."""
+        """Begin a pass, one run of a loop over an epoch, whose batches go to ``outcomes``: see ``Engine.begin``."""
         if parcel is not None:
             self._schedule.revoke()  # batches computed ahead are out of date
             self._executor.update(parcel)
@@ -73,17 +73,17 @@ class Driver:
             self._publisher.begin(length, is_open)
 
     def revoke(self) -> None:
-        """Discard all batches and cancel all jobs, as another pass (run over an epoch) is about to begin."""
+        """Discard all batches and cancel all jobs, as the data have changed and another pass is about to begin."""
         self._ahead = None
         self._schedule.revoke()
 
     def cut(self) -> int:
-        """Stop sending jobs of the current pass (run over an epoch). Return how many of its jobs have been sent."""
+        """Stop sending jobs of the current pass. Return how many of its jobs have been sent."""
         self._ahead = None
         return self._schedule.cut()
 
     def resize(self, nb_workers: int) -> None:
-        """Set the number of workers: start missing ones, and end surplus ones when they have finished their jobs."""
+        """Set the number of workers. Start missing ones, and end surplus ones when they have finished their jobs."""
         self._nb_workers = nb_workers
         self._schedule.resize(nb_workers)
         self._executor.resize(nb_workers)
@@ -95,11 +95,11 @@ class Driver:
 
     @property
     def is_resting(self) -> bool:
-        """True while the workers are shut down because there were no jobs for them. Runs in: any thread."""
+        """True while the workers are shut down because there were no jobs for them. May be read in any thread."""
         return self._idle_shutdown.is_resting
 
     def _retire(self) -> None:
-        """Send no more jobs to surplus workers: those whose number is not below the wanted number of workers."""
+        """Send no more jobs to surplus workers, whose number (from 0) is not below the wanted number of workers."""
         executor, schedule, most = self._executor, self._schedule, self._nb_workers
         if most is not None:
             schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= most)
@@ -107,7 +107,7 @@ class Driver:
     # -- a turn
 
     def turn(self, timeout_s: float | None) -> float | None:
-        """Wait at most ``timeout_s`` for events, handle them, send jobs. Return the next timeout; None: no limit."""
+        """Wait at most ``timeout_s`` for events, handle them, send jobs. Return the next timeout, None for no limit."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
             if self.fatal is not None:  # later events may come from a worker without a replica
@@ -128,9 +128,9 @@ class Driver:
         return self._patience()
 
     def _relieve(self) -> None:
-        """Move jobs that wait for a stuck worker to other workers. Jobs it has started meanwhile stay with it."""
+        """Move jobs that wait for a stuck worker to other workers. Jobs that it has started meanwhile stay with it."""
         schedule, executor = self._schedule, self._executor
-        self._watchdog.look()  # at their current jobs: who is stuck must not be guessed
+        self._watchdog.look()  # which jobs they are in now: otherwise a worker may only seem to be stuck
         stuck = schedule.to_relieve(time.monotonic_ns())
         for worker, sending in stuck.items():
             executor.cancel(worker, sending)
@@ -139,7 +139,7 @@ class Driver:
             executor.send(worker, rows)
 
     def _send_all(self) -> bool:
-        """Deliver finished batches and send jobs while possible. Return False if more became possible meanwhile."""
+        """Deliver finished batches, send jobs, and prepare to sleep. Return False if more can be done already."""
         schedule = self._schedule
         self._look_ahead()
         self._deliver()
@@ -155,13 +155,13 @@ class Driver:
             return self._memory.sleep()
         wanted = schedule.wanted_room()
         missing = 0 if wanted is None else wanted - schedule.room(num_untaken)
-        if missing <= 0:  # nothing is left to send, or it is not room that is missing
+        if missing <= 0:  # nothing is left to send, or something other than room is missing
             self._handover.sleep()
             return True
         return self._handover.sleep_without(missing, num_untaken)
 
     def _look_ahead(self) -> bool:
-        """Start the next pass (run over an epoch) if all jobs of this one are sent. Return True if it was started."""
+        """Start the next pass if all jobs of the current one are sent. Return True if it was started."""
         if self._ahead is None or not self._schedule.may_look_ahead:
             return False
         self._schedule.ahead(*self._ahead)

@@ -1,4 +1,4 @@
-"""The engine as the consumer uses it: Engine begins passes and ends the workers, Reading reads one pass.
+"""The engine as the consumer sees it: Engine begins passes and ends the workers, and Reading reads one pass.
 
 The consumer is the thread that reads the batches; a pass is one run of a loop over an epoch.
 
@@ -8,10 +8,10 @@ The consumer is the thread that reads the batches; a pass is one run of a loop o
       Engine: begin, close       -- commands -->           executor.poll -> events -> schedule
       Reading: peek, drop        <-- {number: outcome}     schedule -> outcomes, and what to send -> executor.send
 
-Once started, only the engine's thread changes the schedule and the workers. So Ctrl-C, which Python raises in the main
-thread, never finds them half changed.
+After the start, only the engine's thread changes the schedule and the workers. So a Ctrl-C, which Python raises in the
+main thread, never leaves them half changed.
 
-A pass ends when the next one begins, also if that happens in ``on_error`` or in another thread. Waiting for a batch of
+A pass ends when the next one begins, even if that happens in ``on_error`` or in another thread. Waiting for a batch of
 the old pass then raises StalePassError, and its other requests do not affect the new pass.
 """
 
@@ -42,13 +42,13 @@ from .watchdog import Timeouts
 logger = logging.getLogger("workers")
 
 _ALIVE_S = 1.0  # how often a waiting consumer checks that the engine runs and that its pass is current
-_MAX_ADDED = 4096  # jobs of an open pass: its source may be endless
+_MAX_ADDED = 4096  # jobs ahead of the loop in an open pass, as its source may be endless
 _is_exiting = threading.Event()
 
 
 @functools.cache
 def watch_for_exit() -> None:
-    """Record when the program exits, before finalizers close engines. Call this after the first finalizer was made."""
+    """Set a flag when the program exits, before finalizers close engines. Call this once a finalizer exists."""
     atexit.register(_is_exiting.set)
 
 
@@ -56,13 +56,13 @@ MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
 
 
 class Engine:
-    """The computation of batches by a pool of workers, for the lifetime of its front-end (the loop's SequenceMap)."""
+    """The computation of batches by one pool of workers, for the loop's SequenceMap (the pool's front-end)."""
 
     def __init__(
         self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
     ) -> None:
-        """Start the engine's thread and its workers. ``publisher`` makes the Publisher, which shows their statistics to
-        ``workers.top``; None: they are not shown."""
+        """Start the engine's thread and its workers.
+        ``publisher`` makes the Publisher that shows their statistics in ``workers.top``; None to show nothing."""
         self.executor = executor
         self.schedule = schedule
         self.handover = Handover(executor.wake)
@@ -86,7 +86,7 @@ class Engine:
         self._is_started.set()
 
     def _start(self) -> None:
-        """Start the engine's thread, and only then the workers: they may take the last processes that are allowed."""
+        """Start the engine's thread before the workers, as these may use up the threads and processes allowed."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -105,8 +105,8 @@ class Engine:
         order: Sequence[int] | None = None,
         first: int = 0,
     ) -> Reading:
-        """Begin a pass (one run of a loop over an epoch), and return the handle that reads its batches, which are
-        numbered from ``first``. Other arguments: see ``AnyEngine.begin``."""
+        """Begin a pass, and return the handle that reads its batches, which are numbered from ``first``.
+        For the other arguments, see ``AnyEngine.begin``."""
         self.check()
         outcomes: Outcomes = {}
         self.handover.ask(outcomes, first)
@@ -118,8 +118,8 @@ class Engine:
         self.order(self._driver.revoke, at_once=False)
 
     def resize(self, nb_workers: int) -> None:
-        """Set the number of workers, at least 1, without waiting until they have started or ended. Workers that were
-        ended because they were idle are started again."""
+        """Set the number of workers, at least 1, without waiting until they have started or ended.
+        Workers that were ended because they were idle are started again."""
         self.order(lambda: self._driver.resize(nb_workers))
 
     def bound(self) -> int:
@@ -136,13 +136,11 @@ class Engine:
         return not self._is_closed and not self.schedule.is_idle
 
     def cut(self) -> int:
-        """Stop sending jobs of the current pass (run over an epoch). Return how many of its jobs have been sent. Runs
-        in: the engine's thread."""
+        """Stop sending jobs of the current pass. Return how many were sent. Runs in the engine's thread."""
         return self._driver.cut()
 
     def order(self, command: Callable[[], None], at_once: bool = True) -> None:
-        """Run ``command`` in the engine's thread: wake that thread for it if ``at_once``, otherwise wait until
-        something else does."""
+        """Have the engine's thread run ``command``: immediately if ``at_once``, otherwise when it next wakes up."""
         self.handover.commands.append(command)
         if at_once:
             self.executor.wake()
@@ -159,7 +157,7 @@ class Engine:
 
     @property
     def fatal(self) -> BaseException | None:
-        """The error that has ended the engine; None: it runs, or was closed."""
+        """The error that has ended the engine; None if it runs or was closed."""
         return self._driver.fatal
 
     @property
@@ -168,23 +166,23 @@ class Engine:
         return self._driver.is_resting
 
     def check(self) -> None:
-        """Do nothing if the engine runs. Otherwise raise the error that has ended it, ClosedError after :meth:`close`,
-        or WorkerError in a fork, which has no workers."""
+        """Raise an error unless the engine runs.
+        It is WorkerError in a fork, the error that has ended the engine, or ClosedError after :meth:`close`."""
         self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
         if self._is_closing:
             while _is_exiting.is_set() and threading.current_thread() is not threading.main_thread():
-                time.sleep(1.0)  # a daemon thread, which ends with the program: it shows no error
+                time.sleep(1.0)  # a daemon thread waits here for the program's end, without an error
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
     def close(self) -> None:
-        """End the workers and the engine's thread. Blocks: until they are gone. May be repeated, in any thread."""
+        """End the workers and the engine's thread, and wait until they are gone. May be repeated, in any thread."""
         if os.getpid() != self.pid:
             return  # a fork has copies of our descriptors, but the workers are not its own
         self._is_closing = True
         self.executor.wake()
-        if threading.current_thread() is not self._thread:  # otherwise the garbage collector runs in it
+        if threading.current_thread() is not self._thread:  # the garbage collector may close it in its own thread
             self._thread.join()
 
     # -- the engine's thread
@@ -211,7 +209,7 @@ class Engine:
 
 
 class Reading:
-    """The handle by which a loop reads the batches of one pass (its run over an epoch) from an Engine."""
+    """The handle by which a loop reads the batches of one pass, its run over an epoch, from an Engine."""
 
     def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
         self.engine = engine
@@ -252,7 +250,7 @@ class Reading:
         return self._wait(outcomes, index, None)
 
     def cut(self) -> int:
-        """Stop sending jobs of this pass (run of the loop over an epoch) to workers. Blocks: a moment.
+        """Stop sending jobs of this pass to workers, and wait a moment until the engine's thread has done so.
 
         Returns:
             The number of the first batch that will not come; all before it will come.

@@ -1,7 +1,7 @@
 """The interface between the engine, which decides who computes what, and an executor, which runs its jobs in workers.
 
-It is a protocol, Executor, and the events that an executor reports. In them, ``worker`` is the id of a worker, which is
-never used again, and ``sending`` is the number under which a job was sent to a worker.
+It consists of the protocol Executor, and of the events that an executor reports. In them, ``worker`` is the id of a
+worker, which is never used again, and ``sending`` is the number under which a job was sent to a worker.
 
 There are three executors: :class:`workers.engine.threads.ThreadExecutor`,
 :class:`workers.process.executor.ProcessExecutor` and :class:`workers.cluster.executor.RayExecutor`. Without workers,
@@ -22,7 +22,7 @@ NO_LIMIT = 2**62
 
 
 class Stuck(NamedTuple):
-    """Why the engine kills a worker: its job took longer than job_timeout, or it does not start its jobs."""
+    """The reason why the engine kills a worker: its job took longer than job_timeout, or it starts none of its jobs."""
 
     job_timeout_s: float | None = None
     unbegun_s: float | None = None
@@ -30,10 +30,10 @@ class Stuck(NamedTuple):
 
 
 class Death(NamedTuple):
-    """How a worker died, and why if that is known: Death(4711, -9, None, 11_800_000_000, "")."""
+    """How a worker died, and why if that is known, e.g. Death(4711, -9, None, 11_800_000_000, "")."""
 
     pid: int | None
-    exit_code: int | None = None  # negative: the signal that killed it; None: it died with its server or node
+    exit_code: int | None = None  # negative: the signal that killed it; None: unknown, see is_with_server
     stuck: Stuck | None = None  # why the engine has killed it; None: it has not
     max_rss: int = 0  # in bytes; 0: unknown
     stack: str = ""  # its stack, from faulthandler; of a Ray actor, what Ray reports
@@ -43,13 +43,13 @@ class Death(NamedTuple):
 
     @property
     def is_with_server(self) -> bool:
-        """True if no single job can be blamed: the worker died with its server (the process that forks workers) or its
-        machine, or while it was in one of several jobs sent together."""
+        """True if no single job can be blamed for the death.
+        The worker died with its server (the process that forks workers) or machine, or while in one of several jobs."""
         return self.exit_code is None and self.stuck is None
 
 
 class Detail(NamedTuple):
-    """On which worker a finished job ran, when it started, and how long each of its stages took."""
+    """The worker that ran a finished job, when the job started, and how long each of its stages took."""
 
     number: int  # of its worker
     start_ns: int  # monotonic
@@ -63,13 +63,13 @@ class Started(NamedTuple):
 
 
 class WorkerReady(NamedTuple):
-    """The event that a worker has loaded its replica (its copy of the sequence), so that it runs jobs."""
+    """The event that a worker has loaded its replica, which is its copy of the sequence. It runs jobs from now on."""
 
     worker: int
 
 
 class Done(NamedTuple):
-    """The event that a worker has finished a job, which was sent under the number ``sending``."""
+    """The event that a worker has finished the job sent under the number ``sending``."""
 
     worker: int
     sending: int
@@ -80,7 +80,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The event that a job, which was sent under the number ``sending``, has raised an exception."""
+    """The event that the job sent under the number ``sending`` has raised an exception."""
 
     worker: int
     sending: int
@@ -90,7 +90,7 @@ class Failed(NamedTuple):
 
 
 class Died(NamedTuple):
-    """The event that a worker has died. ``running`` is the number under which its current job was sent."""
+    """The event that a worker has died. Its current job was sent under the number ``running``; 0 if it had none."""
 
     worker: int
     running: int  # the sending of the job it was in; 0: none
@@ -98,27 +98,27 @@ class Died(NamedTuple):
 
 
 class Cancelled(NamedTuple):
-    """The event that a worker has skipped a job, sent under the number ``sending``, because it was cancelled."""
+    """The event that a worker has skipped the job sent under the number ``sending``, because it was cancelled."""
 
     worker: int
     sending: int
 
 
 class Trimmed(NamedTuple):
-    """The event that a worker has freed the memory that it kept for later jobs, as :meth:`Executor.trim` asks for."""
+    """The event that a worker has freed the memory that it kept for later jobs, in answer to :meth:`Executor.trim`."""
 
     worker: int
     nbytes: int  # of its batches that are still held
 
 
 class NotStarted(NamedTuple):
-    """The event that a worker, for which Started was reported, could not be started after all. It was in no job."""
+    """The event that a worker could not be started, although Started was reported for it. It was in no job."""
 
     worker: int
 
 
 class Fatal(NamedTuple):
-    """The event that the engine cannot go on: it ends, and later requests raise ``error``."""
+    """The event that the engine cannot go on. It ends, and later requests raise ``error``."""
 
     error: BaseException
 
@@ -127,41 +127,39 @@ Event = Started | NotStarted | WorkerReady | Done | Failed | Cancelled | Trimmed
 
 
 class Executor(Protocol):
-    """What runs the engine's jobs: processes, threads or Ray actors. Runs in: the engine's thread, unless stated
-    otherwise."""
+    """The interface to the workers that run the engine's jobs: processes, threads or Ray actors.
+    The methods are called in the engine's thread, unless stated otherwise."""
 
     figures: PoolFigures  # its work is recorded here
 
     @property
     def may_add(self) -> int:
-        """How many stream items (inputs of jobs, read by the consumer) may be on their way to workers at a time."""
+        """The most stream items (inputs of jobs, read by the consumer) that may be on their way to workers."""
 
     def start(self) -> None:
-        """Start workers until there are as many as were set by :meth:`resize` or at the beginning."""
+        """Start the missing workers, so that there are as many as :meth:`resize` or the constructor has set."""
 
     def resize(self, nb_workers: int) -> None:
-        """Set the number of workers. Missing workers are started by :meth:`start`; surplus workers, those with the
-        highest numbers, are ended one by one by :meth:`dismiss`."""
+        """Set the number of workers, without starting or ending any.
+        :meth:`start` starts missing workers; :meth:`dismiss` ends surplus ones, which have the highest numbers."""
 
     def dismiss(self, worker: int) -> None:
         """End an idle worker that is no longer needed. It causes no more events."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
-        """Return the workers' new events. Blocks: until there is one, :meth:`wake` is called, or ``timeout_s`` is
-        over."""
+        """Wait for new events, or until :meth:`wake` is called or ``timeout_s`` has passed, and return the events."""
 
     def wake(self) -> None:
-        """Make the current call of :meth:`poll`, or the next one, return at once. Runs in: any thread."""
+        """Make the current call of :meth:`poll`, or the next one, return immediately. May be called in any thread."""
 
     def ship(self, item: Any) -> Any:
-        """Return ``item``, a job's input, in the form in which it is sent to a worker. Runs in: the consumer's
-        thread."""
+        """Return ``item``, a job's input, in the form that is sent to a worker. Runs in the consumer's thread."""
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
         """Send these jobs to a worker, which runs them in this order."""
 
     def trim(self, worker: int) -> None:
-        """Ask a worker to free all memory that it keeps for later jobs; it answers by a Trimmed event."""
+        """Ask a worker to free all memory that it keeps for later jobs. It answers with a Trimmed event."""
 
     def read(self, value: Any, sending: int) -> Any:
         """Return the batch in ``value``, which came with the Done event of the job sent under the number ``sending``.
@@ -177,18 +175,16 @@ class Executor(Protocol):
         """Tell a worker to skip the jobs that it has not started, up to the one sent under the number ``sending``."""
 
     def update(self, parcel: Any) -> None:
-        """Make all workers load the sequence in ``parcel`` (its pickle, in shared memory), and run later jobs on it."""
+        """Make all workers load the sequence that is pickled in ``parcel``, and run later jobs on it."""
 
     def number(self, worker: int) -> int:
-        """Return the number of a worker, from 0; -1: it is gone. Its replacement has the same number, but a new id."""
+        """Return the number of a worker, from 0, or -1 if it is gone. A replacement has its number, but a new id."""
 
     def look(self, worker: int) -> tuple[int, int]:
-        """Return (the number under which a worker's current job was sent, its start in monotonic ns); (0, 0): no
-        job."""
+        """Return (number under which a worker's current job was sent, its start in monotonic ns); (0, 0) if none."""
 
     def kill(self, worker: int, why: Stuck) -> bool:
-        """Kill a stuck worker; ``why`` is reported with its death. Return False if it is a thread: they cannot be
-        killed."""
+        """Kill a stuck worker, and report ``why`` with its death. Return False for a thread, which cannot be killed."""
 
     def ask_stack(self, worker: int) -> None:
         """Ask a stuck worker to write down the stack of its job, for :meth:`take_stack`."""
@@ -197,7 +193,7 @@ class Executor(Protocol):
         """Return (the stack that a worker has written down, "" if none; its process id, None if it has none here)."""
 
     def rest(self) -> bool:
-        """End the workers, which are idle, until :meth:`start` is called again. Return False if they are not ended."""
+        """End all workers, which are idle, until :meth:`start` is called again. Return False if they were not ended."""
 
     def close(self) -> None:
         """End all workers, even those in the middle of a job."""

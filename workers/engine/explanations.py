@@ -1,4 +1,4 @@
-"""The error texts and log lines of the engine: why a job was given up, which worker is stuck and where."""
+"""Writes the error texts and log lines of the engine, such as why a job was given up, or where a worker is stuck."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .executor import Death, Stuck
 
 
 def overdue(stuck: Stuck) -> str:
-    """Return why a stuck worker is ended, as text: ``job_timeout = 5 s``, or ``did not begin its jobs for 31 s``."""
+    """Return why a stuck worker is ended, e.g. ``job_timeout = 5 s`` or ``did not begin its jobs for 31 s``."""
     if stuck.job_timeout_s is not None:
         return f"job_timeout = {stuck.job_timeout_s:g} s"
     return f"did not begin its jobs for {stuck.unbegun_s:.0f} s"
 
 
 def how(death: Death) -> str:
-    """Return how a worker ended, as text: ``killed by SIGKILL``, ``exited with code 3``, or why the engine ended it."""
+    """Return how a worker ended, e.g. ``killed by SIGKILL`` or ``exited with code 3``, or why the engine ended it."""
     if death.stuck is not None:
         return overdue(death.stuck)
     if death.how:
@@ -42,8 +42,8 @@ def how(death: Death) -> str:
 
 
 def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: QueueLoad) -> WorkerError:
-    """Return the error for a batch that is given up because its job ended its worker ``deaths`` times. ``causes``:
-    these deaths; ``load``: how many batches the pool may hold in memory, and their size."""
+    """Return the error for a batch that is given up because its job ended ``deaths`` workers.
+    ``causes``: these deaths; ``load``: how many batches the pool may hold in memory, and their size."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
     if all(death.stuck is not None and death.stuck.job_timeout_s is not None for death in causes):
@@ -76,8 +76,8 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Que
 
 
 def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
-    """Return advice, as text, to lower the setting that takes most memory. ``max_rss``: the memory of the killed worker
-    in bytes; ``load``: how many batches the pool may hold; ``limit``: the limit on memory, None if there is none."""
+    """Return advice, as text, to lower the setting that costs most memory.
+    ``max_rss``: of the killed worker, in bytes; ``load``: what the pool may hold; ``limit``: on memory, if any."""
     num_workers, num_batches, batch_nbytes = load
     queue = num_batches * batch_nbytes
     own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
@@ -91,7 +91,7 @@ def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
 
 
 def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: QueueLoad) -> str:
-    """Return the log line for a batch that does not fit into memory (``error``) until the loop releases others."""
+    """Return the log line for a batch that waits until the loop releases others, as it did not fit into memory."""
     return (
         f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop releases "
         f"others. At most {load.num_batches} batches are computed ahead of the loop; with a smaller max_queue_size, "
@@ -107,7 +107,7 @@ def does_not_fit(
     Args:
         cause: the job's error, which says how many bytes it asked for.
         held: bytes of the batches that the loop still holds.
-        limit, available: the limit on memory, and the bytes left; None: unknown.
+        limit, available: the limit on memory, and the bytes left; None if unknown.
     """
     text = f"batch {index} of epoch {epoch}: {cause.nbytes:,} bytes of shared memory do not fit"
     text += f" into the {_mb(max(0, available))} that are left" if available is not None else ""
@@ -129,13 +129,13 @@ def does_not_fit(
 
 
 def _mb(nbytes: int) -> str:
-    """Return a size in bytes as text: in MB, such as ``31 MB``, or from 10 GB on in GB, such as ``23.5 GB``."""
+    """Return a size in bytes as text, in MB (``31 MB``), or from 10 GB on in GB (``23.5 GB``)."""
     return f"{nbytes >> 20:,} MB" if nbytes < 10 << 30 else f"{nbytes / (1 << 30):.1f} GB"
 
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:
-    """Return the error for a pool in which ``times`` workers in a row ended before they could take a job. ``last``: how
-    the last one ended; ``stack``: its stack, empty if unknown."""
+    """Return the error for a pool in which ``times`` workers in a row ended before they could take a job.
+    ``last``: how the last one ended; ``stack``: its stack, empty if unknown."""
     error = WorkerStartError(
         f"{times} workers in a row ended before they could take a job, the last one {last}. The likely cause "
         "is a lack of memory, or an import by the Sequence's module that ends or crashes the process."
@@ -146,8 +146,8 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
 
 
 def too_few_processes(what: str, reason: str) -> WorkerStartError:
-    """Return the error for processes or threads that could not be started. ``what``: the start of its text, such as "8
-    workers cannot be started"; ``reason``: the system's error."""
+    """Return the error for processes or threads that could not be started.
+    ``what``: the start of its text, such as "8 workers cannot be started"; ``reason``: the system's error."""
     if reason.endswith("ulimit -n)"):
         return WorkerStartError(f"{what}: {reason}. Lower nb_workers, close files, or raise the limit.")
     allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
@@ -158,7 +158,7 @@ def too_few_processes(what: str, reason: str) -> WorkerStartError:
 
 
 def too_few_workers(asked: int, started: int, reason: str) -> WorkerStartError:
-    """Return the error for a pool of ``asked`` workers, of which only ``started`` could be started, for ``reason``."""
+    """Return the error for a pool that could start only ``started`` of its ``asked`` workers, for ``reason``."""
     return too_few_processes(f"{asked} workers were asked for, {started or 'none'} could be started", reason)
 
 
@@ -169,8 +169,8 @@ def _ordinal(number: int) -> str:
 def stalled(
     worker: int, pid: int | None, place: tuple[int, int] | None, seconds: float, stack: str, timeout: float | None
 ) -> str:
-    """Return the log line for a worker whose job has not ended after ``seconds``. ``place``: the job's (epoch, index of
-    the batch); None: the worker is loading the sequence. ``timeout``: the option job_timeout."""
+    """Return the log line for a worker that has been in one job, or loading the sequence, for ``seconds``.
+    ``place``: (epoch, index) of the job's batch, None while it loads; ``timeout``: the option job_timeout."""
     process = f"worker {worker}" + (f" (process {pid})" if pid else "")
     state = _process_state(pid)
     what, then = "the loading of the sequence", "The engine waits for it."

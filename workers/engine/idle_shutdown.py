@@ -1,9 +1,8 @@
 """Ends workers that have been idle for a minute, and starts them again when there are jobs.
 
 A loop that an exception has ended may still be in memory: a notebook keeps the traceback, and with it the iterator and
-its front-end (the SequenceMap). It looks just like a loop that goes on after a long evaluation. So only the processes
-are given up: the schedule, the finished batches and the parcel (the pickled sequence) stay, and new workers go on from
-there.
+its SequenceMap. The engine cannot tell it from a loop that goes on after a long evaluation. So only the workers are
+ended. The schedule, the finished batches and the parcel (the pickled sequence) stay, and new workers go on from there.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ REST_S = 60.0  # idle time after which workers are ended
 
 
 class IdleShutdown:
-    """The shutdown and restart of one pool's idle workers. Runs in: the engine's thread. Blocks: until they have
-    ended."""
+    """The shutdown and restart of one pool's idle workers.
+    Runs in the engine's thread, which waits until workers have ended."""
 
     def __init__(self, executor: Executor, schedule: Schedule, watchdog: Watchdog) -> None:
         self._executor = executor
@@ -33,18 +32,17 @@ class IdleShutdown:
         self.is_resting = False  # the workers were ended
 
     def put_off(self) -> None:
-        """Restart the time after which idle workers are ended: they have jobs, or one has just loaded the sequence."""
+        """Restart the idle time, because workers have jobs, or one has just loaded the sequence."""
         self._since_s = time.monotonic()
 
     def begin_if_due(self, progress: tuple[int, int]) -> float:
-        """End the workers, which are idle, if for :data:`REST_S` they had no job and the consumer's ``progress`` stayed
-        the same.
+        """End the workers, which have no jobs, if they and the consumer have done nothing for :data:`REST_S`.
 
         Args:
-            progress: how far the consumer (the loop) is: any value that changes when it takes a batch.
+            progress: any value that changes when the consumer (the loop) takes a batch.
 
         Returns:
-            Seconds until they would be ended; 0: they were, and commands that came meanwhile must be handled.
+            Seconds until the workers may be ended, or 0 if they were, as commands may have come meanwhile.
         """
         if progress != self._progress:
             self._progress = progress
@@ -64,8 +62,11 @@ class IdleShutdown:
         return 0.0
 
     def end_if_needed(self, num_untaken: int) -> float | None:
-        """Start the workers again if there are jobs to send, while the consumer has ``num_untaken`` finished batches to
-        take. Return 0 if they were started; None if they stay ended, so that the engine may sleep without limit."""
+        """Start the workers again if there are jobs to send. Return the timeout of the engine's next turn.
+
+        It is 0 if they were started, and None (no limit) if they stay ended. ``num_untaken``: how many finished batches
+        the consumer has not taken.
+        """
         schedule = self._schedule
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0
         if schedule.is_idle and not can_send:

@@ -2,8 +2,8 @@
 
 A worker keeps slots (pieces of shared memory) for later batches, and learns only with its next jobs which ones the loop
 has released. So before a batch is retried, all workers are asked to give up their free slots (``trim``). The memory of
-a slot is free when both ends have unmapped it, so the engine waits for their answers. A stopped worker does not answer:
-after a second the engine goes on without it.
+a slot is free when both ends have unmapped it, so the engine waits for the workers' answers. After a second it goes on
+without those that do not answer, because they are suspended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ANSWER_S = 1.0  # for idle workers to answer trim
 
 
 class MemoryPressure:
-    """The handling of batches that do not fit into memory. Runs in: the engine's thread. Blocks: never."""
+    """The handling of batches that do not fit into memory. Runs in the engine's thread, and never blocks."""
 
     def __init__(self, executor: Executor, schedule: Schedule, handover: Handover) -> None:
         self._executor = executor
@@ -42,7 +42,7 @@ class MemoryPressure:
         self._is_told = False
 
     def lacked(self, ticket: int, error: DoesNotFit) -> None:
-        """Record that the job of batch number ``ticket`` got no memory for the batch, and waits to be retried."""
+        """Record that the job with this ``ticket`` got no memory for its batch, and waits to be retried."""
         schedule = self._schedule
         if schedule.parked.add(ticket, error.nbytes):
             self._errors.clear()
@@ -53,22 +53,22 @@ class MemoryPressure:
         self._is_trimmed = False
 
     def trimmed(self, worker: int, nbytes: int) -> None:
-        """Record that a worker has freed the memory that it kept. ``nbytes``: size of its batches still held."""
+        """Record that a worker has freed the memory that it kept. ``nbytes``: the size of its batches still in use."""
         self._held[worker] = nbytes
         owed = self._asked.pop(worker, 1) - 1
         if owed:
             self._asked[worker] = owed
 
     def left_s(self) -> float | None:
-        """Return how many more seconds to wait until workers answer that they have freed memory; None: not at all."""
+        """Return how many more seconds to wait for the answers of workers that free memory; None for no wait."""
         left_s = self._until_s - time.monotonic()
         return left_s if self._asked and left_s > 0 else None
 
     def look(self) -> bool:
-        """Retry the batches that wait for memory, as far as possible now. The caller has delivered all that it can.
+        """Retry the batches that wait for memory, if possible now. Call this when nothing is left to deliver.
 
         Returns:
-            True if there is more to deliver: the error of a batch that does not fit at all.
+            True if there is more to deliver, namely the error of a batch that does not fit at all.
         """
         schedule, parked = self._schedule, self._schedule.parked
         seen, self._seen = self._seen, (self._handover.progress, self._handover.is_awaited)
@@ -93,8 +93,8 @@ class MemoryPressure:
         return False
 
     def sleep(self) -> bool:
-        """Prepare the engine to sleep until the consumer takes a batch or starts to wait. Return False if it has since
-        the last :meth:`look`."""
+        """Prepare to sleep until the consumer takes a batch or starts to wait.
+        Return False if it has done so since the last :meth:`look`."""
         return self._handover.sleep_until_asked(*self._seen)
 
     def _trim(self) -> None:

@@ -1,6 +1,7 @@
-"""The passes that an engine works on. A pass is one run of a loop over an epoch: its batches, in the order of delivery.
+"""Keeps track of the passes that an engine works on, and numbers their batches.
 
-Each batch has a ticket, its number in the order of delivery. Tickets are numbered through all passes.
+A pass is one run of a loop over an epoch. Each of its batches has a ticket, which is its number in the order of
+delivery. Tickets are numbered through all passes.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ Ahead = tuple[int, int, Sequence[int] | None]  # the next pass: (epoch, length, 
 
 
 class EnginePass:
-    """One pass (a run of a loop over an epoch): its batches and their tickets (numbers in delivery order).
+    """One pass, which is a run of a loop over an epoch: its batches and their tickets (numbers in delivery order).
 
     Args:
         epoch: the epoch of its batches.
         length: its number of batches; grows while ``is_open``.
         first: its first ticket.
         is_open: its jobs are added one by one, while it is read.
-        order: the indices of its batches, e.g. [3, 0, 7] or range(5, 9); None: 0, 1, 2, ... It may be a lazy sequence
-        of any length, so it is not copied. An open pass has its own list, which grows.
+        order: the indices of its batches, e.g. [3, 0, 7] or range(5, 9); None for 0, 1, 2, ... It may be a lazy
+        sequence of any length, so it is not copied. An open pass has its own list, which grows.
     """
 
     __slots__ = ("delivered", "epoch", "first", "is_open", "length", "order", "payloads")
@@ -39,7 +40,7 @@ class EnginePass:
 
     @property
     def end(self) -> int:
-        """The first ticket (number of a batch in delivery order) after this pass."""
+        """The first ticket after those of this pass."""
         return self.first + self.length
 
     def is_like(self, other: EnginePass) -> bool:
@@ -48,17 +49,16 @@ class EnginePass:
         return mine == others
 
     def index(self, ticket: int) -> int:
-        """Return the index in the epoch of the batch with this ``ticket`` (number in delivery order)."""
+        """Return the index in the epoch of the batch with this ``ticket``."""
         at = ticket - self.first
         return at if self.order is None else self.order[at]
 
     def ticket(self, index: int) -> int:
-        """Return the ticket (number in delivery order) of the batch with this ``index`` in the epoch."""
+        """Return the ticket of the batch with this ``index`` in the epoch."""
         return self.first + (index if self.order is None else self.order.index(index))
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number`` to a pass whose jobs are added one by one, unless it was added before. It computes batch
-        ``index`` from ``payload``."""
+        """Add job ``number`` (batch ``index``, from ``payload``) to an open pass, unless it was added before."""
         if number == self.length:
             if isinstance(self.order, list):
                 self.order.append(index)
@@ -67,16 +67,16 @@ class EnginePass:
 
 
 class Passes:
-    """The passes of an engine (runs of a loop over an epoch): the one being read, and the next, computed ahead."""
+    """The passes of an engine, or runs over an epoch: the one being read, and the next one, computed ahead."""
 
     def __init__(self) -> None:
         self._passes: deque[EnginePass] = deque()
         self.is_reading = False  # the consumer reads the first pass; otherwise it is only computed ahead
-        self.next = 0  # the first ticket never sent
+        self.next = 0  # the first ticket that was never sent
 
     @property
     def current(self) -> EnginePass:
-        """The first pass (run over an epoch): the one being read, or the one computed ahead if none is read."""
+        """The pass being read, or the one computed ahead if none is read."""
         return self._passes[0]
 
     @property
@@ -85,17 +85,17 @@ class Passes:
 
     @property
     def is_delivered(self) -> bool:
-        """True if all batches of the pass being read (the loop's run over an epoch) were delivered."""
+        """True if a pass is being read and all its batches were delivered."""
         return self.is_reading and self.current.delivered == self.current.length
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if the next pass (run over an epoch) may start: this one's jobs are sent, and no later one began."""
+        """True if the next pass may start: all jobs of the one being read were sent, and no pass follows it yet."""
         return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
 
     @property
     def num_sent(self) -> int:
-        """The number of jobs sent, of the current pass and the one after it."""
+        """The number of jobs sent, counting those of the current pass and of the one after it."""
         return self.next - self.current.first if self._passes else 0
 
     @property
@@ -103,22 +103,22 @@ class Passes:
         return not any(each.end > self.next for each in self._passes)
 
     def end_current(self) -> None:
-        """Remove the current pass (run over an epoch), as all its batches were delivered."""
+        """Remove the current pass, as all its batches were delivered."""
         self._passes.popleft()
         self.is_reading = False
 
     def begins_with(self, new_pass: EnginePass) -> bool:
-        """Return True if ``new_pass`` has the same batches as the pass (run over an epoch) that was computed ahead."""
+        """Return True if ``new_pass`` has the same batches as the pass that was computed ahead."""
         return not self.is_reading and not self.is_empty and self.current.is_like(new_pass)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
-        """Add the next pass, to be computed ahead: its jobs may start when all jobs of the one being read are sent.
-        ``order``: the indices of its batches; None: 0, 1, 2, ..."""
+        """Add the next pass, to be computed ahead, once all jobs of the one being read are sent.
+        ``order``: the indices of its batches; None for 0, 1, 2, ..."""
         first = self._passes[-1].end if self._passes else self.next
         self._passes.append(EnginePass(epoch, length, first, order=order))
 
     def cut(self) -> int:
-        """Shorten the current pass (run over an epoch) to the jobs already sent. Return how many these are."""
+        """Shorten the current pass to the jobs already sent. Return how many these are."""
         current = self.current
         if len(self._passes) == 1:
             current.length = self.next - current.first
@@ -129,17 +129,17 @@ class Passes:
         self._passes.append(new_pass)
 
     def clear(self) -> None:
-        """Forget all passes (runs over an epoch). The tickets (numbers) of their batches are not used again."""
+        """Forget all passes. The tickets of their batches are not used again."""
         self.next = max([self.next, *[each.end for each in self._passes]])
         self._passes.clear()
         self.is_reading = False
 
     def of(self, ticket: int) -> EnginePass:
-        """Return the pass to which the batch with this ``ticket`` (number in delivery order) belongs."""
+        """Return the pass that contains the batch with this ``ticket``."""
         return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
 
     def fresh(self, count: int) -> list[int]:
-        """Return up to ``count`` tickets (numbers of batches) of unsent jobs, which count as sent from now on."""
+        """Return the tickets of up to ``count`` jobs that were never sent, and count these as sent from now on."""
         tickets: list[int] = []
         for each in self._passes:
             some = min(count - len(tickets), each.end - self.next)

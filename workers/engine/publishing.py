@@ -1,4 +1,4 @@
-"""Publishes the state of a pool for ``workers.top`` (which shows running pools), twice a second while it is active."""
+"""Publishes the state of an active pool twice a second, for ``workers.top``, which shows running pools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EVERY_S = 0.5
 
 
 class Publisher:
-    """Writes a pool's statistics to a page of shared memory, which ``workers.top`` reads. Used by the engine's thread.
+    """The writer of a pool's statistics to a page of shared memory, for ``workers.top``. Used by the engine's thread.
 
     Args:
         name: a short description of what the pool computes.
@@ -44,7 +44,7 @@ class Publisher:
         self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:
-        """Record that a run over an epoch begins, with ``length`` batches, or an unknown number if it ``is_open``."""
+        """Record that a pass begins, with ``length`` batches, or with an unknown number if it ``is_open``."""
         self._length = None if is_open else length
         self._due_s = 0.0
 

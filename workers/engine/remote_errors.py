@@ -1,7 +1,7 @@
 """Carries the exceptions of jobs to the consumer, with the job's traceback, and with their type if it can be rebuilt.
 
-An exception is first pickled as its class defines it. If that fails or changes its text (its constructor may expect
-arguments other than ``args``), it is rebuilt from its class, ``args`` and attributes, without calling the constructor.
+An exception is first pickled as its class defines it. That may fail, or change its text, if its constructor expects
+arguments other than ``args``. Then it is rebuilt from class, ``args`` and attributes, without the constructor.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class RemoteFailure(NamedTuple):
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Return the exit code that Python would use for a process ended by ``error``; None: no error."""
+    """Return the exit code that Python would use for a process ended by ``error``, where None stands for no error."""
     error = error.__cause__ if isinstance(error, JobError) else error
     code = error.code if isinstance(error, SystemExit) else error is not None
     return int(code) if isinstance(code, int) else int(code is not None)
 
 
 def pack(error: BaseException) -> RemoteFailure:
-    """Convert the exception of a job to the form in which it is sent to the consumer, with advice. Runs in: worker."""
+    """Convert a job's exception to the form in which it is sent to the consumer, and add advice. Runs in the worker."""
     explain(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
@@ -52,8 +52,8 @@ def _text(error: BaseException) -> str:
 
 
 def _pickle(error: BaseException) -> bytes | None:
-    """Return ``error`` pickled as its class defines it, or as (class, arguments, attributes) if that loses something;
-    None: neither works."""
+    """Return ``error`` pickled as its class defines it, or as (class, arguments, attributes) if that changes its text.
+    Return None if neither works."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
     for what in (error, (type(error), arguments, attributes)):
@@ -75,7 +75,7 @@ def _survives(value: Any) -> bool:
 
 
 def rebuild(pickled: bytes) -> BaseException:
-    """Return the exception that was pickled as :attr:`RemoteFailure.pickled`, without its traceback."""
+    """Return the exception from its pickle, :attr:`RemoteFailure.pickled`. It has no traceback."""
     loaded = pickle.loads(pickled)
     if isinstance(loaded, BaseException):
         return loaded
@@ -87,8 +87,8 @@ def rebuild(pickled: bytes) -> BaseException:
 
 
 def unpack(failure: RemoteFailure, where: str) -> BaseException:
-    """Return the exception to raise in the consumer: the original one, or a JobError if it cannot be rebuilt. ``where``
-    is named in its notes: a batch, or a worker. Runs in: consumer."""
+    """Return the exception to raise in the consumer: the original one, or a JobError if it cannot be rebuilt.
+    A note in it says ``where`` it was raised: in a batch, or in a worker. Runs in the consumer."""
     error: BaseException | None = None
     if failure.pickled is not None:
         try:
@@ -107,8 +107,8 @@ _KINDS = bdb.BdbQuit, EOFError, AttributeError, pickle.PicklingError
 
 
 def explain(error: BaseException) -> None:
-    """Add advice to the text of ``error`` if there is any, such as for ``input()`` in a worker. Runs in: worker."""
-    if type(error) not in _KINDS:  # subclasses of the user's may have other arguments
+    """Add advice to the text of ``error`` if there is any, such as for ``input()`` in a worker. Runs in the worker."""
+    if type(error) not in _KINDS:  # the user's subclasses may have other arguments
         return
     text = str(error)
     hint = _hint(error, text)

@@ -1,16 +1,16 @@
-"""Decides who computes which batch, and when: the engine's decisions, as a pure state machine.
+"""Decides which worker computes which batch, and when, as a pure state machine.
 
 Events go in as method calls (:meth:`Schedule.finish`, :meth:`~Schedule.died`, ...), time comes as an argument, and
 :meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or depends on what a batch is.
 
 Words:
 
-- A *pass* is the batches of one epoch, in the order of delivery. The consumer reads one pass at a time; the next pass
-  may already be computed (``ahead``).
-- A *ticket* is one batch of a pass. Tickets are numbered through all passes, in the order of delivery.
-- A *sending* is the number under which a ticket goes to a worker. A ticket is with one worker at a time, but may be
-  sent more than once: again after its worker died, or to another worker because the first is stuck in another job. A
-  result counts only under the latest sending of its ticket; its bytes are the same whoever computes it.
+- A *pass* is one run of the consumer's loop over an epoch. The consumer reads one pass at a time; the next pass may
+  already be computed (``ahead``).
+- A *ticket* is the number of a batch in the order of delivery, counted through all passes.
+- A *sending* is the number under which a job goes to a worker. A ticket is with one worker at a time, but its job may
+  be sent more than once: again after its worker died, or to another worker because the first is stuck in another job.
+  A result counts only under the latest sending of its ticket; its bytes are the same whoever computes it.
 
 Invariants (:meth:`Schedule.check` asserts the first):
 
@@ -34,7 +34,7 @@ from .worker_loads import WorkerLoad, WorkerLoads
 
 
 class JobRow(NamedTuple):
-    """A job (the computation of one batch) as it is sent to a worker: JobRow(17, 0, 4, 0, None)."""
+    """A job, which computes one batch, as it is sent to a worker, e.g. JobRow(17, 0, 4, 0, None)."""
 
     sending: int
     epoch: int
@@ -47,15 +47,15 @@ Send = tuple[int, list[JobRow]]  # a message: (worker, rows)
 
 
 class Schedule:
-    """The decisions of one pool, which worker computes which batch and when: see the module's docstring.
+    """The state machine that decides which worker of a pool computes which batch, and when: see the module's docstring.
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: most batches finished or being computed ahead of the consumer; None: see :class:`Bounds`.
+        max_queue_size: most batches finished or being computed ahead of the consumer; None lets :class:`Bounds` choose.
         in_order: deliver in the order of indices, not as batches finish.
         max_runs: how often a job is started before its batch is given up, if its workers die.
         explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, number of
-            deaths, their causes, what the pool holds in memory).
+            deaths, their causes, what the pool may hold in memory).
         keeps_failed: keep the inputs of failed jobs, which may be retried, until :meth:`forget`.
         bundle_ns: jobs that together take less than this are sent together.
     """
@@ -83,7 +83,7 @@ class Schedule:
         self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers that ran it}
-        self._suspects: set[int] = set()  # tickets that were running when several workers died at once
+        self._suspects: set[int] = set()  # tickets that were running when several workers died together
         self._repeats: dict[int, int] = {}  # {ticket: earlier runs of its job} of tickets being retried
         self._repeated: list[tuple[int, Any]] = []  # their (index, result), when finished
         self.parked = WaitingForMemory(passes, self._delivery, self._bounds, self._again, self._repeats)
@@ -96,10 +96,10 @@ class Schedule:
         return not self._loads.num_out and not self._again
 
     def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
-        """Begin a pass (one run of a loop over an epoch). What was computed ahead stays if it is that pass.
+        """Begin a pass. If it is the one that was computed ahead, what was computed stays.
 
-        ``order``: the indices of its batches, which are then delivered in this order, whatever ``in_order`` says. Any
-        sequence that does not change. Of an open pass, an empty sequence: each added job brings its index.
+        ``order``: the indices of its batches, any sequence that does not change. Batches are then delivered in this
+        order, whatever ``in_order`` says. An open pass gets an empty sequence, as each added job brings its index.
         """
         if self._repeats:  # a Ctrl-C interrupted the wait for a retry
             self.revoke()
@@ -113,7 +113,7 @@ class Schedule:
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if the next pass (run over an epoch) may start: this one's jobs are sent, and no later one began."""
+        """True if the next pass may start: all jobs of the one being read were sent, and no pass follows it yet."""
         return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
@@ -121,7 +121,7 @@ class Schedule:
         self._passes.current.add(number, index, payload)
 
     def revoke(self) -> None:
-        """Forget all passes (runs over an epoch) and cancel their jobs: the loop left one, or the data changed."""
+        """Forget all passes and cancel their jobs, because the loop has left one, or the data changed."""
         self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
@@ -133,13 +133,13 @@ class Schedule:
         self.parked.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
-        """Return what goes to the consumer now, in the order of delivery: [(index of a batch, its result)]."""
+        """Return the results to give to the consumer now, in the order of delivery, as [(index of batch, result)]."""
         if self._passes.is_reading and self._delivery.finished:
             self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
     def repeat(self, index: int, runs: int) -> None:
-        """Run the job of batch ``index`` again: it failed in ``runs`` runs, and this failure was delivered."""
+        """Run the job of batch ``index`` again, after it failed in ``runs`` runs and this failure was delivered."""
         ticket = self._passes.current.ticket(index)
         if ticket not in self._repeats:  # otherwise a Ctrl-C interrupted the wait for it
             self._repeats[ticket] = runs
@@ -150,7 +150,7 @@ class Schedule:
         self._passes.current.payloads.pop(self._passes.current.ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
-        """Return the finished retries since the last call: [(index of a batch, its result)]."""
+        """Return the retries finished since the last call, as [(index of batch, result)]."""
         repeated, self._repeated = self._repeated, []
         return repeated
 
@@ -161,11 +161,11 @@ class Schedule:
         self._loads.by_worker[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
-        """Record that a worker has loaded its replica (its copy of the sequence)."""
+        """Record that a worker has loaded its replica, which is its copy of the sequence."""
         self._loads.by_worker[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
-        """Record the ``result`` of a ticket (the number of a batch), whose job is no longer with a worker."""
+        """Record the ``result`` of the job with this ``ticket``, which is no longer with a worker."""
         if job_ns:
             self._bounds.learn(job_ns, nbytes)
         if self._deaths:
@@ -182,18 +182,18 @@ class Schedule:
             self._delivery.finished[ticket] = result
 
     def place_of(self, ticket: int | None) -> tuple[int, int]:
-        """Return (epoch, index) of the batch with number ``ticket`` in delivery order; (-1, -1) for None."""
+        """Return (epoch, index) of the batch with this ``ticket``, its number in delivery order; (-1, -1) for None."""
         if ticket is None:
             return -1, -1
         at = self._passes.of(ticket)
         return at.epoch, at.index(ticket)
 
     def epoch(self) -> int:
-        """Return the epoch being read or computed ahead; -1: there is none."""
+        """Return the epoch being read or computed ahead; -1 if there is none."""
         return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
-        """Return how often the job of ``ticket`` (the number of a batch) was started before, in vain."""
+        """Return how many runs of the job with this ``ticket`` have failed, or have ended with their worker."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
@@ -202,13 +202,13 @@ class Schedule:
 
     @property
     def cancelled(self) -> dict[int, int]:
-        """The jobs to cancel, as {worker: the last number sent to it that it need not run}. The caller clears it."""
+        """The jobs to cancel, as {worker: number under which the last of them was sent}. The caller clears it."""
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
-        """Remove a worker that has died; its jobs will be sent again. ``running``: the number under which its current
-        job was sent; 0: none. ``with_others``: all workers died at once, and any of their jobs may be the cause. Each
-        of these jobs is then run alone before it is given up."""
+        """Remove a worker that has died; its jobs will be sent again.
+        ``running``: the number under which its current job was sent, 0 if it had none. ``with_others``: several jobs
+        may be the cause, e.g. as all workers died together. Each of them is then run alone before it is given up."""
         for sending, ticket in self._loads.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
@@ -230,7 +230,7 @@ class Schedule:
         return self.bound() - num_untaken - len(self._delivery.finished) - self._loads.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
-        """Return how many jobs :meth:`room` must allow before new ones are sent; None: none are to be sent."""
+        """Return how many jobs :meth:`room` must allow before new ones are sent; None if none are to be sent."""
         if self._passes.is_all_sent or self.parked:
             return None
         return 1 if self._loads.any_idle() else max(1, self.bundle() // 2)
@@ -241,7 +241,7 @@ class Schedule:
         if self._again or self._suspects or self.parked:
             return sends  # jobs that the consumer waits for come before new ones
         bundle = self._bounds.bundle_behind(self._passes.num_sent)
-        # First one bundle each to work on, then one each to wait; the workers with the fewest jobs come first.
+        # Each worker gets a bundle to work on, and then one to wait; the workers with the fewest jobs come first.
         for share in (1, 2):
             for worker, load in self._loads.by_load():
                 has, room = len(load.jobs), self.room(num_untaken)
@@ -255,8 +255,8 @@ class Schedule:
         return sends
 
     def _resend(self) -> list[Send]:
-        """Return messages that send the jobs of dead workers again, one to a worker, so that a job that ends its worker
-        is known for certain. While any job is suspected (several workers died at once), only one job runs at a time."""
+        """Return messages that send jobs again, one job to a worker, so that a job that ends its worker is identified.
+        While any job is suspected because several workers died together, only one job runs at a time."""
         sends: list[Send] = []
         if self._suspects and self._loads.num_out:
             return sends
@@ -275,12 +275,12 @@ class Schedule:
         return JobRow(self._loads.send(load, ticket), at.epoch, at.index(ticket), self.runs_before(ticket), payload)
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
-        """Return {stuck worker: the number of the last job sent to it that waits}. The caller cancels its jobs up to
-        that one, then checks the worker again, and calls :meth:`relieve`."""
+        """Return the stuck workers, as {worker: the number under which the last of its waiting jobs was sent}.
+        The caller cancels its jobs up to that one, then checks the worker again, and calls :meth:`relieve`."""
         return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
-        """Return [(worker, jobs to send it)]: the unstarted jobs of ``stuck`` workers, moved to others."""
+        """Move the unstarted jobs of ``stuck`` workers to others, and return them as [(worker, jobs to send it)]."""
         loads = self._loads.by_worker
         return [
             (helper, [self._send(loads[helper], ticket) for ticket in tickets])
@@ -288,7 +288,7 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """Record that a worker has skipped a cancelled job, which is sent again if no other worker has it."""
+        """Record that a worker has skipped a cancelled job. It is sent again if it is still needed from this worker."""
         ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)

@@ -1,4 +1,4 @@
-"""Runs jobs in this process. Holds the engine without workers too, which computes a batch when it is asked for."""
+"""Runs jobs in this process. Also holds the engine without workers, which computes each batch when it is asked for."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _DETAILED_NS = 4_000_000  # between two jobs that are measured in detail, which 
 def run_here(
     task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
 ) -> tuple[bool, Any, int]:
-    """Run a job (the computation of a batch) in this thread.
+    """Run a job, the computation of a batch, in this thread.
 
     Args:
         stream: the source of its random numbers.
-        worker: the number of the worker whose thread this is; None: it is the loop's.
+        worker: the number of the worker whose thread this is; None if it is the loop's.
         seed_globals: seed the global generators, such as ``np.random``, for the job; False if other threads run jobs.
 
     Returns:
@@ -50,7 +50,7 @@ def run_here(
             raise  # the user's Ctrl-C, not the job's
         value = presentable(raised)
         add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
-        try:  # avoid a cycle: it would keep what this frame holds until the next garbage collection
+        try:  # avoid a reference cycle, which would keep this frame's objects until the next garbage collection
             return False, value, time.monotonic_ns() - start
         finally:
             del value
@@ -65,12 +65,12 @@ def _nbytes(items: Any) -> int:
 
 
 def _is_fresh(task: Any, row: JobRow) -> bool:
-    """Return True if nobody but the consumer will hold the arrays of the job's batch, so they need no copy."""
+    """Return True if only the consumer will hold the arrays of the job's batch, so that they need no copy."""
     return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class SerialEngine:
-    """The engine without workers: a batch is computed in the loop, when it is asked for."""
+    """The engine without workers, which computes each batch in the loop when it is asked for."""
 
     has_background_jobs = False
 
@@ -97,8 +97,8 @@ class SerialEngine:
         self._has_begun = True
 
     def run(self, row: JobRow) -> tuple[bool, Any, int]:
-        """Run a job in this thread, and now and then record its stages and use of cores. Return (True if it succeeded,
-        its batches or its error, how many ns it took)."""
+        """Run a job in this thread, and from time to time record its stages and its use of cores.
+        Return (True if it succeeded, its batches or its error, how many ns it took)."""
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
             return run_here(self.task, row, self.stream, None, True)
@@ -113,7 +113,7 @@ class SerialEngine:
         try:
             return succeeded, value, job_ns
         finally:
-            del value  # no cycle with an error
+            del value  # no reference cycle with an error
 
     def begin(
         self,
@@ -141,8 +141,8 @@ class SerialEngine:
 
 
 class SerialReading:
-    """The handle by which a loop reads one pass (its run over an epoch) without workers. Nothing is computed ahead, so
-    a Ctrl-C finds nothing half done."""
+    """The handle by which a loop without workers reads one pass, its run over an epoch.
+    Nothing is computed ahead, so a Ctrl-C leaves nothing half done."""
 
     def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
         self.engine = engine

@@ -1,4 +1,4 @@
-"""The thread executor: its workers are threads of the consumer's process (the one with the loop)."""
+"""Holds the thread executor, whose workers are threads of the consumer's process (the one with the loop)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Thread(threading.Thread):
 
 
 class ThreadExecutor:
-    """The executor whose workers are threads of this process, for functions that wait or release Python's lock."""
+    """The executor whose workers are threads of this process, for jobs that wait or release Python's global lock."""
 
     def __init__(self, task: Any, nb_workers: int, figures: PoolFigures) -> None:
         self.figures = figures
@@ -79,7 +79,7 @@ class ThreadExecutor:
         self._nb_workers = nb_workers
         self._names = itertools.count()
         self._threads: dict[int, _Thread] = {}  # {name: thread}; names are never used again
-        self._context = contextvars.copy_context()  # the loop's: it holds numpy's errstate, and decimal's context
+        self._context = contextvars.copy_context()  # the loop's, with numpy's errstate and decimal's context
 
     @property
     def may_add(self) -> int:

@@ -1,12 +1,13 @@
 """Holds batches that did not fit into memory until the loop releases others.
 
-A part of the schedule, which does no I/O either. While a ticket (the number of a batch) is parked, as its batch did not
-fit, nothing new is sent; jobs that are with workers run to their end. Then the parked tickets are retried one at a
-time, alone, each when as much memory is free as it lacked.
+This is a part of the schedule, which does no I/O either. A ticket (the number of a batch) is parked when its batch did
+not fit. While there are parked tickets, nothing new is sent; jobs that are with workers run to their end. Then the
+parked tickets are retried one at a time, alone, each when as much memory is free as it lacked.
 
-If there is too little, the ticket waits while the loop still has other batches to take: with each, the loop may release
-another. Once the loop waits for the parked batch itself, it will release nothing more. Then the batches that are
-finished after it are dropped, to be computed again later. If even this is not enough, the batch fails with MemoryError.
+If there is too little, the ticket waits while the loop still has other batches to take, since the loop may release one
+batch when it takes the next. Once the loop waits for the parked batch itself, it will release nothing more. Then the
+batches that are finished after it are dropped, to be computed again later. If even this is not enough, the batch fails
+with MemoryError.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from .passes import Passes
 
 
 class NextStep(enum.Enum):
-    """The result of :meth:`WaitingForMemory.step`: what it has done for a batch that waits for memory, or what its
-    caller must do."""
+    """The result of :meth:`WaitingForMemory.step`: what it has done, or what its caller must do."""
 
     TRY = "a ticket is to be sent again"
     WAIT = "nothing, until the loop has advanced"
@@ -30,8 +30,8 @@ class NextStep(enum.Enum):
 
 
 class WaitingForMemory:
-    """The tickets (numbers of batches) that wait because their batches did not fit into memory, usually none. The
-    arguments are parts of the schedule, which this object changes."""
+    """The tickets of batches that wait because they did not fit into memory; usually there are none.
+    The arguments are parts of the schedule, which this object changes."""
 
     def __init__(
         self, passes: Passes, delivery: Delivery, bounds: Bounds, again: list[int], repeats: dict[int, int]
@@ -51,12 +51,11 @@ class WaitingForMemory:
 
     @property
     def first(self) -> int:
-        """The ticket (number of a batch) to retry next: one that the consumer wants retried, otherwise the earliest."""
+        """The ticket to try next: the first that the consumer is retrying after an error, else the first of all."""
         return min(self.waiting, key=lambda ticket: (ticket not in self._repeats, ticket))
 
     def add(self, ticket: int, nbytes: int) -> bool:
-        """Let batch number ``ticket`` wait, as its job lacked ``nbytes`` of memory. Return True if no other one
-        waited."""
+        """Park ``ticket``, whose job lacked ``nbytes`` of memory. Return True if none was parked or being retried."""
         is_first = not self
         if is_first:
             self._bounds.halve()
@@ -71,21 +70,20 @@ class WaitingForMemory:
         self.fitted()
 
     def fitted(self) -> None:
-        """Record that the retried batch did fit into memory, or that its job has failed otherwise."""
+        """Record that the retry is over: the batch did fit, or its job failed for another reason."""
         self.trying = self._tried = -1
 
     def moved(self) -> None:
-        """Record that the loop has taken a batch or started to wait: it may have released memory for a retry."""
+        """Record that the loop has taken a batch or started to wait, and so may have released memory for a retry."""
         self._tried = -1
 
     def step(self, available: int | None, is_awaited: bool) -> NextStep:
-        """Retry the first batch that waits if there may be memory for it. Otherwise drop finished batches, or say what
-        to do.
+        """Retry the first parked ticket if memory may suffice. Otherwise drop finished batches, or say what to do.
 
-        To be called when no worker has anything to do.
+        Call this only when no worker has anything to do.
 
         Args:
-            available: bytes of memory that are left; None: unknown.
+            available: bytes of memory that are left; None if unknown.
             is_awaited: the consumer has taken all delivered batches, and waits for the next one.
         """
         ticket = self.first
@@ -100,20 +98,20 @@ class WaitingForMemory:
         return NextStep.DROPPED if self._drop_finished() else NextStep.GIVE_UP
 
     def give_up(self) -> int:
-        """Remove the first ticket (number of a batch that waits), which does not fit into memory, and return it."""
+        """Remove the first parked ticket, whose batch does not fit into memory, and return it."""
         ticket = self.first
         del self.waiting[ticket]
         return ticket
 
     def _is_due(self, ticket: int, is_awaited: bool) -> bool:
-        """Return True if the loop waits for the batch with the number ``ticket``. All batches before it are delivered,
-        as no worker has a job."""
+        """Return True if the loop waits for the batch with this ``ticket``.
+        All batches before it are delivered by now, as no worker has a job."""
         is_of_current = self._passes.is_reading and ticket < self._passes.current.end
         return ticket in self._repeats or (is_awaited and is_of_current)
 
     def _drop_finished(self) -> bool:
-        """Drop finished, undelivered batches, to be computed again later. Return False if there are none. Errors stay,
-        as they take no memory."""
+        """Drop finished, undelivered batches, to be computed again later. Return False if there are none.
+        Errors stay, as they take no memory."""
         finished = self._delivery.finished
         dropped = [ticket for ticket, result in finished.items() if not _has_failed(result)]
         for ticket in dropped:

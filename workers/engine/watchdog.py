@@ -18,7 +18,7 @@ _BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to start a
 
 
 class Timeouts(Protocol):
-    """The user's options for jobs that do not end, in seconds; None: never. See :class:`workers.SequenceMap`."""
+    """The user's options for jobs that do not end, in seconds, or None for never. See :class:`workers.SequenceMap`."""
 
     @property
     def debug_job_report_timeout(self) -> float | None: ...
@@ -34,8 +34,8 @@ class Asked(NamedTuple):
 
 
 class Watchdog:
-    """The watchdog of one pool, which finds and ends workers whose jobs do not end. Runs in: the engine's thread.
-    Blocks: never."""
+    """The watchdog of one pool, which finds and ends workers whose jobs do not end.
+    Runs in the engine's thread, and never blocks."""
 
     def __init__(self, executor: Executor, schedule: Schedule, options: Timeouts) -> None:
         self._executor = executor
@@ -85,8 +85,8 @@ class Watchdog:
             self._report_stacks(now)
 
     def look(self) -> None:
-        """Tell the schedule which job each worker is in, request the stacks of those whose jobs take too long, and kill
-        those that start none of their jobs."""
+        """Tell the schedule which job each worker is in, and act on those that take too long.
+        Request the stacks of workers whose jobs take too long, and kill workers that start none of their jobs."""
         now = self._looked = time.monotonic()
         self._executor.figures.bound = self._schedule.bound()
         for worker in self._schedule.workers():

@@ -1,12 +1,15 @@
-"""Records which jobs each worker was sent, and which it was last seen in: the part of the schedule about workers."""
+"""Records which jobs each worker was sent, and which one it was last seen in, as a part of the schedule.
+
+A ticket is a batch's number in the order of delivery; a sending is the number under which its job went to a worker.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: A worker that starts none of its jobs for this long is stopped, or still starting: others take its jobs.
+#: A worker that starts none of its jobs for this long is stopped, or still starting. Others take its jobs.
 UNBEGUN_NS = 1_000_000_000
-#: A worker is looked at when the others have finished this many jobs per worker, and it has finished none.
+#: A worker that finishes no job is checked when the pool has meanwhile finished this many jobs per worker.
 _PASSED_BY = 2
 
 
@@ -30,19 +33,18 @@ class WorkerLoad:
         self.finished_at = 0  # num_finished of all workers when it last finished a job, or had none
 
     def waiting(self) -> dict[int, int]:
-        """Return the worker's jobs that it was not seen in, as {number under which a job was sent: its batch's
-        number}."""
+        """Return the jobs that the worker was not seen in, as {number under which a job was sent: its ticket}."""
         return {sending: ticket for sending, ticket in self.jobs.items() if sending != self.running}
 
     def is_blocked(self, now_ns: int, stuck_ns: int) -> bool:
-        """Return True if the worker starts none of its waiting jobs: it is stopped, or in one for ``stuck_ns``."""
+        """Return True if the worker does not get to its waiting jobs: it is stopped, or in one job for ``stuck_ns``."""
         is_stuck = self.running and now_ns - self.since_ns >= stuck_ns
         is_stopped = self.unbegun_since_ns and now_ns - self.unbegun_since_ns >= UNBEGUN_NS
         return bool(is_stuck or is_stopped)
 
 
 class WorkerLoads:
-    """The jobs of all workers of a pool. ``num_out`` is how many they are.
+    """The jobs that are with the workers of a pool, ``num_out`` in all.
 
     ``stuck_ns``: a worker that has been in one job for this long delays the jobs that were sent along with it.
     """
@@ -58,7 +60,7 @@ class WorkerLoads:
         self._helpers: list[int] = []  # workers that may take the waiting jobs of others
 
     def send(self, load: WorkerLoad, ticket: int) -> int:
-        """Record that the job of batch number ``ticket`` goes to a worker. Return the number under which it is sent."""
+        """Record that the job with this ``ticket`` goes to a worker. Return the number under which it is sent."""
         self._sending += 1
         self.num_out += 1
         if not load.jobs:
@@ -67,8 +69,8 @@ class WorkerLoads:
         return self._sending
 
     def take_back(self, worker: int, sending: int) -> int | None:
-        """Record that a worker has finished the job that was sent under the number ``sending``. Return its ticket (the
-        number of its batch); None: it is no longer needed."""
+        """Record that a worker has finished or skipped the job sent under the number ``sending``.
+        Return the job's ticket, or None if the job was revoked, or moved to another worker."""
         load = self.by_worker[worker]
         load.is_wasted = load.is_stuck = False
         load.unbegun_since_ns = 0
@@ -79,14 +81,13 @@ class WorkerLoads:
         return ticket
 
     def lose(self, worker: int) -> dict[int, int]:
-        """Remove a worker that has ended. Return its jobs: {number under which a job was sent: number of its batch}."""
+        """Remove a worker that has ended. Return its jobs, as {number under which a job was sent: its ticket}."""
         jobs = self.by_worker.pop(worker).jobs
         self.num_out -= len(jobs)
         return jobs
 
     def ticket(self, worker: int, sending: int) -> int | None:
-        """Return the ticket (number of the batch) of the job that a worker was sent under the number ``sending``; None:
-        it is no longer needed."""
+        """Return the ticket of the job sent to a worker under the number ``sending``; None if it has no such job."""
         return self.by_worker[worker].jobs.get(sending)
 
     def revoke(self) -> None:
@@ -99,21 +100,21 @@ class WorkerLoads:
         self.num_out = 0
 
     def saw(self, worker: int, running: int, since_ns: int, now_ns: int = 0) -> None:
-        """Record that a worker was seen in the job sent as number ``running``, since ``since_ns``; 0, 0: in none."""
+        """Record that a worker was seen in the job sent as ``running``, since ``since_ns``; both are 0 for no job."""
         load = self.by_worker[worker]
         load.running, load.since_ns = running, since_ns
-        if running in load.jobs or (running and load.is_wasted):  # otherwise the job is reported, but not yet left
+        if running in load.jobs or (running and load.is_wasted):  # otherwise it is in no job, or in one just reported
             load.unbegun_since_ns = 0
         elif load.jobs and not load.unbegun_since_ns:
             load.unbegun_since_ns = now_ns
 
     def unbegun_ns(self, worker: int, now_ns: int) -> int:
-        """Return for how many ns a worker, which is ready, was seen to start none of its jobs; 0: it starts them."""
+        """Return for how many ns a worker that is ready has started none of its jobs; 0 if it starts them."""
         load = self.by_worker[worker]
         return now_ns - load.unbegun_since_ns if load.unbegun_since_ns and load.is_ready else 0
 
     def by_load(self) -> list[tuple[int, WorkerLoad]]:
-        """Return the workers that may get jobs, as (worker, its jobs), those with the fewest jobs first."""
+        """Return the workers that may get jobs, as [(worker, its load)], those with the fewest jobs first."""
         staying = [each for each in self.by_worker.items() if not each[1].is_retired]
         return sorted(staying, key=lambda each: (each[1].is_wasted, len(each[1].jobs)))
 
@@ -124,23 +125,23 @@ class WorkerLoads:
         return any(load.is_ready and not load.is_retired for load in self.by_worker.values())
 
     def retire(self, workers: Iterable[int]) -> None:
-        """Give no more jobs to these workers; all other workers may get jobs, also if they were retired before."""
+        """Give no more jobs to these workers; all other workers may get jobs, even if they were retired before."""
         chosen = set(workers)
         for worker, load in self.by_worker.items():
             load.is_retired = worker in chosen
 
     def may_go(self) -> list[int]:
-        """Return the retired workers (they get no more jobs) that have finished all jobs, also unneeded ones."""
+        """Return the retired workers that have finished all their jobs, including those no longer needed."""
         idle = [worker for worker, load in self.by_worker.items() if not (load.jobs or load.is_wasted)]
         return [worker for worker in idle if self.by_worker[worker].is_retired]
 
     def ready_workers(self) -> list[int]:
-        """Return the ids of the workers that have loaded their replica (their copy of the sequence)."""
+        """Return the ids of the workers that have loaded their replica, which is their copy of the sequence."""
         return [worker for worker, load in self.by_worker.items() if load.is_ready]
 
     def may_relieve(self) -> bool:
-        """Return True if workers are to be checked soon, as one may be stuck: one is idle while jobs wait with another,
-        or one has finished nothing while the others have finished much."""
+        """Return True if workers should be checked soon, as one of them may be stuck.
+        One is idle while jobs wait with another, or one has finished nothing while the others have finished much."""
         loads = self.by_worker.values()
         others = self.num_finished - _PASSED_BY * len(loads)
         if any(len(each.jobs) > 1 and each.finished_at < others for each in loads):
@@ -150,8 +151,7 @@ class WorkerLoads:
         )
 
     def to_relieve(self, now_ns: int, bundle: int) -> dict[int, int]:
-        """Return {worker: the number of the last job sent to it that waits} for blocked workers that another one can
-        help.
+        """Return blocked workers that others can help, as {worker: number under which its last waiting job was sent}.
 
         Args:
             bundle: a worker with at most this many jobs may take more.
@@ -170,7 +170,7 @@ class WorkerLoads:
         """Take the waiting jobs from ``blocked`` workers, for other workers to do before new jobs.
 
         Returns:
-            [(worker that takes jobs, their tickets: the numbers of their batches)].
+            [(worker that takes jobs, the tickets of these jobs)].
         """
         relieved: list[tuple[int, list[int]]] = []
         for worker, helper in zip(blocked, self._helpers, strict=False):

@@ -1,1 +1,1 @@
-"""The connection to Keras: how ``model.fit`` reads a sequence, and a callback that resumes it."""
+"""Connects sequences to Keras: ``model.fit`` reads their batches from workers, and a callback resumes them."""

@@ -1,10 +1,11 @@
-"""How ``model.fit``, ``evaluate`` and ``predict`` read a Sequence: an epoch is one pass over its workers' batches.
+"""Makes ``model.fit``, ``evaluate`` and ``predict`` read a Sequence with workers: each epoch is one pass over it.
 
-Keras wraps its input in a *data adapter*. For a PyDataset that is ``PyDatasetAdapter``, which asks for one batch at a
+Keras wraps its input in a *data adapter*. For a PyDataset this is ``PyDatasetAdapter``, which asks for one batch at a
 time and waits for each. :func:`install` replaces this name, in the module where Keras looks it up, by a function. For a
-Sequence, the function returns a subclass whose batches come from a pass. It gets the arguments that Keras gives its own
-adapter (``shuffle``, ``class_weight``), and draws the order where Keras draws it, from the same generator. All else is
-Keras's. If this Keras has no such name, its own adapter is used, without workers, and a warning is logged.
+Sequence, the function returns an object of a subclass, whose batches come from a pass. It gets the arguments that Keras
+gives its own adapter (``shuffle``, ``class_weight``), and draws the order where Keras draws it, by the same generator.
+All else is left to Keras. If this Keras has no such name, its own adapter is used, without workers, and a warning is
+logged.
 
 The end of an epoch has to be inferred. Keras reads a batch or two to learn their shapes and then calls ``reset()``,
 makes iterators that it never reads, keeps one for several epochs of ``steps_per_epoch``, and gives no sign when ``fit``
@@ -17,7 +18,7 @@ is left in the middle. So:
 ``fit`` would report an exception inside TensorFlow's generator as an error of TensorFlow. So the generator ends, and
 ``on_epoch_end``, which Keras then calls in the thread of ``fit``, raises the exception.
 
-TensorFlow never releases the generator. So the sequence is held weakly; ``fit`` holds it while it runs.
+TensorFlow never releases the generator. So it holds the sequence only weakly; ``fit`` holds it while it runs.
 
 Source: ``keras.src.trainers.data_adapters``, Keras 3.8 to 3.15.
 """
@@ -80,7 +81,7 @@ def _warn_of_unknown_keras() -> None:
 
 def _adapter_class(original: Any) -> Any:
     class SequenceAdapter(original):  # type: ignore[misc]
-        """Keras's data adapter, through which ``model.fit`` reads; the batches come from a :class:`Feed`."""
+        """The data adapter through which Keras reads a Sequence. Its batches come from a :class:`Feed`."""
 
         def __init__(self, x: Any, class_weight: Any = None, shuffle: bool = False) -> None:
             super().__init__(Feed(x), class_weight=class_weight, shuffle=shuffle)
@@ -93,14 +94,14 @@ def _adapter_class(original: Any) -> Any:
             return super().get_tf_dataset()
 
         def on_epoch_begin(self) -> None:
-            self._within_epoch = False  # else Keras raises if an epoch was left in the middle
+            self._within_epoch = False  # else Keras raises an error if the last epoch was left in the middle
             super().on_epoch_begin()
 
     return SequenceAdapter
 
 
 class Feed:
-    """The dataset that Keras's data adapter gets in place of ``sequence``, and whose batches workers compute."""
+    """The dataset that Keras's data adapter gets in place of ``sequence``. Workers compute its batches."""
 
     workers = 1
     use_multiprocessing = False
@@ -110,9 +111,9 @@ class Feed:
         self._sequence = weakref.ref(sequence)
         self.is_for_tensorflow = False
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
-        self._is_within = False  # True: an epoch of Keras has begun
+        self._is_within = False  # True while Keras is within an epoch
         self._reading: FitReading | None = None  # the last pass, if it has not ended its epoch
-        self._probe: FitReading | None = None  # for the shapes of the batches of a source that is read here
+        self._probe: FitReading | None = None  # from which Keras learns shapes, for a source that is read here
         self._last: Any = None  # a weak reference to the last pass over such a source
         self._error: BaseException | None = None  # to be raised by on_epoch_end
 
@@ -168,7 +169,7 @@ class Feed:
             reading.end_epoch()
 
     def batches(self, shuffle: bool) -> Iterator[Any]:
-        """Yield the batches of one epoch, in random order if ``shuffle``. Nothing is begun before the first request."""
+        """Yield the batches of one epoch, in random order if ``shuffle``. Nothing starts before the first request."""
         try:
             yield from self._pass(shuffle)
         except Exception as error:
@@ -194,8 +195,8 @@ class Feed:
             yield reading.next()
 
     def _stream(self) -> Iterator[Any]:
-        """Yield the batches of a source that has only ``__iter__``. Each call begins the source anew, also if Keras has
-        read some of its batches to learn their shapes."""
+        """Yield the batches of a source that has only ``__iter__``. Each call restarts the source, even if Keras has
+        only read a few batches so far, to learn their shapes."""
         self._check_at_start()
         self._probe, reading = None, FitReading(self.sequence, None, is_probe=self._is_new)
         self._last = last = weakref.ref(reading)
@@ -206,7 +207,7 @@ class Feed:
         except EndOfSource:
             pass
         except StalePassError:
-            if self._last is last:  # else TensorFlow still reads a pass that it has given up
+            if self._last is last:  # else TensorFlow is still reading a pass that it has given up
                 raise
 
     def _check_at_start(self) -> None:
@@ -221,5 +222,5 @@ class Feed:
             return range(ENDLESS)
         order = list(range(length))
         if shuffle and not sequence.is_stream:
-            random.shuffle(order)  # as Keras does, at the same time
+            random.shuffle(order)  # as Keras does, and at the same point of the program
         return order

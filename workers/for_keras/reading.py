@@ -1,4 +1,4 @@
-"""How Keras reads one epoch of a sequence: a batch for each index that Keras asks for, or batches as they come."""
+"""Reads one epoch of a sequence for Keras: a batch for each index that Keras asks for, or batches as they come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.sequence.jobs import items_of_index, job_of_index, run_job
 logger = logging.getLogger("workers")
 
 NB_WORKERS: NbWorkers = "auto"
-_MAX_TRIED = 1000  # batches of an endless sequence, to replace a skipped first one
+_MAX_TRIED = 1000  # batches of an endless sequence that are tried, to replace a skipped first one
 _POLL_S = 0.1  # how often a waiting generator checks whether a loop has taken over the workers
 
 
@@ -42,8 +42,8 @@ class FitReading:
     remaining batches are computed in this process. The sequence is held weakly.
 
     Args:
-        order: the indices of the batches. None: the batches of a source that has only ``__iter__``, as they come; then
-            this object alone can compute them.
+        order: the indices of the batches. None: the batches of a source that has only ``__iter__``, as they come. They
+            cannot be computed one by one, so a loop that takes over the workers ends this reading.
         is_probe: True if Keras only learns shapes from it, so that it does not count as reading the epoch.
     """
 
@@ -64,11 +64,11 @@ class FitReading:
 
     @property
     def is_whole(self) -> bool:
-        """True if all batches were read; without ``order``, as many as the sequence's length says, or all."""
+        """True if all batches were read; without ``order``, as many as the sequence has, or all that the source had."""
         return self._num_batches is not None and self._num_read >= self._num_batches
 
     def end_epoch(self) -> None:
-        """End the epoch of the sequence that this reads, unless something else has ended it already."""
+        """End the sequence's epoch that this reads, unless something else has ended it already."""
         sequence = self._sequence()
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
             loop = None if self._loop is None else self._loop()
@@ -80,7 +80,7 @@ class FitReading:
         """Return the next batch. A skipped one is replaced by the batch before it, or by the first available one.
 
         Raises:
-            EndOfSource: the source has only ``__iter__``, and no more batches. Any error of computing the batch.
+            EndOfSource: the source has only ``__iter__``, and no more batches. Errors of the job are raised, too.
         """
         if not self._is_probe:
             self._clock.is_fitted = True
@@ -93,7 +93,7 @@ class FitReading:
         return self.again()
 
     def again(self) -> Any:
-        """Return the batch that was read last once more."""
+        """Return the last batch once more."""
         return self._last[0] if len(self._last) == 1 else self._last
 
     def _items(self, index: int) -> list[Any]:
@@ -120,7 +120,7 @@ class FitReading:
         return items
 
     def _another(self) -> list[Any]:
-        """Return the items (batch) of the next index whose batch is available; the first batch was skipped."""
+        """Return the items of the next index whose batch is not skipped, to replace the first batch, which was."""
         assert self._order is not None
         first = self._order[0]
         sequence: Any = self._sequence()
@@ -151,8 +151,8 @@ class FitReading:
 
 
 def _stacked(items: list[Any]) -> list[Any]:
-    """Return ``items``, the result of a job. If samples of its batch were skipped, make a smaller batch of the others:
-    Keras needs it now."""
+    """Return ``items``, the result of a job. If samples of its batch were skipped, make a smaller batch of the others.
+    Keras needs a batch for each index, so it cannot be filled up with samples of the next one."""
     if items and items[0] is Loose.FEWER:
         return [stack_list(items[1:])] if len(items) > 1 else []
     return items
@@ -163,7 +163,7 @@ def _is_batch(item: Any) -> bool:
 
 
 def loop_of(sequence: Sequence[Any]) -> Loop | None:
-    """Return the loop whose workers compute the batches of ``sequence``; None: they are computed in this process."""
+    """Return the loop whose workers compute the batches of ``sequence``; None if this process computes them."""
     live = sequence._live
     if isinstance(live, Loop):  # of a front-end
         return live

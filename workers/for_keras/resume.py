@@ -1,4 +1,4 @@
-"""A Keras callback that saves the state of a Sequence, and loads it when ``fit`` begins."""
+"""Provides a Keras callback that saves the state of a Sequence after each epoch, and loads it when ``fit`` begins."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def _class() -> Any:
     return ResumeSequence
 
 
-def ResumeSequence(  # a class to its users, made on first use, as it needs Keras
+def ResumeSequence(  # to its users a class; it is made on first use, as it needs Keras
     sequence: Sequence, path: str | os.PathLike[str], delete_at_end: bool = True
 ) -> Any:
-    """A ``keras.callbacks.Callback`` with which ``fit`` resumes at the epoch where it was stopped.
+    """A ``keras.callbacks.Callback`` that lets ``fit`` resume at the epoch in which it was stopped.
 
-    Use it in ``fit`` together with ``keras.callbacks.BackupAndRestore``, which does the same for the weights and the
-    number of the epoch. The state is written after each epoch, and read when ``fit`` begins. Keras draws the order of
-    the batches from Python's ``random``: write ``shuffle=False`` if the order must be the same after resuming.
+    Use it in ``fit`` together with ``keras.callbacks.BackupAndRestore``, which restores the weights and the number of
+    the epoch. The state is written after each epoch, and read when ``fit`` begins. Keras draws the order of the batches
+    from Python's ``random``: write ``shuffle=False`` if the order must be the same after resuming.
 
     Args:
         sequence: the sequence that ``fit`` is given.
-        path: the JSON file for ``sequence.state_dict()``, made at the end of the first epoch.
-        delete_at_end: remove the file when ``fit`` ends normally, so that the next ``fit`` starts anew.
+        path: the JSON file for ``sequence.state_dict()``, written at the end of each epoch.
+        delete_at_end: remove the file when ``fit`` ends normally, so that the next ``fit`` does not resume.
 
     Raises:
-        TypeError: ``sequence`` has no ``load_state_dict``. StateError: when ``fit`` begins, if the file is for another
-            sequence.
+        TypeError: ``sequence`` has no ``load_state_dict``. StateError: raised when ``fit`` begins, if the file is of
+            another sequence.
     """
     return _class()(sequence, path, delete_at_end)

@@ -1,24 +1,24 @@
-"""Support for each framework, one file for each. A file uses no other part of ``workers``, and loads no framework.
+"""Supports frameworks, one file each. A file uses no other part of ``workers``, and importing it loads no framework.
 
-A file answers those of these questions that make sense for its framework, by functions of these names. The functions
-below ask the files of all frameworks that are loaded:
+Each file defines those of the functions in this list that make sense for its framework. The functions of this module
+call them, in the files of all frameworks that are loaded:
 
 - ``kinds()``: {class of random generators: :class:`Kind`}.
 - ``seed(number)``, ``save()``: seed the framework's global generators for a job; return functions that restore them.
-- ``look_after(job)``: make the framework draw from the generators of ``job``, while one runs.
-- ``process_generators()``: [(path, generator)] of global generators created on first use; generator None: not yet.
-- ``seed_of_program()``: how the program has seeded the global generators; None: it has not.
-- ``place_of_global(obj)``: (module, name) of ``obj``, if it is a global generator.
-- ``to_numpy(tensor)``: the tensor as a numpy array; None: it is not of this framework.
-- ``settings()``: {module: {setting: value}} of the program. ``apply(module, values)``: set them in a worker; False: the
-  module is still being imported.
+- ``look_after(job)``: make the framework draw from the generators of the current job, which ``job`` returns.
+- ``process_generators()``: [(path, generator)] of global generators created on first use; None if not created yet.
+- ``seed_of_program()``: a value that shows how the program has seeded its global generators; None if it has not.
+- ``place_of_global(obj)``: (module, name) of ``obj`` if it is a global generator, else None.
+- ``to_numpy(tensor)``: the tensor as a numpy array; None if it is not of this framework.
+- ``settings()``: {module: {setting: value}} of the program. ``apply(module, values)``: set them in a worker; False if
+  the module is still being imported.
 - ``default_generator()``: the generator that the framework's functions draw from.
-- ``own_copy(value)``: a tensor that may be written into, copied if necessary; None: ``value`` is not a tensor.
+- ``own_copy(value)``: a copy of a tensor, to be written into; None if ``value`` is not a tensor of this framework.
 - ``is_of_subclass(value)``, ``is_iterable_dataset(value)``: see ``torch``.
 - ``reduced(obj, memory)``: how a worker rebuilds a tensor, as ``__reduce__`` returns it; None: as its class defines.
 - ``version(obj)``: a value that changes when a tensor is written to. ``owns(obj)``: True for memory that cannot be
   write-protected.
-- ``reduced_function(obj)``: how a worker rebuilds a traced function, likewise.
+- ``reduced_function(obj)``: how a worker rebuilds a traced function; None for other objects.
 - ``Tensors``: a class that makes tensors from arrays, on a device.
 """
 
@@ -50,17 +50,17 @@ THAT_DRAW = "tensorflow", "torch", "keras", "albumentations"
 
 
 class Kind(NamedTuple):
-    """How random generators of one class are seeded and saved, and what shows their origin (the seed of each)."""
+    """How random generators of one class are seeded and saved, and what shows that two were made from the same seed."""
 
     family: str  # generators of one family may share a seed, to draw the same numbers
     seed: Callable[[Any, int], None]  # sets a generator by a 62-bit number
     save: Callable[[Any], Callable[[], None]]  # returns a function that restores the state
-    state: Callable[[Any], Any]  # returns the present state, to be compared; None: it does not show the origin
+    state: Callable[[Any], Any]  # returns the present state, to be compared; None if it does not show the origin
     record: Callable[[Any], Any]  # returns the seed that it was made from; None if it does not keep it
 
 
 class NoArrayError(Exception):
-    """The error that ``leaf``, a tensor in a batch, cannot become an array. ``reason`` says why: "is sparse: ..."."""
+    """Raised if ``leaf``, a tensor in a batch, cannot become an array. ``reason`` says why, e.g. "is sparse: ..."."""
 
     def __init__(self, leaf: Any, reason: str) -> None:
         super().__init__(leaf, reason)
@@ -68,7 +68,7 @@ class NoArrayError(Exception):
 
 
 class Memory:
-    """A view of ``nbytes`` bytes at ``address``, over which numpy can make an array. They belong to ``base``."""
+    """A view of ``nbytes`` bytes at ``address`` that numpy can turn into an array. The memory belongs to ``base``."""
 
     def __init__(self, base: Any, address: int, nbytes: int, is_writable: bool = False) -> None:
         self.base = base
@@ -87,8 +87,8 @@ _num_modules = 0  # in sys.modules, when ``_answers`` was emptied
 
 
 def answering(question: str) -> _Answers:
-    """Return the functions called ``question`` in the modules of the loaded frameworks. They are cached, as each batch
-    asks several times."""
+    """Return the functions called ``question`` in the files of the loaded frameworks.
+    They are cached, as each batch asks for several."""
     global _answers, _num_modules
     if len(sys.modules) != _num_modules:
         _answers, _num_modules = {}, len(sys.modules)
@@ -120,6 +120,6 @@ def file_with_settings_of(module: str) -> Any:
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return [(path, generator)] of the frameworks' global generators that are created on first use. A generator that
-    was not created yet is None."""
+    """Return [(path, generator)] of the frameworks' global generators that are created on first use.
+    A generator that was not created yet is None."""
     return [each for found in asked("process_generators") for each in found]

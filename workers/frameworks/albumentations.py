@@ -1,4 +1,4 @@
-"""Support for albumentations. Each transform has generators, and their copies in all workers would draw the same."""
+"""Makes albumentations draw from the current job's generators: its own would draw the same numbers in all workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CLASSES = ("core.transforms_interface", "BasicTransform"), ("core.composition",
 
 
 class _OfJob:
-    """A descriptor of an attribute that holds a random generator. During a job (batch), it returns the job's."""
+    """A descriptor for an attribute that holds a random generator. During a job, it returns the job's generator."""
 
     of_job = True
 
@@ -34,7 +34,7 @@ class _OfJob:
 
 
 def look_after(job: Any) -> None:
-    """Make albumentations' transforms draw from the generators of the current job (a batch), which ``job`` returns."""
+    """Make albumentations' transforms draw from the generators of the current job, which ``job`` returns."""
     for module, name in _CLASSES:
         of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
         if of is not None and "py_random" not in of.__dict__:

@@ -1,4 +1,4 @@
-"""Support for JAX: arrays for the loop, and arrays that are sent to workers. JAX has no stateful random generators."""
+"""Support for JAX: makes its arrays, and sends them to workers. JAX has no stateful random generators to seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class JaxTensors:
-    """A maker of JAX arrays from numpy's. ``device``: a name ("cpu", "gpu"), device or sharding; None: the default."""
+    """A maker of JAX arrays from numpy's. ``device`` is a name ("cpu"), a device or a sharding; None: the default."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import jax

@@ -1,4 +1,4 @@
-"""Support for Keras: its PyDataset and our stand-ins for it, its random generators, and its settings."""
+"""Support for Keras: handles its PyDataset, its random generators, and its settings."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def is_keras_dataset(value: Any) -> bool:
 
 
 class _Quiet:
-    """A base class that, listed before another one, hides new subclasses from that one's ``__init_subclass__``."""
+    """A first base class that keeps a new class's other bases from having their ``__init_subclass__`` called."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
 
 
 def seen_class(own: type, dataset: type) -> type:
-    """Return a subclass of ``own`` that Keras takes for a PyDataset, as it also derives from ``dataset``, the class
-    PyDataset. If ``own`` does, return it."""
+    """Return a subclass of ``own`` and of ``dataset``, the class PyDataset, so that Keras takes it for a PyDataset.
+    Return ``own`` itself if it already derives from ``dataset``."""
     if issubclass(own, dataset):
         return own
     seen_as: type | None = own.__dict__.get("_seen_as_dataset")
@@ -57,8 +57,8 @@ def seen_class(own: type, dataset: type) -> type:
 
 
 def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
-    """Return how to pickle ``obj``, as ``__reduce_ex__`` does: as an instance of its class without Keras, less the
-    attributes named in ``not_copied``."""
+    """Return how to pickle the sequence ``obj``, as ``__reduce_ex__`` does, without its attributes in ``not_copied``.
+    It is pickled as an instance of the user's class, not of the one that :func:`seen_class` has made for Keras."""
     # pickle compares __class__ with the type, which differ here.
     found: Any = object.__reduce_ex__(obj, max(2, protocol))
     if isinstance(found, str):  # the name of a global
@@ -81,8 +81,8 @@ def _new(cls: Any, *arguments: Any) -> Any:
 
 
 def num_batches_of_class(dataset: Any, default: type) -> int | None:
-    """Return ``dataset.num_batches``, or ENDLESS if that is None. Return None if no class of it defines the property,
-    other than ``default`` and Keras's own."""
+    """Return ``dataset.num_batches``, or ENDLESS if that is None.
+    Return None if no class of the user's defines this property, but only ``default`` and Keras's own class."""
     of = next(each for each in type(dataset).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
     if of is default:
         return None
@@ -106,12 +106,12 @@ class Counted:
 
     @property
     def name(self) -> str:
-        """The dataset's name in a saved state: its class, as if that had a ``__len__`` and needed no stand-in."""
+        """The name in a saved state: that of the dataset's own class, not of this stand-in."""
         return type(self.dataset).__qualname__
 
     @property
     def dataset_name(self) -> str:
-        """The dataset's name in error texts: its class."""
+        """The name in error texts: that of the dataset's own class."""
         return type(self.dataset).__name__
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Counted:
 
 
 class Endless(Counted):
-    """A stand-in for a PyDataset without an end: it has the same batches, and the length ENDLESS (2**62)."""
+    """A stand-in for an endless PyDataset: it has the same batches, and the length ENDLESS (2**62)."""
 
     name = "Endless"
 
@@ -137,7 +137,7 @@ class Endless(Counted):
 
 
 def counted(source: Any) -> Any:
-    """Return ``source``, or a stand-in with a length if it is the user's PyDataset and has no end or no ``__len__``."""
+    """Return ``source``, or a stand-in with a length if it is a PyDataset that is endless or has no ``__len__``."""
     of_keras: Any = keras_class()
     if of_keras is None or not isinstance(source, of_keras) or hasattr(type(source), "_plan"):
         return source
@@ -154,9 +154,9 @@ def counted(source: Any) -> Any:
 
 
 class PlainDataset:
-    """The base class of the user's PyDatasets in a worker, instead of Keras's. There they are only asked for batches.
+    """The base class of the user's PyDatasets in a worker, in place of Keras's. A worker only asks them for batches.
 
-    It spares the worker from importing Keras and TensorFlow, which takes seconds and 300 MB.
+    It saves the worker from importing Keras and TensorFlow, which takes seconds and 300 MB.
     """
 
     def __len__(self) -> int:
@@ -209,15 +209,15 @@ def _record_of(generator: Any) -> Any:
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return [(path, generator)] with Keras's global generator, or None if it does not exist. Keras's public function
-    for it would create it."""
+    """Return [(path, generator)] of Keras's global generator, which is None if it does not exist yet.
+    Keras's public function is not used, as it would create the generator."""
     attribute = getattr(sys.modules.get(_STATE), "get_global_attribute", None)
     return [("keras.random", attribute("global_seed_generator") if attribute else None)]
 
 
 def is_layer(attributes: Any) -> bool:
-    """Return True if an object with these attributes is a Keras layer. Its random generators are only in its
-    ``PARTS_OF_LAYER``, and in what its own class has set."""
+    """Return True if an object with these ``attributes`` is a Keras layer.
+    A layer has random generators only in its ``PARTS_OF_LAYER``, and in attributes that the user's class has set."""
     return "_seed_generators" in attributes and "_layers" in attributes
 
 
@@ -234,8 +234,8 @@ def backend() -> str | None:
 
 
 def backend_variable(variables: dict[str, str]) -> dict[str, str]:
-    """Return {"KERAS_BACKEND": name} if a process with the environment ``variables`` would otherwise use another
-    backend than this one; else {}."""
+    """Return {"KERAS_BACKEND": name} if a process with the environment ``variables`` needs it to use this backend.
+    Return {} if that process would use the same backend as this one anyway."""
     found = backend()
     is_said = found is None or found == variables.get("KERAS_BACKEND", tensorflow.NAME)
     return {} if is_said or found is None else {"KERAS_BACKEND": found}

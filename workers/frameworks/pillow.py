@@ -1,4 +1,4 @@
-"""Support for Pillow: those of its settings that workers take over from the program."""
+"""Support for Pillow: passes the program's settings of Pillow on to the workers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 def that_are_needed(settings: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the Pillow modules whose ``settings``, {module: {setting: value}}, differ from the defaults. Importing
-    them is quick, and a job that loads them needs these settings."""
+    """Return the Pillow modules whose ``settings``, {module: {setting: value}}, differ from the defaults.
+    They are imported early, so that these settings can be applied before a job needs them."""
     return [name for name, (key, usual) in _SETTINGS.items() if settings.get(name, {key: usual})[key] != usual]
 
 

@@ -1,9 +1,9 @@
 """Support for TensorFlow: its random generators, tensors and traced functions. For its draws see ``tensorflow_draws``.
 
-A ``tf.function`` is sent to the workers as the Python function that it was made from, and they trace it anew.
-TensorFlow itself pickles only one that was never called: afterwards it holds graphs and variables that no other process
-can use. A bound one (``augmenter.augment``, where the method is a ``tf.function``) refers to its object weakly, and is
-sent as the object and the method's name.
+A ``tf.function`` is sent to the workers as the Python function that it was made from, and they trace it again.
+TensorFlow itself can pickle a ``tf.function`` only before its first call: from then on it holds graphs and variables
+that no other process can use. A method that is a ``tf.function`` (``augmenter.augment``) refers to its object only
+weakly, and is sent as the object and the method's name.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def _state_of(generator: Any) -> Any:
 
 
 def is_plain(variable: Any) -> bool:
-    """Return True if ``variable`` is TensorFlow's, on one device. Raw operations on it take 20 to 50 us; its methods
-    take 120 to 200, three times for each job (batch) in the loop's process."""
+    """Return True if ``variable`` is a TensorFlow variable on one device, so that raw operations can access it.
+    These take 20 to 50 us. Its methods take 120 to 200, and a job in the loop's process would call three of them."""
     return type(variable).__name__ == "ResourceVariable"
 
 
 def read(variable: Any) -> Any:
-    """Return the present value of a variable, which later assignments to it do not change."""
+    """Return the present value of ``variable``. Later assignments to it do not change the returned value."""
     if is_plain(variable):
         return sys.modules["tensorflow"].raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
     return np.array(np.asarray(variable))
@@ -72,13 +72,13 @@ def assign(variable: Any, state: Any) -> None:
 
 
 def look_after(job: Any) -> None:
-    """Make TensorFlow's eager random operations draw from the current job (batch), which ``job`` knows."""
+    """Make TensorFlow's random operations draw from the current job, whose stream ``job`` returns."""
     tensorflow_draws.install(job.current_stream, job.is_in_worker_process)
 
 
 def process_generators() -> list[tuple[str, Any]]:
-    """Return [(path, generator)] of TensorFlow's global generator and the one for XLA; None where it does not exist.
-    TensorFlow's public function would create the former."""
+    """Return [(path, generator)] of TensorFlow's global generator and the one for XLA; None if one does not exist yet.
+    TensorFlow's public function is not used, as it would create the global generator."""
     return [
         ("tf.random.get_global_generator()", getattr(sys.modules.get(_GENERATORS), "global_generator", None)),
         ("tf.function(jit_compile=True)", tensorflow_draws.generator_for_xla),
@@ -107,7 +107,7 @@ def to_numpy(tensor: Any) -> Any:
 
 
 class TensorFlowTensors:
-    """A maker of TensorFlow tensors from numpy arrays. ``device``, such as "/GPU:0": where they are moved to."""
+    """A maker of TensorFlow tensors from numpy arrays. ``device``, e.g. "/GPU:0", is where the tensors are moved to."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import tensorflow as tf
@@ -146,15 +146,15 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_eager(tensor: Any, memory: Any) -> Any:
-    """Return how to rebuild ``tensor`` over its memory in a worker, as ``__reduce__`` does. None: as TensorFlow itself
-    pickles it, which copies."""
+    """Return how a worker rebuilds ``tensor`` over shared memory, as ``__reduce__`` does.
+    Return None if it is pickled as TensorFlow itself does it, with a copy."""
     if "CPU" not in tensor.device:
         return None
     array = tensor._numpy()
     dtype, name = array.dtype, tensor.dtype.name
     if array.nbytes < memory.least_nbytes or (dtype.kind not in "biufc" and name != _AS_BITS):
         return None
-    # The array was created just now; the tensor stays, so the watch recognises the memory by it.
+    # The array was created just now, but the tensor stays, so the memory is recognised later by the tensor.
     return _eager, (memory.view(tensor, array), dtype, array.shape, name)
 
 
@@ -183,20 +183,20 @@ def is_concrete(value: Any) -> bool:
 
 
 def _bound_to(function: Any) -> Any:
-    """Return the object that the ``tf.function`` is bound to, if it is a method of that object; else None."""
+    """Return the object that ``function``, a ``tf.function``, is bound to as a method; None if it is not bound."""
     method = getattr(function, "__wrapped__", None)
     return getattr(method.__self__, "target", None) if isinstance(method, types.MethodType) else None
 
 
 def python_function_of(function: Any) -> Any:
-    """Return the Python function that a ``tf.function`` was made from; for one bound to an object, the bound method."""
+    """Return the Python function that a ``tf.function`` was made from, bound to the same object if there is one."""
     bound_to = _bound_to(function)
     return function.python_function if bound_to is None else types.MethodType(function.__wrapped__.__func__, bound_to)
 
 
 def reduced_function(function: Any) -> Any:
-    """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects. Raise
-    a TypeError for a concrete function."""
+    """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects.
+    Raise a TypeError for a concrete function."""
     if is_concrete(function):
         raise TypeError(
             f"the graph {function.name.decode()} cannot leave this process: keep the tf.function itself, which workers "

@@ -1,9 +1,9 @@
-"""TensorFlow's random operations in a job (the computation of a batch): different in each, reproducible if possible.
+"""Makes TensorFlow draw different random numbers in each job (computation of a batch), reproducibly where possible.
 
 TensorFlow seeds an operation when its kernel is created. ``tf.random.set_seed`` before each job would therefore discard
 all kernels: every traced function would be rebuilt (a third of a second for SimCLR's augmenter) and repeat the numbers
 that it has drawn before, and every eager draw would create a kernel (1 ms, and 36 KB that are never freed). So no seed
-is set and no kernel created:
+is set, and no kernel is created:
 
 - An eager draw in a job is computed by the stateless operation of the same distribution, with the job's next seed
   (``Stream.next_seed``). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep their meaning: within the
@@ -14,8 +14,8 @@ is set and no kernel created:
 - XLA (``jit_compile=True``) has no kernels: each process would start with the same numbers, whatever the seed. So these
   draws come from a ``tf.random.Generator`` that is set for each job.
 
-Tried: the last way for all traced functions. SimCLR's augmenter took 1.2 to 1.4 times as long (a lock and two more
-operations for each of 42 draws an image), and was still not reproducible, as its loop processes images in parallel.
+The last way was also tried for all traced functions. SimCLR's augmenter took 1.2 to 1.4 times as long (a lock and two
+more operations for each of 42 draws an image). It was still not reproducible, as its loop processes images in parallel.
 
 Outside of jobs nothing changes. Runs in: consumer, worker.
 """
@@ -42,7 +42,7 @@ _MAX = 2**31 - 1
 class _Stream(Protocol):
     """The part of a job's :class:`workers.job.seeding.Stream`, the source of its random numbers, that is used here."""
 
-    tensorflow_seeds: Any  # TensorFlow's source of seeds when the job began; another one now: the job has set a seed
+    tensorflow_seeds: Any  # TensorFlow's source of seeds when the job began; replaced if the job sets a seed
     last_tensorflow_seeds: Any  # the same at the job's last draw
     num_repeats: dict[tuple[int, int], int]  # {(seed, seed2): draws with them since the job last set a seed}
 
@@ -75,7 +75,7 @@ _modules: _Modules | None = None
 _current = _no_stream  # returns the stream of this thread's job
 _is_worker: Callable[[], bool] = bool
 _of_worker = 0  # this worker's own number, combined with the seeds of traced functions
-generator_for_xla: Any = None  # a tf.random.Generator, as soon as a function that XLA compiles draws
+generator_for_xla: Any = None  # a tf.random.Generator, made when a function that XLA compiles first draws
 
 
 def is_ready() -> bool:
@@ -84,7 +84,7 @@ def is_ready() -> bool:
 
 
 def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
-    """If TensorFlow is loaded, replace its random operations by ones that, in a job (a batch), draw from the job.
+    """If TensorFlow is loaded, replace its random operations by ones that draw from the current job, if there is one.
 
     Args:
         current: returns the stream (random numbers) of this thread's job; None outside of a job.
@@ -119,7 +119,7 @@ def source_of_seeds() -> tuple[int | None, Any]:
 
 
 def restore_source(saved: tuple[int | None, Any]) -> None:
-    """Undo a ``tf.random.set_seed`` that a job (batch) called after :func:`source_of_seeds` had returned ``saved``."""
+    """Undo a ``tf.random.set_seed`` that a job has called since :func:`source_of_seeds` returned ``saved``."""
     assert _modules is not None
     if saved[1] is source_of_seeds()[1]:
         return
@@ -132,8 +132,8 @@ def restore_source(saved: tuple[int | None, Any]) -> None:
 
 
 def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any:
-    """Return the two seeds of a random operation called with ``seed=op_seed``. Replaces ``random_seed.get_seed``, here
-    ``original``, which every such operation calls."""
+    """Return the two seeds of a random operation that was called with ``seed=op_seed``.
+    This replaces TensorFlow's ``random_seed.get_seed``, here ``original``, which all its random operations call."""
     assert _modules is not None
     stream = _current()
     if _modules.context.executing_eagerly():
@@ -150,7 +150,7 @@ def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any
 
 @functools.cache
 def _tell_once() -> None:
-    """Do nothing. An entry in the cache of this function shows that the warning of ``_tell`` was logged."""
+    """Do nothing. If the cache of this function has an entry, ``_tell`` has logged its warning."""
 
 
 def _tell(graph: Any) -> None:
@@ -219,10 +219,10 @@ def _is_for_xla() -> bool:
 
 
 def _next_eager_seed(stream: _Stream, seeds: tuple[int, int]) -> Any:
-    """Return a tensor, the seed of the next eager draw of an operation that was given ``seeds``: a new one each time,
-    as the state of TensorFlow's own operation would continue."""
+    """Return the seed, a tensor, for the next eager draw of an operation that was given ``seeds``.
+    Each draw gets a new seed, just as the state of TensorFlow's own operation would advance."""
     assert _modules is not None
-    if seeds == (0, 0):  # for TensorFlow this means any
+    if seeds == (0, 0):  # for TensorFlow, this means any seed
         seeds = stream.next_seed()
     source = source_of_seeds()[1]
     if source is not stream.last_tensorflow_seeds:  # tf.random.set_seed restarts all sequences
@@ -276,8 +276,8 @@ _WITHIN_XLA: dict[str, Callable[..., Any]] = {
 
 
 def _replace(module: Any, name: str, compute: Callable[..., Any]) -> None:
-    """Replace the operation ``name`` of ``module``: eager draws in a job (batch) call ``compute``, those compiled by
-    XLA ``_WITHIN_XLA``, and others the original."""
+    """Replace the operation ``name`` of ``module`` by one that chooses how to draw.
+    Eager draws in a job call ``compute``, draws compiled by XLA a function of ``_WITHIN_XLA``, others the original."""
     original = getattr(module, name)
     signature = inspect.signature(original)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import Kind, NoArrayError
 
-_MAX_GIVEN = 2**32  # torch seeds itself with 64 bits of entropy, a program with a small number
+_MAX_GIVEN = 2**32  # a larger seed is not the program's, but 64 bits of entropy with which torch seeds itself
 _MAX_SEED = 2**63 - 1
 
 
@@ -49,8 +49,8 @@ def _record_of(generator: Any) -> Any:
 def _of_process() -> list[Any]:
     """Return torch's global random generators: the default one, and those of accelerators that are in use.
 
-    They are used instead of ``torch.manual_seed``, which takes 150 us: for accelerators that are not in use, it records
-    a stack for later.
+    They are seeded one by one. ``torch.manual_seed`` would take 150 us, as it records a stack for each accelerator that
+    is not in use.
     """
     generators = [getattr(_module(), "default_generator", None)]
     for name in ("torch.cuda", "torch.xpu"):
@@ -102,7 +102,7 @@ def own_copy(value: Any) -> Any:
     """Return a copy of a torch tensor that shares no memory with it; None for other values."""
     if not is_tensor(value):
         return None
-    # A clone of a leaf that requires a gradient would be no leaf, nor a Parameter.
+    # A clone of a leaf that requires a gradient would be neither a leaf nor a Parameter.
     return copy.deepcopy(value) if value.requires_grad and value.is_leaf else value.clone()
 
 
@@ -128,12 +128,12 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def is_of_subclass(value: Any) -> bool:
-    """Return True if ``value`` is a tensor of a subclass of ``torch.Tensor``, which an array would not preserve."""
+    """Return True if ``value`` is a tensor of a subclass of ``torch.Tensor``, a class that an array cannot keep."""
     return is_tensor(value) and type(value) is not sys.modules["torch"].Tensor
 
 
 class TorchTensors:
-    """A maker of torch tensors from numpy arrays. They go to a CUDA device from pinned memory, in a separate stream."""
+    """A maker of torch tensors from numpy arrays. They reach a CUDA device from pinned memory, in a separate stream."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import torch
@@ -207,7 +207,7 @@ def apply(_: str, values: dict[str, Any]) -> bool:
 
 
 class Extent(NamedTuple):
-    """The bytes ``start`` to ``stop`` - 1 of a storage (memory of torch tensors) in use: Extent(128, 4096)."""
+    """The used part of a storage (memory of torch tensors), bytes ``start`` to ``stop`` - 1, e.g. Extent(128, 4096)."""
 
     start: int
     stop: int
@@ -217,8 +217,8 @@ class Extent(NamedTuple):
 
 
 class StoragePart:
-    """The part of a storage (memory of torch tensors) that is sent to workers instead of the whole. It begins at a
-    multiple of ``alignment`` bytes, which suits items of any size."""
+    """The part of a storage (memory of torch tensors) that is sent to workers instead of the whole storage.
+    It begins at a multiple of ``alignment`` bytes, which suits items of any size."""
 
     def __init__(self, storage: Any, extent: Extent, alignment: int) -> None:
         self.storage = storage
@@ -243,8 +243,8 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 
 def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
-    """Return how to rebuild ``tensor`` from its storage in a worker, as ``__reduce__`` does. None: as torch itself
-    pickles it."""
+    """Return how a worker rebuilds ``tensor`` from its storage, as ``__reduce__`` does.
+    Return None if it is pickled as torch itself does it."""
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return None
     if tensor.is_conj() or tensor.is_neg() or tensor._backward_hooks or vars(tensor):

@@ -1,1 +1,1 @@
-"""The computation of one batch (a job): its identity, its random numbers, and the task that a worker runs for it."""
+"""Runs a job, the computation of one batch, with random numbers that are the same in every process and every run."""

@@ -1,4 +1,4 @@
-"""The current job (computation of a batch) of a thread: its identity, its random stream, and when its stages began."""
+"""Tracks the job (computation of a batch) that each thread runs: its identity, its random stream and its stages."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 
-#: The "index" of ``on_epoch_end``, of whatever else runs once before the batches of an epoch, and of
-#: ``on_epoch_begin``.
+#: Values of ``Job.index`` that stand for no batch: for ``on_epoch_end``, for other code that runs once before the
+#: batches of an epoch, and for ``on_epoch_begin``.
 EPOCH_END = 2**64 - 1
 EPOCH_START = 2**64 - 2
 EPOCH_BEGIN = 2**64 - 3
 
 
 class Job(NamedTuple):
-    """The identity of one computation of a batch: batch ``index`` of ``epoch``, and which ``attempt`` (from 0) it is.
+    """The identity of a job, which computes batch ``index`` of ``epoch``. ``attempt`` counts its retries, from 0.
 
-    ``worker`` is the number of the worker, or None in the consumer's own thread, which runs the loop over the batches.
+    ``worker`` is the number of the worker that runs it, or None if the thread of the loop itself runs it.
     """
 
     epoch: int
@@ -31,13 +31,13 @@ class Job(NamedTuple):
 
 
 class _Context:
-    """The current job of a thread or a worker process, its random stream, and the record of its stages."""
+    """The current job of a thread (or of a whole worker process), its random stream, and the record of its stages."""
 
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
     part = 0  # see :func:`in_part`
     stream: Stream | None = None
-    marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None: not recorded
+    marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded
 
 
 class _ThreadContext(_Context, threading.local):
@@ -52,8 +52,7 @@ _streams: dict[int, Stream] = {}  # {id of a thread that runs a job: its stream}
 
 
 def enter(job: Job | None, stream: Stream | None) -> None:
-    """Make ``job`` (the computation of a batch) and its random ``stream`` this thread's current ones. None for both: it
-    has no job."""
+    """Make ``job`` and its random ``stream`` the current ones of this thread; None for both if it has no job."""
     current.job, current.stream = job, stream
     if current is _consumer:
         if stream is None:
@@ -63,9 +62,9 @@ def enter(job: Job | None, stream: Stream | None) -> None:
 
 
 def streams_of_other_threads() -> list[Stream]:
-    """Return the random streams of all jobs running in this process: one may have started this thread, which runs none.
+    """Return the random streams of the jobs that other threads of this process run: one may have started this thread.
 
-    Empty in the main thread, which no job has started, and in a worker process, whose threads share one current job.
+    The list is empty in the main thread, as no job has started it, and in a worker, whose threads share one job.
     """
     if current is not _consumer or threading.current_thread() is threading.main_thread():
         return []
@@ -73,12 +72,12 @@ def streams_of_other_threads() -> list[Stream]:
 
 
 def is_in_worker_process() -> bool:
-    """Return True if this is a worker process, which does nothing but compute jobs (batches)."""
+    """Return True if this is a worker process, which does nothing but run jobs."""
     return current is not _consumer
 
 
 def enter_worker_process() -> None:
-    """Mark this process as a worker process. All its threads then share one current job, as a job may start threads."""
+    """Mark this process as a worker. All its threads then share one current job, because a job may start threads."""
     global current
     current = _Context()
 
@@ -89,15 +88,15 @@ def current_job() -> Job | None:
 
 
 def current_epoch() -> int | None:
-    """Return the epoch that sequences see in the running job: the job's, or that of :func:`in_round`; None: no job."""
+    """Return the epoch that sequences see in the current job (see :func:`in_round`); None outside of a job."""
     job = current.job
     return None if job is None else job.epoch if current.round is None else current.round
 
 
 def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``. During the call, within a job, sequences see ``epoch`` as theirs.
+    """Return ``function(*arguments)``. During the call, the sequences of the current job see ``epoch`` as their epoch.
 
-    A sequence that is repeated, or is a part of a mix, counts epochs of its own within one epoch of the loop.
+    A repeated sequence, or a part of a mix, counts its own epochs: several may fall into one epoch of the loop.
     """
     before = current.round
     try:
@@ -132,18 +131,18 @@ _to_forget: list[Callable[[], None]] = []
 
 
 def on_new_epoch(forget: Callable[[], None]) -> None:
-    """Have ``forget`` called when a new epoch or other data may begin, to forget what belongs to the last one."""
+    """Register ``forget``, which drops values that were kept for one epoch, to be called by :func:`forget_epoch`."""
     _to_forget.append(forget)
 
 
 def forget_epoch() -> None:
-    """Forget what belongs to an epoch: a new one may begin, or the sequence has changed."""
+    """Drop all values that were kept for one epoch, because a new epoch may begin, or the sequence may have changed."""
     for forget in _to_forget:
         forget()
 
 
 def current_stream() -> Stream | None:
-    """Return the random stream (source of random numbers) of the current job (a batch); None outside of a job."""
+    """Return the stream, the source of random numbers, of the current job; None outside of a job."""
     return current.stream
 
 
@@ -154,7 +153,7 @@ _MAX_STAGES = 12  # of a job; if it has more, those of the same name are added u
 
 
 def mark(stage: str) -> None:
-    """Record that ``stage`` of the current job (computation of a batch) begins now, if :func:`begin_marks` was called.
+    """Record that ``stage`` of the current job begins now, if :func:`begin_marks` was called.
 
     The stages are ``source``, ``get_examples``, ``augmenter``, ``function_to_run`` and ``transport``.
     """
@@ -164,23 +163,23 @@ def mark(stage: str) -> None:
 
 
 def begin_marks() -> Marks:
-    """Begin to record the stages of the next job (batch) in this thread (in a worker: process). Return the list,
-    [(stage, its start in ns)], that :func:`mark` fills."""
+    """Start recording the stages of the next job in this thread, or in this worker process.
+    Return the list that :func:`mark` fills: [(stage, its start in ns)]."""
     marks: Marks = []
     current.marks = marks
     return marks
 
 
 def end_marks() -> None:
-    """Stop recording the stages of the jobs (batches) of this thread (in a worker: of this process)."""
+    """Stop recording the stages of the jobs in this thread, or in this worker process."""
     current.marks = None
 
 
 def stages(marks: Marks, end_ns: int) -> Stages:
-    """Return how long each stage of a batch took, as ((stage, ns), ...), from its ``marks`` and its end, ``end_ns``.
+    """Return how long each stage of a job took, as ((stage, ns), ...), from its ``marks`` and its end, ``end_ns``.
 
-    The time of ``source`` before ``get_examples`` counts as ``get_examples``. If there are many stages, those of the
-    same name are added up.
+    Consecutive stages of the same name are added up, and if there are too many, all of the same name. The time of
+    ``source`` right before ``get_examples`` counts as ``get_examples``.
     """
     if not marks:
         return ()

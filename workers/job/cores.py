@@ -1,4 +1,4 @@
-"""Measurement of CPU core use: the core time that a process has used, and how long a thread has waited for a core."""
+"""Measures CPU core use: how much core time a process has used, and how long a thread has waited for a core."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class CoreUse(NamedTuple):
 
 
 class JobCoreUse:
-    """A measurement of CPU core use by one job (batch computation). It begins when its thread creates this object.
+    """A measurement of the CPU core use of one job. It begins when the thread of the job creates this object.
 
-    It opens no file, because a Ctrl-C could leave that open. The waiting time is therefore known only if the thread has
-    given up no core voluntarily during the job: then it is the time in which it did not have one.
+    It reads no file, as a Ctrl-C could leave it open. So the waiting time is known only if the thread has never slept
+    or waited voluntarily during the job: then it is all of the time that the thread spent without a core.
     """
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class JobCoreUse:
         self._lets = _num_lets()
 
     def use(self, job_ns: int) -> CoreUse:
-        """Return the core use since this object was created. To be called when the job, which took ``job_ns``, ends."""
-        had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads have computed too
+        """Return the core use since this object was created. Call this when the job ends; it took ``job_ns``."""
+        had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads may have computed too
         return CoreUse(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
 
 
@@ -46,15 +46,15 @@ def _num_lets() -> int:
 
 
 class Cores:
-    """A meter of the core time of this process and the waiting time of the thread that creates it. Reads in 2 us."""
+    """A meter of this process's core time and the waiting time of the thread that creates it. A reading takes 2 us."""
 
     def __init__(self) -> None:
         self._file: int | None = None
-        with contextlib.suppress(OSError):  # only on Linux, if built into the kernel
+        with contextlib.suppress(OSError):  # the file exists only on Linux, if the kernel was built with it
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def use(self) -> CoreUse:
-        """Return the core time of this process so far, and how long the thread that created this object has waited."""
+        """Return this process's core time so far, and how long the thread that created this has waited for a core."""
         wanted = 0
         if self._file is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,13 +1,13 @@
-"""Recognition of containers that hold only data, and so no random generator, by the types of their contents.
+"""Recognises containers that hold only data, and so no random generator, by the types of their contents.
 
-A list of a million numbers, or of the boxes of 100,000 images, must cost little in each search for generators (a
-``walk`` from object to object). So the contents of a container are examined level by level, each level as one set of
+A search for generators (a ``walk`` from object to object) must not visit each item of a list of a million numbers, or
+of the boxes of 100,000 images. So the contents of a container are examined level by level, each level as one set of
 types: ``gc.get_referents`` returns what all objects of a level refer to, at C speed and without running any of their
-code. Data are numbers, strings, arrays, containers of these, and objects that hold nothing else and whose classes the
-walk has visited. Objects that the walk has already visited count as data too.
+code. Data are numbers, strings, arrays, containers of data, and objects that hold only data and whose classes the walk
+has visited. Objects that the walk has already visited count as data too, as it need not visit them again.
 
-The findings are kept for later searches. These examine small containers again; of large ones they examine the types of
-the items, and samples.
+The findings are kept for later searches. These examine small containers again in full, but of large ones only the types
+of the items, and samples.
 """
 
 from __future__ import annotations
@@ -39,14 +39,13 @@ _NUM_SAMPLES, _NUM_SAMPLED = 64, 4_000  # samples of a large container; objects 
 
 def is_leaf(value: Any) -> bool:
     """Return True if ``value`` is a leaf: a number, string, set or the like, which is not searched for generators."""
-    # By type: isinstance() would read the ``__class__`` of a sequence, a slow property, once for each of LEAVES.
+    # By type(): isinstance() also reads ``__class__``, a slow property in a sequence, once for each of LEAVES.
     return issubclass(type(value), LEAVES) and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
 
 
 def raw_of(container: Any) -> Any:
-    """Return ``container`` itself if it is a list, tuple, deque or dict, or else a dict with the items of a standard
-    mapping such as ``UserDict``. None for any other mapping, which may load its items on demand. No code of a subclass
-    is run."""
+    """Return a list, tuple, deque or dict itself, and a standard mapping such as ``UserDict`` as a dict of its items.
+    Return None for any other mapping, which may load its items on demand. No code of a subclass is run."""
     if isinstance(container, _RAW):
         return container
     if isinstance(container, collections.UserDict):
@@ -70,7 +69,7 @@ def raw_items(container: dict[Any, Any]) -> Any:
 
 
 def items_of(container: Any, start: int, stop: int) -> list[Any]:
-    """Return the items (of a dict: values) ``start`` to ``stop`` - 1 of ``container``. No subclass's code is run."""
+    """Return items ``start`` to ``stop`` - 1 of ``container`` (the values of a dict), running no code of a subclass."""
     part = slice(start, stop)
     if isinstance(container, np.ndarray):
         return container.reshape(-1)[part].tolist()  # type: ignore[no-any-return]
@@ -92,13 +91,13 @@ def length_of(container: Any) -> int:
 
 
 def code_of(function: types.FunctionType) -> tuple[Any, int]:
-    """Return (code, id of the globals) of ``function``: equal for functions that refer to the same globals."""
+    """Return (code, id of the globals) of ``function``. Functions with equal pairs use the same global variables."""
     return function.__code__, id(function.__globals__)
 
 
 def _samples(container: Any, start: int, stop: int) -> list[Any]:
-    """Return some of the items ``start`` to ``stop`` of ``container``, to be examined in place of all: the first ones
-    of a dict, evenly spaced ones of an array, both of other containers."""
+    """Return samples of the items ``start`` to ``stop`` - 1 of ``container``, to be examined in place of all of them.
+    They are the first items of a dict, evenly spaced ones of an array, and both kinds of other containers."""
     step = max(1, (stop - start) // _NUM_SAMPLES)
     if isinstance(container, dict):
         return list(islice(dict.values(container), start, min(start + 2 * _NUM_SAMPLES, stop)))
@@ -119,14 +118,14 @@ def _without_large_ones(objects: list[Any]) -> list[Any]:
 
 
 class _Known(NamedTuple):
-    """What a search has found out about a container, or a part of it: whether it holds only data, and how much."""
+    """What a search has found out about a container or a part of it, to be used by the next search."""
 
     container: Any  # held, so that its id is not reused
     length: int
     is_data: bool
     size: int  # objects within it
     types: set[type]  # of its items; empty if there are too many
-    outside: dict[int, Any]  # {id: object} of what it refers to that the walk had already seen
+    outside: dict[int, Any]  # {id: object} of the objects in it that the walk had already visited
 
 
 class _Scan(NamedTuple):
@@ -136,7 +135,7 @@ class _Scan(NamedTuple):
 
 
 class DataOnly:
-    """The findings on which containers hold only data (no random generators), kept over all searches of one sequence.
+    """A record of which containers hold only data (no random generators), kept over all searches of one sequence.
 
     Attributes:
         code: the code of the functions that the current search has visited, as :func:`code_of` returns it.
@@ -153,8 +152,8 @@ class DataOnly:
         self._may_hold: dict[type, bool] = {}  # {class: whether its objects may be data}
 
     def begin(self, wanted: tuple[type, ...], seen: dict[int, Any]) -> None:
-        """Begin a search for objects of the types ``wanted``. ``seen`` is {id: object} of those that the search has
-        visited, and its caller goes on filling it."""
+        """Begin a search for objects of the types ``wanted``.
+        ``seen`` is {id: object} of the objects that the search has visited. The caller adds to it as it goes on."""
         self._before = self._known if wanted == self._wanted else {}
         self._known, self._wanted, self._seen, self._num_again = {}, wanted, seen, _NUM_AGAIN
         self._are_leaves, self._may_hold, self.code = {}, {}, set()
@@ -164,8 +163,8 @@ class DataOnly:
         self._before, self._seen, self.code = {}, {}, set()
 
     def holds_only_data(self, container: Any, start: int, stop: int) -> bool:
-        """Return True if the items ``start`` to ``stop`` of ``container`` hold only data and no object that the search
-        wants (a random generator), so that it can skip them; False if they may hold one."""
+        """Return True if items ``start`` to ``stop`` - 1 of ``container`` hold only data, so the search can skip them.
+        Return False if they may hold an object that the search wants (a random generator)."""
         key, length = (id(container), start, stop), length_of(container)
         known = self._before.get(key)
         if known is not None and known.container is container and known.length == length:
@@ -196,8 +195,8 @@ class DataOnly:
         return self._scan(_samples(known.container, start, stop), _NUM_SAMPLED).is_data
 
     def _scan(self, level: list[Any], most: int | None = None) -> _Scan:
-        """Return whether the objects ``level`` and all that they hold are data, and how many were examined. With
-        ``most``, end after about that many, and take the others for data."""
+        """Examine the objects in ``level`` and all that they hold. Return whether they are data, and how many they are.
+        If ``most`` is given, stop after about that many objects, and assume that the others are data."""
         size, outside = len(level), dict[int, Any]()
         own: set[int] = set()  # ids of the objects examined so far
         level = self._without_leaves(level)
@@ -222,8 +221,8 @@ class DataOnly:
         return _Scan(False, size, outside)
 
     def _new_ones(self, objects: list[Any], own: set[int], outside: dict[int, Any]) -> list[Any]:
-        """Return the distinct ``objects`` that are neither in ``own``, the ids of those examined so far, nor visited by
-        the search, and add them to ``own``. Those that the search has visited are added to ``outside``."""
+        """Return the distinct ``objects`` that neither this scan nor the search has visited before.
+        Add their ids to ``own``, the ids that this scan has visited. Add those that the search has to ``outside``."""
         new = dict(zip(map(id, objects), objects, strict=True))
         for each in new.keys() & self._seen.keys():
             outside[each] = new.pop(each)
@@ -233,8 +232,8 @@ class DataOnly:
         return list(new.values())
 
     def _may_all_be_data(self, objects: list[Any], outside: dict[int, Any]) -> bool:
-        """Return True if the types of all ``objects`` allow them to be data, and the search has visited their classes
-        and code. The user's classes among these are added to ``outside``, as {id: class}."""
+        """Return True if all ``objects`` may be data by their types, and the search has visited their classes and code.
+        The user's classes among these are added to ``outside``, as {id: class}."""
         for cls in set(map(type, objects)):
             if issubclass(cls, type):
                 if not all(map(_is_of_package, (each for each in objects if isinstance(each, type)))):
@@ -284,6 +283,5 @@ class DataOnly:
 
 
 def _is_of_package(cls: type) -> bool:
-    """Return True if ``cls`` and all its bases were defined by Python or installed packages, not by the user, so that
-    the search need not examine the class."""
+    """Return True if Python or installed packages define ``cls`` and all its bases, so the search need not visit it."""
     return all(is_installed(each.__module__) for each in cls.__mro__)

@@ -1,18 +1,18 @@
-"""The random generators that a Sequence holds, at any depth. They are seeded for each job, as the global ones are.
+"""Finds the random generators that a Sequence holds, at any depth, and seeds them for each job.
 
 Every worker gets a copy of ``self.rng = np.random.default_rng(1)``, and all copies would draw the same numbers. The
 same is true of ``torch.Generator``, ``tf.random.Generator``, and the ``SeedGenerator`` of each Keras layer that draws.
-So before a job (the computation of a batch), each generator is seeded by (seed, epoch, index, path). The path consists
-of the attributes, items, closures and globals that lead to it, e.g. ``source.augmenter.layers[0].generator``: the same
-in every process and run.
+So before a job (the computation of a batch), each generator is seeded by (seed, epoch, index, path). The path names the
+attributes, items, closures and globals that lead to the generator, e.g. ``source.augmenter.layers[0].generator``. It is
+the same in every process and run.
 
-Generators that were made from the same seed, so that an image and its mask are flipped alike, keep drawing the same
-numbers. Their origin is determined when they are first seen, from the seed that they keep, or else from their states.
-For a front-end (the result of ``.prefetch()`` or ``.map()``), that is when it is created, before ``on_epoch_begin`` or
-the loop can draw from them. The origin is remembered as long as the same generator stays at the same path, and is sent
-to the workers.
+Generators that were made from the same seed, for example to flip an image and its mask alike, keep drawing the same
+numbers. This common origin is detected when the generators are first found, from the seeds that they keep and from
+their states. For a front-end (the result of ``.prefetch()`` or ``.map()``), this is done when the front-end is created,
+before ``on_epoch_begin`` or the loop can draw from them. The origin is remembered as long as the same generator stays
+at the same path, and is sent to the workers.
 
-The module ``walk`` finds the generators.
+The module ``walk`` searches for the generators.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class _Found(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What workers are told about the random generators in a sequence: their origins, the seeds they were made from."""
+    """What workers are told about the random generators in a sequence, such as which have the same origin (seed)."""
 
     origins: dict[str, tuple[bytes, ...]]  # {path: origins of the generator there}
-    stopped_at: str | None  # the path at which the search stopped; None: it was complete
+    stopped_at: str | None  # the path at which the search stopped; None if it was complete
 
 
 class History:
-    """What all searches for the random generators in one sequence have found so far."""
+    """What the searches for the random generators in one sequence have found so far."""
 
     def __init__(self, sent: Sent | None = None) -> None:
         self.found: dict[str, _Found] = {}  # {path: generator there}
         self.has_looked = False
         self.data = DataOnly()
-        self.told = self.sent = sent  # ``sent`` until the first search
+        self.told = self.sent = sent  # the first search uses up ``sent``, while ``told`` stays
         self.stopped_at = sent and sent.stopped_at
         self.lock = threading.RLock()
 
@@ -67,7 +67,7 @@ class History:
 
 
 class Generators:
-    """The random generators that can be reached from some objects (roots). They are found, and seeded for each batch.
+    """The random generators that can be reached from some root objects. It finds them, and seeds them for each job.
 
     Args:
         roots: a function that returns the roots, as [(path, object)], e.g. [("source", sequence)].
@@ -90,18 +90,17 @@ class Generators:
         return bool(self._found)
 
     def begin(self, epoch: int) -> None:
-        """Prepare for a job (computation of a batch) of ``epoch``: search for random generators if the epoch is new, or
-        if the process has new global ones."""
+        """Prepare for a job of ``epoch``: search again if the epoch is new, or if new global generators exist."""
         if self._epoch != epoch or self._has_process_more():
             self.look()
             self._epoch = epoch
             self._is_first_job = True
 
     def has_grown(self) -> bool:
-        """Return True if the job (computation of a batch) that has just run has created random generators that later
-        jobs can reach. These were not seeded."""
+        """Return True if the job that has just run has created random generators that later jobs can reach.
+        The job could not seed them, so it has to run again."""
         if self._epoch < 0:
-            return False  # jobs that seed no held generators
+            return False  # begin() was not called: these jobs seed no held generators
         has_more = self._is_first_job or self._has_process_more()
         self._is_first_job = False
         if not (has_more or (self._growth is not None and self._growth.is_there())):
@@ -130,19 +129,19 @@ class Generators:
         return [found.kind.save(found.generator) for found in self._found.values()]
 
     def look(self) -> None:
-        """Search the sequence for random generators, and keep them for :meth:`seed`. The origin of new ones (what they
-        were made from) is determined from their present states."""
+        """Search for random generators, and keep them for :meth:`seed`.
+        The origins of new ones are determined now, from the seeds that they keep and from their present states."""
         with self.history.lock:
             self._found = self.history.found = self._look_at_all()
             self.history.has_looked = True
 
     def look_first(self) -> None:
-        """Search for the random generators, unless that was done before. Call it before anything can draw from them."""
+        """Search for the random generators, if that was not done yet. Call this before anything can draw from them."""
         if not self.history.has_looked:
             self.look()
 
     def to_send(self) -> Sent:
-        """Search for the random generators, and return what workers need to know about the sequence's."""
+        """Search for the random generators, and return what workers are told about those that the sequence holds."""
         self.look()
         of_process = self._paths_of_process()
         of_sequence = {path: each.origins for path, each in self._found.items() if path not in of_process}
@@ -186,8 +185,8 @@ def _warn_of(path: str) -> None:
 
 
 def _without_parts(found: Paths) -> Paths:
-    """Return ``found``, [(path, generator)], without the bit generators that other generators in it draw from: these
-    are seeded together. The remaining bit generators come last."""
+    """Return ``found`` without the bit generators that other generators in it draw from: these are seeded with those.
+    ``found`` is [(path, generator)]. In the result, the remaining bit generators come last."""
     of_others = {id(bits_of(generator)) for _, generator in found}
     bare = [each for each in found if isinstance(each[1], np.random.BitGenerator)]
     others = [each for each in found if not isinstance(each[1], np.random.BitGenerator)]

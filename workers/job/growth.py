@@ -1,8 +1,8 @@
-"""Detection of random generators that a job has created and stored: ``self.rng = self.rng or default_rng()``.
+"""Detects random generators that a job has created and stored, as ``self.rng = self.rng or default_rng()`` does.
 
-They were not seeded when the job (the computation of a batch) began. A full search after each job would take longer
-than many jobs. So the references held by the objects nearest to the sequence are kept, and compared after a job, at C
-speed and without running any of their code. Only new objects are searched.
+Such generators were not seeded when the job (the computation of a batch) began, so it has to run again. A full search
+after each job would take longer than many jobs. So the references held by the objects nearest to the sequence are
+remembered, and compared after each job, at C speed and without running their code. Only new objects are searched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .installed import is_installed
 from .walk import Walked, walk
 
 _MAX_REFERENCES = 2_000  # compared after a job: 20 us
-_MAX_ITEMS = 500  # of a container; of a longer one only the length is compared
+_MAX_ITEMS = 500  # of a container; of a longer one only the length is compared, and new items at its end are searched
 _LARGE = 65_536  # bytes of an array, or length of a string
 _KNOWN = frozenset({"builtins", "collections", "functools", "numpy", "random", "sampler", "types", "typing", "workers"})
 _GLOBAL = frozenset({"STORE_GLOBAL", "globals"})
@@ -41,11 +41,11 @@ _STORING |= {
     "update",
     "vars",
 }
-_MAX_NEW = 1_000  # objects that are searched within new ones
+_MAX_NEW = 1_000  # objects that a search of new ones visits
 
 
 class Growth:
-    """A detector of random generators that jobs (batches) add to the objects of a search, by what these refer to.
+    """A detector of random generators that jobs have added to the objects that a search has visited.
 
     Args:
         walked: the search, with the objects that it has visited.
@@ -79,7 +79,7 @@ class Growth:
         self._keep(holders)
 
     def is_there(self) -> bool:
-        """Return True if objects of the wanted types (random generators) have been added since the last call."""
+        """Return True if objects of the wanted types have been added since the search, or since the last call."""
         new: list[Any] = []
         now, kept = gc.get_referents(*self._holders), self._kept
         if len(now) != len(kept) or any(map(operator.is_not, now, kept)):
@@ -103,8 +103,8 @@ class Growth:
         return bool(new) and bool(walk([("", new)], self._wanted, DataOnly(), _MAX_NEW).found)
 
     def _keep(self, holders: list[Any]) -> None:
-        """Note what the objects ``holders`` refer to now. A reference would keep a large array alive after the job has
-        released it, so for holders of large arrays only the types are noted."""
+        """Remember what the objects in ``holders`` refer to now. For holders of large arrays, remember only the types:
+        a reference would keep a large array in memory after the job has released it."""
         are_large = [any(map(_is_large, gc.get_referents(holder))) for holder in holders]
         self._large = list(compress(holders, are_large))
         self._holders = list(compress(holders, map(operator.not_, are_large)))
@@ -116,7 +116,7 @@ class Growth:
             known = set(map(id, before))
             return [each for each in now if id(each) not in known]
         changed = [(old, new) for old, new in zip(before, now, strict=True) if old is not new]
-        # A job that replaces a generator by another one creates it anew each time, and so seeds it itself.
+        # A job that replaces a generator by another one does so each time, and so seeds the new one itself.
         wanted = self._wanted
         return [new for old, new in changed if not (isinstance(old, wanted) and isinstance(new, wanted))]
 
@@ -128,8 +128,8 @@ def _is_large(each: Any) -> bool:
 
 
 def may_grow(walked: Walked) -> bool:
-    """Return False if jobs cannot add anything to the objects of the search ``walked``: the user's functions among them
-    store only local variables, and no object belongs to another package, whose code is unknown."""
+    """Return True if jobs may add something to the objects that the search ``walked`` has visited.
+    They cannot if the user's functions in it store only local variables, and no object is of an installed package."""
     try:
         return any(map(_may_store, walked.seen))
     except Exception:  # a class that cannot be examined
@@ -160,8 +160,8 @@ def _may_store(each: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
-    """Return True if ``code``, or a function defined in it, has one of the instructions or names ``what``. None: one of
-    those that may store something outside of local variables."""
+    """Return True if ``code``, or a function defined in it, uses one of the instructions or names in ``what``.
+    The default is those that may store something elsewhere than in a local variable."""
     sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
@@ -181,8 +181,8 @@ def _is_long(holder: Any) -> bool:
 
 
 def _holders(seen: list[Any]) -> Iterator[Any]:
-    """Yield the objects that may refer to what a job has created: those in ``seen``, which a search has visited, their
-    parts, and those within containers that hold only data."""
+    """Yield the objects that may refer to something that a job has created. They are the objects in ``seen``, which a
+    search has visited, the parts of these, and the objects in containers of data, which the search has skipped."""
     left = deque((each, False) for each in seen)
     known = set(map(id, seen))
     while left:
@@ -197,7 +197,7 @@ def _holders(seen: list[Any]) -> Iterator[Any]:
 
 
 def _holders_of(each: Any) -> list[Any]:
-    """Return those of an object and its parts (``__dict__``, globals, closure) whose references a job may change."""
+    """Return the objects whose references a job may change, of ``each`` and its ``__dict__``, globals or closure."""
     if isinstance(each, (list, dict)):
         return [each]
     if isinstance(each, tuple):

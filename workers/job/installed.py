@@ -1,4 +1,4 @@
-"""The distinction between modules of the user's own and those that belong to Python or to an installed package."""
+"""Tells apart the user's own modules and those that belong to Python or to an installed package."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _folders() -> tuple[str, ...]:
 
 
 def is_installed(name: str | None) -> bool:
-    """Return True if the module ``name`` belongs to Python, an installed package, or this one, and not to the user."""
+    """Return True if the module ``name`` belongs to Python, an installed package or this package, not to the user."""
     if name in (None, "__main__", "__mp_main__"):
         return False
     module = sys.modules.get(name)
-    if module is None:  # of a function that was sent to this process
+    if module is None:  # the module of a function that was sent to this process
         return False
     return _is_in_package(name, getattr(module, "__file__", None))
 

@@ -1,4 +1,4 @@
-"""A probe of how often jobs (batches) hold the interpreter's lock (GIL): a thread asks for it now and then."""
+"""Measures how often jobs hold the interpreter's lock (GIL), by a thread that tries to get it now and then."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _LOOKS = 60
 _PAUSE_NS = 3_000_000  # between two looks
 _LATE_NS = 1_000_000  # if the thread continues later than this, somebody held the lock
 _LONG_NS = 10_000_000  # shorter jobs are not probed: they end too soon
-_FEWEST = 8  # long jobs before the looks start: they are no accident, and the other workers have started
+_FEWEST = 8  # long jobs before the looks start: so many are no accident, and the other workers have started by then
 _MOST_S = 2.0  # duration of a series of looks; more long jobs start the next one
 
-#: The fewest looks that are conclusive.
+#: The smallest number of looks that is conclusive.
 ENOUGH = 40
 
 
 class LockProbe:
-    """The probe of how often jobs hold the interpreter's lock (GIL) in a worker process, which runs them one by one.
+    """A probe of how often jobs hold the interpreter's lock (GIL) in a worker process, which runs one job at a time.
 
-    A look is one test whether the lock is free. The thread that looks exists only during a series of looks.
+    A look is one test of whether the lock is free. The thread that looks exists only during a series of looks.
 
     Attributes:
-        job: the number of the current job; 0: none.
+        job: the number of the current job; 0 if none runs.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,7 @@ class LockProbe:
         self._told = (0, 0)
 
     def ran(self, job_ns: int) -> None:
-        """Note that a job (batch) took ``job_ns``. After some long jobs, start a series of looks (tests of the lock,
-        the GIL)."""
+        """Record that a job took ``job_ns``. Start a series of looks if there have been enough long jobs."""
         self._num_long += job_ns > _LONG_NS
         if self._num_long >= _FEWEST and self._looks < _LOOKS and not self._is_looking:
             self._is_looking, self._num_long = True, 0
@@ -56,7 +55,7 @@ class LockProbe:
             job, waited_ns, start_ns = self.job, cores.use().wanted, time.monotonic_ns()
             time.sleep(_PAUSE_NS / 1e9)
             late_ns = time.monotonic_ns() - start_ns - _PAUSE_NS
-            late_ns -= cores.use().wanted - waited_ns  # others had the cores, not the lock
+            late_ns -= cores.use().wanted - waited_ns  # this time, others had the cores, not the lock
             if job and self.job == job:
                 self._looks, self._free = self._looks + 1, self._free + (late_ns < _LATE_NS)
         cores.close()

@@ -1,7 +1,7 @@
-"""Random permutations of any size, evaluated at single positions, in bounded memory.
+"""Computes single elements of random permutations of any size, in bounded memory.
 
 ``Permutation(n)`` is a family of permutations of 0 .. n-1, one for each key, evaluated only at the positions asked for.
-Up to ``sorted_up_to`` elements it sorts random numbers, a uniform shuffle. Above, it is a Feistel network::
+If n is at most ``sorted_up_to``, it sorts random numbers, a uniform shuffle. If n is larger, it is a Feistel network::
 
     position = L * 2**m + R        L in 0 .. a-1, R in 0 .. 2**m - 1, both about sqrt(n) values
     six rounds, in turn:           L = (L + f(R)) mod a        R = R xor f(L)
@@ -41,12 +41,12 @@ _32 = _constant(32)
 
 
 def _round_keys(key: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return six 64-bit numbers, one for each round of the Feistel network: a hash, unrelated for any two keys."""
+    """Return six 64-bit numbers, one for each round of the Feistel network. They are a hash of ``key``."""
     return np.frombuffer(blake2b(repr(key).encode(), digest_size=8 * _NUM_ROUNDS).digest(), "<u8")
 
 
 def _mixed(half: NDArray[np.uint64], round_key: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the round function of the Feistel network: 64 bits for each of ``half``, the upper 32 well mixed."""
+    """Compute the round function of the Feistel network: 64 bits for each item of ``half``, the upper 32 well mixed."""
     mixed = half * _WEYL
     mixed += round_key
     mixed *= mixed >> _32  # times its own upper half: as good here as a finaliser, in fewer calls
@@ -108,8 +108,8 @@ class Permutation:
         return values.view(np.int64)
 
     def shuffled(self, key: tuple[int, ...]) -> NDArray[np.int64]:
-        """Return the whole permutation of 0 .. n-1 that belongs to ``key``, for n <= ``sorted_up_to``: the order of n
-        random numbers. They are distinct, as mixing is a bijection."""
+        """Return the whole permutation of 0 .. n-1 that belongs to ``key``, for n <= ``sorted_up_to``.
+        It is the sorting order of n random numbers. They are distinct, because mixing is a bijection."""
         numbers = self._numbers + _round_keys(key)[0, ...]
         numbers ^= numbers >> _32
         numbers *= _MIX_1
@@ -136,5 +136,5 @@ class Permutation:
 
 @lru_cache(16)
 def permutation(n: int) -> Permutation:
-    """Return ``Permutation(n)``, the same object for the last few ``n``: making it takes longer than one position."""
+    """Return ``Permutation(n)``, cached for the last few n: making one takes longer than evaluating one position."""
     return Permutation(n)

@@ -1,6 +1,6 @@
-"""The global random generators of the process (``random``, ``numpy.random``, those of frameworks), seeded for each job.
+"""Seeds the process's global random generators (``random``, ``numpy.random``, those of frameworks) for each job.
 
-In the consumer's process, where the loop over the batches runs, they are restored after the job.
+In the consumer, the process of the loop, the user's program draws from them too, so they are restored after each job.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _python_seed = super(random.Random, _python_random).seed
 
 
 def _words_of_python() -> Any:
-    """Return the state of ``random``, an MT19937, as an array over its memory: position and 624 words. None: not found.
+    """Return an array over the memory of ``random``'s state (MT19937: position, 624 words); None if it is not found.
 
-    Copying it takes 1 us, asking Python for the state 10 us.
+    Copying the array takes 1 us. Asking Python for the state takes 10 us.
     """
     start, nbytes = object.__basicsize__, 4 * 625
     if type(_python_random).__mro__[1].__basicsize__ < start + nbytes:
@@ -43,7 +43,7 @@ _python_words = _words_of_python()
 
 
 def seed(stream: Stream, epoch: int, index: int) -> None:
-    """Seed the global random generators for job ``index`` of ``epoch`` (the computation of a batch) by ``stream``."""
+    """Seed the global random generators for job ``index`` of ``epoch``, with numbers from ``stream``."""
     number, number_for_numpy = stream.seeds_of_globals(epoch, index)
     _python_seed(number)
     _python_random.gauss_next = None
@@ -53,8 +53,8 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
 
 
 def save() -> list[Callable[[], None]]:
-    """Save the states of the global random generators, and return functions that restore them. Saving disturbs
-    ``numpy.random``, so call them in any case."""
+    """Save the states of the global random generators, and return functions that restore them.
+    Always call these functions, as saving alone already disturbs the state of ``numpy.random``."""
     restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
     for save_framework in frameworks.answering("save"):
         restore += save_framework()
@@ -80,8 +80,8 @@ def numpy_words() -> list[tuple[str, bytes]]:
 
 
 def is_numpy_seeded() -> bool:
-    """Return True if the program has called ``np.random.seed`` before the first job (computation of a batch) in this
-    process. A later call is not detected."""
+    """Return True if the program has called ``np.random.seed`` before the first job in this process.
+    A later call is not detected."""
     generator: Any = np.random.mtrand._rand._bit_generator
     known = bool(_users) and _users[0].generator is generator
     return _users[0].is_seeded if known else _is_seeded(generator)
@@ -94,8 +94,8 @@ def _is_seeded(generator: Any) -> bool:
 def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
     """Return (module, name) of ``obj`` if it is one of the global random generators of the process, else None.
 
-    Workers use their own instead of a copy. A copy, such as of the generator that ``np.random.permutation`` is a method
-    of, would be seeded as one that the Sequence holds, and draw other numbers.
+    A Sequence may hold such a generator, for instance by its method ``np.random.permutation``. Workers then use their
+    own global one: a copy would be seeded like a generator that the Sequence holds, and draw other numbers.
     """
     if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
         return None
@@ -107,10 +107,10 @@ def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
 
 
 class _Users:
-    """The program's own bit generator of ``numpy.random`` (an MT19937), saved before and restored after each batch.
+    """The program's own bit generator of ``numpy.random`` (an MT19937), saved before each job and restored after it.
 
-    Its state is copied from memory in 1 us; asking numpy for it takes 85 us. The only other part of the state is the
-    second Gaussian of a pair. Drawing one shows whether it is there: then the words do not change.
+    Its words are copied from memory in 1 us; asking numpy for the state takes 85 us. The only other part of the state
+    is the second Gaussian of a pair, if numpy has kept one. It has if drawing a Gaussian leaves the words unchanged.
     """
 
     def __init__(self, generator: Any) -> None:
@@ -122,8 +122,8 @@ class _Users:
         self.is_known = bool((self._words[:624] == told["key"]).all() and self._words[624] == told["pos"])
 
     def save(self) -> Callable[[], None]:
-        """Return a function that restores the present state of ``numpy.random``. Saving disturbs that state, so call it
-        in any case."""
+        """Return a function that restores the present state of ``numpy.random``.
+        Always call that function, as saving alone already disturbs the state."""
         words = self._words.copy()
         try:
             return functools.partial(self._restore, words, self._take_gaussian(words))
@@ -133,7 +133,7 @@ class _Users:
 
     def _take_gaussian(self, words: Any) -> float | None:
         """Remove and return the second Gaussian of a pair that ``numpy.random`` has kept; None if there is none.
-        ``words`` is a copy of the state's words from before."""
+        ``words`` is a copy of the state's words, made before this call."""
         drawn = float(np.random.standard_normal())
         return drawn if self._is_at(words) else None
 
@@ -169,7 +169,7 @@ def _save_numpy() -> Callable[[], None]:
 
 
 def _save_any() -> Callable[[], None]:
-    """Return a function that restores ``numpy.random``, whatever its bit generator is. Takes 100 us."""
+    """Return a function that restores the present state of ``numpy.random``, for any bit generator. Takes 100 us."""
     of_numpy: Any = np.random
     state = of_numpy.get_state(legacy=False)  # 85 us, needed only for the second Gaussian of a pair
     if not hasattr(of_numpy, "set_bit_generator"):  # numpy < 1.24
@@ -188,20 +188,20 @@ def _restore_numpy(users: Any, state: Any) -> None:
 
 
 def look_after_frameworks() -> None:
-    """Make the loaded frameworks (TensorFlow, albumentations) draw from the generators of the current job (batch)."""
+    """Make the loaded frameworks (TensorFlow, albumentations) draw from the generators of the current job."""
     for look_after in frameworks.answering("look_after"):
         look_after(_Current)
 
 
 class _Current:
-    """The current job (computation of a batch), as the modules of the frameworks ask for its random generators."""
+    """The functions by which the frameworks' modules get the current job's random generators."""
 
     current_stream = staticmethod(context.current_stream)
     is_in_worker_process = staticmethod(context.is_in_worker_process)
 
     @staticmethod
     def numpy_generator() -> Any:
-        """Return the current job's numpy generator, as ``current_rng()`` does, or None outside of a job."""
+        """Return the current job's numpy generator, as ``current_rng()`` does; None outside of a job."""
         stream = context.current.stream
         return None if stream is None else stream.generator()
 

@@ -1,22 +1,22 @@
-"""Seeding of all generators that a job may draw from, so that its random numbers are the same in any process and run.
+"""Seeds all generators that a job may draw from, so that its random numbers are the same in any process and any run.
 
 Batch (seed, epoch, index) must have the same bytes wherever and whenever it is computed. So before a job (the
 computation of a batch) runs, every generator that it may draw from is set by these three numbers alone:
 
 - ``current_rng()``: a Philox counter generator, key = seed, counter = (epoch, index). Streams of different jobs never
-  overlap. ``current_rng(key)``: the same with a hash of (seed, key) as its key.
+  overlap. ``current_rng(key)`` is the same, but its Philox key is a hash of (seed, key).
 - ``current_seed()``: pairs of integers for stateless operations (``tf.random.stateless_uniform``, ``jax.random``).
 - ``random``, ``numpy.random``, and torch's global generator if torch is loaded. Within an epoch no two jobs share a
   ``numpy.random`` seed.
 - TensorFlow's eager draws: see ``tensorflow_draws``.
 - The generators that the Sequence holds: see ``generators``.
-- The generators of albumentations objects: in a job, they are the job's.
+- The generators of albumentations objects: during a job, the job's generators take their place.
 
-A source that is read in this process, item by item, is seeded once for each epoch: see :class:`SourceReading`.
+A source that is read item by item in the consumer's process is seeded once for each epoch: see :class:`SourceReading`.
 
-In a worker process that is all. In the consumer's process (:func:`run_job`), the user's own generators are restored
-afterwards. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``,
-TensorFlow's eager draws and albumentations.
+A worker process does no more than this. In the consumer's process, :func:`run_job` also restores the user's own
+generators after the job. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``,
+``current_seed()``, TensorFlow's eager draws and albumentations.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
-    """Return ``function()``, called after ``begin()``, which begins a job (a batch) and seeds its generators.
+    """Call ``begin()``, which begins a job and seeds its generators. Then return ``function()``.
 
-    If ``function`` imports one of ``THAT_DRAW`` (frameworks with generators), or creates generators that its Sequence
-    can reach, its draws until then were not seeded, so both are called again.
+    If ``function`` has imported a framework that draws (``THAT_DRAW``), or has created generators that its Sequence can
+    reach, its draws from these were not seeded, so both functions are called again.
     """
     modules = sys.modules
     while True:
@@ -115,7 +115,7 @@ def _tell_of_import(before: tuple[str, ...]) -> None:
 
 @functools.cache
 def _tell(new: str) -> None:
-    """Warn, once for each ``new``, that a job (batch) has done this (e.g. "imported torch"), and so runs twice."""
+    """Warn, once for each ``new`` (e.g. "imported torch"), that a job has done this, and therefore runs again."""
     logger.warning(
         "a job has %s, so its first draws were not seeded, and it runs again. To have it run once, do this at the top "
         "of the module, or in __init__ of the class",
@@ -127,11 +127,11 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
     """Return ``function()``, run as ``job`` in the consumer's process. The user's generators are restored afterwards.
 
     Args:
-        stream: the random numbers of the job, which computes one batch.
-        seed_globals: False where other threads run jobs at the same time: seed no generator that threads share.
+        stream: the random numbers of the job.
+        seed_globals: False if other threads run jobs at the same time: then no generator that threads share is seeded.
     """
     before = context.current.job, context.current.stream
-    # One thread at a time. But a job may wait for threads that run jobs too, so these must not wait for ever.
+    # One thread at a time. But a job may wait for threads that run jobs too, so these must not wait here for ever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     restore: list[Callable[[], None]] = []
     try:
@@ -154,14 +154,14 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 
 
 class SourceReading:
-    """The reading of a source's items in this process. All its parts together draw like one job of (seed, epoch).
+    """The reading of a source's items in this process during an epoch, with random numbers set by (seed, epoch).
 
-    Each part, a call of ``run``, continues from the generator states that the last one left; in between, the generators
-    are the user's. Unlike a job (the computation of a batch), a part never runs again. Within it, ``current_job()`` is
-    None: sequences that the source reads have their own jobs.
+    Each part of it, a call of :meth:`run`, continues from the generator states that the last part has left. In between,
+    the generators have the user's own states. Unlike a job, a part never runs again. Within a part, ``current_job()``
+    is None: sequences that the source reads have their own jobs.
 
     Args:
-        seed: the seed of the jobs that work on the items. They draw other numbers.
+        seed: the seed of the jobs that work on the items. The reading draws other numbers than they do.
     """
 
     def __init__(self, seed: int, epoch: int, source: Any) -> None:
@@ -170,7 +170,7 @@ class SourceReading:
         self._left: list[Callable[[], None]] | None = None  # restores the states that the last part left
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Return ``function()``, run as the next part of the reading: it draws from where the last part stopped."""
+        """Return ``function()``, run as the next part of the reading: its draws go on where the last part stopped."""
         before = context.current.job, context.current.stream
         is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
@@ -221,8 +221,8 @@ class SourceReading:
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
-    """Make ``job`` (the computation of a batch) current and seed its generators. A worker process, whose generators no
-    one else uses, needs no more; elsewhere :func:`run_job` also restores them. ``seed_globals`` is described there."""
+    """Make ``job`` current, and seed its generators. :func:`run_job` describes ``seed_globals``.
+    A worker process calls this itself. Elsewhere, :func:`run_job` does, which also restores the user's generators."""
     process_generators.look_after_frameworks()
     context.enter(job, stream)
     stream.begin(job.epoch, job.index)
@@ -234,20 +234,20 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
 
 
 def leave_job() -> None:
-    """End the job that :func:`enter_job` has begun: this thread then has no current job."""
+    """End the job that :func:`enter_job` has begun, so that this thread has no current job."""
     context.enter(None, None)
 
 
 def draw_seed() -> int:
     """Return a seed (0 to 2**63 - 1) for a sequence that was given none.
 
-    In a job (the computation of a batch), it depends on the job. Elsewhere it depends on how the program has seeded its
-    global generators, and on how many seeds were drawn before.
+    In a job, the seed depends on the job. Elsewhere it depends on how the program has seeded its global generators, and
+    on how many seeds were drawn before.
 
-    One seeded generator is enough (``np.random.seed(0)``, ``random.seed(0)``, ``torch.manual_seed(0)``,
-    ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and TensorFlow show whether they were
-    seeded. Python's ``random`` does not, so it counts only if none of the others was seeded; unless the program has
-    seeded it, its state is system entropy. No generator is advanced.
+    It is enough that the program seeds one generator (``np.random.seed(0)``, ``random.seed(0)``,
+    ``torch.manual_seed(0)``, ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and
+    TensorFlow show whether they were seeded. Python's ``random`` does not, so its state is used only if none of the
+    others was seeded. It is system entropy unless the program has seeded it. No generator is advanced.
     """
     stream = current_stream()
     if stream is not None:

@@ -1,4 +1,4 @@
-"""The random numbers (stream) of a job, which computes one batch: a function of (seed, epoch, index) alone."""
+"""Makes the random numbers (stream) of a job, which computes one batch: a function of (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
     augmenter can be tried by hand.
 
     Args:
-        key: for jobs that draw in several threads, whose order differs from run to run: selects the stream of (seed,
-            epoch, index, key), the same in any thread. A good key numbers the pieces of work: ``current_rng(row)``,
-            ``current_rng(("crop", row))``. The first call in a job begins the stream; later calls with the same key
-            return the same generator, which continues. Ask for it again in each job.
+        key: give one if a job draws in several threads, as their order differs from run to run. It selects a generator
+            of (seed, epoch, index, key), the same in any thread. A good key identifies a piece of the job's work:
+            ``current_rng(row)``, ``current_rng(("crop", row))``. The first call in a job starts the generator; later
+            calls with the same key return it, and its numbers continue. Ask for it again in each job.
 
     Raises:
         TypeError: ``key`` is not an integer, a string, or a tuple of these.
@@ -81,10 +81,10 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
 
 
 def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
-    """Return the stream of the job that this thread runs, or that has started it; None outside of a job, or if unknown.
+    """Return the random stream of the job that this thread runs, or else of the job that has started this thread.
 
-    A job is the computation of a batch, its stream the source of its random numbers. In a thread started by a job, warn
-    if ``key`` is None, as the numbers then depend on the order of the threads.
+    Return None if there is no such job, or if it is unknown which one it is. In a thread started by a job, warn if
+    ``key`` is None, as the numbers then depend on the order of the threads.
 
     Args:
         name: the function that was called, for the warning.
@@ -109,8 +109,8 @@ def _stream_of_this_thread(name: str, key: Key | None = None) -> Stream | None:
 
 @functools.cache
 def _warn_of_threads(name: str, is_known: bool) -> None:
-    """Warn, once for these arguments, that the function ``name`` was called in a thread started by a job, so that its
-    numbers differ from run to run. ``is_known``: True if that job is known."""
+    """Warn that ``name`` was called in a thread started by a job, so that its numbers differ from run to run.
+    Warn only once for these arguments. ``is_known`` is True if it is known which job has started the thread."""
     logger.warning(
         "%s() was called in a thread started by a job, so its numbers depend on %s, and differ from run to run. Draw "
         "from current_rng(key) instead, with a key for each piece of work, such as its number",
@@ -122,8 +122,8 @@ def _warn_of_threads(name: str, is_known: bool) -> None:
 def current_seed() -> np.ndarray[Any, Any]:
     """Return the next seed of the current job (the computation of a batch), for stateless random operations.
 
-    Each call returns a new one; the n-th of a job is a function of (seed, epoch, index, n) alone. Outside of a job, it
-    is random.
+    Each call returns a new seed. The n-th seed of a job is a function of (seed, epoch, index, n) alone. Outside of a
+    job, the seed is random.
 
     Returns:
         Two integers, 0 to 2**31 - 1: an array of shape (2,), dtype int32. ``tf.random.stateless_*``,
@@ -137,7 +137,7 @@ def current_seed() -> np.ndarray[Any, Any]:
 
 
 def check_seed(seed: Any) -> int | None:
-    """Return ``seed`` as an int, or None. Raise a TypeError or ValueError if it is no integer from 0 to 2**63 - 1."""
+    """Return ``seed`` as an int or None. Raise a TypeError or ValueError if it is neither None nor 0 to 2**63 - 1."""
     if seed is None:
         return None
     if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
@@ -148,7 +148,7 @@ def check_seed(seed: Any) -> int | None:
 
 
 def mix(number: int) -> int:
-    """Return a 64-bit hash of a 64-bit integer, different for each (by splitmix64, which spreads every input bit)."""
+    """Return a 64-bit hash of a 64-bit integer, by splitmix64. No two integers have the same hash."""
     number = (number + 0x9E3779B97F4A7C15) & _MASK
     number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -156,7 +156,7 @@ def mix(number: int) -> int:
 
 
 def mix32(number: int) -> int:
-    """Return a 32-bit hash of a 32-bit integer, different for each (the murmur3 finaliser)."""
+    """Return a 32-bit hash of a 32-bit integer, by murmur3's finaliser. No two integers have the same hash."""
     number &= 0xFFFFFFFF
     number = ((number ^ (number >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     number = ((number ^ (number >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
@@ -166,11 +166,11 @@ def mix32(number: int) -> int:
 class Stream:
     """The random numbers of all jobs with one seed: ``begin`` selects the job, the other methods return its numbers.
 
-    One object serves one thread, one job (computation of a batch) at a time.
+    One object serves one thread, and one job at a time.
 
     Args:
-        generators: those that the source and functions of the jobs hold; None: they are not seeded.
-        chain: the sequences that the jobs are made of. Those without a seed of their own use this one.
+        generators: the random generators that the jobs' source and functions hold; None if they shall not be seeded.
+        chain: the sequences that the jobs compute. Those without a seed of their own use this seed.
 
     Attributes:
         thread: the id of the thread that runs the job.
@@ -183,8 +183,8 @@ class Stream:
         self.tensorflow_seeds: Any = None  # see tensorflow_draws
         self.last_tensorflow_seeds: Any = None
         self.num_repeats: dict[tuple[int, int], int] = {}
-        self._num_seeds = 0  # that the job has taken
-        self._num_sequences = 0  # without a seed, that the job has created
+        self._num_seeds = 0  # seeds that the job has taken
+        self._num_sequences = 0  # sequences without a seed that the job has created
         self._place = (0, 0)  # (index, epoch)
         self._epoch_mix = (-1, 0)  # (epoch, its contribution to the seeds of global generators)
         self._generator: np.random.Generator | None = None
@@ -194,12 +194,12 @@ class Stream:
         self.thread = 0
 
     def is_of(self, sequence: Any) -> bool:
-        """Return True if ``sequence`` is one of those from which the jobs (batches) are made: in ``chain``."""
+        """Return True if ``sequence`` is one of those that the jobs compute, which are in ``chain``."""
         return any(each is sequence for each in self._chain)
 
     def begin(self, epoch: int, index: int) -> None:
-        """Begin job ``index`` of ``epoch`` (a batch): all numbers are now that job's. Costs nothing until a generator
-        is used."""
+        """Begin job ``index`` of ``epoch``: from now on, all numbers are those of this job.
+        No generator is set for the job before it is used, except those that earlier jobs have used."""
         self._place = (index, epoch)
         self._stale = True
         self._num_seeds = self._num_sequences = 0
@@ -211,7 +211,7 @@ class Stream:
         if tensorflow_draws.is_ready():
             self.tensorflow_seeds = self.last_tensorflow_seeds = tensorflow_draws.source_of_seeds()[1]
         if self._generator is not None:
-            # Once used, it is set for every job: the user's code may have kept it from an earlier one.
+            # Once used, it is set for every job: the user's code may have kept it since an earlier job.
             self.generator()
         if self._python is not None:
             self._python.seed(self._python_seed())
@@ -220,39 +220,39 @@ class Stream:
         return self._number(0x5A5A5A5A5A5A5A5A)
 
     def _number(self, use: int) -> int:
-        """Return 64 random bits of the current job (batch), different for each ``use`` (a constant)."""
+        """Return 64 random bits of the current job for one ``use`` of them, a constant: other uses get other bits."""
         index, epoch = self._place
         return mix(index ^ mix(epoch ^ mix(self.seed ^ use)))
 
     def first_seed(self) -> int:
-        """Return a 31-bit seed of the current job (the computation of a batch), the same at each call."""
+        """Return a 31-bit seed of the current job, the same at each call."""
         return self._number(_OF_FIRST_SEED) & _MASK31
 
     def next_seed(self) -> tuple[int, int]:
-        """Return two 31-bit integers as a seed of the current job (a batch), new ones at each call."""
+        """Return two 31-bit integers, which are a new seed of the current job at each call."""
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
 
     def seed_of_held(self, name: str) -> int:
-        """Return a seed for sequences of class ``name`` that the jobs' source or functions hold and that were given
-        none: the same in all jobs (batches)."""
+        """Return a seed, the same in all jobs, for sequences of the class ``name`` that were given none.
+        It is for those that the jobs' source or functions hold."""
         digest = hashlib.blake2b(repr((self.seed, name)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") & MAX_SEED
 
     def draw_seed(self) -> int:
-        """Return a seed (up to 2**63 - 1) for the next sequence that the current job (batch) creates: always new."""
+        """Return a seed, 0 to 2**63 - 1, for the next sequence that the current job creates: a new one at each call."""
         self._num_sequences += 1
         return mix(self._num_sequences ^ self._number(_OF_SEQUENCES)) & MAX_SEED
 
     def seed_held(self) -> None:
-        """Seed the random generators that the source and functions hold, for the current job (a batch)."""
+        """Seed the random generators that the source and functions hold, for the current job."""
         if self.generators:
             of_job = self._number(_OF_HELD)
             self.generators.seed(lambda path: mix(path ^ of_job) >> 2)
 
     def python(self) -> random.Random:
-        """Return a ``random.Random`` with the numbers of the current job (the computation of a batch)."""
+        """Return a ``random.Random`` with the numbers of the current job."""
         if self._python is None:
             self._python = random.Random(self._python_seed())
         return self._python
@@ -266,7 +266,7 @@ class Stream:
         return self._generator
 
     def keyed_generator(self, key: bytes) -> np.random.Generator:
-        """Return the current job's generator for an encoded ``key``, the same at each call, in any thread."""
+        """Return the current job's generator for ``key``, encoded as bytes: the same at each call, in any thread."""
         generator = self._keyed.get(key)
         if generator is None:
             generator = np.random.Generator(np.random.Philox(0))
@@ -275,7 +275,7 @@ class Stream:
         return generator
 
     def _set(self, generator: np.random.Generator, *key: int) -> None:
-        """Set ``generator`` to the start of the numbers of the current job (batch) for ``key``, two 64-bit words."""
+        """Set ``generator`` to the first of the current job's numbers for the Philox ``key``, two 64-bit words."""
         generator.bit_generator.state = {
             "bit_generator": "Philox",
             # The low words count the numbers drawn, the high ones identify the job.

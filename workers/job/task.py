@@ -1,4 +1,4 @@
-"""The task of a worker: it computes the items (batches or samples) of a job from a source and a chain of functions."""
+"""The task of a worker: computes the items (batches or samples) of each job from a source and a chain of functions."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
 
 
 class Loose(enum.Enum):
-    """A marker: the first item of a job whose other items are single samples, which the consumer puts into batches."""
+    """The first item of a job that returns samples, not batches. It tells the consumer to batch the other items."""
 
     SAMPLES = enum.auto()
     FEWER = enum.auto()  # at most one sample for each index: some were skipped
 
 
 class JobSource(Protocol):
-    """A source that returns the items of a job (the computation of a batch). Others are asked for ``source[index]``."""
+    """A source that itself computes the items of a job. For any other source, they are ``[source[index]]``."""
 
     @property
     def _has_lists(self) -> bool:
-        """True if a job (batch computation) of this source may have any number of items; False if it always has one."""
+        """True if a job of this source may have any number of items; False if it always has exactly one."""
 
     def _items_of_job(self, index: int) -> list[Any]:
         """Return the items (batches or samples) of job ``index``. Call it within a job, whose generators are seeded."""
@@ -51,13 +51,13 @@ class MakesItems(JobSource, Protocol):
         Call it within a job, whose generators are seeded.
 
         Args:
-            job: the number of the job; None: the one at ``index``.
-            source: None: the source that this one was made from.
+            job: the number of the job; None: the job at place ``index``.
+            source: where to get items from; None: the source that this one was made from.
         """
 
 
 def knows_items(source: Any) -> bool:
-    """Return True if ``source`` is a :class:`JobSource`, which returns the items of a job (computation of a batch)."""
+    """Return True if ``source`` is a :class:`JobSource`, which itself computes the items of a job."""
     return hasattr(type(source), "_items_of_job")
 
 
@@ -67,7 +67,7 @@ def makes_items(source: Any) -> bool:
 
 
 def chain_of(source: Any) -> tuple[Any, ...]:
-    """Return ``source`` and all sources that it was made from, each before those that it was made from itself."""
+    """Return ``source`` and all sources that it was made from, directly or not, each once, in depth-first order."""
     found: list[Any] = []
     waiting = [source]
     while waiting:
@@ -79,9 +79,9 @@ def chain_of(source: Any) -> tuple[Any, ...]:
 
 
 def made_from(source: Any) -> list[Any]:
-    """Return the sources that ``source`` was made from: ``source_split``, and those whose names its class lists in
-    ``_names_beside``, objects or tuples of them."""
-    attributes = getattr(source, "__dict__", None)  # not getattr: a class may forward unknown names
+    """Return the sources that ``source`` was made from, which some of its attributes hold: ``source_split``, and those
+    that its class names in ``_names_beside``. The latter hold one source or a tuple of sources each."""
+    attributes = getattr(source, "__dict__", None)  # not getattr(source, name): a class may forward unknown names
     if not isinstance(attributes, dict):
         return []
     found = [attributes[name] for name in getattr(type(source), "_names_beside", ()) if name in attributes]
@@ -90,16 +90,16 @@ def made_from(source: Any) -> list[Any]:
 
 
 def items_of_job(source: Any, index: int) -> list[Any]:
-    """Return the items (batches or samples) of job ``index`` of any ``source``. Call it within a job, whose generators
-    are seeded."""
+    """Return the items (batches or samples) of job ``index`` of any ``source``.
+    Call it within a job, whose generators are seeded."""
     return source._items_of_job(index) if knows_items(source) else [source[index]]
 
 
 def _put_together(items: list[Any], made_by: Any) -> list[Any]:
-    """Return what the next function works on: [the batch that ``made_by`` makes from its loose ``items``], or [].
+    """Return the next function's input: [the batch that ``made_by`` makes of the samples in ``items``], [] for none.
 
     Raises:
-        TypeError: the samples in ``items`` can be put together only in the loop.
+        TypeError: only the loop can put these samples together.
     """
     if items[0] is Loose.FEWER and hasattr(made_by, "put_together"):
         return [made_by.put_together(items[1:])] if len(items) > 1 else []
@@ -109,19 +109,19 @@ def _put_together(items: list[Any], made_by: Any) -> list[Any]:
     )
 
 
-#: The attribute of an error that holds what remains of its job without the samples that have raised:
+#: The attribute of an error that holds what is left of its job after the samples that raised errors are left out:
 #: ((epoch, index) of the job, items, errors of other samples).
 LEFT = "_workers_left"
 
 
 def left_of(error: BaseException) -> Any:
-    """Remove and return what is left of the job (batch) that raised ``error``, from its attribute ``LEFT``, or None."""
+    """Remove and return the attribute ``LEFT`` of ``error``, what is left of the job that raised it; None if unset."""
     return getattr(error, "__dict__", {}).pop(LEFT, None)
 
 
 def one_of(items: list[Any]) -> Any:
-    """Return the only item in ``items``, or all of them if there is not exactly one. Raise a TypeError if they are
-    loose samples, which an index cannot stand for."""
+    """Return the only item in ``items``, or all of them if there is not exactly one.
+    Raise a TypeError if they are loose samples, of which only the loop can make a batch."""
     if items and isinstance(items[0], Loose):
         raise TypeError(
             "a function before .batch() returns lists, or samples were skipped, so the samples of a batch are known "
@@ -131,14 +131,15 @@ def one_of(items: list[Any]) -> Any:
 
 
 class Task:
-    """The computation of jobs (one for each batch): a source, and functions of its items. Each worker has a copy of it.
+    """What the jobs compute: the items of a source, and functions applied to them. Each worker has a copy of it.
 
     Args:
-        source: is asked for its items at each index; None: the jobs carry the items that they work on.
-        functions: one for each SequenceMap (``.map()``, ``.prefetch()``) of the chain; none: the source's items are
-            delivered.
+        source: returns the items at each index; None if each job is sent the item that it works on.
+        functions: one for each SequenceMap (``.map()``, ``.prefetch()``) of the chain, in order. If there is none, the
+            source's items are delivered.
         seed: the seed of all random draws.
-        as_items: for each function, whether the items of a list that it returns are delivered one by one; None: always.
+        as_items: for each function, True if the items of a list that it returns are delivered one by one, False if the
+            list is one batch; None: True for all.
         worker_init_fn: called with the worker's number in each worker, before its first job.
     """
 
@@ -155,7 +156,7 @@ class Task:
         self.as_items = tuple(as_items) if as_items else (True,) * len(functions)
         self.seed = seed
         self.worker_init_fn = worker_init_fn
-        self.unpack: Callable[[Any], Any] | None = None  # of what the jobs carry; None: it is not packed
+        self.unpack: Callable[[Any], Any] | None = None  # unpacks the item sent with a job; None: it is not packed
         self.private: Callable[[Any], Any] | None = None  # returns items that functions may write into
         self._knows_items = knows_items(source)
         self.history: History | None = None  # of the searches for its generators
@@ -174,11 +175,11 @@ class Task:
         forget_epoch()
         self.__dict__.update(state)
         self.history = History(pickle.loads(state["history"]))
-        self.generators().look_first()  # now: what worker_init_fn puts in their places has other origins
+        self.generators().look_first()  # now, as worker_init_fn may replace them by generators of other origins
 
     def take_over(self, before: Task) -> None:
-        """Take over the known random generators of ``before``, the worker's previous copy of the task, whose unchanged
-        objects were put into this one."""
+        """Take over what is known about the random generators of ``before``, the worker's previous copy of the task.
+        Objects that have not changed were moved from that copy to this one, together with their generators."""
         assert self.history is not None
         assert before.history is not None
         history = History(self.history.told)
@@ -187,12 +188,12 @@ class Task:
         self.generators().look_first()
 
     def stream(self, generators: Generators | None = None) -> Stream:
-        """Return the stream of the jobs (batches): the source of their random numbers. It also seeds ``generators``."""
+        """Return a stream: the source of the random numbers of the jobs. It also seeds ``generators``."""
         return Stream(self.seed, generators, chain_of(self.source))
 
     def init_worker(self, worker: int) -> None:
-        """Call ``worker_init_fn`` with the number ``worker``, if there is one. An error that it raises gets a note that
-        says so."""
+        """Call ``worker_init_fn``, if one was given, with the number ``worker``.
+        An error that it raises gets a note that says where it comes from."""
         if self.worker_init_fn is None:
             return
         try:
@@ -202,8 +203,8 @@ class Task:
             raise
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        """Return the items (batches or samples) that job ``index`` makes from the item in ``payload``, or from the
-        source's items at ``index`` if it is None."""
+        """Return the items (batches or samples) that job ``index`` computes.
+        It makes them from the item in ``payload``, or from the source's items at ``index`` if ``payload`` is None."""
         try:
             return self._run(index, payload)
         except Exception as error:
@@ -240,7 +241,7 @@ class Task:
         return items
 
     def _yielded(self, generator: Iterator[Any], as_items: bool) -> Iterator[Any]:
-        """Yield what ``generator``, the result of a function, yields: copies, as it may reuse the memory of an item."""
+        """Yield the items of ``generator``, which a function has returned, as copies: it may reuse their memory."""
         if not as_items:
             raise TypeError(
                 "the function has returned a generator, which is no batch: return a list or an array, or write "
@@ -251,7 +252,8 @@ class Task:
 
 
 def one_function(function_to_run: Any) -> Any:
-    """Return ``function_to_run``, a function or list of functions, as one; None: None. Raise a TypeError for others."""
+    """Return ``function_to_run``, a function, a list of functions or None, as one function or None.
+    Raise a TypeError for anything else."""
     if function_to_run is None or callable(function_to_run):
         return function_to_run
     if isinstance(function_to_run, (list, tuple)) and function_to_run and all(map(callable, function_to_run)):

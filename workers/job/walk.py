@@ -1,11 +1,11 @@
-"""A walk (search) through all that a job can reach: along attributes, items, closures, and the globals of functions.
+"""Searches everything that a job can reach for random generators: attributes, items, closures, globals of functions.
 
-It finds random generators. It is breadth-first, so that objects are found by their shortest paths. The first items of a
-long container come first, the others after everything else. Sets are skipped, as they have no order, and so are the
-contents of modules and classes of installed packages. Containers that hold only data are skipped whole: see
-``data_only``. No property is run, and no object of the user's is iterated over. Lists, tuples, dicts and deques are
-read directly, bypassing the methods of a subclass; of other mappings, which may load their items on demand, only the
-attributes are visited.
+The search is a walk from object to object. It is breadth-first, so that objects are found by their shortest paths. The
+first items of a long container are visited in their turn, its other items after everything else. Sets are skipped, as
+they have no order, and so are the contents of modules and classes of installed packages. Containers that hold only data
+are skipped as a whole: see ``data_only``. No property is run, and no object of the user's is iterated over. Lists,
+tuples, dicts and deques are read directly, bypassing the methods of a subclass. Of mappings that may load their items
+on demand, only the attributes are visited.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .installed import is_installed
 
 #: The most objects that a walk visits.
 MAX_OBJECTS = 100_000  # 0.5 s
-_NUM_IN_PART, _NUM_PARTS = 500, 16  # items of a long container: parts of it that hold only data are skipped
+_NUM_IN_PART, _NUM_PARTS = 500, 16  # a long container is split into parts, to skip those that hold only data
 _NUM_FIRST = 64  # items of a container that are visited before more distant objects
 
 Paths = list[tuple[str, Any]]  # [(path, object)]
@@ -46,7 +46,7 @@ class Walked(NamedTuple):
     """What a walk (a search from object to object) has found, where it stopped, and which objects it has visited."""
 
     found: Paths
-    stopped_at: str | None  # the path at which it reached its limit; None: it is complete
+    stopped_at: str | None  # the path at which it reached its limit; None if it is complete
     seen: list[Any]  # the objects visited, the nearest first
 
 
@@ -54,7 +54,7 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
     """Find all objects of types ``wanted`` that can be reached from ``roots``, except the default random generators.
 
     Args:
-        data: knows which containers hold only data, and are skipped.
+        data: finds the containers that hold only data, which are skipped.
         max_objects: the most objects to visit; None: MAX_OBJECTS.
     """
     most = MAX_OBJECTS if max_objects is None else max_objects
@@ -124,8 +124,8 @@ def _first(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _others(path: str, here: Any, start: int, stop: int) -> Iterator[tuple[str, Any]]:
-    """Yield (path, item) for the items ``start`` to ``stop`` of the container ``here``, except plain data (leaves),
-    without running code of a subclass."""
+    """Yield (path, item) for items ``start`` to ``stop`` - 1 of the container ``here``, except plain data (leaves).
+    No code of a subclass is run."""
     parts = enumerate(items_of(here, start, stop), start)
     if isinstance(here, dict):
         keys = list(
@@ -164,7 +164,7 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
         if keras.is_layer(names):
             names = {name: names[name] for name in (*keras.PARTS_OF_LAYER, *_of_own_class(here, names))}
         cls = here.__class__ if type(here) in weakref.ProxyTypes else type(here)
-        not_copied = getattr(cls, "_not_copied", ())  # attributes of a Sequence that workers do not get
+        not_copied = getattr(cls, "_not_copied", ())  # attributes of a Sequence that are not sent to workers
         # Sorted: in a worker they may have been set in another order.
         for name in sorted(name for name in names if isinstance(name, str)):
             if name not in not_copied and not is_leaf(names[name]) and not _is_given(type(here), name):
@@ -177,13 +177,13 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _of_own_class(layer: Any, names: dict[str, Any]) -> list[str]:
-    """Return the names of the attributes that the user's class of a Keras layer has set: those in ``names`` without a
-    leading underscore; [] for Keras's own classes."""
+    """Return those of ``names``, the attributes of a Keras layer, that the user's class of this layer has set.
+    They are the ones without a leading underscore. The result is [] for a class of Keras's own."""
     return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 
 
 def _is_given(cls: type, name: str) -> bool:
-    """Return True if attribute ``name`` of objects of ``cls`` returns the generator of the job (batch) that runs."""
+    """Return True if attribute ``name`` of an object of ``cls`` returns the generator of the current job."""
     return any(hasattr(each.__dict__.get(name), "of_job") for each in cls.__mro__)
 
 
@@ -230,7 +230,7 @@ _DISPATCHER: Any = functools.singledispatch(len)
 
 
 def is_dispatcher(obj: Any) -> bool:
-    """Return True if ``obj`` is a function that was made by ``functools.singledispatch``."""
+    """Return True if ``obj`` is a function that ``functools.singledispatch`` has made."""
     return type(obj) is types.FunctionType and obj.__code__ is _DISPATCHER.__code__
 
 
@@ -247,5 +247,5 @@ def function_of(obj: Any) -> Any:
 
 
 def identity_of(ufunc: Any) -> list[Any]:
-    """Return the ``identity`` with which ``np.frompyfunc`` has made ``ufunc``, as a list: empty if none was given."""
+    """Return [the ``identity`` that ``np.frompyfunc`` was given when it made ``ufunc``], or [] if it was given none."""
     return [each for each in gc.get_referents(ufunc)[1:] if each is not getattr(ufunc, "__dict__", None)]

@@ -1,1 +1,1 @@
-"""The loader: for loops over a sequence whose batches are computed by worker processes."""
+"""The loader: ``prefetch()`` and the front-ends it returns, whose batches workers compute ahead of a plain for loop."""

@@ -1,7 +1,7 @@
-"""The part of a loop in the process that reads the batches: it takes the outcomes of jobs and delivers their batches.
+"""The consumer's side of a loop: it takes the outcomes of jobs and delivers their batches one by one.
 
-A job computes one batch; its outcome is the batch, a list of them, or an error. The consumer (the thread that reads)
-also handles errors, applies ``collate_fn`` and keeps statistics.
+A job computes one batch, and its outcome is either an error or a list of items, usually just that batch. The consumer,
+the thread that runs the loop, also handles errors, applies ``collate_fn`` and keeps statistics.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Metadata(Display):
 
     Attributes:
         nb_batches: batches delivered.
-        time_to_get_next_batch: seconds that the loop waited for them.
+        time_to_get_next_batch: seconds that the loop waited for batches.
         time_processing: seconds that computing batches took, summed over all workers.
         time_pinning: seconds from the arrival of a batch until the loop took it, summed over the batches.
         time_start: when the pass began (``time.perf_counter()``).
-        pin_queue_size: how many batches were ready when the loop asked for one, summed over the batches.
+        pin_queue_size: how many outcomes of jobs were ready whenever the loop took one, in sum.
     """
 
     def __init__(self) -> None:
@@ -55,14 +55,14 @@ class Metadata(Display):
         yield named("in jobs", f"{self.time_processing:.3g} s")
 
     def in_words(self) -> str:
-        """Return a summary of the pass: 200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it."""
+        """Return a summary of the pass, e.g. "200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it"."""
         seconds = max(time.perf_counter() - self.time_start, 1e-9)
         rate = self.nb_batches / seconds
         batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second)"
         return f"{batches}; the loop waited {self._share_waited():.1%} of it"
 
     def _share_waited(self) -> float:
-        """Return the share of the time since the pass began that the loop has waited for batches, 0 to 1."""
+        """Return the share of the time since the pass began, 0 to 1, in which the loop was waiting for batches."""
         return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
 
     def note_job(self, job_ns: int) -> None:
@@ -74,7 +74,7 @@ logger = logging.getLogger("workers")
 
 
 class Consumer:
-    """The reader of a loop: gets the outcomes of jobs from the workers, and returns their batches one by one."""
+    """The reader of a loop, which takes the outcomes of jobs from the workers and returns their batches one by one."""
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
@@ -82,14 +82,15 @@ class Consumer:
         self.on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False
-        self._asked_ns = 0  # when next_items was first asked for the items that it still lacks; 0: none
+        self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Return the next batch of ``this_pass``, a run of the loop over one epoch; wait for it, at most ``timeout_s``.
+        """Wait for the next batch of ``this_pass``, for at most ``timeout_s`` seconds if that is given, and return it.
 
         Raises:
             StopIteration: the pass is over, or no batch came within ``timeout_s``. StalePassError: a newer pass has
-                replaced this one. ClosedError: the sequence is closed. Any error of computing the batch.
+                replaced this one. ClosedError: the sequence is closed. RuntimeError: ``collate_fn`` has called this.
+                Any error raised in computing the batch.
         """
         loop.check(this_pass)
         if this_pass.is_collating:
@@ -124,7 +125,7 @@ class Consumer:
         return this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass)
 
     def _as_tensors(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> Any:
-        """Return the next batch as tensors, and start to copy the batches after it, if ready, to the device."""
+        """Return the next batch as tensors, and start copying the batches after it that are ready to the device."""
         ready = this_pass.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
@@ -159,7 +160,7 @@ class Consumer:
                 break
 
     def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """Return the items of the next job in a pass of ``model.fit``: usually one batch; [] if the job is skipped.
+        """Return the items of the next job in a pass of ``model.fit``: usually one batch, or [] if the job is skipped.
 
         Such a pass does not move the position that ``state_dict()`` saves.
 
@@ -187,12 +188,12 @@ class Consumer:
         return items
 
     def tell_of_epoch(self, epoch: int) -> None:
-        """Log the statistics of the pass over ``epoch``, which has ended, at level INFO."""
+        """Log, at level INFO, the statistics of the pass over ``epoch`` that has just ended."""
         if logger.isEnabledFor(logging.INFO):
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
     def _take(self, loop: Loop, this_pass: Pass, outcome: Outcome) -> None:
-        """Make the batches of ``outcome``, a job's result, ready for delivery; treat errors as ``on_error`` says."""
+        """Make the batches of ``outcome`` ready for delivery; if its job has failed, first do as ``on_error`` says."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
         error = None
@@ -221,9 +222,9 @@ class Consumer:
                 del error, outcome  # no reference cycle with the error
 
     def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
-        """Return the next ready batch after applying ``collate_fn`` and then ``then`` to it, and count it as delivered.
+        """Apply ``collate_fn``, then ``then`` if given, to the next ready batch, and return the result.
 
-        A ``state_dict()`` that is taken within ``collate_fn`` counts this batch too.
+        The batch counts as delivered from the start, so a ``state_dict()`` taken within ``collate_fn`` includes it.
         """
         assert self._collate_fn is not None
         ready, position = this_pass.ready, this_pass.position
@@ -245,19 +246,18 @@ class Consumer:
             this_pass.is_collating = False
             position.delivered = before
             raise
-        del ready[-1]  # no call follows, in which a Ctrl-C could lose the batch
+        del ready[-1]  # no call follows in which a Ctrl-C could lose the batch
         return batch
 
 
 def _check_still(loop: Loop, this_pass: Pass) -> None:
-    """Raise StalePassError if the user's ``on_error`` has begun another pass of ``loop``; not if it has closed it."""
+    """Raise StalePassError if ``on_error`` has begun another pass of ``loop``; do nothing if it has closed the loop."""
     if not this_pass.reading.engine.has_ended:
         loop.check(this_pass)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:
-    """Log a warning if ``items``, which are delivered one by one, look like the arrays of one batch, as from torch's
-    ``default_collate``. Return True if they do."""
+    """Return True and log a warning if ``items``, delivered one by one, look like the arrays of a single batch."""
     shapes = [np.shape(item) for item in items] if all(hasattr(item, "shape") for item in items[:4]) else []
     if len(shapes) > 4 or len({shape[:1] for shape in shapes}) != 1 or len({len(shape) for shape in shapes}) == 1:
         return False

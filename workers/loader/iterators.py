@@ -1,6 +1,7 @@
-"""Iterators over a source that has only ``__iter__``, and is read in the process of the loop.
+"""Makes iterators over a source that has only ``__iter__``, and detects sources that can be read only once.
 
-A source that cannot begin again, such as a generator, is read by one pass; a second pass raises StateError.
+Such a source is read in the process of the loop. If it cannot begin again, as a generator cannot, a second pass would
+find it empty, and raises StateError instead.
 """
 
 from __future__ import annotations
@@ -21,31 +22,32 @@ _BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: no
 
 
 def source_of(source: Any) -> Any:
-    """Return ``source``, or, if it is made of the items of a source (e.g. lists of them), that source."""
+    """Return the source that ``source`` regroups, into lists or shuffled windows; else ``source`` itself."""
     while isinstance(source, Regrouped):
         source = source.source
     return source
 
 
 class Iterators:
-    """The record of the last iterator over a source that has only ``__iter__``: how far which epoch has read it.
+    """The record of the last iterator over a source: which epoch read it last, and how many items of it.
 
     Some sources are iterators themselves, or return the same iterator from each ``__iter__``. A second pass over such a
-    source would get only what the first one left, usually nothing. So it raises, unless the source can begin again.
+    source would get only what the first one left, usually nothing. It therefore raises, unless the source can begin
+    again.
     """
 
     def __init__(self) -> None:
-        self._iterator: Callable[[], Any] = _nothing  # returns that over the source, not over chunks; weak if it can be
-        self._is_same = False  # True: an earlier pass had it too
+        self._iterator: Callable[[], Any] = _nothing  # returns the iterator over the source itself; weak if possible
+        self._is_same = False  # True: an earlier pass has read the same iterator
         self._epoch = -1  # of the last pass that has read an item
-        self._num_read = 0  # items, or chunks, that this pass has read
-        self._is_at_end = False  # True: these were all
+        self._num_read = 0  # items, or chunks of them, that the same pass has read
+        self._is_at_end = False  # True: there were no more
 
     def __reduce__(self) -> Any:
         return Iterators, ()
 
     def begin(self, source: Any, epoch: int, seed: int) -> Iterator[Any]:
-        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it. ``seed``: of the loop.
+        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it. ``seed`` is the loop's.
 
         Raises:
             StateError: the source was read before, and cannot begin again. Any error of ``__iter__``.
@@ -60,7 +62,7 @@ class Iterators:
         return iterator
 
     def release(self) -> None:
-        """Drop the reference to the iterator, which will not be read any more."""
+        """Release the iterator, which will not be read again."""
         if not isinstance(self._iterator, weakref.ref):
             self._iterator = _nothing
 
@@ -69,13 +71,13 @@ class Iterators:
         self._num_read, self._epoch, self._is_at_end = number, epoch, False
 
     def failed(self) -> None:
-        """Record that the iterator has raised an error, after which most iterators have no more items."""
+        """Record that the iterator has raised an error: most have no more items after one, so it counts as ended."""
         self._is_at_end = True
 
     def end(self, num_read: int) -> None:
         """Record that the iterator has ended, after the current pass has read ``num_read`` items.
 
-        If there were none, but an earlier pass got some, raise or log a warning.
+        If this pass has read none, but an earlier one has read some, raise an error or log a warning.
 
         Raises:
             StateError: an earlier pass has read this same iterator to its end.
@@ -100,7 +102,7 @@ class Iterators:
 
 
 def _nothing() -> None:
-    """Return None: stands in for a weak reference when there is no iterator."""
+    """Return None, as a weak reference does when its object is gone: there is no iterator."""
 
 
 def _reference(iterator: Any) -> Callable[[], Any]:
@@ -113,7 +115,7 @@ def _reference(iterator: Any) -> Callable[[], Any]:
 def _can_begin_again(source: Any, iterator: Any, hooks_were_called: bool) -> bool:
     """Return True if ``iterator``, which was read before, may have been reset to its first item.
 
-    ``iter(source)`` may do so, or a hook of ``source`` (on_epoch_begin or on_epoch_end) if ``hooks_were_called``.
+    ``iter(source)`` may have done so or, if ``hooks_were_called``, an on_epoch_begin or on_epoch_end of ``source``.
     """
     if type(iterator).__module__ in _BUILTIN:
         return False

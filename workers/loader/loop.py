@@ -41,20 +41,21 @@ if TYPE_CHECKING:
 class Loop(Live):
     """The machinery behind a for loop over a sequence: its passes (runs over one epoch), and its pool of workers.
 
-    The pool has the workers of this loop, and of all front-ends (results of ``.map()``) that the sequence is made from.
+    The pool holds the workers of this loop, and those of all front-ends (results of ``.map()``) that the sequence is
+    made from.
 
     Args:
         sequence: what is iterated: a front-end, or the argument of ``model.fit``. It is held weakly.
-        nb_workers: this loop's own workers; "auto": as many as make it faster.
-        options: the options of the workers; None: those that are attributes of the front-end.
-        clock: the current epoch and the position in it; None: a new one.
-        collate_fn: the loop gets ``collate_fn(batch, source=sequence)``; None: it gets the batch.
+        nb_workers: the number of this loop's own workers; "auto" for as many as make it faster.
+        options: the options of the workers; None to read them from the attributes of the front-end.
+        clock: the current epoch and the position in it; None for a new one.
+        collate_fn: the loop gets ``collate_fn(batch, source=sequence)``; without it, the batch.
 
     Attributes:
-        output: the framework whose tensors the loop gets instead of arrays; None: arrays.
-        current: the pass that the workers work on; None: none.
-        pool: the pool of workers; None: they are not running.
-        iterator: a weak reference to what ``iter()`` returned last; None: the pass is read without an iterator.
+        output: the framework whose tensors the loop gets instead of arrays; None for arrays.
+        current: the pass that the workers work on; None if there is none.
+        pool: the pool of workers; None if they are not running.
+        iterator: a weak reference to what ``iter()`` returned last; None if the pass is read without an iterator.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Loop(Live):
 
     @property
     def options(self) -> Options:
-        """The options of the loop's workers. Workers that are running keep those that they were started with."""
+        """The options for workers started from now on; running workers keep those that they were started with."""
         return self._options or options_of(self.sequence)
 
     # -- what it computes
@@ -100,9 +101,9 @@ class Loop(Live):
         return task
 
     def task_here(self) -> Task:
-        """Return the task (source and functions) for jobs that run in this process.
+        """Return the task for jobs that run in this process.
 
-        It may outlive the loop, so it does not keep the sequence alive.
+        It may outlive the loop, so it must not keep the sequence alive: it refers to the sequence only weakly.
         """
         task = self.task()
         if task.source is self.sequence:
@@ -116,16 +117,16 @@ class Loop(Live):
         return bool(plan.is_read_here or plan.is_stream)
 
     def keeps_tensors(self) -> bool:
-        """Return True if the mapped functions get tensors that the source yields as tensors, not as arrays."""
+        """Return True if the mapped functions get the tensors of the source as tensors, not converted to arrays."""
         functions = self.sequence._plan().functions
         return bool(functions) and getattr(functions[0], "wants_tensors", True)
 
     def iterators(self) -> Iterators:
-        """Return the record of iterators over the source, shared by all that is made from the same front-end."""
+        """Return the record of iterators over the source, which all front-ends made from the same one share."""
         return self._front_ends()[-1]._own_iterators
 
     def count_changes(self) -> int:
-        """Return how often ``changed()`` was called on this sequence and on all that it is made from."""
+        """Return how often ``changed()`` was called on the sequence and on all sequences that it is made from."""
         return sum(each._clock.num_changes for each in parts_of(self.sequence) if isinstance(each, Sequence))
 
     # -- workers
@@ -142,8 +143,7 @@ class Loop(Live):
 
     @property
     def is_auto(self) -> bool:
-        """True if the number of workers is chosen by measurement: ``nb_workers`` is "auto" here or for a front-end that
-        this is made from, and nowhere a number other than 0."""
+        """True if the number of workers is chosen by measurement: one of the chain is "auto", and none is above 0."""
         return not self.num_workers and any(each.own_workers == "auto" for each in self._front_ends())
 
     @property
@@ -158,12 +158,13 @@ class Loop(Live):
     def start(self) -> Pool:
         """Start the pool of workers, and return it.
 
-        It includes the workers of the front-ends that this is made from. These stop theirs, unless they are being read.
+        The pool includes the workers of the front-ends that this one is made from, so they stop their own pools,
+        except for pools that a loop is reading.
         """
         for each in self._front_ends()[1:]:
             each.stop_unless_read()
         nb_workers = None if self.is_auto else self.num_workers
-        if nb_workers is None and self.is_fed:  # functions get workers from the start
+        if nb_workers is None and self.is_fed:  # not measured: functions get workers from the start
             nb_workers = limits.default_nb_workers() if self.sequence._plan().functions else 0
         self.pool = Pool(self, nb_workers)
         return self.pool
@@ -187,7 +188,7 @@ class Loop(Live):
     # -- passes
 
     def begin(self) -> Pass:
-        """Begin a pass over the batches of the current epoch that were not delivered yet, and return it."""
+        """Begin a pass over the undelivered batches of the current epoch, and return it."""
         self.current = None  # stops a thread that reads an earlier pass
         with self.lock:
             pool = self._running()
@@ -197,20 +198,21 @@ class Loop(Live):
     def begin_apart(self, order: OrderOf[int] | None) -> Pass:
         """Begin a pass for ``model.fit``, and return it. It does not move the position that ``state_dict()`` saves.
 
-        ``order``: the indices of its batches in the epoch; None: all batches of a source that has only ``__iter__``.
+        ``order`` holds the indices of its batches in the epoch; None for all batches of a source that has only
+        ``__iter__``.
         """
         self.current = None
         with self.lock:
             pool, plan = self._running(), plan_of_epoch(self.sequence, self.clock)
             position = Position(stride=plan.plan.world)
             places = plan.places(position) or ()
-            if order is not None:  # else all that come from a source that is read here
+            if order is not None:  # else all batches of a source that is read here
                 places = _at(places, order, self.options.in_order)
             return self._begun(pool, plan, position, places, None)
 
     def _running(self) -> Pool:
         self.sequence._check_open()
-        return self.pool or self.start()  # None: a longer chain took its workers, or this is a copy
+        return self.pool or self.start()  # no pool: a longer chain took the workers, or this is a copy
 
     def _begun(self, pool: Pool, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Any) -> Pass:
         self.consumer.metadata = Metadata()
@@ -219,17 +221,16 @@ class Loop(Live):
         return this_pass
 
     def next(self, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Return the next batch of ``this_pass``; raise StopIteration if none comes within ``timeout_s``, or at all."""
+        """Return the next batch of ``this_pass``; raise StopIteration if it is over, or after ``timeout_s``."""
         return read_alone(this_pass, self.consumer.next, self, this_pass, timeout_s)
 
     def next_items(self, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """Return the items of the next job (usually a batch) of a pass of ``model.fit``; [] if it is skipped."""
+        """Return the items, usually one batch, of the next job in a pass of ``model.fit``; [] if the job is skipped."""
         items: list[Any] = read_alone(this_pass, self.consumer.next_items, self, this_pass, timeout_s)
         return items
 
     def check(self, this_pass: Pass) -> None:
-        """Raise StopIteration if ``this_pass`` is over, ClosedError if the sequence is closed, StalePassError if the
-        workers now serve something else."""
+        """Raise StopIteration if ``this_pass`` is over, ClosedError if closed, StalePassError if it was replaced."""
         sequence = self.sequence
         this_pass.check(sequence)
         if self.current is not this_pass:
@@ -239,13 +240,13 @@ class Loop(Live):
             )
 
     def is_source_at_end(self) -> bool:
-        """Return True if the current pass reads its source in this process, and has delivered all of its items."""
+        """Return True if the current pass reads a source in this process, and has delivered all of its items."""
         return isinstance(self.current, FedPass) and self.current.is_at_end()
 
     # -- what it reports
 
     def share_waited(self) -> float | None:
-        """Return the share of the current pass's time that the loop has waited for batches, 0 to 1."""
+        """Return the share of the current pass's time, 0 to 1, in which the loop was waiting for batches."""
         return self.consumer.metadata._share_waited()
 
     def facts(self) -> Iterable[DisplayedFact]:
@@ -260,12 +261,12 @@ class Loop(Live):
             yield state("not running")
 
     def report(self) -> Report:
-        """Return the report of where the time has gone since the loop was made: waiting, jobs and more."""
+        """Return the report on where the time has gone since the loop was made: waiting, jobs and more."""
         return report_of(self)
 
 
 def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:
-    """Return the elements of ``places`` (positions in the epoch's order; maybe lazy) at the indices in ``order``."""
+    """Return the elements of ``places`` at the indices in ``order``, without making a list if it can be avoided."""
     if isinstance(order, range):
         return places[order.start : order.stop]
     is_all = in_order and len(order) == len(places) and order == list(range(len(places)))

@@ -1,4 +1,4 @@
-"""The report of where a loop's time has gone, computed on request from the figures that are recorded as it runs."""
+"""Makes the report on where a loop's time has gone, on request, from the figures that are recorded as it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def report_of(loop: Loop) -> Report:
-    """Return the report of where the time of ``loop`` has gone since it was made. Takes some ms per worker."""
+    """Return the report on where the time of ``loop`` has gone since it was made. Takes a few ms per worker."""
     figures, pool, number = loop.figures.loop.copy(), loop.figures.pool, loop.num_running
     wait, step = figures.spreads
     totals, starts = figures.totals(), figures.starts()
@@ -80,9 +80,9 @@ def _incidents(loop: LoopFigures, pool: PoolFigures) -> list[Incident]:
 
 
 def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
-    """Return the monotonic time, in ns, of the last delivered batch or last recorded job; now, if there is none.
+    """Return the monotonic time, in ns, of the last delivery or end of a job, whichever is later; else now.
 
-    The time after it, in which nothing was requested, says nothing about the workers.
+    Time after that is not held against the workers, because nothing was requested of them.
     """
     span = pool.spans[-1] if pool.spans else None
     last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
@@ -97,5 +97,5 @@ def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:
 
 
 def _why(starts: list[EpochStart]) -> str:
-    """Return the reason, in words, why the slowest start of an epoch took its time; "" if there is none."""
+    """Return why the slowest start of an epoch took so long, in words; "" if there is no special reason."""
     return max(starts, key=lambda start: start.seconds + start.wait, default=EpochStart(0, 0.0, 0.0, "")).why

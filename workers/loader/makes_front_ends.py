@@ -1,4 +1,4 @@
-"""The types of what the methods of a front-end return: front-ends too, whose workers compute the whole chain."""
+"""Tells type checkers that a front-end's methods such as ``.batch()`` return a front-end, not a plain sequence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MakesFrontEnds(SequenceDerived[Batch_co]):
-    """The base class of a front-end, for type checkers."""
+    """The base class of ``SequenceMap``, which declares for type checkers what the inherited methods return."""
 
     if TYPE_CHECKING:
 

@@ -1,4 +1,4 @@
-"""The policy for jobs (computations of a batch) that fail: raise the error, skip the batch, or run the job again."""
+"""Applies a loop's policy for jobs that fail: raise the error, skip the batch, or run the job again."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ logger = logging.getLogger("workers")
 
 
 class OnError:
-    """What a loop does about failed jobs: its option ``on_error``. A function is called in the consumer's thread."""
+    """The policy of a loop for failed jobs, its option ``on_error``. A function is called in the consumer's thread."""
 
     def __init__(self, policy: Policy, max_retries: int) -> None:
         self.policy = policy
         self._max_retries = max_retries
-        self._deciding_for: Any = None  # a pass; None: for none
+        self._deciding_for: Any = None  # the pass whose error the function is deciding on, if any
 
     def check(self, of: Pass) -> None:
-        """Raise RuntimeError if the user's function asks for a batch of the pass ``of`` on whose error it decides."""
+        """Raise RuntimeError if the user's function reads the pass ``of`` while it decides on an error of that pass."""
         if self._deciding_for is of:
             raise RuntimeError("on_error must not ask for batches of its own loop: loop over another front-end there")
 
     def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
-        """Return the items of a failed job after doing as the policy says: those of a new run, or those not skipped.
+        """Apply the policy to a failed job. Return the items of a successful retry, or those that are not skipped.
 
         Args:
-            of: the pass (run of the loop over an epoch) that the job belongs to.
+            of: the pass that the job belongs to.
             outcome: the failure of the job.
             check: raises StalePassError if the user's function has begun another pass, or loaded a state.
             told: called with the duration of each further run of the job, in ns.
 
         Returns:
-            The items, usually one batch; [] if all of the job is skipped.
+            The items, usually one batch; [] if the whole job is skipped.
 
         Raises:
-            The job's error, or that of the user's function.
+            The job's error, or an error that the user's function raises.
         """
         index, value, _, _ = outcome
         what, of_sample = "raise", None
@@ -73,13 +73,13 @@ class OnError:
             del value, outcome, of_sample  # no reference cycle with the error
 
     def decide(self, error: BaseException, of: Any) -> str:
-        """Return "raise", "skip" or "retry" for a job of ``of`` that failed where no engine ran it."""
+        """Return "raise", "skip" or "retry" for ``error``, of a job that ``of``, a reader for Keras, ran by itself."""
         return self._what_of(error, of, lambda: None)
 
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
-        """Return ("raise", "skip" or "retry"; the error for which the policy says so).
+        """Return ("raise", "skip" or "retry", the policy's answer for a failed job; the error that it is about).
 
-        If several samples of a batch have failed, the answer is "skip" only if it is "skip" for the error of each.
+        If several samples of a batch have failed, "skip" is returned only if the policy says so for every error.
         """
         for each in (error, *others(error)):
             what = self._what_of(each, of, check)

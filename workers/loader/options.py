@@ -1,6 +1,6 @@
-"""The options of a front-end (the result of ``prefetch()`` or ``.map()``).
+"""Defines and checks the options of a front-end (the result of ``prefetch()`` or ``.map()``).
 
-Each is written twice: with its type in a TypedDict, for callers, and with its default and its check in Options.
+Most are written twice: with their types in a TypedDict, for callers, and with their defaults and checks in Options.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workers.frameworks import OutputName
 ExecutorName: TypeAlias = Literal["process", "thread", "ray"]
 Policy: TypeAlias = 'Literal["raise", "skip", "redraw"] | Callable[[BaseException], str]'
 
-#: The environment variable with the number of workers of all loops that have any: 0 for debugging.
+#: The environment variable that overrides the number of workers of all loops that have any, e.g. 0 for debugging.
 NB_WORKERS = "WORKERS_NB_WORKERS"
 
 NO_LIMIT = 2**62  # a max_queue_size that no loop reaches
@@ -37,7 +37,7 @@ class PrefetchOptions(TypedDict, total=False):
 
 
 class DatasetOptions(PrefetchOptions, total=False):
-    """PrefetchOptions, and further options of :func:`workers.prefetch`, on which the type of a batch depends."""
+    """PrefetchOptions, plus the options of :func:`workers.prefetch` that determine the type of a batch."""
 
     batch_size: int | None
     drop_last: bool
@@ -46,7 +46,7 @@ class DatasetOptions(PrefetchOptions, total=False):
 
 
 class OrderOptions(DatasetOptions, total=False):
-    """DatasetOptions, and the options of :func:`workers.prefetch` that say which samples come, and in which order."""
+    """DatasetOptions, plus the options of :func:`workers.prefetch` that choose the samples and their order."""
 
     weights: Any
     labels: Any
@@ -65,7 +65,7 @@ class MapOptions(PrefetchOptions, total=False):
 
 
 class NamedMapOptions(MapOptions, total=False):
-    """MapOptions, and those options of :meth:`workers.Sequence.map` that may also be given by position."""
+    """MapOptions, plus the options of :meth:`workers.Sequence.map` that may also be given by position."""
 
     max_jobs_at_once: int | None
     max_queue_size_pin: int | None
@@ -73,22 +73,22 @@ class NamedMapOptions(MapOptions, total=False):
 
 
 class _Inherited:
-    """The type of INHERITED, the default of an option that is inherited from the front-end that this is made from."""
+    """The type of INHERITED, the default of an option that a front-end inherits from the one it is made from."""
 
     def __repr__(self) -> str:
         return "INHERITED"
 
 
-#: The default of an argument: the value of the front-end that this one is made from, else that of Options.
+#: Stands for the value of the option in the front-end that this one is made from or, without one, in Options.
 INHERITED: Any = _Inherited()
 
 
 def _by(check: Callable[[str, Any], Any], none_is_default: bool = False) -> dict[str, Any]:
-    """Return the metadata of an option's field.
+    """Return the metadata of an option's field in the dataclass Options.
 
     Args:
-        check: ``(name, value) -> value``, which raises if the value is wrong.
-        none_is_default: True if None stands for the default.
+        check: called with (name, value); returns the value to use, or raises an error if it is wrong.
+        none_is_default: True if None means that the option is not given.
     """
     return {"check": check, "none_is_default": none_is_default}
 
@@ -140,7 +140,7 @@ class Options:
     )
 
     def but(self, given: dict[str, Any]) -> Options:
-        """Return these options with the values in ``given`` ({name: value}) instead, except those that are INHERITED.
+        """Return a copy of these options with the values in ``given``, {name: value}, except those that are INHERITED.
 
         Raises:
             TypeError, ValueError: an option is wrong.
@@ -150,7 +150,7 @@ class Options:
             value = given.get(each.name, INHERITED)
             if value is not INHERITED and not (value is None and each.metadata["none_is_default"]):
                 values[each.name] = each.metadata["check"](each.name, value)
-        if "executor" in values:  # the inherited executor_options are for another executor
+        if "executor" in values:  # inherited executor_options may be for another executor
             values.setdefault("executor_options", None)
         made = replace(self, **values)
         options = _executor_options(made.executor, made.executor_options)
@@ -158,7 +158,7 @@ class Options:
 
     @property
     def least_workers(self) -> int:
-        """The least number of workers for ``nb_workers="auto"``: 1 if one of the options needs a worker, else 0."""
+        """The minimum number of workers for ``nb_workers="auto"``: 1 if one of the options needs a worker, else 0."""
         return int(self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order)
 
 
@@ -166,19 +166,19 @@ _NAMES = tuple(each.name for each in fields(Options))
 
 
 def options_of(front_end: Any) -> Options:
-    """Return the options of ``front_end``, read from its attributes. If one is set, workers started later use it."""
+    """Return the options of ``front_end``, read from its attributes, so that the next workers use what is set there."""
     return Options(**{name: vars(front_end)[name] for name in _NAMES})
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
-    """Return ``nb_workers``; raise TypeError or ValueError if it is neither an integer >= 0 nor "auto"."""
+    """Check that ``nb_workers`` is "auto" or an integer >= 0. Return it, or what the environment says instead."""
     if isinstance(nb_workers, str) and nb_workers == "auto":
         return _by_environment("auto")
     return _by_environment(check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"'))
 
 
 def _by_environment(nb_workers: int | Literal["auto"]) -> int | Literal["auto"]:
-    """Return ``nb_workers``, or what the environment variable says instead if that is set and it is not 0."""
+    """Return ``nb_workers`` if it is 0 or the environment variable is not set; else the value of the variable."""
     said = os.environ.get(NB_WORKERS, "").strip()
     if not said or nb_workers == 0:
         return nb_workers
@@ -188,8 +188,7 @@ def _by_environment(nb_workers: int | Literal["auto"]) -> int | Literal["auto"]:
 
 
 def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
-    """Return ``options``, the argument ``executor_options``, checked for ``executor``. Raise an error if they are
-    wrong, or if there are some for another executor than "ray"."""
+    """Return ``options``, the user's ``executor_options``, checked: a dict for "ray", None for other executors."""
     if executor == "ray":
         from workers.cluster.connection import check_options
 
@@ -200,10 +199,10 @@ def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
 
 
 def bound(nb_workers: Any, max_queue_size: Any, max_queue_size_pin: Any, max_jobs_at_once: Any) -> Any:
-    """Return the ``max_queue_size`` (most batches ahead of the loop, in all) that these arguments together set.
+    """Return the ``max_queue_size``, the most batches ahead of the loop, that these arguments together set.
 
-    None: it is chosen as the loop runs; INHERITED: none is given. ``max_queue_size_pin`` is trw's name for it, and
-    ``max_jobs_at_once`` is trw's number for each worker.
+    It is None if it is to be chosen as the loop runs, and INHERITED if no argument is given. ``max_queue_size_pin`` is
+    trw's name for it, and ``max_jobs_at_once`` is trw's number per worker.
     """
     per_worker = 0
     if max_queue_size_pin is not None:

@@ -1,4 +1,4 @@
-"""The pool of workers of one loop, and what they work on: a parcel (the pickled sequence in shared memory)."""
+"""Runs the workers of one loop, and sends them what they work on: a parcel, the pickled sequence in shared memory."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ logger = logging.getLogger("workers")
 
 
 class Pool:
-    """The workers of ``loop``, and the engine that gives them jobs. They stop when the loop's sequence is released.
+    """The workers of ``loop``, and the engine that gives them jobs. They stop when the sequence of the loop is freed.
 
     Args:
-        nb_workers: how many workers; 0: batches are computed in this process; None: as many as make the loop faster.
+        nb_workers: the number of workers; 0 to compute batches in this process; None to find the best number.
 
     Attributes:
-        begun: what it took to begin the last pass (run over an epoch): (seconds, why).
+        begun: (how many seconds it took to begin the last pass, one run of the loop over an epoch; why it took long).
     """
 
     def __init__(self, loop: Loop, nb_workers: int | None) -> None:
@@ -75,8 +75,8 @@ class Pool:
         self._attributes = Attributes(self._watch)
         self._unpicklable_attributes = UnpicklableAttributes()
         self._num_passes = 0
-        self._sent_in = 0  # the pass in which the workers were sent their parcel
-        self._num_changes = self._num_changes_now = 0  # calls of changed() until then, and until now
+        self._sent_in = 0  # the number of the pass in which the workers were last sent a parcel
+        self._num_changes = self._num_changes_now = 0  # calls of changed() up to that pass, and up to now
         self._has_changed_there = False  # remote workers still lack what was written into shared arrays
         self._looks_ahead = True  # whether to begin the next epoch before this one ends
         self._why = ""  # why the next pass takes time to begin
@@ -115,7 +115,7 @@ class Pool:
             options.max_retries + 1,
             explain=given_up,
             keeps_failed=callable(options.on_error),
-            # In a bundle it is not seen which job takes long, so job_timeout needs small ones.
+            # Within a bundle, it is unknown which job takes long, so job_timeout needs small bundles.
             bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and options.job_timeout is None else BUNDLE_NS,
         )
         try:
@@ -159,14 +159,14 @@ class Pool:
     # -- workers that come and go: see ``auto``
 
     def have(self, nb_workers: int) -> Engine:
-        """Start ``nb_workers`` workers, or change their number to this, and return the engine that gives them jobs."""
+        """Start ``nb_workers`` workers, or change their number to this. Return the engine that gives them jobs."""
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)
         return self._workers
 
     def changes(self) -> Parcel | None:
-        """Return the parcel (pickled sequence) that workers still need for the rest of this pass; None: none."""
+        """Return the parcel that the workers still need for the rest of this pass; None if they need none."""
         loop = self._loop()
         if loop is None or self._sent_in == self._num_passes:
             return None
@@ -175,9 +175,9 @@ class Pool:
     # -- what they work on
 
     def _changes(self, loop: Loop) -> Parcel | None:
-        """Return the parcel (pickled sequence) that workers need before the next pass; None: nothing of it has changed.
+        """Return the parcel that the workers need before the next pass; None if the sequence has not changed.
 
-        If the user called ``changed()``, forget the batches that were computed ahead.
+        If the user has called ``changed()``, discard the batches that were computed ahead.
         """
         if self._parcel is None:  # jobs run on the user's own objects, and never ahead
             return None
@@ -206,16 +206,15 @@ class Pool:
         return parcel
 
     def _has_changed_in_place(self) -> bool:
-        """Return True if shared arrays have changed that workers on other machines must be sent again."""
+        """Return True if shared arrays have changed in place, so that workers on other machines need them again."""
         if self.kind != "ray" or self._workers is None:
             return False
         executor: Any = self._workers.executor
-        self._has_changed_there |= executor.has_changed_in_place()  # each change is reported once
+        self._has_changed_there |= executor.has_changed_in_place()  # reports each change only once
         return self._has_changed_there
 
     def sent(self, parcel: Parcel | None) -> None:
-        """Record that the engine was given ``parcel``, the result of :meth:`_changes`. Until then, it counts as unsent,
-        so a Ctrl-C does not lose it."""
+        """Record that the engine has received ``parcel``. Until then it counts as unsent, so no Ctrl-C can lose it."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
@@ -225,7 +224,7 @@ class Pool:
     # -- passes
 
     def begin(self, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Assembly | None) -> Pass:
-        """Begin a pass over ``places`` (positions in the epoch's order), and return it; workers start its jobs."""
+        """Begin a pass over the batches at ``places`` (numbers in the epoch's order), and return it."""
         start_s = time.monotonic()
         this_pass = self._begin(plan, position, places, assembly)
         self.begun = time.monotonic() - start_s, self._why
@@ -254,9 +253,9 @@ class Pool:
         ahead: Ahead | None = None
         if (
             self._looks_ahead
-            and not loop.sequence._has_hooks()  # they may write anywhere, such as to a file, so they run first
+            and not loop.sequence._has_hooks()  # hooks may write anywhere, even to files, so they run first
             and not plan.plan.drawn
-            and self._options.executor != "thread"  # jobs run on the user's own object, which has one epoch
+            and self._options.executor != "thread"  # jobs run on the user's own object, which is in one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
             next_order = None if order is None else plan.following().order(following)
@@ -289,7 +288,7 @@ class Pool:
 
 
 def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Connect to a Ray cluster, and return functions that return its number of cores and how many workers fit."""
+    """Connect to a Ray cluster. Return a function that counts its cores, and one that counts the workers that fit."""
     from workers.cluster import connection
 
     connection.connect(options.get("address"))
@@ -297,14 +296,14 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 
 
 def _name(loop: Loop) -> str:
-    """Return a short description of what the loop computes, e.g. "<Crops: 40 batches>"; ``workers.top`` shows it."""
+    """Return a short description of what the loop computes, for ``workers.top``: "<Crops: 40 batches>"."""
     sequence = loop.sequence
     return short(getattr(sequence, "source_split", sequence))
 
 
 @contextlib.contextmanager
 def _room_for_sequence() -> Iterator[None]:
-    """Within this block, turn DoesNotFit (no room for arrays in shared memory) into a MemoryError with advice."""
+    """Within this block, turn DoesNotFit (shared memory has no room for an array) into a MemoryError with advice."""
     try:
         yield
     except DoesNotFit as error:

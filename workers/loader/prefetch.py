@@ -69,27 +69,27 @@ def prefetch(
     batch_sampler: Any = None,
     **options: Any,
 ) -> SequenceMap[Any]:
-    """Return an iterable over the batches of ``sequence``, which worker processes compute ahead.
+    """Return an iterable over the batches of ``sequence``, which worker processes compute ahead of the loop.
 
     Args:
         sequence: anything with ``__len__`` and ``__getitem__``: a Sequence, a Keras PyDataset, a torch Dataset, a list.
             Or anything with only ``__iter__``, such as a torch IterableDataset: its items are read in this process
-            (with draws seeded by (seed, epoch)), and sent to the workers. An iterator (a generator, zip, an open file)
-            is good for one pass.
-        nb_workers: worker processes; 0: batches are computed in the loop; ``"auto"`` or None: as many as make the loop
-            faster, see :class:`SequenceMap`.
-        max_queue_size: the most batches finished or in work ahead of the loop: see :class:`SequenceMap`.
+            and sent to the workers. Random draws while reading are seeded by (seed, epoch). An iterator (a generator,
+            zip, an open file) can be read in one pass only.
+        nb_workers: the number of worker processes; 0 to compute batches in the loop; ``"auto"`` or None for as many as
+            make the loop faster, see :class:`SequenceMap`.
+        max_queue_size: the most batches finished or in progress ahead of the loop: see :class:`SequenceMap`.
         **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``job_timeout``,
             ``max_retries``, ``output`` and ``worker_init_fn``: see :class:`SequenceMap`. If ``sequence`` is a
             front-end, or is made from one, options that are not given are inherited from it.
-        shuffle: draw a new order of the batches, or with ``batch_size`` of the samples, in each epoch: see
+        shuffle: draw a new order of the batches or, with ``batch_size``, of the samples in each epoch: see
             :meth:`Sequence.shuffle`.
-        batch_size: samples in a batch: the workers make batches of the items of ``sequence``. None: these are batches.
+        batch_size: samples in a batch, made by workers of the items of ``sequence``; None if these are batches already.
             With ``on_error="skip"``, samples that raise are left out, and the batch is filled with the next ones
             (with ``collate_fn``, it is smaller). A dataset with ``__getitems__`` is called once per batch.
         drop_last: leave out a last batch with fewer samples.
-        collate_fn: called in the workers with the list of a batch's samples, or without ``batch_size`` with each item.
-            None: samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
+        collate_fn: called in the workers with the list of a batch's samples or, without ``batch_size``, with each item.
+            By default, samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
         weights, labels, num_samples, replacement: draw the samples by weight: see :meth:`Sequence.weighted`.
         sampler: the order of the samples, such as a torch ``Sampler``: see :meth:`Sequence.reorder`.
         batch_sampler: the samples of each batch, such as a torch ``BatchSampler``: see :meth:`Sequence.batch_by`.
@@ -152,7 +152,7 @@ def prefetch(
 def _check_one_order(
     shuffle: bool, weights: Any, sampler: Any, batch_sampler: Any, batch_size: int | None, drop_last: bool
 ) -> None:
-    """Raise ValueError if two of these options of ``prefetch`` say which samples come, or how many are in a batch."""
+    """Raise ValueError if these options conflict: two orders, two batch sizes, or ``drop_last`` without a size."""
     given = {"weights": weights, "sampler": sampler, "batch_sampler": batch_sampler}
     orders = ["shuffle=True"] * shuffle + [f"{name}=..." for name, value in given.items() if value is not None]
     if len(orders) > 1:

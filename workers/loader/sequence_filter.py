@@ -1,4 +1,4 @@
-"""``SequenceFilter``: the batches for which a function returns true, found in the workers in each epoch."""
+"""``SequenceFilter``, which keeps the batches for which a function returns true; workers find them in each epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sequence_map import SequenceMap
 class SequenceFilter(SequenceMap[Any]):
     """The batches of another sequence for which ``function`` returns true: see :meth:`Sequence.filter`.
 
-    It has no length, and no more have sequences that are made from it.
+    It has no length, and neither do sequences made from it.
     """
 
     _is_filter = True

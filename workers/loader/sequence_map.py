@@ -42,43 +42,43 @@ logger = logging.getLogger("workers")
 class SequenceMap(MakesFrontEnds[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
-    One pass of the loop is one epoch. ``break`` is allowed: the next pass is the next epoch, whole. Sequences made from
-    this use its workers, and inherit the options that they are not given, except ``collate_fn`` and ``as_items``.
+    One pass of the loop is one epoch. After a ``break``, the next pass is the whole of the next epoch. Sequences made
+    from this use its workers, and inherit options that they are not given, except ``collate_fn`` and ``as_items``.
 
     Args:
         source_split: what to map: anything with ``__len__`` and ``__getitem__`` (the workers compute whole batches), or
             with only ``__iter__`` (its items are read here and sent to the workers).
-        nb_workers: worker processes; 0: batches are computed in this process when they are asked for. ``"auto"``: as
-            many as make the loop faster, by measurement; it usually begins without any. If ``source_split`` is a
-            SequenceMap with workers, or was made from one, one pool of all their workers computes everything.
+        nb_workers: the number of worker processes; 0 to compute batches in this process when they are asked for;
+            ``"auto"`` for as many as make the loop faster, by measurement, usually none at first. If ``source_split``
+            is a SequenceMap with workers, or was made from one, one pool of all their workers computes everything.
         function_to_run: a function of a batch, a list of functions applied one after the other, or None. The items of a
             returned *list* are delivered one by one: ``for x, y in ...`` fails if the function returns ``[x, y]``.
-        max_jobs_at_once: the most batches finished or in work ahead of the loop, per worker. None: see
-            ``max_queue_size``; 0: no limit.
+        max_jobs_at_once: the most batches finished or in progress ahead of the loop, per worker; 0 for no limit. By
+            default, ``max_queue_size`` applies.
         queue_timeout: seconds that ``next_item(blocking=False)`` waits, by default 0.001.
-        debug_job_report_timeout: seconds after which a running job is logged, with its Python stack, by default 30.
-            None: never.
+        debug_job_report_timeout: seconds after which a running job is logged, with its Python stack; by default 30,
+            None for never.
         collate_fn: the loop gets ``collate_fn(batch, source=self)``; called in the thread of the loop.
-        max_queue_size_pin: replaces ``max_jobs_at_once``, for all workers together.
-        max_queue_size: the most batches finished or in work ahead of the loop. None: enough for 50 ms of work (Ray:
-            0.5 s), for the other workers to go on during a slow job, and for the longest recent step of the loop (1 s
-            at most), within 64 MB; at least 2 per worker and 2 more.
+        max_queue_size_pin: like ``max_jobs_at_once``, which it overrides, but for all workers together.
+        max_queue_size: the most batches finished or in progress ahead of the loop. None: enough for 50 ms of work
+            (0.5 s with Ray), for the other workers to go on during a slow job, and for the longest recent step of the
+            loop (at most 1 s), within 64 MB; at least 2 per worker and 2 more.
         executor: ``"process"``, the default, or ``"thread"`` for functions that wait or release the interpreter's lock.
             Threads share the global generators, so there only ``current_rng()`` is reproducible. ``"ray"``: see
             :mod:`workers.cluster`.
         executor_options: the options of ``"ray"``.
         seed: determines all random draws; None: the seed of ``source_split``, or one drawn once.
-        in_order: True, the default: deliver in the order of indices; False: as batches come, within an epoch.
-        on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it), or
-            ``"skip"`` the batch and log the exception. Or a function of the exception that returns one of these, or
-            ``"retry"``: run the job again, with the same draws; it is called in the thread of the loop. Or
-            ``"redraw"``: samples that raise in a batch are replaced by others, drawn by (seed, epoch, batch). None:
+        in_order: deliver batches in the order of their indices, the default. If False: as they finish, within an epoch.
+        on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it);
+            ``"skip"`` the batch and log the exception; or ``"redraw"``: replace the samples of a batch that raise by
+            others, drawn by (seed, epoch, batch). Or a function, which gets the exception in the thread of the loop,
+            and returns ``"raise"``, ``"skip"``, or ``"retry"`` to run the job again with the same draws. None:
             inherited, else ``"raise"``.
-        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again. None, the
-            default: never.
-        as_items: False: a list returned by ``function_to_run`` is one batch.
-        max_retries: how often a job is run again, by default 2: after its worker died or was stuck, and for
-            ``"retry"``, together.
+        job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again; None,
+            the default, for never.
+        as_items: if False, a list returned by ``function_to_run`` is one batch.
+        max_retries: the most times that a job is run again, by default 2, whether because its worker died or was stuck,
+            or because ``on_error`` returned ``"retry"``.
         output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors instead of arrays, over the same memory;
             strings and dates stay arrays. ``model.fit`` always gets what Keras needs. None: inherited, else arrays.
         worker_init_fn: called once in each worker, with its number, before its first job; also in workers that replace
@@ -92,7 +92,7 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
     Source: ``trw.train.SequenceMap`` for the names and meaning of the arguments before ``max_queue_size``.
     """
 
-    #: True if its function leaves out batches, so that nobody knows how many there are.
+    #: True if its function leaves out batches, so that their number is unknown.
     _is_filter = False
 
     on_error: Policy
@@ -182,7 +182,7 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Begin a pass over the batches of the current epoch that remain, and return an iterator over them."""
+        """Begin a pass over the remaining batches of the current epoch, and return an iterator over them."""
         loop = self._live
         this_pass = loop.begin()
         read = functools.partial(read_alone, this_pass, loop.consumer.next, loop, this_pass)
@@ -192,12 +192,14 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
 
     @property
     def nb_workers(self) -> NbWorkers:
-        """The number of workers of this and of all front-ends that it is made from; "auto": it is chosen."""
+        """The number of workers of this and all front-ends it is made from; "auto" if it is chosen by measurement."""
         return "auto" if self._live.is_auto else self._live.num_workers
 
     def report(self) -> Report:
-        """Return the report of where the loop's time has gone since this was made: see :class:`workers.Report`. May be
-        called at any time, also after :meth:`close`. Takes a few milliseconds per worker."""
+        """Return a :class:`workers.Report` on where the loop's time has gone since this was made.
+
+        May be called at any time, even after :meth:`close`. Takes a few milliseconds per worker.
+        """
         return self._live.report()  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -211,7 +213,7 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
 
     @property
     def output(self) -> str | None:
-        """The framework whose tensors the loop gets: ``"torch"``, ``"jax"`` or ``"tf"``; None: it gets arrays."""
+        """The framework whose tensors the loop gets: ``"torch"``, ``"jax"`` or ``"tf"``; None if it gets arrays."""
         return None if self._output is None else self._output.name
 
     def to_device(self, device: Any, depth: int = 2) -> Self:
@@ -246,16 +248,16 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequenceMap[Any]:
         return _like(self, self.source_split.subsample_uids(uids, uids_name, new_sampler))
 
-    # -- as trw has it: see ``trw``
+    # -- the interface that trw uses: see ``trw``
 
     def __next__(self) -> Batch_co:
         return self.next_item(blocking=True)  # type: ignore[no-any-return]
 
     def next_item(self, blocking: bool) -> Any:
-        """Return the next batch of the current pass (run over an epoch); begin a pass if there is none.
+        """Return the next batch of the current pass; begin a pass if there is none.
 
         Args:
-            blocking: True: wait for the batch. False: wait at most ``queue_timeout`` seconds, then raise StopIteration.
+            blocking: wait for the batch. If False, wait at most ``queue_timeout`` seconds, then raise StopIteration.
 
         Raises:
             StopIteration: the pass is over (or see ``blocking``). Any error of a job, in place of its batch.
@@ -263,30 +265,30 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
         return trw.next_item(self._live, None if blocking else self.queue_timeout)
 
     def initializer(self) -> None:
-        """Begin a pass over the current epoch, whose batches ``next()`` of this object then returns."""
+        """Begin a pass over the current epoch; ``next()`` on this object then returns its batches."""
         self._live.begin()
 
     def has_background_jobs(self) -> bool:
-        """Return True if workers have batches to compute that are not finished."""
+        """Return True if workers still have batches to compute."""
         return trw.has_background_jobs(self._live)
 
     def fill_queue(self) -> None:
-        """Read items of a source that has only ``__iter__``, until workers have enough. Called by ``next``."""
+        """Read items, if the source is read in this process, until the workers have enough; ``next()`` does so, too."""
         trw.fill_queue(self._live)
 
     @property
     def metadata(self) -> Metadata:
-        """The statistics of the last pass (run over an epoch), such as the number of batches."""
+        """The statistics of the last pass over an epoch, such as the number of batches."""
         return self._live.consumer.metadata  # type: ignore[no-any-return]
 
     @property
     def max_queue_size_pin(self) -> int | None:
-        """Another name of ``max_queue_size``, the most batches ahead of the loop; None: it is chosen."""
+        """Another name for ``max_queue_size``: the most batches ahead of the loop; None if chosen automatically."""
         return self.max_queue_size  # type: ignore[no-any-return]
 
     @property
     def max_jobs_at_once(self) -> int | None:
-        """The most batches ahead of the loop per worker, at least 1; None: it is chosen; 0: no limit."""
+        """The most batches ahead of the loop per worker; None if it is chosen automatically, 0 if there is no limit."""
         return trw.max_jobs_at_once(self._live)
 
 
@@ -315,8 +317,7 @@ def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any
 
 
 def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
-    """Return a front-end over ``source`` with the function and options of ``front``, but without workers, as in trw: a
-    part of the data is usually small."""
+    """Return ``front`` over ``source``, a part of the data, and without workers, as in trw: a part is usually small."""
     own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
     made = SequenceMap(source, 0, front.function_to_run, **vars(options_of(front)), **own)
     made._output = made._live.output = front._output
@@ -324,14 +325,14 @@ def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
 
 
 def _front_end_of(source: Any) -> SequenceMap[Any] | None:
-    """Return ``source`` if it is a SequenceMap, else the last one that it was made from; None: there is none."""
+    """Return ``source`` if it is a SequenceMap, else the last one that it was made from, or None without one."""
     while isinstance(source, SequenceDerived) and not isinstance(source, SequenceMap):
         source = source.source_split
     return source if isinstance(source, SequenceMap) else None
 
 
 def _check_one_seed(seed: int | None, source: Any) -> int | None:
-    """Return ``seed``. Raise ValueError if a map in the chain ``source`` was given another: a job has one seed."""
+    """Return ``seed``; raise ValueError if a map in the chain ``source`` was given another, as a job has one seed."""
     fronts = [each for each in chain_of(source) if isinstance(each, SequenceMap)]
     given = [each._own_seed for each in fronts if each._own_seed is not None]
     if seed is not None and given and given[0] != seed:

@@ -1,4 +1,4 @@
-"""Readers of sources in the process of the loop, one item at a time; the items are then sent to the workers."""
+"""Reads sources in the process of the loop, one item at a time; the items are then sent to the workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from workers.sequence.position import Position
 from .iterators import Iterators, source_of
 from .tensor_items import packed
 
-_NEVER_AGAIN = 2**62  # runs: a worker cannot repeat what was read from a stream
+_NEVER_AGAIN = 2**62  # as a number of runs, it rules out a retry: a stream cannot be read again
 
 
 class Item(NamedTuple):
-    """What was read from a source for batch ``index``: its value, or the error that reading it has raised."""
+    """The item read from a source for batch ``index``: its value, or the error that was raised while it was read."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     value: Any
@@ -34,21 +34,21 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """The interface of a reader of a source, which reads one item at a time."""
+    """The interface of a reader, which reads the items of a source one at a time."""
 
     item: Item | None
 
     def read(self) -> bool:
-        """Read the next item of the source, and put it into ``item``. Return False if there are no more."""
+        """Read the next item of the source into the attribute ``item``. Return False if there are no more."""
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Return the result of ``function``, which reads items, called with random generators seeded for reading."""
+        """Call ``function``, which reads items, with random generators seeded for reading, and return its result."""
 
 
 class StreamSource:
     """A reader of the remaining batches of a stream: a source that has indices, but is read in order in this process.
 
-    An error of reading a batch is kept, and raised where the loop asks for this batch.
+    An error in reading a batch is kept, and raised when the loop asks for this batch.
     """
 
     item: Item | None = None
@@ -56,14 +56,14 @@ class StreamSource:
     def __init__(self, source: Any, seed: int, epoch: int, left: Order[int], is_sent: bool) -> None:
         """Prepare to read the batches of ``source`` at the indices ``left``.
 
-        ``is_sent``: True if each batch is sent to another process, and so copied, before the next one is read.
+        ``is_sent`` is True if each batch is sent to another process, and so copied, before the next one is read.
         """
         self._source, self._seed, self._epoch, self._left = source, seed, epoch, left
         self._is_sent = is_sent
         self._number = 0  # how many of ``left`` were read
 
     def run(self, function: Callable[[], Any]) -> Any:
-        return function()  # each batch is a job
+        return function()  # nothing to seed here: read() runs each batch as a job
 
     def read(self) -> bool:
         if self._number == len(self._left):
@@ -80,7 +80,7 @@ class StreamSource:
 
 
 class IteratorSource:
-    """A reader of a source that has only ``__iter__``. It leaves out items of the epoch that were delivered before."""
+    """A reader of a source that has only ``__iter__``. It leaves out items of the epoch that were already delivered."""
 
     item: Item | None = None
 
@@ -140,9 +140,9 @@ class IteratorSource:
 
 
 class FedPass(Pass):
-    """A pass (run of the loop over an epoch) whose jobs get their input from a source that is read in this process.
+    """A pass, one run of the loop over an epoch, whose jobs get their input from a source read in this process.
 
-    Items are read as needed, so their number is not known in advance. The index of a job is its place in the order.
+    Items are read as needed, so their number is not known in advance. A job's index is its place in the epoch's order.
     """
 
     def __init__(
@@ -159,10 +159,10 @@ class FedPass(Pass):
         self._num_added = 0  # jobs given to the engine
         self._num_unread = 0  # items that could not be read, and so are not jobs
         self._unread: dict[int, Item] = {}  # {number of an outcome: the unread item}, e.g. {41: Item(41, None, error)}
-        self._error: Exception | None = None  # that ended the source
+        self._error: Exception | None = None  # the error that ended the source
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome (items or error of a job), the same one until it is taken; None: there are no more.
+        """Return the next outcome, a job's items or error; the same one until it is taken. None if there are no more.
 
         Raises:
             queue.Empty: none came within ``timeout_s``. ClosedError, or any error of the engine or of reading.
@@ -202,7 +202,7 @@ class FedPass(Pass):
         return self._source is None and self._error is None
 
     def fill_queue(self) -> None:
-        """Read items of the source and give them to the workers, until these have as many jobs as they may."""
+        """Read items of the source and give them to the workers, until these have the allowed number of jobs."""
         source = self._source
         try:
             if source is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
@@ -211,9 +211,9 @@ class FedPass(Pass):
             self._fed.added()
 
     def _is_worth_filling(self) -> bool:
-        """Return True if the jobs ahead of the loop are at most 3/4 of those that may be, or at most one.
+        """Return True if the jobs ahead of the loop are at most 3/4 of the allowed number, or at most one.
 
-        Waking the engine for each single item would take longer than the item.
+        Items are read several at a time, because waking the engine for each one would take longer than the item.
         """
         num_ahead = self._num_added - self.num_jobs_taken
         return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
@@ -242,7 +242,7 @@ class FedPass(Pass):
             source.item = None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make ``items``, those of ``outcome``, ready for delivery. None: it failed, and the caller raises next."""
+        """Make the ``items`` of ``outcome`` ready for delivery; None if it failed, and the caller raises the error."""
         number, job = self.num_taken, self.num_jobs_taken
         is_job = number not in self._unread
         self._commit(outcome, outcome.index, items, is_job)

@@ -1,4 +1,4 @@
-"""Sends the items of a source to workers with their tensors as arrays, and makes tensors of them again there."""
+"""Replaces the tensors in an item of a source by arrays, to send it to a worker, and restores them there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.frameworks import NoArrayError
 
 from .tensors import Output
 
-#: {file of a framework: output}, e.g. {"torch": "torch", "tensorflow": "tf"}.
+#: {name of a framework: its name as an output}, e.g. {"torch": "torch", "tensorflow": "tf"}.
 _OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}
 
 
@@ -28,21 +28,20 @@ class _Tensor(NamedTuple):
 
 
 class _Pickled(NamedTuple):
-    """A tensor of a subclass, such as one of torch.Tensor, as it is sent to a worker: pickled."""
+    """A tensor of a subclass, e.g. of torch.Tensor, as it is sent to a worker: pickled, which keeps its class."""
 
     pickled: bytes
 
 
 def packed(item: Any) -> Any:
-    """Return ``item`` as it is sent to a worker, with arrays in place of tensors; :func:`unpacked` reverses this. Raise
-    TypeError for a tensor that cannot be sent."""
+    """Return ``item``, to be sent to a worker, with arrays for tensors; raise TypeError if one cannot be sent."""
     if not any(package in sys.modules for package in frameworks.PACKAGES):
         return as_numpy(item)
     return as_numpy(map_leaves(_pack, item))
 
 
 def unpacked(item: Any) -> Any:
-    """Return ``item``, a result of :func:`packed`, with tensors in their places again."""
+    """Return ``item``, a result of :func:`packed`, with its tensors restored."""
     return map_leaves(_unpack, item, lambda node: type(node) is _Tensor or type(node) is _Pickled)
 
 

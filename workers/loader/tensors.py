@@ -1,6 +1,6 @@
-"""Batches as tensors of torch, JAX or TensorFlow, on the device of the training step.
+"""Turns batches of arrays into batches of torch, JAX or TensorFlow tensors, on the device of the training step.
 
-On the CPU, a tensor uses the shared memory of the batch, which is not reused as long as the tensor lives. Arrays of a
+On the CPU, a tensor uses the shared memory of its batch, which is not reused as long as the tensor lives. Arrays of a
 dtype that the framework does not have (strings, dates) stay arrays.
 """
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("workers")
 
 
 class Moved(NamedTuple):
-    """A batch of tensors that are being moved to the device, and what must be called before they are used."""
+    """A batch of tensors on their way to the device, and a function to call before they are used."""
 
     batch: Any
     hand_over: Callable[[], None]  # to be called when the loop gets it
@@ -34,8 +34,8 @@ class TensorMaker:
 
     Args:
         output: the framework: "torch", "jax" or "tf".
-        device: where the tensors are to be; None: the framework's default.
-        depth: how many batches are moved ahead of the loop, if the device has its own memory.
+        device: where to put the tensors; None for the framework's default.
+        depth: how many batches to move ahead of the loop, if the device has its own memory.
     """
 
     def __init__(self, output: str, device: Any = None, depth: int = 0) -> None:
@@ -54,7 +54,7 @@ class TensorMaker:
         return self._of_framework.tensor(array)
 
     def __call__(self, batch: Any) -> Moved:
-        """Return ``batch`` with tensors instead of arrays, and start to move them to the device if it is elsewhere."""
+        """Return ``batch`` with tensors instead of arrays, and start moving them if the device has its own memory."""
         arrays: list[Array] = []
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
@@ -66,7 +66,7 @@ class TensorMaker:
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
 
     def _name_leaves(self, batch: Any, rest: list[Any]) -> None:
-        """Warn, once per type, about parts ``rest`` of ``batch`` that stay as they are, but may hold arrays."""
+        """Log a warning, once per type, about objects in ``rest`` that stay in ``batch`` but may hold arrays."""
         ids = {id(leaf) for leaf in rest if type(leaf) is not np.ndarray and not is_immutable(leaf)}
         for path, leaf in leaves(batch, lambda part: id(part) in ids):
             kind = type(leaf)
@@ -85,7 +85,7 @@ class TensorMaker:
 class Output:
     """The framework whose tensors a loop gets instead of arrays: ``name`` is "torch", "jax" or "tf".
 
-    It may be sent to workers within an object. They get only the name, and need neither the framework nor the device.
+    If an object that holds it is sent to workers, they get only the name, so they need neither framework nor device.
     """
 
     def __init__(self, name: str) -> None:
@@ -100,7 +100,7 @@ class Output:
         return self._tensors
 
     def on(self, device: Any, depth: int) -> Output:
-        """Return an Output of the same framework on ``device``, where ``depth`` batches are moved ahead of the loop."""
+        """Return an Output of this framework that moves tensors to ``device``, ``depth`` batches ahead of the loop."""
         there = Output(self.name)
         there._tensors = TensorMaker(self.name, device, depth)
         return there
@@ -113,8 +113,10 @@ class Output:
 
 
 def checked_output(name: str | None) -> Output | None:
-    """Return the Output for ``name`` ("torch", "jax" or "tf"), after importing this framework; None for None. Raise
-    ValueError for another name, or the error of the import."""
+    """Import the framework for ``name`` ("torch", "jax" or "tf"), and return its Output; None if ``name`` is None.
+
+    Raise ValueError for any other name, or the error of the import.
+    """
     if name is None:
         return None
     output = Output(check_choice("output", name, (None, *frameworks.OUTPUTS)))
@@ -123,7 +125,7 @@ def checked_output(name: str | None) -> Output | None:
 
 
 def _plain(array: Array) -> Array:
-    """Return ``array`` if it is writable, with positive strides and native byte order; else a copy that is."""
+    """Return ``array`` if it is writable, in native byte order and without negative strides; else a copy that is."""
     if not array.dtype.isnative:
         return array.astype(array.dtype.newbyteorder("="))
     return array if array.flags.writeable and all(step >= 0 for step in array.strides) else array.copy()

@@ -1,4 +1,4 @@
-"""How the library trw reads a front-end (SequenceMap): by ``next()`` on the object itself, without an iterator.
+"""Reads a front-end (SequenceMap) as the library trw does: by ``next()`` on the object itself, without an iterator.
 
 Source: ``trw.train.SequenceMap``.
 """
@@ -15,8 +15,11 @@ from .sources import FedPass
 
 
 def next_item(loop: Loop, timeout_s: float | None) -> Any:
-    """Return the next batch of the loop's current pass; begin a pass if there is none. Raise StopIteration if the pass
-    is over, or if no batch comes within ``timeout_s``."""
+    """Return the next batch of the loop's current pass; begin a pass if there is none.
+
+    Raises:
+        StopIteration: the pass is over, or no batch came within ``timeout_s``. Any error of a job.
+    """
     loop.sequence._check_open()
     this_pass, loop.iterator = loop.current, None  # the pass is read without an iterator from now on
     if this_pass is None or this_pass.version != loop.clock.version:  # the epoch was set, or a state loaded
@@ -30,19 +33,18 @@ def next_item(loop: Loop, timeout_s: float | None) -> Any:
 
 
 def fill_queue(loop: Loop) -> None:
-    """Read items of a source that has only ``__iter__``, and give them to the workers, until these have enough."""
+    """Read items, if the source is read in this process, and give them to the workers, until these have enough."""
     if isinstance(loop.current, FedPass):
         loop.current.fill_queue()
 
 
 def has_background_jobs(loop: Loop) -> bool:
-    """Return True if the loop's workers have batches to compute that are not finished."""
+    """Return True if the loop's workers still have batches to compute."""
     return loop.pool is not None and loop.pool.engine.has_background_jobs
 
 
 def max_jobs_at_once(loop: Loop) -> int | None:
-    """Return the most batches ahead of the loop per worker (its ``max_queue_size`` divided by the number of workers),
-    at least 1; None: it is chosen; 0: no limit."""
+    """Return ``max_queue_size`` per worker, at least 1; None if it is chosen automatically, 0 if there is no limit."""
     bound = loop.options.max_queue_size
     if bound is None:
         return None

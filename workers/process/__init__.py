@@ -1,1 +1,1 @@
-"""Worker processes, the server process that forks them, and everything that is sent between them and the consumer."""
+"""Runs jobs in worker processes, which a server process forks, and exchanges all data with them."""

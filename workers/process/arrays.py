@@ -1,11 +1,11 @@
 """Pickles arrays for workers: as references to shared memory where possible, otherwise as bytes.
 
-- An array in shared memory (see ``workers.batch.share``) is sent as its piece of memory and its offset there, whatever
-  its size and layout: the workers see what is written to it.
-- Other arrays are sent as bytes, large ones out of band, with their own strides: these decide in which order numpy
-  adds, and so the last bits of a sum. If the bytes lie far apart (``a[::10]``), they are copied with smaller gaps in
-  the same places.
-- A subclass of ``ndarray`` is sent as a view of a plain array, and a masked array as two arrays.
+- An array in shared memory (see ``workers.batch.share``) is sent as its place there, whatever its size and layout, so
+  the workers see later writes to it.
+- Any other array is sent as bytes, a large one outside the pickle. The order of its items in memory is kept, because
+  numpy adds in that order, and another one could change the last bits of a sum. If the items lie far apart
+  (``a[::10]``), they are copied with smaller gaps in the same places.
+- A subclass of ``ndarray`` is sent as a plain array, and a masked array as two arrays; the worker restores the class.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
 
 
 def reduced(obj: Any) -> Any:
-    """Return how a worker rebuilds an array, a numpy row or a piece of shared memory: (function, arguments), as from
-    ``__reduce__``. None: as the class of ``obj`` defines it."""
+    """Return (function, arguments) to rebuild ``obj`` in a worker, as from ``__reduce__``; None to pickle it as usual.
+
+    Such a recipe exists for arrays, rows of structured arrays and pieces of shared memory.
+    """
     if isinstance(obj, np.ndarray):
         return None if obj.dtype.hasobject else _reduced_array(obj)
     if isinstance(obj, np.void):
@@ -41,8 +43,7 @@ def reduced(obj: Any) -> Any:
 
 
 def _reduced_row(row: Any) -> Any:
-    """Return how to rebuild ``row``, an item of a structured array, as a view of shared memory; None if it lies in
-    ordinary memory."""
+    """Return how to rebuild a row of a structured array as a view of shared memory; None if it lies elsewhere."""
     found = share.find_bytes(int(row.__array_interface__["data"][0]), row.nbytes)
     return None if found is None else (_row, (found.piece, row.dtype, found.start))
 
@@ -78,8 +79,7 @@ def _offset(array: Any) -> int:
 
 
 def _reduced_strided(array: Any) -> Any:
-    """Return (function, arguments) to rebuild an array that has gaps between its items, or is not aligned, with the
-    same strides."""
+    """Return (function, arguments) to rebuild an array that is not contiguous or not aligned, narrowing wide gaps."""
     is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
     own_nbytes = array.itemsize * math.prod(_lengths(array))
     if _extent(array)[1] > MAX_SPREAD * own_nbytes:
@@ -87,7 +87,7 @@ def _reduced_strided(array: Any) -> Any:
     low, nbytes = _extent(array)
     memory: Any = ctypes.string_at(low, nbytes) if nbytes < SHARED_NBYTES else np.asarray(Memory(array, low, nbytes))
     start = address_of(array) - low
-    if not is_aligned:  # keep it so in the worker: numpy reads unaligned arrays in another way
+    if not is_aligned:  # keep it unaligned in the worker: numpy reads such arrays in another way
         before = (before - start) % ALIGNMENT
         memory, start = np.concatenate([np.zeros(before, np.uint8), np.frombuffer(memory, np.uint8)]), before + start
     elif nbytes < SHARED_NBYTES:
@@ -96,14 +96,14 @@ def _reduced_strided(array: Any) -> Any:
 
 
 def _lengths(array: Any) -> list[int]:
-    """Return the lengths of the axes of ``array`` whose stride is not 0 (a stride of 0 repeats the same items)."""
+    """Return the axis lengths of ``array`` without the axes of stride 0, which only repeat the same items."""
     return [length for length, step in zip(array.shape, array.strides, strict=True) if step]
 
 
 def _packed(array: Any) -> Any:
-    """Return a copy of ``array`` with its axes in the same order in memory, and with minimal gaps in the same places.
+    """Return a copy of ``array`` with its axes in the same order in memory, and with each gap narrowed to one item.
 
-    If its items overlap, the copy is in C order without gaps.
+    If items of ``array`` overlap, the copy is in C order without gaps.
     """
     strides, spread, packed_spread = list(array.strides), array.itemsize, array.itemsize
     for axis in sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis])):

@@ -1,11 +1,11 @@
-"""Sends objects to workers by value, with their code or content, where workers cannot find them by name.
+"""Sends to workers by value, as code or content, what they could not find by its name.
 
-- Modules that a worker cannot import: a script that ``multiprocessing`` has run again in a child, a module loaded from
-  a path, or one whose folder is no longer on ``sys.path``, for instance after ``os.chdir``.
+- The functions and classes of modules that a worker cannot import: a script that ``multiprocessing`` runs again in a
+  child, a module loaded from a path, or one whose folder has left ``sys.path``, for instance after ``os.chdir``.
 - Objects that pickle sends as a name in such a module: singletons, ``typing.NewType``, cachetools' cached functions.
-- Source text that is in no file: the cells of a notebook, or code run by ``exec``. ``linecache`` in the process that
-  ran it has the text, under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``. A worker needs
-  it for the traceback of a job, and for anything that reads the source of a function, such as TensorFlow's AutoGraph.
+- Source text that is in no file: the cells of a notebook, or code run by ``exec``. A worker needs it for the traceback
+  of a job, and for anything that reads the source of a function, such as TensorFlow's AutoGraph. It is taken from
+  ``linecache``, which has it under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ours: set[str] = set()  # modules that look_at() has registered with cloudpickl
 def look_at(name: str | None) -> None:
     """Make cloudpickle send the functions and classes of module ``name`` by value if workers cannot import the module.
 
-    Undo that once workers can import it, if an earlier call has done it.
+    If an earlier call has done so, but workers can import the module now, send them by name again.
     """
     module = sys.modules.get(name or "__main__")
     file = getattr(module, "__file__", None)
@@ -54,10 +54,10 @@ def look_at(name: str | None) -> None:
 
 
 def search_path() -> tuple[str, ...]:
-    """Return ``sys.path`` with ``""`` replaced by the current folder, which ``os.chdir`` may change later."""
+    """Return ``sys.path`` with the current folder in place of ``""``, so that it stays valid after ``os.chdir``."""
     try:
         here = os.getcwd()
-    except OSError:  # it was removed
+    except OSError:  # the current folder was removed
         here = ""
     return tuple(entry or here for entry in sys.path)
 
@@ -66,7 +66,7 @@ def search_path() -> tuple[str, ...]:
 def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
     """Return True if importing module ``name`` in a new process runs ``file``.
 
-    ``path`` is ``sys.path``; it is only a part of the cache's key, as the answer depends on it.
+    ``path`` is ``sys.path``, on which the answer depends; it is an argument only to be part of the cache's key.
     """
     if name == "__mp_main__":
         return False
@@ -74,9 +74,9 @@ def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
 
 
 def _files(name: str) -> Iterator[str]:
-    """Yield the paths at which an import of module ``name`` would look for its source, without importing anything.
+    """Yield the files that an import of module ``name`` would try as its source, without importing anything.
 
-    The files need not exist.
+    They need not exist.
     """
     first, *rest = name.split(".")
     spec = None
@@ -103,8 +103,7 @@ def _is_same(file: str, other: str) -> bool:
 
 
 def reduces_itself(kind: Any) -> bool:
-    """Return True if class ``kind`` defines ``__reduce__`` or ``__reduce_ex__``, so that it decides how its objects are
-    pickled."""
+    """Return True if class ``kind`` decides how its objects are pickled: by ``__reduce__`` or ``__reduce_ex__``."""
     plain: Any = object
     return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
 
@@ -112,7 +111,7 @@ def reduces_itself(kind: Any) -> bool:
 def may_be_sent_by_name(kind: Any) -> bool:
     """Return True if pickle may send objects of class ``kind`` as a mere name, so that each has to be checked.
 
-    False for the classes of Python and numpy, except those of ``typing`` (``NewType``).
+    Classes of Python and numpy never count, except those of ``typing`` (``NewType``).
     """
     package = str(getattr(kind, "__module__", "")).partition(".")[0]
     is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
@@ -120,10 +119,10 @@ def may_be_sent_by_name(kind: Any) -> bool:
 
 
 def reduced(obj: Any, definitions: Definitions) -> Any:
-    """Return how a worker rebuilds ``obj``, as from ``__reduce__``: as its class defines it, or from its attributes.
+    """Return how to rebuild ``obj`` in a worker, as from ``__reduce__``: as its class defines, or from its attributes.
 
-    The attributes are sent if the class gives only a name, and workers cannot find ``obj`` by that name. It is then
-    added to ``definitions``, the objects that workers put into their ``__main__``.
+    The attributes are sent if its class would send only a name that workers cannot find. In that case ``obj`` is also
+    added to ``definitions``, the objects that workers put into their modules under their names.
 
     Raises:
         TypeError: workers cannot find the name, and ``obj`` has content besides its attributes.
@@ -145,18 +144,18 @@ def reduced(obj: Any, definitions: Definitions) -> Any:
 
 
 def texts_of(names: Iterable[str]) -> dict[str, str]:
-    """Return {name: source text} for those of ``names`` (the file names of compiled code) that are not files on disk.
+    """Return {name: source text} for those file names of compiled code in ``names`` that are not files on disk.
 
-    Names without a known source are left out. Runs in: consumer.
+    Names that ``linecache`` does not know are left out. Runs in: consumer.
     """
     texts = {name: "".join(linecache.getlines(name)) for name in sorted(names) if not os.path.isfile(name)}
     return {name: text for name, text in texts.items() if text}
 
 
 def learn(texts: dict[str, str]) -> None:
-    """Add source texts, {name: text}, to ``linecache``, where tracebacks look source lines up. Runs in: worker."""
+    """Add source texts, {name: text}, to ``linecache``, from which tracebacks take source lines. Runs in: worker."""
     for name, text in texts.items():
-        # Without a modification time, linecache looks for no file and keeps the text.
+        # None as the modification time: linecache then keeps the text and looks for no file.
         linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
 
 

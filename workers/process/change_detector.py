@@ -1,16 +1,16 @@
 """Detects within a few milliseconds whether anything in a task has changed since the last epoch.
 
-The task is what the jobs of the workers need: the user's sequence, and the functions applied to its batches. It is
-pickled again, and the bytes are compared. Objects that would take long are left out of the pickle:
+The task is what the workers' jobs need: the user's sequence, and the functions applied to its batches. It is pickled
+again, and the new bytes are compared with the last ones. Objects that would take long are left out of the pickle:
 
 - A large container (a list of a million paths) counts as unchanged while it is the same object and holds the same
-  objects. Changes *within* these objects are missed. Where hooks (on_epoch_begin, on_epoch_end) are defined, whose
-  purpose is to change things, a container is left out only if it holds nothing but numbers and strings.
-- A large array counts as unchanged while it is the same object, and a torch tensor if, in addition, no torch operation
-  has written to it. Where hooks are defined, the bytes are compared, except in shared memory, where the workers see
-  every write.
+  objects; changes *within* these objects are missed. If the sequence has hooks (on_epoch_begin, on_epoch_end), which
+  exist to change things, a container is left out only if it holds nothing but numbers and strings.
+- A large array counts as unchanged while it has the same memory. For a torch tensor, no torch operation may have
+  written to it either. If the sequence has hooks, the bytes of arrays are compared too, except in shared memory, where
+  the workers see every write.
 
-``Sequence.changed()`` lists the changes that are missed.
+The docstring of ``Sequence.changed`` lists the changes that are missed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class _Kept:
-    """A snapshot of a large list, tuple, dict, set or object array: the container, and which objects it held."""
+    """A snapshot of a large list, tuple, dict, set or object array: the container itself and the objects it held."""
 
     def __init__(self, container: Any, number: int) -> None:
         self.container = container  # held, so that its id is not reused
@@ -75,7 +75,7 @@ def _parts_of(container: Any) -> list[list[Any]]:
 
 
 class _Buffer(NamedTuple):
-    """The identity of a large array, to recognise it later: the owner of its memory, its address and its size."""
+    """The identity of a large array, by which it is recognised later: the owner of its memory, its address and size."""
 
     owner: weakref.ref[Any]
     address: int
@@ -85,19 +85,19 @@ class _Buffer(NamedTuple):
 class Seen(NamedTuple):
     """A snapshot of a task (the sequence and functions that jobs use), or of one of its attributes, for comparison."""
 
-    pickle: bytes  # without what is left out; empty if the task cannot be pickled
+    pickle: bytes  # without the objects left out; empty if the task cannot be pickled
     buffers: list[_Buffer]
     versions: list[int]  # of torch tensors
     is_whole: bool = False  # nothing mutable was left out, except arrays
 
     def is_same(self, last: Seen) -> bool:
-        """Return True if nothing can have changed since snapshot ``last``. False if unknown (large arrays)."""
+        """Return True if nothing can have changed since ``last``; False if something may have, as in a large array."""
         is_same = self.is_whole and last.is_whole and last.pickle == self.pickle and last.versions == self.versions
         return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
 
 class ChangeDetector:
-    """The detector of changes in a task (the sequence and functions that jobs use) from one epoch to the next.
+    """A detector of changes in a task (the sequence and functions that jobs use) from one epoch to the next.
 
     Runs in: consumer.
     """
@@ -112,7 +112,8 @@ class ChangeDetector:
         """Return True if anything in ``task`` may have changed since the snapshot of the last :meth:`commit`.
 
         Args:
-            is_exact: also check within the items of large containers and within arrays, which hooks may have changed.
+            is_exact: True if the sequence has hooks, which may change anything: items of large containers are checked
+                too, and large arrays always count as changed, except in shared memory.
             states: {id of an object: {attribute: the value to use instead of its own}}.
         """
         start_s = time.monotonic()
@@ -123,22 +124,22 @@ class ChangeDetector:
         seconds = time.monotonic() - start_s
         if last.pickle:
             self._tell_if_long(task, is_exact, seconds, lambda value: self._looking(is_exact).dump(value))
-        # Parcel.compare will compare the bytes of arrays.
+        # Arrays may have been written to: Parcel.compare will compare their bytes.
         return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
     def commit(self) -> None:
-        """Note that the workers have the task as :meth:`has_changed` saw it last: later calls compare with that."""
+        """Record that the workers have the task as :meth:`has_changed` last saw it, for later calls to compare with."""
         self._last = self._now
 
     def tell_if_long(self, task: Any, has_hooks: bool, seconds: float) -> None:
-        """Log a warning, once, if comparing all of ``task`` took long (``seconds``). It names the slowest part.
+        """Warn, once, if the full comparison of ``task`` took long (``seconds``), and name the slowest part.
 
-        ``has_hooks``: the sequence defines on_epoch_begin or on_epoch_end.
+        ``has_hooks``: True if the sequence defines on_epoch_begin or on_epoch_end.
         """
         self._tell_if_long(task, has_hooks, seconds, _pickle_and_read)
 
     def _tell_if_long(self, task: Any, has_hooks: bool, seconds: float, repeat: Callable[[Any], object]) -> None:
-        """Warn once, naming the slowest part of ``task``, if ``seconds`` is long. ``repeat`` checks one part again."""
+        """Warn as :meth:`tell_if_long` does. ``repeat`` checks one part of ``task`` again, to measure its share."""
         if self._has_told or seconds <= _LONG_S:
             return
         found = _longest(_parts_of_task(task), repeat)
@@ -155,7 +156,7 @@ class ChangeDetector:
         )
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
-        """Return a snapshot of ``part``, a part of the task just checked; None if it cannot be pickled on its own."""
+        """Return a snapshot of ``part`` of the task that was just checked; None if it cannot be pickled on its own."""
         return self._seen(part, is_exact, states)[0]
 
     def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
@@ -164,14 +165,14 @@ class ChangeDetector:
     def _look(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen:
         seen, kept = self._seen(task, is_exact, states)
         if seen is None:
-            return Seen(b"", [], [])  # Pickled will raise the error that names the part
+            return Seen(b"", [], [])  # the class Pickled will raise an error that names the part
         self._kept = kept
         return seen
 
     def _seen(
         self, value: Any, is_exact: bool, states: dict[int, dict[str, Any]]
     ) -> tuple[Seen | None, dict[int, _Kept]]:
-        """Return (a snapshot of ``value``, None if it cannot be pickled; the large containers in it)."""
+        """Return (a snapshot of ``value``, or None if it cannot be pickled; the large containers in it, by id)."""
         file = io.BytesIO()
         pickler = self._looking(is_exact, file)
         pickler.states = states
@@ -184,7 +185,7 @@ class ChangeDetector:
 
 
 class _Cost(NamedTuple):
-    """The time that it takes to check one part of a task for changes, with the part and its name."""
+    """One part of a task, with its name and the time that it takes to check it for changes."""
 
     seconds: float
     name: str
@@ -192,7 +193,7 @@ class _Cost(NamedTuple):
 
 
 def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
-    """Return [(name, value)] of the attributes of the task's sequence, of those it derives from, and its functions."""
+    """Return [(name, value)] of a task's functions, and of the attributes of its sequence and of those under it."""
     parts: list[tuple[str, Any]] = []
     source, is_left = getattr(task, "source", None), True
     while is_left:
@@ -207,7 +208,7 @@ def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
 
 
 def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
-    """Return [(name, value)] of a function; of a ``functools.partial``: of its function and its bound arguments."""
+    """Return [(name, value)] for a function; if it is a ``functools.partial``, for its function and bound arguments."""
     if not isinstance(function, functools.partial):
         return [(getattr(function, "__qualname__", type(function).__name__), function)]
     arguments: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
@@ -218,9 +219,9 @@ def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
 
 
 def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _Cost | None:
-    """Time ``repeat(value)`` for each part, a (name, value), and return the slowest; None if it fails for all.
+    """Time ``repeat(value)`` for each (name, value) of ``parts``, and return the slowest; None if it fails for all.
 
-    If that is a function, return instead an object held by it that takes more than half of the time, if there is one.
+    If the slowest is a function, and one object that it holds takes more than half of its time, return that object.
     """
     costs = []
     for name, value in parts:
@@ -238,15 +239,15 @@ def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _
 
 
 def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
-    """Return (name, value) of what a callable object holds: its attributes, closure variables and globals.
+    """Return [(name, value)] of the objects that a function holds: its attributes, closure variables and globals.
 
-    Those that are callable themselves are left out. ``name``: the object's own name, for theirs.
+    Callable ones are left out. ``name``: the function's own name, with which theirs begin.
     """
     held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
     code = getattr(function, "__code__", None)
     if code is not None:
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):  # not yet filled
+            with contextlib.suppress(ValueError):  # the variable is not set yet
                 held.append((f"{name}'s variable {variable!r}", cell.cell_contents))
         known = function.__globals__
         held += [(f"{name}'s global {variable!r}", known[variable]) for variable in code.co_names if variable in known]
@@ -268,9 +269,9 @@ def _size_of(value: Any) -> str:
 
 
 class _Looking(ReplicaPickler):
-    """A pickler whose output is compared with an earlier one, to detect a change. It leaves large containers out.
+    """The pickler of snapshots: it makes a pickle to compare with an earlier one, without large containers and arrays.
 
-    Each is replaced by a number: the same as last time if it holds the same objects, else a new one.
+    A number stands for each container left out: the same as last time if it holds the same objects, else a new one.
     """
 
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:
@@ -307,9 +308,9 @@ class _Looking(ReplicaPickler):
         return None if self._is_exact and not kept.is_plain else kept.number
 
     def _of_sparse(self, array: Any) -> Any:
-        """Return what to write instead of a large array with gaps, as pickling would copy it: its address and layout.
+        """Return what stands in the pickle for a large array with gaps: its address and layout. Pickling would copy it.
 
-        None: a small or dense array, which is pickled.
+        Return None for a small or dense array, which is pickled as usual.
         """
         if array.nbytes < SHARED_NBYTES or array.flags.c_contiguous or array.flags.f_contiguous:
             return None
@@ -326,7 +327,7 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
 
 
 def _owner(array: Any) -> Any:
-    """Return the array, or other object, that owns the memory of ``array``, which may be a temporary view."""
+    """Return the object that owns the memory of ``array``, because ``array`` itself may be a temporary view."""
     while isinstance(array, Memory) or (isinstance(array, np.ndarray) and isinstance(array.base, (np.ndarray, Memory))):
         array = array.base
     return array
@@ -341,5 +342,5 @@ def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
 
 
 def _is_ours(buffer: _Buffer) -> bool:
-    """Return True if an array lies outside the memory shared with the workers, so that its bytes must be compared."""
+    """Return True if an array is not in memory shared with the workers, so that its bytes must be compared."""
     return share.find_bytes(buffer.address, buffer.nbytes) is None

@@ -1,16 +1,16 @@
-"""Finds the attributes of a task that have changed since its workers got it, so that replicas keep all others.
+"""Finds the attributes of a task that have changed since it was sent to the workers, so that they replace only these.
 
-A task is the user's sequence and the functions applied to its batches; a replica is a worker's copy of it. What jobs
-keep in the objects of their replica (caches, open files) survives when a hook (on_epoch_begin, on_epoch_end) or the
-loop changes something else there. The workers load the whole task again, and take the changed attributes from it:
-:func:`merged`.
+A task is the user's sequence and the functions applied to its batches; a replica is a worker's copy of it. Jobs may
+keep caches or open files in the objects of their replica. These survive when a hook (on_epoch_begin, on_epoch_end) or
+the loop changes something else: the workers load the whole task again, but take only the changed attributes from it
+(:func:`merged`).
 
-In the consumer, a cache that only jobs fill is empty, and so is one that a hook has emptied: a comparison cannot tell.
-So attributes mentioned in hooks, or in the setter of a changed attribute, count as changed whatever their values.
+In the consumer, a cache that only jobs fill is always empty, so a comparison cannot show that a hook has emptied it.
+Therefore attributes mentioned in hooks, or in the setter of a changed attribute, always count as changed.
 
-Attributes are compared one by one for the task, the sequence that its jobs read, and from there the objects of the
-user's own classes that are attributes of each other, if they are pickled by their attributes alone. Anything else (a
-list, an object with ``__setstate__``) is replaced as a whole if its pickle has changed.
+Attributes are compared one by one in the task, in its sequence, and in objects of the user's own classes that are
+attributes there or of each other, if they are pickled by their attributes alone. Anything else (a list, an object with
+``__setstate__``) is replaced as a whole if its pickle has changed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from .change_detector import ChangeDetector, Seen
 from .replica import ABSENT
 from .unpicklable import state_of
 
-_PATIENCE_S = 0.25  # to check all attributes; after that, all of them count as changed
+_PATIENCE_S = 0.25  # for the check of all attributes; if it takes longer, all of them count as changed
 _MAX_DEPTH = 8
 _OWN = "workers", "sampler"
 HOOKS = "on_epoch_begin", "on_epoch_end"
 
 
 class Changed(NamedTuple):
-    """The changes to one object that a replica (a worker's copy of the task) must take over from the consumer's.
+    """The changes in one object of the task, which workers must make in their replicas (copies) too.
 
     For example: Changed({"level": None, "source": Changed({}, [])}, ["old"]).
     """
@@ -48,7 +48,7 @@ class Changed(NamedTuple):
 
 
 class _Object(NamedTuple):
-    """A snapshot of an object that is compared attribute by attribute, with the snapshots of its attributes."""
+    """A snapshot of an object that is compared attribute by attribute: one snapshot for each attribute."""
 
     of: weakref.ref[Any]
     parts: dict[str, _Object | Seen]
@@ -57,7 +57,7 @@ class _Object(NamedTuple):
 class Attributes:
     """The attributes of one task, compared one by one between epochs. Runs in: consumer.
 
-    ``watch``: the detector that has just checked the task (the sequence and functions that jobs use) as a whole.
+    ``watch``: the detector that takes the snapshots; it must have checked the whole task before each :meth:`changed`.
     """
 
     def __init__(self, watch: ChangeDetector) -> None:
@@ -66,7 +66,7 @@ class Attributes:
         self._now: _Object | None = None
 
     def changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Changed | None:
-        """Return which attributes of ``task`` have changed since the last :meth:`commit`; None: any may have.
+        """Return which attributes of ``task`` have changed since the last :meth:`commit`; None if any may have changed.
 
         Args:
             is_exact, states: see :meth:`workers.process.change_detector.ChangeDetector.has_changed`.
@@ -79,7 +79,7 @@ class Attributes:
         return _difference(self._last, self._now, names)
 
     def commit(self) -> None:
-        """Note that the workers have the task as :meth:`changed` saw it last: the next call compares with that."""
+        """Record that the workers have the task as :meth:`changed` last saw it, for later calls to compare with."""
         self._last = self._now
 
     def _look(
@@ -104,9 +104,9 @@ class Attributes:
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """Return {name: value} of the attributes of ``value`` if a copy can be updated attribute by attribute, else None.
+    """Return the attributes of ``value``, {name: value}, if they can be replaced one by one in a copy; else None.
 
-    That is so for an object of the user's own class, or of ours, that is pickled by its attributes alone.
+    This is possible for an object of the user's own class, or of ours, that is pickled by its attributes alone.
     """
     cls: Any = type(value)
     is_plain = (
@@ -146,7 +146,7 @@ def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
 
 
 def _classes(of: _Object) -> Iterator[type]:
-    """Yield the class of an object, and those of the objects in it that are compared attribute by attribute."""
+    """Yield the class of ``of``, and that of each object in it that is compared attribute by attribute."""
     if (value := of.of()) is not None:
         yield type(value)
     for part in of.parts.values():
@@ -156,7 +156,7 @@ def _classes(of: _Object) -> Iterator[type]:
 
 @functools.lru_cache(64)
 def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
-    """Return the code of the methods and properties ``names`` of ``classes``, and of all others that it mentions."""
+    """Return the code of the methods and properties ``names`` of ``classes``, and of all that these use in turn."""
     found: dict[types.CodeType, None] = {}
     left = list(names)
     seen = set(left)
@@ -183,10 +183,10 @@ def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
 
 @functools.lru_cache(64)
 def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
-    """Return the attributes that a property of ``cls`` may have set together with one of ``names``.
+    """Return the attributes that a property's setter may have set together with one of ``names``.
 
-    These are all names mentioned in the code of a settable property, or in methods that it calls, if one of ``names``
-    is mentioned there too.
+    They are all names mentioned in a settable property of ``cls``, or in methods that it calls, if one of ``names`` is
+    among them.
     """
     found: frozenset[str] = frozenset()
     members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
@@ -198,12 +198,12 @@ def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
 
 
 def merged(before: Any, now: Any, changed: Changed) -> Any:
-    """Return a worker's next task: ``now``, with the objects of ``before`` wherever nothing has changed.
+    """Return a worker's next task: ``now``, but with the objects of ``before`` wherever nothing has changed.
 
     Args:
         before: the task that the worker has used so far.
         now: the whole task as just received.
-        changed: what the consumer has changed in between.
+        changed: what has changed in the consumer in between.
 
     Runs in: worker.
     """
@@ -217,7 +217,7 @@ def merged(before: Any, now: Any, changed: Changed) -> Any:
 
 
 def _taken(before: Any, now: Any, changed: Changed) -> Any:
-    """Return object ``before`` after applying the changes from ``now`` to it; ``now`` itself if their types differ."""
+    """Give object ``before`` the changed attributes of ``now``, and return it; return ``now`` if their types differ."""
     if type(before) is not type(now):  # a job has replaced it
         return now
     there, new = vars(before), vars(now)

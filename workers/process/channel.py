@@ -1,12 +1,13 @@
-"""A private socket pair between two processes, which carries messages and file descriptors.
+"""Exchanges messages and file descriptors between two processes over a private pair of sockets.
 
-A frame is a header (length, number of descriptors), the identity of each descriptor, and a pickled message. Readers
-take whole frames only: a frame that a killed process had half sent is dropped with its socket. No other process ever
-holds a pair, so nothing that is unpickled here can come from anybody else.
+A message is sent as a frame: a header (length, number of descriptors), the identity of each descriptor, and the pickled
+message. Readers take whole frames only, so a frame that a killed process had half sent is dropped. The sockets have no
+address to connect to, so nothing that is unpickled here can come from another program.
 
-Descriptors travel beside the bytes and are counted off, frame by frame. If the kernel dropped one, the next ones would
-be mistaken for it, and so for the memory of other batches. Therefore both losses and mismatches are errors. If a frame
-has more descriptors than the kernel takes at once, it is sent in several steps, each with some of its bytes.
+Descriptors travel beside the bytes, and each frame takes as many of them as its header says. If one were lost
+unnoticed, later frames would get the wrong ones, and so the memory of other batches. Therefore a loss is an error, and
+so is a descriptor with the wrong identity. If a frame has more descriptors than the kernel takes in one call, it is
+sent in several steps, each with some of its bytes.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ _READ_NBYTES = 1 << 18
 _AT_A_TIME = 250  # descriptors; the kernel takes at most 253
 _ANCILLARY_NBYTES = socket.CMSG_SPACE(_AT_A_TIME * array.array("i").itemsize)
 
-#: The kernel refuses a message for now: more descriptors are in flight than a user may have open, or memory is short.
+#: The kernel's errors if it refuses a message for now: too many descriptors are in flight, or memory is short.
 _REFUSALS = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
-_LOST = int(socket.MSG_CTRUNC)  # an int, as "&" with a member of the enum takes 1 us
-REFUSED_S = 0.01  # before a refused message is sent again
+_LOST = int(socket.MSG_CTRUNC)  # as an int: "&" with a member of the enum takes 1 us
+REFUSED_S = 0.01  # to wait before a refused message is sent again
 
-# 0 on macOS, where Python ignores SIGPIPE, and _read() makes the descriptors close-on-exec.
+# Both are 0 on macOS, and not needed: Python ignores SIGPIPE, and _read() makes the descriptors close-on-exec.
 _SEND_FLAGS: int = getattr(socket, "MSG_NOSIGNAL", 0)
 _RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class _Unsent(NamedTuple):
-    """The part of a frame (a message as bytes, with its file descriptors) that the kernel has not taken yet."""
+    """A frame (a message as bytes, with its file descriptors), or the part of it that the kernel has not taken yet."""
 
     frame: memoryview
     files: tuple[int, ...]
@@ -60,7 +61,7 @@ class Channel:
         self._in = bytearray()
         self._descriptors: deque[int] = deque()  # received, but not yet handed out with their frame, e.g. [17, 18]
         self._out: deque[_Unsent] = deque()
-        self._is_ahead = False  # something was read while a message was sent
+        self._is_ahead = False  # something was read while a message was being sent
         self._is_broken = False  # descriptors were lost, so later messages would get the wrong ones
         self.is_idle = False  # the last receive() found nothing
         self.is_held = False  # nothing is sent for now: see hold()
@@ -88,7 +89,7 @@ class Channel:
             owner: an object that keeps the descriptors open for as long as it lives.
 
         Raises:
-            ConnectionError: the other end is gone. OSError: the message cannot be sent, for another reason.
+            ConnectionError: the other end is gone. OSError: the message cannot be sent for another reason.
         """
         payload = pickle.dumps(message, protocol=5)
         files = tuple(descriptors)
@@ -153,9 +154,9 @@ class Channel:
         return frame, files
 
     def _read_ahead(self) -> None:
-        """Read the bytes that have come into the buffer, for the next :meth:`receive`. Blocks: never.
+        """Read what has arrived into the buffer, for the next :meth:`receive`. Blocks: never.
 
-        Otherwise two ends, each with too many descriptors in flight to the other, would wait for each other.
+        If both ends have too many descriptors in flight, neither can send until one of them reads.
         """
         try:
             if not self._read(socket.MSG_DONTWAIT):
@@ -165,14 +166,14 @@ class Channel:
             pass
 
     def hold(self) -> None:
-        """Queue all messages here instead of sending them, until :meth:`let_go`: nobody reads at the other end yet.
+        """Queue all messages instead of sending them, until :meth:`let_go`, as nobody reads at the other end yet.
 
-        Descriptors in flight are limited: these might block the ones that are needed to start the reader.
+        The kernel limits the descriptors in flight, and these could block those that are needed to start the reader.
         """
         self.is_held = True
 
     def let_go(self) -> None:
-        """Send the messages queued since :meth:`hold`, and later ones at once: somebody reads at the other end now.
+        """Send the messages queued since :meth:`hold`, and later ones directly, as somebody reads at the other end now.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -181,7 +182,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send the messages that earlier calls could not send, as far as the kernel takes them now."""
+        """Send what earlier calls could not send, or the part of it that the kernel takes now."""
         while self._out and not self.is_held:
             frame, files, owner = self._out[0]
             left, left_files = self._send_some(frame, files)
@@ -193,9 +194,9 @@ class Channel:
             self._out.popleft()
 
     def receive(self) -> list[tuple[tuple[Any, ...], list[int]]]:
-        """Return the messages that have come, as (message, its descriptors). The caller must close the descriptors.
+        """Return the messages that have arrived, as (message, its descriptors). The caller must close the descriptors.
 
-        Blocks: on a blocking socket, until something has come; never on a non-blocking one, which may give ``[]``.
+        Blocks: on a blocking socket, until something arrives; never on a non-blocking one. The list may be empty.
 
         Raises:
             EOFError: the other end is gone, and everything that it sent has been received.
@@ -216,12 +217,12 @@ class Channel:
         return self._frames()
 
     def _read(self, flags: int) -> bool:
-        """Read some bytes into the buffer, and descriptors that come with them. Return False if the other end is gone.
+        """Read some bytes into the buffer, and the descriptors sent with them. Return False if the other end is gone.
 
         ``flags``: for ``recvmsg``, e.g. ``MSG_DONTWAIT``.
 
         Raises:
-            BlockingIOError: nothing has come. PlatformError: descriptors were lost.
+            BlockingIOError: nothing has arrived. PlatformError: descriptors were lost.
         """
         if self._is_broken:
             return False
@@ -266,7 +267,7 @@ class Channel:
     def _check_identities(self, packed: memoryview) -> None:
         """Raise IntegrityError unless the next received descriptors are those that were sent.
 
-        ``packed``: for each descriptor the inode that it must refer to (0: not shared memory), as 8 bytes.
+        ``packed``: for each descriptor, in 8 bytes, the inode that it must refer to; 0 if it is not shared memory.
         """
         files = islice(self._descriptors, len(packed) // _IDENTITY.size)
         for file, (identity,) in zip(files, _IDENTITY.iter_unpack(packed), strict=True):
@@ -274,7 +275,7 @@ class Channel:
                 raise integrity_error(f"descriptor {file} refers to inode {_identity(file)} instead of {identity}")
 
     def close(self) -> None:
-        """Close the socket, copies of descriptors that were not sent yet, and received ones that nobody has taken."""
+        """Close the socket, the copies of descriptors not sent yet, and received descriptors that nobody has taken."""
         self.socket.close()
         for _, files, owner in self._out:
             if owner is None:

@@ -1,8 +1,8 @@
-"""The process executor, by which the consumer runs jobs in worker processes forked and reaped by a server process.
+"""Runs the engine's jobs in worker processes, which a server process forks and reaps.
 
-Each worker has a private socket pair and a status page (shared memory that shows its current job), and the server has
-a socket too. One place waits for all of them, :meth:`ProcessExecutor.poll`. A worker's death is one more message (from
-the server): everything that the worker had sent is read first, then it is replaced.
+The consumer has a socket to each worker and one to the server; :meth:`ProcessExecutor.poll` waits for all of them. Each
+worker also has a status page (shared memory that shows its current job). The death of a worker is one more message,
+sent by the server: everything that the worker had sent is read first, then it is replaced.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ProcessExecutor:
     Args:
         make_parcel: returns the parcel, the pickled sequence in shared memory.
         modules: the names of modules that the parcel needs; the server imports them once for all workers.
-        figures: where its work is recorded.
+        figures: the record of its work, for reports.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class ProcessExecutor:
 
     @property
     def parcel(self) -> replica.Parcel | None:
-        """The parcel (the pickled sequence in shared memory) that the workers load; None: there is none any more."""
+        """The parcel (the pickled sequence in shared memory) that the workers load; None once it is released."""
         return self._worker_pool.parcel
 
     @property
     def may_add(self) -> int:
-        """The most stream items to have on their way to workers: each in a slot of shared memory costs a descriptor."""
+        """The limit of stream items on their way to workers, low if they are in slots: each slot costs a descriptor."""
         return _MAX_IN_SLOTS if self._item_slots.slots else events.NO_LIMIT
 
     # -- the engine's orders
@@ -152,7 +152,7 @@ class ProcessExecutor:
                     self._waker.clear()
                 elif key.data == "server":
                     self._from_server()
-                elif key.data in workers:  # unless it died in this very round
+                elif key.data in workers:  # unless it died during this loop
                     if ready & selectors.EVENT_WRITE:
                         _flush(workers[key.data].channel)
                     self._from_worker(workers[key.data])
@@ -198,7 +198,7 @@ class ProcessExecutor:
                 # Without its socket it is useless, even if it still runs.
                 self._worker_pool.send_signal(worker.name, signal.SIGKILL)
             return False
-        except PlatformError as error:  # no descriptors are left to receive the worker's
+        except PlatformError as error:  # no descriptors are left to receive those of the worker
             self._events.append(events.Fatal(error))
             return False
         for message, files in received:
@@ -230,7 +230,7 @@ class ProcessExecutor:
     # -- the end
 
     def rest(self) -> bool:
-        """End all workers, and return True. The server stays, so workers that are started later inherit its imports."""
+        """End all workers, and return True. The server stays, so that workers started later inherit its imports."""
         self._let_end()
         self._worker_pool.remove_all()
         return True
@@ -253,10 +253,10 @@ class ProcessExecutor:
 def _watch_unsent(
     workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
 ) -> bool:
-    """Make ``selector`` report when sockets with unsent messages, a rare case, become writable, to send the rest.
+    """Make ``selector`` report when a socket with unsent messages becomes writable, so that the rest can be sent.
 
     Returns:
-        True if the kernel refuses a message for now, so that the caller must call again soon.
+        True if the kernel refuses a message for now, so the caller must try again soon.
     """
     is_refused = False
     for name, worker in workers.items():

@@ -1,6 +1,7 @@
-"""Tracks the workers that could not be forked, because no more processes are allowed, and when to retry them.
+"""Decides when to retry workers that could not be started, for lack of processes, memory or descriptors.
 
-The pool goes on with the workers it has. It retries rarely, one worker at a time: if that one runs, the next may too.
+The pool goes on with the workers it has. It retries rarely, one at a time; if that one can be forked, the next
+follows immediately.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ForkShortage:
         self._missing: list[int] = []  # numbers of the missing workers, e.g. [5, 6, 7]
         self._due_s: float | None = None  # when to retry; None: not before all attempts are answered
         self._wait_s = _FIRST_WAIT_S
-        self._tries_alone = 0  # in a row, without any worker
+        self._tries_alone = 0  # failed attempts in a row while there was no worker at all
         self._is_told = False
 
     @property
@@ -32,19 +33,19 @@ class ForkShortage:
         return self._tries_alone >= _MAX_TRIES_ALONE
 
     def tell(self) -> bool:
-        """Return True if the caller should report the shortage: at the first call since all workers were there."""
+        """Return True if the caller should report the shortage: on the first call since the pool was last complete."""
         is_told, self._is_told = self._is_told, True
         return not is_told
 
     def lost(self, number: int) -> None:
-        """Note that worker ``number`` could not be forked and is missing."""
+        """Record that worker ``number`` is missing because it could not be forked."""
         self._missing.append(number)
         self._due_s = None
 
     def answered(self, num_workers: int) -> None:
         """Schedule the next attempt, now that the server has answered all orders to fork.
 
-        ``num_workers``: how many workers the pool has. With none, the next attempt follows soon.
+        ``num_workers``: how many workers the pool has. If it has none, the next attempt follows soon.
         """
         if num_workers:
             self._tries_alone = 0
@@ -55,7 +56,7 @@ class ForkShortage:
             self._due_s = time.monotonic() + _WAIT_ALONE_S
 
     def forked(self) -> None:
-        """Note that a worker was forked, so the next missing one is retried at once."""
+        """Record that a worker was forked, so the next missing one can be retried immediately."""
         self._tries_alone = 0
         if self._missing:
             self._due_s = time.monotonic()
@@ -63,7 +64,7 @@ class ForkShortage:
             self._is_told, self._wait_s = False, _FIRST_WAIT_S
 
     def forget(self) -> None:
-        """Forget all missing workers, as the pool has ended its workers, or now starts all that are missing."""
+        """Forget all missing workers: the pool has ended all its workers, or starts all missing ones itself now."""
         self._missing.clear()
         self._due_s = None
 
@@ -72,14 +73,14 @@ class ForkShortage:
         self._missing = [number for number in self._missing if number < nb_workers]
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return the seconds to wait at most: ``timeout_s``, or less if an attempt is due before. None: no limit."""
+        """Return how many seconds to wait: ``timeout_s``, or less if an attempt is due earlier; None for no limit."""
         if self._due_s is None:
             return timeout_s
         left_s = max(0.0, self._due_s - time.monotonic())
         return left_s if timeout_s is None else min(left_s, timeout_s)
 
     def take(self) -> int | None:
-        """Remove the missing worker that is to be retried now, and return its number; None: no attempt is due."""
+        """Remove and return the number of the missing worker to retry now; None if no retry is due."""
         if not self._missing or self._due_s is None or time.monotonic() < self._due_s:
             return None
         self._due_s = None

@@ -1,8 +1,8 @@
-"""Lets malloc in a worker process keep the memory that jobs have freed, as much as they needed lately.
+"""Makes malloc in a worker process keep the memory that jobs free, as long as that is not much more than usual.
 
-A new array of a batch's size then lies on pages that exist already, instead of costing a page fault for each 4 KB.
-Memory that a job needed only once is given back. What the process uses a few seconds after everything was given back
-counts as usual; if it uses much more later, everything is given back again.
+A later job's arrays then reuse this memory, instead of costing a page fault for each 4 KB. Memory that a job needed
+only once must not stay with the worker: if the process uses much more than usual, or becomes idle, all freed memory is
+given back. The usual amount is what it uses a few seconds after that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MARGIN_NBYTES = 48 << 20  # tolerated beyond 1.25 times the usual memory
 
 
 def keep() -> None:
-    """Make malloc keep freed memory for later use, if it is glibc's; otherwise do nothing."""
+    """Make malloc keep freed memory for later use. Do nothing if the C library is not glibc."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -26,7 +26,7 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Make malloc return to the system the freed memory that it has kept since :func:`keep`."""
+    """Make malloc return to the system the freed memory that it keeps because of :func:`keep`."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -42,9 +42,9 @@ def own_nbytes() -> int:
 
 
 class FreedMemory:
-    """The memory that one worker process keeps for later jobs after earlier ones have freed it.
+    """The memory that a worker process keeps for later jobs after earlier jobs have freed it.
 
-    It is checked after each message, which takes 20 us once in a few seconds.
+    It is checked once in a few seconds, after the jobs of a message; a check takes 20 us.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,9 @@ class FreedMemory:
         self._is_idle = False
 
     def is_due(self, now_ns: int) -> bool:
-        """Return True if the last :meth:`look` was more than 4 s ago. Call it after jobs: the worker is no longer idle.
+        """Return True if the last :meth:`look` was more than 4 s ago.
 
-        ``now_ns``: monotonic time.
+        Call it after jobs, as it also notes that the worker is not idle. ``now_ns``: monotonic time.
         """
         if self._looked_ns is None:
             self._looked_ns = now_ns
@@ -71,12 +71,12 @@ class FreedMemory:
             self.give_back()
 
     def give_back(self) -> None:
-        """Return all freed memory to the system. The next :meth:`look` measures anew what the process usually uses."""
+        """Return all freed memory to the system. The next :meth:`look` then measures what the process usually uses."""
         give_back()
         self._usual_nbytes = None
 
     def rest(self) -> bool:
-        """Note that the worker is idle. Return True if it was not idle before: its freed memory is then given back."""
+        """Note that the worker is idle. If it was not idle before, give back its freed memory and return True."""
         is_new, self._is_idle = not self._is_idle, True
         if is_new:
             self.give_back()

@@ -1,6 +1,6 @@
-"""Lets workers that are in no job end by themselves, so that the exit functions of their modules run and can log.
+"""Lets workers that are in no job exit by themselves, so that the exit functions of their modules run and can log.
 
-It also holds the :class:`Waker`, with which any thread wakes the thread that waits for the workers' messages.
+This module also holds the :class:`Waker`, with which any thread wakes the one that waits for the workers' messages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .logs import Inlet
 from .server_handle import Connection
 from .worker_handle import WorkerHandle
 
-_GRACE_S = 0.25  # for workers to end
+_GRACE_S = 0.25  # for workers to exit
 
 
 def let_end(
@@ -25,11 +25,11 @@ def let_end(
     waker: Waker,
     inlet: Inlet,
 ) -> None:
-    """Ask all workers to end, and wait a moment for those that have loaded their replica (their copy of the sequence).
+    """Ask all workers to exit, and wait a moment for those that have loaded their replica (their copy of the sequence).
 
-    Meanwhile, read what they send, so that their log records are not lost. A worker in a long job does not end in time.
+    Meanwhile, read what they send, so that no log records are lost. A worker in a long job is left to the caller.
 
-    Runs in: the engine's thread. Blocks: until these have ended, 0.25 s at most.
+    Runs in: the engine's thread. Blocks: until the loaded workers have exited, 0.25 s at most.
     """
     for worker in workers.values():
         worker.stop()
@@ -53,7 +53,7 @@ def let_end(
 
 
 def _ended(server: Connection) -> set[int]:
-    """Read the server's messages, and return the names of the workers that have ended according to them.
+    """Read the server's messages, and return the names of the workers that have exited according to them.
 
     Raises:
         EOFError: the server itself has ended.
@@ -63,10 +63,10 @@ def _ended(server: Connection) -> set[int]:
 
 
 def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet) -> bool:
-    """Read what a worker has sent: handle log records, discard all else. Return True if there was anything."""
+    """Read what a worker has sent: pass on log records, discard all else. Return True if there was anything."""
     try:
         received = worker.channel.receive()
-    except (EOFError, OSError):  # it has ended, or no descriptors are left to receive its
+    except (EOFError, OSError):  # it has exited, or no descriptors are left to receive those it sent
         if worker.is_watched:
             selector.unregister(worker.channel)
             worker.is_watched = False
@@ -91,21 +91,21 @@ class Waker:
         os.set_blocking(self._in, False)
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for, which becomes readable at :meth:`wake`."""
+        """Return the descriptor to wait for; it becomes readable when :meth:`wake` is called."""
         return self._out
 
     def wake(self) -> None:
         """End the other thread's current wait, or its next one if it is not waiting."""
-        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
+        with contextlib.suppress(OSError):  # full: the wait will end anyway; closed: nobody waits
             os.write(self._in, b"x")
 
     def clear(self) -> None:
-        """Empty the pipe after a wait has ended, so that the next wait does not end at once."""
+        """Empty the pipe after a wait has ended, so that the next wait does not end immediately."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._out, 4096)
 
     def close(self) -> None:
-        # Forget the number first: once closed, it may belong to a file of the user's.
+        # Forget the descriptor first: once it is closed, the same number may belong to a file of the user's.
         into, self._in = self._in, -1
         os.close(into)
         os.close(self._out)

@@ -1,8 +1,8 @@
 """Gives workers what children of ``multiprocessing`` inherit: its authentication key and its resource tracker.
 
-With the key, the proxies of a ``Manager`` can call it. The tracker is a process that removes named shared memory and
-semaphores when the last process that writes to it has ended: a worker with its own tracker would remove, on exit, what
-the program still uses.
+With the key, a worker can use the proxies of a ``Manager``. The tracker is a process that removes named shared memory
+and semaphores when the last process connected to it has ended. If a worker had a tracker of its own, the worker's exit
+would remove what the program still uses.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ADVICE = (
 
 
 def key() -> bytes | None:
-    """Return the authentication key of multiprocessing in this process; None: it is not loaded. Runs in: consumer."""
+    """Return the authentication key of multiprocessing; None if this process has not loaded it. Runs in: consumer."""
     module = sys.modules.get("multiprocessing.process")
     return None if module is None else bytes(module.current_process().authkey)
 
 
 def tracker() -> int | None:
-    """Return the descriptor of the pipe to multiprocessing's resource tracker; None: no tracker runs.
+    """Return the descriptor of the pipe to multiprocessing's resource tracker; None if no tracker runs.
 
     Runs in: consumer.
     """
@@ -35,7 +35,7 @@ def tracker() -> int | None:
     descriptor: int | None = getattr(tracker, "_fd", None)
     try:
         return None if descriptor is None or os.fstat(descriptor) is None else descriptor
-    except OSError:  # somebody has closed it
+    except OSError:  # the descriptor was closed
         return None
 
 
@@ -55,15 +55,16 @@ def inherit(key: bytes | None, tracker: int | None) -> None:
 
 
 def is_inherited(value: Any) -> bool:
-    """Return True if ``value`` is an object of multiprocessing: a lock, or the ctypes object of a ``RawValue``."""
+    """Return True if ``value`` is an object of multiprocessing, e.g. a lock or the ctypes object of a ``RawValue``."""
     kinds = type(value), type(getattr(value, "__dict__", {}).get("_wrapper"))
     return any(str(kind.__module__).startswith("multiprocessing.") for kind in kinds)
 
 
 def reduced(obj: Any) -> Any:
-    """Return how a worker rebuilds an object of multiprocessing, as from ``__reduce__``; None: as its class defines it.
+    """Return how a worker rebuilds an object of multiprocessing, as from ``__reduce__``; None to pickle it as usual.
 
-    A manager's proxy takes the manager's authentication key along. ``SharedMemory`` made with ``track=False`` stays so.
+    A manager's proxy is sent with the manager's authentication key. ``SharedMemory`` made with ``track=False`` is sent
+    with that setting.
 
     Raises:
         TypeError: ``obj`` is one end of a pipe, whose descriptor would mean another file in a worker.

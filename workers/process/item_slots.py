@@ -1,9 +1,10 @@
 """Sends the items of a stream (an iterable read in the consumer) to the workers, in reusable slots of shared memory.
 
 An item is copied into a slot when it is read, since its source may reuse the memory. It is copied out when its job
-begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get it: a slot is
-announced to a worker with the first item in it that this worker gets. A slot is free again once nobody can ask for its
-item any more. A worker whose job was given to another one may then still read the slot; its result is dropped.
+begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get any item, so a
+slot is announced to a worker together with the first item that the worker gets from it. A slot is free again once no
+job can need its item any more. A worker whose job was given to another worker may then still read it; its result is
+dropped.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class PlacedItem(NamedTuple):
 
 
 class SentItem:
-    """A stream item that was copied into a slot (a piece of shared memory).
+    """A handle to a stream item that was copied into a slot (a piece of shared memory).
 
-    It is held while a job may need the item; when it is garbage collected, the slot is free again.
+    The engine holds it while a job may need the item. When it is garbage collected, the slot is free again.
     """
 
     __slots__ = ("__weakref__", "message")
@@ -152,7 +153,7 @@ class KnownSlots:
             files.append(descriptor)
 
     def take_gone(self) -> list[int]:
-        """Return the numbers of announced slots that no longer exist, for the worker to forget: each number once."""
+        """Return the numbers of announced slots that no longer exist, each only once, for the worker to forget them."""
         if self._num_gone == self._item_slots.num_gone:
             return []
         self._num_gone = self._item_slots.num_gone
@@ -169,12 +170,12 @@ class ItemReader:
         self._layouts: dict[bytes, KnownLayout] = {}  # {pickled Layout: the layout, as read}
 
     def learn(self, slots: list[tuple[int, int]], gone: list[int], files: list[int]) -> None:
-        """Map new slots into memory, and forget those that are ``gone``.
+        """Map the new slots into memory, and forget the slots ``gone``.
 
         Args:
             slots: (number, nbytes) of each new slot.
             gone: the numbers of slots that no longer exist.
-            files: the file descriptors of the new slots, which are closed.
+            files: the file descriptors of the new slots, which this closes.
         """
         for slot in gone:
             self._buffers.pop(slot, None)
@@ -185,11 +186,11 @@ class ItemReader:
                 os.close(file)
 
     def read(self, message: PlacedItem) -> Any:
-        """Return a copy of the stream item at the place that ``message`` names.
+        """Return a copy of the stream item whose place ``message`` gives.
 
         Raises:
             IntegrityError: the slot holds another item. This happens if the job was given to another worker, and the
-                item released, before this worker read it; nobody waits for the result then.
+                item was released, before this worker read it. Nobody needs this worker's result then.
         """
         number, layout, slot, rest = message
         known = self._layouts.get(layout)

@@ -1,8 +1,8 @@
 """Brings the log records of workers to the logging handlers of the program.
 
-A worker has no handlers except those that its jobs add: all records go to the consumer, over the worker's channel. Only
-the worker's main thread sends, and during a job only what the socket takes at once, so that a record never delays a
-job. In the consumer, a separate thread passes the records to the handlers, which may be slow.
+A worker sends all records to the consumer over its channel; it has no other handlers, except those that its jobs add.
+Only its main thread sends. During a job it sends only what the socket takes without waiting, so that logging never
+delays a job. In the consumer, a separate thread passes the records to the handlers, which may be slow.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .messages import Logged
 
 logger = logging.getLogger("workers")
 
-_MAX_WAITING = 1000  # records in a worker that its socket has not taken
-_MAX_UNREAD = 10_000  # records in the consumer that its handlers have not taken
+_MAX_WAITING = 1000  # the most records in a worker that its socket has not taken
+_MAX_UNREAD = 10_000  # the most records in the consumer that its handlers have not taken
 _MAX_TEXT = 8000  # characters of a message, and of a traceback: the socket then takes a record whole
 _END_S = 5.0
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class Records(logging.Handler):
-    """A logging handler that queues the log records of worker ``number`` until :meth:`take`. Runs in: worker."""
+    """A logging handler that queues log records of worker ``number`` for :meth:`take`. Runs in: worker."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Records(logging.Handler):
         self._num_dropped = 0
 
     def install(self) -> None:
-        """Make this the only logging handler of the process. Those that imports have made exist in the program too."""
+        """Remove the logging handlers that imports have added, as the program has them too, and add this one."""
         for each in [logging.root, *logging.root.manager.loggerDict.values()]:
             if isinstance(each, logging.Logger):
                 each.handlers.clear()
@@ -58,7 +58,7 @@ class Records(logging.Handler):
     def take(self) -> Logged | None:
         """Return a message with the first waiting record and the number of records dropped since the last message.
 
-        None: there is neither.
+        Return None if there is neither.
         """
         if not (self._waiting or self._num_dropped):
             return None
@@ -87,7 +87,7 @@ class Outlet(Records):
     def __init__(self, channel: Channel, number: int) -> None:
         super().__init__(number)
         self._channel = channel
-        self._is_sending = False  # meanwhile a __del__ or a signal handler may log
+        self._is_sending = False  # a __del__ or a signal handler may log meanwhile
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -95,7 +95,7 @@ class Outlet(Records):
             self._send_waiting(self._channel.send_at_once)
 
     def send(self, message: tuple[Any, ...], files: Any = ()) -> None:
-        """Send ``message`` with the descriptors ``files``, after all log records that wait. All messages go this way.
+        """Send ``message`` with the descriptors ``files``, after the waiting log records. All messages go this way.
 
         Blocks: until the kernel has taken it.
         """
@@ -107,7 +107,7 @@ class Outlet(Records):
             self._is_sending = False
 
     def flush(self) -> None:
-        """Send all log records that wait; logging calls this when the process ends.
+        """Send all waiting log records. The logging module calls this when the process ends.
 
         Blocks: until the kernel has taken them.
         """
@@ -132,17 +132,17 @@ class Outlet(Records):
 class Inlet(logging.handlers.QueueListener):
     """The consumer's listener, which passes the log records of workers to the program's logging handlers.
 
-    It does so in its own thread, which the first record starts.
+    It runs in its own thread, which is started by the first record.
     """
 
     def __init__(self) -> None:
         self._unread: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         super().__init__(self._unread)
         self._num_dropped = 0  # written only by the engine's thread
-        self._num_told = 0  # and this by the listener's
+        self._num_told = 0  # written by the listener's thread, and by close()
 
     def put(self, logged: Logged) -> None:
-        """Queue a worker's log record for the handlers; drop it, and count it, if too many are queued.
+        """Queue a worker's log record for the handlers; if too many are queued, drop and count it.
 
         Blocks: never. Runs in: the engine's thread.
         """

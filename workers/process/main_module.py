@@ -1,8 +1,8 @@
-"""Puts a script's definitions into the ``__main__`` of a worker, where pickles that a job reads or writes name them.
+"""Makes the user's own definitions, such as a script's classes, available in a worker under their module and name.
 
-``pickle.load``, ``np.load(allow_pickle=True)``, ``joblib.load`` and the pool of ``multiprocessing`` look classes and
-functions up in their module. A worker does not run the script, so its classes and functions that came with the pickled
-Sequence are put there.
+Jobs may use ``pickle.load``, ``np.load(allow_pickle=True)``, ``joblib.load`` or ``multiprocessing.Pool``, which look up
+classes and functions by module and name. A worker does not run the user's script, so its ``__main__`` would not have
+them. Therefore the classes and functions that came with the pickled Sequence are put there.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from workers.job.context import is_in_worker_process
 
-_OF_SCRIPTS = "__main__", "__mp_main__"  # of the script in a program, and in a child of multiprocessing
+_OF_SCRIPTS = "__main__", "__mp_main__"  # the script's module: in the program, in a child of multiprocessing
 
 
 _made: dict[str, types.ModuleType] = {}  # {name: module that offer() has made}
 
 
 class Definitions:
-    """The classes, functions and other objects of the program's modules that are pickled by value, not by name.
+    """The classes, functions and other objects of the program's modules that are pickled by value instead of by name.
 
     A worker puts them into its modules of the same names, where other pickles can find them.
     """
@@ -30,22 +30,23 @@ class Definitions:
         self._found: dict[str, dict[str, Any]] = {}  # {module: {name: object}}, e.g. {"__main__": {"Config": Config}}
 
     def add(self, obj: Any, name: str) -> None:
-        """Record ``obj``, which was pickled by value, if the module that defines it has it under ``name``."""
+        """Record ``obj``, which was pickled by value, if its module holds it under ``name``."""
         module = getattr(obj, "__module__", None)
         if isinstance(module, str) and getattr(sys.modules.get(module), "__dict__", {}).get(name) is obj:
             self._found.setdefault(module, {})[name] = obj
 
     def reduced(self) -> Any:
-        """Return (:func:`offer`, its arguments), as from ``__reduce__``: unpickling this puts the objects in place.
+        """Return (:func:`offer`, its arguments), as from ``__reduce__``: a worker that unpickles this calls ``offer``.
 
-        Pickle it last, so that it only refers to objects that are in the pickle already.
+        Pickle this object last. All definitions are recorded by then, and the pickle only refers to them.
         """
         return offer, (self._found,)
 
 
 def offer(found: dict[str, dict[str, Any]]) -> None:
-    """Put objects into the modules of this worker, under their names; make a module where none of that name exists.
+    """Put the objects of the user's script into the ``__main__`` of this worker; put others into new modules.
 
+    Skip the objects of a module that is in a package, or that the worker has or can import.
     ``found``: {module: {name: object}}. Runs in: worker; in any other process it does nothing.
     """
     if not is_in_worker_process():
@@ -56,7 +57,7 @@ def offer(found: dict[str, dict[str, Any]]) -> None:
             sys.modules["__mp_main__"] = module
         elif name in sys.modules and sys.modules[name] is _made.get(name):
             module = _made[name]
-        elif "." in name or name in sys.modules or _is_importable(name):  # in a package, or another module of that name
+        elif "." in name or name in sys.modules or _is_importable(name):  # a submodule, or a real module of that name
             continue
         else:
             module = sys.modules[name] = _made[name] = types.ModuleType(name)

@@ -1,7 +1,7 @@
-"""Sends a ``np.memmap`` to the workers as the name of its file and the place in it; each worker maps the file again.
+"""Sends a ``np.memmap`` to the workers as the name of its file and its place there; each worker maps the file again.
 
-The file may have changed by then. If it is gone or too short, the worker raises an error when it opens it. A worker
-that reads beyond the end of a file that is shortened later is killed by SIGBUS; :func:`shortened` then names the file.
+The file may have changed by then. If it is gone or too short, opening it raises an error in the worker. If it becomes
+shorter later, a worker that reads beyond its new end is killed by SIGBUS; :func:`shortened` then names the file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class MappedFile(NamedTuple):
 
 
 class Reopened(NamedTuple):
-    """A description of an array in a file: the arguments with which :func:`open_memmap` maps that part of it again."""
+    """The place and layout of an array in a file: the arguments with which :func:`open_memmap` maps it again."""
 
     path: str
     dtype: Any
-    offset: int  # in the file, of the array's first byte in memory order
+    offset: int  # from the start of the file to the array's lowest byte
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -41,16 +41,16 @@ class Reopened(NamedTuple):
 
 
 def reopened(array: Any) -> Reopened | None:
-    """Return how to open the file of a memmap, or of a view of one, again; None for other arrays and for mode "c".
+    """Return how to map ``array``, a memmap or a view of one, from its file again; None for any other array.
 
-    With mode "c" (copy-on-write) the array may hold changes that are in no file.
+    Also None for mode "c" (copy-on-write), as the array may then hold changes that are in no file.
     """
     base = array
     while base is not None and not isinstance(base, np.memmap):
         base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
     if base is None or base.filename is None or base.mode == "c":
         return None
-    # A view has the offset of the whole mapping, not that of its own part.
+    # A view copies the offset of the whole mapping, so go back to the array of the whole mapping.
     while isinstance(base.base, np.memmap):
         base = base.base
     if type(array) not in (np.ndarray, np.memmap):
@@ -61,11 +61,11 @@ def reopened(array: Any) -> Reopened | None:
 
 
 def open_memmap(*arguments: Any) -> Any:
-    """Map a file again; return the array, read-only. ``arguments``: the fields of :class:`Reopened`. Runs in: worker.
+    """Map an array in a file again, read-only. ``arguments``: the fields of :class:`Reopened`. Runs in: worker.
 
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened.
-        ValueError: it is too short. Each error names the file.
+        ValueError: the file is too short. Each of these errors names the file.
     """
     path, dtype, offset, shape, strides = again = Reopened(*arguments)
     size, wanted = os.stat(path).st_size, again.file().nbytes
@@ -83,7 +83,7 @@ def open_memmap(*arguments: Any) -> Any:
 
 
 def shortened(files: Iterable[MappedFile]) -> list[str]:
-    """Return a text with sizes for each of ``files`` that is unreadable now, or shorter than its mapped part."""
+    """Return a description of each of ``files`` that can no longer be read, or is shorter than its mapped part."""
     found = []
     for path, nbytes in files:
         try:

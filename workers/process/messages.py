@@ -1,8 +1,8 @@
-"""The messages between the consumer (which reads the batches), its worker processes and the server that forks them.
+"""Defines the messages between the consumer (the process of the loop), its workers and the server that forks them.
 
-Each message is sent over a socket, together with file descriptors if it needs some. Jobs and results are plain tuples
-in it, as there may be tens of thousands a second. A *sending* is the number under which a job is sent to a worker, a
-*slot* is a piece of shared memory for batches, and a *pool* is the workers of one front-end.
+A message is sent over a socket, with file descriptors if it needs any. It holds jobs and results as plain tuples, since
+there may be tens of thousands a second. A *sending* is the number under which a job is sent to a worker. A *slot* is a
+piece of shared memory for batches. A *pool* is the workers of one front-end, such as a SequenceMap.
 
 ::
 
@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 class Load(NamedTuple):
     """The consumer's message that gives a worker a new replica (its copy of the sequence).
 
-    Sent with file descriptors: the replica's memory, then the pipe of multiprocessing's resource tracker, if it runs.
+    Sent with file descriptors: the replica's memory, then the pipe of multiprocessing's resource tracker if one runs.
     """
 
-    replica: int  # its number, which its jobs repeat
+    replica: int  # the number of the replica, which each of its jobs names
     parcel: Any  # a workers.process.replica.ParcelMessage
     settings: Any  # a workers.process.program_settings.ProgramSettings
-    key: bytes | None  # of multiprocessing, if the program has loaded it
+    key: bytes | None  # multiprocessing's authentication key; None if the program has not loaded it
     has_tracker: bool
-    changed: Any = None  # a workers.process.changed_attributes.Changed relative to the last replica; None: all is new
+    changed: Any = None  # what differs from the last replica, a changed_attributes.Changed; None if anything may
 
 
 class Jobs(NamedTuple):
@@ -38,17 +38,17 @@ class Jobs(NamedTuple):
     Sent with file descriptors: one for each of ``slots`` (pieces of shared memory).
     """
 
-    replica: int  # the one that the jobs work on; it was sent before
-    rows: list[tuple[Any, ...]]  # JobRows; a payload is None, a pickle, or the plain tuple of a PlacedItem
+    replica: int  # the number of the replica to run them on, which was sent before
+    rows: list[tuple[Any, ...]]  # JobRows as plain tuples; a payload is None, a pickle, or a PlacedItem as a tuple
     free: list[int]  # the worker's own slots that the consumer has released, e.g. [0, 2]
     slots: list[tuple[int, int]]  # item slots of the consumer that are new to the worker, as (number, nbytes)
     gone: list[int]  # item slots that no longer exist
 
 
 class Trim(NamedTuple):
-    """The consumer's message that memory is short: the worker frees all memory that it keeps for later jobs.
+    """The consumer's message that memory is short: the worker must free all memory that it keeps for later jobs.
 
-    The worker answers with a Results message that says so.
+    The worker answers with a Results message in which ``answers_trim`` is True.
     """
 
     free: list[int]  # as in Jobs
@@ -59,25 +59,25 @@ class Stop(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The worker's message that it has loaded its replica (its copy of the sequence), or has failed to."""
+    """The worker's message that it has loaded its replica (its copy of the sequence), or could not load it."""
 
-    failure: Any  # None, or a RemoteFailure
+    failure: Any  # a RemoteFailure; None if it was loaded
 
 
 class Results(NamedTuple):
-    """The worker's message with the results of jobs, whose batches lie in slots (pieces of shared memory).
+    """The worker's message with the results of jobs. Their batches lie in slots (pieces of shared memory).
 
     Sent with file descriptors: one for each new slot.
     """
 
     slots: list[tuple[int, int]]  # new since the last message, as (number, nbytes), e.g. [(3, 1048576)]
-    gone: list[int]  # slots that were freed
-    forgets: bool  # all layouts of earlier messages are forgotten: no row names one
-    layouts: list[bytes]  # new ones, each a pickled Layout
-    rows: list[tuple[int, int, Any]]  # (sending, job_ns, RemoteFailure, plain tuple of a Placed, or None: cancelled)
-    details: list[tuple[int, int, Any]]  # of some rows, as (sending, monotonic start in ns, its Stages)
-    #: Since the last report: a plain job.cores.CoreUse, the run time of jobs in ns, how often the interpreter's lock
-    #: was probed, and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no report now.
+    gone: list[int]  # slots that no longer exist
+    forgets: bool  # True if the layouts of all earlier messages are void: no row names one any more
+    layouts: list[bytes]  # new ones (structures of batches), each a pickled Layout
+    rows: list[tuple[int, int, Any]]  # (sending, job_ns, a Placed as a tuple | a RemoteFailure | None if cancelled)
+    details: list[tuple[int, int, Any]]  # on some of the rows: (sending, monotonic start in ns, Stages)
+    #: Since the last report: the two times of a job.cores.CoreUse, the run time of jobs in ns, how often the
+    #: interpreter's lock was probed, and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no report.
     cores: tuple[int, ...] | None
     answers_trim: bool
 
@@ -91,17 +91,17 @@ class Broken(NamedTuple):
 class Logged(NamedTuple):
     """The worker's message with a log record for the program's handlers, and the number of records that were lost."""
 
-    record: Any  # the attributes of a LogRecord, plain; or None
+    record: Any  # {name: value} of the attributes of a LogRecord; None if there are only lost records to report
     dropped: int  # records lost since the last message
 
 
 class Attach(NamedTuple):
     """The consumer's message that announces a new pool of workers to the server, which forks them.
 
-    Sent with file descriptors: the server's end of the socket pair over which the pool will send its orders.
+    Sent with one file descriptor: the server's end of the socket pair over which the pool will send its orders.
     """
 
-    modules: list[str]  # to import first; empty unless this is the server's only pool
+    modules: list[str]  # to import first; empty if the server has other pools
 
 
 class Fork(NamedTuple):
@@ -110,8 +110,8 @@ class Fork(NamedTuple):
     Sent with file descriptors: the worker's socket, its status page (shared memory), and one for each of ``streams``.
     """
 
-    worker: int
-    number: int  # 0 to nb_workers - 1; a replacement has the same
+    worker: int  # the name of the process, which no other process of the pool ever has
+    number: int  # 0 to nb_workers - 1; the worker's replacement has the same
     streams: list[int]  # those of 1 and 2 (standard output, standard error) that are open in the consumer
 
 
@@ -152,8 +152,8 @@ class NotForked(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """The server's message that a worker process has ended, with the most memory that it has used."""
+    """The server's message that a worker process has ended, with its exit code and its peak memory."""
 
     worker: int
-    exit_code: int  # negative: the signal that killed it
+    exit_code: int  # -9 if signal 9 killed it
     max_rss: int  # in bytes

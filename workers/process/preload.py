@@ -1,8 +1,8 @@
-"""Imports modules that the pickled sequence names in the server, before it forks workers, so that no worker has to.
+"""Imports modules in the server, before it forks workers, so that not every worker has to import them for itself.
 
-A fork inherits everything that an import has made except threads, and it shares open files, sockets and devices with
-the other forks. If an import leaves a thread or such a file behind, the server restarts itself without that module, and
-each worker imports it for itself.
+They are the modules that the pickled sequence refers to. A fork inherits everything that an import has made except
+threads, and it shares open files, sockets and devices with the other forks. If an import starts a thread or opens such
+a file, the server restarts itself without that module, and each worker imports it for itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Skipped(NamedTuple):
 
 
 def worth_it(modules: Iterable[str]) -> frozenset[str]:
-    """Return those of ``modules`` to import in the server: loaded in this program, and not Python's, numpy's or ours.
+    """Return the ``modules`` worth importing in the server: loaded in this program, not Python's, numpy's or ours.
 
     Runs in: consumer.
     """
@@ -45,9 +45,9 @@ def worth_it(modules: Iterable[str]) -> frozenset[str]:
 
 
 def preload(modules: Iterable[str]) -> Skipped | None:
-    """Import ``modules`` before any fork. Stop at the first that makes forks unsafe and return it; None: all are safe.
+    """Import ``modules`` before any fork, up to the first that makes forks unsafe. Return that one, or None.
 
-    A module that fails to import is passed over: the worker that needs it reports the error.
+    A module that cannot be imported is passed over: the worker that needs it reports the error.
 
     Runs in: the server, in its only thread.
     """
@@ -68,7 +68,7 @@ def preload(modules: Iterable[str]) -> Skipped | None:
 
 
 def _hazard(before: set[tuple[int, str]]) -> str | None:
-    """Return why an import makes forks of this process unsafe, e.g. "it has started the thread ..."; None: it does not.
+    """Return why an import makes forks unsafe, e.g. "it has started the thread ..."; None if it does not.
 
     ``before``: (descriptor, path) of each file that was open before the import.
     """
@@ -82,7 +82,7 @@ def _hazard(before: set[tuple[int, str]]) -> str | None:
 
 
 def _threads() -> list[str]:
-    """Return the names of the threads besides this one, except harmless ones; on macOS only those that Python knows."""
+    """Return the names of the other threads, except harmless ones; on macOS, only those that Python knows."""
     try:
         tasks = os.listdir("/proc/self/task")
     except OSError:
@@ -105,13 +105,13 @@ def _open_files() -> set[tuple[int, str]]:
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # the descriptor of this very listing
+        except OSError:  # it was the descriptor of this listing, and is closed now
             continue
     return found
 
 
 def _is_hazardous(descriptor: int, path: str) -> bool:
-    """Return True if forked workers must not share this open file. One that is only written to (a log) is harmless."""
+    """Return True if forked workers must not share this open file. A file open only for writing (a log) is harmless."""
     try:
         mode = os.fstat(descriptor).st_mode
         with open(f"/proc/self/fdinfo/{descriptor}") as file:
@@ -143,7 +143,8 @@ main(sys.path[:], **{request!r})
 def program(path: list[str], request: dict[str, object]) -> list[str]:
     """Return the command line that starts a server process. ``request``: the keyword arguments of ``server.main``.
 
-    ``path``: its ``sys.path``. It uses this very package, even if ``path`` now leads to another "workers".
+    ``path``: the server's ``sys.path``. The server uses this copy of the package, even if ``path`` leads to another
+    "workers".
     """
     return [sys.executable, *flags(), "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
@@ -153,7 +154,7 @@ def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int])
 
     Args:
         path, request: see :func:`program`.
-        keep: the file descriptors that the new process inherits, besides the standard streams.
+        keep: the file descriptors that stay open, besides the standard streams.
     """
     for descriptor, _ in _open_files():
         if descriptor > 2:

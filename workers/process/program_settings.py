@@ -31,7 +31,7 @@ class Filter(NamedTuple):
     """One entry of ``warnings.filters``, pickled for the workers."""
 
     action: str
-    modules: frozenset[str]  # named by its pickle
+    modules: frozenset[str]  # that its pickle refers to
     pickle: bytes
 
 
@@ -42,7 +42,7 @@ class ProgramSettings(NamedTuple):
     settings: Settings
     recursion_limit: int
     levels: dict[str, int]  # {logger: level} where one is set, e.g. {"root": 20}
-    disabled: int  # the level of logging.disable
+    disabled: int  # the level set by logging.disable()
 
     @property
     def modules(self) -> list[str]:
@@ -61,7 +61,7 @@ def flags() -> list[str]:
 
 
 def collect() -> ProgramSettings:
-    """Return the settings of this program that are sent to its workers. Runs in: consumer."""
+    """Collect the settings of this program that its workers will adopt. Runs in: consumer."""
     settings: Settings = {}
     for found in frameworks.asked("settings"):
         settings |= found
@@ -87,7 +87,7 @@ def before_imports(wanted: ProgramSettings) -> None:
 
     Filters that turn warnings into errors are left out: the program may have set them after its own imports.
     """
-    sys.setrecursionlimit(wanted.recursion_limit)  # the replica may be that deep
+    sys.setrecursionlimit(wanted.recursion_limit)  # a deeply nested replica may need it
     _set_filters([each for each in wanted.filters if each.action != "error"])
     _set_levels(wanted)
 
@@ -104,7 +104,7 @@ def apply(wanted: ProgramSettings) -> Settings:
 
 
 def _set_filters(filters: list[Filter]) -> None:
-    """Replace all warning filters. Those that name a module that is not loaded here are dropped: they match nothing."""
+    """Replace all warning filters. Leave out those for a warning class of a module that is not loaded here."""
     found = [pickle.loads(each.pickle) for each in filters if each.modules <= sys.modules.keys()]
     warnings.resetwarnings()  # also clears Python's cache of them
     warnings.filters[:] = found  # type: ignore[index]
@@ -119,7 +119,7 @@ def _set_levels(wanted: ProgramSettings) -> None:
 
 
 def settle(settings: Settings) -> Settings:
-    """Apply the settings of the modules that are imported by now. Return the others' settings, to be applied later."""
+    """Apply the settings of all modules that are imported already. Return the rest, to be applied later."""
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)

@@ -1,10 +1,10 @@
-"""Pickles the user's Sequence for the workers: once, with one copy of its large arrays in shared memory (a parcel).
+"""Pickles the user's Sequence, once for all workers, into a parcel: shared memory that also holds its large arrays.
 
-cloudpickle pickles it (definitions of ``__main__`` or a notebook by value), and the buffers of large arrays are kept
-out of the pickle. They follow it, aligned, in the same piece of shared memory; very large ones have pieces of their
-own. Every worker loads its replica (its own copy of the sequence) from there and maps the pieces read-only (torch
-storages copy-on-write), so any number of workers share one copy of the arrays. A ``np.memmap`` is sent as its file,
-which each worker opens again.
+cloudpickle pickles the Sequence, and by value whatever ``__main__`` or a notebook defines. The bytes of large arrays
+are kept out of the pickle: they follow it, aligned, in the same piece of shared memory, and very large arrays have
+pieces of their own. Every worker loads its replica (its own copy of the Sequence) from there. It maps the pieces
+read-only (those with torch storages copy-on-write), so any number of workers share one copy of the arrays. A
+``np.memmap`` is sent as the name of its file, which each worker opens again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .by_value import learn, of_file, texts_of
 from .main_module import Definitions
 from .unpicklable import find_unpicklable, left_out, shown
 
-# Buffers from this size on get a piece each, which all front-ends share; not too many, as each costs a descriptor.
+# Buffers of at least this size get a piece each, which all front-ends share: not too many, as each costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
@@ -45,19 +45,20 @@ _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 class ReplicaPickler(PicklerByValue):
     """The pickler of objects that are sent to the workers, above all the sequence.
 
-    It sends large arrays outside the pickle, memmaps as their files, and code that workers cannot import by value.
+    It keeps large arrays out of the pickle, and sends memmaps as their files. Code that workers cannot import is sent
+    by value.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.modules: set[str] = set()  # whose functions and classes are sent by name
-        self.files: set[memmap.MappedFile] = set()  # which the workers will map
+        self.modules: set[str] = set()  # the names of modules that a worker imports to unpickle the object
+        self.files: set[memmap.MappedFile] = set()  # those that the workers will map
         self.compiled: set[str] = set()  # the source files of code that is sent by value, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: the value to send instead}}
         self.storages = tensors.Storages()
-        self.definitions = Definitions()  # those sent by value
+        self.definitions = Definitions()  # the objects sent by value
         self._plain: set[type] = set()  # classes whose objects are pickled in the default way
-        self._may_be_names: dict[type, bool] = {}  # {other class: whether its objects may be sent by name}
+        self._may_be_names: dict[type, bool] = {}  # {any other class: whether its objects may be sent by name}
 
     def reducer_override(self, obj: Any) -> Any:
         if self.states and id(obj) in self.states:
@@ -71,7 +72,7 @@ class ReplicaPickler(PicklerByValue):
             if again is not None:
                 self.files.add(again.file())
                 return memmap.open_memmap, tuple(again)
-            if isinstance(obj, np.memmap):  # opened with mode "c": its changes are in no file
+            if isinstance(obj, np.memmap):  # e.g. of mode "c", whose changes are in no file
                 obj = np.asarray(obj)
         if (reduction := arrays.reduced(obj)) is not None:
             return reduction
@@ -86,7 +87,7 @@ class ReplicaPickler(PicklerByValue):
             return getattr, of
         if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
-        if isinstance(obj, types.CodeType):  # cloudpickle leaves out its file name
+        if isinstance(obj, types.CodeType):  # cloudpickle leaves out the name of its file
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
         if (reduction := frameworks.first_answer("reduced_function", obj)) is not None:
@@ -116,10 +117,10 @@ class ReplicaPickler(PicklerByValue):
 
 
 class _Absent:
-    """The type of ABSENT, which stands for the value of an attribute that is not sent."""
+    """The type of :data:`ABSENT`, the mark of an attribute that is not sent."""
 
 
-#: Stands for the value of an attribute that is not sent at all.
+#: Given in place of an attribute's value, to say that the attribute is not sent at all.
 ABSENT = _Absent()
 
 
@@ -130,16 +131,16 @@ def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
 
 
 class Pickled:
-    """An object pickled for the workers. Its large arrays are not copied yet: ``buffers`` holds views of them."""
+    """An object pickled for the workers, without its large arrays. ``buffers`` holds views of these, not copies."""
 
     def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
         """Pickle ``value``. ``states``: {id of an object in it: {attribute: the value to pickle instead}}.
 
         Raises:
-            NotPicklableError: a part of it is unpicklable. The error names the part by its path from ``name``.
+            NotPicklableError: a part of it is unpicklable. The error gives its path, which starts with ``name``.
         """
         self.buffers: list[memoryview]
-        self.of_tensors: list[bool]  # for each of the buffers: whether it is the memory of torch tensors
+        self.of_tensors: list[bool]  # for each buffer: whether it is the memory of torch tensors
 
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
@@ -162,7 +163,7 @@ class Pickled:
             pickler = dump({})
             if parts := pickler.storages.parts():
                 pickler = dump(parts)
-        except Exception as error:  # reducers raise what they like
+        except Exception as error:  # a user's reducer may raise anything
             path, of, advice = find_unpicklable(value, name, is_picklable)
             advice = advice or (
                 "Create or open it in the worker at first use (in get_examples or the augmenter, if it is None), and "
@@ -182,24 +183,24 @@ class Pickled:
 class Part(NamedTuple):
     """The place of a pickle, or of an array's bytes, in the shared memory of a parcel: Part(0, 4096, 65536)."""
 
-    piece: int  # the index of its piece of memory
+    piece: int  # the index of the piece of memory that it lies in
     start: int
     nbytes: int
 
 
 class ParcelMessage(NamedTuple):
-    """The description of a parcel (a pickled object in shared memory) for a worker, sent with the descriptors."""
+    """The description of a parcel (a pickled object in shared memory), sent to a worker with the descriptors."""
 
-    table: list[Part]  # of the pickle, then of each buffer
+    table: list[Part]  # the places of the pickle and then of each buffer
     lengths: list[int]  # of the pieces, in bytes
     texts: dict[str, str]  # {name: source text} of code that is in no file: see ``by_value``
     private: list[bool]  # for each piece: whether a worker maps it copy-on-write
 
 
 class Comparison(NamedTuple):
-    """The result of :meth:`Parcel.compare`: whether a pickled object and each of its buffers are as before."""
+    """The result of :meth:`Parcel.compare`: whether a pickled object, and each of its buffers, is as before."""
 
-    is_same: bool  # the whole
+    is_same: bool  # the object as a whole
     same: list[bool]  # for each buffer
 
 
@@ -214,7 +215,7 @@ class Parcel:
         table: the places of the pickle and of each buffer.
         pieces: the shared memory that they lie in.
         files: the files of memmaps, which the workers map.
-        changed: what has changed since the workers' parcel; None: anything may have. See ``changed_attributes``.
+        changed: what differs from the parcel that workers have (see ``changed_attributes``); None if anything may.
     """
 
     changed: Any = None
@@ -225,10 +226,10 @@ class Parcel:
         self._texts = pickled.texts
         self.pieces: list[Piece] = []
         self._numbers: dict[int, int] = {}  # {id of a piece: its index in pieces}
-        self._private: set[int] = set()  # the ids of pieces with torch tensors, which jobs may write to
+        self._private: set[int] = set()  # the ids of pieces with torch tensors, to which jobs may write
         shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
         places: dict[int, Found] = {}  # {index of a buffer: its place in shared memory}
-        others: set[int] = set()  # the ids of pieces in places that are not from workers.share()
+        others: set[int] = set()  # the ids of pieces used here that are not from workers.share()
         end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
             found = shared[at]
@@ -267,7 +268,7 @@ class Parcel:
     def compare(self, pickled: Pickled) -> Comparison:
         """Return whether ``pickled`` equals the object in this parcel, as a whole and for each buffer (large array).
 
-        Bytes are compared, but of arrays made by ``workers.share`` only the places in shared memory.
+        Compare the bytes; for arrays made by ``workers.share``, only their places in shared memory.
         """
         same = []
         for at, buffer in enumerate(pickled.buffers):
@@ -285,7 +286,7 @@ class Parcel:
         return Comparison(is_same, same)
 
     def message(self) -> ParcelMessage:
-        """Return the description of this parcel for a worker, which is sent together with ``descriptors``."""
+        """Return the description of this parcel that is sent to a worker together with :attr:`descriptors`."""
         lengths, private = zip(*((piece.nbytes, id(piece) in self._private) for piece in self.pieces), strict=True)
         return ParcelMessage(self.table, list(lengths), self._texts, list(private))
 
@@ -295,10 +296,10 @@ class Parcel:
 
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
-    """Return the object in a parcel, its large arrays as read-only views of the shared memory. Closes ``descriptors``.
+    """Load the object in a parcel; its large arrays become read-only views of the shared memory.
 
     Args:
-        descriptors: those of the parcel's pieces of shared memory.
+        descriptors: those of the parcel's pieces of shared memory. They are closed.
     """
     memories = []
     try:
@@ -312,7 +313,7 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
 
 
 def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
-    """Return the object in a parcel, its large arrays as views of ``memories``, the memory of the parcel's pieces."""
+    """Build the object in a parcel; its large arrays become views of ``memories``, the parcel's pieces of memory."""
     table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
@@ -331,6 +332,6 @@ def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) ->
     pickler.states = states or {}
     try:
         pickler.dump(value)
-    except Exception:  # reducers raise what they like
+    except Exception:  # a user's reducer may raise anything
         return False
     return True

@@ -1,9 +1,9 @@
-"""The server: a small clean process that forks the workers of all pools, reaps them, and kills them when it ends.
+"""Runs the server: a small clean process that forks the workers of all pools, reaps them, and kills them when it ends.
 
-A pool is the workers of one front-end. They are never forked from the user's process (the consumer), which may run
-threads, TensorFlow or CUDA. The server has one thread. It does the imports that each worker would have to do (see
-``preload``), once, and then waits for orders of the pools, for the death of its children, and for the death of the
-consumer. A dead worker is replaced by another fork, which takes milliseconds.
+A pool is the workers of one front-end. They are not forked from the user's process (the consumer): threads, TensorFlow
+or CUDA may run in it, and these do not survive a fork. The server has only one thread. It first does, once, the imports
+that each worker would otherwise do for itself (see ``preload``). Then it waits for orders of the pools, and for the
+death of a worker or of the consumer. A dead worker is replaced by another fork, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IDLE_MS = 300_000  # the server exits after this long without a pool
 
 
 class _NotNeeded(Exception):
-    """Raised to end the server's loop: the consumer (the user's process) is gone, or has had no pool for long."""
+    """The exception that ends the server's loop: the consumer (the user's process) is gone, or has long had no pool."""
 
 
 class _Imports:
@@ -38,12 +38,12 @@ class _Imports:
     def __init__(self, path: list[str], request: dict[str, Any], status: StatusPage) -> None:
         self.seconds = 0.0  # the duration of the imports
         self._path = path
-        self._request = request  # the other arguments of main
+        self._request = request  # the arguments of main besides the path
         self._status = status
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """(module, reason) of each module that the server must not import, so each worker does it for itself."""
+        """(module, reason) of each module that the server must not import, so that each worker imports it instead."""
         return self._request["skipped"]  # type: ignore[no-any-return]
 
     def add(self, modules: list[str], attached: list[int]) -> None:
@@ -64,11 +64,11 @@ class _Imports:
 
 
 class _Pool:
-    """What the server knows of the pool (the workers) of one front-end."""
+    """The server's record of one pool (the workers of one front-end), with the channel to it."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.groups: set[int] = set()  # the process groups of all its workers so far, and of the processes they started
+        self.groups: set[int] = set()  # process groups of its workers so far, and thus of the processes they started
 
     def tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the front-end is gone
@@ -90,9 +90,9 @@ class Server:
         os.set_blocking(wakeup_in, False)
         signal.set_wakeup_fd(wakeup_in, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._files = [page, self._wakeup, wakeup_in]  # that workers close
+        self._files = [page, self._wakeup, wakeup_in]  # a new worker closes these
         self._poll.register(self._wakeup, select.POLLIN)
-        # The end of file on our socket is not enough: forks of the consumer may hold a copy of it.
+        # The end of file on our socket does not suffice: forks of the consumer may keep a copy of its end open.
         self._consumer = _open_pid(consumer)
         if self._consumer is not None:
             self._files.append(self._consumer)
@@ -127,11 +127,11 @@ class Server:
             received = self._channel.receive()
             modules = [name for message, _ in received if isinstance(message, Attach) for name in message.modules]
             self.attach([descriptor for _, (descriptor,) in received], modules)
-        elif file in self._pools:  # else it was detached in this round
+        elif file in self._pools:  # else it was detached earlier in this round
             self._obey_all(self._pools[file])
 
     def attach(self, descriptors: list[int], modules: list[str]) -> None:
-        """Start to serve the pools whose sockets are ``descriptors``, after importing the ``modules`` they need."""
+        """Start serving the pools whose sockets are ``descriptors``, after importing the ``modules`` that they need."""
         if modules:
             self._imports.add(modules, descriptors)
         for descriptor in descriptors:
@@ -209,9 +209,9 @@ class Server:
                 pool.tell(Exited(worker, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale))
 
     def _kill(self, workers: list[int], groups: set[int] | None = None, is_last: bool = False) -> None:
-        """Kill and reap ``workers`` (process ids), and processes that jobs have left behind.
+        """Kill and reap ``workers`` (process ids), and processes that jobs have started and left behind.
 
-        These are the ones in the process groups ``groups``, or all of them if ``is_last``.
+        Of the latter, kill those in the process groups ``groups``, or all if ``is_last``.
         """
         while doomed := {*workers, *(pid for pid in _orphans(self._pid) if is_last or _group(pid) in (groups or ()))}:
             for pid in doomed:
@@ -225,9 +225,9 @@ class Server:
 
 
 def _orphans(pid: int) -> list[int]:
-    """Return the process ids of the server's children: workers, and processes that they left behind.
+    """Return the process ids of the server's children: workers, and processes that dead workers left behind.
 
-    ``pid``: the server's process id. It inherits the latter as it is their "subreaper" (Linux).
+    ``pid``: the process id of the server, which becomes the parent of the latter as their "subreaper" (Linux).
     """
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
@@ -244,14 +244,14 @@ def _group(pid: int) -> int:
 
 
 def _forget_exit_functions() -> None:
-    """Unregister, in a new worker, the exit functions of modules imported before the fork: the server runs them, once.
+    """Unregister the exit functions that a new worker has inherited from the server, which runs them once itself.
 
     Such a function may, for example, remove a folder that all workers use.
     """
     atexit._clear()
     if "logging" in sys.modules:
         atexit.register(sys.modules["logging"].shutdown)
-    if "multiprocessing.util" in sys.modules:  # checks which process it runs in
+    if "multiprocessing.util" in sys.modules:  # its function checks which process it runs in
         atexit.register(sys.modules["multiprocessing.util"]._exit_function)
     finalize: Any = weakref.finalize
     for each in list(getattr(finalize, "_registry", ())):
@@ -279,10 +279,10 @@ def main(
 
     Args:
         path: ``sys.path`` as it was before any import.
-        descriptor: of the socket on which the program announces its pools.
+        descriptor: that of the socket on which the program announces its pools.
         page: the descriptor of the status page (shared memory), to which the stack of a hanging import is written.
         consumer: the program's process id.
-        modules: those to import before the first fork.
+        modules: the modules to import before the first fork.
         skipped: (module, reason) of the modules not to import.
         attached: the descriptors of the sockets of pools that were announced before the server restarted itself.
     """

@@ -1,7 +1,7 @@
-"""Starts, shares and ends the servers that fork workers: one for all pools of the program that need the same imports.
+"""Starts, shares and ends the servers that fork workers. Pools of a program that need the same imports share one.
 
-A server whose imports were slow stays when its last pool is gone. The next pool then starts at once, and the same
-server does any further imports. It ends with the program, or after five minutes without a pool.
+A server whose imports were slow stays alive when its last pool is gone, so that the next pool need not wait for them.
+If that needs further imports, this server does them. It ends with the program, or after five minutes without a pool.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from .status import STACK_SIGNAL, StatusPage
 logger = logging.getLogger("workers")
 
 _LONG_S = 0.5  # imports that took longer than this are worth keeping
-_END_S = 5.0  # for a server to kill a pool's workers, or to exit
+_END_S = 5.0  # how long a server may take to kill a pool's workers, or to exit
 
 
 class ServerHandle:
     """The handle of a server process that this process has started, shared by all pools that :func:`connect` to it.
 
     Args:
-        modules: those that the server imports.
+        modules: the modules that the server imports.
         started_in: the environment that it starts in, from ``start_environment``.
     """
 
     def __init__(self, modules: frozenset[str], started_in: dict[str, Any]) -> None:
         self.modules = modules
-        self.page = StatusPage()  # to which its stack is written
+        self.page = StatusPage()  # the server's stack is written there
         self.started_in = started_in
         self.files = files_of_users()
         self.pid = os.getpid()
-        self.pools: set[Connection] = set()  # that use it
-        self.import_s: float | None = None  # how long its imports took; None: not done yet
+        self.pools: set[Connection] = set()  # those that use it now
+        self.import_s: float | None = None  # how long its imports took; None: they are not finished
         try:
             mine, theirs = channels.pair()
         except BaseException:
@@ -68,11 +68,11 @@ class ServerHandle:
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
     def serves(self, modules: frozenset[str], started_in: dict[str, Any]) -> bool:
-        """Return True if a pool may use this server, because its workers would equal those of a new one.
+        """Return True if a new pool may use this server: its workers would equal those of a new server.
 
         Args:
-            modules: those that the pool needs. Missing ones can be added if no pool uses the server now.
-            started_in: the present environment, which must be that of the server's start.
+            modules: the modules that the pool needs. The server can import missing ones while no other pool uses it.
+            started_in: the present environment, which must be the one that the server was started in.
         """
         may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
@@ -84,7 +84,7 @@ class ServerHandle:
         )
 
     def add(self, modules: frozenset[str]) -> list[str]:
-        """Note that the server will import ``modules`` too. Return a sorted list of those that it does not have yet."""
+        """Note that the server will import ``modules`` too. Return, sorted, those that it has not imported yet."""
         more = sorted(modules - self.modules)
         if more:
             self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
@@ -99,7 +99,7 @@ class Connection:
         mine, theirs = channels.pair()
         try:
             server.channel.send(messages.Attach(server.add(modules)), [theirs.fileno()])
-        except ConnectionError:  # it has just died: the pool learns of it by the end of file
+        except ConnectionError:  # it has just died: an end of file will tell the pool
             pass
         except BaseException:
             mine.close()
@@ -109,7 +109,7 @@ class Connection:
         mine.setblocking(False)
         self.channel = Channel(mine)
         self._is_over = False
-        self._is_killed = False  # by us, because it did not answer
+        self._is_killed = False  # the server was killed from here, because it did not answer
 
     @property
     def pid(self) -> int:
@@ -118,7 +118,7 @@ class Connection:
 
     @property
     def is_preloaded(self) -> bool:
-        """True if the server has finished its imports, so that it obeys orders at once."""
+        """True if the server has finished its imports, so that it obeys orders immediately."""
         return self.server.import_s is not None
 
     def state(self) -> str:
@@ -135,7 +135,7 @@ class Connection:
         return self.state() == "stopped"
 
     def kill(self) -> None:
-        """Kill a server that does not answer. Its workers die too; the pool notices the end of file on its socket."""
+        """Kill a server that does not answer. Its workers die too; an end of file on its socket tells the pool."""
         self._is_killed = True
         self.server.process.kill()
 
@@ -153,17 +153,17 @@ class Connection:
             _tell_skipped(module, reason)
 
     def ask_stack(self) -> None:
-        """Ask the server, by a signal, to write down its Python stack. Do nothing while the signal would end it."""
+        """Ask the server, by a signal, to write down its Python stack. Do nothing until it can handle that signal."""
         running, _ = self.server.page.look()
         if running:
             self.server.process.send_signal(STACK_SIGNAL)
 
     def take_stack(self) -> tuple[str, int]:
-        """Return (the Python stack that the server has written down as asked, its process id)."""
+        """Return (the Python stack that the server has written down on request, the server's process id)."""
         return self.server.page.take_text(), self.server.process.pid
 
     def wait(self) -> int:
-        """Wait until a server that has closed its socket exits. Return its exit code; -1: it did not exit in 5 s."""
+        """Wait until a server that has closed its socket exits. Return its exit code; -1 if it takes more than 5 s."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.server.process.wait(_END_S)
@@ -174,9 +174,9 @@ class Connection:
         return -1 if status is None else status
 
     def close(self) -> None:
-        """End the connection: let the server kill the pool's remaining workers. May be called repeatedly.
+        """End the connection, and let the server kill the pool's remaining workers. May be called repeatedly.
 
-        Blocks: until the server has done that, or was killed because it did not answer for 5 s.
+        Blocks: until the server has killed them, or was killed itself because it did not answer for 5 s.
         """
         if self._is_over:
             return
@@ -195,7 +195,7 @@ class Connection:
         return self.server.import_s is not None
 
     def _receives(self, kind: type) -> bool:
-        """Return True once a message of class ``kind`` or the end of file has come; False: neither came within 5 s."""
+        """Wait for a message of class ``kind`` or the end of file. Return False if neither comes within 5 s."""
         deadline_s = time.monotonic() + _END_S
         poll = select.poll()
         poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
@@ -218,18 +218,18 @@ class Connection:
 
 @functools.cache
 def _tell_skipped(module: str, reason: str) -> None:
-    """Log, once in a program, that each worker imports ``module`` for itself, and why (``reason``)."""
+    """Log that each worker imports ``module`` for itself, and the ``reason``. Log each such message only once."""
     logger.info("%s is imported by each worker for itself, not once by the server: %s", module, reason)
 
 
-# The end of a pool never waits for this lock: the garbage collector may end one in the thread that holds it.
+# The end of a pool never waits for this lock: the garbage collector may end a pool in the thread that holds it.
 _lock = threading.RLock()
-_servers: list[ServerHandle] = []  # the newest is the last
-_failed: set[frozenset[str]] = set()  # sets of imports that have ended a server: the workers do them
+_servers: list[ServerHandle] = []  # the newest comes last
+_failed: set[frozenset[str]] = set()  # sets of modules whose import has ended a server: the workers import them
 
 
 def _begin_anew() -> None:
-    """Forget the parent's servers in a forked process, and replace the lock, which a thread may have held then."""
+    """Forget the parent's servers in a new fork, and replace the lock: another thread of the parent may hold it."""
     global _lock
     _lock = threading.RLock()
     _servers.clear()
@@ -240,7 +240,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def connect(modules: frozenset[str]) -> Connection:
-    """Return a pool's connection with a server that imports ``modules``, or has done so; start one if there is none."""
+    """Connect a new pool to a server that has imported ``modules`` or will. Start a server if none is suitable."""
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
@@ -251,7 +251,7 @@ def connect(modules: frozenset[str]) -> Connection:
                 _servers.append(server)
             connection = Connection(server, modules)
             server.pools.add(connection)
-            end_idle(server)  # keeping one is enough
+            end_idle(server)  # one server is enough to keep for later pools
             return connection
     finally:
         _tidy()
@@ -266,7 +266,7 @@ def end_idle(but: ServerHandle | None = None) -> None:
 
 
 def _tidy() -> None:
-    """End the unused servers whose imports were quick. If the lock is taken, :func:`connect` does this at its end."""
+    """End unused servers unless their imports were slow. If the lock is taken, :func:`connect` does it at its end."""
     if _lock.acquire(blocking=False):
         try:
             for each in [each for each in _servers if not each.pools]:
@@ -283,11 +283,11 @@ def _forget(server: ServerHandle) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, pid: int) -> None:
-    if pid != os.getpid():  # a fork has copies of our descriptors, but the server is not its own
-        process.returncode = 0  # so that it is not waited for
+    if pid != os.getpid():  # this is a fork: it has copies of the descriptors, but the server is its parent's
+        process.returncode = 0  # so that Popen does not wait for it
         return
     with contextlib.suppress(OSError):  # already gone
-        # A close alone would not reach the server, as forks of ours may hold the socket too.
+        # A close alone would not reach the server, as forks of this process may hold the socket too.
         channel.socket.shutdown(socket.SHUT_RDWR)
     channel.close()
     page.close()
@@ -304,11 +304,11 @@ def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subpro
             'worker processes need sys.executable, which is not set: use nb_workers=0 or executor="thread"'
         )
     path = [*search_path()]
-    path += [] if preload.HERE in path else [preload.HERE]  # sampler is there too
+    path += [] if preload.HERE in path else [preload.HERE]  # the package sampler is there too
     variables = environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         variables.setdefault(name, "1")  # a worker is one thread; the user's own setting has precedence
-    # So that a set of strings has the same order in every run.
+    # With this, a set of strings has the same order in every run.
     variables.setdefault("PYTHONHASHSEED", "0")
     files = {"descriptor": theirs.fileno(), "page": page}
     request = {**files, "consumer": os.getpid(), "modules": sorted(modules), "skipped": []}

@@ -1,8 +1,8 @@
-"""A worker's status page: shared memory in which the consumer (the user's process) sees which job the worker is in.
+"""Tells the consumer (the user's process) which job a worker is in, by a status page that they share.
 
-The worker writes to it when it begins a job and when it has none left (40 ns a word), without a message. So the
-consumer knows in which job a worker died or is stuck, and for how long. Python's faulthandler writes to the same
-memory, after the page: the stack of a crashing worker, or of a stuck one that is asked for it by a signal.
+The page is shared memory. The worker writes to it when it begins a job and when it has none left; that takes 40 ns a
+word, much less than a message. So the consumer knows in which job a worker died or is stuck, and for how long. After
+the page, Python's faulthandler writes the stack of a worker that crashes, or that is asked for its stack by a signal.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else geta
 class StatusPage:
     """The shared memory in which a worker notes its current job for the consumer (the user's process).
 
-    Both processes have a StatusPage of it. The stack of a worker that crashes or is stuck is written there too.
+    Each of the two has its own StatusPage object. The stack of a worker that crashes or is stuck is written there too.
 
     Args:
-        descriptor: that of the existing shared memory; None: create it.
+        descriptor: that of the shared memory; None to create it.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -39,10 +39,10 @@ class StatusPage:
     # -- worker
 
     def begin(self, sending: int) -> bool:
-        """Note that job ``sending`` (its number) begins. Return False if the consumer has cancelled it, else True.
+        """Note that the job sent under number ``sending`` begins. Return False if the consumer has cancelled it.
 
-        The worker first writes which job it begins and then checks for a cancellation; the consumer first cancels and
-        then reads which job was begun. So no job runs that the worker takes for valid and the consumer for cancelled.
+        The worker first writes which job it begins, and then checks for a cancellation. The consumer first cancels, and
+        then reads which job the worker is in. So a job that the consumer then finds not begun never runs.
         """
         words = self._words
         words[_SINCE] = time.monotonic_ns()
@@ -57,7 +57,7 @@ class StatusPage:
         self._words[_RUNNING] = 0
 
     def lose_descriptors(self) -> None:
-        """Note that the worker cannot send messages, as a job has closed its descriptors. This needs no descriptor."""
+        """Note that a job has closed the worker's descriptors, so it cannot send messages. This note needs none."""
         self._words[_LOST] = 1
 
     def catch_crashes(self) -> None:
@@ -72,7 +72,7 @@ class StatusPage:
     # -- consumer
 
     def look(self) -> tuple[int, int]:
-        """Return (number of the job that the worker is in, its start in monotonic ns); (0, 0): it is in none."""
+        """Return (number of the job that the worker is in, its start in monotonic ns); (0, 0) if it is in none."""
         words = self._words
         sending = words[_RUNNING]
         return (sending, words[_SINCE]) if sending else (0, 0)
@@ -82,11 +82,11 @@ class StatusPage:
         return bool(self._words[_LOST])
 
     def cancel(self, sending: int) -> None:
-        """Cancel the jobs numbered up to ``sending`` that the worker has not begun."""
+        """Cancel all jobs with numbers up to ``sending`` that the worker has not begun."""
         self._words[_CANCEL] = sending
 
     def take_text(self) -> str:
-        """Return the stacks that faulthandler has written since the last call; an empty text if none."""
+        """Return the stacks that faulthandler has written since the last call; an empty text if there are none."""
         size = os.fstat(self.descriptor).st_size
         text = os.pread(self.descriptor, max(0, size - self._read_to), self._read_to)
         self._read_to = max(size, self._read_to)

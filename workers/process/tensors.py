@@ -1,12 +1,12 @@
-"""Sends tensors to the workers as the memory that they lie in.
+"""Pickles the tensors of a Sequence for the workers, as the blocks of memory that hold their values.
 
 - A torch tensor is sent as a view of its storage (its block of memory). A storage is sent once, however many tensors
-  lie in it, and outside the pickle, like an array, if it is large. If the tensors take up a small part of a storage,
+  lie in it. If it is large, it is sent outside the pickle, like an array; if the tensors use only a small part of it,
   only that part is sent.
-- A TensorFlow tensor or a JAX array is sent as a numpy array over its memory.
+- A large TensorFlow tensor or JAX array is sent as the bytes of a numpy array over its memory.
 
 Torch has no read-only memory, so a worker maps storages copy-on-write (``ParcelMessage.private``): what a job writes
-stays in its process. Tensors over arrays of ``workers.share`` are the exception.
+stays in its process. Memory of ``workers.share`` is the exception: a job that writes to it kills its worker.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class Storages:
         parts: {address of a storage: the part to send}, for storages that are not sent as a whole.
     """
 
-    least_nbytes = SHARED_NBYTES  # of an array that is sent out of band
+    least_nbytes = SHARED_NBYTES  # of an array that is sent outside the pickle
 
     def __init__(self, parts: dict[int, StoragePart] | None = None) -> None:
         self.parts_by_address = parts or {}
         self._used: dict[int, tuple[Any, Extent]] = {}  # {address: (storage, the bytes that tensors use)}
 
     def reduced(self, obj: Any) -> tuple[Any, str] | None:
-        """Return (how a worker rebuilds ``obj``, in the form of ``__reduce__``; the framework that this imports).
+        """Return (how a worker rebuilds ``obj``, as from ``__reduce__``; the framework that it imports for that).
 
-        None: ``obj`` is no tensor, or one that is pickled as its class defines.
+        None if ``obj`` is not a tensor, or is pickled as its class defines.
         """
         reduction = frameworks.first_answer("reduced", obj, self)
         return None if reduction is None else (reduction, reduction[0].__module__.rpartition(".")[2])
 
     def send(self, owner: Any, address: int, nbytes: int) -> Any:
-        """Return what is pickled for the ``nbytes`` at ``address``, which belong to the storage ``owner``.
+        """Return what to pickle for the ``nbytes`` bytes at ``address``, which belong to the storage ``owner``.
 
-        This is (piece, start, nbytes), their place, if they lie in shared memory already, else (the bytes,).
+        This is their place, (piece, start, nbytes), if they lie in shared memory already; otherwise (the bytes,).
         """
         if not nbytes:
             return (b"",)
@@ -61,12 +61,12 @@ class Storages:
         return (pickle.PickleBuffer(memory) if nbytes >= SHARED_NBYTES else memory.tobytes(),)
 
     def view(self, owner: Any, array: Any) -> pickle.PickleBuffer:
-        """Return the bytes of ``array``, in the memory of ``owner``, as a buffer that is sent outside the pickle."""
+        """Return the bytes of ``array``, whose memory belongs to ``owner``, as a buffer to send outside the pickle."""
         memory: Any = np.asarray(Memory(owner, address_of(array), array.nbytes))
         return pickle.PickleBuffer(memory)
 
     def note(self, storage: Any, address: int, extent: Extent) -> None:
-        """Record that a tensor uses the bytes ``extent`` of the ``storage`` at ``address``, if that is large."""
+        """Record that a tensor uses the bytes ``extent`` of the ``storage`` at ``address``, if the storage is large."""
         if storage.nbytes() >= SHARED_NBYTES:
             known = self._used.get(address)
             self._used[address] = storage, extent if known is None else extent.joined(known[1])
@@ -82,11 +82,11 @@ class Storages:
 
 
 def is_of_storage(array: Any) -> bool:
-    """Return True if a sent array is the memory of an object (a torch storage) that cannot be made read-only."""
+    """Return True if ``array``, which is being sent, is the memory of a torch storage: it cannot be made read-only."""
     owner = array.base if isinstance(array, np.ndarray) else None
     return isinstance(owner, Memory) and any(frameworks.asked("owns", owner.base))
 
 
 def version(obj: Any) -> Any:
-    """Return a number that changes when tensor ``obj``, or a view of its memory, is written to; None: not available."""
+    """Return a number that changes when tensor ``obj``, or a view of its memory, is written to; None if unknown."""
     return frameworks.first_answer("version", obj)

@@ -20,7 +20,7 @@ _NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "coll
 
 
 class Unpicklable(NamedTuple):
-    """An object that cannot be pickled, and what to do: Unpicklable("the sequence.source.lock", "lock", "")."""
+    """An object that cannot be pickled, and advice to the user: Unpicklable("the sequence.source.lock", "lock", "")."""
 
     path: str
     kind: str  # the name of its type
@@ -35,7 +35,7 @@ class Step(NamedTuple):
     part: Any
 
     def onto(self, path: str) -> str:
-        """Return the path to the part, e.g. "the sequence.lock". ``path``: that to the object, e.g. "the sequence"."""
+        """Return the path to the part, e.g. "the sequence.lock". ``path``: that of the object, e.g. "the sequence"."""
         if self.kind == "item":
             return f"{path}[{self.key!r}]"
         if self.kind == "attribute":
@@ -47,7 +47,7 @@ def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool],
     """Return the innermost part of ``value`` that cannot be pickled, or the innermost found in ``seconds``, and advice.
 
     Args:
-        path: how to call ``value`` in the path to the part, e.g. "the sequence".
+        path: the name of ``value``, with which the path to the part begins, e.g. "the sequence".
     """
     deadline = time.monotonic() + seconds
     seen: set[int] = set()
@@ -69,7 +69,7 @@ def _found(path: str, value: Any) -> Unpicklable:
 
 
 def _of_function(path: str) -> str:
-    """Return advice for the user if ``path`` leads to a variable or global of a function, else an empty text."""
+    """Return advice to the user if ``path`` leads to a variable or global of a function, else an empty text."""
     function, is_of_function, _ = path.rpartition("'s ")
     if not is_of_function:
         return ""
@@ -80,7 +80,7 @@ def _of_function(path: str) -> str:
 
 
 def steps(value: Any) -> Iterator[Step]:
-    """Yield a step to each part that may be pickled with ``value``: items, attributes, variables of a function, ..."""
+    """Yield a step to each part that may be pickled with ``value``: item, attribute, variable of a function, ..."""
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
@@ -111,13 +111,13 @@ def state_of(obj: Any) -> dict[str, Any] | None:
     """Return {name: value} of the attributes pickled with ``obj``; None if its class pickles it in another way."""
     try:
         _, _, state, *_ = obj.__reduce_ex__(5)
-    except Exception:  # reducers raise what they like
+    except Exception:  # a user's reducer may raise anything
         return None
     return state if isinstance(state, dict) else None
 
 
 def _attributes(obj: Any) -> dict[str, Any]:
-    """Return {name: value} of the attributes pickled with ``obj``; of all its attributes if these are not known."""
+    """Return {name: value} of the attributes pickled with ``obj``, or of all its attributes if those are unknown."""
     found = None if isinstance(obj, type) else state_of(obj)
     if found is None:
         found = dict(getattr(obj, "__dict__", {}))
@@ -128,13 +128,13 @@ def _attributes(obj: Any) -> dict[str, Any]:
 
 
 def left_out(value: Any, path: str, name: str) -> str:
-    """Return advice for the user: how to leave what cannot be pickled out of the pickle of ``value``.
+    """Return advice to the user on how to leave the unpicklable part of ``value`` out of its pickle.
 
     It names the first attribute on ``path`` that belongs to an object of a user's class.
 
     Args:
-        path: from ``value`` to what cannot be pickled, e.g. "the sequence.source.source_split.files[0]".
-        name: of ``value`` in ``path``, e.g. "the sequence".
+        path: the path from ``value`` to the unpicklable part, e.g. "the sequence.source.source_split.files[0]".
+        name: the name of ``value``, with which ``path`` begins, e.g. "the sequence".
     """
     owner, attribute = _owner(value, path.removeprefix(name))
     if owner is None:
@@ -153,7 +153,7 @@ def shown(path: str) -> str:
 def _owner(value: Any, path: str) -> tuple[Any, str]:
     """Return (first object on ``path`` whose class is the user's, name of its attribute there); (None, "") if none.
 
-    ``path``: from ``value``, e.g. ".source.files[0]".
+    ``path``: the path that starts at ``value``, e.g. ".source.files[0]".
     """
     at = 0
     while (step := _STEP.match(path, at)) is not None:

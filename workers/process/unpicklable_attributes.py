@@ -1,6 +1,6 @@
-"""Leaves out attributes that have become unpicklable since the workers started, such as a file opened by ``seq[0]``.
+"""Pickles a Sequence although some attributes have become unpicklable, such as a file opened by ``seq[0]``.
 
-The workers keep the earlier value of such an attribute, and get all others as they are now.
+The workers get, or keep, the earlier value of such an attribute. They get all other attributes as they are now.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger("workers")
 
 _SEARCH_S = 0.8
 _MAX_REMEMBERED = 8
-_SMALL = (type(None), bool, int, float, str)  # the usual values of an attribute before a job puts a file there
+_SMALL = (type(None), bool, int, float, str)  # types that an attribute usually has before a job puts a file there
 
 
 class _Attribute(NamedTuple):
     owner: Any
     name: str
-    before: Any  # its value in the workers
+    before: Any  # its value in the workers; ABSENT: none
 
 
 class _Before(NamedTuple):
-    """The attributes of an object before any job ran here. Large values are not held, so they are freed if replaced."""
+    """The attributes of an object before any job ran here. Large values are not held, so that they can be freed."""
 
     owner: weakref.ref[Any]
     small: dict[str, Any]  # {attribute: value}, e.g. {"file": None}
@@ -44,7 +44,7 @@ class _Before(NamedTuple):
 class UnpicklableAttributes:
     """The attributes of a task (a sequence and its functions) that can no longer be pickled.
 
-    They are not sent to the workers, which keep the earlier values. Runs in: consumer.
+    The workers use their earlier values. Runs in: consumer.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class UnpicklableAttributes:
             source = vars(source).get("source_split")
 
     def first(self, task: Any, name: str) -> Pickled:
-        """Pickle ``task`` for workers that start after jobs have run in this process, without what these have opened.
+        """Pickle ``task`` for new workers, with the earlier values of attributes that jobs here have made unpicklable.
 
         Args:
-            name: how errors call ``task``, e.g. "the sequence".
+            name: the name of ``task`` in errors, e.g. "the sequence".
 
         Raises:
             NotPicklableError: something else in it is unpicklable.
@@ -93,11 +93,11 @@ class UnpicklableAttributes:
         return states
 
     def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
-        """Pickle ``task`` again, without the attributes that have become unpicklable since ``parcel``.
+        """Pickle ``task`` again, with the values in ``parcel`` of attributes that have become unpicklable since.
 
         Args:
-            name: how errors call ``task``, e.g. "the sequence".
-            parcel: the pickled task that the workers have.
+            name: the name of ``task`` in errors, e.g. "the sequence".
+            parcel: the earlier pickled task, which the workers have.
 
         Raises:
             NotPicklableError: something else in it is unpicklable.
@@ -132,9 +132,10 @@ class UnpicklableAttributes:
 
 
 def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
-    """Return the attribute that makes ``task`` unpicklable: the outermost whose type is another than in ``before``.
+    """Return the attribute that has made ``task`` unpicklable; None if it was not found.
 
-    None: it was not found, or it is a whole sequence or function, for which workers must not use the earlier value.
+    It is the outermost one with a value, or an item in that, of another type than in ``before``. A whole sequence or
+    function is not returned, because workers must not use an earlier one.
 
     Args:
         before: the task as the workers have it.

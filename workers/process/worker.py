@@ -1,7 +1,7 @@
-"""A worker process: receives jobs, computes them on its replica (copy) of the Sequence, and sends the results.
+"""Runs a worker process: it receives jobs, computes them on its replica (copy) of the Sequence, and sends the results.
 
-It receives ``Load`` (the replica), then any number of ``Jobs``, until ``Stop`` or the end of file. Results of short
-jobs are sent together: after the last job of a message, and before that whenever ``_FLUSH_NS`` have passed.
+It receives ``Load`` (the replica), then any number of ``Jobs``, until ``Stop`` or the end of file. The results of short
+jobs are sent together: after the last job of a message, or earlier, whenever ``_FLUSH_NS`` (8 ms) have passed.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _NOW_AND_THEN_NS = 5_000_000  # of shorter jobs, at most one in this time is rep
 
 
 class Worker:
-    """The main loop of a worker process, and all that it knows. Runs in: worker.
+    """The main loop and the state of a worker process. Runs in: worker.
 
     Args:
-        channel: its connection with the consumer.
-        page: the shared memory in which it notes its current job.
-        number: the worker's number from 0, which :func:`workers.current_job` reports.
+        channel: the worker's connection with the consumer.
+        page: the shared memory in which the worker notes its current job.
+        number: the worker's number, from 0, which :func:`workers.current_job` reports.
     """
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
@@ -61,7 +61,7 @@ class Worker:
         self._number = number
         self._pid = os.getpid()
         self._task: Any = None  # the replica
-        self._replica = -1  # its number
+        self._replica = -1  # the number of the replica; -1: none
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._item_slots = ItemReader()
@@ -70,7 +70,7 @@ class Worker:
         self._details: list[tuple[int, int, Any]] = []  # of some of these rows
         self._freed = FreedMemory()
         self._cores = Cores()
-        self._used = self._cores.use()  # at the last report
+        self._used = self._cores.use()  # the use of cores at the last report
         self._busy_ns = 0  # the run time of jobs since then
         self._lock = LockProbe()
         self._detailed_ns = 0  # when a job was last reported in detail
@@ -104,13 +104,13 @@ class Worker:
 
     def _load(self, message: Load, files: list[int]) -> None:
         failure = None
-        before, self._replica = self._replica, -1  # until this one is complete
+        before, self._replica = self._replica, -1  # until the new one is complete
         try:
             if self._task is None:
                 program_settings.before_imports(message.settings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, task = self._task is None, replica.load(message.parcel, files)
-            is_next = before == message.replica - 1  # message.changed is relative to that one
+            is_next = before == message.replica - 1  # message.changed says what differs from that one
             is_part = is_next and message.changed is not None
             self._task = merged(self._task, task, message.changed) if is_part else task
             if is_new:
@@ -120,7 +120,7 @@ class Worker:
                 self._used = self._cores.use()  # so that the start is not counted
             self._stream = self._task.stream(self._task.generators())
             self._replica = message.replica
-        except BaseException as error:  # the user's modules run here
+        except BaseException as error:  # the user's code may raise anything
             self._end_if_forked(error)
             failure = pack(error)
         self._outlet.send(Ready(failure))
@@ -134,7 +134,7 @@ class Worker:
             if self._page.begin(row.sending):
                 self._rows.append(self._job(row, message.replica))
                 is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
-                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each costs a descriptor, at both ends
+                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each costs a descriptor at both ends
                     self._flush()
             else:
                 self._rows.append((row.sending, 0, None))
@@ -151,9 +151,9 @@ class Worker:
         self._flush(answers_trim=True)
 
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
-        """Run job ``row`` on the replica of this number, and return its row of the Results message.
+        """Run job ``row`` on replica number ``replica``, and return its row for the Results message.
 
-        The row is (number of the job, its duration in ns, its failure or where its batch lies).
+        That row is (number of the job, its duration in ns, its failure or the place of its batch).
         """
         start = time.monotonic_ns()
         self._lock.job = row.sending
@@ -199,13 +199,13 @@ class Worker:
         seeding.enter_job(self._stream, job)
 
     def _item(self, payload: Any) -> Any:
-        """Return the item that a job works on. ``payload``: its pickle, or its place in shared memory."""
+        """Return the stream item that a job works on. ``payload``: the item's pickle, or its place in shared memory."""
         return pickle.loads(payload) if type(payload) is bytes else self._item_slots.read(PlacedItem._make(payload))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
-        """Exit if this is a fork of the worker that a job made and that has returned here: only the worker may send.
+        """Exit if this process is a fork that a job has made of the worker: only the worker itself may send results.
 
-        ``error``: the exception that has ended the job in the fork, which decides the exit code.
+        ``error``: the exception that ended the job in the fork, if any; it decides the exit code.
         """
         if os.getpid() != self._pid:
             os._exit(exit_code(error))
@@ -232,8 +232,8 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
     """Run worker ``number`` until the consumer no longer needs it, then exit. Runs in: a fork of the server.
 
     Args:
-        sock: its connection with the consumer.
-        page_descriptor: that of the shared memory in which it notes its current job.
+        sock: the worker's connection with the consumer.
+        page_descriptor: that of the shared memory in which the worker notes its current job.
     """
     code, pid = 0, os.getpid()
     try:
@@ -244,7 +244,7 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
         os.register_at_fork(after_in_child=channel.close)  # a fork must not read our messages or answer them
         Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the consumer is gone, or does not need this worker any more
+        pass  # the consumer is gone, or no longer needs this worker
     except BaseException as error:
         code = 1
         if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
@@ -254,7 +254,7 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
 
             traceback.print_exc()
     finally:
-        if os.getpid() != pid:  # a fork made by the user's code that has returned here
+        if os.getpid() != pid:  # a fork made by the user's code has come back here
             os._exit(code)
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()  # of the user's modules, e.g. to remove temporary files

@@ -1,4 +1,4 @@
-"""The handle by which the consumer controls a worker process: its socket, status page, and slots (shared memory)."""
+"""Controls a worker process from the consumer, by its socket, status page, and slots (shared memory)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .item_slots import ItemSlots, KnownSlots, SentItem
 from .program_settings import ProgramSettings
 from .status import StatusPage
 
-_LOOKS, _LOOK_S = 10, 0.005  # how often, and how far apart, to check if a process that has hung up is dead
+_LOOKS, _LOOK_S = 10, 0.005  # how often, and how far apart, to check whether a process with a closed socket is dead
 
 
 class WorkerHandle:
@@ -29,8 +29,8 @@ class WorkerHandle:
 
     Args:
         name: identifies the process among all that the pool ever starts.
-        number: 0 to nb_workers - 1; a replacement has the same.
-        item_slots: the shared memory for the items of a stream that its jobs work on.
+        number: 0 to nb_workers - 1; the worker's replacement has the same.
+        item_slots: the shared memory for stream items, on which its jobs may work.
     """
 
     def __init__(self, name: int, number: int, item_slots: ItemSlots) -> None:
@@ -44,24 +44,24 @@ class WorkerHandle:
             raise
         mine.setblocking(False)
         self.channel = Channel(mine)
-        self.channel.hold()  # until it is forked
+        self.channel.hold()  # its messages, until the worker is forked
         self.pid: int | None = None
         self.is_ready = False
         self.is_leaving = False  # it is no longer needed and was asked to end
         self.is_watched = False  # its socket is in the executor's selector
-        self.awaits_room = False  # it is there for writing too
+        self.awaits_room = False  # the selector also waits for it to become writable
         self.stuck: Stuck | None = None  # why the engine kills it
         self.has_hung_up = False  # its socket is closed although it is alive
         self._reader = SlotReader()
         self._known = KnownSlots(item_slots)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
-        """Return (the order to the server to fork this worker, the descriptors to send with it)."""
+        """Return (the order to the server to fork this worker, the descriptors to send with the order)."""
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
     def forked(self, pid: int) -> None:
-        """Note that the worker runs as process ``pid``, and send the messages that were held back until now."""
+        """Note that the worker runs as process ``pid``, and send it the messages that were held back until now."""
         self.pid = pid
         self.theirs.close()
         with contextlib.suppress(ConnectionError):  # it has died: the server will report it
@@ -71,7 +71,7 @@ class WorkerHandle:
         """Send the worker replica ``number``, a new copy of the sequence (in ``parcel``), and the program's settings.
 
         Args:
-            changed: what differs from the worker's last replica, see ``changed_attributes``; None: anything may.
+            changed: what differs from the worker's last replica (see ``changed_attributes``); None if anything may.
         """
         tracker = inheritance.tracker()
         files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
@@ -81,7 +81,7 @@ class WorkerHandle:
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send the worker jobs to run on replica ``number`` (its copy of the sequence), and the numbers of freed slots.
 
-        Slots are the pieces of shared memory in which it returns batches.
+        Slots are the pieces of shared memory in which the worker returns batches. It can use the freed ones again.
         """
         files: list[int] = []
         slots: list[tuple[int, int]] = []
@@ -110,9 +110,9 @@ class WorkerHandle:
             self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
-        """Return the engine's events for a message of results: one for each job; Trimmed if it answers a Trim.
+        """Convert a message of results to events for the engine: one for each job, and Trimmed if it answers a Trim.
 
-        ``files``: the descriptors that came with the message; they are closed.
+        ``files``: the descriptors that came with the message. They are closed.
         """
         reader = self._reader
         reader.learn(results.slots, results.gone, results.forgets, results.layouts, files)
@@ -130,16 +130,16 @@ class WorkerHandle:
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
-        """Return the record of how the worker ended. ``files``: those that it had mapped, to explain a SIGBUS."""
+        """Return the record of how the worker ended. ``files``: the files it had mapped, which may explain a SIGBUS."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
         has_hung_up = self.has_hung_up or self.page.has_lost_descriptors
         return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened, has_hung_up=has_hung_up)
 
     def hung_up(self) -> None:
-        """Handle the end of file on the worker's socket: if the worker still lives, note that a job has closed it.
+        """Handle the end of file on the worker's socket: if the process lives on, note that a job has closed it.
 
-        This does not apply to a worker that was asked to end.
+        A worker that was asked to end closes the socket itself, so nothing is noted.
         """
         self.has_hung_up = not self.is_leaving and self.pid is not None and _lives(self.pid)
 
@@ -150,7 +150,7 @@ class WorkerHandle:
 
 
 def _lives(pid: int) -> bool:
-    """Return True if process ``pid`` lives on after closing its socket. A dying one closes it a moment earlier."""
+    """Return True if process ``pid`` lives on after closing its socket. A dying process closes it just before."""
     import psutil
 
     for _ in range(_LOOKS):

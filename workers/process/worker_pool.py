@@ -22,15 +22,15 @@ from .item_slots import ItemSlots
 from .program_settings import ProgramSettings
 from .worker_handle import WorkerHandle
 
-STOPPED_S = 5.0  # how long to wait for an answer of a stopped server (SIGSTOP)
-SILENT_S = 30.0  # the same, since its last message, for one that runs and has done its imports: a fork can be slow
+STOPPED_S = 5.0  # how long to wait for an answer of a server that is stopped (SIGSTOP)
+SILENT_S = 30.0  # the same for a server that runs and has finished its imports: a fork can be slow
 
 
 class Unanswered:
-    """The orders that the server (which forks the workers) has not answered yet, to detect a server that is stopped.
+    """The orders that the server (which forks the workers) has not answered yet. They show whether it hangs.
 
-    The server reaps its workers and reports their deaths. A worker's socket shows its death too, by the end of file: if
-    the server does not report that death in time, the server is at fault. Runs in: the engine's thread.
+    The server must report each worker that it has forked, and each that has died. A worker's death also shows in an end
+    of file on its socket; if the server does not report it in time, the server hangs. Runs in: the engine's thread.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class Unanswered:
         return bool(self._since_s)
 
     def ask(self, what: str, worker: int) -> None:
-        """Note that the server owes an answer: that ``worker`` runs (``what``: "fork") or has ended ("end")."""
+        """Note that the server has to report that ``worker`` was forked (``what``: "fork") or has ended ("end")."""
         self._since_s.setdefault((what, worker), time.monotonic())
 
     def answer(self, *what: str, worker: int) -> None:
-        """Note that the answers ``what`` ("fork", "end") for ``worker`` have come, or are no longer needed."""
+        """Note that the reports ``what`` ("fork", "end") on ``worker`` have come, or are no longer needed."""
         for each in what:
             self._since_s.pop((each, worker), None)
 
@@ -58,20 +58,20 @@ class Unanswered:
         self._since_s.clear()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how many seconds to wait for messages before the next check of the server; None: no limit.
+        """Return how many seconds to wait for messages: ``timeout_s``, or less if the server must be checked sooner.
 
-        ``timeout_s``: the same if no order is unanswered.
+        None stands for no limit.
         """
         if not self._since_s:
             return timeout_s
         return STOPPED_S if timeout_s is None else min(STOPPED_S, timeout_s)
 
     def overdue_s(self, is_stopped: Callable[[], bool], is_preloaded: bool) -> float | None:
-        """Return for how many seconds the server has owed an answer, if that is too long, else None.
+        """Return for how many seconds the server has owed an answer in silence, if that is too long; otherwise None.
 
         Args:
             is_stopped: returns True if the server's process is suspended.
-            is_preloaded: True if the server has done its imports; it may take its time before that.
+            is_preloaded: True if the server has finished its imports. Before that, it may take any time unless stopped.
         """
         if not self._since_s:
             return None
@@ -92,9 +92,9 @@ class WorkerPool:
 
     Attributes:
         workers: {name: handle of a worker process}; a name is a number that is never used again.
-        parcel: the sequence that they work on, pickled in shared memory.
-        replica: the number of their present copies of it, which every job names.
-        events: what happened to the workers, for the engine.
+        parcel: the sequence that the workers run jobs on, pickled in shared memory.
+        replica: the number of the replicas (the workers' copies of it) that new jobs run on.
+        events: what has happened to the workers, for the engine.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class WorkerPool:
     # -- events
 
     def look_after_server(self) -> None:
-        """Kill the server if it has not answered for too long. Its workers die too; a new server starts all again."""
+        """Kill the server if it has not answered for too long. Its workers die too; a new server restarts them."""
         server = self.server
         seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
         if seconds is not None:
@@ -210,9 +210,9 @@ class WorkerPool:
             server.kill()
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how many seconds to wait for messages before something must be checked or retried; None: no limit.
+        """Return how many seconds to wait for messages: ``timeout_s``, or less if a check or a retry is due sooner.
 
-        ``timeout_s``: the same if there is nothing to check or retry.
+        None stands for no limit.
         """
         return self.unanswered.left_s(self.shortage.left_s(timeout_s))
 
@@ -232,7 +232,7 @@ class WorkerPool:
             self.events.append(events.WorkerReady(worker.name))
 
     def not_forked(self, message: messages.NotForked) -> None:
-        """Handle the message that a worker could not be forked: go on with the others, and report the shortage."""
+        """Handle the message that a worker could not be forked: go on with the others, and schedule a retry."""
         name, reason = message
         self.unanswered.answer("fork", worker=name)
         if name not in self.workers:
@@ -247,7 +247,7 @@ class WorkerPool:
     def _lack(self, number: int, reason: str) -> None:
         """Schedule a retry for worker ``number``, which could not be started because of ``reason``.
 
-        Once all attempts are answered, warn of the shortage, or give up if several have started no worker at all.
+        Once all attempts are answered, warn of the shortage, or give up after several in a row without any worker.
         """
         self.shortage.lost(number)
         if any(worker.pid is None for worker in self.workers.values()):
@@ -260,7 +260,7 @@ class WorkerPool:
             logger.warning("%s The pool goes on with these, and retries the others from time to time", error)
 
     def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        """Handle the death of worker ``name``, whose last messages have been read: report it and start another."""
+        """Report the death of worker ``name``, and start a replacement. Its last messages must have been read."""
         worker = self.workers[name]
         running, _ = worker.page.look()
         death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())

@@ -1,1 +1,1 @@
-"""Measure where the time of a loop goes: the figures recorded while it runs, and the report made from them."""
+"""Measures where the time of a loop goes: records figures while it runs, and makes a report from them."""

@@ -1,4 +1,4 @@
-"""Keep many durations in little memory: their sum, and their quantiles to within 3 %."""
+"""Keeps the sum of many durations, and their quantiles to within 3 %, in little memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .report import Spread
 
-_FULL = 4096  # uncounted durations
+_FULL = 4096  # tidy() counts the recorded durations if there are more
 _STEPS = 12  # per octave
 _OCTAVES = 44  # 2**44 ns are five hours
 
@@ -17,9 +17,9 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Durations:
-    """A histogram of durations in nanoseconds. Written by one thread, read by any.
+    """A histogram of durations in nanoseconds. One thread writes it; any thread may read it.
 
-    ``note`` is ``list.append``, so recording is cheap: durations are counted later, many at once.
+    Recording by ``note`` is cheap, as it is ``list.append``: durations are counted later, many together.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Durations:
         self._counting = threading.Lock()  # without it, a reader could see a count half done
 
     def tidy(self) -> None:
-        """Count the recorded durations in the histogram, if there are many. The writer calls this now and then."""
+        """Count the durations recorded since the last time, if there are many. The writer calls this now and then."""
         if len(self._noted) > _FULL:
             with self._counting:
                 self._add(np.array(self._noted, np.int64))
                 self._noted.clear()
 
     def add(self, many: Int64) -> None:
-        """Count these durations, in nanoseconds, in the histogram at once. Only for the writer's thread."""
+        """Count these durations, in nanoseconds, immediately. Only the writer's thread may call this."""
         with self._counting:
             self._add(many)
 

@@ -1,4 +1,4 @@
-"""The figures of the loop that reads the batches: for each batch, when it was requested and when it was delivered."""
+"""Records when the loop requested each batch and when it was delivered, and derives its waits and steps from this."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .durations import Durations
 from .report import EpochStart, Spread
 from .timeline import LOOP, Incident, LoopStep
 
-_FULL = 3 * 4096  # uncounted numbers
+_FULL = 3 * 4096  # note() has the recorded numbers counted if there are more
 _KEPT = 4096  # rows
 _KEPT_STARTS = 64
 _FADE = 0.998  # factor by which the longest step shrinks at each later one
@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or, where a pass 
 
 
 class Totals(NamedTuple):
-    """Sums over all batches that the loop has received so far. Times in nanoseconds."""
+    """Sums over all batches that the loop has received so far. Times are in nanoseconds."""
 
     num_batches: int = 0
     wait_ns: int = 0
@@ -32,7 +32,7 @@ class Totals(NamedTuple):
     first_wait_ns: int = 0  # the part of wait_ns spent on their first batches
 
     def since(self, before: Totals) -> Totals:
-        """Return the sums over what was added since ``before``, an earlier value: the difference of the two."""
+        """Return the sums over what was added since ``before``, an earlier Totals: the difference between the two."""
         return Totals(*(now - then for now, then in zip(self, before, strict=True)))
 
 
@@ -63,7 +63,7 @@ class LoopFigures:
         Args:
             epoch: the epoch.
             seconds: how long it took to start the pass.
-            why: why it took long, e.g. "2 workers had to be started"; "": nothing special.
+            why: why it took long, e.g. "2 workers had to be started"; "" if there was no special reason.
         """
         self.begins += seconds
         self._starts[self._num_passes] = epoch, seconds, why, time.monotonic_ns()
@@ -72,9 +72,9 @@ class LoopFigures:
         self._num_passes += 1
 
     def note(self, asked_ns: int, got_ns: int, num_ready: int) -> None:
-        """Record a delivered batch: when it was requested and when delivered, by the monotonic clock.
+        """Record a delivered batch: when it was requested and when it was delivered, by the monotonic clock.
 
-        ``num_ready``: number of finished batches, ahead of the loop, when it was requested.
+        ``num_ready`` is the number of finished batches that waited for the loop when it was requested.
         """
         noted = self._noted
         noted += (asked_ns, got_ns, num_ready)
@@ -137,12 +137,12 @@ class LoopFigures:
 
     @property
     def last_ns(self) -> int:
-        """The time (monotonic clock) of the last batch's delivery; 0 if none was since the last pass started."""
+        """The time (monotonic clock) when the last batch was delivered; 0 if the last pass has delivered none."""
         return self._last[0]
 
     @property
     def spreads(self) -> tuple[Spread, Spread]:
-        """The distributions of (waits for batches, steps from one batch's delivery to the request for the next)."""
+        """The distributions of (waits for batches, steps from a batch's delivery to the request for the next one)."""
         return self._wait.spread(), self._step.spread()
 
     def steps(self) -> list[LoopStep]:

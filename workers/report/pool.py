@@ -1,4 +1,4 @@
-"""The figures of a pool of workers: what each one has done, which jobs took longest, and which incidents happened."""
+"""Records the figures of a pool of workers: what each one has done, the longest jobs, and incidents."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Lane:
     state: State = "starting"
     num_jobs: int = 0
     busy_ns: int = 0
-    is_dismissed: bool = True  # its last end was no death; true as well before it is first started
+    is_dismissed: bool = True  # True: its last end was not a death, or it was never started
     restarts: int = 0  # times a dead worker was replaced
     since_ns: int = 0  # when the current worker became ready
     alive_ns: int = 0  # how long earlier workers were ready
 
     def ready_ns(self, until_ns: int) -> int:
-        """Return how long the worker has been ready to run jobs, in ns, up to ``until_ns`` on the monotonic clock."""
+        """Return for how many ns the worker has been ready to run jobs, up to ``until_ns`` on the monotonic clock."""
         return self.alive_ns + (max(0, until_ns - self.since_ns) if self.state == "ready" else 0)
 
 
 class PoolFigures:
     """The figures of a pool of workers: counts, durations and incidents, for the report.
 
-    Written by the engine's thread, or by the loop if there is none; read by any thread.
+    Written by the engine's thread, or by the loop's if there is no engine; read by any thread.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class PoolFigures:
         self.spans: deque[Span] = deque(maxlen=_KEPT)
         self.incidents: deque[Incident] = deque(maxlen=_KEPT_INCIDENTS)
         self.slowest: list[tuple[int, int, int]] = []  # a heap of (ns, epoch, index)
-        self.cores = CoreUse(0, 0)  # use of the cores by jobs, as far as it was measured
+        self.cores = CoreUse(0, 0)  # use of the cores by those jobs for which it was measured
         self.cores_of_ns = 0  # total time of these jobs
         self.lock_looks = self.lock_free = 0  # probes of the interpreter's lock in workers; those that found it free
         self.bound = 0
@@ -65,20 +65,20 @@ class PoolFigures:
     # -- the workers
 
     def started(self, number: int, pid: int | None = None) -> None:
-        """Record that worker ``number`` was started or restarted. ``pid``: its process; None: none on this machine."""
+        """Record that worker ``number`` was started or restarted. ``pid``: its process, None if it has none here."""
         lane = self.lanes.setdefault(number, Lane())
         lane.restarts += not lane.is_dismissed
         lane.pid, lane.state, lane.is_dismissed = pid, "starting", False
         self.tell(number, "started")
 
     def ready(self, number: int) -> None:
-        """Record that worker ``number`` has loaded its replica (copy of the sequence), and can run jobs from now on."""
+        """Record that worker ``number`` has loaded its copy of the sequence, and can run jobs from now on."""
         lane = self.lanes[number]
         lane.state, lane.since_ns = "ready", time.monotonic_ns()
         self.tell(number, "ready")
 
     def ended(self, number: int, how: str = "") -> None:
-        """Record that worker ``number`` has ended. ``how``: how it died; "" if it was not needed any more."""
+        """Record that worker ``number`` has ended. ``how`` says how it died; "" if it was no longer needed."""
         lane = self.lanes[number]
         lane.alive_ns = lane.ready_ns(time.monotonic_ns())
         lane.pid, lane.state = None, "ended"
@@ -86,13 +86,13 @@ class PoolFigures:
         self.tell(number, "died" if how else "ended", how)
 
     def tell(self, number: int, kind: str, text: str = "") -> None:
-        """Record an incident of worker ``number``: its ``kind``, e.g. "died", and details."""
+        """Record an incident of worker ``number``: its ``kind``, e.g. "died", and ``text`` with details."""
         self.incidents.append(Incident(time.monotonic_ns(), number, kind, text))
 
     # -- the jobs
 
     def finished(self, number: int, times_ns: list[int]) -> None:
-        """Record that worker ``number`` has finished jobs. ``times_ns``: how long each took, in nanoseconds."""
+        """Record that worker ``number`` has finished jobs, which took ``times_ns`` nanoseconds each."""
         busy_ns = sum(times_ns)
         lane = self.lanes[number]
         lane.num_jobs += len(times_ns)
@@ -102,24 +102,24 @@ class PoolFigures:
         self.jobs.tidy()
 
     def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
-        """Record a job (the computation of a batch) done by the loop's own process. ``nbytes``: size of its batch."""
+        """Record a job that the loop's own process has done. ``nbytes`` is the size of its batch."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
 
     def looked_at_lock(self, looks: int, free: int) -> None:
-        """Record how often the interpreter's lock was probed while a job ran (``looks``), and how often it was free."""
+        """Record ``looks`` probes of the interpreter's lock during jobs; ``free`` of them have found it free."""
         self.lock_looks += looks
         self.lock_free += free
 
     def used(self, cores: CoreUse, of_ns: int) -> None:
-        """Add to the recorded use of processor cores that of jobs which took ``of_ns`` nanoseconds in all."""
+        """Add ``cores``, the core use of jobs that took ``of_ns`` nanoseconds in all, to the recorded use."""
         self.cores = CoreUse(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 
     def span(self, number: int, epoch: int, index: int, start_ns: int, job_ns: int, stages: Stages) -> None:
-        """Record a finished job in detail, for the timeline: its batch, when it started, how long its stages took."""
+        """Record a finished job in detail: its batch, when it started, and how long it and each of its stages took."""
         self.spans.append(Span(number, epoch, index, start_ns, job_ns, stages))
         for stage, ns in stages:
             durations = self.stages.get(stage)
@@ -146,7 +146,7 @@ class Figures:
 
 
 def usage(pid: int) -> tuple[float | None, int | None]:
-    """Return (share of one core that process ``pid`` has used since its start, its own memory (USS) in bytes).
+    """Return (share of one core that process ``pid`` has used since its start; its own memory (USS), in bytes).
 
     Both are None if the process is not accessible.
     """

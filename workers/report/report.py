@@ -1,4 +1,4 @@
-"""The report of a front-end (the object that a ``for`` loop reads): the figures of its loops, a verdict and a table."""
+"""Defines the report on a front-end, the object that a ``for`` loop reads: figures, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EpochStart(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """How the loops over a front-end (the object with the workers) have gone since it was made.
+    """A report on all loops over a front-end, the object with the workers, since it was made.
 
     Attributes:
         seconds: total duration of the passes, each from its first request for a batch to the receipt of its last one.

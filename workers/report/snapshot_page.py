@@ -1,11 +1,11 @@
-"""A page of anonymous shared memory that shows a pool's figures to observers (``workers.top``).
+"""Shows a pool's figures to observers such as ``workers.top``, on a page of anonymous shared memory.
 
-The page has no name, so nothing can be left behind. The program keeps its descriptor open, and the kernel shows this:
-``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Anyone who may read the program's folder in
-/proc finds its pages there and reads them, unnoticed by the program.
+The page is in no file system, so it cannot be left behind. The program keeps its descriptor open, and the kernel shows
+this: ``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Anyone who may read the program's folder
+in /proc finds its pages there and reads them, unnoticed by the program.
 
-The page is a seqlock, so the writer never waits: the first word is odd during a write, and a reader that has seen it
-odd or changed reads again. The checksum is for processors on which other cores may see writes in another order.
+The page is a seqlock, so the writer never waits: the first word is odd during a write, and a reader that finds it odd,
+or changed after reading, reads again. The checksum is for processors whose cores may see writes in another order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_TRIES = 1000  # to read during a write, which takes a few microseconds
 
 
 class LaneSnapshot(TypedDict):
-    """One worker in a snapshot of a pool of workers. Counts continue across a worker and its replacements."""
+    """The figures of one worker in a snapshot of its pool. They include those of the workers that it has replaced."""
 
     number: int
     pid: int | None  # None: it is a thread, or it is not running now
@@ -45,7 +45,7 @@ class LaneSnapshot(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """The figures of a pool of workers at one moment. Cumulative values count from the creation of the front-end."""
+    """The figures of a pool of workers at one moment. Cumulative ones count from the creation of the front-end."""
 
     pid: int  # of the program
     program: str  # how it was started: "train.py", "-c", "notebook"
@@ -67,10 +67,10 @@ class Snapshot(TypedDict):
 
 
 class SnapshotPage:
-    """The writer of the page (shared memory) on which a pool of workers shows its figures to observers.
+    """The writer of the page on which a pool of workers shows its figures to observers.
 
-    It does nothing without memfd (outside Linux) or without a free descriptor, as figures are not worth an error. Nor
-    does a fork of the program write into its page.
+    It does nothing if there is no memfd (outside Linux) or no free descriptor, as figures are not worth an error. In a
+    forked copy of the program, it does not write to the page either.
 
     Runs in: one thread, which also closes it. Blocks: never.
     """
@@ -84,7 +84,7 @@ class SnapshotPage:
                 self._map(_NBYTES)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Write ``snapshot`` to the page, for readers to see from now on. Takes 10 us for 2 workers, 100 us for 64."""
+        """Write ``snapshot`` to the page, so that readers see it. Takes 10 us for 2 workers, 100 us for 64."""
         if self._descriptor < 0 or self._owner != os.getpid():
             return
         text = json.dumps(snapshot, separators=(",", ":")).encode()
@@ -93,14 +93,14 @@ class SnapshotPage:
         except (OSError, MemoryError):
             return
         words = self._words
-        words[_SEQUENCE] = sequence = (words[_SEQUENCE] + 1) | 1  # odd even if an interrupt has left it odd
+        words[_SEQUENCE] = sequence = (words[_SEQUENCE] + 1) | 1  # odd, even if an interrupted write has left it odd
         words[_LENGTH] = len(text)
         words[_CHECKSUM] = zlib.crc32(text)
         self._bytes[_HEAD.size : _HEAD.size + len(text)] = text
         words[_SEQUENCE] = sequence + 1
 
     def close(self) -> None:
-        """Close the page, on which nothing is shown from now on. Further calls of any method do nothing."""
+        """Close the page, which shows nothing from now on. Further calls of any method do nothing."""
         if self._descriptor >= 0:
             # Forgotten before it is closed: the user's next open file may get the same number.
             descriptor, self._descriptor = self._descriptor, -1
@@ -119,9 +119,9 @@ class SnapshotPage:
 
 
 class SnapshotReader:
-    """The reader of a page (shared memory) on which process ``pid`` shows the figures of a pool of workers.
+    """The reader of a page on which process ``pid`` shows the figures of a pool of workers.
 
-    The page is read, not mapped, so no file can crash the reader.
+    The page is read, not mapped: a mapped file that is then shortened could crash the reader.
 
     Args:
         pid: the process.
@@ -138,14 +138,14 @@ class SnapshotReader:
         self.inode = os.fstat(self._descriptor).st_ino  # unique to this page
 
     def is_there(self) -> bool:
-        """Return True if the process that shows its figures on this page still has it open."""
+        """Return True if the process still has this page open."""
         try:
             return os.stat(self._path).st_ino == self.inode
         except OSError:
             return False
 
     def read(self) -> Snapshot | None:
-        """Return the last published snapshot; None if there is none, or it is from another version of this package."""
+        """Return the last published snapshot; None if there is none that this version of the package can read."""
         for _ in range(_MAX_TRIES):
             try:
                 text = self._text()
@@ -173,11 +173,11 @@ class SnapshotReader:
 
 
 class _Torn(Exception):
-    """Raised if a read of the page met a write, so that what was read is no whole snapshot: read again."""
+    """The error raised when a write overlaps with a read of the page, which must then be repeated."""
 
 
 def _whole(found: Any) -> Snapshot | None:
-    """Return ``found`` if it is a snapshot of a pool, with all keys, else None."""
+    """Return ``found`` if it is a snapshot of a pool with all its keys, else None."""
     if not _has_all(found, Snapshot) or not isinstance(found["workers"], list):
         return None
     return cast(Snapshot, found) if all(_has_all(each, LaneSnapshot) for each in found["workers"]) else None
@@ -188,17 +188,17 @@ def _has_all(found: Any, kind: type) -> bool:
 
 
 def owner(pid: int) -> int:
-    """Return the id of the user that process ``pid`` runs as. Raises OSError if there is no such process."""
+    """Return the id of the user that process ``pid`` runs as. Raise OSError if there is no such process."""
     return os.stat(f"/proc/{pid}").st_uid
 
 
 def pages(pid: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield (process id, descriptor number) of each page with a pool's figures that processes of this user have open.
 
-    A fork of a program has the program's pages open too: ``Snapshot["pid"]`` names the owner.
+    A fork of a program has the program's pages open, too; ``Snapshot["pid"]`` says which process writes to a page.
 
     Args:
-        pid: the only process to search; None: all.
+        pid: the only process to search; None for all.
     """
     for process in [pid] if pid is not None else [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:

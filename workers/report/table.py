@@ -1,4 +1,4 @@
-"""Format a report as text: the verdict, and a table of the figures."""
+"""Formats a report as text: the verdict, and a table of the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recent history of a front-end (the object that a ``for`` loop reads): jobs, steps of the loop, and incidents.
+"""Defines the records of a front-end's recent history: its jobs, the steps of its loop, and incidents.
 
 All times are nanoseconds of the monotonic clock, which all processes share on Linux and macOS.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The worker number of jobs that the loop's own process ran.
+#: The worker number of jobs that ran in the loop's own process.
 LOOP = -1
 
-#: The stages of a job, in their order. A Sequence that marks no stages is one stage: ``source``.
+#: The stages of a job, in order. A Sequence that marks no stages counts as one stage, ``source``.
 STAGES = ("source", "get_examples", "augmenter", "function_to_run", "transport")
 
 
 class Span(NamedTuple):
-    """The computation of a batch (a job): Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000),))."""
+    """A job, from start to end, e.g. Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000),))."""
 
     worker: int  # its number, from 0; or LOOP
     epoch: int
@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 class LoopStep(NamedTuple):
-    """The request for a batch at ``asked_ns``, and its delivery at ``got_ns`` (monotonic clock).
+    """One step of the loop: it requested a batch at ``asked_ns``, and got it at ``got_ns`` (monotonic clock).
 
     The loop works with the batch from ``got_ns`` until the next one's ``asked_ns``.
     """
@@ -37,10 +37,10 @@ class LoopStep(NamedTuple):
 
 
 class Incident(NamedTuple):
-    """An event in a pool of workers other than a job: Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
+    """An event other than a job in a pool of workers, e.g. Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
 
     at_ns: int
-    worker: int  # its number; LOOP: it concerns no single worker
+    worker: int  # its number; LOOP if the incident concerns no single worker
     kind: str  # "started", "ready", "died", "stalled", "ended", "epoch", "chosen"
     text: str = ""
 
@@ -48,10 +48,10 @@ class Incident(NamedTuple):
 class Timeline(NamedTuple):
     """The most recent jobs, steps of the loop and incidents.
 
-    Of jobs below 1 ms, a worker process records only one every 5 ms.
+    Of jobs shorter than 1 ms, a worker process records only one every 5 ms.
     """
 
     spans: list[Span]
     steps: list[LoopStep]
     incidents: list[Incident]
-    bound: int = 0  # of the queue, when this was made
+    bound: int = 0  # most batches ahead of the loop, when this was made

@@ -1,4 +1,4 @@
-"""Format numbers for people: durations, sizes, percentages and counts."""
+"""Formats numbers for people: durations, sizes, percentages and counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def share(value: float) -> str:
 def count(number: float, one: str, many: str | None = None) -> str:
     """Format a number with its noun, singular or plural: ``1 worker``, ``6 workers``.
 
-    ``many``: the plural; None: ``one`` with an s.
+    ``many`` is the plural; by default, ``one`` with an s.
     """
     return f"{number:,.0f} {one if number == 1 else many or one + 's'}"
 

@@ -1,4 +1,4 @@
-"""The verdict of a report: whether the loop waits for data, on what, and what would help, in words and numbers."""
+"""Writes the verdict of a report: whether the loop waits for data, on what, and what would help."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .units import count, nbytes, seconds, share
 
 _FEW_BATCHES = 8
 _WAITS = 0.02  # share of the time that the loop waits; below this, there is nothing to gain
-_GOES_ON = 0.1  # later waits, as a share of the later time and of the start-up; above both, it is not only start-up
+_GOES_ON = 0.1  # later waits, as a share of the later time and of the start-up; above both, there is more than start-up
 _IS_SLOW = 10.0  # times the median
 _MATTERS = 0.3  # share of the loop's waits
 _MOVES = 0.4  # share of a job spent on moving the batch
@@ -26,7 +26,7 @@ _MOST_WORKERS = 1000  # more are never recommended
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """The figures of a loop and its workers from which a verdict is made. Times in seconds."""
+    """The figures of a loop and its workers from which a verdict is made. Times are in seconds."""
 
     num_batches: int
     wait: float  # total time that the loop waited for batches
@@ -79,7 +79,7 @@ def _of_waits(facts: Facts) -> str:
 
 
 def _threads(facts: Facts) -> str:
-    """Return a sentence that recommends threads (they share memory) if jobs release the interpreter's lock; else ""."""
+    """Return a sentence that recommends threads, to save memory, if jobs release the interpreter's lock; else ""."""
     if facts.lets_go is None or facts.lets_go < _LETS_GO or facts.workers_nbytes < _MUCH_NBYTES:
         return ""
     processes = count(facts.nb_workers, "process", "processes")
@@ -134,9 +134,9 @@ def _told(slowest: Slow, median_job: float) -> str:
 
 
 def _small_queue(facts: Facts) -> str:
-    """Return a sentence that ``max_queue_size`` is too small, or "" if it is not.
+    """Return a sentence saying that ``max_queue_size`` is too small; "" if it is not.
 
-    This is checked before single slow batches, which a larger queue would hide.
+    This is checked before single slow batches, because a larger queue would hide those.
     """
     if not facts.is_bound_given or facts.busy > _SPARE or facts.bound > 2 * facts.nb_workers:
         return ""

@@ -1,1 +1,1 @@
-"""Sequences of batches, written by users or made from other sequences, and their positions. Starts no workers."""
+"""Sequences of batches, written by users or made from others, and positions in them. Nothing here starts workers."""

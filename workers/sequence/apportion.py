@@ -1,4 +1,4 @@
-"""The turns of several parts in proportion to their weights, exact to one at any place."""
+"""Shares turns among parts by weight; no part is ever a whole turn off its share."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ _MOST_TURNS = 1_000_000  # in a period; weights that need a longer one are round
 
 
 class Turns:
-    """Which of several parts has its turn at each place: after ``k`` places, each has had its share of k, less than one
-    off.
+    """The turns of several parts: after any ``k`` places, each part is less than one turn off its share of ``k``.
 
     Args:
-        weights: of the parts, greater than 0: integers, or floats, which are taken as they are printed.
+        weights: the weights of the parts, > 0, integers or floats. A float counts as printed: 0.1 is exactly 1/10.
 
-    Source: Baruah et al., "Proportionate progress" (1996), whose windows and earliest deadlines these are; that no part
-    is one off at any place is Tijdeman's theorem on the chairman assignment problem (1980).
+    Source: Baruah et al., "Proportionate progress" (1996), for the windows and earliest deadlines; Tijdeman's theorem
+    on the chairman assignment problem (1980), which says that no part is a whole turn off at any place.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
         counts = _whole(weights)
-        self.counts = np.array(counts, np.int64)  # of each part in a period
+        self.counts = np.array(counts, np.int64)  # the turns of each part in a period
         self.parts = np.array(_scheduled(counts), np.int16)
-        # How many turns a part has had before this one, in the period.
+        # For each place of a period: how many turns its part has had before it, in this period.
         order = np.argsort(self.parts, kind="stable")
         first = np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         self.ranks = np.empty(len(order), np.int64)
         self.ranks[order] = np.arange(len(order)) - first
 
     def at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (the part that has its turn at each of ``places``, how many turns it has had before)."""
+        """Return two arrays: the part that has its turn at each of ``places``, and how many turns it has had before."""
         period, within = np.divmod(places, len(self.parts))
         parts = self.parts[within].astype(np.int64)
         return parts, period * self.counts[parts] + self.ranks[within]
@@ -62,7 +61,7 @@ class Turns:
 
 
 def _whole(weights: Sequence[float]) -> list[int]:
-    """Return the smallest integers in the proportion of ``weights``; rounded if they add up to too many."""
+    """Return the smallest integers in the proportion of ``weights``, rounded if their sum exceeds ``_MOST_TURNS``."""
     exact = [Fraction(str(float(weight))) for weight in weights]
     scale = math.lcm(*(each.denominator for each in exact))
     counts = [int(each * scale) for each in exact]
@@ -75,8 +74,11 @@ def _whole(weights: Sequence[float]) -> list[int]:
 
 
 def _scheduled(counts: list[int]) -> list[int]:
-    """Return the parts of a period's places. Turn ``j`` of a part is due in a window of places: it may have the first
-    one after j of its shares, and must have one before j + 1 of them. The part whose window ends first has its turn."""
+    """Return the part that has its turn at each place of a period, by the rule "earliest deadline first".
+
+    Turn ``j`` (from 0) of a part with ``c`` of ``total`` turns may come from place ``j * total / c`` (rounded down) on,
+    and is due before place ``(j + 1) * total / c`` (rounded up). Of those that may come, the one due first is taken.
+    """
     total, waiting = sum(counts), [(0, part, 0) for part in range(len(counts))]
     ready: list[tuple[int, int, int]] = []
     found = []

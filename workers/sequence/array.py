@@ -32,10 +32,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
         arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` becomes an array of
             objects if numpy's string dtypes would drop trailing zeros or pad the strings to many times their size.
             Masked arrays keep their masks.
-        sampler: the order of the samples. None: the order of the arrays. Positions (integers): these samples, in this
-            order. A function from the number of samples to positions, such as ``np.random.permutation``: called
-            anew for each epoch, with the generators seeded by (seed, epoch).
-        seed: the seed of all random draws. None: drawn once, kept in ``seed``, and logged.
+        sampler: the order of the samples: None for the order of the arrays; integers, the positions of the samples to
+            deliver; or a function from the number of samples to such positions, e.g. ``np.random.permutation``. The
+            function is called for each epoch, with random generators seeded by (seed, epoch).
+        seed: the seed of all random draws; None to draw a seed once, which is kept in ``seed`` and logged.
 
     >>> for batch in SequenceArray({"x": np.arange(4)}).batch(3):
     ...     print(batch["x"])
@@ -125,8 +125,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return {name: part[0] for name, part in self.take(slice(index, index + 1)).items()}
 
     def take(self, number: Any) -> Any:
-        """See :meth:`Sequence.take`. For a slice, or an array of places in the sampler's order: these samples, as
-        {name: new array}."""
+        """Return the first ``number`` samples as a sequence: see :meth:`Sequence.take`.
+
+        For a slice, or an array of places in the sampler's order, return these samples as {name: new array} instead.
+        """
         is_rows = isinstance(number, slice) or (np.ndim(number) == 1 and np.asarray(number).dtype.kind in "iu")
         if not is_rows:
             if np.ndim(number):
@@ -158,11 +160,11 @@ class SequenceArray(Sequence[dict[str, Any]]):
         """Return a sequence of ``nb_samples`` of the sampler's samples, chosen once and at random (by ``seed``).
 
         If ``sampler`` is a function, each epoch has the chosen samples in the order in which the function returns them.
-        If it draws a sample more than once, the choice is of places in what it returns, rather than of samples. A
-        subclass that defines ``__getitem__``, ``on_epoch_begin`` or ``on_epoch_end`` still makes the samples by them.
+        If the function returns a sample more than once, places in its result are chosen, not samples. A subclass's
+        ``__getitem__``, ``on_epoch_begin`` and ``on_epoch_end`` are still used to make the samples.
 
         Raises:
-            ValueError: the sampler draws fewer than ``nb_samples``.
+            ValueError: the sampler draws fewer than ``nb_samples`` samples.
         """
         if self._makes_samples():
             return SequencePart(self._order_of().subsample(nb_samples), self._in_order())
@@ -176,10 +178,10 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
-        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in the order of these.
+        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of ``uids``.
 
         Args:
-            new_sampler: the order of the selected samples, like ``sampler``. None: the order of ``uids``.
+            new_sampler: the order of the selected samples, like ``sampler``; None for the order of ``uids``.
         """
         of_all = self._uids(uids_name)
         if self._makes_samples():
@@ -202,17 +204,17 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.arrays[uids_name]
 
     def _makes_samples(self) -> bool:
-        """Return True if the subclass overrides ``__getitem__`` or ``take``, or has hooks (they may change arrays)."""
+        """Return True if a subclass has its own ``__getitem__`` or ``take``, or hooks, which may change the arrays."""
         cls = type(self)
         is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
         return not is_ours or defines_hooks(self)
 
     def _order_of(self, **others: Any) -> SequenceArray:
-        """Return a SequenceArray of {"place": the positions in the arrays, **others}, in the order of this one."""
+        """Return a SequenceArray of {"place": positions in the arrays of this one, **others}, with the same sampler."""
         return self._made_of({"place": np.arange(self.nb_samples), **others}, self.sampler)
 
     def _in_order(self) -> SequenceArray:
-        """Return a copy without a sampler, so in the order of the arrays. The copy counts its own epochs."""
+        """Return a copy without the sampler: its order is that of the arrays. The copy counts its own epochs."""
         copied = copy.copy(self)
         copied.sampler = None
         for name in self._not_copied:
@@ -225,7 +227,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
         """Return a SequenceArray of ``arrays`` in the order of ``sampler``, with this one's seed.
 
-        The seed is passed as ``seed=`` only if this one was given it so.
+        The seed is passed as ``seed=``, and so counts as given, only if this one was given its seed that way.
         """
         given = self._plan().seeds
         made = SequenceArray.__new__(SequenceArray)
@@ -235,19 +237,19 @@ class SequenceArray(Sequence[dict[str, Any]]):
 
 
 def _choice(seed: int, length: int, count: int) -> Any:
-    """Return ``count`` different integers, 0 to ``length`` - 1, drawn by ``seed``, as a sorted array."""
+    """Return a sorted array of ``count`` different integers from 0 to ``length`` - 1, drawn by ``seed``."""
     return np.sort(np.random.default_rng(seed).choice(length, count, replace=False))
 
 
 class _Chosen:
-    """A sampler (a function that returns an epoch's order) that keeps ``count`` of the samples another one draws.
+    """A sampler (a function that returns an epoch's order) that keeps ``count`` of the samples of another sampler.
 
-    The choice is made once, by the seed of the current job. It is of samples if the other sampler is a function that
-    draws none twice; otherwise it is of places in what the other one draws.
+    It chooses them once for each seed. If the other sampler is a function that returns no sample twice, it chooses
+    samples, and otherwise places in the order that the other sampler gives.
 
     Args:
         sampler: the other sampler, as for :class:`SequenceArray`.
-        epoch: the choice is made from the draws of this epoch.
+        epoch: the choice is made from the other sampler's order of this epoch.
     """
 
     def __init__(self, sampler: Any, count: int, epoch: int) -> None:
@@ -282,9 +284,9 @@ class _Chosen:
 
 
 class _OfChosen:
-    """A sampler (a function that returns an epoch's order) of those of ``places`` that ``sampler`` has chosen.
+    """A sampler (a function that returns an epoch's order) that keeps those of ``places`` that another one draws.
 
-    ``places`` are positions in the arrays.
+    ``places`` are positions in the arrays, and ``sampler`` is the other sampler.
     """
 
     def __init__(self, sampler: _Chosen, places: Any) -> None:

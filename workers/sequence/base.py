@@ -44,17 +44,17 @@ class Sequence(Chain[Batch_co]):
     A loop over it is one epoch; the next loop is the next epoch. If a loop is left in the middle, its epoch ends when
     the next loop starts. Sequences made from it (``map``, ``batch``, ``prefetch``) count their own epochs.
 
-    If Keras is loaded, it is a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in worker
-    processes, which live until :meth:`close` or until the sequence is garbage-collected. An epoch is then one pass
-    over the sequence; with ``fit(steps_per_epoch=...)`` it may span several of Keras's epochs.
+    If Keras is loaded, a sequence is also a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in
+    worker processes, which live until :meth:`close` or until the sequence is garbage-collected. An epoch is then one
+    pass over the sequence; with ``fit(steps_per_epoch=...)`` it may span several of Keras's epochs.
 
     Args:
-        seed: the seed of all random draws. None: drawn once, kept in ``seed``, and logged.
+        seed: the seed of all random draws; None to draw a seed once, which is kept in ``seed`` and logged.
 
-    Source: ``keras.utils.Sequence`` for what a subclass defines, ``trw.train.Sequence`` for the chain.
+    Source: ``keras.utils.Sequence`` for the methods of a subclass, ``trw.train.Sequence`` for the chain.
     """
 
-    #: Attributes that a copy creates anew.
+    #: The attributes that a copy does not get: it creates its own.
     _not_copied = ("_live", "_seen_as_dataset")
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -81,18 +81,20 @@ class Sequence(Chain[Batch_co]):
 
     @is_default
     def on_epoch_begin(self) -> None:
-        """Override to prepare each epoch: called before it, in the loop's process. All its batches see the changes."""
+        """Override to prepare each epoch: called before it, in the loop's process. Its batches see the changes."""
 
     @is_default
     def on_epoch_end(self) -> None:
-        """Override to act after each epoch: called in the loop's process. All batches of the next see the changes."""
+        """Override to act after each epoch: called in the loop's process. Later batches see the changes."""
 
     # -- seed and epoch: created on first use, so that a subclass need not call our __init__
 
     @property
     def seed(self) -> int:
-        """The seed of all random draws: the one given to this sequence; else, in jobs and hooks, the one given to a
-        sequence made from it; else one that is drawn once."""
+        """The seed of all random draws: the one given to this sequence, else one that is drawn once.
+
+        In jobs and hooks, a seed given to a sequence made from this one comes before the one that is drawn.
+        """
         return seed_of(self)
 
     @seed.setter
@@ -101,7 +103,7 @@ class Sequence(Chain[Batch_co]):
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 0, of loops over this and of ``model.fit``; in a job or hook, the epoch of that."""
+        """The current epoch (from 0) of loops and of ``model.fit``; in a job or hook, the epoch of that job or hook."""
         epoch = current_epoch()
         return (asking() or self._clock).epoch if epoch is None else epoch
 
@@ -126,31 +128,30 @@ class Sequence(Chain[Batch_co]):
 
     # -- properties of a source, with their defaults
 
-    #: True if its batches are read in order in the consumer's process, and sent to workers. They are in random order
+    #: True if the consumer's process reads its batches in order, and sends them to workers. Their order is random
     #: already, so ``model.fit`` gets them in this order, whatever its ``shuffle``.
     is_stream = False
 
-    _changes_order = False  #: True if the order of its batches is another one in each epoch
-    #: True if each batch has new arrays to which nothing else refers, so that they need not be copied.
+    _changes_order = False  #: True if its batches have a new order in each epoch
+    #: True if the arrays of each batch are new and nothing else refers to them, so that they need not be copied.
     _makes_fresh_batches = False
 
-    #: The words for one item and for several.
-    _item_names = "batch", "batches"
+    _item_names = "batch", "batches"  #: the words for one item and for several
 
     def _identity(self) -> list[Any]:
         """Return what identifies this sequence in a saved state: its class and the arguments that matter, as JSON."""
         return [type(self).__qualname__]
 
     def _may_draw(self) -> bool:
-        """Return True if batches may draw from ``random`` or ``numpy.random``, which are then seeded before each."""
+        """Return True if batches may draw from ``random`` or ``numpy.random``, which must then be seeded for each."""
         return True
 
     def _is_length_at_hand(self) -> bool:
-        """Return True if ``len()`` of this sequence calls no function of the user but ``__len__`` (e.g. no sampler)."""
+        """Return True if ``len()`` of this sequence calls no user function besides ``__len__``, such as a sampler."""
         return True
 
     def _samples_at(self, places: Any) -> Any:
-        """Return the items at indices ``places``, an int64 array, stacked as one batch. None: get them one by one."""
+        """Return the items at indices ``places`` (int64 array) as one batch; None if they must be got one by one."""
         return None
 
     def _share(self) -> None:
@@ -161,7 +162,7 @@ class Sequence(Chain[Batch_co]):
         return has_hooks(self, self._plan().origin, names)
 
     def _own_facts(self) -> Iterable[display.DisplayedFact | None]:
-        """Yield the facts that ``repr`` of this sequence shows besides length and epoch; None is left out."""
+        """Yield the facts that ``repr`` of this sequence shows besides length and epoch. A fact of None is left out."""
         return ()
 
     # -- its plan
@@ -192,7 +193,7 @@ class Sequence(Chain[Batch_co]):
             **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they override ours.
 
         Returns:
-            An iterator over the batches, which is the bar too: ``set_postfix(loss=...)``, ``set_description(...)``, ...
+            An iterator over the batches that is also the bar: ``set_postfix(loss=...)``, ``set_description(...)``, ...
 
         Raises:
             TypeError: tqdm has no such option.
@@ -202,10 +203,10 @@ class Sequence(Chain[Batch_co]):
         return Progress(self, tqdm_options)
 
     def report(self) -> Report:
-        """Return where ``model.fit`` of this sequence spends, or spent, its time: see :class:`workers.Report`.
+        """Return where ``model.fit`` of this sequence spends, or has spent, its time: see :class:`workers.Report`.
 
         Raises:
-            StateError: no ``model.fit`` has read it. Of loops, only those over ``sequence.prefetch()`` have a report.
+            StateError: no ``model.fit`` has read it. For a loop, ask the ``sequence.prefetch()`` that it runs over.
         """
         return self._live.report()  # type: ignore[no-any-return]
 
@@ -214,8 +215,8 @@ class Sequence(Chain[Batch_co]):
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the loop over this, as plain JSON: the epoch and which batches were delivered.
 
-        It may be called at any step, takes no time, and is the same for any number of workers. In ``model.fit`` it is
-        the beginning of the epoch. A copy or a pickle of a sequence starts anew, so save the state beside it.
+        It may be called at any step, costs little, and does not depend on the number of workers. In ``model.fit``, the
+        position is the beginning of the epoch. Copies and pickles of a sequence start in epoch 0: save the state too.
         """
         self._check_open()
         return state.taken(self)
@@ -223,11 +224,11 @@ class Sequence(Chain[Batch_co]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume where ``state_dict`` was taken: the next batches are the ones that would have followed, byte for byte.
 
-        The next loop starts there; one that still runs raises StalePassError. If ``on_epoch_begin`` and
-        ``on_epoch_end`` are defined, they are called for the epochs in between, 100,000 at most.
+        The next loop starts there; a loop that still runs raises StalePassError. If ``on_epoch_begin`` or
+        ``on_epoch_end`` is defined, it is called for the epochs in between, 100,000 at most.
 
         Raises:
-            TypeError, StateError (a ValueError): it is not a state, or one of another sequence, length or seed.
+            TypeError, StateError (a ValueError): it is not a state, or is that of another sequence, length or seed.
         """
         self._check_open()
         if seeding.current_job() is not None:
@@ -240,15 +241,15 @@ class Sequence(Chain[Batch_co]):
     def changed(self) -> None:
         """Announce a change of the data that is not detected automatically, so that workers see it in the next epoch.
 
-        Detected at the beginning of each epoch: attributes set anew; changes in small objects and in containers of
-        numbers and strings; if hooks are defined, changes in anything. Not detected without hooks: writes between
+        Detected at the beginning of each epoch: attributes that were reassigned, and changes in small objects and in
+        containers of numbers and strings; if hooks are defined, any change. Not detected without hooks: writes between
         epochs into a large array, a shared one, a memmap, a file or (unless by torch) a large tensor, and changes
         within the items of a large container. Workers keep what they hold, except for attributes that have changed.
         """
         self._clock.num_changes += 1
 
     def close(self) -> None:
-        """Stop the workers of ``model.fit`` and end progress bars. May be repeated; later use raises ClosedError."""
+        """Stop the workers of ``model.fit`` and end progress bars. May be repeated; later loops raise ClosedError."""
         if self._live.fit is not None:
             self._live.fit.close()
         self._clock.close()
@@ -275,22 +276,22 @@ class Sequence(Chain[Batch_co]):
 
     __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
 
-    # For unknown versions of Keras, which read a sequence without our adapter.
+    # For versions of Keras that our adapter does not know: they read a sequence without it.
     workers = 1
     use_multiprocessing = False
     max_queue_size: Any = 10
 
     @property
     def num_batches(self) -> int | None:
-        """The number of batches in an epoch, under Keras's name. None: it is unknown or endless."""
+        """The number of batches in an epoch, under Keras's name; None if it is unknown or infinite."""
         return count_batches(self)
 
 
-_fitted: list[bool] = []  # [True] when Keras reads sequences by our adapter
+_fitted: list[bool] = []  # [True] once Keras reads sequences by our adapter
 
 
 def seen_class(own: type) -> type:
-    """Return the ``__class__`` of a sequence: ``own``; if Keras is loaded, a class derived from it and PyDataset."""
+    """Return the ``__class__`` of a sequence of class ``own``; with Keras, a subclass of ``own`` and PyDataset."""
     dataset = keras.keras_class()
     if dataset is None:
         return own
@@ -300,7 +301,7 @@ def seen_class(own: type) -> type:
 
 
 def count_batches(sequence: Sequence[Any]) -> int | None:
-    """Return how many batches ``model.fit`` may ask for in an epoch of ``sequence``. None: unknown or endless."""
+    """Return how many batches ``model.fit`` may read in an epoch of ``sequence``; None if unknown or infinite."""
     try:
         length = len(sequence)
     except TypeError:
@@ -312,5 +313,5 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
 
 
 def plan_of(source: Any) -> Plan:
-    """Return the plan of ``source`` (its jobs, their order, the functions) for a sequence that is made from it."""
+    """Return the plan of ``source`` (jobs, their order, functions) on which a sequence made from it builds its own."""
     return source._plan().seen_from_behind() if isinstance(source, Sequence) else Plan.of(source)

@@ -22,18 +22,17 @@ from .sample_errors import SampleErrors
 
 
 class SequenceOfSize(SequenceDerived[Any]):
-    """The base class of sequences of batches that have ``batch_size`` samples of another sequence.
+    """The base class of sequences that group the samples of another one into batches of ``batch_size``.
 
     Args:
         source_split: the other sequence.
         batch_size: the number of samples in a batch.
         discard_batch_not_full: drop the last batch if it is short.
-        collate_fn: a function from the list of a batch's samples or parts to the batch. None: they are stacked or
-            joined.
+        collate_fn: a function from the list of a batch's samples or parts to the batch; None: stack or join them.
     """
 
-    #: What to do with samples that raise: see ``Plan.on_error``. If samples are skipped, batches are filled up with the
-    #: next ones; with ``collate_fn``, which runs in the workers, they are shorter. None: as for the source.
+    #: What to do with samples that raise: see ``Plan.on_error``; None to do the same as the source. If samples are
+    #: skipped, the next ones fill the batch; with ``collate_fn``, which runs in the workers, the batch is shorter.
     on_error_of_samples: str | None = None
 
     def __init__(
@@ -52,7 +51,7 @@ class SequenceOfSize(SequenceDerived[Any]):
         return self.on_error_of_samples or samples.on_error
 
     def _num_batches(self) -> int:
-        """Return how many batches the source's samples make, if each index has one; the length if it is endless."""
+        """Return the number of batches if each index has one sample; for an endless source, the source's length."""
         samples = source_length(self)
         if is_endless(samples):
             return samples
@@ -62,7 +61,7 @@ class SequenceOfSize(SequenceDerived[Any]):
 class SequenceBatch(SequenceOfSize):
     """The sequence that :meth:`Sequence.batch` makes: batches of consecutive samples of its source.
 
-    The source is anything with ``__len__`` and ``__getitem__``.
+    The source is any object with ``__len__`` and ``__getitem__``.
     """
 
     _item_names = "batch", "batches"
@@ -74,12 +73,12 @@ class SequenceBatch(SequenceOfSize):
 
     def __len__(self) -> int:
         number = self._num_batches()
-        # The lists that a function returns may fill a batch even if its arguments are too few for one.
+        # If a function returns lists, their items may fill a batch, even if there are too few indices for one.
         return max(1, number) if self._has_lists and source_length(self) else number
 
     @property
     def _has_lists(self) -> bool:
-        """True if the consumer fills up batches, because an index of the source may have no sample, or several."""
+        """True if the consumer fills up batches, since an index of the source may have no sample or several."""
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
@@ -91,8 +90,8 @@ class SequenceBatch(SequenceOfSize):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return the items of job ``index``: [its batch].
 
-        If not each index of the source had one sample: [a ``Loose`` marker, *the samples], of which the consumer makes
-        batches; with ``collate_fn``, [] if all samples were skipped.
+        If some index of the source has no sample or several, return [a ``Loose`` marker, *the samples] instead, from
+        which the consumer makes batches. With ``collate_fn``, return [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
         samples = plan_of_source(self, source)
@@ -151,9 +150,9 @@ class SequenceBatch(SequenceOfSize):
 
     @property
     def _drops_short(self) -> bool:
-        """True if the last job also takes the samples after its batch.
+        """True if the last job also takes the samples after its batch, which belong to no other job.
 
-        This is so if a short batch is dropped, but the source may have several samples for an index, which fill it.
+        They are needed to fill that batch if short batches are dropped and an index may have no sample or several.
         """
         return self.discard_batch_not_full and self._has_lists
 

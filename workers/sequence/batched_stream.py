@@ -1,4 +1,4 @@
-"""Batches of a source that has only ``__iter__``: its items are read here in lists, of which workers make batches."""
+"""``batch`` and ``shuffle`` of a source that has only ``__iter__``: this process reads its items for the workers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .plan import Plan
 from .sample_errors import SampleErrors
 from .shuffle import SequenceShuffle
 
-_OF_WINDOWS = 4  # part of the key, which tells it from those of other words
+_OF_WINDOWS = 4  # part of the key of the random orders: other methods, such as shuffle, have other numbers
 
 
 class Regrouped:
-    """The base class of an iterable made of the items of ``source``, which has only ``__iter__``."""
+    """The base class of the ways to regroup the items of ``source``, which has only ``__iter__``, as they are read."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
-        """Yield the items of this iterable.
+        """Yield the regrouped items.
 
         Args:
             items: an iterator over the source.
@@ -43,17 +43,17 @@ class Regrouped:
 
 
 class Chunks(Regrouped):
-    """An iterable of the lists of ``batch_size`` consecutive items of ``source``, which are read on demand."""
+    """The items of ``source`` in lists of ``batch_size`` consecutive ones, read on demand."""
 
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
         super().__init__(source)
         self.batch_size, self.discard_batch_not_full = batch_size, discard_batch_not_full
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[list[Any]]:
-        """Yield lists of the remaining items of ``items``, an iterator over the source.
+        """Yield the remaining items of the iterator ``items`` in lists.
 
         ``iter(items)`` is not called, because it might start over. An item that the source still holds is copied,
-        because the source may reuse its memory for the next one.
+        because the source may reuse the item's memory for the next one.
         """
         while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
@@ -84,12 +84,12 @@ class _OfEach:
         return part.end([self.put_together(samples)] if samples else [])
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch of ``samples``: what ``collate_fn`` makes of them; without it, they are stacked."""
+        """Return the batch that ``collate_fn`` makes of ``samples``; without ``collate_fn``, stack them."""
         return (self.collate_fn or stack)(samples)
 
 
 class SequenceChunks(SequenceOfSize):
-    """The sequence that :meth:`Sequence.batch` makes of a SequenceMap whose source has only ``__iter__``."""
+    """The batches that :meth:`Sequence.batch` makes if the start of the chain has only ``__iter__``."""
 
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
@@ -110,16 +110,16 @@ class SequenceChunks(SequenceOfSize):
 
 
 class Windows(Regrouped):
-    """An iterable of the items of ``source``, which are shuffled within windows of ``window`` consecutive ones."""
+    """The items of ``source``, shuffled within each window of ``window`` consecutive ones."""
 
     def __init__(self, source: Any, window: int) -> None:
         super().__init__(source)
         self.window = window
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
-        """Yield the remaining items of ``items``, window after window, in orders drawn by (seed, epoch).
+        """Yield the remaining items of the iterator ``items``, window by window, in orders drawn by (seed, epoch).
 
-        If reading raises an error, it is raised after the items that were read before it.
+        If reading raises an error, the items that were read before it are yielded first.
         """
         for number in count():
             window: list[Any] = []
@@ -164,10 +164,10 @@ class SequenceWindows(SequenceDerived[Any]):
 
 
 def shuffled(source: Any, window: int | None = None) -> SequenceDerived[Any]:
-    """Return ``source`` shuffled, as a whole or, if it has only ``__iter__``, within windows."""
+    """Return ``source`` shuffled: within windows if ``window`` is given (for a source with only ``__iter__``)."""
     return SequenceShuffle(source) if window is None else SequenceWindows(source, window)
 
 
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:
-    """Return the sequence of the batches of any ``source``; ``arguments``: as for :class:`SequenceOfSize`."""
+    """Return the sequence of batches of any ``source``; the ``arguments`` are those of :class:`SequenceOfSize`."""
     return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

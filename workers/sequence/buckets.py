@@ -1,4 +1,4 @@
-"""``SequenceBuckets``: batches of samples of similar length."""
+"""``SequenceBuckets``: batches of samples of similar length, so that padding wastes little."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .display import DisplayedFact, named
 from .epochs import seed_of_orders
 from .groups import Groups, SequenceGroups
 
-_OF_BUCKETS = 3  # part of the key, which tells it from those of shuffles and weights
+_OF_BUCKETS = 3  # part of the key of the random orders: other methods, such as shuffle, have other numbers
 _WINDOW = 100  # batches
 
 
@@ -62,7 +62,7 @@ class SequenceBuckets(SequenceGroups):
         if self.shuffle_batches and number:
             places = permutation(number)(places.astype(np.uint64), key)
         window = self._window()
-        # Sort by (window, length): samples of a window come together, the shortest first.
+        # Sort by (window, length): within each window, the shortest samples come first.
         places = places[np.lexsort((self._lengths[places], np.arange(number) // window))]
         ends = _ends(self._lengths[places], window, self.batch_size, self.max_tokens)
         sizes = np.diff(ends, prepend=0)
@@ -74,7 +74,7 @@ class SequenceBuckets(SequenceGroups):
         return Groups(places[np.repeat(starts, sizes) + within], sizes)
 
     def _window(self) -> int:
-        """Return the number of samples in a window: whole batches, where all have one size."""
+        """Return the number of samples in a window; with ``batch_size``, rounded up to whole batches."""
         size = self.batch_size
         if size is None:
             mean = max(1.0, float(self._lengths.mean())) if len(self._lengths) else 1.0
@@ -92,14 +92,14 @@ class SequenceBuckets(SequenceGroups):
             yield named("max tokens", f"{self.max_tokens:,}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lengths": None}  # batches are drawn in the program
+        return {**self.__dict__, "_lengths": None}  # not needed in workers: batches are drawn in the program
 
 
 def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_tokens: int | None) -> NDArray[np.int64]:
     """Return where each batch ends, for samples that are sorted by length within each window.
 
-    A batch ends with its window, with ``batch_size`` samples, or before its padded size exceeds ``max_tokens``; a
-    sample that is longer than that is a batch of its own.
+    A batch ends with its window, with ``batch_size`` samples, or before its padded size exceeds ``max_tokens``. A
+    sample longer than ``max_tokens`` is a batch of its own.
     """
     number, ends = len(lengths), []
     if max_tokens is None:
@@ -111,7 +111,7 @@ def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_t
         part = lengths[first : first + window]
         start = 0
         while start < len(part):
-            # No batch has more samples than of its first, shortest one fit.
+            # The first sample is the shortest: no batch has more samples than fit if all had its length.
             fits = min(most, len(part) - start, max(1, int(max_tokens // max(part[start], 1))))
             padded = part[start : start + fits] * np.arange(1, fits + 1)
             start += max(1, int(np.searchsorted(padded, max_tokens, side="right")))

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     Made = TypeVar("Made")
 
-#: The number of workers; "auto": as many as speed up the loop.
+#: The number of workers, or "auto" for as many as speed up the loop.
 NbWorkers: TypeAlias = int | Literal["auto"]
 
 
 class Chain(Selection[Batch_co]):
     """The base class with the methods that make a new sequence from this one, such as ``map`` and ``batch``.
 
-    This one stays as it is. The new sequence starts at its position, and counts its own epochs from there. Closing the
-    new one does not close this one.
+    This one stays as it is. The new sequence starts in the same epoch, at the position of a state loaded into this one
+    if there is one, and counts its own epochs from there. Closing the new one does not close this one.
     """
 
     if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Chain(Selection[Batch_co]):
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
-                returns a *list*, or is a generator, its items are delivered one by one, when it has ended; with
-                ``as_items=False`` a list is one batch.
-            nb_workers: the number of worker processes. 0: batches are computed in this process, on demand.
+                returns a *list*, or is a generator, the items are delivered one by one, once all of them are made;
+                with ``as_items=False``, a list is delivered as one batch.
+            nb_workers: the number of worker processes; with 0, this process computes the batches on demand.
             max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin: as for :class:`workers.SequenceMap`.
             **options: as for :class:`workers.SequenceMap`.
 
@@ -125,15 +125,15 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence of batches, each of ``batch_size`` consecutive samples of this one, stacked.
 
-        The samples are the items of this sequence; dicts, dataclasses and the like keep their type. If a function
-        before returns lists, their items are the samples; the length still counts the function's arguments.
+        The samples are the items of this sequence; dicts, dataclasses and the like keep their type. If an earlier
+        function in the chain returns lists, their items are the samples; the length still counts the function's calls.
 
         Args:
             batch_size: the number of samples in a batch.
-            discard_batch_not_full: drop the last batch if it is short. If a function before returns lists, their items
-                are counted.
-            collate_fn: a function from the list of a batch's samples to the batch, such as :func:`workers.pad`; called
-                in the workers. None: they are stacked.
+            discard_batch_not_full: drop the last batch if it is short. If an earlier function returns lists, their
+                items count as samples.
+            collate_fn: a function from the list of a batch's samples to the batch, such as :func:`workers.pad`, called
+                in the workers; None to stack them.
         """
         return self._made("batch", batch_size, discard_batch_not_full, collate_fn)
 
@@ -148,7 +148,7 @@ class Chain(Selection[Batch_co]):
             collate_fn: as for :meth:`batch`.
 
         Raises:
-            TypeError, ValueError, IndexError: an argument is wrong, or a list, when the epoch begins.
+            TypeError, ValueError, IndexError: an argument is wrong; or, when an epoch begins, a list is.
 
         Source: ``torch.utils.data.DataLoader(batch_sampler=...)``.
         """
@@ -166,19 +166,19 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence of batches of samples of similar length, so that padding wastes little.
 
-        In each epoch the samples are shuffled, those of each window are sorted by length and cut into batches, and the
-        batches are shuffled. The length is that of the epoch.
+        In each epoch, the samples are shuffled, those of each window are sorted by length and cut into batches, and the
+        batches are shuffled. The number of batches, ``len()``, may differ from epoch to epoch.
 
         Args:
-            lengths: the length of each sample, integers; or a function from a sample to it, which the workers call once
-                for each sample, now.
-            batch_size: the most samples in a batch.
-            max_tokens: the most values in a padded batch: samples times the longest length. A longer sample is a
-                batch of its own.
-            window: samples that are sorted together. None: those of 100 batches. Longer ones waste less, and shuffle
-                less.
+            lengths: the length of each sample (integers), or a function from a sample to its length. Worker processes
+                call the function now, once for each sample.
+            batch_size: the maximum number of samples in a batch.
+            max_tokens: the maximum size of a padded batch: its number of samples times the greatest length. A sample
+                longer than that is a batch of its own.
+            window: how many samples are sorted together; None for those of 100 batches. A larger window wastes less
+                padding, and shuffles less.
             collate_fn: as for :meth:`batch`, such as ``workers.pad(0)``.
-            shuffle: False: windows are of consecutive samples, and batches stay in order.
+            shuffle: if False, windows consist of consecutive samples, and batches stay in order.
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
@@ -194,17 +194,17 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence that regroups the samples of this one, in order, into batches of exactly ``batch_size``.
 
-        The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value is
-        kept with each part; if it differs between the parts of a batch, the batch has one for each part.
+        The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value goes
+        with each part of its batch; if the parts of a new batch have different values, it has one for each part.
 
         Batches are put together in the consumer's process, so only :meth:`prefetch` and :meth:`max_samples` can follow,
-        and the result has no length. A state counts samples; after :meth:`shard`, it is a state of that rank alone.
+        and the result has no length. A state counts samples; after :meth:`shard`, only the same rank can load it.
 
         Args:
             batch_size: the number of samples in a batch.
             discard_batch_not_full: drop the last batch if it is short.
-            collate_fn: a function from the list of a batch's parts, which are batches, to the batch; called in the
-                consumer's process. None: the parts are joined.
+            collate_fn: a function from the list of a batch's parts, cut from batches, to the batch, called in the
+                consumer's process; None to join the parts.
 
         Source: ``trw.train.Sequence.rebatch``.
         """
@@ -214,7 +214,7 @@ class Chain(Selection[Batch_co]):
     def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
         """Return a sequence in which batches of more than ``batch_size`` samples are cut into several; none are joined.
 
-        The workers cut them, along the first axis. The length still counts the batches of this sequence.
+        The workers cut them along the first axis. The length still counts the batches of this sequence.
 
         Args:
             batch_size: the maximum number of samples in a batch.
@@ -229,8 +229,8 @@ class Chain(Selection[Batch_co]):
         """Return a sequence of ``collate_fn(batch)`` for each batch, computed in the workers. A list is one batch.
 
         Args:
-            collate_fn: a function of a batch. None: a list of samples is stacked (dicts, dataclasses and the like
-                keep their type), anything else stays as it is.
+            collate_fn: a function of a batch. By default, a list of samples is stacked (dicts, dataclasses and the like
+                keep their type), and anything else stays as it is.
             device: must be None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
 
         Source: ``trw.train.Sequence.collate``.
@@ -249,8 +249,8 @@ class Chain(Selection[Batch_co]):
     def max_samples(self, max_samples: int) -> Sequence[Any]:
         """Return a sequence whose loops read ``max_samples`` samples of this one (and the rest of the last batch).
 
-        Each loop continues where the last one ended, also by ``break``, through the epochs of this sequence. The result
-        has no length, and only :meth:`prefetch` can follow it.
+        Each loop continues where the last one ended, even by ``break``, if need be into the next epoch of this
+        sequence. The result has no length, and only :meth:`prefetch` can follow it.
 
         Args:
             max_samples: the minimum number of samples in a loop. A batch has as many samples as the length of its first

@@ -1,4 +1,4 @@
-"""``SequenceChosen``, the base class of sequences that deliver chosen batches of another one, in a chosen order."""
+"""``SequenceChosen``, the base class of sequences that choose batches of another one, and their order."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ChosenPlaces(Protocol):
         """Return the number of places in the epoch."""
 
     def take(self, jobs: Any) -> Any:
-        """Return the places of the source, an int64 array, that jobs ``jobs`` (an int64 array) of the epoch get."""
+        """Return the place of the source that each of ``jobs`` of the epoch reads; both are int64 arrays."""
 
 
 class Given:
-    """A choice that lists the places, as an array of integers."""
+    """A choice given as an array of all its places."""
 
     def __init__(self, places: NDArray[Any]) -> None:
         self.places = places
@@ -50,24 +50,24 @@ class Given:
         return len(self.places)
 
     def take(self, jobs: Any) -> Any:
-        """Return the places that ``jobs`` get, as an int64 array."""
+        """Return the places that ``jobs`` read, as an int64 array."""
         return self.places[jobs].astype(np.int64, copy=False)
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of the places, for states."""
+        """A hash of the places, for saved states."""
         return digest(self.places)
 
 
 class Blocks:
-    """The places of a choice, computed a block at a time: one costs nearly as much as a thousand."""
+    """The places of a choice, computed in blocks, because a thousand places cost little more than one."""
 
     def __init__(self, choice: ChosenPlaces) -> None:
         self._choice, self._length = choice, len(choice)
         self._block: tuple[int, list[int]] = (-1, [])  # (its number, its places), replaced as a whole
 
     def of(self, jobs: list[int]) -> list[int]:
-        """Return the places that ``jobs`` get."""
+        """Return the places that ``jobs`` read."""
         if not jobs:
             return []
         (number, block), first, last = self._block, min(jobs), max(jobs)
@@ -83,23 +83,23 @@ class Blocks:
 
 
 class SequenceChosen(SequenceDerived[Batch_co]):
-    """The base class of sequences whose batch ``i`` is the batch of ``source_split`` at a place that they choose.
+    """The base class of sequences that choose, for each batch ``i``, the place of ``source_split`` that it comes from.
 
-    A place may be chosen several times. The random draws of each batch depend on (seed, epoch, i), so that a sample
-    that comes twice is augmented in two ways.
+    A place may be chosen several times. The random draws of a batch depend on (seed, epoch, i), so a sample that is
+    chosen twice is augmented in two ways.
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
     """
 
-    #: True if the user names places of the source, which must then mean the same in each epoch.
+    #: True if the choice refers to places of the source, which must then have the same samples in each epoch.
     _names_places = True
 
     #: True if the choice is drawn in the program at the beginning of each epoch, and sent to the workers.
     _is_drawn = False
 
     def __init__(self, source_split: Any, done: str) -> None:
-        """Check the source. ``done``: what cannot be done to an unsuitable source, such as "weighted"."""
+        """Check the source. ``done``: what cannot be done to an unsuitable one, such as "weighted", for error texts."""
         self._kept: dict[tuple[int, int, int], Any] = {}  # {(epoch, seed, length of the source): what was drawn}
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, done, "choose items where they are read, in __iter__")
@@ -117,7 +117,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         raise NotImplementedError
 
     def _arguments(self) -> tuple[Any, ...]:
-        """Return the arguments that matter to a state, as JSON."""
+        """Return the arguments that identify this sequence in a saved state, as JSON."""
         return ()
 
     def _plan(self) -> Plan:
@@ -138,7 +138,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return self._source().items(place)
 
     def _places_of(self, jobs: list[int]) -> list[int]:
-        """Return the places of the source that ``jobs`` get, in the epoch of the running job."""
+        """Return the places of the source that ``jobs`` read, in the epoch of the running job."""
         return of_epoch(self, "places", lambda: Blocks(self._choice())).of(jobs)
 
     def _source(self) -> SourceOfEpoch:
@@ -149,9 +149,9 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return SourceOfEpoch(self.source_split, plan_of_source(self, self.source_split), self.seed)
 
     def _source_places(self, jobs: NDArray[np.int64]) -> tuple[EpochPlan, list[int]] | None:
-        """Return (the plan of the source, its places that ``jobs`` get), for the epoch of the running job.
+        """Return (the plan of the source, the places of it that ``jobs`` read), for the epoch of the running job.
 
-        None: the places of the jobs belong to several epochs, or a job has several.
+        A subclass returns None if its jobs have no such places, e.g. if each of them reads several places.
         """
         return self._source().plan, self._places_of(jobs.tolist())
 
@@ -160,7 +160,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return plan_of(self.source_split).has_lists
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch of the remaining ``samples`` after some were skipped, as the source puts it together."""
+        """Return the batch of the ``samples`` that remain after some were skipped; the source makes it."""
         return plan_of(self.source_split).source.put_together(samples)
 
     @property
@@ -181,9 +181,9 @@ class SequenceChosen(SequenceDerived[Batch_co]):
     # -- what is drawn for an epoch
 
     def _drawn(self, draw: Callable[[], Any], held: Any) -> Any:
-        """Return ``draw()`` for the current epoch, which is called once, in the program, seeded by (seed, epoch).
+        """Return the result of ``draw()`` for the current epoch, which workers receive from the program.
 
-        ``held``: the user's object whose random generators are seeded too.
+        The program calls it once, with generators seeded by (seed, epoch): the global ones and those in ``held``.
         """
         place = self.epoch, seed_of_orders(self, self._plan()), source_length(self)
         if place not in self._kept:
@@ -196,7 +196,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return self._kept[place]
 
     def _digest_of_drawn(self) -> str:
-        """Return a hash of what was drawn for the current epoch, which a state holds."""
+        """Return a hash of what was drawn for the current epoch, for saved states."""
         found: str = self._choice().digest
         return found
 
@@ -212,7 +212,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
 
 def check_order_is_fixed(source: Any, done: str) -> None:
-    """Raise TypeError if the places of ``source`` mean other samples in each epoch. ``done``: what cannot be done."""
+    """Raise TypeError if ``source`` has a new order in each epoch. ``done``: what is then impossible, e.g. "split"."""
     for each in chain_of(source):
         if isinstance(each, Sequence) and each._changes_order:
             raise TypeError(
@@ -222,7 +222,7 @@ def check_order_is_fixed(source: Any, done: str) -> None:
 
 
 def check_nothing_is_drawn(source: Any, done: str, instead: str) -> None:
-    """Raise TypeError if an order of ``source`` is drawn when an epoch of the loop begins, so that it has no others."""
+    """Raise TypeError if ``source`` draws one order per epoch of the loop: to be ``done``, it would need several."""
     drawn = plan_of(source).drawn
     if drawn:
         raise TypeError(
@@ -232,7 +232,7 @@ def check_nothing_is_drawn(source: Any, done: str, instead: str) -> None:
 
 
 def digest(values: NDArray[Any]) -> str:
-    """Return a hexadecimal hash of an array's dtype, shape and content, for states."""
+    """Return a hexadecimal hash of an array's dtype, shape and content, for saved states."""
     found = hashlib.blake2b(f"{values.dtype.str}{values.shape}".encode(), digest_size=8)
     found.update(np.ascontiguousarray(values).data)
     return found.hexdigest()

@@ -26,7 +26,7 @@ _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
 
 def is_default(hook: _Hook) -> _Hook:
-    """Mark ``hook``, an on_epoch_begin or on_epoch_end that does nothing, so that it is not called, and return it."""
+    """Mark ``hook``, an on_epoch_begin or on_epoch_end that does nothing, as not to be called, and return it."""
     hook._is_default = True  # type: ignore[attr-defined]
     return hook
 
@@ -47,7 +47,7 @@ def defines_hooks(source: Any, *names: str) -> bool:
 
 
 def has_hooks(sequence: Any, origin: Any, names: tuple[str, ...]) -> bool:
-    """Return True if ``origin``, the start of ``sequence``'s chain, has one of the hooks ``names`` (empty: any)."""
+    """Return True if ``origin``, the start of ``sequence``'s chain, has one of the hooks ``names`` (default: any)."""
     if origin is not sequence and hasattr(type(origin), "_has_hooks"):
         return bool(origin._has_hooks(*names))
     return defines_hooks(origin, *names)
@@ -63,17 +63,17 @@ _asking = _Asking()
 class Clock:
     """The epoch of a sequence, the calls of its hooks (on_epoch_begin, on_epoch_end), and the current pass.
 
-    A pass is one run of a loop. It is the current one while ``position`` is its position, which state_dict() saves. A
+    A pass is one run of a loop. It is the current one as long as ``position``, which state_dict() saves, is its own. A
     clock is not pickled: a replica (a worker's copy of the sequence) learns its epoch from each job, and any other copy
-    starts anew.
+    starts in epoch 0.
     """
 
     def __init__(self, of: Clock | None = None) -> None:
-        """Start where ``of`` is, the clock of the sequence that this one's was made from. None: in epoch 0."""
+        """Start in the epoch, and at the ``start``, of ``of``, the clock of the source; by default, in epoch 0."""
         self.epoch: int = 0 if of is None else of.epoch
         self.start: Position = Position() if of is None else of.start.copy()  # where passes over this epoch start
         self.position = self.start  # of the current pass
-        self.version = 0  # how often the epoch was set or a state loaded
+        self.version = 0  # how often the epoch was set or a state was loaded
         self.is_closed = False
         self.is_fitted = False  # model.fit has read batches of this epoch
         self.num_changes = 0  # how often changed() was called
@@ -86,7 +86,7 @@ class Clock:
         return Clock, ()
 
     def seed_for(self, part: Sequence) -> int | None:
-        """Return the last seed given, in the chain of this clock, to a sequence made from ``part``. None: none was."""
+        """Return the last seed given to a sequence made from ``part`` in this clock's chain; None if there is none."""
         given = None
         for each in () if self.owner is None else chain_of(self.owner()):
             if each is part:
@@ -127,7 +127,7 @@ class Clock:
         """Make ``epoch`` the current one, and call the hooks of ``sequence`` for the epochs in between.
 
         Raises:
-            StateError: hooks are defined, and ``epoch`` is an earlier one, or a hook has set the epoch.
+            StateError: ``sequence`` has hooks, and ``epoch`` has passed already, or a hook has set the epoch.
         """
         if sequence._has_hooks():
             if epoch < self.epoch:
@@ -145,7 +145,7 @@ class Clock:
     def begin_pass(self, stride: int) -> Position:
         """Make a new pass (one run of a loop) the current one, and return its position.
 
-        ``stride``: how many places of the epoch's order each delivered batch stands for, i.e. the number of ranks.
+        ``stride``: the number of ranks. Each delivered batch stands for this many places of the epoch's order.
         """
         position = self.start.copy(stride)
         self._changed_by = "a newer pass over it has begun"
@@ -184,7 +184,7 @@ class Clock:
         sequence._live.generators.look()  # find what the hook has made, before the loop can draw from it
 
     def stale(self, name: str) -> StalePassError:
-        """Return the error for an iterator over a ``name`` (a class) whose pass is no longer the current one."""
+        """Return the error for an iterator over a ``name`` (a class) when its pass is no longer the current one."""
         return StalePassError(
             f"this iterator over a {name} is over: {self._changed_by}. Give each loop its own sequence or front-end, "
             "such as another sequence.prefetch()"
@@ -194,7 +194,7 @@ class Clock:
 def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``ask(*arguments)``. During the call, ``epoch`` of any sequence, in this thread, is that of ``clock``.
 
-    An iterated sequence uses it to call the hooks and ``len()`` of the sequences that it was made from.
+    A sequence uses it to call the hooks and ``len()`` of the sequences that it was made from, which have other clocks.
 
     This is not a context manager: leaving one is a call, and a Ctrl-C in that call would leave the clock set.
     """
@@ -207,15 +207,15 @@ def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def asking() -> Clock | None:
-    """Return the clock of the :func:`with_clock` that runs in this thread. None: none runs."""
+    """Return the clock of the :func:`with_clock` call that runs in this thread; None if there is none."""
     return _asking.clock
 
 
 def seed_of_chain(part: Sequence) -> int | None:
-    """Return the seed of the chain that is computed now and that ``part`` belongs to.
+    """Return the seed of the chain with ``part`` in it that this thread is computing.
 
-    In a job, this is the job's seed; else it is the one given, after ``part``, in the chain of the clock set by
-    :func:`with_clock`. None: the chain was given none, or no chain with ``part`` is computed.
+    In a job, it is the job's seed. Elsewhere, it is the seed given to a later sequence in the chain of the clock that
+    :func:`with_clock` has set. None if no seed was given, or no chain with ``part`` is being computed.
     """
     stream = seeding.current_stream()
     if stream is not None and stream.is_of(part):

@@ -1,4 +1,4 @@
-"""A function of each sample of a sequence, computed once in the workers: for ``filter(count=True)`` and ``bucket``."""
+"""Calls a function once for each sample of a sequence, in workers, for ``filter(count=True)`` and ``bucket``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .selection import makers
 
 
 class SequenceAnswers(SequenceChosen[Any]):
-    """What ``function`` returns for each sample of another sequence, which has one for each index.
+    """The results of ``function`` for each sample of another sequence, which must have one sample for each index.
 
-    ``done``: what cannot be done to an unsuitable source, such as "filtered".
+    ``done``: what cannot be done to an unsuitable source, such as "filtered", for error texts.
     """
 
     def __init__(self, source_split: Any, function: Callable[[Any], Any], done: str) -> None:
@@ -27,7 +27,7 @@ class SequenceAnswers(SequenceChosen[Any]):
         return source_length(self)
 
     def _source_places(self, jobs: Any) -> None:
-        """Return None: the items of the source are not those of this."""
+        """Return None: if the samples were fetched by their places in the source, they would bypass ``function``."""
 
     def _items_of_job(self, index: int) -> list[Any]:
         items = self._source().items(index)
@@ -54,12 +54,12 @@ def answers_of(source: Any, function: Callable[[Any], Any], done: str, what: str
     """Return [``function(sample)`` for each sample of ``source``], computed in worker processes, with a progress bar.
 
     Args:
-        done: what cannot be done to an unsuitable source, such as "filtered".
+        done: what cannot be done to an unsuitable source, such as "filtered", for error texts.
         what: the title of the progress bar.
 
     Raises:
-        TypeError: ``source`` has no indices, its order changes, or an index has no sample or several. Any error of
-            ``function``.
+        TypeError: ``source`` has no indices, its order changes, or an index has no sample or several. Any error that
+            ``function`` raises is raised too.
     """
     answers = SequenceAnswers(source, function, done)
     with makers["prefetch"](answers, on_error="raise") as front, front.progress(desc=what, leave=False) as bar:

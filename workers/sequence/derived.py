@@ -1,4 +1,4 @@
-"""``SequenceDerived``, the base class of all sequences that are made from another one, and functions on these."""
+"""``SequenceDerived``, the base class of all sequences that are made from another one, and functions for them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .source import check_source
 class SequenceDerived(Sequence[Batch_co]):
     """The base class of a sequence made from another one, ``source_split``, with the same seed and hooks.
 
-    It counts its own epochs, and starts at the position that the other one has when it is made. What it computes, its
-    :class:`Plan`, is a function of the other one's plan.
+    It counts its own epochs, from the current epoch of the other one, and starts at the position of a state loaded into
+    that one, if any. What it computes, its :class:`Plan`, is a function of the other one's plan.
     """
 
     _own_seed: int | None = None
 
-    #: The attributes with the other sequences that it was made from, besides ``source_split``.
+    #: The names of the attributes, besides ``source_split``, that hold sequences it was made from.
     _names_beside: tuple[str, ...] = ()
 
     def __init__(self, source_split: Any) -> None:
@@ -60,9 +60,9 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @property
     def seed(self) -> int:
-        """The seed of all random draws: the one given to this sequence or to its source.
+        """The seed of all random draws: the one given to this sequence, else to the ones that it was made from.
 
-        If none was given: in jobs and hooks, the one given to a sequence made from this; else one drawn once.
+        If none was given: in jobs and hooks, the one given to a sequence made from this; else one that is drawn once.
         """
         given = self._plan().seeds
         of_chain = None if given else seed_of_chain(self)
@@ -127,7 +127,7 @@ class SequenceDerived(Sequence[Batch_co]):
 
 
 def parts_of(sequence: Any) -> list[Any]:
-    """Return [``sequence``, the objects that it was made from, those that these were made from, ...].
+    """Return [``sequence``, the objects that it was made from, the objects that these were made from, ...].
 
     Sequences that a user's object holds are not among them.
     """
@@ -139,7 +139,7 @@ def parts_of(sequence: Any) -> list[Any]:
 
 
 def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> list[Any]:
-    """Return the items that job ``job`` (its number) of ``sequence`` makes from ``source`` (default: its own source).
+    """Return the items that job number ``job`` of ``sequence`` makes from ``source`` (default: its own source).
 
     Call it within a job.
     """
@@ -151,24 +151,23 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
 
 def source_length(sequence: SequenceDerived[Any]) -> int:
-    """Return the number of indices of the object that ``sequence`` was made from, for the current epoch."""
+    """Return the number of indices that the source of ``sequence`` has in the current epoch."""
     source = sequence.source_split
-    count = getattr(
-        type(source), "_count", len
-    )  # of a SequenceMap, which may deliver fewer batches than it has indices
+    # A SequenceMap has ``_count``, because it may deliver fewer batches than it has indices.
+    count = getattr(type(source), "_count", len)
     length: int = with_clock(asking() or sequence._clock, count, source)
     return length
 
 
 def plan_of_source(sequence: Sequence[Any], source: Any) -> EpochPlan:
-    """Return the plan of ``source``, which ``sequence`` is made from, for the epoch of the running job."""
+    """Return the plan of ``source``, from which ``sequence`` is made, for the epoch of the running job."""
     plan = plan_of(source)
     number = with_clock(asking() or sequence._clock, plan.count)
     return EpochPlan(plan, sequence.epoch, number, seed_of_orders(sequence, plan) if plan.needs_seed else 0)
 
 
 def check_one_each(name: str, number: int, length: int, items: str, source: Any) -> None:
-    """Raise ValueError if ``name``, an argument of ``number`` values, has not one for each of ``length`` ``items``."""
+    """Raise ValueError unless the argument ``name``, of ``number`` values, has one for each of ``length`` ``items``."""
     if number != length:
         raise ValueError(
             f"{name} has {number} values for the {length} {items} of {type(source).__name__}: give one for each"

@@ -1,7 +1,7 @@
-"""The ``repr`` of objects, their table in a notebook, and the names that completion offers.
+"""Defines the ``repr`` of our objects, their table in a notebook, and the names that completion offers.
 
-Nothing here may raise, take long or start anything, because debuggers call it too, on half-initialised objects. What
-cannot be determined is left out.
+Nothing here may raise, take long or start anything, because debuggers call it too, even on half-initialised objects.
+What cannot be determined is left out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OURS = "workers", "sampler", keras.PACKAGE
 
 
 class DisplayedFact(NamedTuple):
-    """A fact about an object, as a row and as text: DisplayedFact("batches", "1,000", "1,000 batches")."""
+    """A fact about an object, as a table row and as text, e.g. DisplayedFact("batches", "1,000", "1,000 batches")."""
 
     name: str
     value: str
@@ -35,12 +35,12 @@ class DisplayedFact(NamedTuple):
 
 
 def count(number: int, one: str, many: str) -> DisplayedFact:
-    """Return the fact that an object has ``number`` of something: count(2, "batch", "batches") is "2 batches"."""
+    """Return the fact that an object has ``number`` of something: count(2, "batch", "batches") reads "2 batches"."""
     return DisplayedFact(many, f"{number:,}", f"{number:,} {one if number == 1 else many}")
 
 
 def named(name: str, value: Any) -> DisplayedFact:
-    """Return the fact that ``name`` has ``value``: named("epoch", 3) is "epoch 3"."""
+    """Return the fact that ``name`` has ``value``: named("epoch", 3) reads "epoch 3"."""
     return DisplayedFact(name, str(value), f"{name} {value}")
 
 
@@ -58,7 +58,7 @@ def tried(ask: Callable[[], Any]) -> Any:
 
 
 def shown(of: Any) -> str:
-    """Return ``repr(of)``: by the ``__repr__`` of a user class if it has one, else its class, length and state."""
+    """Return ``repr(of)``: that of a user class if it defines one, else the class of ``of`` and its facts."""
     own = _own_repr(type(of))
     if own is not None:
         return str(own(of))
@@ -67,7 +67,7 @@ def shown(of: Any) -> str:
 
 
 def shown_as_table(of: Any) -> str | None:
-    """Return the facts about ``of`` as an HTML table for a notebook. None: its class has its own ``__repr__``."""
+    """Return the facts about ``of`` as an HTML table for a notebook; None if a user class defines ``__repr__``."""
     cls: Any = type(of)
     if cls.__repr__ is not shown or _own_repr(cls) is not None:
         return None
@@ -79,7 +79,7 @@ def shown_as_table(of: Any) -> str | None:
 
 
 def offered(of: Any) -> list[str]:
-    """Return the attributes of ``of`` that completion (the Tab key) offers: all except the ``NOT_OFFERED``."""
+    """Return the attributes of ``of`` that completion (the Tab key) offers: all but our ``NOT_OFFERED`` ones."""
     return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
 
 
@@ -133,13 +133,13 @@ def _told(of: Any) -> tuple[str, list[DisplayedFact]]:
 
 
 def _own_repr(cls: type) -> Callable[[Any], str] | None:
-    """Return the ``__repr__`` that ``cls`` inherits from a base class after ours, which would hide it. None: none."""
+    """Return the ``__repr__`` of a base class of ``cls`` that ours hides, because it comes later; None if none is."""
     reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
     return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
 
 
 def _is_users(of: Any, name: str) -> bool:
-    """Return True if the user, not this package, defined ``name``, in a class of ``of`` or as its attribute."""
+    """Return True if the user, not this package, has set ``name`` on ``of``, or defined it in a class of ``of``."""
     if name in vars(of) and (name == _OPTIONS or not _is_ours(type(of))):
         return True
     return any(name in each.__dict__ and not _is_ours(each) for each in type(of).__mro__)

@@ -1,4 +1,4 @@
-"""What a chain of sequences computes in one epoch, as a value: its plan, with the length and seed of the epoch."""
+"""``EpochPlan``, the plan of one epoch of a chain of sequences: its length, and which job makes each batch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .position import Position
 
 
 class EpochPlan(NamedTuple):
-    """What a chain of sequences computes in one epoch.
+    """The plan of a chain of sequences for one epoch: which batches it has, and which jobs make them.
 
-    ``number``: the length of the epoch before it is arranged (e.g. shuffled). None: unknown. ``seed``: that of the
+    ``number``: the length of the epoch before it is arranged (e.g. sliced); None if unknown. ``seed``: the seed of the
     last sequence of the chain, if ``plan.needs_seed``.
     """
 
@@ -28,11 +28,11 @@ class EpochPlan(NamedTuple):
 
     @property
     def length(self) -> int | None:
-        """The number of batches in the epoch, of all ranks together. None: unknown."""
+        """The number of batches in the epoch, of all ranks together; None if unknown."""
         return None if self.number is None else self.plan.num_places_of(self.number)
 
     def following(self) -> EpochPlan:
-        """Return the plan of the next epoch, assuming that it is as long."""
+        """Return the plan of the next epoch, which is assumed to be as long."""
         return self._replace(epoch=self.epoch + 1)
 
     @property
@@ -47,7 +47,7 @@ class EpochPlan(NamedTuple):
         return index if shard is None else shard.place(index, self._known_length())
 
     def places(self, position: Position) -> OrderOf[int] | None:
-        """Return this rank's remaining places (numbers in the epoch's order) at ``position``. None: unknown.
+        """Return this rank's remaining places (numbers in the epoch's order) at ``position``; None if they are unknown.
 
         Raises:
             StateError: a pass cannot start at this position.
@@ -68,7 +68,7 @@ class EpochPlan(NamedTuple):
         return places if partial is None else [partial[0], *places]
 
     def is_at_end(self, batch: int) -> bool:
-        """Return True if no batch of the epoch remains after all places (numbers in its order) before ``batch``."""
+        """Return True if the epoch ends before place ``batch``: no batches are left, or too few for all ranks."""
         length, shard = self.length, self.plan.shard
         if length is None or shard is None:
             return length is not None and batch >= length
@@ -87,12 +87,12 @@ class EpochPlan(NamedTuple):
         return through(self._orderings() if self.plan.arrangements else (), np.array(places, np.int64))
 
     def job(self, index: int) -> int:
-        """Return the number of the job that makes batch ``index``; the batch's random draws are seeded by it."""
+        """Return the number of the job that makes this rank's batch ``index``; it seeds the batch's random draws."""
         job: int = self.order([self.place(index)])[0]
         return job
 
     def identity_of_rank(self) -> list[int]:
-        """Return [ranks, this rank's first place] if only this rank can resume a state (after rebatch), else []."""
+        """Return [ranks, this rank's first place] if no other rank can load its states, i.e. after rebatch; else []."""
         shard = self.plan.shard
         if shard is None or not self.plan.is_rebatched:
             return []

@@ -1,4 +1,4 @@
-"""The start of an epoch: functions that call its hooks, and determine its plan (jobs and their order) and its seed."""
+"""Functions that start an epoch: they call its hooks, and determine its plan (jobs and their order) and its seed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
     """Return the plan (jobs and their order) of ``sequence`` for the epoch of the running job, else of ``clock``.
 
     Args:
-        clock: says the epoch outside of a job. None: the clock of the running :func:`with_clock`, or of ``sequence``.
+        clock: gives the epoch outside of a job; by default, that of the running :func:`with_clock`, or of ``sequence``.
     """
     plan, clock, epoch = sequence._plan(), clock or asking() or sequence._clock, current_epoch()
     if epoch is None:
@@ -38,7 +38,7 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:
     """Start a pass (one run of a loop), and call its hooks. Return (its epoch's plan, its position, its places).
 
-    The places are the remaining numbers in the epoch's order; () if the length of the epoch is unknown.
+    The places are those that remain, as numbers in the epoch's order; () if the length of the epoch is unknown.
     """
     sequence._check_open()
     live, clock = sequence._live, sequence._clock
@@ -63,7 +63,7 @@ def seed_of_orders(sequence: Sequence[Any], plan: Plan) -> int:
 
 
 def seed_of(source: Sequence[Any]) -> int:
-    """Return the seed of ``source``, made from no other sequence: the given one, else the chain's, else a drawn one."""
+    """Return the seed of ``source``, the start of a chain: the one given to it, else the chain's, else a drawn one."""
     attributes = source.__dict__
     given: int | None = attributes.get("_given_seed")
     if given is None:
@@ -73,7 +73,7 @@ def seed_of(source: Sequence[Any]) -> int:
     seed: int | None = attributes.get("_sequence_seed")
     if seed is None:
         stream = seeding.current_stream()
-        if stream is not None:  # not kept: each process would keep the seed of a different job
+        if stream is not None:  # not kept: each process would keep that of the job it happens to run first
             return stream.seed_of_held(type(source).__qualname__)
         seed = attributes["_sequence_seed"] = seeding.draw_seed()
         logger.info("%s draws from seed %d", type(source).__name__, seed)

@@ -1,4 +1,4 @@
-"""The samples of a batch, fetched from a dataset by one call of ``__getitems__`` if it has that method."""
+"""Fetches the samples of a batch: one by one, or by one call of the dataset's ``__getitems__`` if it has one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from workers.job.task import items_of_job, knows_items, makes_items
 from .epoch_plan import EpochPlan
 from .source import place_in_mro
 
-_OF_REDRAWS = "redraw"  # part of the key, which tells it from those of other words
+_OF_REDRAWS = "redraw"  # part of the key of the draws, so that they differ from all other draws
 
 
 def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
     """Return a function from a place (number in the epoch's order) to the list of items of ``source`` there.
 
-    It must be called once for each of ``places``, in order.
+    Call this within a job, and then the function once for each of ``places``, in order.
 
-    If the dataset at the start of the chain has ``__getitems__``, its samples are read now, by one call. If that call
-    raises, they are read one by one, so that each error belongs to its sample, unless ``on_error`` is ``"raise"``.
-    Call this within a job. ``plan``: the plan of ``source`` for the epoch.
+    If the dataset at the start of the chain has ``__getitems__``, one call of it reads the samples now. If that raises,
+    and ``on_error`` is not ``"raise"``, they are read one by one, so that each error belongs to its sample. ``plan``
+    is the plan of ``source`` for the epoch.
 
     Raises:
         TypeError: ``__getitems__`` does not return a list with one sample for each index.
@@ -60,7 +60,7 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
 
 
 class _Read:
-    """The samples that ``__getitems__`` returned. Any index returns the next one, which the caller may write into."""
+    """A dataset of samples that were read ahead: any index returns the next one, which the caller may write into."""
 
     def __init__(self, samples: list[Any]) -> None:
         self._left = samples[::-1]
@@ -71,7 +71,7 @@ class _Read:
 
 
 class _FromChoice:
-    """The items at places that a sequence chose from its source. Any index returns those of the next place."""
+    """A source of the items that a SequenceChosen chose: any index returns the items at the next chosen place."""
 
     def __init__(self, items_at: Callable[[int], list[Any]], places: list[int], epoch: int) -> None:
         self._items_at, self._places, self._epoch = items_at, iter(places), epoch
@@ -82,7 +82,7 @@ class _FromChoice:
 
 
 def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
-    """Return the samples at ``places`` as a batch that the source makes in one piece. None: get them one by one."""
+    """Return the batch of ``places`` if the source can make it as a whole; None if samples must be got one by one."""
     source = samples.plan.source
     if samples.plan.is_mapped or not hasattr(source, "_samples_at"):
         return None
@@ -95,11 +95,11 @@ def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
 
 
 def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, number: int, attempt: int) -> list[Any]:
-    """Return the items of a sample of ``source`` that is drawn by (seed, epoch, job, number, attempt).
+    """Return the items of a substitute for a sample of ``source``, drawn by (seed, epoch, job, number, attempt).
 
     Args:
-        among: the places that it may have, a list. None: all.
-        job, number, attempt: the batch, its sample that has raised, and how many were tried in place of it.
+        among: the places that it is drawn from; None for all.
+        job, number, attempt: the batch, its sample that has raised, and how many were tried in place of that one.
     """
     stream, length = current_stream(), plan.length if among is None else len(among)
     if stream is None or not length:
@@ -110,7 +110,7 @@ def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, num
 
 
 def _from_choice(dataset: Any, jobs: list[int], on_error: str) -> _FromChoice | None:
-    """Return the items that ``dataset``, a SequenceChosen, chooses from its source for ``jobs``; None: see there."""
+    """Return the items that ``dataset``, a SequenceChosen, chooses for ``jobs``; None if its places are unknown."""
     chosen = dataset._source_places(np.array(jobs, np.int64))
     if chosen is None:
         return None
@@ -119,7 +119,7 @@ def _from_choice(dataset: Any, jobs: list[int], on_error: str) -> _FromChoice | 
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:
-    """Return the samples at ``indices`` by ``__getitems__``. None: it raised, and ``on_error`` is not ``"raise"``."""
+    """Return the samples at ``indices`` by ``__getitems__``; None if it raises and ``on_error`` is not ``"raise"``."""
     try:
         found = dataset.__getitems__(indices)
     except Exception as error:
@@ -138,7 +138,7 @@ def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | Non
 
 
 def gets_several(dataset: Any) -> bool:
-    """Return True if ``dataset`` has ``__getitems__``, and no subclass of its class overrides ``__getitem__`` alone."""
+    """Return True if ``dataset`` has ``__getitems__``, and no subclass has overridden just ``__getitem__``."""
     kind = type(dataset)
     return callable(getattr(kind, "__getitems__", None)) and place_in_mro(kind, "__getitems__") <= place_in_mro(
         kind, "__getitem__"

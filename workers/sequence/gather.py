@@ -1,4 +1,4 @@
-"""Copies of an array's rows at given positions, at the speed of indexing, whatever the array's memory order."""
+"""``gather``: copies of an array's rows by position, made fast in any memory order and for files on disk."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from workers.batch.strings import Strings
 from workers.batch.tree import copy_of
 
 _READ_AHEAD = getattr(mmap, "MADV_WILLNEED", None)
-_MUTABLE = np.ndarray, list, dict, set, bytearray  # items of object arrays that could be written into
+_MUTABLE = np.ndarray, list, dict, set, bytearray  # items of object arrays that can be modified in place
 
 
 def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
-    """Return a copy of ``array[positions]`` (integers or a slice) as a numpy array, also if ``array`` is a Strings.
+    """Return a copy of ``array[positions]`` as a numpy array.
 
-    All rows of a ``np.memmap`` are requested before the first is read: 64 rows of 9 KB on a disk then take 2 ms instead
-    of 340 ms. If they are in memory already, this costs 1.5 us a row.
+    ``array`` may also be a Strings; ``positions`` are integers or a slice. Rows of a ``np.memmap`` at integer positions
+    are all requested from the disk before the first is read: 64 rows of 9 KB then take 2 ms instead of 340 ms. If they
+    are in memory already, the requests cost 1.5 us a row.
     """
     if isinstance(array, Strings):
         return array.as_array(positions)
@@ -37,7 +38,7 @@ def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
 
 
 def own_items(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Replace each array and container that is an item of ``array`` by a deep copy, in place, and return ``array``."""
+    """Replace the mutable items of ``array``, such as lists, by deep copies, in place, and return ``array``."""
     if array.dtype.hasobject and not array.dtype.names:
         for at, item in enumerate(array.flat):
             if isinstance(item, _MUTABLE):

@@ -1,4 +1,4 @@
-"""Batches that the consumer puts together from the items of several jobs, when jobs do not make whole batches."""
+"""Puts batches together, in the consumer's process, from the items of several jobs, if these are not whole batches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from workers.job.task import Loose
 
 from .position import Mark
 
-#: (a batch, or a sample or part of one; the marks of what is delivered with it), e.g. (batch, [(7, None)]).
+#: (a batch, a sample or a part of a batch; marks of what is delivered with it), e.g. (batch, [(7, None)]).
 Ready = tuple[Any, list[Mark]]
 
 
 class Assembly(ABC):
-    """The base class of the ways to put batches of ``batch_size`` samples together from the items of several jobs.
+    """The base class of assemblies, which put batches together from the items of several jobs.
 
     Args:
         batch_size: the number of samples in a batch.
@@ -33,19 +33,20 @@ class Assembly(ABC):
 
     @abstractmethod
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add the ``items`` of the job at ``place`` (number in the epoch's order) to the leftover of earlier jobs.
+        """Add the ``items`` of a job to ``carry``, the leftover of earlier jobs, and make all full batches.
 
         Args:
-            carry: the leftover of earlier jobs.
-            passed_by: how many samples of this job were delivered before, and are left out.
+            carry: the samples or parts of batches that are left over from earlier jobs.
+            place: the place of the job (number in the epoch's order of delivery).
+            passed_by: how many samples of this job were delivered before a state was loaded; they are left out.
 
         Returns:
             (the new leftover, the full batches, the last one first), each as [(part, marks)]. A mark is (place, how
-            many of its items are delivered up to this part; None: all).
+            many items of the job there are delivered up to this part; None: all).
         """
 
     def rest(self, carry: list[Ready]) -> list[Ready]:
-        """Return [the last batch], made of the leftover ``carry``; [] if there is none or it is short and dropped."""
+        """Return [the last batch], made from the leftover ``carry``; [] if it is empty or short batches are dropped."""
         return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
 
     def _batch(self, carry: list[Ready]) -> Ready:
@@ -54,16 +55,17 @@ class Assembly(ABC):
 
     @abstractmethod
     def _made_of(self, parts: list[Any]) -> Any:
-        """Return one batch made of all ``parts``, which are samples or parts of batches."""
+        """Return one batch made from all ``parts``, which are samples or parts of batches."""
 
 
 class OfSamples(Assembly):
-    """The assembly of batches from jobs that each make any number of samples, which are stacked."""
+    """The assembly for jobs that make any number of samples each: it stacks samples into batches."""
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add the samples of the job at ``place`` (number in the epoch's order) to ``carry``, the leftover so far.
+        """Add a job's samples to ``carry``, the samples left over from earlier jobs, and make all full batches.
 
-        Its first ``passed_by`` samples are left out. Return (the new leftover, the full batches, the last one first).
+        ``place`` is the job's number in the epoch's order. Its first ``passed_by`` samples, which were delivered before
+        a state was loaded, are left out. Return (the new leftover, the full batches, the last one first).
         """
         is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
@@ -85,10 +87,7 @@ class OfSamples(Assembly):
 
 
 class OfBatches(Assembly):
-    """The assembly of batches from jobs that make batches of any size, which are cut and joined.
-
-    In its marks, (place in the epoch's order, number), the number counts the delivered samples of the job there.
-    """
+    """The assembly for jobs that make batches of any size: it cuts and joins them. Its marks count samples."""
 
     is_of_batches = True
 
@@ -97,17 +96,18 @@ class OfBatches(Assembly):
         self.collate_fn = collate_fn
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add the samples of the job at ``place`` (number in the epoch's order) to ``carry``, the leftover so far.
+        """Add a job's batches to ``carry``, the parts left over from earlier jobs, and make all full batches.
 
-        Its first ``passed_by`` samples are left out. Return (the new leftover, the full batches, the last one first).
+        ``place`` is the job's number in the epoch's order. Its first ``passed_by`` samples, which were delivered before
+        a state was loaded, are left out. Return (the new leftover, the full batches, the last one first).
 
         Raises:
-            TypeError, ValueError: an item is not a batch. StateError: it has fewer than ``passed_by`` samples.
+            TypeError, ValueError: an item is not a batch. StateError: the job has fewer than ``passed_by`` samples.
         """
-        if items and isinstance(items[0], Loose):  # from a .batch() before
+        if items and isinstance(items[0], Loose):  # samples from a .batch() earlier in the chain
             items = [stack(items[1:])] if len(items) > 1 else []
         sizes = [num_samples(item) for item in items]
-        total, start = sum(sizes), 0  # start: the first sample of an item, counted in its job
+        total, start = sum(sizes), 0  # start: how many samples of the job come before the item
         if items and passed_by > total:
             raise StateError(
                 f"the state was taken after sample {passed_by} of batch {place}, which has only {total} samples"
@@ -126,7 +126,7 @@ class OfBatches(Assembly):
                     ready.append(self._batch(carry))
                     carry, missing = [], self.batch_size
             start += size
-        if passed_by >= total and carry:  # it has no samples left, so it is delivered with the part before it
+        if passed_by >= total and carry:  # the job has no samples left: it counts as delivered with the part before
             part, marks = carry[-1]
             carry[-1] = part, [*marks, (place, None)]
         return carry, ready[::-1]
@@ -136,7 +136,7 @@ class OfBatches(Assembly):
 
 
 class Pieces(NamedTuple):
-    """The parts of a batch that ``collate_fn`` joins on delivery, so that its error is raised at the batch's place."""
+    """The parts of a batch, joined on delivery, so that an error of ``collate_fn`` is raised in the batch's place."""
 
     parts: list[Any]
     collate_fn: Callable[[list[Any]], Any]

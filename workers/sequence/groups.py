@@ -1,4 +1,4 @@
-"""``SequenceGroups``, the base class of sequences of batches whose samples are listed."""
+"""``SequenceGroups``, the base class of sequences whose batches are given as lists of samples, such as buckets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .sample_errors import SampleErrors
 
 
 class Groups:
-    """The places of all samples of an epoch, batch after batch.
+    """Lists of the places of samples, one list for each batch of an epoch, stored in two arrays.
 
     Args:
-        places: those of the first batch, then those of the second, and so on.
-        sizes: the number of samples of each batch.
+        places: the places of the first batch's samples, then those of the second's, and so on.
+        sizes: the number of samples in each batch.
     """
 
     def __init__(self, places: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
@@ -36,32 +36,32 @@ class Groups:
         return len(self.ends)
 
     def of(self, batch: int) -> list[int]:
-        """Return the places of the samples of ``batch``."""
+        """Return the places of the samples of batch number ``batch``."""
         start = int(self.ends[batch - 1]) if batch else 0
         found: list[int] = self.places[start : int(self.ends[batch])].tolist()
         return found
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of the places and sizes, for states."""
+        """A hash of the places and sizes, by which a state recognises them."""
         return digest(self.places) + digest(self.ends)
 
 
 class SequenceGroups(SequenceChosen[Any]):
-    """The base class of sequences whose batch ``i`` has the samples at listed places of another sequence.
+    """The base class of sequences that group samples of another sequence into batches by lists of their places.
 
     Args:
         source_split: the other sequence.
-        done: what cannot be done to a source without indices, such as "put into batches".
-        collate_fn: a function from the list of a batch's samples to the batch. None: they are stacked.
+        done: what an error says cannot be done to an unsuitable source, such as "put into batches".
+        collate_fn: makes a batch from the list of its samples. None: they are stacked.
     """
 
     _item_names = "batch", "batches"
 
-    #: What to do with samples that raise: see ``Plan.on_error``. Batches are then smaller. None: as for the source.
+    #: What to do with samples that raise: see ``Plan.on_error``. Without them, a batch is smaller. None: as the source.
     on_error_of_samples: str | None = None
 
-    #: True if a batch has no more samples than places.
+    #: True if each place must have at most one sample, because the size of a batch is limited.
     _has_bounds = False
 
     def __init__(self, source_split: Any, done: str, collate_fn: Callable[[list[Any]], Any] | None) -> None:
@@ -102,7 +102,7 @@ class SequenceGroups(SequenceChosen[Any]):
         return part.end([(self.collate_fn or stack)(found)] if found else [])
 
     def _source_places(self, jobs: Any) -> None:
-        """Return None: a batch has several places."""
+        """Return None, since a job here has several places of the source, not one."""
 
     def _samples_at(self, places: Any) -> Any:
         return None

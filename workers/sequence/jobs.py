@@ -1,4 +1,4 @@
-"""The jobs (computations of a batch) of a sequence: the task of its workers, and ``sequence[index]`` here."""
+"""The jobs (computations of a batch) of a sequence: the task that workers run, and ``sequence[index]`` as a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def task_of(sequence: Sequence[Any]) -> Task:
-    """Return the task that workers run for ``sequence``: its source, the functions of the items, and the seed."""
+    """Return the task that workers run for ``sequence``: its source, the functions of its items, and its seed."""
     task = sequence._plan().task(sequence.seed)
     task.history, task.private = sequence._live.generators.history, private
     return task
@@ -38,8 +38,8 @@ def run_job(
     """Return ``compute()``, run in this process as job ``index``, seeded by (``seed``, ``epoch``, ``index``).
 
     Args:
-        epoch, seed: None: the current ones of ``sequence``.
-        is_sent: True if the result will be sent to another process, which copies it, so it is not copied here.
+        epoch, seed: by default the current ones of ``sequence``.
+        is_sent: True if the result is copied anyway, since it is sent to another process; else it is copied here.
     """
     epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
     stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
@@ -50,19 +50,19 @@ def run_job(
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
     """Return the number of the job that makes batch ``index`` of ``epoch`` (default: the current one)."""
-    if "source_split" not in sequence.__dict__:  # its indices are jobs
+    if "source_split" not in sequence.__dict__:  # made from no other sequence: its indices are those of its jobs
         return index
     plan = plan_of_epoch(sequence)
     return (plan if epoch is None else plan._replace(epoch=epoch)).job(index)
 
 
 def items_of_index(sequence: Sequence[Any], index: int) -> list[Any]:
-    """Return the list of the items of batch ``index`` of ``sequence``. Call it within the job of this batch."""
+    """Return the items (batches or samples) at ``index`` of ``sequence``. Call it within the job of this batch."""
     return items_of_job(sequence, plan_of_epoch(sequence).place(index) if knows_items(sequence) else index)
 
 
 def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a wrapper of ``getitem``, a subclass's ``__getitem__``, that runs each call outside of a job as a job."""
+    """Return ``getitem``, a subclass's ``__getitem__``, wrapped so that a call outside of a job runs as a job."""
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence[Any], index: Any) -> Any:
@@ -80,9 +80,9 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def wrap_methods(cls: Any) -> None:
-    """Set ``__getitem__`` (wrapped, to run as a job) and the hooks of ``cls``, a new subclass of Sequence.
+    """Set ``__getitem__``, wrapped to run as a job, and the hooks as attributes of ``cls``, a new subclass of Sequence.
 
-    Each is the method of the first class in ``cls.__mro__`` that defines one, except PyDataset itself.
+    Each is taken from the first class in ``cls.__mro__`` that defines it, except PyDataset, which may come before ours.
     """
     for name in ("__getitem__", *HOOKS):
         of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))

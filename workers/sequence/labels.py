@@ -1,4 +1,4 @@
-"""The labels of samples, one for each: given as an array, or as the name of an array of a SequenceArray."""
+"""``label_array``: reads the labels of samples, given as an array or as the name of an array in a SequenceArray."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from .derived import SequenceDerived
 
 
 def label_array(name: str, labels: Any, source: Any) -> NDArray[Any]:
-    """Return ``labels``, the argument ``name``, as an array with one label for each sample of ``source``.
+    """Return ``labels``, the argument ``name``, as an array of one axis. The caller checks its length.
+
+    ``labels``: an array, or the name of an array in the SequenceArray that ``source`` is or was made from.
 
     Raises:
-        TypeError, ValueError: they are not labels, or ``source`` has no array of that name in the order of its samples.
+        TypeError, ValueError: they are not labels, or no array of that name is in the order of ``source``.
     """
     if isinstance(labels, str):
         origin = source
@@ -52,5 +54,5 @@ def _between(source: Any, origin: Any) -> list[Any]:
 
 
 def _keeps_places(sequence: Any) -> bool:
-    """Return True if sample ``i`` of ``sequence`` is made of sample ``i`` of its source."""
+    """Return True if sample ``i`` of ``sequence`` is made from sample ``i`` of its source."""
     return hasattr(type(sequence), "_items_at")  # a SequenceMap

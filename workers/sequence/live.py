@@ -1,4 +1,4 @@
-"""The live part of a sequence, which its copies do not get: its clock, its generators, and ``model.fit``'s loop."""
+"""``Live``, the part of a sequence that is not copied with it: its clock, its generators, and ``model.fit``'s loop."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .clock import Clock
 
 
 class Live:
-    """The part of a sequence that its copies do not get. It holds the sequence weakly, and is released with it.
+    """The part of a sequence that is not copied or pickled with it. It holds the sequence weakly.
 
     Attributes:
         clock: the epoch of the sequence and its current pass (one run of a loop over an epoch).
         generators: the random generators that the sequence holds.
-        fit: the loop by which ``model.fit`` reads it. None: ``model.fit`` has not read it, or reads it in this process.
-        fits_here: True if it cannot be sent to workers, so that ``model.fit`` reads it in this process.
+        fit: the loop that computes its batches for ``model.fit``, in workers; None if there is none.
+        fits_here: True if it cannot be sent to workers, so that ``model.fit`` computes its batches in this process.
     """
 
     def __init__(self, sequence: Any, clock: Clock | None = None) -> None:
@@ -43,7 +43,7 @@ class Live:
         return self.fit.report()
 
     def share_waited(self) -> float | None:
-        """Return the share of its time, 0 to 1, that a loop waits for batches; None here: it computes them itself."""
+        """Return what share of its time (0 to 1) the loop has waited for workers; None here, as it has none."""
         return None
 
     def _roots(self) -> list[tuple[str, Any]]:
@@ -52,4 +52,4 @@ class Live:
 
 
 def _none() -> None:
-    """Return None, which a copy of a sequence has in place of its own Live until first use."""
+    """Return None, which replaces the Live in a copy of a sequence; the copy creates its own when it first needs it."""

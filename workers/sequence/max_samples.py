@@ -1,4 +1,4 @@
-"""A sequence that is read in passes of a fixed number of samples, whatever the length of its source's epochs."""
+"""``SequenceMaxSamples``: a sequence read in passes of about ``max_samples`` samples, regardless of its epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SequenceMaxSamples(SequenceDerived[Any]):
     """Another sequence, read in passes (runs of a loop) of ``max_samples`` samples: see :meth:`Sequence.max_samples`.
 
-    Each pass continues where the last one ended, through the epochs of the source. ``epoch`` is the source's.
+    Each pass continues where the last one ended, through the epochs of the source. ``epoch`` is that of the source.
     """
 
     def __init__(self, source_split: Sequence[Any], max_samples: int) -> None:
@@ -63,9 +63,9 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     # -- loops
 
     def __iter__(self) -> Iterator[Any]:
-        """Start a pass where the last one ended: return an iterator over its batches."""
+        """Start a pass where the last one ended, and return an iterator over its batches."""
         self._check_open()
-        if self._version != self._clock.version:  # the epoch was set
+        if self._version != self._clock.version:  # the epoch was set, or a state was loaded
             self._begin()
         if not self._resumes:
             self._num_samples = 0
@@ -77,7 +77,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         """Return the next batch of the current pass, leaving out batches without samples.
 
         Raises:
-            StopIteration: the pass has its samples, or a whole epoch had none.
+            StopIteration: the pass has enough samples, or a whole epoch of the source had none.
         """
         num_ends = 0
         while self._num_samples < self._max_samples and num_ends < 2:
@@ -99,13 +99,13 @@ class SequenceMaxSamples(SequenceDerived[Any]):
     # -- states, and the end
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position as plain JSON: the source's state, and the number of samples delivered in the pass."""
+        """Return the position as plain JSON: the source's state, and the number of samples delivered in this pass."""
         source = self.source_split.state_dict()
         is_over = self._num_samples >= self._max_samples
         return {"max_samples": self._max_samples, "samples": 0 if is_over else self._num_samples, "source": source}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume where ``state_dict`` was taken: the next pass is the rest of that one.
+        """Resume where ``state_dict`` was taken: the next pass is the rest of the one that was interrupted.
 
         Raises:
             TypeError, StateError: it is not a state, or one of another sequence, ``max_samples``, length or seed.
@@ -131,7 +131,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
 
 
 class _Limited:
-    """The iterator over one pass (run of a loop) of a SequenceMaxSamples; ``number``: that of the pass."""
+    """The iterator over pass (run of a loop) number ``number`` of a SequenceMaxSamples. A newer pass makes it stale."""
 
     def __init__(self, of: SequenceMaxSamples, number: int) -> None:
         self._of = of

@@ -1,4 +1,4 @@
-"""``mix``: several sequences whose batches have their turns by weight."""
+"""``mix``: takes the batches of several sequences in turn, in proportion to their weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .parts import SequenceOfParts
 
 
 class _MixOfEpoch(NamedTuple):
-    """What the jobs of a mix share in one epoch.
+    """The values that all jobs of a mix share in one epoch.
 
     Attributes:
-        length: the number of batches.
-        used: the numbers of the sources that have a weight and are not empty.
-        turns: the turns of these. None: there are none.
-        lengths: of all sources.
-        counts: how many batches each of ``used`` gives.
+        length: the number of batches of the mix.
+        used: the numbers of the sources that are not empty and have a weight above 0.
+        turns: the order in which ``used`` take turns; None if ``used`` is empty.
+        lengths: the number of batches of each source.
+        counts: how many batches of the mix come from each of ``used``.
     """
 
     length: int
@@ -37,7 +37,7 @@ class _MixOfEpoch(NamedTuple):
 
 
 class SequenceMix(SequenceOfParts):
-    """Several sequences, whose batches have their turns by weight: see :func:`workers.mix`."""
+    """The batches of several sequences, taken in turn in proportion to their weights: see :func:`workers.mix`."""
 
     _changes_order = True
 
@@ -48,7 +48,7 @@ class SequenceMix(SequenceOfParts):
         for part in self.parts:
             check_nothing_is_drawn(part, "mixed", "mix before it")
         self._weights = _checked_weights(weights, names, len(self.parts))
-        self._turns: tuple[list[int], Turns] | None = None  # (the sources that are used, their turns), the last ones
+        self._turns: tuple[list[int], Turns] | None = None  # the last (sources used, their turns)
         if self._is_length_at_hand() and not len(self):
             raise ValueError("the sources of a mix, or those with a weight, are empty: a loop over it would do nothing")
 
@@ -77,7 +77,7 @@ class SequenceMix(SequenceOfParts):
         _, used, turns, lengths, counts = of_epoch(self, "turns", self._of_epoch)
         at, turn = turns.of(index)
         part = used[at]
-        # Each source goes on in this epoch where it has stopped in the last one.
+        # Each source continues in this epoch where it stopped in the last one.
         epoch, place = divmod(self.epoch * counts[at] + turn, lengths[part])
         return self._items(part, place, epoch)
 
@@ -115,16 +115,16 @@ def mix(
 ) -> Sequence[Any]:
     """Return a sequence of the batches (before ``.batch()``: samples) of several sources, in proportion to ``weights``.
 
-    After any number of batches, each source has had its share, less than one off. Each keeps its own order: it goes
-    on in the next epoch where it has stopped, and when its items are used up, its own next epoch follows, shuffled
-    anew if it is shuffled. To mix whole batches, mix sources that are batched already.
+    After any number of batches, each source has had its exact share of them, give or take less than one. Each keeps
+    its own order and continues in the next epoch where it stopped. When its items are used up, its own next epoch
+    follows, in a new order if it is shuffled. To mix whole batches, mix sources that are batched already.
 
     Args:
         sources: a list or dict of anything with ``__len__`` and ``__getitem__``. Empty ones are left out.
-        weights: one number for each, or {name: number}, in any unit; 0: left out. None: all the same. If they need a
-            period of more than a million turns, they are rounded to a millionth of their sum.
-        until: when an epoch ends: ``"longest"``: each source has delivered all of its items at least once;
-            ``"shortest"``: before the first source would have to begin again; or the number of batches.
+        weights: one number for each source, or {name: number}. Only their proportions matter; 0 leaves a source out.
+            None: all equal. If turns repeat only after over a million, weights are rounded to a millionth of the sum.
+        until: when an epoch ends: ``"longest"``, when each source has delivered all of its items at least once;
+            ``"shortest"``, before any source would have to start again; or the number of batches, an integer.
         seed: the seed of all random draws, and of shuffles that were given none. None: that of the first source.
 
     Raises:

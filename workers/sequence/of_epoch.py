@@ -1,4 +1,4 @@
-"""What the jobs of an epoch share: values that the first job computes, kept in this process until the epoch changes."""
+"""A cache of values that the jobs of an epoch share: the first job computes them, and a new epoch discards them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ on_new_epoch(_kept.clear)
 
 
 def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
-    """Return ``make()`` for the epoch of the running job. Its other jobs get the same object; outside of a job: anew.
+    """Return ``make()``, called once in this process for all jobs of the running job's epoch.
+
+    Outside of a job, nothing is kept: ``make`` is called each time.
 
     Args:
-        sequence: what the value belongs to.
-        what: which of its values it is.
+        sequence: the owner of the value.
+        what: the key of the value among those of its owner.
     """
     stream = current_stream()
     if stream is None:
@@ -41,23 +43,23 @@ def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
 
 
 class SourceOfEpoch:
-    """The items of a source of a sequence by their places in an epoch, which may be one of its own.
+    """The items of a source by their places in one epoch, which may differ from the loop's (in a mix, for example).
 
     Args:
         source: anything with ``__len__`` and ``__getitem__``.
-        plan: its plan for that epoch.
-        seed: that of the job.
+        plan: its plan for this epoch.
+        seed: the seed of the jobs' random draws.
     """
 
     def __init__(self, source: Any, plan: EpochPlan, seed: int) -> None:
         self.source, self.plan = source, plan
-        # A front-end that skips items does so itself.
+        # A front-end that skips items is asked for them, as only it can skip them.
         self._is_asked = makes_items(source) and plan.plan.source is not source and plan.plan.on_error == "skip"
         self._task = plan.plan.task(seed)
         self._task.private = private
 
     def items(self, place: int) -> list[Any]:
-        """Return the items at ``place`` (number in the order of the epoch). Call it within a job."""
+        """Return the items at ``place`` (number in the epoch's order). Call it within a job."""
         if self.plan.epoch == current_epoch():
             return self._items(place)
         found: list[Any] = in_round(self.plan.epoch, self._items, place)

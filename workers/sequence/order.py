@@ -9,21 +9,21 @@ import numpy as np
 
 from workers.job.permutation import permutation
 
-_OF_SHUFFLE = 1  # part of the key, which tells it from those of samplers: (seed, cycle)
+_OF_SHUFFLE = 1  # part of the key, so that it differs from those of samplers: (seed, cycle)
 _BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
 
 
 class Ordering(Protocol):
-    """The order that one method of a chain, such as ``shuffle``, gives one epoch: a picklable value of a few bytes."""
+    """The order that one method of a chain, such as ``shuffle``, gives one epoch. It pickles to a few bytes."""
 
     def take(self, places: Any) -> Any:
-        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
+        """Return which places of the source come at ``places`` of this order, as an int64 array."""
 
 
 class Permuted(NamedTuple):
-    """The shuffled order of one epoch: Permuted(1000, 7, 0) is that of epoch 0 of 1000 batches, by seed 7.
+    """The shuffled order of one epoch, e.g. Permuted(1000, 7, 0): that of 1000 batches in epoch 0, by seed 7.
 
-    The first shuffle of a chain has ``level`` 0, the second one 1, and so on, so that no two permute alike.
+    The first shuffle of a chain has ``level`` 0, the second one 1, and so on, so that each gives another order.
     """
 
     length: int
@@ -32,7 +32,7 @@ class Permuted(NamedTuple):
     level: int = 0
 
     def take(self, places: Any) -> Any:
-        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
+        """Return which places of the source come at ``places`` of this order, as an int64 array."""
         if not self.length:  # an epoch without batches has no places
             return np.zeros(0, np.int64)
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
@@ -42,14 +42,14 @@ class Permuted(NamedTuple):
 
 
 def through(orderings: Sequence[Ordering], places: Any) -> Any:
-    """Return the numbers of the jobs at ``places``: these are mapped by each of ``orderings``, one after the other."""
+    """Return the numbers of the jobs at ``places``, found by applying each of ``orderings`` in turn."""
     for ordering in orderings:
         places = ordering.take(places)
     return places
 
 
 class Order(Sequence[int]):
-    """A sequence of the numbers of jobs in O(1) memory: ``places`` in an epoch, mapped by ``orderings`` on demand."""
+    """The numbers of the jobs at ``places`` of an epoch: a sequence in O(1) memory, computed on demand."""
 
     def __init__(self, places: Sequence[int], orderings: tuple[Ordering, ...]) -> None:
         self.places = places
@@ -91,7 +91,7 @@ class Order(Sequence[int]):
             yield from self._jobs(block)
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
-        """Return the index of the job number ``job``, from ``start`` to ``stop`` - 1. ValueError if it is not there."""
+        """Return the index of job number ``job``, ``start`` to ``stop`` - 1. Raise ValueError if it is not there."""
         start, stop, _ = slice(start, stop).indices(len(self))
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             first = block * _BLOCK
@@ -116,17 +116,17 @@ class Arrangement(Protocol):
         """True if the order depends on the seed of the sequence that is read, the last one of the chain."""
 
     def num_places(self, of: int) -> int:
-        """Return how many places (positions in the epoch's order) remain of ``of`` places in this order."""
+        """Return how many places this order has if the source has ``of`` places; fewer, for a slice."""
 
     def in_epoch(self, of: int, epoch: int, seed: int) -> Ordering:
-        """Return the order of ``of`` places in ``epoch``; ``seed``: that of the sequence that is read."""
+        """Return the order of ``of`` places in ``epoch``. ``seed``: the seed of the sequence that is read."""
 
 
 class Shuffle(NamedTuple):
     """The orders that ``shuffle`` gives: drawn for each epoch by (seed, epoch).
 
-    ``level``: the number of shuffles before it in the chain. ``seed``: the one given to it or to a sequence before it;
-    None: that of the last sequence of the chain.
+    ``level`` is the number of shuffles before it in the chain. ``seed`` is the one given to it or to a sequence before
+    it; None: the order is drawn by the seed of the last sequence of the chain.
     """
 
     seed: int | None
@@ -150,12 +150,12 @@ class Strided(NamedTuple):
     step: int
 
     def take(self, places: Any) -> Any:
-        """Return the places of the source that stand at ``places`` of this order (from 0), as an int64 array."""
+        """Return which places of the source come at ``places`` of this order, as an int64 array."""
         return self.start + self.step * np.asarray(places, np.int64)
 
 
 class Slice(NamedTuple):
-    """The orders that a slice gives: the same places in each epoch. None and negative numbers mean as in a list."""
+    """The orders that a slice gives: the same places in each epoch. Numbers and None mean the same as for a list."""
 
     start: int | None
     stop: int | None
@@ -177,7 +177,7 @@ class Slice(NamedTuple):
 
 
 class InOrder(NamedTuple):
-    """The places that ``slices`` leave, in order: their source is asked by place, and has done the slicing itself."""
+    """The places that ``slices`` leave, in order. Their source, a SequenceMap asked by place, does the slicing."""
 
     slices: tuple[Any, ...]  # the last one first
 
@@ -195,7 +195,7 @@ class InOrder(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """One rank's part in data-parallel training: every ``world``-th batch. ``remainder`` of them: "drop" or "pad"."""
+    """One rank's part: every ``world``-th batch. ``remainder`` of batches, too few for all ranks: "drop" or "pad"."""
 
     rank: int
     world: int
@@ -206,17 +206,17 @@ class Shard(NamedTuple):
         return num_places // self.world if self.remainder == "drop" else -(-num_places // self.world)
 
     def place(self, index: int, length: int) -> int:
-        """Return the number in the epoch's order of this rank's batch ``index``; ``length``: batches in the epoch."""
+        """Return the place of this rank's batch ``index`` in the order of an epoch of ``length`` batches."""
         return (index * self.world + self.rank) % length
 
     def places(self, batch: int, length: int) -> Sequence[int]:
-        """Return this rank's places (numbers in the epoch's order) from ``batch`` on; ``length``: of the epoch."""
+        """Return this rank's places from ``batch`` on in the order of an epoch of ``length`` batches."""
         mine = range(batch + self.rank, batch + self.num_steps(length - batch) * self.world, self.world)
         return [place % length for place in mine] if mine and mine[-1] >= length else mine
 
 
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
-    """Return the numbers of the jobs at ``places`` in an epoch: these, mapped by each of ``orderings`` on demand."""
+    """Return the numbers of the jobs at ``places`` in an epoch; ``orderings``, if any, are applied on demand."""
     return Order(places, orderings) if orderings else places
 
 

@@ -28,8 +28,8 @@ from .source import check_source
 class SequenceOfParts(SequenceDerived[Any]):
     """The base class of sequences whose batches come from several sources, or are made of batches of all of them.
 
-    All random draws come from its own seed, which is by default that of the first source. Sources that were given a
-    seed are shuffled by it. Their hooks are called.
+    Its own seed, by default that of the first source, determines all random draws. But a source that was given a seed
+    is shuffled by that seed. The hooks of all sources are called.
 
     Args:
         sources: a list or dict of anything with ``__len__`` and ``__getitem__``.
@@ -76,7 +76,7 @@ class SequenceOfParts(SequenceDerived[Any]):
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """The sources."""
+        """The sources, in the order given."""
         return (self.source_split, *self._parts)
 
     def _lengths(self) -> list[int]:
@@ -134,19 +134,19 @@ class SequenceOfParts(SequenceDerived[Any]):
         return False
 
     def on_epoch_begin(self) -> None:
-        """Call ``on_epoch_begin`` of the sources that have one, once for each object."""
+        """Call ``on_epoch_begin`` of the objects that the sources start from, once for each object."""
         for origin in self._origins():
             if hasattr(origin, "on_epoch_begin"):
                 origin.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Call ``on_epoch_end`` of the sources that have one, once for each object."""
+        """Call ``on_epoch_end`` of the objects that the sources start from, once for each object."""
         for origin in self._origins():
             if hasattr(origin, "on_epoch_end"):
                 origin.on_epoch_end()
 
     def _origins(self) -> list[Any]:
-        """Return the user's objects at the start of all sources, each once."""
+        """Return the user's objects that the sources start from, each object once."""
         found: list[Any] = []
         for part in self.parts:
             origin = plan_of(part).origin
@@ -257,14 +257,14 @@ def concat(sources: ListOf[Any] | Mapping[str, Any], *, seed: int | None = None)
 def zip(  # noqa: A001
     sources: ListOf[Any] | Mapping[str, Any], strict: bool = True, *, seed: int | None = None
 ) -> Sequence[Any]:
-    """Return a sequence of tuples: batch ``i`` of each source. Of a dict of sources, dicts.
+    """Return a sequence whose batch ``i`` is the tuple of batch ``i`` of each source; for a dict of sources, a dict.
 
     Args:
         sources, seed: as for :func:`workers.mix`.
         strict: False: stop at the end of the shortest source. True: sources of different lengths raise ValueError.
 
     Raises:
-        TypeError, ValueError: an argument is wrong, or a source has no indices, or may have several items for one.
+        TypeError, ValueError: an argument is wrong, or a source has no indices, or not one item at each index.
 
     >>> list(zip({"image": [1, 2], "label": [0, 1]}))
     [{'image': 1, 'label': 0}, {'image': 2, 'label': 1}]

@@ -27,7 +27,7 @@ _POLL_S = 0.001  # how often a thread checks whether another one has received it
 
 
 def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
-    """Return [(item, [mark])], the last one first, for the ``items`` at ``place`` after the first ``passed_by``.
+    """Return [(item, [mark])] of the ``items`` at ``place`` without the first ``passed_by``, the last item first.
 
     A mark is (place in the epoch's order, how many of its items are delivered up to this one; None: all).
     """
@@ -42,15 +42,15 @@ class Pass:
     """The consumer's side of a pass, one run of a loop over an epoch.
 
     An outcome (the result of a job) is first *taken*, which makes its batches ready; then these are *delivered*. A
-    state counts delivered batches. Each of the two steps is committed in one place without a call in between. Python
-    raises a Ctrl-C only at calls, so it finds a step done or not done.
+    state counts delivered batches. Each of the two steps ends with assignments without a call in between. Python
+    raises a Ctrl-C at calls, not between such assignments, so it finds a step either done or not done.
 
     Args:
-        reading: the outcomes of its jobs.
+        reading: gives the outcomes of its jobs.
         places: the places (numbers in the epoch's order) of the remaining batches, in the order of delivery.
         order: the jobs at these places, if their outcomes come in this order. None: they come in any order, and the
             index of a job is its place.
-        assembly: puts the items of several jobs together into batches. None: each item is a batch.
+        assembly: puts batches together from the items of several jobs. None: each item is a batch.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Pass:
         """Raise an error if the pass cannot go on. ``of``: the sequence that the loop runs over.
 
         Raises:
-            StopIteration: the pass is over. ClosedError: ``of`` is closed. StalePassError: it is not the current pass.
+            StopIteration: the pass is over. ClosedError: ``of`` is closed. StalePassError: a newer pass has begun.
         """
         clock = self.clock
         if clock.is_closed:
@@ -93,7 +93,7 @@ class Pass:
             raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome (result of a job), the same one until it is taken. None: there are no more.
+        """Return the next outcome (result of a job), the same one until it is taken; None if there are no more.
 
         Raises:
             queue.Empty: none came within ``timeout_s``. ClosedError, or the error that ended the engine.
@@ -114,7 +114,7 @@ class Pass:
         return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make the ``items`` of ``outcome``, a job's result, ready for delivery. None: it failed; the caller raises."""
+        """Make the ``items`` of a job's ``outcome`` ready for delivery; None if it failed, and the caller raises."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
@@ -136,16 +136,16 @@ class Pass:
         if items and self._assembly is not None:
             try:
                 carry, ready = self._assembly.add(carry, place, items, passed_by)
-            except Exception as raised:  # they are not batches; raised in their place
+            except Exception as raised:  # e.g. the items are not batches; raised in their place
                 error, items = raised, None
         elif items:
             ready = _each(items, place, passed_by)
-        if not items and carry and (items is not None or position.stride > 1):  # delivered with the part before it
+        if not items and carry and (items is not None or position.stride > 1):  # delivered with the part before
             carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]
             delivered = delivered if items is not None else position.within(place)
         elif not items or not (ready or carry):
             delivered = position.behind(place)
-        if self.ready:  # taken ahead: it comes after the ready ones
+        if self.ready:  # the outcome was taken ahead, so it comes after those
             ready = [*ready, *self.ready]
         # No call in between, so that a Ctrl-C loses no batch.
         position.delivered, self.ready, self._carry = delivered, ready, carry
@@ -157,7 +157,7 @@ class Pass:
                 del error  # no cycle with this frame
 
     def deliver(self) -> Any:
-        """Return the next of the batches that are ready, and count it as delivered in the position of the pass."""
+        """Return the next of the batches that are ready, and count it as delivered in the pass's position."""
         ready = self.ready
         batch, marks = ready[-1]
         position = self.position
@@ -171,7 +171,7 @@ class Pass:
                 if presentable(error) is error:
                     raise
                 raise presentable(error) from error
-        # No call in between, here and in the caller.
+        # No call follows, here or in the caller, in which a Ctrl-C could lose the batch.
         position.delivered = delivered
         del ready[-1]
         return batch
@@ -180,7 +180,7 @@ class Pass:
         """Return the next batch of the pass. ``of``: the sequence that the loop runs over.
 
         Raises:
-            StopIteration: the pass is over. StalePassError, ClosedError: see :meth:`check`. Errors of the job.
+            StopIteration: the pass is over. StalePassError, ClosedError: see :meth:`check`. Any error of a job.
         """
         self.check(of)
         while not self.ready:
@@ -201,7 +201,7 @@ class Pass:
         return self.deliver()
 
     def has_rest(self) -> bool:
-        """Make the leftover samples ready as the last batch, after all jobs. Return True if there is such a batch."""
+        """Make the samples left over after all jobs ready as the last batch. Return True if there is such a batch."""
         if self._assembly is None:
             return False
         rest = self._assembly.rest(self._carry)
@@ -216,10 +216,10 @@ class Pass:
 
 
 def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``read(*arguments)``, a call that reads ``this_pass``. Meanwhile other threads that read it wait here.
+    """Return ``read(*arguments)``, which reads ``this_pass``; other threads that want to read it wait until it is done.
 
-    This is not a lock, because a Ctrl-C in the call that releases one would lose the batch: no call follows ``read``.
-    A thread may enter again, for example from ``on_error``.
+    No lock is used, because a Ctrl-C in the call that releases it would lose the batch. Here no call follows ``read``.
+    The same thread may enter again, for example from ``on_error``.
     """
     me, reader = threading.get_ident(), this_pass.reader
     is_within = reader.get(0) == me

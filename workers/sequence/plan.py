@@ -1,4 +1,4 @@
-"""What a chain of sequences computes, as a value: the jobs of an epoch, their order, and the functions of their items.
+"""``Plan``: what a chain of sequences computes, as a value: an epoch's jobs, their order, and the functions of items.
 
 A :class:`Plan` describes any epoch; the plan of one epoch, with its length, is in ``epoch_plan``. Each method of a
 chain corresponds to a method of Plan, which returns another Plan.
@@ -23,25 +23,25 @@ MAY_LACK = "skip", "ask"
 class Plan(NamedTuple):
     """What a chain of sequences computes in any epoch. Picklable if the user's objects in it are.
 
-    A place is a number in the epoch's order of delivery; the job there (the computation of a batch) has its own number.
+    A place is a number in the epoch's order of delivery. The job there (the computation of a batch) has its own number.
 
     Attributes:
-        source: the object that has the items of each job, by the job's number.
+        source: the object that is asked for the items of each job, by the job's number.
         origin: the user's object at the start of the chain.
-        counted: its ``len()`` is the number of places before they are arranged (e.g. shuffled). None: unknown.
+        counted: the object whose ``len()``, if it has one, is the number of places before they are arranged.
         links: (name, arguments) of each method of the chain that matters to a state, from the origin to the end.
         functions: the functions that the items of a job go through.
         as_items: for each function, True if a list that it returns is a list of items.
         arrangements: the orders of the jobs, from the end of the chain to its source.
-        shard: the part of the places that it has. None: all.
-        assembly: puts batches together from the items of several jobs, in the consumer's process.
+        shard: the part of the places that belongs to this rank. None: all.
+        assembly: puts batches together from the items of several jobs, in the consumer's process. None: not needed.
         finished_by: the SequenceMap whose ``collate_fn`` finishes the batches in the consumer's process.
         on_error: "raise", "skip", "redraw" or "ask": what to do with a sample of a batch that raises.
-        seeds: the seeds given along the chain, its end first.
+        seeds: the seeds given along the chain, from its end to its source.
         num_shuffles: the number of shuffles in the chain.
         is_mapped: True if a SequenceMap is part of it, so that its items are made one by one.
-        is_last: True if nothing more can be made from it, except loops over it.
-        drawn: the sequences whose orders are drawn in the program, when an epoch begins.
+        is_last: True if no other sequence can be made from it.
+        drawn: the sequences whose orders are drawn in the user's process when an epoch begins, not in workers.
     """
 
     source: Any
@@ -82,17 +82,17 @@ class Plan(NamedTuple):
 
     @property
     def is_rebatched(self) -> bool:
-        """True if the consumer's process makes the batches, from other batches, so that no worker can map them."""
+        """True if the consumer's process makes the batches, from other batches, so that no worker can work on them."""
         return self.assembly is not None and self.assembly.is_of_batches
 
     @property
     def is_stream(self) -> bool:
-        """True if the source, although its batches have indices, is read in order in the consumer's process."""
+        """True if the consumer's process reads the source in order, although its batches have indices."""
         return bool(getattr(self.origin, "is_stream", False))
 
     @property
     def is_read_here(self) -> bool:
-        """True if the chain's source has only ``__iter__``, so that the consumer's process reads its items in order."""
+        """True if the consumer's process reads the source's items in order, because it has only ``__iter__``."""
         return not (is_indexed(self.origin) or self.is_stream)
 
     @property
@@ -108,20 +108,20 @@ class Plan(NamedTuple):
         return 1 if self.shard is None else self.shard.world
 
     def has_places_of(self, other: Plan) -> bool:
-        """Return True if a position in an epoch counts the same batches in both plans, so that a state fits both."""
+        """Return True if a position counts the same batches in this plan and ``other``, so that a state fits both."""
         return self.origin is other.origin and self.links == other.links
 
     def num_places(self) -> int | None:
-        """Return the length of an epoch before sharding. None: unknown. Calls the user's ``__len__`` (with_clock)."""
+        """Return the length of an epoch before sharding; None if it is unknown. It calls the user's ``__len__``."""
         number = self.count()
         return None if number is None else self.num_places_of(number)
 
     def count(self) -> int | None:  # type: ignore[override]  # hides tuple.count, which is not needed
-        """Return an epoch's length before it is arranged (e.g. shuffled), by the user's ``__len__``. None: unknown."""
+        """Return an epoch's length before it is arranged (e.g. sliced), by the user's ``__len__``; None if unknown."""
         return len(self.counted) if hasattr(self.counted, "__len__") else None
 
     def num_places_of(self, number: int) -> int:
-        """Return the length of an epoch after it is arranged (e.g. shuffled); ``number``: the length before."""
+        """Return the length of an epoch after it is arranged (e.g. sliced), given its length ``number`` before."""
         for arrangement in reversed(self.arrangements):
             number = arrangement.num_places(number)
         return number
@@ -132,13 +132,13 @@ class Plan(NamedTuple):
         return any(arrangement.needs_seed for arrangement in self.arrangements)
 
     def task(self, seed: int) -> Task:
-        """Return what a worker runs to make the items of any job; ``seed``: that of all random draws."""
+        """Return what a worker runs to make the items of any job; ``seed`` determines all random draws."""
         return Task(self.source, self.functions, seed, self.as_items)
 
     # -- the methods of the chain
 
     def seen_from_behind(self) -> Plan:
-        """Return the plan on which the next sequence builds: after a ``collate_fn``, its source is the SequenceMap."""
+        """Return the plan that the next sequence builds on: after ``collate_fn``, the SequenceMap is its source."""
         if self.finished_by is None:
             return self
         slices = tuple(each for each in self.arrangements if isinstance(each, (Slice, InOrder)))
@@ -146,7 +146,7 @@ class Plan(NamedTuple):
         return self._replace(**made, arrangements=(InOrder(slices),) if slices else ())
 
     def mapped(self, function: Any, as_items: bool, finished_by: Any, on_error: str, seed: int | None) -> Plan:
-        """Return the plan of a SequenceMap of this, which applies ``function`` to each item (None: no function)."""
+        """Return the plan of a SequenceMap over this plan. It applies ``function``, if not None, to each item."""
         self._check_is_not_last()
         made = self._with(on_error=on_error, finished_by=finished_by, seeds=self._seeds(seed), is_mapped=True)
         if function is None:
@@ -167,26 +167,26 @@ class Plan(NamedTuple):
         return made._replace(num_shuffles=self.num_shuffles + 1)
 
     def windowed(self, source: Any, window: int) -> Plan:
-        """Return this plan with the items of ``source``: those of its own one, shuffled within windows."""
+        """Return this plan with ``source`` as its source: the same items, shuffled within windows of ``window``."""
         self._check_can_follow()
         return self._with("SequenceWindows", window, source=source)
 
     def sliced(self, start: int | None, stop: int | None, step: int | None) -> Plan:
-        """Return this plan with only the places of a slice, as ``list[start:stop:step]`` has only some items."""
+        """Return this plan with only the places that ``list[start:stop:step]`` would select of a list."""
         self._check_can_follow()
         self._check_not_sharded("slice before sharding, so that all ranks agree: sequence[a:b].shard(rank, world)")
         arrangements = Slice(start, stop, step), *self.arrangements
         return self._with("SequenceSlice", start, stop, step, arrangements=arrangements)
 
     def chosen(self, made: Any, name: str, arguments: tuple[Any, ...], is_drawn: bool) -> Plan:
-        """Return the plan of ``made``, each of whose jobs is the job at some place of this plan."""
+        """Return the plan of ``made``, which delivers chosen places of this plan. ``is_drawn``: add it to ``drawn``."""
         self._check_can_follow()
         self._check_not_sharded("shard last, so that all ranks agree: write .shard(rank, world) after it")
         plan = self._over(made, name, *arguments)
         return plan._replace(drawn=(*self.drawn, made)) if is_drawn else plan
 
     def sharded(self, rank: int, world: int, remainder: str) -> Plan:
-        """Return the plan of one rank's part of this. All ranks have the same position, so they share a state."""
+        """Return the plan of one rank's part of this plan. All ranks have the same position, so they share a state."""
         self._check_can_follow()
         self._check_not_sharded(
             "only a Sequence that is not sharded yet can be sharded: write .shard(rank, world) once"
@@ -194,19 +194,19 @@ class Plan(NamedTuple):
         return self._with(shard=Shard(rank, world, remainder))
 
     def batched(self, batches: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
-        """Return the plan of ``batches``, a sequence of which each job groups ``size`` places of this plan."""
+        """Return the plan of ``batches``, a sequence whose jobs each make a batch from ``size`` places of this plan."""
         self._check_can_follow()
         self._check_not_sharded("shard batches, not samples: sequence.batch(...).shard(rank, world)")
         return self._over(batches, "SequenceBatch", size, discard)._replace(assembly=assembly)
 
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
-        """Return the plan of batches of an origin with only ``__iter__``: ``function`` of each list in ``chunks``."""
+        """Return this plan with ``chunks``, lists of items of an iterable, of which ``function`` makes batches."""
         self._check_can_follow()
         made = self._with("SequenceChunks", size, discard, source=chunks, counted=None, assembly=assembly)
         return made._replace(functions=(function,), as_items=(True,))
 
     def rebatched(self, assembly: Assembly, size: int, discard: bool) -> Plan:
-        """Return the plan of batches of ``size`` that the consumer makes of this one's batches by ``assembly``."""
+        """Return the plan of batches of ``size`` samples: the consumer makes them of this plan's, by ``assembly``."""
         self._check_can_follow()
         return self._with("SequenceRebatch", size, discard, assembly=assembly)
 
@@ -246,6 +246,6 @@ class Plan(NamedTuple):
 
 
 def is_indexed(source: Any) -> bool:
-    """Return True if ``source``, the start of a chain, is read by index, and not just by ``__iter__``."""
+    """Return True if ``source``, the start of a chain, can be read by index, not only by ``__iter__``."""
     has_both = hasattr(source, "__getitem__") and hasattr(source, "__len__")
     return has_both and not any(frameworks.asked("is_iterable_dataset", source))

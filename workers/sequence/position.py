@@ -1,4 +1,4 @@
-"""The position of a pass (one run of a loop) in its epoch: which batches were delivered."""
+"""``Position``: where a pass (one run of a loop) is in its epoch, i.e. which batches it has delivered."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class Position:
         #: Replaced as a whole, so that a Ctrl-C cannot interrupt a change half-way.
         self.delivered = Delivered(batch, partial)
         self.stride = stride  # the number of places that each delivered batch stands for
-        self._apart = set(apart)  # delivered places after `batch`, e.g. {9, 12}; those before it are removed late
-        self._first = batch  # the first place that may still have to be removed from it
+        self._apart = set(apart)  # delivered places after `batch`, e.g. {9, 12}; earlier ones are removed later
+        self._first = batch  # the first place that may still have to be removed from _apart
 
     def copy(self, stride: int = 1) -> Position:
-        """Return a copy of this position for another pass, in which each batch stands for ``stride`` places."""
+        """Return a copy for another pass, in which each delivered batch stands for ``stride`` places."""
         return Position(self.delivered.batch, sorted(self.apart), self.delivered.partial, stride)
 
     @property
     def apart(self) -> set[int]:
-        """The places that were delivered out of order: those after ``delivered.batch``, the first missing one."""
+        """The places delivered out of order: those after ``delivered.batch``, the first place not delivered yet."""
         batch, _, newest = self.delivered
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
     def is_between(self) -> bool:
-        """True if a batch of this rank has raised while samples before it remain, so that no other rank can resume."""
+        """True if a batch of this rank raised before earlier samples were delivered: other ranks cannot resume here."""
         return self.stride > 1 and self.delivered.newest is not None
 
     @property
     def num_delivered(self) -> int:
-        """The number of this rank's batches of the epoch that were delivered, in part or whole."""
+        """The number of this rank's batches of the epoch that were delivered, in part or as a whole."""
         batch, _, newest = self.delivered
         is_apart = newest is not None or self._apart
         return (batch + (len(self.apart) if is_apart else 0)) // self.stride
@@ -60,12 +60,12 @@ class Position:
         return self.delivered == (0, None, None) and not self._apart
 
     def num_passed_by(self, place: int) -> int:
-        """Return how many items of the batch at ``place`` were delivered, if it was in part; else 0."""
+        """Return how many items of the batch at ``place`` were delivered if it was delivered in part; else 0."""
         partial = self.delivered.partial
         return partial[1] if partial and partial[0] == place else 0
 
     def behind(self, place: int, num_items: int | None = None) -> Delivered:
-        """Return what ``delivered`` becomes with the batch at ``place``, or only its first ``num_items`` items."""
+        """Return what ``delivered`` will be after the batch at ``place``, or only its first ``num_items`` items."""
         batch, partial, newest = self.delivered
         apart = self._apart
         if newest is not None and self.stride == 1:
@@ -89,11 +89,11 @@ class Position:
         return Delivered(batch, (place, num_items) if num_items else partial, newest)
 
     def within(self, place: int) -> Delivered:
-        """Return what ``delivered`` becomes if the batch at ``place`` raises, while samples before it remain."""
+        """Return what ``delivered`` will be if the batch at ``place`` raises before earlier samples are delivered."""
         return self.delivered._replace(newest=place)
 
     def after(self, marks: Sequence[Mark]) -> Delivered:
-        """Return what ``delivered`` becomes with all ``marks``: (place, how many of its items; None: all)."""
+        """Return what ``delivered`` will be after all ``marks``: (place, how many of its items; None: all)."""
         if len(marks) == 1:
             return self.behind(*marks[0])
         trial = self.copy(self.stride)
@@ -102,7 +102,7 @@ class Position:
         return trial.delivered
 
     def left(self, length: int) -> Sequence[int]:
-        """Return the remaining places of an epoch of ``length`` batches, a batch delivered in part first."""
+        """Return the places left in an epoch of ``length`` batches; that of a batch delivered in part comes first."""
         batch, partial, _ = self.delivered
         apart = self.apart
         if not apart and not partial:

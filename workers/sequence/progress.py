@@ -1,4 +1,4 @@
-"""Progress bars by tqdm, shown only if stderr is a terminal or a notebook.
+"""Progress bars for loops over sequences, drawn by tqdm, and only if stderr is a terminal or a notebook.
 
 This module imports tqdm, so it is imported only when a bar is made.
 """
@@ -40,10 +40,10 @@ class Bar(_Tqdm):
 
     Args:
         iterable: what to iterate over, or None.
-        **options: tqdm's options; they, and tqdm's environment variables, override ours.
+        **options: tqdm's options. They, and tqdm's environment variables, override our defaults.
     """
 
-    #: No monitor thread of tqdm for this bar: with ``miniters=1`` each step checks the time itself.
+    #: 0: tqdm starts no monitor thread for this bar. With ``miniters=1``, each step checks the time itself.
     monitor_interval = 0
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
@@ -52,7 +52,7 @@ class Bar(_Tqdm):
         super().__init__(iterable, **{**ours, **options})
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
-        """Redraw the bar. tqdm's own method would keep the lock of all bars if a Ctrl-C came while it draws."""
+        """Redraw the bar. In tqdm's own method, a Ctrl-C while it draws would leave the lock of all bars held."""
         if nolock or lock_args:
             return super().refresh(nolock, lock_args)
         with self.get_lock():  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class Bar(_Tqdm):
 
 
 def in_notebook() -> bool:
-    """Return True if this process is the kernel of a notebook, which shows stderr although it is no terminal."""
+    """Return True if this process is a notebook's kernel: its stderr is shown, although it is not a terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 
@@ -71,14 +71,14 @@ _OPTIONS = [name for name in inspect.signature(std.tqdm.__init__).parameters if 
 
 
 class Progress(Bar, Generic[Batch_co]):
-    """The iterator of one loop over a sequence, and its progress bar: ``set_postfix(loss=...)`` etc. are tqdm's.
+    """The iterator of one loop over a sequence, which is its progress bar too, with the methods of tqdm.
 
-    It counts in the unit of ``len()``, by the position in the epoch: a batch that is skipped or that raises counts too,
-    and a list that a function returns counts once. Without a length it counts delivered batches. A batch is counted
+    It counts in the unit of ``len()``, by the position in the epoch: a batch that is skipped or raises counts too, and
+    a list that a function returns counts once. If there is no length, it counts delivered batches. A batch is counted
     when the loop asks for the next one, so that a Ctrl-C while the bar is drawn loses no batch.
 
     Raises:
-        TypeError: tqdm has no such option; the error names those that it has.
+        TypeError: an option is unknown; the error names those that tqdm has.
     """
 
     def __init__(self, of: Sequence[Batch_co], options: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ class Progress(Bar, Generic[Batch_co]):
             self._count()
         self._num_asked += 1
         iterator, weakly = self._iterator, self._weakly
-        del self  # else the traceback of a job's error would keep the bar, and its line on the terminal
+        del self  # else the traceback of a job's error would keep the bar alive, and its line on the terminal
         try:
             return iterator.__next__()  # not next(iterator), after which a Ctrl-C could lose the batch
         except (StopIteration, ClosedError, StalePassError):
@@ -123,18 +123,18 @@ class Progress(Bar, Generic[Batch_co]):
             raise
 
     def _count(self) -> None:
-        """Move the bar to the number of delivered batches; tqdm draws it if it is time. A Ctrl-C may interrupt this."""
+        """Move the bar to the number of delivered batches; tqdm redraws it if due. A Ctrl-C may interrupt this."""
         self.update(self._num_delivered() + self._offset - self.n)
 
     def _end(self) -> None:
-        """Move the bar to the final number of delivered batches, and close it: there are no more."""
+        """Move the bar to the final number of delivered batches and close it, as the loop has ended."""
         self._num_asked -= 1  # the last request got no batch
         self._count()
         self.close()
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """The values that tqdm draws the bar from, and the share of time that the loop waits for batches."""
+        """The values that tqdm draws the bar from; the share of time that the loop waits for batches is among them."""
         told = super().format_dict
         share = self._of._live.share_waited()
         if share is not None:

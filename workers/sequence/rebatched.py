@@ -1,4 +1,4 @@
-"""Batches of any size regrouped into batches of one size: large ones are cut, small ones are joined."""
+"""``SequenceRebatch``: regroups batches of any size into batches of one size, by cutting and joining them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .plan import Plan
 class SequenceRebatch(SequenceOfSize):
     """The samples of another sequence's batches, in batches of ``batch_size``: see :meth:`Sequence.rebatch`.
 
-    Its jobs, and their places in the epoch's order, are the source's; a state counts the samples of each. The batches
-    are put together in the consumer's process.
+    It has the same jobs as the source, at the same places in the epoch's order. The consumer's process puts the batches
+    together from their samples. A state counts how many samples of a job were delivered.
     """
 
     def _plan(self) -> Plan:

@@ -1,4 +1,4 @@
-"""``SequenceRepeat``: several epochs of a sequence as one."""
+"""``SequenceRepeat``: several or endlessly many epochs of a sequence as one epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MANY = 2**32  # rounds: where those of the next epoch begin if an epoch has no 
 
 
 class SequenceRepeat(SequenceChosen):
-    """``number`` epochs of another sequence as one, or without end: see :meth:`Sequence.repeat`."""
+    """``number`` epochs of another sequence as one epoch (None: endlessly many): see :meth:`Sequence.repeat`."""
 
     _names_places = False
 
@@ -31,7 +31,7 @@ class SequenceRepeat(SequenceChosen):
         check_nothing_is_drawn(source_split, "repeated", "write .repeat() before it")
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, 2**62 if it has no end."""
+        """Return the number of batches in an epoch; 2**62 if it has no end."""
         length = source_length(self)
         if self.number is None:
             return ENDLESS if length else 0
@@ -42,7 +42,7 @@ class SequenceRepeat(SequenceChosen):
         return source.items(place)
 
     def _place(self, job: int) -> tuple[SourceOfEpoch, int]:
-        """Return (the source in the round that ``job`` is in, its place there)."""
+        """Return (the source's items in the round of ``job``, its place there). A round is one epoch of the source."""
         first = self._source()
         round_, place = divmod(job, first.plan.num_steps)
         epoch = first.plan.epoch * (self.number or _MANY) + round_

@@ -1,4 +1,4 @@
-"""Errors of single samples of a batch: they are raised, other samples are taken, or the consumer decides."""
+"""Handles errors of single samples of a batch: raises, skips or replaces the sample, or lets the consumer decide."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_REDRAWS = 10  # samples that are tried in place of one that raises
 
 
 class SampleErrors:
-    """The collector of the errors of single samples in one job (the computation of one batch).
+    """The handler of the errors of single samples in one job (the computation of one batch).
 
     Args:
-        on_error: ``"raise"``; ``"skip"`` the sample and log the error; ``"redraw"``: take another sample in its place;
-            or ``"ask"``: collect the error, so that a function of the user decides in the consumer's process.
-        redraw: called with (number of a sample, attempt from 0), returns the items of another one.
+        on_error: ``"raise"`` the error; ``"skip"`` the sample and log the error; ``"redraw"``: take another sample in
+            its place; ``"ask"``: collect the error, so that the user's function decides in the consumer's process.
+        redraw: returns the items of another sample, given (number of the one that raised, attempt from 0).
     """
 
     def __init__(self, on_error: str, redraw: Callable[[int, int], list[Any]] | None = None) -> None:
@@ -32,8 +32,10 @@ class SampleErrors:
         self._errors: list[Exception] = []
 
     def items(self, number: int, function: Callable[[], list[Any]]) -> list[Any]:
-        """Return ``function()``, the items of sample ``number``. If it raises: [] or those of another one, by
-        ``on_error``."""
+        """Return ``function()``, the items of sample ``number``.
+
+        If it raises, ``on_error`` decides: the error is raised, or [] or the items of another sample are returned.
+        """
         try:
             return function()
         except Exception as error:
@@ -60,7 +62,7 @@ class SampleErrors:
         raise error
 
     def end(self, items: list[Any]) -> list[Any]:
-        """Return ``items``, those of the job. If errors were collected, raise the first, which carries ``items``."""
+        """Return ``items``, those of the whole job. If errors were collected, raise the first; it carries ``items``."""
         if not self._errors:
             return items
         job, (error, *others) = current_job(), self._errors
@@ -73,12 +75,12 @@ class SampleErrors:
 
 
 def others(error: BaseException) -> list[BaseException]:
-    """Return the errors of other samples of the same job, which ``error`` carries; [] if there are none."""
+    """Return the errors of other samples of the same job that ``error`` carries; [] if there are none."""
     left = getattr(error, "__dict__", {}).get(LEFT)
     return [] if left is None else list(left[2])
 
 
 def left(error: BaseException, epoch: int, index: int) -> list[Any]:
-    """Remove from ``error``, and return, the items of job ``index`` whose samples did not raise; [] if it has none."""
+    """Remove from ``error`` and return the items of job ``index``'s samples that did not raise; [] if it has none."""
     left = left_of(error)
     return left[1] if left is not None and left[0] == (epoch, index) else []

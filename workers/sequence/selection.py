@@ -24,49 +24,49 @@ makers: dict[str, Callable[..., Any]] = {}
 
 
 class Selection(Generic[Batch_co]):
-    """The base class with the methods that choose batches or samples, and their order."""
+    """The base class of sequences with the methods that choose their batches or samples, and the order of these."""
 
     @explains_arguments
     def shuffle(self, window: int | None = None) -> Sequence[Batch_co]:
         """Return this sequence with its batches (before :meth:`batch`: samples) in a new random order in each epoch.
 
         The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
-        same random draws as without the shuffle. For this order in ``model.fit``, give it ``shuffle=False``.
+        same random draws as without the shuffle. For ``model.fit`` to keep this order, give it ``shuffle=False``.
 
         Args:
             window: None, if there are indices. A source that has only ``__iter__`` is shuffled within windows of this
-                many items, which are read and kept in this process. The order is a function of (seed, epoch) too.
+                many items, which this process reads and keeps. This order, too, is a function of (seed, epoch).
         """
         return self._made("shuffle", window)
 
     @explains_arguments
     def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
-        """Return the part of process ``rank`` of ``world`` in data-parallel training: every ``world``-th batch.
+        """Return the part of one process in data-parallel training: every ``world``-th batch, starting at ``rank``.
 
         A state is the same for all ranks, and can be loaded with another number of ranks.
 
         Args:
-            rank: 0 to ``world`` - 1.
+            rank: the number of the process, 0 to ``world`` - 1.
             world: the number of processes.
             remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
-                or ``"pad"`` with the first ones. All ranks have the same number of steps, unless functions return
-                lists, or samples are skipped.
+                or ``"pad"`` them with the epoch's first ones. So all ranks have the same number of steps, unless a
+                function returns lists or samples are skipped.
         """
         return self._made("shard", rank, world, remainder)
 
     @explains_arguments
     def take(self, number: int) -> Sequence[Batch_co]:
-        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in the present order.
+        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in this sequence's order.
 
-        After :meth:`shuffle` they differ from epoch to epoch; so make the slice once, before the loop over epochs.
-        ``sequence[start:stop:step]`` is any other slice. Raises TypeError if there are no indices, or after
-        :meth:`shard`.
+        After :meth:`shuffle` they differ from epoch to epoch. The result counts its own epochs, so make it once, before
+        the loop over epochs. ``sequence[start:stop:step]`` makes any other slice. Raises TypeError if there are no
+        indices, or after :meth:`shard`.
         """
         return self._made("take", number)
 
     @explains_arguments
     def skip(self, number: int) -> Sequence[Batch_co]:
-        """Return all batches (before :meth:`batch`: samples) of each epoch but the first ``number``: see :meth:`take`.
+        """Return all but the first ``number`` batches (before :meth:`batch`: samples) of each epoch: see :meth:`take`.
 
         Raises ValueError if none would be left.
         """
@@ -81,16 +81,16 @@ class Selection(Generic[Batch_co]):
     ) -> Sequence[Batch_co]:
         """Return a sequence of samples of this one, drawn anew in each epoch in proportion to their weights.
 
-        With replacement, each sample comes as often as its share of the draws says, rounded down or up. Each time it
-        has other random draws.
+        With replacement, a sample whose share of the draws is 2.3 comes two or three times in an epoch, each time with
+        other random draws.
 
         Args:
-            weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``: each label has the same
-                share; or a function of the epoch that returns one of these, called when it begins. They are copied; to
-                change them, set the attribute ``weights`` of the result: that counts from the next epoch.
+            weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``, which gives each label the
+                same share; or a function of the epoch that returns one of these, called when the epoch begins. They are
+                copied. Assign to the attribute ``weights`` of the result to change them from the next epoch on.
             labels: the label of each sample, for weights by label: an array, or the name of one in a SequenceArray.
-            num_samples: draws in an epoch. None: as many as samples.
-            replacement: False: no sample comes twice.
+            num_samples: the number of draws in an epoch. None: as many as there are samples.
+            replacement: False: no sample comes twice in an epoch.
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
@@ -101,7 +101,7 @@ class Selection(Generic[Batch_co]):
 
     @explains_arguments
     def reorder(self, sampler: Any) -> Sequence[Batch_co]:
-        """Return the samples of this sequence in the order of ``sampler``.
+        """Return a sequence of the samples of this one in the order of ``sampler``.
 
         Args:
             sampler: an iterable of indices, such as a torch ``Sampler``, or a function of the epoch that returns one.
@@ -109,7 +109,7 @@ class Selection(Generic[Batch_co]):
                 if it has that method.
 
         Raises:
-            TypeError, ValueError, IndexError: it gives no indices, or wrong ones, when the epoch begins.
+            TypeError, ValueError, IndexError: ``sampler`` is unsuitable, or gives wrong indices when an epoch begins.
 
         Source: ``torch.utils.data.DataLoader(sampler=...)``.
         """
@@ -117,9 +117,9 @@ class Selection(Generic[Batch_co]):
 
     @explains_arguments
     def repeat(self, number: int | None = None) -> Sequence[Batch_co]:
-        """Return a sequence whose epoch is ``number`` epochs of this one. None: an epoch without end.
+        """Return a sequence whose epoch is ``number`` epochs of this one, or endlessly many if it is None.
 
-        Each round has its own shuffle and its own random draws. Hooks are called once for all of them.
+        Each of these rounds has its own shuffle and its own random draws. Hooks are called once for all rounds.
 
         Source: ``tf.data.Dataset.repeat``.
         """
@@ -133,11 +133,11 @@ class Selection(Generic[Batch_co]):
         They are drawn by ``seed``, and are the same in each epoch and each run of the program.
 
         Args:
-            share: of the first part, such as 0.9, the second part has the rest; or the shares of all parts.
-            by: a label for each sample (an array, or the name of one in a SequenceArray), such as the patient: samples
-                of one label are in one part.
-            stratify: a label for each sample, such as the class: each label has the same shares in all parts.
-            seed: another one gives another split.
+            share: the share of the first part, such as 0.9 (the second has the rest), or a list of all shares.
+            by: a label for each sample (an array, or the name of one in a SequenceArray), such as the patient. All
+                samples of a label are in the same part.
+            stratify: a label for each sample, such as the class. The samples of each label are divided in these shares.
+            seed: the seed of the split; another one gives another split.
 
         Raises:
             TypeError, ValueError: an argument is wrong, a part would be empty, or the order of this sequence changes in
@@ -157,10 +157,10 @@ class Selection(Generic[Batch_co]):
 
         Args:
             function: a function of a batch, called in the workers.
-            count: False: it is called in each epoch, and the result has no length; places and indices in words that
-                follow, such as ``take``, are those before the filter. True: it is called once for each
-                batch, now, in worker processes, without hooks; the result has a length and indices. Its answers must be
-                the same in all epochs.
+            count: False: ``function`` is called in each epoch. The result has no length, and methods that follow, such
+                as ``take``, count the batches before the filter. True: ``function`` is called once for each batch, now,
+                in worker processes, before any hook. The result has a length and indices. The answers of ``function``
+                must be the same in all epochs.
 
         Raises:
             TypeError, ValueError: with ``count``: nothing is left, this sequence has no indices, or its order changes
@@ -181,7 +181,7 @@ class Selection(Generic[Batch_co]):
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
-        """Return a sequence of the samples whose item in array ``uids_name`` is one of ``uids``, in their order.
+        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of ``uids``.
 
         Raises:
             TypeError: this sequence is not made from a SequenceArray.
@@ -191,7 +191,7 @@ class Selection(Generic[Batch_co]):
     def _made(self, name: str, *arguments: Any, **options: Any) -> Sequence[Any]:
         """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
 
-        A SequenceMap makes a SequenceMap over that sequence, which the same workers compute.
+        The method of SequenceMap returns a SequenceMap over that sequence, which the same workers compute.
         """
         made: Sequence[Any] = makers[name](self, *arguments, **options)
         return made

@@ -1,4 +1,4 @@
-"""The part of a sequence's batches for each process in data-parallel training."""
+"""``SequenceShard``: the part of a sequence's batches that one process of data-parallel training reads."""
 
 from __future__ import annotations
 

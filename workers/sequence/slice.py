@@ -1,4 +1,4 @@
-"""``SequenceSlice``: some of the batches of a sequence, by their places in its order, as a list slices its items."""
+"""``SequenceSlice``: some batches of a sequence, chosen by their places in its order, like a slice of a list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .plan import Plan
 
 
 class SequenceSlice(SequenceDerived):
-    """Batches ``start`` to ``stop`` - 1 of another sequence, by steps of ``step``: see :meth:`Sequence.take`.
+    """Batches ``start`` to ``stop`` - 1 of another sequence, in steps of ``step``: see :meth:`Sequence.take`.
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
@@ -26,7 +26,7 @@ class SequenceSlice(SequenceDerived):
         self._slice = tuple(_checked(name, each) for name, each in zip(_NAMES, (start, stop, step), strict=True))
         if self._slice[2] == 0:
             raise ValueError("the step of a slice must not be 0")
-        if (self._slice[2] or 1) > 0:  # equal slices have equal states
+        if (self._slice[2] or 1) > 0:  # spelled in one way, so that the same slices have the same state
             self._slice = self._slice[0] or None, self._slice[1], None if self._slice[2] == 1 else self._slice[2]
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, "sliced", "take items where they are read, with itertools.islice in __iter__")
@@ -75,7 +75,7 @@ def _checked(name: str, value: Any) -> int | None:
 
 
 def sliced(sequence: Any, where: slice) -> SequenceSlice:
-    """Return ``sequence[where]``."""
+    """Return ``sequence[where]``: the batches in the slice ``where``."""
     return SequenceSlice(sequence, where.start, where.stop, where.step)
 
 
@@ -85,5 +85,5 @@ def taken(sequence: Any, number: int) -> SequenceSlice:
 
 
 def skipped(sequence: Any, number: int) -> SequenceSlice:
-    """Return all batches of ``sequence`` but the first ``number``."""
+    """Return all batches of ``sequence`` except the first ``number``."""
     return SequenceSlice(sequence, check_int("number", number, 0), None)

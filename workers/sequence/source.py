@@ -1,4 +1,4 @@
-"""Checks of what a sequence can be made from. Unsuitable objects are refused, with what to give instead."""
+"""Checks that a sequence can be made from an object. The error for an unsuitable one says what to give instead."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_source(name: str, source: Any) -> None:
 
 
 def _check_methods(source: Sequence) -> None:
-    """Raise NotImplementedError if the class of ``source`` does not define ``__getitem__`` and ``__len__``."""
+    """Raise NotImplementedError unless ``source`` defines ``__getitem__``, and ``__len__`` or ``num_batches``."""
     kind: Any = type(source)
     getitem = kind.__getitem__
     if getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
@@ -69,7 +69,7 @@ def _what_lacks(source: Any) -> str:
 
 
 def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
-    """Raise TypeError if ``source``, the argument ``name``, lacks the key 0, so that its keys are not indices."""
+    """Raise TypeError if the mapping ``source``, argument ``name``, lacks the key 0, so its keys are not indices."""
     kind = type(source)
     is_told = place_in_mro(kind, "__contains__") <= place_in_mro(kind, "__getitem__")
     makes_missing = hasattr(kind, "__missing__") and not isinstance(source, defaultdict)

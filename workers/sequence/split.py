@@ -1,4 +1,4 @@
-"""``.split()``: a sequence in disjoint parts, such as one for training and one for validation."""
+"""``.split()``: divides a sequence into disjoint parts, such as one for training and one for validation."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def _checked_shares(share: Any) -> NDArray[np.float64]:
 
 
 def _cut(length: int, shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each sample."""
+    """Return the number of the part of each of ``length`` samples, drawn at random."""
     return rng.permutation(Turns(shares.tolist()).at(np.arange(length))[0])
 
 
 def _stratified(labels: NDArray[Any], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each sample. The parts have their turns among the samples of each label."""
+    """Return the number of the part of each sample. Over the samples of each label, parts take turns by ``shares``."""
     _, numbers = np.unique(labels, return_inverse=True)
     order = rng.permutation(len(labels))
     order = order[np.argsort(numbers[order], kind="stable")]  # label after label, in random order within each
@@ -83,9 +83,9 @@ def _stratified(labels: NDArray[Any], shares: NDArray[np.float64], rng: np.rando
 
 
 def _by_group(groups: NDArray[Any], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each sample; the samples of a group are in one part.
+    """Return the number of the part of each sample, so that all samples of a group are in the same part.
 
-    The groups, the largest first, go to the part that lacks most samples.
+    Each group, the largest first, goes to the part that still lacks the most samples.
     """
     _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(counts))

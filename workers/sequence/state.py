@@ -1,7 +1,7 @@
-"""Saved states: a sequence's position in an epoch as plain JSON, and back.
+"""Saved states: write a sequence's position in an epoch as plain JSON, and move a sequence to such a position.
 
-A state counts the batches that were *delivered*, whatever workers have computed ahead. It is independent of workers and
-of ranks: it is a position in the epoch that all ranks share.
+A state counts the batches that were *delivered*, not those that workers have computed ahead. So it does not depend on
+workers; nor on ranks (except after ``rebatch``), as they all share one position in the epoch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 _MAX_EPOCH = 10_000_000
 _MAX_HOOKED = 100_000  # epochs whose hooks are called on the way to a state: about ten seconds if they do nothing
-_ORDER = "order"  # the hash of a drawn order: only in states of sequences that have one, within an epoch
+_ORDER = "order"  # the key of a hash of the order: only in states within an epoch whose order was drawn
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
 class State(NamedTuple):
-    """The content of a saved state: (class, digest of its arguments, seed, length, epoch, position).
-
-    For example, State("Images", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3)).
-    """
+    """The content of a saved state, e.g. State("Images", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3))."""
 
     sampler: str  # the class of the sequence
     fingerprint: str  # a digest of its identity: its class and the arguments that matter
@@ -42,11 +39,11 @@ class State(NamedTuple):
     length: int | None  # batches in an epoch, before slices; None: unknown
     epoch: int
     position: Position
-    order: str | None = None  # a hash of the order that a sampler gave this epoch, if batches of it were delivered
+    order: str | None = None  # a hash of the order drawn for this epoch, e.g. by a sampler, if some of it was delivered
 
 
 def named(identity: list[Any]) -> tuple[str, str]:
-    """Return (the class name, a hexadecimal digest) of ``identity``: see :func:`identity_of`."""
+    """Return (the class name, a hexadecimal digest) of ``identity``, which :func:`identity_of` returns."""
     text = json.dumps(identity, default=_as_json)
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -59,7 +56,7 @@ def written(state: State) -> dict[str, Any]:
     """Return ``state`` as a dict of plain JSON, as ``state_dict()`` returns it.
 
     Raises:
-        StateError: it is one rank's position, from which the others cannot resume.
+        StateError: it is a position of one rank from which the others cannot resume.
     """
     if state.position.is_between:
         raise StateError(
@@ -82,7 +79,7 @@ def written(state: State) -> dict[str, Any]:
 
 
 def read(written: Any) -> State:
-    """Return the state that :func:`written` has turned into JSON.
+    """Return the state that is in ``written``, a dict that :func:`written` made.
 
     Raises:
         TypeError, StateError: it is not a state.
@@ -131,7 +128,7 @@ def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
 def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
     """Raise StateError unless ``state`` is of a sequence of class ``sampler``, with this ``seed`` and ``fingerprint``.
 
-    ``fingerprint``: the digest of its class and arguments.
+    ``fingerprint``: the digest of its class and the arguments that matter.
     """
     if state.seed != seed:
         raise StateError(f"state is of seed {state.seed}, not {seed}; make the sequence with that seed")
@@ -182,16 +179,16 @@ def _identity(sequence: Sequence) -> list[Any]:
 
 
 def _count_places(sequence: Sequence) -> int | None:
-    """Return the number of batches in the current epoch, of all ranks together, before slices. None: unknown.
+    """Return the number of batches in the current epoch, of all ranks together, before slices; None if it is unknown.
 
-    A slice is in the fingerprint, but which batches it leaves depends on their number before.
+    A state needs this number, because it determines which batches are in a slice. The fingerprint has the slice itself.
     """
     length: int | None = with_clock(sequence._clock, sequence._plan().count)
     return length
 
 
 def _order_of(sequence: Sequence) -> str:
-    """Return a hash of the orders that samplers gave the current epoch of ``sequence``."""
+    """Return the hashes of the orders that were drawn (e.g. by samplers) for the current epoch of ``sequence``."""
     drawn = sequence._plan().drawn
     order: str = with_clock(sequence._clock, lambda: " ".join(each._digest_of_drawn() for each in drawn))
     return order

@@ -1,4 +1,4 @@
-"""A subset of the samples of a SequenceArray's subclass, if the subclass makes its samples itself."""
+"""``SequencePart``: a subset of the samples of a SequenceArray whose subclass makes the samples itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .plan import Plan
 
 
 class SequencePart(SequenceDerived[Any]):
-    """The samples of another sequence that an order selects: ``subsample`` of a subclass of SequenceArray.
+    """Selected samples of another sequence: the result of ``subsample`` of a subclass of SequenceArray.
 
     Args:
-        source_split: the order, a SequenceArray of {"place": places in ``samples``}.
-        samples: a SequenceArray whose order is that of its arrays, and whose hooks are called.
+        source_split: the selection, in order: a SequenceArray of {"place": places in ``samples``}.
+        samples: a SequenceArray that makes the samples, in the order of its arrays. Its hooks are called.
     """
 
     _names_beside = ("samples",)
@@ -56,7 +56,7 @@ class SequencePart(SequenceDerived[Any]):
         return SequencePart(self.source_split.subsample(nb_samples), self.samples)
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequencePart:
-        """Return a sequence of those samples whose item in array ``uids_name`` is one of ``uids``, in their order."""
+        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of these."""
         order = self.source_split
         places = order.arrays["place"]
         order = order._made_of({"place": places, "uid": gather(self.samples._uids(uids_name), places)}, None)

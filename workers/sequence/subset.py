@@ -1,4 +1,4 @@
-"""``SequenceSubset``: some samples of a sequence, the same ones in each epoch."""
+"""``SequenceSubset``: chosen samples of a sequence, the same ones in each epoch, such as a part of a split."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SequenceSubset(SequenceChosen):
     """The samples of another sequence at fixed places.
 
     Args:
-        places: of the samples, an array of integers.
-        length: the number of samples that they were chosen from.
+        places: the places of the samples, an array of integers.
+        length: the number of samples that these were chosen from.
         done: how they were chosen, such as "split".
     """
 

@@ -1,4 +1,4 @@
-"""Errors for tables and sparse matrices, whose ``table[i]`` is not a row but a column, a label or an error.
+"""Errors for tables and sparse matrices that are given as samples, although ``table[i]`` is not their row ``i``.
 
 For each known kind, the error says what to write instead. Kinds are recognised by the names of their classes, so that
 no library is imported.
@@ -14,7 +14,7 @@ import numpy as np
 class _Kind(NamedTuple):
     """The parts of the error text for one kind of table or matrix, such as a pandas DataFrame."""
 
-    items: str  # a predicate for its items, e.g. "are columns"
+    items: str  # what the text says of its items, e.g. "are columns"
     column: str = ""  # the expression for a column as an array
     names: str = ""  # the expression for the names of the columns
     instead: str = ""  # what to write instead, if there are no columns

@@ -1,4 +1,4 @@
-"""``SequenceWeighted``: samples that come in proportion to their weights."""
+"""``SequenceWeighted``: the samples of a sequence, drawn in each epoch in proportion to their weights."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .display import DisplayedFact, named
 from .epochs import seed_of_orders
 from .labels import label_array
 
-_OF_WEIGHTS = 2  # part of the key, which tells it from those of shuffles and samplers
+_OF_WEIGHTS = 2  # part of the key, so that it differs from those of shuffles and samplers
 _BALANCED = "balanced"
 
 
 class Systematic(NamedTuple):
-    """The draws of one epoch with replacement: each sample comes as often as its share says, rounded down or up.
+    """The draws of one epoch with replacement: a sample comes as often as its share of them, rounded down or up.
 
-    The cumulated weights are cut at ``(P(k) + u) / number``, with ``u`` between 0 and 1 drawn once an epoch, and the
-    permutation P of the epoch.
+    Draw ``k`` gets the sample at ``(P(k) + u) / number`` of the cumulated weights. The permutation ``P`` and the number
+    ``u``, between 0 and 1, are drawn once an epoch.
 
     Source: Madow, "On the theory of systematic sampling" (1949).
     """
@@ -43,7 +43,7 @@ class Systematic(NamedTuple):
         return self.number
 
     def take(self, jobs: Any) -> Any:
-        """Return the places that ``jobs`` get, as an int64 array."""
+        """Return the places of the samples that ``jobs`` get, as an int64 array."""
         key = self.seed, self.epoch, _OF_WEIGHTS
         start = (hashed(self.seed, repr(key).encode())[0] >> 11) * 2.0**-53
         places = permutation(self.number)(np.asarray(jobs, np.uint64), key)
@@ -53,7 +53,7 @@ class Systematic(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """A hash of the weights, for states."""
+        """A hash of the weights, by which a state recognises them."""
         return digest(self.cumulated)
 
 
@@ -187,7 +187,7 @@ class _Weights(NamedTuple):
 
 
 class _Labels:
-    """The labels of all samples, as numbers of their distinct values."""
+    """The labels of all samples: the distinct labels, and for each sample the number of its label among these."""
 
     def __init__(self, labels: NDArray[Any]) -> None:
         self.names, self.numbers, self.counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -230,8 +230,7 @@ def _checked(weights: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _without_replacement(weights: NDArray[np.float64], number: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return ``number`` different places in the order in which they are drawn, each draw in proportion to the weights
-    of what is left.
+    """Return ``number`` different places, in the order drawn: each in proportion to the weights still left.
 
     Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
     """

@@ -1,4 +1,4 @@
-"""Runs the command ``python -m workers.top [PID] [--once]``, which shows pools of workers."""
+"""Run the command ``python -m workers.top [PID] [--once]``, which shows pools of workers."""
 
 import sys
 

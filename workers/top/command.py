@@ -1,4 +1,4 @@
-"""The command ``workers.top``, which shows pools of workers: its arguments, its messages, and the loop that draws."""
+"""Run the command ``workers.top``: parse its arguments, and draw the pools of workers until the user quits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .finding import Watch
 
 REFRESH_S = 0.5
-_WITHIN_S = 4.0  # for rates, which need a second snapshot; it exists after ``rates.STALE_NS`` at the latest
+_WITHIN_S = 4.0  # to wait for rates, which need a second snapshot; it exists after ``rates.STALE_NS`` at the latest
 _DEFAULT_COLUMNS = 120  # if the output is not a terminal
 _NONE = "you run no pool of workers on this machine"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``workers.top`` with these command-line arguments (None: those of this process). Return the exit code."""
+    """Run ``workers.top`` with these command-line arguments, or those of this process if None; return the exit code."""
     pid, is_once = _parse(arguments)
     if sys.platform != "linux":
         return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
@@ -101,7 +101,7 @@ def _once(console: Console, watch: Watch) -> int:
 
 
 def _live(console: Console, watch: Watch, pid: int | None) -> int:
-    """Show the pools until a key or a signal ends the command, or ``pid`` has ended. Return the exit code."""
+    """Show the pools until a key or a signal ends the command, or process ``pid`` ends. Return the exit code."""
     while True:
         ended_by = _screen(console, watch, pid)
         if ended_by != signal.SIGTSTP:
@@ -113,10 +113,10 @@ def _live(console: Console, watch: Watch, pid: int | None) -> int:
 
 
 def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals | None:
-    """Draw the pools on the whole screen, again and again, until something ends it.
+    """Draw the pools on the whole screen, repeatedly, until the user quits, a signal ends it, or process ``pid`` ends.
 
     Returns:
-        The signal that ended it, SIGINT also for the key q; None: process ``pid`` has ended.
+        The signal that ended the drawing, or SIGINT for the key q; None if process ``pid`` has ended.
     """
     from rich.text import Text
 

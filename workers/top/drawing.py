@@ -1,4 +1,4 @@
-"""Draws pools of workers on a terminal: a header, a line for each worker, and how many lines did not fit."""
+"""Draw pools of workers on a terminal, each as a header and a table with a line for each worker."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _COLUMNS = ("worker", "pid", "state", "busy", "jobs/s", "CPU", "memory", "restar
 _LEFT = ("state", "busy")
 _STATES = {"starting": "yellow", "ready": "green", "ended": "red"}
 _NOT_KNOWN = "-"
-_BAR = 6, 30  # least and most columns of a bar, including its percentage
+_BAR = 6, 30  # minimum and maximum width of a bar in columns, including its percentage
 _FULL = 0.8  # shares from here on have another colour
 
 
 class Shown(NamedTuple):
-    """What is shown of one pool of workers: its snapshot, its rates, and the resource use of its processes."""
+    """The data shown of one pool of workers: its snapshot, its rates, and the resource use of its processes."""
 
     snapshot: Snapshot
     rates: Rates | None
@@ -68,7 +68,7 @@ class Cropped:
 
 
 class UsageBar:
-    """A bar for a share, 0 to 1, drawn as ``||||||     62%`` and as wide as fits."""
+    """A bar for a share of 0 to 1, drawn as ``||||||     62%``, and as wide as its column allows."""
 
     def __init__(self, share: float | None) -> None:
         self._share = share
@@ -152,5 +152,5 @@ def _percent(share: float, width: int = 0) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return ``text``, any name of a class or file, with "?" for each character that could control the terminal."""
+    """Return ``text`` with "?" for each unprintable character, since a name could otherwise control the terminal."""
     return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -1,4 +1,4 @@
-"""Finds the pools of workers of this user's programs, and reads their figures again and again.
+"""Find the pools of workers of this user's programs, and read their figures repeatedly.
 
 Each pool writes its figures into a page of shared memory, which is found in /proc.
 """
@@ -18,16 +18,16 @@ SCAN_S = 2.0  # between two scans of all processes; one takes some milliseconds
 
 
 class FoundPool(NamedTuple):
-    """The identity of a pool: its process and its page of figures, e.g. FoundPool(pid=4711, page=1035)."""
+    """The identity of a pool: its process, and the page with its figures, e.g. FoundPool(pid=4711, page=1035)."""
 
     pid: int
     page: int  # its inode
 
 
 class Pools:
-    """The pools of workers of process ``pid``; None: of all programs of this user.
+    """The pools of workers of process ``pid``, or of all programs of this user if it is None.
 
-    The pages on which they write their figures stay open until :meth:`close`.
+    The pages on which the pools write their figures stay open until :meth:`close`.
     """
 
     def __init__(self, pid: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Pools:
         self._scan_at_s = 0.0
 
     def look(self) -> dict[FoundPool, Snapshot]:
-        """Return {pool: its last snapshot (figures at one moment)} of all existing pools, by process id and age."""
+        """Return {pool: the last snapshot of its figures} of all existing pools, by process id and start time."""
         for pool, reader in list(self._readers.items()):
             if not reader.is_there():
                 self._forget(pool)
@@ -56,7 +56,7 @@ class Pools:
         for pid, number in pages(self._pid):
             try:
                 reader = SnapshotReader(pid, number)
-            except OSError:  # it has gone since
+            except OSError:  # the page has gone since
                 continue
             pool, snapshot = FoundPool(pid, reader.inode), reader.read()
             # Forks of the program, and other observers, have its page open too.
@@ -71,7 +71,7 @@ class Pools:
 
 
 class Watch:
-    """The pools of workers of process ``pid`` (None: of this user), with their rates and resource use."""
+    """The pools of workers of process ``pid``, or of this user if it is None, with their rates and resource use."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pools = Pools(pid)
@@ -79,7 +79,7 @@ class Watch:
         self._processes = Processes()
 
     def look(self) -> list[Shown]:
-        """Return what to show of each pool as it is now. Its rates are known from the second call on, or later."""
+        """Return what to show now of each pool. The rates of a pool are not known before the second call."""
         found = self._pools.look()
         self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
         for pool, snapshot in found.items():

@@ -1,4 +1,4 @@
-"""Input from a person at a terminal: keys as they are pressed, and signals in sequence with them.
+"""Read what a person types at a terminal, key by key, and receive signals in the same way.
 
 A signal interrupts nothing: it is read from a pipe, like a key from the terminal. So the terminal's settings are always
 restored in ``__exit__``, at a known point.
@@ -21,7 +21,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal
 
 
 class Keys:
-    """A context manager in which single keys and signals are read from the terminal ``descriptor``, without echo.
+    """A context manager that reads single keys from the terminal ``descriptor``, without echo, and catches signals.
 
     Runs in: the main thread.
     """

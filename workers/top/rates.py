@@ -1,4 +1,4 @@
-"""The rates of a pool of workers (batches a second and so on), computed from two snapshots of its figures."""
+"""Compute the rates of a pool of workers, such as batches per second, from two snapshots of its figures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ STALE_NS = 2_000_000_000  # a pool without a new snapshot for this long is taken
 
 
 class Rates(NamedTuple):
-    """How fast one pool of workers is, and how long its loop waits."""
+    """The speed of one pool of workers, and the share of the time that its loop waits."""
 
     batches: float  # per second
     nbytes: float  # per second
     wait: float  # share of the time that the loop waits, 0 to 1
-    lanes: dict[int, LaneRates]  # {number of a worker: its rates}, without new workers
+    lanes: dict[int, LaneRates]  # {number of a worker: its rates}, e.g. {0: LaneRates(0.9, 42.3)}; without new workers
 
 
 class LaneRates(NamedTuple):
-    """How busy one worker is, and how fast."""
+    """The share of the time that one worker is busy, and its speed."""
 
     busy: float  # share of the time in jobs, 0 to 1
     jobs: float  # per second
@@ -49,7 +49,7 @@ class RateHistory:
             self._seen.popleft()
 
     def rates(self) -> Rates | None:
-        """Return the pool's current rates; None: the snapshots so far are less than 0.4 s apart."""
+        """Return the pool's current rates; None if the snapshots so far span less than 0.4 s."""
         first, last = self._seen[0], self.last
         return rates(first, last) if last["at_ns"] - first["at_ns"] >= _LEAST_NS else None
 
@@ -77,10 +77,10 @@ def _lane_rates(before: LaneSnapshot, before_ns: int, after: LaneSnapshot, after
 
 
 def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
-    """Return how long a worker has been in jobs until ``at_ns``, in ns, including its current job."""
+    """Return the time in ns that a worker has spent in jobs until ``at_ns``, including its current job."""
     return lane["busy_ns"] + (0 if lane["index"] is None else max(0, at_ns - lane["since_ns"]))
 
 
 def _more(before: int, after: int) -> int:
-    """Return ``after`` - ``before``, but at least 0: a worker's busy time sinks if it is killed in a job."""
+    """Return ``after`` - ``before``, but at least 0: a worker's busy time falls if it is killed in a job."""
     return max(0, after - before)

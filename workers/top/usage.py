@@ -1,4 +1,4 @@
-"""The CPU and memory use of worker processes, as reported by the system."""
+"""Measure the CPU and memory use of worker processes, as reported by the system."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import psutil
 
-_CPU_S = 0.4  # shortest period for a share of the cores, as the system counts in steps of 10 ms
+_CPU_S = 0.4  # shortest period over which CPU use is measured, as the system counts it in steps of 10 ms
 _MEMORY_S = 2.0  # between two measurements of a worker's memory, for which the kernel walks through all of it
 
 
 class ProcessUse(NamedTuple):
-    """The CPU and memory use of one process; None: unknown, or not measured yet."""
+    """The CPU and memory use of one process; a value is None if it is unknown, or not measured yet."""
 
     cpu: float | None = None  # 1.0: one core
     nbytes: int | None = None
@@ -20,7 +20,7 @@ class ProcessUse(NamedTuple):
 
 
 class Process:
-    """A process whose CPU and memory use is measured again and again."""
+    """A process whose CPU and memory use is measured repeatedly."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -51,7 +51,7 @@ class Processes:
         self._known: dict[int, Process] = {}
 
     def look(self, pids: set[int]) -> dict[int, ProcessUse]:
-        """Return {pid: CPU and memory use} for those of ``pids`` that exist. At first, CPU use is unknown."""
+        """Return {pid: CPU and memory use} for all ``pids`` that exist. At first, the CPU use is unknown."""
         self._known = {pid: known for pid, known in self._known.items() if pid in pids}
         found = {}
         for pid in pids:

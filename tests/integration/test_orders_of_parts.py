@@ -1,0 +1,85 @@
+"""Each source of a ``mix``, ``concat`` or ``zip`` has orders of its own, although all share one seed."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from numbered import Named, named
+
+import workers
+from workers import SequenceArray
+
+
+def test_two_sources_of_one_length_are_shuffled_apart() -> None:
+    source = Named("a", 50, seed=1)
+    both = list(workers.zip([source.shuffle(), Named("b", 50).shuffle()]))
+    assert [a[1] for a, _ in both] != [b[1] for _, b in both]
+    mixed = named(workers.mix([Named("a", 50).shuffle(), Named("b", 50).shuffle()], seed=4))
+    assert [n for name, n in mixed if name == "a"] != [n for name, n in mixed if name == "b"]
+
+
+def by_sampler(name: str) -> Any:
+    arrays = {"name": np.array([name] * 30), "x": np.arange(30)}
+    return SequenceArray(arrays, np.random.permutation).map(lambda row: (str(row["name"]), int(row["x"]), 0.0))
+
+
+ORDERS: dict[str, Any] = {
+    "shuffle, map": lambda name: Named(name, 30).shuffle().map(tuple),
+    "shuffle, batch": lambda name: Named(name, 30).shuffle().batch(1).map(lambda each: (str(each[0][0]), each[1][0])),
+    "shuffle, repeat": lambda name: Named(name, 15).shuffle().repeat(2),
+    "weighted": lambda name: Named(name, 30).weighted(np.ones(30)).map(tuple),
+    "within another": lambda name: workers.concat([Named(name, 15).shuffle(), Named(name, 15).shuffle()]),
+    "a sampler's": by_sampler,
+}
+DRAWN: dict[str, Any] = {
+    "each once": lambda name: Named(name, 30).weighted(np.ones(30), replacement=False).map(tuple),
+    "reorder": lambda name: Named(name, 30).reorder(lambda epoch: np.random.permutation(30)),
+    "buckets": lambda name: (
+        Named(name, 30).bucket(np.ones(30, int), 1).map(lambda each: (str(each[0][0]), int(each[1][0])))
+    ),
+}
+
+
+@pytest.mark.parametrize("order", [*ORDERS, *DRAWN])
+@pytest.mark.parametrize("make", [workers.mix, workers.concat, workers.zip])
+def test_each_source_has_an_order_of_its_own(make: Any, order: str) -> None:
+    """Also if its shuffle is not its last word, and if one object is two sources; the same in workers, and in the
+    program, which draws some orders; of a source that was given a seed, by that."""
+    if order in DRAWN and make is workers.mix:
+        return
+    source_of = {**ORDERS, **DRAWN}[order]
+    two = source_of("a")
+    mixed = make([two, source_of("b"), two], seed=3)
+    epochs = []
+    for nb_workers in (0, 2):
+        with mixed.prefetch(nb_workers) as batches:
+            epochs.append([list(batches) for _ in range(2)])
+            state = batches.state_dict()
+    assert epochs[0] == epochs[1]
+    for epoch in epochs[0]:
+        found = list(itertools.chain(*epoch)) if make is workers.zip else epoch
+        numbers = [int(each[1]) for each in found]
+        parts = [numbers[at::3] for at in range(3)] if make is not workers.concat else np.reshape(numbers, (3, 30))
+        assert len({tuple(part) for part in parts}) == 3
+    with make([source_of("a"), source_of("b"), source_of("a")], seed=3).prefetch(2) as batches:
+        batches.load_state_dict(state)
+        third = list(batches)
+    with mixed.prefetch(0) as batches:
+        batches.epoch = 2
+        assert list(batches) == third
+
+
+def test_shuffles_within_and_after_a_part_differ() -> None:
+    """The same one twice would be no shuffle of two samples."""
+    inner, places, outer = (
+        [number for _, number in named(joined)]
+        for joined in (
+            workers.concat([Named("a", 30, seed=1).shuffle()]),
+            workers.concat([Named("a", 30, seed=1)]).shuffle(),
+            workers.concat([Named("a", 30, seed=1).shuffle()]).shuffle(),
+        )
+    )
+    assert outer != [inner[at] for at in places]
