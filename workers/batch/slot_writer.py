@@ -50,8 +50,7 @@ _AROUND = "around"  # the first part of the key of a layout with arrays made by 
 class SlotWriter:
     """The writer of results of jobs, or of items of a stream, into shared-memory slots.
 
-    ``max_slots``: the number of slots beyond which the large arrays of a batch share slots.
-    Runs in: worker; for items of a stream, consumer. Blocks: never.
+    ``max_slots``: the number of slots beyond which the large arrays of a batch share slots. Never blocks.
     """
 
     def __init__(self, max_slots: int = MAX_SLOTS) -> None:
@@ -167,9 +166,8 @@ class SlotWriter:
         return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
-        """Copy a job's ``result`` into slots, and return its place.
-
-        ``sending``: the number under which the job was sent to the worker. It becomes part of the result's label.
+        """Copy a job's ``result`` into slots, labelled with ``sending``, the number under which the worker received the
+        job, and return its place.
         """
         arrays: list[Array] = []
         others: list[Any] = []

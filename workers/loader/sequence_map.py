@@ -198,8 +198,7 @@ class SequenceMap(MakesFrontEnds[Batch_co]):
     def report(self) -> Report:
         """Return a :class:`workers.Report` on where the loop's time has gone since this was made.
 
-        May be called at any time, even after :meth:`close`. Takes a few milliseconds per worker.
-        """
+        May be called at any time, even after :meth:`close`. Takes a few milliseconds per worker."""
         return self._live.report()  # type: ignore[no-any-return]
 
     def close(self) -> None:
