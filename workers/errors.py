@@ -94,7 +94,7 @@ def integrity_error(found: str) -> IntegrityError:
     )
 
 
-def presentable(error: BaseException) -> BaseException:
+def safe_to_raise(error: BaseException) -> BaseException:
     """Return ``error``, or a :class:`JobError` if raising ``error`` would silently end the user's loop or program.
     Such errors are StopIteration, SystemExit and KeyboardInterrupt, for instance."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):

@@ -6,7 +6,7 @@ from .for_keras import adapter
 from .loader.prefetch import prefetch
 from .loader.sequence_filter import SequenceFilter
 from .loader.sequence_map import SequenceMap
-from .sequence.batched_stream import batches, shuffled
+from .sequence.batched_iterable import batches, shuffled
 from .sequence.buckets import SequenceBuckets
 from .sequence.drawn import SequenceOfLists, SequenceReordered
 from .sequence.filtering import filtered

@@ -136,7 +136,7 @@ def test_a_fork_goes_on_alone(nb_workers: Any, with_workers: int) -> None:
 def test_workers_that_were_ended_for_want_of_work_come_again(
     are_used_before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_shutdown, "REST_S", 0.1)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", 0.1)
 
     class Where(Sequence[Aside]):
         def __len__(self) -> int:
@@ -161,8 +161,8 @@ def test_workers_that_were_ended_for_want_of_work_come_again(
             choosing._choose(Choice(0, "the test wants it"))
             assert HERE in pids(loop)
             choosing._choose(Choice(1, "the test wants it"))
-        wait_for(lambda: choosing.engine.is_resting)
-        monkeypatch.setattr(idle_shutdown, "REST_S", 60.0)
+        wait_for(lambda: choosing.engine.has_ended_workers)
+        monkeypatch.setattr(idle_shutdown, "IDLE_S", 60.0)
         wait_for(lambda: choosing.is_ready)
         loop = iter(batches)
         assert (next(loop).value == HERE) == (not are_used_before)

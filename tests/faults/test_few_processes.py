@@ -196,13 +196,13 @@ def test_workers_that_had_nothing_to_do(group: Path) -> None:
     program = """
 from workers.engine import idle_shutdown
 from workers.process import fork_shortage
-idle_shutdown.REST_S, fork_shortage._FIRST_WAIT_S, fork_shortage._MAX_WAIT_S = 0.5, 0.1, 0.1
+idle_shutdown.IDLE_S, fork_shortage._FIRST_WAIT_S, fork_shortage._MAX_WAIT_S = 0.5, 0.1, 0.1
 
 told = []
 logging.getLogger("workers").addFilter(lambda record: told.append(record) or True)
 
 def wait_until_at_rest(batches):
-    while not batches._live.pool.engine._driver._idle_shutdown.is_resting or workers():
+    while not batches._live.pool.engine._driver._idle_shutdown.has_ended_workers or workers():
         time.sleep(0.01)
 
 with prefetch(Numbers(seed=1), 4, max_queue_size=8) as batches:

@@ -21,14 +21,14 @@ from workers.engine import idle_shutdown
 @pytest.fixture(params=[0.0, 0.05], ids=["at once", "soon"])
 def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
     """The minute."""
-    monkeypatch.setattr(idle_shutdown, "REST_S", request.param)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", request.param)
     return float(request.param)
 
 
 def wait_until_at_rest(batches: SequenceMap) -> None:
     engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
     # A pool that has not begun yet has no workers either.
-    wait_for(lambda: engine._driver._idle_shutdown.is_resting and not worker_processes())
+    wait_for(lambda: engine._driver._idle_shutdown.has_ended_workers and not worker_processes())
 
 
 class Hooked(Sequence):
@@ -229,7 +229,7 @@ def test_workers_are_killed_while_they_are_ended(soon: float) -> None:
 
 def test_a_stopped_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it cannot end by itself."""
-    monkeypatch.setattr(idle_shutdown, "REST_S", 1.0)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", 1.0)
     with Hooked().prefetch(nb_workers=2, max_queue_size=3) as batches:
         loop = iter(batches)
         got = [next(loop)]
@@ -265,7 +265,7 @@ def test_errors_at_their_place(soon: float) -> None:
 
 def test_a_job_that_nobody_waits_for_is_not_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """A worker that is in one has something to do."""
-    monkeypatch.setattr(idle_shutdown, "REST_S", 0.0)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", 0.0)
 
     def slow(index: int) -> int:
         from workers import current_job
@@ -297,7 +297,7 @@ def test_threads_stay(soon: float) -> None:
 
 def test_a_minute_is_long() -> None:
     """Workers that have just become idle are there."""
-    assert idle_shutdown.REST_S == 60.0
+    assert idle_shutdown.IDLE_S == 60.0
     with Hooked().prefetch(nb_workers=2) as batches:
         list(batches)
         assert len(worker_processes()) == 2

@@ -338,7 +338,7 @@ def test_a_pool_ends_while_another_begins() -> None:
 
 def test_worth_it() -> None:
     """Not what every server has, and not what is known to this program alone."""
-    from workers.process.preload import worth_it
+    from workers.process.preload import modules_to_preload
 
     names = ["builtins", "os.path", "numpy.random", "workers.job.task", "__main__", "psutil", "of_nobody"]
-    assert worth_it(names) == {"psutil"}
+    assert modules_to_preload(names) == {"psutil"}

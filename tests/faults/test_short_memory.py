@@ -300,7 +300,7 @@ def test_workers_rest_while_others_wait(
     after_s: float, little: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loop that takes its time, while batches wait for it: the workers end, new ones go on."""
-    monkeypatch.setattr(idle_shutdown, "REST_S", after_s)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", after_s)
     with prefetch(Large(tmp_path, 10), 2, worker_init_fn=little(3), max_queue_size=8) as batches:
         held: list[np.ndarray] = []
         for index, batch in enumerate(batches):

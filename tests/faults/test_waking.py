@@ -21,12 +21,12 @@ log = logging.getLogger("tests.of.waking")
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The minute."""
-    monkeypatch.setattr(idle_shutdown, "REST_S", 0.2)
+    monkeypatch.setattr(idle_shutdown, "IDLE_S", 0.2)
 
 
 def wait_until_at_rest(batches: SequenceMap) -> None:
     engine: Any = batches._live.pool.engine  # type: ignore[union-attr]
-    wait_for(lambda: engine._driver._idle_shutdown.is_resting and not worker_processes())
+    wait_for(lambda: engine._driver._idle_shutdown.has_ended_workers and not worker_processes())
 
 
 class Numbers(Sequence):
@@ -108,8 +108,8 @@ def test_the_program_forks_meanwhile() -> None:
         got = [next(loop)[0]]
         held, release = os.pipe()
         children = []
-        for is_resting in (False, True):
-            if is_resting:
+        for has_ended_workers in (False, True):
+            if has_ended_workers:
                 wait_until_at_rest(batches)
             child = os.fork()
             if child == 0:

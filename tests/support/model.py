@@ -271,7 +271,7 @@ class Whole:
         self.left = samples[stop:]
         return [stacked(samples[at : at + self.size]) for at in range(0, stop, self.size)]
 
-    def rest(self) -> list[Any]:
+    def remaining(self) -> list[Any]:
         return [stacked(self.left)] if self.left and not self.drop_last else []
 
 
@@ -296,7 +296,7 @@ class Rebatched:
                 self.left = []
         return ready
 
-    def rest(self) -> list[Any]:
+    def remaining(self) -> list[Any]:
         return [joined(self.left)] if self.left and not self.drop_last else []
 
 
@@ -378,7 +378,7 @@ class Pipeline:
             except Exception as error:
                 delivered.append(Raised(error))
             ends_with_nothing = len(delivered) == before
-        rest = end.rest()
+        rest = end.remaining()
         return delivered + rest, not rest and (ends_with_nothing or bool(end.left))
 
 

@@ -75,7 +75,7 @@ def test_an_idle_process_keeps_nothing(process: Process) -> None:
     for _ in range(3):
         process.job(40 * MB)
         times = process.times
-        assert [process.memory.rest() for _ in range(3)] == [True, False, False]
+        assert [process.memory.free_when_idle() for _ in range(3)] == [True, False, False]
         assert (process.nbytes, process.times) == (process.base, times + 1)
 
 

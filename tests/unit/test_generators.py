@@ -36,7 +36,7 @@ def seeded(source: Any, index: int = 0) -> Generators:
     found.begin(0)
     stream = Stream(1, found)
     stream.begin(0, index)
-    stream.seed_held()
+    stream.seed_held_generators()
     return found
 
 

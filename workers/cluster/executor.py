@@ -290,7 +290,7 @@ class RayExecutor:
 
     # -- the end
 
-    def rest(self) -> bool:
+    def end_idle(self) -> bool:
         if not any(actor.is_ready for actor in self._actors.values()):
             return False  # they wait for room in the cluster
         self._end_all()

@@ -168,7 +168,7 @@ class AutoEngine:
         """True if a worker is ready for jobs. Reading this restarts workers that were ended because they were idle."""
         if self.engine is None or self.has_lost_workers():
             return False
-        if self.engine.is_resting:
+        if self.engine.has_ended_workers:
             self.engine.resize(self.chooser.nb_workers)
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 

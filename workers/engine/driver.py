@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from workers.batch.memory_limit import DoesNotFit
-from workers.errors import IntegrityError, PrefetchError, presentable
+from workers.errors import IntegrityError, PrefetchError, safe_to_raise
 
 from . import explanations
 from .delivery import Failure, Result
@@ -94,9 +94,9 @@ class Driver:
         self._retire()
 
     @property
-    def is_resting(self) -> bool:
+    def has_ended_workers(self) -> bool:
         """True while the workers are shut down because there were no jobs for them. May be read in any thread."""
-        return self._idle_shutdown.is_resting
+        return self._idle_shutdown.has_ended_workers
 
     def _retire(self) -> None:
         """Send no more jobs to surplus workers, whose number (from 0) is not below the wanted number of workers."""
@@ -183,7 +183,7 @@ class Driver:
             return 0.0
         if self._schedule.parked and (left_s := self._memory.left_s()) is not None:
             return left_s
-        if self._idle_shutdown.is_resting:
+        if self._idle_shutdown.has_ended_workers:
             return self._idle_shutdown.end_if_needed(self._handover.num_untaken)
         schedule, watchdog = self._schedule, self._watchdog
         if not schedule.is_idle or any(self._executor.look(worker)[0] for worker in schedule.workers()):
@@ -246,7 +246,7 @@ class Driver:
             self.fatal = error
             return
         except BaseException as raised:  # unpickling runs the user's code, even sys.exit(); mapping may lack memory
-            batch = Failure(presentable(raised), schedule.runs_before(ticket) + 1)
+            batch = Failure(safe_to_raise(raised), schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 
     def _note(self, ticket: int | None, job_ns: int, detail: Detail) -> None:

@@ -161,9 +161,9 @@ class Engine:
         return self._driver.fatal
 
     @property
-    def is_resting(self) -> bool:
+    def has_ended_workers(self) -> bool:
         """True while the workers are shut down because there were no jobs for them."""
-        return self._driver.is_resting
+        return self._driver.has_ended_workers
 
     def check(self) -> None:
         """Raise an error unless the engine runs.

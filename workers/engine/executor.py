@@ -192,7 +192,7 @@ class Executor(Protocol):
     def take_stack(self, worker: int) -> tuple[str, int | None]:
         """Return (the stack that a worker has written down, "" if none; its process id, None if it has none here)."""
 
-    def rest(self) -> bool:
+    def end_idle(self) -> bool:
         """End all workers, which are idle, until :meth:`start` is called again. Return False if they were not ended."""
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from .watchdog import Watchdog
 
 logger = logging.getLogger("workers")
 
-REST_S = 60.0  # idle time after which workers are ended
+IDLE_S = 60.0  # idle time after which workers are ended
 
 
 class IdleShutdown:
@@ -29,14 +29,14 @@ class IdleShutdown:
         self._watchdog = watchdog
         self._since_s = time.monotonic()  # when workers or the consumer were last seen active
         self._progress: tuple[int, int] | None = None  # the consumer's progress at the last check
-        self.is_resting = False  # the workers were ended
+        self.has_ended_workers = False  # the workers were ended
 
     def put_off(self) -> None:
         """Restart the idle time, because workers have jobs, or one has just loaded the sequence."""
         self._since_s = time.monotonic()
 
     def begin_if_due(self, progress: tuple[int, int]) -> float:
-        """End the workers, which have no jobs, if they and the consumer have done nothing for :data:`REST_S`.
+        """End the workers, which have no jobs, if they and the consumer have done nothing for :data:`IDLE_S`.
 
         Args:
             progress: any value that changes when the consumer (the loop) takes a batch.
@@ -47,18 +47,18 @@ class IdleShutdown:
         if progress != self._progress:
             self._progress = progress
             self.put_off()
-        left_s = self._since_s + REST_S - time.monotonic()
+        left_s = self._since_s + IDLE_S - time.monotonic()
         if left_s > 0:
             return left_s
         self.put_off()
         workers = self._schedule.workers()
-        if not self._executor.rest():
-            return REST_S
+        if not self._executor.end_idle():
+            return IDLE_S
         for worker in workers:
             self._watchdog.died(worker)
             self._schedule.died(worker, running=0)
-        self.is_resting = True
-        logger.debug("%d workers were ended after they were idle for %g s", len(workers), REST_S)
+        self.has_ended_workers = True
+        logger.debug("%d workers were ended after they were idle for %g s", len(workers), IDLE_S)
         return 0.0
 
     def end_if_needed(self, num_untaken: int) -> float | None:
@@ -77,5 +77,5 @@ class IdleShutdown:
     def end(self) -> None:
         """Start the workers that are missing, such as those that were ended because they were idle."""
         self._executor.start()
-        self.is_resting = False
+        self.has_ended_workers = False
         self.put_off()

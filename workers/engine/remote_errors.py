@@ -13,7 +13,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from workers.batch.tree import dumps
-from workers.errors import JobError, RemoteTraceback, add_note, presentable
+from workers.errors import JobError, RemoteTraceback, add_note, safe_to_raise
 
 _MAX_TEXT = 1 << 20
 
@@ -97,7 +97,7 @@ def unpack(failure: RemoteFailure, where: str) -> BaseException:
             error = None
     if error is None:
         error = JobError(f"{failure.name}: {failure.message}")
-    error = presentable(error)
+    error = safe_to_raise(error)
     error.__cause__ = RemoteTraceback(failure.traceback)
     add_note(error, f"raised in {where}, process {failure.pid}")
     return error

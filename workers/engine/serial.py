@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workers.batch.tree import flatten, makes_fresh_batches, own
-from workers.errors import ClosedError, add_note, presentable
+from workers.errors import ClosedError, add_note, safe_to_raise
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
@@ -48,7 +48,7 @@ def run_here(
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
-        value = presentable(raised)
+        value = safe_to_raise(raised)
         add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
         try:  # avoid a reference cycle, which would keep this frame's objects until the next garbage collection
             return False, value, time.monotonic_ns() - start
@@ -92,7 +92,7 @@ class SerialEngine:
         except BaseException as raised:
             if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise  # the user's Ctrl-C
-            self._fatal = presentable(raised)
+            self._fatal = safe_to_raise(raised)
             raise self._fatal from self._fatal.__cause__
         self._has_begun = True
 

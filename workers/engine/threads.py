@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any
 
-from workers.errors import presentable
+from workers.errors import safe_to_raise
 from workers.job.context import begin_marks, stages
 from workers.report.pool import PoolFigures
 
@@ -46,7 +46,7 @@ class _Thread(threading.Thread):
         try:
             self._task.init_worker(self.number)
         except BaseException as raised:
-            self._events.put(Fatal(presentable(raised)))
+            self._events.put(Fatal(safe_to_raise(raised)))
             return
         stream = self._task.stream()
         while (row := self.inbox.get()) is not None and not self.is_closing:
@@ -168,7 +168,7 @@ class ThreadExecutor:
         frame = sys._current_frames().get(self._threads[worker].ident or 0)
         return ("".join(traceback.format_stack(frame)) if frame else ""), None
 
-    def rest(self) -> bool:
+    def end_idle(self) -> bool:
         return False  # idle threads cost nothing
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ class SourceReading:
 
     def _begin(self) -> None:
         self._stream.begin(self._epoch, EPOCH_START)
-        self._stream.seed_held()
+        self._stream.seed_held_generators()
         process_generators.seed(self._stream, self._epoch, EPOCH_START)
 
     def _save(self) -> list[Callable[[], None]]:
@@ -229,7 +229,7 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     if seed_globals:
         if stream.generators is not None:
             stream.generators.begin(job.epoch)
-            stream.seed_held()
+            stream.seed_held_generators()
         process_generators.seed(stream, job.epoch, job.index)
 
 

@@ -245,7 +245,7 @@ class Stream:
         self._num_sequences += 1
         return mix(self._num_sequences ^ self._number(_OF_SEQUENCES)) & MAX_SEED
 
-    def seed_held(self) -> None:
+    def seed_held_generators(self) -> None:
         """Seed the random generators that the source and functions hold, for the current job."""
         if self.generators:
             of_job = self._number(_OF_HELD)

@@ -16,7 +16,7 @@ import numpy as np
 
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import StalePassError, presentable
+from workers.errors import StalePassError, safe_to_raise
 from workers.report.loop import LoopFigures
 from workers.sequence.display import Display, DisplayedFact, count, named
 from workers.sequence.grouping import Pieces
@@ -239,9 +239,9 @@ class Consumer:
         except Exception as error:
             this_pass.is_collating = False
             del ready[-1]
-            if presentable(error) is error:
+            if safe_to_raise(error) is error:
                 raise
-            raise presentable(error) from error
+            raise safe_to_raise(error) from error
         except BaseException:
             this_pass.is_collating = False
             position.delivered = before

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from workers.errors import StateError
-from workers.sequence.batched_stream import Regrouped
+from workers.sequence.batched_iterable import Regrouped
 from workers.sequence.clock import defines_hooks
 
 logger = logging.getLogger("workers")

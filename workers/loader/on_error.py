@@ -9,7 +9,7 @@ from typing import Any
 from workers.checks import short
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import add_note, presentable
+from workers.errors import add_note, safe_to_raise
 from workers.sequence.passes import Pass
 from workers.sequence.sample_errors import left, others
 
@@ -99,7 +99,7 @@ class OnError:
         try:
             what = self.policy(error)
         except StopIteration as raised:
-            raise presentable(raised) from raised
+            raise safe_to_raise(raised) from raised
         finally:
             self._deciding_for = None
         if what not in ("raise", "skip", "retry"):

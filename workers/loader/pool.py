@@ -170,11 +170,11 @@ class Pool:
         loop = self._loop()
         if loop is None or self._sent_in == self._num_passes:
             return None
-        return self._changes(loop)
+        return self._parcel_to_send(loop)
 
     # -- what they work on
 
-    def _changes(self, loop: Loop) -> Parcel | None:
+    def _parcel_to_send(self, loop: Loop) -> Parcel | None:
         """Return the parcel that the workers need before the next pass; None if the sequence has not changed.
 
         If the user has called ``changed()``, discard the batches that were computed ahead.
@@ -238,7 +238,7 @@ class Pool:
         parcel: Parcel | None = None
         is_auto = isinstance(engine, AutoEngine)  # asks for changes() itself, when it has workers
         if not is_auto:
-            parcel = self._changes(loop)
+            parcel = self._parcel_to_send(loop)
         if plan.plan.is_read_here or plan.plan.is_stream:
             source = self._source(loop, plan, position, places)
             reading = engine.begin(epoch, 0, True, None, parcel, [])

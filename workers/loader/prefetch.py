@@ -9,7 +9,7 @@ from workers.arguments import explains_options
 from workers.checks import check_choice, check_function
 from workers.frameworks.keras import counted
 from workers.sequence.base import Sequence, plan_of
-from workers.sequence.batched_stream import batches as batches_of
+from workers.sequence.batched_iterable import batches as batches_of
 from workers.sequence.chain import NbWorkers
 from workers.sequence.drawn import SequenceOfLists, SequenceReordered
 from workers.sequence.selection import Batch_co

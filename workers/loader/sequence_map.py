@@ -24,8 +24,8 @@ from workers.sequence.plan import Plan
 from workers.sequence.selection import Batch_co
 
 from . import trw
+from .front_end_types import FrontEndTypes
 from .loop import Loop
-from .makes_front_ends import MakesFrontEnds
 from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, options_of
 from .tensors import Output, checked_output
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 
-class SequenceMap(MakesFrontEnds[Batch_co]):
+class SequenceMap(FrontEndTypes[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
     One pass of the loop is one epoch. After a ``break``, the next pass is the whole of the next epoch. Sequences made

@@ -11,7 +11,7 @@ from workers.batch.tree import as_numpy, own
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.engine.protocols import OpenReading
-from workers.errors import PrefetchError, presentable
+from workers.errors import PrefetchError, safe_to_raise
 from workers.job import seeding
 from workers.sequence.clock import Clock
 from workers.sequence.grouping import Assembly
@@ -73,7 +73,7 @@ class StreamSource:
             batch = run_job(source, index, lambda: source[index], self._epoch, self._seed, self._is_sent)
             item = Item(index, as_numpy(batch))
         except Exception as error:
-            item = Item(index, None, presentable(error))
+            item = Item(index, None, safe_to_raise(error))
         self.item = item
         self._number += 1
         return True

@@ -55,8 +55,8 @@ class ProcessExecutor:
         self._selector.register(self._waker, selectors.EVENT_READ, "wake")
         try:
             settings = program_settings.collect()
-            worth_it = preload.worth_it([*modules, *settings.modules])
-            self._worker_pool = WorkerPool(nb_workers, worth_it, settings, self._item_slots, self._selector, figures)
+            wanted = preload.modules_to_preload([*modules, *settings.modules])
+            self._worker_pool = WorkerPool(nb_workers, wanted, settings, self._item_slots, self._selector, figures)
         except BaseException:
             self._close_own()
             raise
@@ -229,7 +229,7 @@ class ProcessExecutor:
 
     # -- the end
 
-    def rest(self) -> bool:
+    def end_idle(self) -> bool:
         """End all workers, and return True. The server stays, so that workers started later inherit its imports."""
         self._let_end()
         self._worker_pool.remove_all()

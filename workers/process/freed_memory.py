@@ -75,7 +75,7 @@ class FreedMemory:
         give_back()
         self._usual_nbytes = None
 
-    def rest(self) -> bool:
+    def free_when_idle(self) -> bool:
         """Note that the worker is idle. If it was not idle before, give back its freed memory and return True."""
         is_new, self._is_idle = not self._is_idle, True
         if is_new:

@@ -35,7 +35,7 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def worth_it(modules: Iterable[str]) -> frozenset[str]:
+def modules_to_preload(modules: Iterable[str]) -> frozenset[str]:
     """Return the ``modules`` worth importing in the server: loaded in this program, not Python's, numpy's or ours.
 
     Runs in: consumer.

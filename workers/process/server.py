@@ -58,7 +58,7 @@ class _Imports:
         if found is not None:
             request["modules"].remove(found.module)
             request |= {"skipped": [*self.skipped, tuple(found)], "attached": attached}
-            self._status.rest()
+            self._status.show_idle()
             preload.begin_anew(self._path, request, [request["descriptor"], request["page"], *attached])
         self.seconds += time.monotonic() - start_s
 

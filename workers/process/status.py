@@ -52,7 +52,7 @@ class StatusPage:
         words[_RUNNING] = 0
         return False
 
-    def rest(self) -> None:
+    def show_idle(self) -> None:
         """Note that the worker is in no job."""
         self._words[_RUNNING] = 0
 

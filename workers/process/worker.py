@@ -41,7 +41,7 @@ from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
 _DETAILED_NS = 1_000_000  # a job that takes longer is reported in detail
-_IDLE_S = 2  # after this long without a message, memory kept for later jobs is freed
+_FREE_MEMORY_AFTER_S = 2  # after this long without a message, memory kept for later jobs is freed
 _NOW_AND_THEN_NS = 5_000_000  # of shorter jobs, at most one in this time is reported in detail
 
 
@@ -79,7 +79,7 @@ class Worker:
     def run(self) -> None:
         """Receive jobs, run them and send their results. Blocks: until the consumer sends Stop or is gone."""
         slot_writer.writer = self._writer
-        self._channel.wake_after(_IDLE_S)
+        self._channel.wake_after(_FREE_MEMORY_AFTER_S)
         self._outlet.install()
         try:
             self._run()
@@ -89,7 +89,7 @@ class Worker:
     def _run(self) -> None:
         while True:
             received = self._channel.receive()
-            if not received and self._channel.is_idle and self._freed.rest():
+            if not received and self._channel.is_idle and self._freed.free_when_idle():
                 self._writer.give_up_free()
                 self._flush()
             for message, files in received:
@@ -140,7 +140,7 @@ class Worker:
                 self._rows.append((row.sending, 0, None))
         if self._rows:
             self._flush()
-        self._page.rest()
+        self._page.show_idle()
         if self._freed.is_due(self._flushed_ns):
             self._freed.look(time.monotonic_ns())
 

@@ -45,7 +45,7 @@ class Assembly(ABC):
             many items of the job there are delivered up to this part; None: all).
         """
 
-    def rest(self, carry: list[Ready]) -> list[Ready]:
+    def remaining(self, carry: list[Ready]) -> list[Ready]:
         """Return [the last batch], made from the leftover ``carry``; [] if it is empty or short batches are dropped."""
         return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
 

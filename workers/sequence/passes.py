@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.engine.protocols import AnyReading
-from workers.errors import StateError, integrity_error, presentable
+from workers.errors import StateError, integrity_error, safe_to_raise
 
 from .clock import Clock
 from .grouping import Assembly, Pieces, Ready
@@ -168,9 +168,9 @@ class Pass:
             except Exception as error:
                 position.delivered = delivered
                 del ready[-1]
-                if presentable(error) is error:
+                if safe_to_raise(error) is error:
                     raise
-                raise presentable(error) from error
+                raise safe_to_raise(error) from error
         # No call follows, here or in the caller, in which a Ctrl-C could lose the batch.
         position.delivered = delivered
         del ready[-1]
@@ -204,7 +204,7 @@ class Pass:
         """Make the samples left over after all jobs ready as the last batch. Return True if there is such a batch."""
         if self._assembly is None:
             return False
-        rest = self._assembly.rest(self._carry)
+        rest = self._assembly.remaining(self._carry)
         self.ready, self._assembly = rest, None
         return bool(rest)
 

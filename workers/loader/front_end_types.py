@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .sequence_map import SequenceMap
 
 
-class MakesFrontEnds(SequenceDerived[Batch_co]):
+class FrontEndTypes(SequenceDerived[Batch_co]):
     """The base class of ``SequenceMap``, which declares for type checkers what the inherited methods return."""
 
     if TYPE_CHECKING:
