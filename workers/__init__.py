@@ -18,7 +18,8 @@ The consumer is the process whose loop reads batches. A job computes one batch, 
 replica is a worker's copy of the sequence. A slot is shared memory for a batch; its lease ends when the loop releases
 the batch.
 
-These are the rooms (modules and subpackages). Each imports only from those before it:
+These are the rooms (modules and subpackages). Each imports only from those before it. Which module decides what is
+listed in ``.github/CONTRIBUTING.rst``.
 
 - ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
   that this process may use.

@@ -27,7 +27,7 @@ import numpy as np
 from .label import words_of
 from .shared_memory import PAGE, address_of, attach, create
 
-SMALL_NBYTES = 32 << 10  # up to this size, a batch or an array of it is copied out of its slot
+SMALL_NBYTES = 32 << 10  # up to this size, a batch or array is copied out of its slot; a larger one is leased
 #: The maximum number of slots for one batch: each costs a descriptor and a mapping. Other large arrays share slots.
 MAX_SLOTS = 128
 #: The header of a slot with large arrays. It holds only the label, but takes a page, so that the first array starts at

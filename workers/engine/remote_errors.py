@@ -1,5 +1,7 @@
 """Carries the exceptions of jobs to the consumer, with the job's traceback, and with their type if it can be rebuilt.
 
+A StopIteration of a job would end the loop in silence; :func:`workers.errors.safe_to_raise` turns it into a JobError.
+
 An exception is first pickled as its class defines it. That may fail, or change its text, if its constructor expects
 arguments other than ``args``. Then it is rebuilt from class, ``args`` and attributes, without the constructor.
 """

@@ -206,7 +206,7 @@ class Schedule:
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
-        """Remove a worker that has died; its jobs will be sent again.
+        """Remove a worker that has died. Its jobs are run again, the one that it died in ``max_retries`` times at most.
         ``running``: the number under which its current job was sent, 0 if it had none. ``with_others``: several jobs
         may be the cause, e.g. as all workers died together. Each of them is then run alone before it is given up."""
         for sending, ticket in self._loads.lose(worker).items():

@@ -36,7 +36,7 @@ def is_read_as_it_comes(sequence: Any) -> bool:
 
 
 class FitReading:
-    """The reading of one epoch, or some of its batches, as Keras needs it: one batch for each index in ``order``.
+    """The reading of one epoch, or some of its batches, as Keras needs it: each batch of ``order`` exactly once.
 
     It does not move the position that ``state_dict()`` saves. If a loop in a callback takes over the workers, the
     remaining batches are computed in this process. The sequence is held weakly.

@@ -1,4 +1,7 @@
-"""Support for JAX: makes its arrays, and sends them to workers. JAX has no stateful random generators to seed."""
+"""Support for JAX: makes its arrays, and sends them to workers. ``batch.to_numpy`` reads them by ``__array__``.
+
+JAX has no stateful random generators to seed.
+"""
 
 from __future__ import annotations
 

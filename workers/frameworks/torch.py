@@ -31,6 +31,7 @@ def kinds() -> dict[type, Kind]:
 
 
 def _seed_one(generator: Any, number: int) -> None:
+    """Seed a generator of torch; ``number`` is a function of (seed, epoch, index): see ``job.stream``."""
     generator.manual_seed(number)
 
 

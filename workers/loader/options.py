@@ -1,5 +1,6 @@
 """Defines and checks the options of a front-end (the result of ``prefetch()`` or ``.map()``).
 
+A front-end made from another one inherits all of Options that it is not given, by :meth:`Options.but`, and ``output``.
 Most are written twice: with their types in a TypedDict, for callers, and with their defaults and checks in Options.
 """
 

@@ -175,7 +175,7 @@ class Pool:
     # -- what they work on
 
     def _parcel_to_send(self, loop: Loop) -> Parcel | None:
-        """Return the parcel that the workers need before the next pass; None if the sequence has not changed.
+        """Return what is sent anew to the workers at the start of an epoch; None if the sequence has not changed.
 
         If the user has called ``changed()``, discard the batches that were computed ahead.
         """

@@ -1,5 +1,7 @@
 """Detects within a few milliseconds whether anything in a task has changed since the last epoch.
 
+What is then sent to the workers is decided in ``loader.pool``.
+
 The task is what the workers' jobs need: the user's sequence, and the functions applied to its batches. It is pickled
 again, and the new bytes are compared with the last ones. Objects that would take long are left out of the pickle:
 

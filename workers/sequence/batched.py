@@ -61,7 +61,8 @@ class SequenceOfSize(SequenceDerived[Any]):
 class SequenceBatch(SequenceOfSize):
     """The sequence that :meth:`Sequence.batch` makes: batches of consecutive samples of its source.
 
-    The source is any object with ``__len__`` and ``__getitem__``.
+    The source is any object with ``__len__`` and ``__getitem__``; for one with only ``__iter__``, see
+    ``batched_iterable``.
     """
 
     _item_names = "batch", "batches"

@@ -1,4 +1,4 @@
-"""``batch`` and ``shuffle`` of a source that has only ``__iter__``: this process reads its items for the workers."""
+"""``batch`` and ``shuffle`` of an iterator, or what has only ``__iter__``: this process reads it for the workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``SequenceShuffle``: the batches of a sequence in a new random order in each epoch."""
+"""``SequenceShuffle``: the batches of a sequence in a new random order in each epoch.
+
+The order itself is :class:`.order.Permuted`; that of a shuffle within windows is in ``batched_iterable``.
+"""
 
 from __future__ import annotations
 
