@@ -1,6 +1,6 @@
 """``SequenceShuffle``: the batches of a sequence in a new random order in each epoch.
 
-The order itself is :class:`.order.Permuted`; that of a shuffle within windows is in ``batched_iterable``.
+The order itself is ``order.Permuted``; that of a shuffle within windows is in ``batched_iterable``.
 """
 
 from __future__ import annotations
