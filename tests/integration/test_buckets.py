@@ -199,7 +199,12 @@ def test_of_tensors() -> None:
         (lambda: pad(0.5)([[1], [1, 2]]), "int64, which cannot hold the padding 0.5"),
         (lambda: pad()([np.zeros((2, 2)), np.zeros(2)]), "arrays of [1, 2] axes"),
         (lambda: pad(mask=True)([{"x": [1], "x_mask": 1}]), "have the key 'x_mask' already"),
-        (lambda: pad(keys="y")([{"x": [1]}, {"x": [1, 2]}]), "equally long"),
+        (lambda: pad(keys="y")([{"x": [1], "y": 1}, {"x": [1, 2], "y": 2}]), "equally long"),
+        (lambda: pad(keys="y")([{"x": [1]}, {"x": [1, 2]}]), "pad has keys for ['y'], but the samples have the keys"),
+        (lambda: pad({"y": 1})([({"x": [1]}, 2), ({"x": [1, 2]}, 3)]), "pad has value for ['y']"),
+        (lambda: pad(1e300)([np.zeros(2, np.float32), np.zeros(1, np.float32)]), "cannot hold the padding 1e+300"),
+        (lambda: pad(1j)([np.zeros(2), np.zeros(1)]), "cannot hold the padding 1j"),
+        (lambda: pad()([[[1, 2], [3]], [[1], [2]]]), "lists of lists of different lengths"),
     ],
 )
 def test_what_cannot_be_padded(wrong: Any, error: str) -> None:
@@ -214,6 +219,14 @@ def test_batches_of_a_collate_fn() -> None:
     for batches in (ragged.batch(2, collate_fn=pad()), ragged.batch_by([[0, 1], [2, 3], [4]], pad())):
         assert [batch.shape for batch in batches] == [(2, 1), (2, 3), (1, 4)]
     assert isinstance(workers.pad(), type(pad()))
+
+
+def test_a_padding_that_is_rounded() -> None:
+    """To the dtype of the samples."""
+    for dtype in (np.float16, np.float32, np.complex64):
+        batch = pad(0.1)([np.zeros(2, dtype), np.zeros(1, dtype)])
+        assert (batch.dtype, batch[1, 1]) == (dtype, dtype(0.1))
+        assert np.isnan(pad(np.nan)([np.zeros(2, dtype), np.zeros(1, dtype)])[1, 1])
 
 
 def test_what_an_attack_has_found() -> None:

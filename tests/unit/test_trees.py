@@ -308,6 +308,16 @@ INT, UINT = np.int64, np.uint64
         ([UINT(2**64 - 1), 1.0], "uint64 and float64"),
         ([2**53 + 1, 1j], "int64 and complex128"),
         ([5, "a"], "int64 and <U1: together the numbers would become strings"),
+        ([np.array("a"), np.array(b"b")], "<U1 and |S1, which have nothing in common"),
+        ([5, np.timedelta64(4, "s")], "int64 and timedelta64[s], which have nothing in common"),
+        ([np.datetime64("2000-01-01"), np.timedelta64(4, "s")], "nothing in common"),
+        ([np.datetime64("2000-01-01"), "2000-01-02"], "datetime64[D] and <U10, which have nothing in common"),
+        ([np.datetime64("9999-01-01", "s"), np.datetime64("2000-01-01", "ns")], "does not reach the most distant one"),
+        ([np.timedelta64(2**62, "D"), np.timedelta64(4, "s")], "does not reach the most distant one"),
+        (
+            [np.datetime64("1999-01-01"), np.datetime64("2000-01-01T05"), np.datetime64("NaT", "s")],
+            np.array(["1999-01-01", "2000-01-01T05", "NaT"], "M8[s]"),
+        ),
     ],
 )
 def test_numbers_stay_what_they_are(values: list[Any], expected: Any) -> None:

@@ -89,6 +89,10 @@ def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
         raise TypeError(
             f"samples{place} are of {shown}: together the numbers would become strings; use one type in all samples"
         )
+    if len({_GROUP.get(kind, "other") for kind in kinds} - {"other"}) > 1:
+        raise TypeError(f"samples{place} are of {shown}, which have nothing in common: use one type in all samples")
+    if kinds <= set("mM"):
+        return _of_one_unit(arrays, shown, place)
     if "O" in kinds or not kinds <= set("biufc") or not kinds & set("iu"):
         return arrays
     target = np.result_type(*dtypes)
@@ -103,6 +107,24 @@ def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     raise TypeError(
         f"samples{place} are of {shown}: no dtype holds all their values exactly, and numpy's choice, {target}, would "
         "change some; convert them to one dtype in every sample"
+    )
+
+
+#: Kinds of dtypes that numpy would turn into others, such as dates into strings.
+_GROUP = {**dict.fromkeys("biufc", "number"), "U": "text", "S": "bytes", "M": "date", "m": "duration"}
+
+
+def _of_one_unit(arrays: list[Any], shown: str, place: str) -> list[Any]:
+    """Return ``arrays`` of dates or durations in one unit, numpy's choice for them."""
+    found = [array.astype(np.result_type(*arrays)) for array in arrays]
+    if all(
+        np.array_equal(made.astype(array.dtype), array, equal_nan=True)
+        for made, array in zip(found, arrays, strict=True)
+    ):
+        return found
+    raise TypeError(
+        f"samples{place} are of {shown}: numpy's choice for all, {found[0].dtype}, does not reach the most distant "
+        "one; convert them to one dtype in every sample"
     )
 
 

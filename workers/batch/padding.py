@@ -72,8 +72,16 @@ class Pad:
         """Return the list ``samples`` as one batch, padded and stacked."""
         if not samples:
             raise ValueError("there are no samples to pad: a batch has at least one")
+        if self.keys or isinstance(self.value, dict):
+            self._check_keys(_keys_of(samples[0]))
         batch, mask = self._batch(samples, None, "", self.keys is None)
         return batch if mask is None else (batch, mask)
+
+    def _check_keys(self, seen: list[Hashable]) -> None:
+        for name, asked in (("keys", self.keys or ()), ("value", self.value if isinstance(self.value, dict) else ())):
+            unknown = [key for key in asked if key not in seen]
+            if unknown:
+                raise ValueError(f"pad has {name} for {short(unknown)}, but the samples have the keys {short(seen)}")
 
     def _batch(self, samples: list[Any], key: Any, place: str, is_padded: bool) -> tuple[Any, Any]:
         """Return (batch, mask) of ``samples``; mask is None unless they were padded and a mask was asked for.
@@ -86,7 +94,7 @@ class Pad:
         node = None if _is_row(samples[0]) else node_of(samples[0])
         if node is None:
             if is_padded and all(map(_is_array, samples)):
-                arrays = arrays_of(samples, f"samples{place}")
+                arrays = _arrays(samples, place)
                 others = [array for array in arrays if array.size] or arrays  # an empty list has no dtype of its own
                 arrays = [array if array.size else array.astype(others[0].dtype) for array in arrays]
                 return self._padded(of_one_dtype(arrays, place), key, place)
@@ -115,9 +123,8 @@ class Pad:
         lengths[0] = -(-lengths[0] // self.to) * self.to
         dtype = np.result_type(*arrays)
         value = self.value.get(key, 0) if isinstance(self.value, dict) else self.value
-        with np.errstate(all="ignore"):
-            filler = np.asarray(value).astype(dtype)
-        if not np.array_equal(filler, value, equal_nan=dtype.kind in "fc"):
+        filler = _filler(value, dtype)
+        if filler is None:
             raise ValueError(
                 f"samples{place} are of {dtype}, which cannot hold the padding {value}: give another value, or convert "
                 "the samples"
@@ -132,6 +139,38 @@ class Pad:
             if mask is not None:
                 mask[row] = np.arange(lengths[0]) < len(array)
         return batch, mask
+
+
+def _arrays(samples: list[Any], place: str) -> list[NDArray[Any]]:
+    try:
+        return arrays_of(samples, f"samples{place}")
+    except ValueError as error:
+        raise ValueError(
+            f"samples{place} hold lists of lists of different lengths, which make no array: make the inner lists "
+            "alike, for example by padding them in the sequence"
+        ) from error
+
+
+def _filler(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return ``value`` as a scalar array of ``dtype``, a float rounded; None if ``dtype`` cannot hold it."""
+    given = np.asarray(value)
+    if given.dtype.kind == "c" and dtype.kind != "c":
+        return None
+    with np.errstate(all="ignore"):
+        filler = given.astype(dtype)
+    if dtype.kind in "fc":
+        return filler if np.isfinite(filler) == np.isfinite(given) else None
+    return filler if filler == given else None
+
+
+def _keys_of(sample: Any) -> list[Hashable]:
+    """Return the keys of all dicts in ``sample``."""
+    node = None if _is_row(sample) else node_of(sample)
+    if node is None:
+        return []
+    found = list(node.keys) if node.form.is_mapping else []
+    parts = node.columns([sample], "sample")
+    return found + [key for (part,) in parts for key in _keys_of(part)]
 
 
 def _is_row(sample: Any) -> bool:
