@@ -35,9 +35,10 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
             if size is not None and image.format == "JPEG":
                 image.draft("RGB", (max(size), max(size)))  # decodes at half the size or less if that is enough
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits, which convert() would clip at 255
-                values = np.asarray(upright)
-                upright = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
+            if upright.mode.startswith("I"):  # of 16 bits or more, which convert() would clip at 255
+                values = np.maximum(np.asarray(upright), 0)
+                surplus = -(-max(0, int(values.max()).bit_length() - 8) // 8) * 8
+                upright = Image.fromarray((values >> surplus).astype(np.uint8))
             upright = upright.convert("RGB")
             if size is not None and upright.size != size:
                 upright = upright.resize(size, Image.Resampling.BILINEAR)

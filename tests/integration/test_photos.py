@@ -159,3 +159,18 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         class_folders(tmp_path / "none")
     with pytest.raises(TypeError, match="suffixes must be several"):
         class_folders(tmp_path, ".jpg")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 255, 256, 65535]], np.uint16), [0, 0, 1, 255]),
+        (np.array([[0, 1, 2, 200]], np.uint16), [0, 1, 2, 200]),
+        (np.array([[0, 65535, 70000, 2**24 - 1]], np.int32), [0, 0, 1, 255]),
+        (np.array([[-5, 0, 100, 255]], np.int32), [0, 0, 100, 255]),
+    ],
+)
+def test_images_of_more_than_8_bits(values: Any, expected: list[int], tmp_path: Path) -> None:
+    """Keep their 8 highest bits; nothing wraps."""
+    Image.fromarray(values).save(tmp_path / "image.tiff")
+    assert load_image(tmp_path / "image.tiff")[0].tolist() == [[each] * 3 for each in expected]

@@ -89,7 +89,7 @@ class OnError:
 
     def _what_of(self, error: BaseException, of: Any, check: Callable[[], None]) -> str:
         if self.policy == "redraw":
-            add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() behind it')
+            add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() after it')
             return "raise"
         if not callable(self.policy):
             return self.policy
