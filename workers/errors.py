@@ -22,6 +22,7 @@ A wrong argument raises a plain ``ValueError`` or ``TypeError``. An exception ra
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 from .checks import short
 
@@ -52,6 +53,17 @@ class PlatformError(PrefetchError, OSError):
 
 class IntegrityError(PrefetchError, RuntimeError):
     """Raised if a bug of this package made a worker send the wrong result. It is not delivered, and the loop ends."""
+
+
+class TooManyFailuresError(PrefetchError, RuntimeError):
+    """Raised if more samples have failed in an epoch than ``max_failures`` allows. ``failures`` lists them."""
+
+    def __init__(self, text: str, failures: list[Any]) -> None:
+        super().__init__(text)
+        self.failures = failures
+
+    def __reduce__(self) -> Any:
+        return type(self), (*self.args, self.failures)
 
 
 class WorkerError(PrefetchError, RuntimeError):

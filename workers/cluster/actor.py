@@ -26,6 +26,7 @@ from workers.engine.schedule import JobRow
 from workers.job import seeding
 from workers.job.context import Stages, begin_marks, mark, stages
 from workers.job.cores import Cores, CoreUse
+from workers.job.sample_failures import with_failures
 from workers.process import program_settings, replica
 from workers.process.logs import Records
 from workers.process.messages import Logged
@@ -165,7 +166,9 @@ class Actor:
             if payload is not None:
                 self._enter(job)
                 item = (pickle.loads(payload),)
-            items = seeding.run_seeded(self._stream, lambda: self._enter(job), lambda: self._task.run(index, item))
+            items = seeding.run_seeded(
+                self._stream, lambda: self._enter(job), lambda: with_failures(self._task.run, index, item)
+            )
             mark("transport")
             arrays: list[np.ndarray[Any, Any]] = []
             rest: list[Any] = []

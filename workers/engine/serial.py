@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from workers.errors import ClosedError, add_note, safe_to_raise
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
+from workers.job.sample_failures import with_failures
 from workers.report.pool import PoolFigures
 from workers.report.timeline import LOOP
 
@@ -42,9 +44,8 @@ def run_here(
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        value = seeding.run_job(
-            stream, job, lambda: own(task.run(row.index, row.payload), _is_fresh(task, row)), seed_globals
-        )
+        compute = functools.partial(with_failures, task.run, row.index, row.payload)
+        value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's

@@ -36,6 +36,7 @@ class _Context:
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
     part = 0  # see :func:`in_part`
+    failures: list[Any] | None = None  # see ``sample_failures``
     stream: Stream | None = None
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded
 

@@ -113,6 +113,9 @@ def _put_together(items: list[Any], made_by: Any) -> list[Any]:
 #: ((epoch, index) of the job, items, errors of other samples).
 LEFT = "_workers_left"
 
+#: The attribute of the error of a sample of a batch that holds the index of the sample.
+SAMPLE = "_workers_sample"
+
 
 def left_of(error: BaseException) -> Any:
     """Remove and return the attribute ``LEFT`` of ``error``, what is left of the job that raised it; None if unset."""

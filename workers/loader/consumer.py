@@ -16,12 +16,15 @@ import numpy as np
 
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
-from workers.errors import StalePassError, safe_to_raise
+from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
+from workers.job.sample_failures import SampleFailure, without_failures
+from workers.report.failures import Failures
 from workers.report.loop import LoopFigures
 from workers.sequence.display import Display, DisplayedFact, count, named
 from workers.sequence.grouping import Pieces
 from workers.sequence.passes import Pass
 
+from .max_failures import check_failures
 from .on_error import OnError
 from .tensors import Moved, TensorMaker
 
@@ -82,6 +85,7 @@ class Consumer:
         self.on_error = on_error
         self._collate_fn = collate_fn
         self._has_warned = False
+        self.failures = Failures()
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
@@ -196,12 +200,13 @@ class Consumer:
         """Make the batches of ``outcome`` ready for delivery; if its job has failed, first do as ``on_error`` says."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
-        error = None
+        error: Exception | None = None
+        failures: list[SampleFailure] = []
         if type(items) is Failure:
             self.on_error.check(this_pass)
             try:
                 items = self.on_error.items(
-                    this_pass, outcome, lambda: _check_still(loop, this_pass), metadata.note_job
+                    this_pass, outcome, lambda: _check_still(loop, this_pass), metadata.note_job, failures
                 )
             except StalePassError:
                 raise
@@ -211,6 +216,12 @@ class Consumer:
             metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
             if len(items) > 1 and not self._has_warned:
                 self._has_warned = _warn_of_columns(items)
+        if items:
+            items, of_samples = without_failures(items)
+            failures += of_samples
+        if failures:
+            error = self._note(loop, this_pass, outcome.index, failures) or error
+            items = None if error is not None else items
         with loop.lock:
             if loop.current is not this_pass:
                 _check_still(loop, this_pass)
@@ -220,6 +231,16 @@ class Consumer:
                 raise error
             finally:
                 del error, outcome  # no reference cycle with the error
+
+    def _note(self, loop: Loop, this_pass: Pass, index: int, failures: list[SampleFailure]) -> Exception | None:
+        """Record the failures of a job. Return the error of the loop if there are more than it allows."""
+        lost, limit = self.failures.note(this_pass.epoch, index, failures), loop.options.max_failures
+        try:
+            if limit is not None:
+                check_failures(limit, lost, self.failures, this_pass.epoch, loop.sequence)
+        except TooManyFailuresError as error:
+            return error
+        return None
 
     def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
         """Apply ``collate_fn``, then ``then`` if given, to the next ready batch, and return the result.

@@ -27,6 +27,7 @@ from workers.sequence.position import Position
 from .consumer import Consumer, Metadata
 from .iterators import Iterators
 from .loop_report import report_of
+from .max_failures import check_share
 from .on_error import OnError
 from .options import Options, options_of
 from .pool import Pool
@@ -73,7 +74,8 @@ class Loop(Live):
         self.output = output
         self.figures = Figures()
         options = self.options
-        self.consumer = Consumer(OnError(options.on_error, options.max_retries), collate_fn, self.figures.loop)
+        check_share(options.max_failures, sequence)
+        self.consumer = Consumer(OnError(options), collate_fn, self.figures.loop)
         self.pool: Pool | None = None
         self.current: Pass | None = None
         self.iterator: Callable[[], PassIterator | None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,20 +11,25 @@ from workers.checks import short
 from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.errors import add_note, safe_to_raise
+from workers.job.sample_failures import SampleFailure, failure_of
+from workers.job.task import SAMPLE
 from workers.sequence.passes import Pass
 from workers.sequence.sample_errors import left, others
 
-from .options import Policy
+from .options import Options
 
 logger = logging.getLogger("workers")
+
+_LONGEST_WAIT_S = 60.0  # before a retry
 
 
 class OnError:
     """The policy of a loop for failed jobs, its option ``on_error``. A function is called in the consumer's thread."""
 
-    def __init__(self, policy: Policy, max_retries: int) -> None:
-        self.policy = policy
-        self._max_retries = max_retries
+    def __init__(self, options: Options) -> None:
+        self.policy = options.on_error
+        self._max_retries = options.max_retries
+        self._retry_wait = options.retry_wait
         self._deciding_for: Any = None  # the pass whose error the function is deciding on, if any
 
     def check(self, of: Pass) -> None:
@@ -31,7 +37,14 @@ class OnError:
         if self._deciding_for is of:
             raise RuntimeError("on_error must not ask for batches of its own loop: loop over another front-end there")
 
-    def items(self, of: Pass, outcome: Outcome, check: Callable[[], None], told: Callable[[int], None]) -> list[Any]:
+    def items(
+        self,
+        of: Pass,
+        outcome: Outcome,
+        check: Callable[[], None],
+        told: Callable[[int], None],
+        failures: list[SampleFailure],
+    ) -> list[Any]:
         """Apply the policy to a failed job. Return the items of a successful retry, or those that are not skipped.
 
         Args:
@@ -39,6 +52,7 @@ class OnError:
             outcome: the failure of the job.
             check: raises StalePassError if the user's function has begun another pass, or loaded a state.
             told: called with the duration of each further run of the job, in ns.
+            failures: what has failed is added to this list.
 
         Returns:
             The items, usually one batch; [] if the whole job is skipped.
@@ -54,12 +68,15 @@ class OnError:
                 if what != "retry" or value.runs > self._max_retries:
                     break
                 logger.warning("batch %d of epoch %d is tried again", index, of.epoch, exc_info=value.error)
+                failures += _failures(value.error, "retried")
+                self._wait(value.runs, check)
                 _, value, ns, _ = of.reading.repeat(index, value.runs)
                 told(ns)
                 if type(value) is not Failure:
                     return list(value)
             if what != "skip":
                 raise of_sample or value.error
+            failures += _failures(value.error, "skipped")
             items = left(value.error, of.epoch, index)
             text = "samples of batch %d of epoch %d are skipped" if items else "batch %d of epoch %d is skipped"
             logger.error(text, index, of.epoch, exc_info=value.error)
@@ -68,13 +85,23 @@ class OnError:
             what = "raise"
             raise
         finally:
-            if callable(self.policy) and what in ("skip", "raise") and type(value) is Failure:
+            if (
+                (callable(self.policy) or self.policy == "retry")
+                and what in ("skip", "raise")
+                and type(value) is Failure
+            ):
                 of.reading.forget(index)
             del value, outcome, of_sample  # no reference cycle with the error
 
     def decide(self, error: BaseException, of: Any) -> str:
         """Return "raise", "skip" or "retry" for ``error``, of a job that ``of``, a reader for Keras, ran by itself."""
         return self._what_of(error, of, lambda: None)
+
+    def _wait(self, runs: int, check: Callable[[], None]) -> None:
+        """Wait before a job that has run ``runs`` times runs again: twice as long each time."""
+        if self._retry_wait:
+            time.sleep(min(self._retry_wait * 2 ** (runs - 1), _LONGEST_WAIT_S))
+            check()
 
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
         """Return ("raise", "skip" or "retry", the policy's answer for a failed job; the error that it is about).
@@ -107,3 +134,8 @@ class OnError:
             raise (TypeError if not isinstance(what, str) else ValueError)(text) from error
         check()
         return what
+
+
+def _failures(error: BaseException, what: str) -> list[SampleFailure]:
+    """Return the record of ``error``, and of the errors of other samples of its batch; ``what`` was done about them."""
+    return [failure_of(each, what, vars(each).get(SAMPLE)) for each in (error, *others(error))]

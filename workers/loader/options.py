@@ -16,7 +16,7 @@ from workers.checks import check_bool, check_choice, check_function, check_int, 
 from workers.frameworks import OutputName
 
 ExecutorName: TypeAlias = Literal["process", "thread", "ray"]
-Policy: TypeAlias = 'Literal["raise", "skip", "redraw"] | Callable[[BaseException], str]'
+Policy: TypeAlias = 'Literal["raise", "skip", "redraw", "retry"] | Callable[[BaseException], str]'
 
 #: The environment variable that overrides the number of workers of all loops that have any, e.g. 0 for debugging.
 NB_WORKERS = "WORKERS_NB_WORKERS"
@@ -31,8 +31,10 @@ class PrefetchOptions(TypedDict, total=False):
     executor_options: dict[str, Any] | None
     in_order: bool
     job_timeout: float | None
+    max_failures: float | None
     max_retries: int
     on_error: Policy | None
+    retry_wait: float | None
     seed: int | None
     worker_init_fn: Callable[[int], object] | None
 
@@ -106,6 +108,12 @@ def _check_retries(name: str, value: Any) -> int:
     return check_int(name, value, 0)
 
 
+def _check_failures(name: str, value: Any) -> Any:
+    if value is None or (type(value) is float and 0 < value < 1):
+        return value
+    return check_int(name, value, 0, "None, an integer >= 0, or a share of the samples between 0 and 1")
+
+
 def _check_executor(name: str, value: Any) -> Any:
     if isinstance(value, str) and value == "auto":
         raise ValueError(
@@ -116,7 +124,7 @@ def _check_executor(name: str, value: Any) -> Any:
 
 
 def _check_policy(name: str, value: Any) -> Any:
-    return value if callable(value) else check_choice(name, value, ("raise", "skip", "redraw"))
+    return value if callable(value) else check_choice(name, value, ("raise", "skip", "redraw", "retry"))
 
 
 def _check_wait(name: str, value: Any) -> Any:
@@ -133,9 +141,11 @@ class Options:
     job_timeout: float | None = field(default=None, metadata=_by(check_seconds))
     debug_job_report_timeout: float | None = field(default=30.0, metadata=_by(check_seconds))
     max_queue_size: int | None = field(default=None, metadata=_by(_check_bound))
+    max_failures: float | None = field(default=None, metadata=_by(_check_failures))
     max_retries: int = field(default=2, metadata=_by(_check_retries))
     on_error: Policy = field(default="raise", metadata=_by(_check_policy, none_is_default=True))
     queue_timeout: float = field(default=0.001, metadata=_by(_check_wait))  # as in trw
+    retry_wait: float | None = field(default=None, metadata=_by(check_seconds))
     worker_init_fn: Callable[[int], object] | None = field(
         default=None, metadata=_by(check_function, none_is_default=True)
     )
@@ -154,6 +164,10 @@ class Options:
         if "executor" in values:  # inherited executor_options may be for another executor
             values.setdefault("executor_options", None)
         made = replace(self, **values)
+        if values.get("max_failures") is not None and made.on_error in ("raise", "retry"):
+            raise ValueError('max_failures counts the samples that on_error="skip" or "redraw" loses: give one of them')
+        if values.get("retry_wait") and made.on_error in ("raise", "skip", "redraw"):
+            raise ValueError('retry_wait is the wait before a retry: give on_error="retry", or a function')
         options = _executor_options(made.executor, made.executor_options)
         return replace(made, executor_options=options)
 
@@ -169,6 +183,11 @@ _NAMES = tuple(each.name for each in fields(Options))
 def options_of(front_end: Any) -> Options:
     """Return the options of ``front_end``, read from its attributes, so that the next workers use what is set there."""
     return Options(**{name: vars(front_end)[name] for name in _NAMES})
+
+
+def in_plan(policy: Policy) -> str:
+    """Return ``policy`` as a Plan has it: what jobs do with a sample that raises. "ask": the consumer decides."""
+    return "ask" if callable(policy) else "raise" if policy == "retry" else policy
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:

@@ -26,7 +26,7 @@ from workers.sequence.selection import Batch_co
 from . import trw
 from .front_end_types import FrontEndTypes
 from .loop import Loop
-from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, options_of
+from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, in_plan, options_of
 from .tensors import Output, checked_output
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         in_order: deliver batches in the order of their indices, the default. If False: as they finish, within an epoch.
         on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it);
             ``"skip"`` the batch and log the exception; or ``"redraw"``: replace the samples of a batch that raise by
-            others, drawn by (seed, epoch, batch). Or a function, which gets the exception in the thread of the loop,
-            and returns ``"raise"``, ``"skip"``, or ``"retry"`` to run the job again with the same draws. None:
-            inherited, else ``"raise"``.
+            others, drawn by (seed, epoch, batch); ``"retry"``: run the job again with the same draws, after
+            ``retry_wait`` seconds, twice as many each time. Or a function, which gets the exception in the thread of
+            the loop, and returns one of ``"raise"``, ``"skip"`` and ``"retry"``. ``max_failures``: the most samples
+            that may be lost in an epoch, a number, or a share between 0 and 1.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again; None,
             the default, for never.
         as_items: if False, a list returned by ``function_to_run`` is one batch.
@@ -144,7 +145,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
 
     def _plan(self) -> Plan:
         finished_by = None if self.collate_fn is None else self
-        how = self.as_items, finished_by, self.on_error if isinstance(self.on_error, str) else "ask", self._own_seed
+        how = self.as_items, finished_by, in_plan(self.on_error), self._own_seed
         return plan_of(self.source_split).mapped(self.function_to_run, *how)
 
     def __len__(self) -> int:

@@ -29,6 +29,7 @@ from workers.job import seeding
 from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
 from workers.job.interpreter_lock import LockProbe
+from workers.job.sample_failures import with_failures
 
 from . import inheritance, program_settings, replica
 from .changed_attributes import merged
@@ -169,7 +170,7 @@ class Worker:
                 self._enter(job)
                 payload = (self._item(row.payload),)
             result = seeding.run_seeded(
-                self._stream, lambda: self._enter(job), lambda: self._task.run(row.index, payload)
+                self._stream, lambda: self._enter(job), lambda: with_failures(self._task.run, row.index, payload)
             )
             self._end_if_forked()
             mark("transport")

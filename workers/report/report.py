@@ -39,6 +39,29 @@ class Slow(NamedTuple):
     seconds: float
 
 
+class FailedSample(NamedTuple):
+    """A sample, or a whole batch, that raised an error and was skipped, replaced by another one or tried again.
+
+    Attributes:
+        epoch, batch: the batch that it belongs to.
+        sample: its index among the samples; None if the error is of the whole batch.
+        what: ``"skipped"``, ``"redrawn"`` (replaced) or ``"retried"``.
+        error: the type and text of the error.
+        times: how often this error came.
+    """
+
+    epoch: int
+    batch: int
+    sample: int | None
+    what: str
+    error: str
+    times: int = 0
+
+    def __str__(self) -> str:
+        of = f"batch {self.batch}" if self.sample is None else f"sample {self.sample} (batch {self.batch})"
+        return f"{of}: {self.error}"
+
+
 class EpochStart(NamedTuple):
     """The cost of starting one pass of the loop over an epoch."""
 
@@ -70,6 +93,7 @@ class Report:
         nb_workers: number of workers that the pool has now.
         cores: number of cores that this process may use.
         executor: ``"process"``, ``"thread"``, ``"ray"`` or, without workers, ``"serial"``.
+        failures: samples and batches that raised errors and were skipped, replaced or tried again; the first 1,000.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         timeline: the most recent jobs, steps and incidents.
@@ -94,6 +118,7 @@ class Report:
     choices: list[str]
     verdict: str
     timeline: Timeline
+    failures: list[FailedSample] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         from .table import lines

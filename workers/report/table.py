@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,10 @@ def _lists(report: Report) -> Iterator[str]:
         why = f" ({start.why})" if start.why else ""
         cost = f"started in {units.seconds(start.seconds)}, first batch after {units.seconds(start.wait)}"
         yield from _wrapped(f"epoch {start.epoch}: {cost}{why}")
+    if report.failures:
+        counts = Counter(each.what for each in report.failures)
+        told = ", ".join(f"{number:,} {what}" for what, number in counts.items())
+        yield from _wrapped(f"failures: {told}; the last one, epoch {report.failures[-1].epoch}, {report.failures[-1]}")
     for choice in report.choices:
         yield from _wrapped(f"chosen: {choice}")
 

@@ -12,6 +12,7 @@ from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
 from workers.engine.protocols import AnyReading
 from workers.errors import StateError, integrity_error, safe_to_raise
+from workers.job.sample_failures import without_failures
 
 from .clock import Clock
 from .grouping import Assembly, Pieces, Ready
@@ -107,6 +108,8 @@ class Pass:
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
             return False
+        if without_failures(outcome.value)[1]:  # which the loop has to count when the batch is due
+            return False
         self.take(outcome, outcome.value)
         return True
 
@@ -197,7 +200,7 @@ class Pass:
                     raise value.error
                 finally:
                     del outcome, value  # no cycle with this frame
-            self.take(outcome, value)
+            self.take(outcome, without_failures(value)[0])
         return self.deliver()
 
     def has_rest(self) -> bool:

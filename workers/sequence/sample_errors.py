@@ -9,7 +9,8 @@ from typing import Any
 from workers.batch.tree import own
 from workers.errors import add_note
 from workers.job.context import current_job
-from workers.job.task import LEFT, left_of
+from workers.job.sample_failures import failure_of, note_failure
+from workers.job.task import LEFT, SAMPLE, left_of
 
 logger = logging.getLogger("workers")
 
@@ -45,7 +46,9 @@ class SampleErrors:
                 raise
             if self._on_error == "skip":
                 logger.error("sample %d is skipped", number, exc_info=error)
+                note_failure(failure_of(error, "skipped", number))
             else:
+                error.__dict__[SAMPLE] = number
                 self._errors.append(error)
             return []
 
@@ -57,6 +60,7 @@ class SampleErrors:
             except Exception:
                 continue
             logger.error("sample %d has raised; another one is taken in its place", number, exc_info=error)
+            note_failure(failure_of(error, "redrawn", number))
             return items
         add_note(error, f"{_MOST_REDRAWS} other samples that were drawn in place of sample {number} have raised too")
         raise error

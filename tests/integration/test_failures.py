@@ -1,0 +1,172 @@
+"""Samples and batches that fail are counted and listed, on any workers; ``max_failures`` and ``retry_wait``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import workers
+from workers import TooManyFailuresError, current_job, pad, prefetch
+
+WORKERS = [(0, "process"), (2, "process"), (2, "thread"), ("auto", "process")]
+BAD = [4, 13, 22, 31]
+LENGTH = 40
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "workers")
+
+
+class Damaged:
+    """Some of its samples raise."""
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        if index in BAD:
+            raise ValueError(f"bad {index}")
+        return np.int64(index)
+
+
+def skip(error: BaseException) -> str:
+    return "skip"
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("on_error", ["skip", "redraw", skip])
+@pytest.mark.parametrize("collate_fn", [None, pad()])
+def test_failed_samples_are_listed(nb_workers: Any, executor: str, on_error: Any, collate_fn: Any) -> None:
+    """Each once an epoch, with its batch; what is computed ahead of the loop, and a state that is loaded, add none."""
+    options: dict[str, Any] = {"on_error": on_error, "nb_workers": nb_workers, "executor": executor, "seed": 1}
+    with prefetch(Damaged(), batch_size=4, collate_fn=collate_fn, **options) as batches:
+        for _ in range(2):
+            list(batches)
+        loop = iter(batches)
+        for _ in range(3):
+            next(loop)
+        failures = batches.report().failures
+        what = on_error if on_error == "redraw" else "skip"
+        wanted = [(epoch, bad // 4, bad) for epoch in range(2) for bad in BAD] + [(2, 1, 4)]
+        extra = [(2, 3, 13)]  # the batch that fills the third one, if samples are skipped
+        assert [(each.epoch, each.batch, each.sample) for each in failures] in (wanted, wanted + extra)
+        assert {each.what for each in failures} == {{"redraw": "redrawn", "skip": "skipped"}[what]}
+        assert {(each.sample, each.error, each.times) for each in failures} == {
+            (bad, f"ValueError: bad {bad}", 1) for bad in BAD
+        }
+        assert f"{len(failures)} {failures[0].what}; the last one, epoch 2, sample" in " ".join(
+            str(batches.report()).split()
+        )
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_failed_batches_are_listed(nb_workers: Any, executor: str) -> None:
+    with prefetch(Damaged(), nb_workers, executor=executor, on_error="skip") as batches:
+        assert len(list(batches)) == LENGTH - len(BAD)
+        found = [(each.batch, each.sample, each.what) for each in batches.report().failures]
+    assert found == [(bad, None, "skipped") for bad in BAD]
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("on_error", ["skip", "redraw", skip])
+@pytest.mark.parametrize(("limit", "allowed"), [(3, 3), (0.05, 2), (0, 0), (0.1, 4), (4, 4)])
+def test_too_many_failures(nb_workers: Any, executor: str, on_error: Any, limit: float, allowed: int) -> None:
+    """The batch in which one too many is lost is an error, the same one on any workers; each epoch counts anew."""
+    options: dict[str, Any] = {"nb_workers": nb_workers, "executor": executor, "seed": 1}
+    with prefetch(Damaged(), batch_size=4, on_error=on_error, max_failures=limit, **options) as batches:
+        for epoch in range(2):
+            loop, found = iter(batches), []
+            if allowed < len(BAD):
+                with pytest.raises(TooManyFailuresError, match=f"of epoch {epoch} have failed") as raised:
+                    found.extend(loop)
+                assert f"max_failures={limit} allows {allowed}: " in str(raised.value)
+                assert [each.sample for each in raised.value.failures] == BAD[: allowed + 1]
+                assert len(found) <= BAD[allowed] // 4
+            else:
+                assert len(list(loop)) in (9, 10)
+
+
+def test_what_is_made_of_failures_only_in_a_loop() -> None:
+    """Of a plain sequence nobody counts them, and an index has one batch."""
+    samples = prefetch(Damaged(), 0, batch_size=4, collate_fn=pad(), on_error="skip")
+    assert samples[1].tolist() == [5, 6, 7]
+    assert [len(batch) for batch in samples.source_split] == [4, 3, 4, 3, 4, 3, 4, 3, 4, 4]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
+def test_with_tensors_that_are_moved_ahead(nb_workers: Any) -> None:
+    with prefetch(Damaged(), nb_workers, batch_size=4, on_error="redraw", output="torch", seed=1) as batches:
+        found = [batch.tolist() for batch in batches.to_device("cpu", depth=3)]
+        assert len(found) == 10
+        assert [each.sample for each in batches.report().failures] == BAD
+
+
+class Flaky:
+    """Each second batch fails the first two times."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> Any:
+        for attempt in range(2 * (index % 2)):
+            job = current_job()  # the next epoch's may run already
+            tried = self.folder / f"{job and job.epoch}.{index}.{attempt}"
+            if not tried.exists():
+                tried.touch()
+                raise OSError("no answer")
+        return np.array([index, time.monotonic_ns()])
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_retries_wait(tmp_path: Any, nb_workers: Any, executor: str) -> None:
+    """Longer each time; each is listed, and none counts as lost."""
+    options: dict[str, Any] = {"nb_workers": nb_workers, "executor": executor}
+    start_ns = time.monotonic_ns()
+    with prefetch(Flaky(tmp_path), on_error="retry", retry_wait=0.05, **options) as batches:
+        found = list(batches)
+        failures = [(each.batch, each.what, each.times) for each in batches.report().failures]
+    assert [batch[0] for batch in found] == list(range(6))
+    assert found[-1][1] - start_ns >= 3 * 150_000_000
+    assert failures == [(index, "retried", 2) for index in (1, 3, 5)]
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_retries_end(tmp_path: Any, nb_workers: int) -> None:
+    with prefetch(Flaky(tmp_path), nb_workers, on_error="retry", max_retries=1) as batches:
+        loop = iter(batches)
+        assert next(loop)[0] == 0
+        with pytest.raises(OSError, match="no answer"):
+            next(loop)
+        assert next(loop)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_failures": 3}, 'max_failures counts the samples that on_error="skip"'),
+        ({"max_failures": 3, "on_error": "retry"}, "max_failures counts"),
+        ({"max_failures": -1, "on_error": "skip"}, "an integer >= 0, or a share of the samples between 0 and 1"),
+        ({"max_failures": 1.5, "on_error": "skip"}, "a share of the samples between 0 and 1"),
+        ({"retry_wait": 1.0}, 'give on_error="retry"'),
+        ({"retry_wait": -1.0, "on_error": "retry"}, "retry_wait must be"),
+        ({"on_error": "ignore"}, "one of 'raise', 'skip', 'redraw', 'retry'"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], error: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as raised:
+        prefetch(Damaged(), 0, **options)
+    assert error in str(raised.value)
+
+
+def test_a_share_of_what_has_no_length() -> None:
+    with pytest.raises(TypeError, match="has no length: give a number of samples"):
+        prefetch(iter([1, 2]), 0, on_error="skip", max_failures=0.5)
+    assert issubclass(TooManyFailuresError, workers.PrefetchError)
