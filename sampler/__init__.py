@@ -1,10 +1,10 @@
-"""Samplers: Sequences of training batches for similarity learning, drawn from data and augmented.
+"""Draw batches for similarity learning from data, and augment them; a *sampler* is a Sequence of such batches.
 
 ::
 
     data --get_examples--> x, y --augmenter--> the batch      all of it a function of (seed, epoch, batch_id)
 
-With one example per class, the augmenter makes the others:
+If there is only one example of each class, the augmenter makes more of them:
 
 >>> import numpy as np
 >>> from sampler import SingleShotMemorySampler
@@ -23,7 +23,7 @@ With one example per class, the augmenter makes the others:
 (16, 100) (16,)
 
 ``seq.prefetch(nb_workers=4)`` computes the same batches in worker processes. For an augmenter with settings, subclass
-:class:`Augmenter`; for a sampler that draws in another way, subclass :class:`Sampler`.
+:class:`Augmenter`; for a sampler that draws examples in another way, subclass :class:`Sampler`.
 
 TensorFlow is imported only when something that needs it is called.
 

@@ -1,4 +1,4 @@
-"""Augmenters: functions that turn the examples of a batch into the batch to train on.
+"""Define augmenters, which turn the examples drawn for a batch into the batch to train on.
 
 Source: TensorFlow Similarity API, ``TFSimilarity.augmenters.Augmenter``.
 """
@@ -19,9 +19,9 @@ from workers.sequence.display import Display, DisplayedFact, named
 
 
 class Augmenter(Display, ABC):
-    """The base class of augmenters, which turn the examples of a batch into the batch to train on.
+    """The base class of augmenters, which turn the examples drawn for a batch into the batch to train on.
 
-    A plain function of the same four arguments as :meth:`augment` works too.
+    A plain function with the four arguments of :meth:`augment` can be used as an augmenter, too.
 
     An augmenter may draw random numbers from ``workers.current_rng()``, ``random`` or ``numpy.random``. In the batches
     of a sampler, these numbers depend on (seed, epoch, batch_id) alone.
@@ -29,7 +29,7 @@ class Augmenter(Display, ABC):
 
     @abstractmethod
     def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """Return the augmented batch.
+        """Return the batch to train on, made from the examples ``x`` and their classes ``y``.
 
         Args:
             x: examples (n, ...), or an object array (n,) of examples that differ in shape, such as photos. The
@@ -48,23 +48,23 @@ class Augmenter(Display, ABC):
             yield named(name, _shown(value))
 
     def __call__(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> tuple[Any, Any]:
-        """Return the augmented batch (x, y) of :meth:`augment`, so that an augmenter can be called like a function."""
+        """Return the result of :meth:`augment`, so that an augmenter can be called like a function."""
         return self.augment(x, y, num_augmentations_per_example, is_warmup)
 
 
 def _shown(setting: Any) -> str:
-    """Return a setting as text: a number or string by its value, anything else by its name, as it may be large."""
+    """Return a setting as text: a number or string as its value, anything else, which may be large, as its name."""
     if setting is None or isinstance(setting, (bool, int, float, str)):
         return short(setting)
     return str(getattr(setting, "__name__", type(setting).__name__))
 
 
 class ContrastiveAugmenter(Augmenter):
-    """An augmenter that makes several views of each example, each by a call of ``process``.
+    """An augmenter that makes several views of each example by calling ``process`` once for each view.
 
     Args:
-        process: ``example -> array``, called for each view of each example. It may draw random numbers, as any
-            augmenter. Examples may differ in shape; the arrays of one view must not.
+        process: a function ``example -> array``, which may draw random numbers, as augmenters may. Examples may differ
+            in shape; the arrays of one view must not.
         num_views: the number of views of each example.
 
     Example:
@@ -110,10 +110,10 @@ AugmenterFunction: TypeAlias = Callable[[Any, Any, int, bool], tuple[Any, Any]]
 
 
 def check_augmenter(augmenter: Any) -> AugmenterFunction | None:
-    """Return ``augmenter`` if it is None, or callable with four arguments.
+    """Return ``augmenter`` if it is None, or callable with the four arguments of :meth:`Augmenter.augment`.
 
     Raises:
-        TypeError: it is neither. A function is accepted if its signature cannot be read, as that of some compiled ones.
+        TypeError: ``augmenter`` is neither. A callable is accepted if its signature cannot be read.
     """
     if augmenter is None:
         return None

@@ -1,4 +1,4 @@
-"""Check that ``workers`` is the package next to this one; if not, raise an ImportError that names the other file.
+"""Check that ``workers`` is the package next to this one; if not, raise an ImportError that names the wrong file.
 
 A script's folder comes first on ``sys.path``, so a ``workers.py`` of the user in that folder hides the package.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def _found() -> str | None:
-    """Return the path of the file that ``import workers`` runs or has run, without running it; None if not found."""
+    """Return the file that ``import workers`` loads or has loaded, without importing it; None if there is none."""
     if "workers" in sys.modules:
         return getattr(sys.modules["workers"], "__file__", None)
     spec = importlib.util.find_spec("workers")
@@ -22,7 +22,7 @@ def _check() -> None:
     """Raise ImportError if the module ``workers`` is not the package next to ``sampler``."""
     needed = Path(__file__).resolve().parents[1] / "workers"
     found = _found()
-    if found is None or Path(found).resolve().parent == needed:  # if there is none, Python raises its own error
+    if found is None or Path(found).resolve().parent == needed:  # if there is no such file, Python raises its own error
         return
     file = Path(found).parent if Path(found).name == "__init__.py" else Path(found)
     raise ImportError(

@@ -13,7 +13,7 @@ IMAGES = ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"
 
 
 class ClassFolders(NamedTuple):
-    """The files that :func:`class_folders` found: the path and the label of each, and the classes.
+    """The files that :func:`class_folders` found, as their paths and labels, and the names of the classes.
 
     ``classes`` are the names of the folders, sorted. Label ``i`` (int64) stands for ``classes[i]``.
     """
@@ -30,12 +30,12 @@ def class_folders(path: str | os.PathLike[str], suffixes: Sequence[str] = IMAGES
     too. Hidden files and folders are left out.
 
     Args:
-        path: the folder with the classes.
+        path: the folder that contains the folders of the classes.
         suffixes: the endings of the file names to include, in lower case.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it has no folders, or a class has no such files.
+        FileNotFoundError: the folder ``path`` does not exist.
+        ValueError: ``path`` has no folders, or the folder of a class has no files with these suffixes.
         TypeError: ``suffixes`` is a string.
 
     Source: ``torchvision.datasets.ImageFolder`` for the layout and the order.

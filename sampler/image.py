@@ -12,19 +12,20 @@ from workers.checks import check_int
 
 
 def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return a JPEG or PNG file, or any other that Pillow reads, as an RGB image.
+    """Read an image file, such as a JPEG, PNG or any other that Pillow reads, and return it as an RGB array.
 
     Args:
         path: the path of the file.
-        target_size: (height, width) in pixels to resize it to (bilinear, with antialiasing); None to keep its size.
+        target_size: the (height, width) in pixels to which the image is resized (bilinear, with antialiasing); None to
+            keep its size.
 
     Returns:
-        A uint8 array (height, width, 3), turned upright as the EXIF data says. Grey is repeated in all channels,
+        A uint8 array (height, width, 3), turned upright according to the EXIF data. Grey is repeated in all channels,
         transparency is dropped, and 16-bit values are reduced to their upper 8 bits unless all are below 256.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not an image, or is cut short; the error names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an image, or is truncated; the error names it.
         TypeError, ValueError: ``target_size`` is not two positive integers.
     """
     from PIL import Image, ImageOps
@@ -33,7 +34,7 @@ def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None
     try:
         with Image.open(path) as image:
             if size is not None and image.format == "JPEG":
-                image.draft("RGB", (max(size), max(size)))  # decodes at half the size or less if that is enough
+                image.draft("RGB", (max(size), max(size)))  # decodes at half the size or less if that suffices
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # of 16 bits or more, which convert() would clip at 255
                 values = np.maximum(np.asarray(upright), 0)

@@ -1,4 +1,4 @@
-"""The base class of all samplers, which draw a batch of examples from data and then augment it."""
+"""Define the base class of all samplers: a sampler draws the examples of a batch from data, and augments them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def plain(get_examples: _Method) -> _Method:
-    """Mark the method ``get_examples`` as plain, and return it.
+    """Mark the method ``get_examples`` as plain, so that its batches need neither seeded generators nor copies.
 
-    A plain method draws from no global random generator, and returns new arrays, which nothing else holds.
+    A plain method draws from no global random generator, and returns new arrays that nothing else holds.
     """
     get_examples._is_plain = True  # type: ignore[attr-defined]
     return get_examples
 
 
 class Sampler(Sequence[tuple[Any, Any]], ABC):
-    """The base class of samplers, which are Sequences of batches with examples of ``class_per_batch`` classes.
+    """The base class of samplers: Sequences of batches, each with examples of ``class_per_batch`` classes.
 
     Each batch depends on (seed, epoch, batch_id) alone. A subclass defines :meth:`get_examples`, ``num_examples`` and
     ``example_shape``.
@@ -38,8 +38,8 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         num_augmentations_per_example: how many augmented examples the augmenter is asked to return for each example.
         steps_per_epoch: the number of batches in an epoch.
         augmenter: an :class:`Augmenter` or a function ``(x, y, num_augmentations_per_example, is_warmup) -> (x, y)``;
-            None if the examples are the batch.
-        warmup: the number of epochs, from the first on, in which ``is_warmup`` is True; none if it is 0 or less.
+            None to deliver the examples as they are.
+        warmup: the number of epochs at the start in which ``is_warmup`` is True; 0 or less for none.
         seed: the seed of all random draws; if it is None, a seed is drawn once and kept in ``seed``.
 
     Raises:
@@ -74,22 +74,22 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self.steps_per_epoch
 
     def __getitem__(self, batch_id: int) -> tuple[Any, Any]:
-        """Return batch ``batch_id`` of the current epoch, (x, y), by :meth:`generate_batch`."""
+        """Return batch ``batch_id`` of the current epoch as (x, y), made by :meth:`generate_batch`."""
         return self.generate_batch(batch_id)
 
     def generate_batch(self, batch_id: int) -> tuple[Any, Any]:
         """Return the augmented batch ``batch_id`` of the current epoch.
 
         Args:
-            batch_id: 0 to ``steps_per_epoch`` - 1; negative ones count from the end.
+            batch_id: 0 to ``steps_per_epoch`` - 1; a negative number counts from the end.
 
         Returns:
             (x, y), as the augmenter returns them.
 
         Raises:
-            IndexError: there is no such batch.
+            IndexError: the epoch has no such batch.
             TypeError: the augmenter did not return a pair.
-            ValueError: the examples of the batch do not stack.
+            ValueError: the examples of the batch cannot be stacked.
         """
         if current_job() is None:
             return self[batch_id]  # seeds the generators, then calls this method again
@@ -125,7 +125,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         return self._is_plain()
 
     def _is_plain(self) -> bool:
-        """Return True if batches are the unchanged results of a ``get_examples`` that :func:`plain` has marked."""
+        """Return True if batches are the unchanged results of a ``get_examples`` that is marked by :func:`plain`."""
         cls = type(self)
         return (
             self.augmenter is None
@@ -135,7 +135,7 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
         )
 
     def _runs_functions(self) -> bool:
-        """Return True if ``get_examples`` calls functions of the user, which may draw random numbers."""
+        """Return True if ``get_examples`` may call the user's functions, which may draw random numbers."""
         return True
 
     @abstractmethod
@@ -148,8 +148,8 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
             example_per_class: the number of examples of each class.
 
         Returns:
-            (x, y): x holds the examples (num_classes * example_per_class, ...), which the augmenter may write into.
-            Examples that differ in shape are an object array or a list. y holds their classes, (num_classes *
+            (x, y): x holds the examples (num_classes * example_per_class, ...), and the augmenter may write into it;
+            it is an object array or a list if the examples differ in shape. y holds their classes, (num_classes *
             example_per_class,).
         """
 
@@ -161,9 +161,9 @@ class Sampler(Sequence[tuple[Any, Any]], ABC):
     @property
     @abstractmethod
     def num_examples(self) -> int:
-        """The number of examples to draw from."""
+        """The number of examples in the data from which batches are drawn."""
 
     @property
     @abstractmethod
     def example_shape(self) -> tuple[int | None, ...]:
-        """The shape of one example before augmentation; None for each axis along which examples differ."""
+        """The shape of one example before augmentation, with None for each axis along which examples differ."""

@@ -1,4 +1,4 @@
-"""Sample from the data sets of TensorFlow Datasets, which is imported, like TensorFlow, once a sampler is created."""
+"""Sample from data sets of TensorFlow Datasets, which is imported with TensorFlow only when a sampler is created."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
     """A :class:`MultiShotMemorySampler` of a data set of TensorFlow Datasets.
 
     Args:
-        dataset_name: a name as for ``tfds.load``, such as ``"mnist"`` or ``"cifar10:3.0.2"``.
+        dataset_name: the name of the data set for ``tfds.load``, such as ``"mnist"`` or ``"cifar10:3.0.2"``.
         classes_per_batch: the number of classes in a batch.
         x_key, y_key: the names of the features that hold the examples and their labels.
         splits: one or more splits, or slices of them such as ``"train[:10%]"``.
@@ -35,15 +35,15 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
         steps_per_epoch: the number of batches in an epoch.
         class_list: the classes to draw from; None for all.
         total_examples_per_class: how many examples of each class to draw from; None for all.
-        preprocess_fn: ``(x, y) -> (x, y)`` of one example, as numpy arrays; for example, resizes x. Called once for
-            each example while the data set is read. With ``in_memory=False``, it is called each time an example is
-            drawn, and the y that it returns is ignored.
+        preprocess_fn: a function ``(x, y) -> (x, y)`` of one example, as numpy arrays, which may resize x, for example.
+            It is called once for each example while the data set is read. With ``in_memory=False``, it is called each
+            time an example is drawn, and the y that it returns is ignored.
         augmenter: see :class:`Sampler`.
-        warmup: the number of epochs, from the first on, in which ``is_warmup`` is True; none if it is 0 or less.
+        warmup: the number of epochs at the start in which ``is_warmup`` is True; 0 or less for none.
         data_dir: the folder of the prepared data sets; None for the default of TensorFlow Datasets.
-        download: True to download and prepare the data set if it is not there.
+        download: True to download and prepare the data set if it is not in ``data_dir``.
         in_memory: True to read the whole data set now; False to read examples from their files when they are drawn, in
-            the workers. Then the data set must have been prepared with ``file_format="array_record"``.
+            the workers. With False, the data set must have been prepared with ``file_format="array_record"``.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
         seed: the seed of all random draws; if it is None, a seed is drawn once and kept in ``seed``.
 
@@ -103,7 +103,7 @@ class TFDatasetMultiShotMemorySampler(MultiShotMemorySampler):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Data in memory is already preprocessed, so workers need no preprocess_fn, and it need not be picklable.
+        # Data in memory is already preprocessed, so workers do not need preprocess_fn, which may be unpicklable.
         return {**self.__dict__, "preprocess_fn": None} if self.in_memory else self.__dict__
 
 
@@ -146,7 +146,7 @@ def _read(builder: Any, splits: list[str], x_key: str, y_key: str, preprocess_fn
 
 
 def _decoded(builder: Any, splits: list[str], x_key: str, y_key: str, may_be_many: bool) -> Iterator[tuple[Any, Any]]:
-    """Yield (x, y) of one or more examples at a time, decoded in parallel; tf.data reads the formats that it can."""
+    """Yield (x, y) of one or more examples at a time, decoded by tf.data, or by threads if tf.data cannot do so."""
     import tensorflow_datasets as tfds
 
     only = tfds.decode.PartialDecoding(dict.fromkeys((x_key, y_key), True))
@@ -177,13 +177,13 @@ def _preprocessed(preprocess_fn: PreprocessFunction, x: Any, y: Any) -> tuple[An
 
 
 def _as_array(value: Any) -> NDArray[Any]:
-    """Return ``value`` as an array. A string that ends in NULs becomes an object, as numpy would drop them."""
+    """Return ``value`` as an array; a string that ends in NULs is kept as an object, as numpy would drop the NULs."""
     is_cut = isinstance(value, (str, bytes)) and np.asarray(value).item() != value
     return np.asarray(value, object if is_cut else None)
 
 
 def _row(value: Any) -> NDArray[Any]:
-    """Return ``value`` as an array of one example, (1, ...). A string becomes an object of its own length."""
+    """Return ``value`` as an array of one example, (1, ...); a string becomes an object, so that lengths may differ."""
     if np.ma.is_masked(value):
         raise TypeError(
             "preprocess_fn returned a masked array, which cannot be kept in memory: fill it, or use in_memory=False"
@@ -193,14 +193,14 @@ def _row(value: Any) -> NDArray[Any]:
 
 
 def _as_strings(array: NDArray[Any]) -> NDArray[Any]:
-    """Return ``array`` as numpy strings if it holds only strings, and they stay unchanged; else return it as it is."""
+    """Convert ``array`` to numpy strings if it holds strings that they preserve; otherwise return it as it is."""
     values = array.tolist() if array.dtype.hasobject and array.ndim == 1 else None
     are_strings = values and all(isinstance(each, (str, bytes)) for each in values)
     return exact_array(values) if are_strings and not Strings.must_hold(values) else array
 
 
 class _Stacked:
-    """An array of ``total`` examples in a dtype that fits all, filled piece by piece so that none is kept twice."""
+    """An array of ``total`` examples, filled piece by piece to save memory; its dtype is widened when necessary."""
 
     def __init__(self, total: int, key: str) -> None:
         self._array: NDArray[Any] | None = None
@@ -224,7 +224,7 @@ class _Stacked:
         self._filled += len(some)
 
     def _dtype_with(self, other: np.dtype[Any]) -> np.dtype[Any]:
-        """Return numpy's common dtype of the pieces so far and of ``other``. Raise TypeError if none holds both."""
+        """Return the common dtype of the examples so far and of dtype ``other``; raise TypeError if there is none."""
         assert self._array is not None
         mine = self._array.dtype
         try:
@@ -281,7 +281,7 @@ class _Records:
 
 
 class _Decoder:
-    """A ``load_example_fn`` that returns the x of a record, passed through ``preprocess_fn`` if that is not None."""
+    """A ``load_example_fn`` that returns the x of a record, preprocessed by ``preprocess_fn`` if there is one."""
 
     def __init__(self, x_key: str, y_key: str, preprocess_fn: PreprocessFunction | None) -> None:
         self._x_key = x_key

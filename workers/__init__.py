@@ -18,24 +18,24 @@ The consumer is the process whose loop reads batches. A job computes one batch, 
 replica is a worker's copy of the sequence. A slot is shared memory for a batch; its lease ends when the loop releases
 the batch.
 
-These are the rooms (modules and subpackages). Each imports only from those before it. Which module decides what is
-listed in ``.github/CONTRIBUTING.rst``.
+These are the rooms (modules and subpackages). Each room imports only from the rooms before it. For the module that
+decides a given question, see the list in ``.github/CONTRIBUTING.rst``.
 
 - ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
   that this process may use.
 - ``frameworks``: the code for TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
-- ``job``: which job runs (epoch, index), its random numbers (stream), and the seeding of all generators that it uses.
+- ``job``: the job that runs (epoch, index), its random numbers (stream), and the seeding of the generators it uses.
 - ``batch``: batches as bytes in shared memory, shared arrays and lists of strings; stacking samples into batches,
   cutting and joining batches.
-- ``report``: the figures recorded while a loop runs, the report, verdict and pictures made from them, and the page on
-  which a pool publishes them.
+- ``report``: the figures recorded while a loop runs, the report, verdict and pictures made from these figures, and the
+  page on which a pool publishes them.
 - ``engine``: runs jobs and delivers batches; it knows no Sequence. ``schedule`` decides what to do, ``driver`` does it,
   ``serial`` runs jobs without workers. ``auto`` uses the number of workers that ``chooser`` finds to be the best.
 - ``process``: everything that crosses a process boundary (messages, the replica and changes to it, log records), the
   server with its imports, and the worker.
-- ``cluster``: the same for workers that are Ray actors.
+- ``cluster``: the same for workers on the machines of a cluster, which are Ray actors.
 - ``sequence``: the classes that users derive from, their position and state, and the methods that make one sequence
-  from another, which form a chain. What a chain computes is described by a value, its ``plan``.
+  from another. Sequences made from each other form a chain. Its ``plan`` describes what the chain computes.
 - ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
 - ``wiring``: gives earlier rooms the functions of later ones that they call.
@@ -45,8 +45,8 @@ listed in ``.github/CONTRIBUTING.rst``.
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR removes or changes anything public: names, arguments and
 their meaning, the promises of the README, the bytes of batch (seed, epoch, index), and saved states, which every later
 version of the same MAJOR loads. MINOR adds; PATCH fixes. A fix that changes the bytes of a batch needs a new MAJOR too.
-Until 1.0.0, MINOR stands for MAJOR, and PATCH for the rest. The bytes are promised for one version of numpy and of any
-other library that the batch is drawn with.
+Before 1.0.0, MINOR takes the role of MAJOR, and PATCH both other roles. The bytes are promised for one version of numpy
+and of any other library that draws the batch's random numbers.
 """
 
 from . import wiring as _wiring  # noqa: F401  # registers what methods such as .map() make

@@ -22,7 +22,7 @@ _NUM_BATCHES = 20
 
 
 class Batches(workers.Sequence[Any]):
-    """A sequence of batches of 1 MB of random numbers, with which the pool is tested."""
+    """A sequence for testing the pool, with batches of 1 MB of random numbers."""
 
     def __len__(self) -> int:
         return _NUM_BATCHES
@@ -32,8 +32,8 @@ class Batches(workers.Sequence[Any]):
 
 
 def main() -> int:
-    """Print facts about this installation, and test a pool of workers. Return the exit code: 0 if the pool delivers the
-    same batches as a loop without workers, else 1."""
+    """Print facts about this installation, and test a pool of workers. Return the exit code.
+    It is 0 if the pool delivers the same batches as a loop without workers, else 1."""
     for name, fact in _facts():
         _say(name, fact)
     try:

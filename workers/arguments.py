@@ -1,4 +1,4 @@
-"""Makes functions raise errors for unknown keyword arguments that name the argument to write instead."""
+"""Makes a function's error for an unknown keyword argument say what to write instead."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
     """Return a wrapper of ``function`` whose TypeError for an unknown keyword argument says what to write instead.
 
     Args:
-        options: the TypedDict of the ``**options`` that it takes; None: another function checks them, if it takes any.
+        options: the TypedDict of the function's ``**options``; None if it has none, or another function checks them.
     """
     parameters = inspect.signature(function).parameters.values()
     passes_on = options is None and any(each.kind is each.VAR_KEYWORD for each in parameters)
@@ -76,15 +76,15 @@ def explains_arguments(function: _Function, options: type | None = None) -> _Fun
 
 
 def explains_options(options: type) -> Callable[[_Function], _Function]:
-    """Return a decorator for a function with ``**options``: its errors for unknown ones say what to write instead.
+    """Return a decorator that makes a function's errors for unknown ``**options`` say what to write instead.
 
-    ``options`` is the TypedDict of the function's keyword arguments.
+    ``options`` is the TypedDict of these keyword arguments.
     """
     return functools.partial(explains_arguments, options=options)
 
 
 def _instead(option: str, known: list[str]) -> str:
-    """Return an error's advice on what to write instead of ``option`` if a function has the arguments ``known``."""
+    """Return the advice in an error: what to write instead of ``option`` for a function with arguments ``known``."""
     known = [name for name in known if name != "self"]
     names = [name for name in _NAMES_HERE.get(option, ()) if name in known]
     names = names or ([] if option in _ADVICE else difflib.get_close_matches(option, known, 1, 0.7))

@@ -20,13 +20,13 @@ def short(value: Any) -> str:
 
 
 def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) -> int:
-    """Return ``value``, the argument ``name``, as an int.
+    """Return ``value`` as an int if it is an integer >= ``at_least``; else raise an error that names argument ``name``.
 
     Args:
-        allowed: how errors describe the allowed values; None: as "an integer >= " and ``at_least``.
+        allowed: how errors describe the allowed values; by default as "an integer >= " and ``at_least``.
 
     Raises:
-        TypeError: it is not an integer (a bool is not one). ValueError: it is less than ``at_least``.
+        TypeError: ``value`` is not an integer; a bool does not count as one. ValueError: it is below ``at_least``.
     """
     allowed = allowed or f"an integer >= {at_least}"
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
@@ -38,8 +38,8 @@ def check_int(name: str, value: Any, at_least: int, allowed: str | None = None) 
 
 
 def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | None:
-    """Return ``value``, the argument ``name``, as a float > 0, or as None if ``allow_none``.
-    Raise a TypeError or ValueError if it is neither."""
+    """Return ``value`` as a float if it is a number > 0; return None if it is None and ``allow_none`` is True.
+    Else raise a TypeError or ValueError that names argument ``name``."""
     allowed = "a number of seconds > 0" + (" or None" if allow_none else "")
     if value is None and allow_none:
         return None
@@ -51,36 +51,36 @@ def check_seconds(name: str, value: Any, allow_none: bool = True) -> float | Non
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
-    """Return ``value``, the argument ``name``; raise ValueError if it is not one of ``choices``."""
+    """Return ``value`` if it is one of ``choices``, else raise a ValueError that names argument ``name``."""
     if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {short(value)}")
     return value
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Return ``value``, the argument ``name``; raise ValueError if it is not True or False."""
+    """Return ``value`` if it is True or False, else raise a ValueError that names argument ``name``."""
     return bool(check_choice(name, value, (True, False)))
 
 
 def check_function(name: str, value: Any) -> Any:
-    """Return ``value``, the argument ``name``; raise TypeError if it is neither callable nor None."""
+    """Return ``value`` if it is callable or None, else raise a TypeError that names argument ``name``."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be a function or None, not {short(value)}")
     return value
 
 
 def check_callable(name: str, value: Any) -> Any:
-    """Return ``value``, the argument ``name``; raise TypeError if it is not callable."""
+    """Return ``value`` if it is callable, else raise a TypeError that names argument ``name``."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {short(value)}")
     return value
 
 
 def check_index(index: Any, of: Sized) -> int:
-    """Return ``index`` as a position in ``of``, 0 to length - 1; a negative index counts from the end, as in a list.
+    """Return ``index`` as a position in ``of``, 0 to length - 1. A negative index counts from the end, as in a list.
 
     Raises:
-        TypeError: it is not an integer. IndexError: it is out of range.
+        TypeError: ``index`` is not an integer. IndexError: it is out of range.
     """
     length = len(of)
     if isinstance(index, bool) or not hasattr(type(index), "__index__"):

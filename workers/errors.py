@@ -1,4 +1,4 @@
-"""Defines the errors of this package, in one tree.
+"""Defines the public exceptions of this package.
 
 ::
 
@@ -13,7 +13,7 @@
         +-- WorkerStartError         workers cannot be started, or die before their first job
         +-- WorkerDiedError          one job killed its worker repeatedly
         +-- JobTimeoutError          (TimeoutError)  one job exceeded job_timeout repeatedly
-        +-- JobError                 a job raised what cannot be raised unchanged in the consumer
+        +-- JobError                 a job raised an exception that cannot be raised unchanged in the consumer
     RemoteTraceback                  the cause of an exception raised by a job: the job's traceback
 
 A wrong argument raises a plain ``ValueError`` or ``TypeError``. An exception raised by a job keeps its type.
@@ -44,7 +44,7 @@ class StateError(PrefetchError, ValueError):
 
 
 class StalePassError(PrefetchError, RuntimeError):
-    """Raised if an iterator is read although a newer loop has begun, the epoch was set, or a state was loaded."""
+    """Raised if an iterator is read after a newer loop has begun, the epoch was set, or a state was loaded."""
 
 
 class PlatformError(PrefetchError, OSError):
@@ -52,7 +52,7 @@ class PlatformError(PrefetchError, OSError):
 
 
 class IntegrityError(PrefetchError, RuntimeError):
-    """Raised if a bug of this package made a worker send the wrong result. It is not delivered, and the loop ends."""
+    """Raised if a bug of this package made a worker send the wrong result. The loop ends without delivering it."""
 
 
 class TooManyFailuresError(PrefetchError, RuntimeError):
@@ -99,7 +99,7 @@ class RemoteTraceback(Exception):
 
 
 def integrity_error(found: str) -> IntegrityError:
-    """Return an IntegrityError that says ``found``, a text about a mismatch that only a bug of this package causes."""
+    """Return an IntegrityError with the text ``found``, which tells of a mismatch that only a bug here can cause."""
     return IntegrityError(
         f"{found}. This is a bug in prefetch-sequence, not in your program: please report it with this text. No wrong "
         "batch was delivered; a loop over a new front-end can go on from state_dict()"
@@ -108,7 +108,7 @@ def integrity_error(found: str) -> IntegrityError:
 
 def safe_to_raise(error: BaseException) -> BaseException:
     """Return ``error``, or a :class:`JobError` if raising ``error`` would silently end the user's loop or program.
-    Such errors are StopIteration, SystemExit and KeyboardInterrupt, for instance."""
+    StopIteration, SystemExit and KeyboardInterrupt would do so, for instance."""
     if isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     wrapped = JobError(f"the job raised {short(error)}")

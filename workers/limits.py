@@ -1,9 +1,9 @@
 """Finds out how much memory and how many processes and cores the machine and its control groups let this process use.
 
-A container is a control group. Its limits are in files, whose names differ between versions 1 and 2 of control groups.
-The limits of enclosing groups apply too. They can be read only if these groups are visible from inside.
+A container is a control group. Files hold its limits; their names differ between versions 1 and 2 of control groups.
+The limits of enclosing groups apply too, but can be read only if these groups are visible from inside the container.
 
-In all functions, ``proc`` and ``root`` are the folders of /proc and of the control groups.
+In all functions, ``proc`` is the folder of /proc and ``root`` that of the control groups. Tests pass other folders.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_LIMIT = 1 << 60  # in version 1, a number that is this large means no limit
 
 
 class Limit(NamedTuple):
-    """An upper limit and where it comes from: Limit(400, "pids.max of the control group /sys/fs/cgroup/a")."""
+    """An upper limit, ``most``, and where it comes from, e.g. "pids.max of the control group /sys/fs/cgroup/a"."""
 
     most: int
     source: str
@@ -29,7 +29,7 @@ class Limit(NamedTuple):
 def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
     """Return the folders of this process's control groups for ``controller``, such as "memory", and of enclosing ones.
 
-    Some of them may not exist here: a container may be given paths that only its host can see.
+    Some of these folders may not exist here: a container may be told paths that only its host can see.
     """
     found = [root]  # often the only one visible in a container
     try:
@@ -50,7 +50,7 @@ def groups(controller: str, proc: str = PROC, root: str = ROOT) -> list[str]:
 
 
 def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
-    """Return the limit on the bytes of memory that all processes here may use together; None if it is unknown."""
+    """Return the limit, in bytes, on the memory that all processes here may use together; None if it is unknown."""
     found = [_of_file(folder, name) for folder in groups("memory", proc, root) for name in _MEMORY]
     try:
         with open(f"{proc}/meminfo") as file:
@@ -62,7 +62,7 @@ def memory(proc: str = PROC, root: str = ROOT) -> Limit | None:
 
 
 def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
-    """Return the known limits on the number of processes and threads: of the control groups, and of this user."""
+    """Return the known limits on the number of processes and threads: the control groups', and this user's."""
     found = [_of_file(folder, "pids.max") for folder in groups("pids", proc, root)]
     least = min((each for each in found if each is not None), default=None)
     limits = [] if least is None else [least]
@@ -78,7 +78,7 @@ def processes(proc: str = PROC, root: str = ROOT) -> list[Limit]:
 
 
 def cores(proc: str = PROC, root: str = ROOT) -> int:
-    """Return how many cores this process may use, by its affinity and the quotas of its control groups; at least 1."""
+    """Return how many cores this process may use, by its CPU affinity and its control groups' quotas; at least 1."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in groups("cpu", proc, root):
         for quota in (_quota(_read(folder, "cpu.max")), _quota_1(folder)):
@@ -95,7 +95,7 @@ def descriptors() -> int:
 
 
 def _quota(words: list[str]) -> float | None:
-    """Return a CPU quota in cores, e.g. 1.5 for the words ["150000", "100000"] of its file; None if it is no limit."""
+    """Return the CPU quota, in cores, from the words of its file: 1.5 for ["150000", "100000"]; None for no limit."""
     try:
         quota, period = map(int, words)
     except ValueError:  # "max", or no such file
@@ -104,7 +104,7 @@ def _quota(words: list[str]) -> float | None:
 
 
 def _quota_1(folder: str) -> float | None:
-    """Return the CPU quota in cores of a control group of version 1; None if its file says -1, which means no limit."""
+    """Return the CPU quota in cores of a control group of version 1; None if there is no limit, or no such file."""
     return _quota([*_read(folder, "cpu.cfs_quota_us"), *_read(folder, "cpu.cfs_period_us")])
 
 

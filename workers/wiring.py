@@ -1,4 +1,4 @@
-"""Registers what earlier modules need from later ones: the classes that ``.map()`` and others make, Keras's reader."""
+"""Registers functions and classes of later modules with earlier ones, for methods such as ``.map()`` and for Keras."""
 
 from __future__ import annotations
 

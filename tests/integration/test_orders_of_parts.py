@@ -72,6 +72,23 @@ def test_each_source_has_an_order_of_its_own(make: Any, order: str) -> None:
         assert list(batches) == third
 
 
+def test_sources_of_sources() -> None:
+    """No two have the same order, wherever they are."""
+
+    def source(name: str) -> Any:
+        return Named(name, 30).shuffle().map(tuple)
+
+    inner = workers.mix([source("c"), source("d")])
+    mixed = workers.mix([workers.concat([source("a"), source("b")]), inner, source("e")], [2, 2, 1], seed=5)
+    found = [list(mixed) for _ in range(2)]
+    for epoch in found:
+        orders = [tuple(number for each, number in named(epoch) if each == name)[:30] for name in "abcde"]
+        assert len(set(orders)) == 5
+    with mixed.prefetch(2) as batches:
+        batches.epoch = 0
+        assert [list(batches) for _ in range(2)] == found
+
+
 def test_shuffles_within_and_after_a_part_differ() -> None:
     """The same one twice would be no shuffle of two samples."""
     inner, places, outer = (

@@ -1,4 +1,4 @@
-"""Stack or join the arrays of several samples or batches into one, without changing a number or losing a mask."""
+"""Stack the arrays of samples, or join those of batches, into one array without changing a number or losing a mask."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _dtype_of = operator.attrgetter("dtype")
 
 
 def stacked(values: list[Any], place: str = "") -> Any:
-    """Return ``values`` stacked along a new first axis, in a dtype that holds every number exactly; masks are kept.
+    """Stack ``values`` along a new first axis, in a dtype that holds every number exactly; masks are kept.
 
     Args:
         values: arrays, numbers, tensors or anything that ``numpy.asarray`` converts.
@@ -35,7 +35,7 @@ def stacked(values: list[Any], place: str = "") -> Any:
 
 
 def concatenated(values: list[Any], place: str = "") -> Any:
-    """Return ``values`` joined along their first axis; arguments and errors are those of :func:`stacked`."""
+    """Join ``values`` along their first axis; arguments and errors are those of :func:`stacked`."""
     return _combined(values, np.concatenate, np.ma.concatenate, place)
 
 
@@ -44,7 +44,7 @@ def _combined(values: list[Any], combine: Callable[..., Any], combine_masked: Ca
         return _call(combine, of_one_dtype(arrays_of(values, f"sample{place}"), place), place)
     arrays = [value if isinstance(value, _Masked) else arrays_of([value], f"sample{place}")[0] for value in values]
     given = [array for array in arrays if array is not np.ma.masked]
-    if given:  # np.ma.masked, a missing value, is float64 whatever the dtype of the others
+    if given:  # np.ma.masked, a missing value, is float64 whatever the dtype of the other values
         missing: Any = np.ma.array(np.zeros((), given[0].dtype), mask=True)
         arrays = [missing if array is np.ma.masked else array for array in arrays]
     made = _call(combine_masked, of_one_dtype(arrays, place), place)
@@ -76,9 +76,9 @@ def _call(combine: Callable[..., Any], arrays: list[Any], place: str) -> Any:
 
 
 def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
-    """Return ``arrays``, cast to one integer dtype if numpy would combine integers as floats.
+    """Return ``arrays`` ready to be combined without loss: cast to one dtype where numpy's choice would change values.
 
-    Raise a TypeError that names ``place``, a path such as ``['id']``, if no dtype holds all values exactly.
+    If no dtype holds all values exactly, raise a TypeError that names their path ``place``, such as ``['id']``.
     """
     if len(set(map(_dtype_of, arrays))) == 1:
         return arrays
@@ -110,12 +110,12 @@ def of_one_dtype(arrays: list[Any], place: str) -> list[Any]:
     )
 
 
-#: Kinds of dtypes that numpy would turn into others, such as dates into strings.
+#: {kind of a dtype: its group}. numpy would combine some groups by changing values, such as dates into strings.
 _GROUP = {**dict.fromkeys("biufc", "number"), "U": "text", "S": "bytes", "M": "date", "m": "duration"}
 
 
 def _of_one_unit(arrays: list[Any], shown: str, place: str) -> list[Any]:
-    """Return ``arrays`` of dates or durations in one unit, numpy's choice for them."""
+    """Return ``arrays``, all of dates or all of durations, converted to the one unit that numpy chooses for them."""
     found = [array.astype(np.result_type(*arrays)) for array in arrays]
     if all(
         np.array_equal(made.astype(array.dtype), array, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Copy the *rest* of a batch, which is everything in it but its arrays; immutable objects are shared, not copied."""
+"""Copy the *rest* of a batch, that is, all its objects but the arrays; immutable objects are shared, not copied."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _IMMUTABLE: tuple[type, ...] = (
 
 
 def is_immutable(leaf: Any) -> bool:
-    """Return True if ``leaf``, an object in a batch, can never be changed by code that writes into the batch.
+    """Return True if copies of a batch may share its object ``leaf``, as it is immutable or exists only once.
 
     An instance of a subclass of an immutable type counts as mutable if it has attributes.
     """
@@ -52,9 +52,9 @@ def is_immutable(leaf: Any) -> bool:
 
 
 def copies_of(rest: list[Any]) -> list[Any]:
-    """Return ``rest``, the objects in a batch other than its arrays, with every mutable object copied.
+    """Return ``rest``, the objects of a batch that are not arrays, with every mutable object copied.
 
-    Objects that cannot be copied are returned as they are.
+    An object that cannot be copied is returned as it is.
     """
     if _NEVER_WRITTEN.issuperset(map(type, rest)):
         return rest
@@ -76,9 +76,10 @@ def _copy_of(leaf: Any) -> Any:
 
 
 def _memo(leaf: Any) -> dict[int, Any]:
-    """Return the memo for ``copy.deepcopy(leaf, memo)``, {id of an object: what the copy has in its place}.
+    """Return a memo for ``copy.deepcopy(leaf, memo)``, as {id of an object: the object to use in the copy instead}.
 
-    An immutable ``leaf``, and a dict's keys and default factory, are kept. numpy copies an object array of scalars.
+    The memo makes the copy share a ``leaf`` that is immutable, and a dict's keys and default factory. For an object
+    array of scalars, it contains a copy made by numpy, since deepcopy would copy item by item.
     """
     if type(leaf) is tuple or is_immutable(leaf):  # a tuple here holds the keys of a dict
         return {id(leaf): leaf}

@@ -1,4 +1,4 @@
-"""Convert lists to arrays without loss: numpy itself silently changes some strings, masks and large integers."""
+"""Convert lists to arrays without changing values; numpy itself may change strings, masks and large integers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _EXACT_UP_TO = 2.0**53  # a float64 holds all integers up to here
 
 
 def exact_array(values: Any, name: str = "a value") -> Array:
-    """Return ``np.asarray(values)``, or an array of another dtype or with a mask where that would change values.
+    """Return ``np.asarray(values)``, but preserve strings, masks and integers that ``np.asarray`` would change.
 
-    - Strings that numpy would change become objects: numpy drops trailing NULs, and converts numbers and ASCII bytes
-      among strings to text.
-    - Values that include masked arrays or ``np.ma.masked`` become a masked array.
-    - Integers alone stay integers: numpy may convert them to floats if some are 2**63 or more.
+    - The result is an array of objects if numpy would change a string: it drops trailing NULs, and converts numbers
+      and ASCII bytes among strings to text.
+    - The result is a masked array if ``values`` include masked arrays or ``np.ma.masked``.
+    - Integers stay integers if all values are integers: numpy may convert them to floats if some are 2**63 or more.
 
     Args:
-        name: what a TypeError calls a tensor in ``values``.
+        name: the name of a tensor of ``values`` in the text of a TypeError.
 
     Raises:
         ValueError: the shapes of the items differ.
@@ -51,7 +51,7 @@ def exact_array(values: Any, name: str = "a value") -> Array:
 
 
 def stacked(arrays: list[Array]) -> Array:
-    """Return ``np.stack(arrays)``, as a masked array if any of them is masked."""
+    """Return ``np.stack(arrays)``; the result is a masked array if any of ``arrays`` is one."""
     if any(array is np.ma.masked for array in arrays):
         return _with_masked(arrays)
     is_masked = any(isinstance(array, np.ma.MaskedArray) for array in arrays)
@@ -59,15 +59,15 @@ def stacked(arrays: list[Array]) -> Array:
 
 
 def as_array(value: Any, name: str = "a value") -> Array:
-    """Return ``np.asarray(value)``, also for tensors that numpy does not accept. A masked array stays masked.
+    """Return ``value`` as an array: like ``np.asarray``, but for tensors of all frameworks, and without losing a mask.
 
-    If a tensor cannot become an array, raise a TypeError that calls it ``name``.
+    If a tensor cannot become an array, raise a TypeError that calls the tensor ``name``.
     """
     return value if isinstance(value, np.ma.MaskedArray) else arrays_of([value], name)[0]
 
 
 def _with_masked(values: Any) -> Array:
-    """Return ``values`` as a masked array: masked where a value is ``np.ma.masked``, in the dtype of the others."""
+    """Return ``values`` as a masked array with each ``np.ma.masked`` masked, in the dtype of the other values."""
     is_masked = np.array([each is np.ma.masked for each in values])
     known = next((each for each in values if each is not np.ma.masked), np.float64(0.0))
     array = exact_array([known if each is np.ma.masked else each for each in values])

@@ -1,8 +1,8 @@
-"""Take the containers in a batch apart, and rebuild them with their types; each kind of container has a ``Form``.
+"""Take the containers in a batch apart into their parts, and rebuild them with the same types.
 
-Containers, the *nodes* of the batch's tree, are mappings, sequences and objects of fields: dicts and their subclasses,
-``UserDict``, other mutable mappings and ``MappingProxyType``; tuples, named tuples, lists, ``UserList``, deques and
-their subclasses; dataclasses, attrs classes and classes with only ``__slots__``. Everything else is a *leaf*.
+A batch is a tree. Its *nodes* are containers: dicts, ``UserDict``, other mutable mappings and ``MappingProxyType``;
+tuples, named tuples, lists, ``UserList``, deques and their subclasses; dataclasses, attrs classes and classes with only
+``__slots__``. Everything else is a *leaf*. Each kind of container has a :class:`Form`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _CACHED_HASH = "_attrs_cached_hash"
 
 
 class Hole:
-    """The placeholder for a part taken out of a container. The class itself is used, as pickling preserves it."""
+    """The placeholder for a part taken out of a container; the class itself is used, as it survives pickling."""
 
 
 class Form(ABC):
-    """The way to take apart and rebuild containers of one kind. Methods pass on errors of the container's class."""
+    """The way to take apart and rebuild containers of one kind; errors of a container's class are passed on."""
 
     is_mapping = False
     is_list = False
-    #: True if rebuilding a container takes more than its parts, such as attributes or a default factory. These are in
-    #: its *shell*, usually a copy of the container with a Hole in place of each part.
+    #: True if rebuilding a container takes more than its parts, such as its attributes or default factory. These are
+    #: kept in a *shell*, usually a copy of the container with a Hole in place of each part.
     has_shell = True
 
     @abstractmethod
@@ -45,22 +45,22 @@ class Form(ABC):
 
     @abstractmethod
     def parts(self, tree: Any, keys: list[Any]) -> list[Any]:
-        """Return the parts (items or field values) of the container ``tree`` at ``keys``."""
+        """Return the items or field values of the container ``tree``, in the order of ``keys``."""
 
     def shell(self, tree: Any, keys: list[Any]) -> Any:
-        """Return the shell of the container ``tree``: what rebuilding it needs besides its parts, or None.
+        """Return the *shell* of the container ``tree``: all that rebuilding needs besides the parts, or None.
 
-        Usually this is a copy with a :class:`Hole` in place of each part. :meth:`filled` may write into it without
-        changing ``tree``.
+        Usually the shell is a copy of ``tree`` with a :class:`Hole` in place of each part. :meth:`filled` may write
+        into the shell without changing ``tree``.
         """
         return None
 
     @abstractmethod
     def filled(self, kind: Any, keys: list[Any], shell: Any, parts: list[Any]) -> Any:
-        """Return a container of class ``kind`` with ``parts`` at ``keys``, made from the result of :meth:`shell`."""
+        """Rebuild a container of class ``kind`` from its ``keys``, its ``parts`` and the result of :meth:`shell`."""
 
     def step(self, key: Any) -> str:
-        """Return the name of the part at ``key`` in the paths of error messages: ``['x']``, ``[0]`` or ``.mask``."""
+        """Return the part at ``key`` as a step of a path in error messages, e.g. ``['x']``, ``[0]`` or ``.mask``."""
         return f"[{key!r}]"
 
 
@@ -200,7 +200,7 @@ class _List(Form):
 
 
 class _Fields(Form):
-    """The way to take apart and rebuild objects of fields: by ``__dict__`` and ``__slots__``, without ``__init__``."""
+    """The way to take apart and rebuild objects with fields by ``__dict__`` and ``__slots__``, without ``__init__``."""
 
     has_shell = False
 
@@ -260,7 +260,7 @@ def form_of(kind: Any) -> int | None:
 
 
 def _has_fields(kind: Any) -> bool:
-    """Return True if ``kind`` is a class of fields: a dataclass, an attrs class or one with only ``__slots__``."""
+    """Return True if ``kind`` is a dataclass, attrs class or class with only ``__slots__``, with no base in C."""
     if not (dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__") or _is_slotted(kind)):
         return False
     try:
@@ -271,7 +271,7 @@ def _has_fields(kind: Any) -> bool:
 
 
 def _is_slotted(kind: Any) -> bool:
-    """Return True if instances of ``kind`` keep all in ``__slots__``, and are pickled in Python's default way."""
+    """Return True if instances of ``kind`` have only ``__slots__``, and are pickled in Python's default way."""
     own = [
         name for name in ("__getstate__", "__reduce__", "__reduce_ex__") if getattr(kind, name, None) is not _OF[name]
     ]
@@ -304,7 +304,7 @@ _survives: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 
 
 def survives(form: Form, shell: Any) -> bool:
-    """Return True if ``shell`` keeps its class, keys and Holes when it is pickled. Each class is tried only once."""
+    """Return True if pickling preserves the class, keys and Holes of ``shell``. Each class is tested only once."""
     kind = type(shell)
     if kind not in _survives:
         try:
@@ -327,7 +327,7 @@ def _is_set(slot: Any, tree: Any) -> bool:
 
 @functools.lru_cache(1024)
 def _caches_hash(kind: Any) -> bool:
-    """Return True if attrs makes instances of ``kind`` cache their hash, which is valid in one process only."""
+    """Return True if instances of the attrs class ``kind`` cache their hash, which is valid in one process only."""
     return _CACHED_HASH in getattr(getattr(kind.__hash__, "__code__", None), "co_names", ())
 
 

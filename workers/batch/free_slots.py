@@ -1,8 +1,8 @@
 """Keep a worker's free shared-memory slots for later batches; choose which to use next, and which to give up.
 
-Slots are listed by size, so one of the right size is found immediately. A worker keeps as much memory as it recently
-used at one time, since a later message would have to allocate again what is given up now. The rest is given up, least
-recently used slots first.
+A worker keeps as much memory as it recently used at one time, since it would soon have to allocate that much again.
+Slots beyond this are given up, the least recently used first. Slots are listed by size, so that one that fits is found
+immediately.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .slots import Slot
 
 _WINDOW_S = 4.0
 _GIVE_UP_S = 0.05  # the minimum time between giving up two slots
-#: How many times larger than requested a slot may be, as the loop keeps a whole slot by keeping one array in it. The
-#: first limit is for the main slots of a batch, as their sizes may vary between batches; the second, for others.
+#: How many times larger than requested a slot may be. The limits exist because a loop that keeps one array keeps its
+#: whole slot. The first is for the largest ("main") slots of a batch, as their sizes may vary; the second, for others.
 _MAX_TIMES_MAIN, _MAX_TIMES = 16, 2
-_SPARE_TIMES = 2  # all slots together may hold this many times the peak for a while if sizes change
+_SPARE_TIMES = 2  # while sizes change, all slots together may hold this many times the peak
 
 
 class Peak:
-    """The peak of a worker's shared memory in use, in bytes, over the last one to two times ``_WINDOW_S`` seconds."""
+    """The most bytes of shared memory that a worker used at one time in the last 4 to 8 seconds."""
 
     def __init__(self) -> None:
         self._now = self._before = 0
@@ -33,13 +33,13 @@ class Peak:
             self._now = nbytes
 
     def is_enough(self, nbytes: int) -> bool:
-        """Return True if ``nbytes`` would have been enough recently, as they are at least the peak."""
+        """Return True if ``nbytes`` are at least the recent peak, so that they would have been enough."""
         return nbytes >= self._now and nbytes >= self._before
 
     def is_due(self) -> bool:
-        """Return True if a slot may be given up now, which is at most once every ``_GIVE_UP_S`` seconds.
+        """Return True if a slot may be given up now; the result is True at most once every 0.05 seconds.
 
-        Call this often: it also starts the next window for the peak when one is over.
+        Call this often, since it also starts a new window for the peak when the last one is over.
         """
         now_s = time.monotonic()
         if now_s - self._asked_s <= _GIVE_UP_S:
@@ -73,7 +73,8 @@ class FreeSlots:
 
         Args:
             nbytes: bytes to hold, including the slot's header.
-            is_main: True if the slot is among the largest of its batch, and so may be much larger than needed.
+            is_main: True if the slot is one of the largest of its batch. It may then be up to 16 times larger than
+                ``nbytes``; otherwise, twice as large.
         """
         sizes = self._of_size
         if nbytes not in sizes:
@@ -92,12 +93,12 @@ class FreeSlots:
         return slot
 
     def take_dispensable(self, nbytes: int, peak: Peak, has_spare: bool = False) -> Slot | None:
-        """Remove and return the least recently used free slot that is not needed; None if all are needed.
+        """Remove and return the least recently used free slot that can be given up; None if all are needed.
 
         Args:
             nbytes: the total size of all slots of the worker, free or in use.
-            peak: the most bytes recently in use at one time, which the remaining slots must cover.
-            has_spare: True if the remaining slots must cover twice the peak.
+            peak: the recent peak of memory in use; the remaining slots must be at least as large together.
+            has_spare: True if the remaining slots must be at least twice as large as the peak.
         """
         if has_spare:
             nbytes //= _SPARE_TIMES

@@ -1,9 +1,9 @@
 """Label each batch on its way to the loop, and check the label, so that a wrong batch is never delivered.
 
-Jobs, slots and layouts are numbered in one process and looked up in another, and each may be killed at any instruction.
-If the two ever disagreed, the loop could get a wrong batch that looks right. So each result carries a *label*: the
-number of its *sending*, which is new each time a job is sent to a worker, and the digest of its *layout*, the structure
-of the batch. Every look-up compares, and raises an :class:`~workers.errors.IntegrityError` on a mismatch::
+Jobs, slots and layouts are numbered in one process and looked up in another, and either process may be killed at any
+moment. If their records ever disagreed, the loop could get a wrong batch that looks right. So each result carries a
+*label*: its *sending*, a number that is new each time a job is sent to a worker, and the digest of its *layout*, the
+structure of the batch. Every look-up compares these, and raises :class:`~workers.errors.IntegrityError` on a mismatch::
 
     what             identified by                              compared
     job              a sending, unique within an engine         by the reader: label with message; also for Ray
@@ -25,9 +25,9 @@ from .tree import ALIGNMENT
 
 
 class Label(NamedTuple):
-    """The label that identifies a batch, stored in front of it in shared memory: Label(17, 0x9AE1F0334C5D2B70)."""
+    """The identity of a batch, stored before its arrays in shared memory, e.g. Label(sending=17, layout=0x9AE1...)."""
 
-    sending: int  # the number under which its job was sent; for an item of a stream, the number of the item
+    sending: int  # the number under which its job was sent; for an item of a stream, the item's number
     layout: int  # the digest of its Layout
 
     def __str__(self) -> str:
@@ -39,7 +39,7 @@ WORD_NBYTES = 8
 
 
 def words_of(buffer: Any) -> memoryview:
-    """Return ``buffer``, a piece of shared memory, as a view of 64-bit words; a label takes two of them.
+    """Return a view of the shared memory ``buffer`` as 64-bit words; a label consists of two words.
 
     Reading a label with ``struct`` would take twice as long.
     """
@@ -47,13 +47,13 @@ def words_of(buffer: Any) -> memoryview:
 
 
 def check_label(words: memoryview, at: int, sending: int, layout: int) -> None:
-    """Raise IntegrityError unless the label at word ``at`` is that of the expected batch.
+    """Raise IntegrityError unless the label found in shared memory belongs to the expected batch or stream item.
 
     Args:
         words: the shared memory that holds the batch, as 64-bit words.
-        at: the index of the label's first word.
-        sending: the number under which the job of the expected batch was sent to its worker.
-        layout: the digest of the layout of the expected batch.
+        at: the index in ``words`` of the label's first word.
+        sending: the number under which the job of the expected batch, or the expected stream item, was sent.
+        layout: the digest of the expected layout.
     """
     if words[at] != sending or words[at + 1] != layout:
         found, expected = Label(words[at], words[at + 1]), Label(sending, layout)
@@ -61,22 +61,22 @@ def check_label(words: memoryview, at: int, sending: int, layout: int) -> None:
 
 
 def check_sending(found: int, expected: int) -> None:
-    """Raise IntegrityError unless a worker's result is that of the expected sending.
+    """Raise IntegrityError unless a worker's result repeats the number under which its job was sent.
 
-    Each time a job is sent to a worker, it gets a new number, its sending, which its result repeats.
+    That number is new each time a job is sent, so the results of two attempts at one job cannot be confused.
     """
     if found != expected:
         raise integrity_error(f"a worker answered sending {expected} with the result of sending {found}")
 
 
 def check_replica(found: int, expected: int, epoch: int, index: int) -> None:
-    """Raise IntegrityError unless a worker has the replica of the sequence that a job belongs to.
+    """Raise IntegrityError unless a worker has the version of the sequence that a job needs.
 
     Args:
         found: the number of the worker's replica, which is its copy of the sequence.
-        expected: the number that the job names, which is one higher each time the sequence is sent.
-        epoch: the epoch of the job's batch.
-        index: the index of the job's batch.
+        expected: the number of the replica that the job needs; it rises by one each time the sequence is sent.
+        epoch: the epoch of the job's batch, for the error message.
+        index: the index of the job's batch, for the error message.
     """
     if found != expected:
         raise integrity_error(

@@ -1,7 +1,7 @@
 """Check how much memory is still available, on the machine and within the limits of control groups.
 
-The kernel grants shared memory that it does not have, and kills a process that touches a page when memory has run out.
-So the available memory is checked before shared memory is created.
+The kernel grants more shared memory than is available, and kills a process that touches a page after memory has run
+out. So the available memory is checked before shared memory is created.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FILES = (
 
 
 class DoesNotFit(MemoryError):
-    """The error that ``nbytes`` of shared memory exceed what is available. A plain MemoryError has another cause."""
+    """The error raised if ``nbytes`` of shared memory do not fit into memory; a plain MemoryError has another cause."""
 
     def __init__(self, text: str, nbytes: int = 0) -> None:
         super().__init__(text)
@@ -24,11 +24,11 @@ class DoesNotFit(MemoryError):
 
 
 def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | None:
-    """Return how many bytes of memory the machine and its control groups leave this process; None if unknown.
+    """Return how many more bytes of memory the machine and its control groups allow this process; None if unknown.
 
     Args:
-        proc: the folder of the process file system.
-        root: the folder of the control groups.
+        proc: the folder where the process file system is mounted.
+        root: the folder where control groups are mounted.
     """
     found = [_of_machine(proc)]
     for group in limits.groups("memory", proc, root):
@@ -37,7 +37,7 @@ def available_nbytes(proc: str = limits.PROC, root: str = limits.ROOT) -> int | 
 
 
 def check_available(nbytes: int) -> None:
-    """Raise DoesNotFit, with both sizes in its text, if ``nbytes`` are more than the available memory."""
+    """Raise DoesNotFit if ``nbytes`` are more than the available memory; the error states both sizes."""
     available = available_nbytes()
     if available is not None and nbytes > available:
         limit = limits.memory()

@@ -1,6 +1,7 @@
-"""Walk over the tree of a batch or sample: its containers are *nodes* (see ``forms``), everything else is a *leaf*.
+"""Walk over the containers and leaves of a batch or sample, to read or replace the leaves.
 
-Transport, stacking, cutting, tensors and previews share this code, so they all find the same leaves.
+A batch is a tree: its containers are *nodes* (see ``forms``), and everything else in it is a *leaf*. Transport,
+stacking, cutting, tensors and previews share this code, so they all find the same leaves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _TEXTS = str, bytes, bytearray
 
 
 class Node(NamedTuple):
-    """A container in a batch or sample, ``tree``, taken apart into keys and parts; its ``form`` can rebuild it."""
+    """A container ``tree`` of a batch or sample, taken apart into ``keys`` and ``parts``; ``form`` can rebuild it."""
 
     tree: Any
     form: Form
@@ -24,7 +25,7 @@ class Node(NamedTuple):
     parts: list[Any]
 
     def like(self, parts: list[Any]) -> Any:
-        """Return a container like this one with other parts; if its class refuses them, a plain dict, tuple or list."""
+        """Return a container like this one with new ``parts``, or a plain dict, tuple or list if its class fails."""
         form, kind = self.form, type(self.tree)
         if kind is dict:
             return dict(zip(self.keys, parts, strict=True))
@@ -44,11 +45,11 @@ class Node(NamedTuple):
             raise
 
     def columns(self, trees: list[Any], name: str) -> list[list[Any]]:
-        """Return, for each key of this container, the list of the parts that ``trees`` have at this key.
+        """Return one list for each key of this container, with the parts that all ``trees`` have at that key.
 
         Args:
-            trees: containers like this one.
-            name: what errors call them.
+            trees: containers of the same kind, with the same keys or length.
+            name: the name of ``trees`` in error messages, e.g. ``samples['x']``.
 
         Raises:
             TypeError: one of ``trees`` is another kind of container, or no container.
@@ -82,12 +83,12 @@ class Node(NamedTuple):
         return [list(column) for column in zip(*rows, strict=True)]
 
     def steps(self) -> list[str]:
-        """Return the name of each part of the container in a path, in order, e.g. ``['x']``, ``[0]`` or ``.mask``."""
+        """Return each part as a step of a path in error messages, in order, e.g. ``['x']``, ``[0]`` or ``.mask``."""
         return [self.form.step(key) for key in self.keys]
 
 
 def _has_places(tree: Any) -> bool:
-    """Return True if ``tree`` is a list, tuple, array or the like, so that its parts can be matched by position."""
+    """Return True if the parts of ``tree`` can be matched by position, as those of a list, tuple or array."""
     kind: Any = type(tree)
     number = form_of(kind)
     if number is not None:
@@ -96,7 +97,7 @@ def _has_places(tree: Any) -> bool:
 
 
 def node_of(tree: Any) -> Node | None:
-    """Return ``tree`` taken apart; None if it is a leaf: not a container, or one that cannot be taken apart.
+    """Return ``tree`` taken apart into a Node; None if it is no container, or its class refuses to be taken apart.
 
     Mappings count as containers here even if they cannot be rebuilt.
     """
@@ -117,18 +118,18 @@ def node_of(tree: Any) -> Node | None:
 
 
 def is_list(tree: Any) -> bool:
-    """Return True if ``tree`` is a list, ``UserList`` or ``deque``; in a batch, it has one item for each sample."""
+    """Return True if ``tree`` is a list, ``UserList`` or ``deque``; a list in a batch has one item for each sample."""
     kind: Any = type(tree)
     number = form_of(kind)
     return number is not None and FORMS[number].is_list
 
 
 def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, leaf) for all in ``tree`` that is not a container, in order, e.g. ``("[0]['x'].mask", array)``.
+    """Yield (path, leaf) for each leaf, which is anything but a container, e.g. ``("[0]['x'].mask", array)``.
 
     Args:
-        is_leaf: returns True for containers to yield as they are, instead of their parts.
-        path: the path of ``tree`` itself; all paths begin with it.
+        is_leaf: a function that returns True for a container to yield as a whole, instead of its leaves.
+        path: the path of ``tree`` itself, with which all paths begin.
     """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:
@@ -141,7 +142,7 @@ def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None, path: str = 
 def map_leaves(function: Callable[[Any], Any], tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """Return ``tree`` with each leaf, which is anything but a container, replaced by ``function(leaf)``.
 
-    Containers keep their types. Those for which ``is_leaf`` returns True are treated as leaves.
+    Containers keep their types. A container for which ``is_leaf`` returns True is treated as a leaf.
     """
     node = None if is_leaf is not None and is_leaf(tree) else node_of(tree)
     if node is None:

@@ -28,15 +28,15 @@ def pad(
 ) -> Callable[[list[Any]], Any]:
     """Return a ``collate_fn`` that pads samples of different sizes to the largest of the batch, and stacks them.
 
-    Arrays, and lists of numbers, are padded at the end of each axis; anything else is stacked. Batches are written
-    straight into the shared memory that they are delivered from.
+    Arrays, and lists of numbers, are padded at the end of each axis; anything else is stacked. A worker pads arrays
+    directly in the shared memory from which the loop gets the batch.
 
     Args:
         value: the number to pad with, or {key: number} for samples that are dicts; a key without a number gets 0.
         to: pad the first axis to a multiple of this number, so that batches come in few shapes.
-        mask: True to add a boolean array of shape (samples, length), True for values and False for padding: in dicts,
-            under the key ``"<key>_mask"``; elsewhere, as a tuple (array, mask) in place of the array.
-        keys: the key or list of keys of dicts to pad; None for all that hold arrays or lists of numbers.
+        mask: True to add a boolean array of shape (samples, length), which is True for values and False for padding.
+            Dicts get it under the key ``"<key>_mask"``; elsewhere, a tuple (array, mask) replaces the array.
+        keys: the key to pad in dicts, or a list of keys; None for all keys with arrays or lists of numbers.
 
     Raises:
         TypeError, ValueError: an argument is wrong. The returned function raises them if the dtype of a batch cannot
@@ -56,7 +56,7 @@ def pad(
 class Pad:
     """The ``collate_fn`` that :func:`pad` returns."""
 
-    #: False: samples arrive as numpy arrays even if the source yields tensors.
+    #: False, so that samples arrive as numpy arrays even if the source yields tensors.
     wants_tensors = False
 
     def __init__(self, value: Any, to: int | None, mask: bool, keys: Any) -> None:
@@ -69,7 +69,7 @@ class Pad:
                 raise TypeError(f"value must be a number, or {{key: number}}, not {short(value)}")
 
     def __call__(self, samples: list[Any]) -> Any:
-        """Return the list ``samples`` as one batch, padded and stacked."""
+        """Return one batch of the padded and stacked ``samples``."""
         if not samples:
             raise ValueError("there are no samples to pad: a batch has at least one")
         if self.keys or isinstance(self.value, dict):
@@ -87,9 +87,9 @@ class Pad:
         """Return (batch, mask) of ``samples``; mask is None unless they were padded and a mask was asked for.
 
         Args:
-            key: the key of ``samples`` in the dicts that they come from; None if they come from no dict.
+            key: the key of ``samples`` in the dicts that they come from, which selects the padding; None outside dicts.
             place: the path of ``samples``, for error messages.
-            is_padded: True if ``keys`` allows padding ``samples``.
+            is_padded: True if the user's ``keys`` allow padding ``samples``.
         """
         node = None if _is_row(samples[0]) else node_of(samples[0])
         if node is None:
@@ -152,7 +152,7 @@ def _arrays(samples: list[Any], place: str) -> list[NDArray[Any]]:
 
 
 def _filler(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Return ``value`` as a scalar array of ``dtype``, a float rounded; None if ``dtype`` cannot hold it."""
+    """Return the padding ``value`` as a scalar of ``dtype``; None if ``dtype`` cannot hold it, apart from rounding."""
     given = np.asarray(value)
     if given.dtype.kind == "c" and dtype.kind != "c":
         return None
@@ -174,7 +174,7 @@ def _keys_of(sample: Any) -> list[Hashable]:
 
 
 def _is_row(sample: Any) -> bool:
-    """Return True if ``sample`` is a list of numbers or of such lists: it counts as an array, not as a container."""
+    """Return True if ``sample`` is a list of numbers, possibly nested, which is padded like an array."""
     if not is_list(sample) or not isinstance(sample, (list, tuple)):
         return False
     return all(isinstance(each, _NUMBERS) or _is_row(each) for each in sample)

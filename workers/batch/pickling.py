@@ -1,4 +1,4 @@
-"""Pickle by cloudpickle, with definitions from ``__main__`` or a notebook and the ``__slots__`` of classes."""
+"""Pickle objects with the functions and classes from ``__main__`` or a notebook that they need, by cloudpickle."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LOCK = type(threading.RLock())
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """A cloudpickle pickler that preserves ``__slots__``: cloudpickle itself drops them, and fails on private names.
 
-    It also pickles cached functions, ufuncs and the like by the Python functions that they wrap, and modules with a
-    class of their own by name.
+    This pickler also pickles cached functions, ufuncs and the like as the Python functions that they wrap, and modules
+    of an unusual class by name.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -38,9 +38,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return ``reduction``, pickle's recipe for class ``kind``, changed to create the class with its ``__slots__``.
+    """Return ``reduction``, a recipe for unpickling class ``kind``, changed so that the class keeps its ``__slots__``.
 
-    ``kind`` is pickled by value: the recipe contains its definition, not just its name.
+    The class is pickled by value: the recipe contains its definition, not just its name.
     """
     make, arguments, state, *others = reduction
     if make.__name__ != "_make_skeleton_class" or issubclass(kind, tuple):  # an enum; a NamedTuple makes its own slots
@@ -58,7 +58,7 @@ def _with_slots(kind: type, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def goes_by_name(obj: Any, name: str | None) -> bool:
-    """Return True if ``obj`` can be pickled by name: another process can import its module and find it there."""
+    """Return True if ``obj`` can be pickled by name, since another process can import it from its module."""
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
@@ -66,9 +66,9 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
-    """Return pickle's recipe to rebuild a cached function, ufunc or the like from the function that it wraps.
+    """Return a recipe for unpickling a cached function, ufunc or the like from the function that it wraps.
 
-    None if the object should be pickled as usual.
+    Return None if the object should be pickled as usual.
     """
     kind = type(obj)
     if kind is Cached:  # without its content: each process fills its own cache
@@ -91,9 +91,9 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
 
 
 def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
-    """Return pickle's recipe to import by name a module whose class is not the usual one, such as ``torch.ops``.
+    """Return a recipe for unpickling a ``module`` of an unusual class, such as ``torch.ops``, by its name.
 
-    None if it cannot be found by name, or has been registered to be pickled by value.
+    Return None if the module cannot be found by name, or has been registered to be pickled by value.
     """
     name = module.__name__
     if name in cloudpickle.list_registry_pickle_by_value():
@@ -101,7 +101,7 @@ def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
     if sys.modules.get(name) is module:
         return importlib.import_module, (name,)
     parent, _, attributes = name.partition(".")
-    while attributes:  # it may exist only as an attribute of its parent
+    while attributes:  # the module may exist only as an attribute of its parent
         if parent in sys.modules and _part_of(sys.modules[parent], attributes) is module:
             return _part_of_module, (parent, attributes)
         first, _, attributes = attributes.partition(".")
@@ -140,7 +140,7 @@ def _cached_property(kind: Any) -> Any:
 
 
 def pickled_by_value(value: Any) -> bytes:
-    """Return ``value`` pickled by :class:`Pickler`, with all that it needs from ``__main__`` or a notebook."""
+    """Return ``value`` pickled by :class:`Pickler`, with all that it uses from ``__main__`` or a notebook."""
     with io.BytesIO() as file:
         Pickler(file, protocol=5).dump(value)
         return file.getvalue()

@@ -17,7 +17,7 @@ from .tree import ALIGNMENT, Array, ArrayPlace, dense_strides
 
 
 class Planned(NamedTuple):
-    """A planned layout of batches: its digest, the place of each array, and the sizes of the slots to take."""
+    """The plan for batches of one structure: the digest of their layout, the place of each array and the slot sizes."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
@@ -33,15 +33,15 @@ def round_up(nbytes: int, step: int = ALIGNMENT) -> int:
 
 
 def slot_size(nbytes: int) -> int:
-    """Return the size of a slot that has to hold ``nbytes``: rounded up, by at most an eighth or a memory page.
+    """Return the size for a slot that must hold ``nbytes``: rounded up, by at most an eighth or a memory page.
 
-    Rounding lets arrays of similar sizes use each other's slots. Pages that are never touched cost nothing.
+    Rounding lets arrays of similar sizes reuse each other's slots. Pages that are never touched cost no memory.
     """
     return round_up(nbytes, max(shared_memory.PAGE, 1 << max(0, nbytes.bit_length() - 4)))
 
 
 def is_of(last_spec: Any, places: tuple[ArrayPlace, ...], spec: Any, arrays: list[Array]) -> bool:
-    """Return True if a batch has the layout of the last batch; this saves a look-up, which would have to hash dtypes.
+    """Return True if a batch has the layout of the last one; comparing the two is faster than a look-up by dtypes.
 
     Args:
         last_spec: the spec of the last batch, which describes its tree of containers.
@@ -61,7 +61,7 @@ def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ..
     """Plan where the ``arrays`` of a batch go, in at most ``max_slots`` new shared-memory slots.
 
     Returns:
-        (the place of each array, the number of bytes after the header of each slot).
+        (the place of each array, the number of bytes that each slot must hold after its header).
     """
     is_small = sum(round_up(array.nbytes) for array in arrays) <= SMALL_NBYTES
     is_large = [array.nbytes > SMALL_NBYTES for array in arrays]
@@ -77,7 +77,7 @@ def places_of(arrays: list[Array], max_slots: int) -> tuple[tuple[ArrayPlace, ..
 
 
 def places_within(arrays: list[Array], slots: list[Slot]) -> list[ArrayPlace | None]:
-    """Return, for each array, its place in one of ``slots`` if it lies there already, else None."""
+    """Return a list with an entry for each array: its place if it already lies in one of ``slots``, else None."""
     starts = sorted([(slot.address, at) for at, slot in enumerate(slots)])
     return [_place_within(array, slots, starts) for array in arrays]
 

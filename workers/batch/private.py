@@ -1,6 +1,6 @@
-"""Make the input of a user's function private to it, so that the function may write into it.
+"""Copy the input of a user's function, unless nothing else holds it, so that the function may write into its input.
 
-Reference counts tell whether anything else holds an array, so one that ``__getitem__`` has just made is not copied.
+Reference counts show whether anything else holds an array, so an array just made by ``__getitem__`` is not copied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CONTAINERS = frozenset({list, tuple, dict})
 def private(items: Sequence[Any]) -> Any:
     """Return ``items`` if it is certain that nothing else holds any part of them, else a copy to write into.
 
-    Arrays, torch tensors, bytearrays and containers are copied. Other objects are shared with the original.
+    The copy has its own arrays, torch tensors, bytearrays and containers. It shares other objects with the original.
 
     Args:
         items: a list or tuple. The caller must hold no other reference to its content.
@@ -51,7 +51,7 @@ def _is_private(items: Any) -> bool:
 
 
 def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
-    """Return True if ``array`` is writable, holds no Python objects, and no other object uses its memory."""
+    """Return True if ``array`` is writable, holds no Python objects and shares its memory with nothing else."""
     if array.dtype.hasobject or not array.flags.writeable:
         return False
     base = array.base
@@ -59,7 +59,7 @@ def _is_of_itself(array: np.ndarray[Any, Any]) -> bool:
 
 
 def _count_of_one_holder() -> int:
-    """Return what ``sys.getrefcount`` gives in a loop over a container for an object that only the container holds."""
+    """Return what ``sys.getrefcount`` gives for an item in a loop over a container if nothing else holds the item."""
     return next(sys.getrefcount(part) for part in [np.empty(1)])
 
 

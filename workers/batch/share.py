@@ -1,7 +1,7 @@
-"""Put arrays into shared memory, with ``workers.share``; all front-ends and workers map it without further copies.
+"""Put arrays into shared memory, with ``workers.share``; all front-ends and workers use them without further copies.
 
-A shared array is recognised by its address, whatever its size. So are its views, and objects that another library has
-made of it without a copy. Small arrays share a piece of memory, as each piece costs a file descriptor.
+A shared array is recognised by its address. So are its views, and objects that another library has made from it without
+a copy, such as tensors. Small arrays share a piece of memory, since each piece costs a file descriptor.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MAX_PAGE_NBYTES = 16 << 20  # of a piece for small arrays; the first has _SMALL
 
 
 class Piece:
-    """A piece of shared memory made by the consumer: its descriptor, to be sent to workers, and its bytes.
+    """A piece of shared memory created by the consumer, with the file descriptor by which workers can map it.
 
-    The memory is freed when the last process that uses it lets it go.
+    The memory is freed when the last process stops using it.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -47,22 +47,22 @@ class Found(NamedTuple):
 
 
 class _Owner(np.ndarray[Any, Any]):
-    """The array of all bytes of a piece of shared memory, which keeps the piece alive while any view of it exists.
+    """An array over all bytes of a piece of shared memory; it keeps the piece alive while any view of it exists.
 
-    The views are plain arrays.
+    The views are plain numpy arrays, not of this class.
     """
 
     piece: Piece
 
 
 class _Page(NamedTuple):
-    """The piece of shared memory that holds new small arrays. It is freed with the last of its arrays.
+    """The piece of shared memory to which new small arrays are added; it is freed with the last of its arrays.
 
-    Each place in it is used only once, as workers may still read an array that this process has dropped.
+    No part of the memory is used twice, as workers may still read an array that this process has dropped.
     """
 
     piece: weakref.ref[Piece]
-    end: int  # its first free byte
+    end: int  # offset of its first free byte
 
 
 _lock = threading.Lock()
@@ -74,10 +74,10 @@ _copies: weakref.WeakValueDictionary[tuple[int, int], Piece] = weakref.WeakValue
 
 
 def share(array: Any) -> Array:
-    """Copy ``array`` into shared memory, which all front-ends and workers map without another copy.
+    """Copy ``array`` into shared memory, where all front-ends and workers use it without another copy.
 
-    Use the returned array in place of ``array``. In the workers it is read-only. Writes to it in this process are
-    visible to the workers immediately, even in jobs that are running. Its memory is freed when it is no longer used.
+    Use the returned array in place of ``array``. It is read-only in the workers. What this process writes to it is
+    visible to the workers immediately, even in running jobs. Its memory is freed when no process uses it any more.
 
     Args:
         array: an array of any size and any dtype but object, or anything that ``numpy.asarray`` converts to one.
@@ -89,7 +89,7 @@ def share(array: Any) -> Array:
 
     Raises:
         TypeError: ``array`` holds Python objects, or is masked.
-        MemoryError: it does not fit into memory.
+        MemoryError: ``array`` does not fit into memory.
         PlatformError: this system has no shared memory, or a limit of the system prevents it.
     """
     if isinstance(array, np.ma.MaskedArray):
@@ -120,7 +120,7 @@ def _dense_strides(array: Array) -> tuple[int, ...]:
 
 
 def _place(nbytes: int) -> Found:
-    """Reserve ``nbytes`` of shared memory, in the page of small arrays or in a new piece, and return their place."""
+    """Reserve ``nbytes`` of shared memory, in the current page for small arrays or a new piece; return their place."""
     global _page, _addresses
     with _lock:
         is_small, new_nbytes = nbytes < _SMALL_NBYTES, nbytes
@@ -139,7 +139,7 @@ def _place(nbytes: int) -> Found:
 
 
 def _forked() -> None:
-    """Reset the lock and the page for small arrays in a process just forked: that page still belongs to its parent."""
+    """Reset the lock and the page for small arrays in a forked process, since the page belongs to its parent."""
     global _lock, _page
     _lock, _page = threading.Lock(), None
 
@@ -149,19 +149,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def _after(end: int) -> int:
-    """Return the offset of the next array in a piece of memory, if the last array ends before offset ``end``.
+    """Return the offset at which the next array in a piece of memory starts, if the last one ends before ``end``.
 
-    The result is always greater than ``end``, so that even an empty array does not share its start with the next.
+    The result is always greater than ``end``, so that even an empty array and the next one start at different bytes.
     """
     return ALIGNMENT * (end // ALIGNMENT + 1)
 
 
 def find(array: Array) -> Found | None:
-    """Return the place of the first byte of ``array``, such as a view, within memory made by :func:`share`.
+    """Return the place of the first byte of ``array`` in memory made by :func:`share`.
 
-    None if its memory is not shared.
+    The array may be a view. Return None if its memory is not shared.
     """
-    if not _addresses or array.base is None or not (nbytes := array.nbytes):  # without a base, it owns its memory
+    if not _addresses or array.base is None or not (nbytes := array.nbytes):  # an array without a base owns its memory
         return None
     address = shared_memory.address_of(array)
     if array.flags.c_contiguous:
@@ -170,13 +170,13 @@ def find(array: Array) -> Found | None:
 
 
 def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, int]:
-    """Return (the address of the first byte, the number of bytes up to the last) of the memory that an array spans.
+    """Return the memory that an array spans, as (the address of its lowest byte, the number of bytes).
 
     Args:
-        address: the address of its first element, which may not be the lowest.
-        itemsize: bytes of an element.
-        shape: its shape.
-        strides: bytes from an element to the next one along each axis; may be negative.
+        address: the address of the array's first element, which is not the lowest if a stride is negative.
+        itemsize: the size of an element, in bytes.
+        shape: the lengths of the axes.
+        strides: the distance between neighbouring elements along each axis, in bytes.
     """
     spans = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
     low, high = (sum(bound(span, 0) for span in spans) for bound in (min, max))
@@ -184,7 +184,7 @@ def extent(address: int, itemsize: int, shape: tuple[int, ...], strides: tuple[i
 
 
 def find_bytes(address: int, nbytes: int) -> Found | None:
-    """Return the place of the ``nbytes`` at ``address`` in memory made by :func:`share`; None if they are not in it."""
+    """Return the place of the ``nbytes`` at ``address`` in memory made by :func:`share`; None if they lie elsewhere."""
     addresses = _addresses
     for at in range(bisect.bisect_right(addresses, address) - 1, -1, -1):
         piece = _shared.get(addresses[at])
@@ -195,9 +195,9 @@ def find_bytes(address: int, nbytes: int) -> Found | None:
 
 
 def copy_of(source: memoryview, address: int) -> Piece:
-    """Return a copy in shared memory of ``source``, the bytes of a large array at ``address``.
+    """Copy ``source``, the bytes of a large array at ``address``, into shared memory, and return the new piece.
 
-    A copy that was made of this array for another front-end is reused if its bytes are still equal.
+    If an earlier copy of the same array exists, made for another front-end, and its bytes are still equal, return that.
     """
     key = address, source.nbytes
     theirs = np.frombuffer(source, BYTE)

@@ -1,7 +1,7 @@
-"""Create and map anonymous shared memory, which has no name: processes pass it on as a file descriptor.
+"""Create and map anonymous shared memory, which processes pass to each other as a file descriptor instead of a name.
 
-The process that creates the memory maps it, and sends the descriptor over a socket. Each end closes its descriptor when
-it is no longer needed. The kernel frees the memory with the last mapping and descriptor, however the processes end.
+The process that creates the memory maps it, and sends the descriptor over a socket. Each process closes its descriptor
+when it no longer needs it. The kernel frees the memory with the last mapping and descriptor, however the processes end.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def create(nbytes: int, name: str = "prefetch", header_nbytes: int = 0) -> int:
     """Create ``nbytes`` of zeroed shared memory, and return its file descriptor, which the caller has to close.
 
     Args:
-        name: what Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``; it is only a label.
-        header_nbytes: more bytes, for a header. Errors name only ``nbytes``, which the user asked for.
+        name: a label, which Linux shows in ``/proc/PID/fd``, e.g. ``/memfd:prefetch (deleted)``.
+        header_nbytes: the size of a header, which is added to ``nbytes``. Errors state ``nbytes`` without the header.
 
     Raises:
-        DoesNotFit: less memory is available.
+        DoesNotFit: less memory than ``nbytes`` is available.
         PlatformError: this platform has no known anonymous shared memory, does not allow a piece this large, or no
             file descriptor is left.
     """
@@ -117,7 +117,7 @@ def _create_unlinked() -> int:
 
 
 class _Mapped(weakref.ref):  # type: ignore[type-arg]
-    """A weak reference to a buffer of shared memory, with the mapping to remove when its last view is gone."""
+    """A weak reference to a buffer of shared memory, with the mapping to remove when the buffer's last view is gone."""
 
     __slots__ = ("address", "nbytes")
     address: int
@@ -136,14 +136,14 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
     """Map the shared memory of file ``descriptor`` into this process. The caller still has to close the descriptor.
 
     Args:
-        nbytes: bytes after the header.
+        nbytes: the number of bytes after the header.
         writable: False for a read-only mapping.
-        header_nbytes: bytes of the header, which comes first.
-        private: True for a mapping that this process may always write to, unseen by other processes.
+        header_nbytes: the size of the header, which comes first.
+        private: True for a copy-on-write mapping: this process may write to it, and no other process sees the changes.
 
     Returns:
-        A buffer of ``header_nbytes + nbytes``, unmapped when its last view is gone. Make views of a read-only mapping
-        by ``view(buffer).toreadonly()``.
+        A buffer of ``header_nbytes + nbytes`` bytes, which is unmapped when its last view is gone. Make views of a
+        read-only mapping by ``view(buffer).toreadonly()``.
 
     Raises:
         MemoryError: the address space or the number of mappings is used up.
@@ -167,25 +167,25 @@ def attach(descriptor: int, nbytes: int, writable: bool = True, header_nbytes: i
 
 
 def view(buffer: Any) -> memoryview:
-    """Return a view of the bytes of a buffer of shared memory that :func:`attach` has mapped."""
+    """Return the bytes of ``buffer``, a result of :func:`attach`, as a memoryview."""
     return np.frombuffer(buffer, np.uint8).data
 
 
 def address_of(buffer: Any) -> int:
-    """Return the address in memory of the first byte of an array or other buffer."""
+    """Return the memory address of the first byte of an array or other buffer."""
     array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
     return int(array.__array_interface__["data"][0])
 
 
 def is_equal(one: Any, other: Any) -> bool:
-    """Return True if two dense arrays of equal size hold the same bytes. This is as fast as memory can be read."""
+    """Return True if two dense arrays of equal size hold the same bytes, compared as fast as memory can be read."""
     return bool(_libc.memcmp(address_of(one), address_of(other), one.nbytes) == 0)
 
 
-#: Beyond this many mappings made here, batches are copied out of their slots. Linux allows a process 65,530 mappings.
+#: If this process has more mappings than this, batches are copied out of their slots. Linux allows a process 65,530.
 MAX_MAPPED = 20_000
 
 
 def num_mapped() -> int:
-    """Return the number of pieces of shared memory that :func:`attach` has mapped and that still are mapped."""
+    """Return the number of pieces of shared memory that this process has mapped now."""
     return len(_mapped)

@@ -20,12 +20,12 @@ from .tree import Array, ArrayPlace, copy_of, digest_of, unflattener
 
 
 def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> Any:
-    """Return the batch made of ``arrays`` and of its rest, which is everything else in it.
+    """Rebuild a batch from its arrays and its rest, which is everything else in the batch.
 
     Args:
         build: the function that rebuilds batches of this structure, from :func:`unflattener`.
         arrays: the arrays of the batch, followed by its pickled rest if ``rest`` is True.
-        rest: a list, a pickled list, True or None, see ``slots.Rest``.
+        rest: the rest as a list or pickled list; True if it is in ``arrays``, None if there is no rest.
     """
     if rest is None or type(rest) is list:
         return build(iter(arrays), iter(rest or ()))
@@ -34,13 +34,13 @@ def put_together(build: Callable[..., Any], arrays: list[Array], rest: Rest) -> 
 
 
 class KnownLayout(NamedTuple):
-    """A layout of batches that the reader knows, and the function that rebuilds a batch of this layout."""
+    """A batch layout that the reader has received, with the function that rebuilds batches of this layout."""
 
     digest: int
     places: tuple[ArrayPlace, ...]
     build: Callable[..., Any]
     is_large: tuple[bool, ...]  # for each array: True if it stays in its slot; a small one is copied out
-    leased: frozenset[int]  # the indices, among the slots of the batch, of those with a large array
+    leased: frozenset[int]  # which of the batch's slots hold a large array, by index
 
     @classmethod
     def of(cls, pickled: bytes) -> KnownLayout:
@@ -50,8 +50,8 @@ class KnownLayout(NamedTuple):
         return cls(digest_of(pickled), places, unflattener(spec), is_large, leased)
 
 
-#: A batch not read yet: (its reader, its layout, its place in the worker's slots). It holds the layout, not its digest,
-#: because the reader may have forgotten the layout by the time the batch is read.
+#: A batch not read yet: (its reader, its layout, its place in the worker's slots). The layout itself is kept, not its
+#: digest, because the reader may have forgotten the layout by the time the batch is read.
 Unread = tuple["SlotReader", KnownLayout, PlainPlaced]
 
 
@@ -65,7 +65,8 @@ class _LeaseReference(weakref.ref):  # type: ignore[type-arg]
 class SlotReader:
     """The reader of batches from one worker's shared-memory slots. Runs in: consumer. Blocks: never.
 
-    Read or skip all batches of a message before calling :meth:`take_freed`, since small batches share a slot.
+    Read or skip all batches of a message before calling :meth:`take_freed`: small batches share a slot, which is freed
+    as a whole.
     """
 
     def __init__(self) -> None:
@@ -79,16 +80,16 @@ class SlotReader:
     def learn(
         self, slots: list[tuple[int, int]], gone: list[int], forgets: bool, layouts: list[bytes], files: list[int]
     ) -> None:
-        """Record which slots and layouts a worker's message announces.
+        """Record the slots and layouts that a worker's message announces.
 
-        Call this before :meth:`unread`.
+        Call this before :meth:`unread` for the batches of that message.
 
         Args:
             slots: new slots, as (number, bytes).
             gone: the numbers of slots that the worker has given up.
             forgets: True if all layouts announced before are to be forgotten.
             layouts: new layouts, pickled.
-            files: the descriptors of the new slots, to be closed here.
+            files: the file descriptors of the new slots; this method maps and closes them.
         """
         for number in gone:
             self._buffers.pop(number, None)
@@ -106,7 +107,7 @@ class SlotReader:
             self._layouts[layout.digest] = layout
 
     def unread(self, placed: PlainPlaced) -> Unread:
-        """Return (this reader, layout, place), with which a batch of the last message can be read later.
+        """Return what reading a batch of the last message later takes: (this reader, layout, place in the slots).
 
         Raises:
             IntegrityError: the worker has not announced the layout of the batch.
@@ -120,7 +121,7 @@ class SlotReader:
         """Return the batch of this ``layout`` that lies at ``placed`` in the worker's slots.
 
         Raises:
-            IntegrityError: it is not the result of the job sent under number ``sending``, or it was overwritten.
+            IntegrityError: the batch is not the result of the job sent as number ``sending``, or was overwritten.
         """
         digest, places, build, is_large, leased = layout
         _, slots, offset, nbytes, rest = placed

@@ -48,9 +48,9 @@ _AROUND = "around"  # the first part of the key of a layout with arrays made by 
 
 
 class SlotWriter:
-    """The writer of results of jobs, or of items of a stream, into shared-memory slots.
+    """The writer that copies results of jobs, or items of a stream, into shared-memory slots. Blocks: never.
 
-    ``max_slots``: the number of slots beyond which the large arrays of a batch share slots. Never blocks.
+    Each large array of a batch has its own slot; if a batch has more than ``max_slots`` of them, they share slots.
     """
 
     def __init__(self, max_slots: int = MAX_SLOTS) -> None:
@@ -72,11 +72,11 @@ class SlotWriter:
     # -- slots
 
     def _take(self, nbytes: int, is_main: bool = True) -> Slot:
-        """Return a slot with room for ``nbytes`` after its header. ``is_main``: see :meth:`FreeSlots.take`."""
+        """Return a free or new slot with room for ``nbytes``; ``is_main`` is as in :meth:`FreeSlots.take`."""
         return self._take_sized(slot_size(nbytes), is_main)
 
     def _take_sized(self, nbytes: int, is_main: bool) -> Slot:
-        """Return a slot as :meth:`_take` does, for ``nbytes`` that :func:`slot_size` has rounded up already."""
+        """Return a slot as :meth:`_take` does, for ``nbytes`` that :func:`slot_size` has already rounded up."""
         if self._kept:
             self._look_at_kept()
         slot = self._free.take(HEADER_NBYTES + nbytes, is_main)
@@ -108,7 +108,7 @@ class SlotWriter:
     def release(self, numbers: list[int]) -> None:
         """Take back the slots with these ``numbers``, which the consumer has released.
 
-        As much memory is kept as was recently in use at one time, to save allocations. The rest is given up slowly.
+        To save allocations, as much memory is kept as was recently in use at one time. The rest is given up slowly.
 
         Raises:
             IntegrityError: the consumer does not have one of these slots.
@@ -138,7 +138,7 @@ class SlotWriter:
     # -- a job
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """Return an uninitialised array: in a slot of the current job, or in ordinary memory if it is small."""
+        """Return an uninitialised array in a slot of the current job; a small one is in ordinary memory."""
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, int) else tuple(int(length) for length in shape)
         nbytes = math.prod(shape) * dtype.itemsize
@@ -154,7 +154,7 @@ class SlotWriter:
         return array
 
     def _slot_for(self, nbytes: int, new_nbytes: int) -> int:
-        """Return the index of the job's slot in which to put an array; append a new slot if the array needs one."""
+        """Return the index of the job's slot for an array of ``nbytes``; add a slot of ``new_nbytes`` if necessary."""
         slots = self._job_slots
         is_full = len(slots) >= self._max_slots
         if is_full or nbytes <= SMALL_NBYTES:
@@ -166,8 +166,8 @@ class SlotWriter:
         return len(slots) - 1
 
     def write(self, result: Any, sending: int) -> Placed:
-        """Copy a job's ``result`` into slots, labelled with ``sending``, the number under which the worker received the
-        job, and return its place.
+        """Copy a job's ``result`` into slots, label it with ``sending``, and return its place.
+        ``sending`` is the number under which the job, or the item of a stream, was sent.
         """
         arrays: list[Array] = []
         others: list[Any] = []
@@ -199,7 +199,7 @@ class SlotWriter:
         else:
             slots, offset = self._take_all(sizes), 0
         at = offset // WORD_NBYTES
-        for slot in slots:  # before the copy, so that no old label precedes a batch that is partly overwritten
+        for slot in slots:  # before the copy, so that no old label precedes a partly overwritten batch
             slot.words[at], slot.words[at + 1] = sending, digest
         for array, (dtype, shape, strides, at, start) in zip(arrays, places, strict=True):
             copy_into(np.ndarray(shape, dtype, slots[at].buffer, offset + start, strides), array)
@@ -249,7 +249,7 @@ class SlotWriter:
         return Placed(digest, [slot.number for slot in slots], 0, nbytes, rest)
 
     def _place(self, array: Array, small_nbytes: int) -> ArrayPlace:
-        """Copy ``array`` into a slot of the job; return its place. ``small_nbytes``: the size of all small arrays."""
+        """Copy ``array`` into a slot of the job; return its place. A new slot for small arrays has ``small_nbytes``."""
         at = self._slot_for(array.nbytes, array.nbytes if array.nbytes > SMALL_NBYTES else small_nbytes)
         slot = self._job_slots[at]
         place = ArrayPlace(array.dtype, array.shape, dense_strides(array), at, slot.used)
@@ -258,10 +258,10 @@ class SlotWriter:
         return place
 
     def end_job(self, numbers: list[int]) -> None:
-        """Finish a job that used :func:`empty`. Drop all references to its result before the call.
+        """Finish a job that used :func:`empty`; the caller must have dropped all references to its result.
 
         If the user's code still holds an array in a slot (``self.buffer = empty(...)``), the consumer gets a copy of
-        the slot, so that later writes do not change the batch. ``numbers``, the result's slots, then names the copy.
+        the slot, so that later writes do not change the batch, and its number in ``numbers``, the result's slots.
         """
         for slot in self._job_slots:
             held = slot.lease is not None and slot.lease() is not None
@@ -280,7 +280,7 @@ class SlotWriter:
 
     @property
     def num_new_slots(self) -> int:
-        """The number of new slots that no message has announced yet; each has an open file descriptor."""
+        """The number of new slots that no message has announced yet. Each has an open file descriptor."""
         return len(self._news.slots)
 
     @property
@@ -288,7 +288,7 @@ class SlotWriter:
         return bool(self._job_slots)
 
     def take_news(self) -> News:
-        """Return the changes since the last message, and add no more small batches to the slot that collects them."""
+        """Return the changes since the last message; small batches from now on go into another slot than before."""
         news, self._news = self._news, News([], [], [], False, [])
         self._block = None
         if self._layouts_nbytes > _MAX_LAYOUTS_NBYTES:  # batches keep having new shapes: both ends forget all layouts
@@ -304,14 +304,14 @@ writer: SlotWriter | None = None
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any = float) -> np.ndarray[Any, Any]:
-    """Return an uninitialised array in the shared memory that the batch will be delivered from.
+    """Return an uninitialised array in the shared memory from which the loop will get the batch.
 
     In a job of a worker process, fill the array and return it, by itself or as part of a batch: it reaches the consumer
     without a copy. Small arrays (up to 32 KB) are copied all the same, and so is an array that you keep after the job.
     Anywhere else, this is the same as ``numpy.empty``.
 
     Args:
-        shape: the lengths of its axes.
+        shape: the lengths of the array's axes.
         dtype: as for ``numpy.empty``.
 
     Returns:

@@ -17,16 +17,16 @@ _NUMBERS = bool, int, float, complex
 
 
 def stack(samples: list[Any], place: str = "") -> Any:
-    """Return one batch of many samples: arrays and numbers stacked along a new first axis, anything else as lists.
+    """Combine samples into one batch: stack arrays and numbers along a new first axis, keep strings and None in lists.
 
-    Containers (dicts, tuples, dataclasses and the like) keep the type of the first sample.
+    Containers (dicts, tuples, dataclasses and the like) have the type that they have in the first sample.
 
     Args:
-        place: the path of ``samples`` within the whole samples, e.g. ``['x']``, for error messages.
+        place: for error messages, the path of ``samples`` in the whole samples that they are parts of, e.g. ``['x']``.
 
     Raises:
-        TypeError: no dtype holds all values exactly, or samples are of different kinds.
-        ValueError: the keys, lengths or shapes of samples differ.
+        TypeError: no dtype holds all values exactly, or the samples are of different kinds.
+        ValueError: the keys, lengths or shapes of the samples differ.
     """
     first = samples[0]
     node = node_of(first)
@@ -43,12 +43,12 @@ def stack(samples: list[Any], place: str = "") -> Any:
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:
-    """Return a batch of ``samples`` of different kinds, the first of them None or a string.
+    """Return ``samples`` of different kinds, the first being None or a string, as one batch.
 
-    It is an array if all samples that are not None are numbers or arrays; otherwise it is the list of samples.
+    The batch is an array if all samples except None are numbers or arrays; otherwise it is the list ``samples``.
 
     Raises:
-        TypeError: these kinds make no batch, e.g. strings and numbers. The text names ``place``, their path.
+        TypeError: the kinds cannot be combined, e.g. strings and numbers. The error names ``place``, their path.
     """
     others = [sample for sample in samples if not (sample is None or isinstance(sample, (str, bytes)))]
     numbers = [other for other in others if isinstance(other, _NUMBERS) or hasattr(other, "__array__")]
@@ -61,7 +61,7 @@ def _of_kinds(samples: list[Any], place: str) -> Any:
 
 
 def stack_list(batch: Any) -> Any:
-    """Return ``batch`` stacked into one batch if it is a list of samples, else as it is."""
+    """Stack ``batch`` into one batch if it is a list of samples; return anything else as it is."""
     return stack(batch) if isinstance(batch, list) and batch else batch
 
 
@@ -93,8 +93,8 @@ def num_samples(batch: Any) -> int:
     """Return the number of samples in ``batch``: the length of its arrays and lists.
 
     Raises:
-        TypeError: it has no arrays or lists.
-        ValueError: their lengths differ.
+        TypeError: the batch has no arrays or lists.
+        ValueError: the lengths of its arrays and lists differ.
     """
     lengths = set(_lengths(batch))
     if len(lengths) > 1:
@@ -124,17 +124,17 @@ def _slice(leaf: Any, start: int, stop: int) -> Any:
 
 
 def join(parts: list[Any], place: str = "") -> Any:
-    """Return one batch of all samples of the batches ``parts``, with their arrays and lists concatenated.
+    """Join the batches ``parts`` into one with the samples of all, by concatenating their arrays and lists.
 
-    Any other value stays as it is if it is equal in all batches. Otherwise the result has the values of all batches:
-    numbers as an array, anything else as a list.
+    Any other value is kept if it is equal in all batches. Otherwise the values of all batches are collected: numbers in
+    an array, anything else in a list.
 
     Args:
-        place: the path of ``parts`` within their batches, e.g. ``['x']``, for error messages.
+        place: for error messages, the path of ``parts`` in the whole batches that they are parts of, e.g. ``['x']``.
 
     Raises:
-        TypeError: no dtype holds all values of an array exactly, or batches are of different kinds.
-        ValueError: the keys, lengths or shapes of batches differ.
+        TypeError: no dtype holds all values of an array exactly, or the batches are of different kinds.
+        ValueError: the keys, lengths or shapes of the batches differ.
     """
     first = parts[0]
     node = node_of(first)
@@ -156,10 +156,10 @@ def join(parts: list[Any], place: str = "") -> Any:
 
 
 class Split:
-    """A function that cuts a batch into a list of batches of at most ``batch_size`` samples.
+    """A function that cuts a large batch into a list of batches of at most ``batch_size`` samples.
 
-    ``discard_batch_not_full``: leave out the last one if it is smaller. A batch of ``batch_size`` samples or fewer is
-    never cut or left out.
+    If ``discard_batch_not_full`` is True, a smaller batch at the end of the list is left out. A batch with
+    ``batch_size`` samples or fewer is never cut or left out.
     """
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:

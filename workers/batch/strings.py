@@ -1,4 +1,4 @@
-"""Store many strings, such as a million paths, in two arrays, which are shared like any array and fast to pickle."""
+"""Store many strings, such as a million paths, in two arrays, which can be shared and are fast to pickle."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .share import share
 
 MANY = 1000  # from this many strings on, it pays to store them in arrays
 LARGE_NBYTES = 1 << 20  # an array of this size or more is shared
-_LONG_NBYTES = 64 << 10  # numpy pads every string to the longest, which is always accepted up to this length;
-_MAX_PADDING = 4  # beyond it, up to this multiple of the strings' total length
+_LONG_NBYTES = 64 << 10  # numpy pads each string to the size of the longest. Up to this size, that is accepted;
+_MAX_PADDING = 4  # beyond that size, only if the padded strings are at most this many times larger than the strings
 _CODE = "utf-8", "surrogatepass"  # for any str, including paths that are not valid text
 
 
@@ -23,8 +23,8 @@ class Strings(Sequence[Any]):
         strings: at least one, all of the same type.
 
     Attributes:
-        dtype: the dtype for arrays of these strings: numpy's fixed-length strings, or object if those would change a
-            string or waste memory.
+        dtype: the dtype for arrays of these strings: numpy's fixed-length strings, or object if fixed lengths would
+            change a string or waste memory.
         shape: (the number of strings,).
     """
 
@@ -38,12 +38,12 @@ class Strings(Sequence[Any]):
 
     @staticmethod
     def suit(values: Any) -> bool:
-        """Return True if ``values`` is a list of strings of one type that is long enough for this class to pay."""
+        """Return True if ``values`` is a list of strings of one type that is long enough to be worth this class."""
         return type(values) is list and len(values) >= MANY and _are_strings(values)
 
     @staticmethod
     def must_hold(values: Any) -> bool:
-        """Return True if ``values`` are strings of one type that numpy's string dtypes would cut, or pad too much."""
+        """Return True if ``values`` are strings of one type that numpy's own dtypes would change or pad too much."""
         is_list = isinstance(values, (list, tuple)) and len(values) > 0
         return is_list and _are_strings(values) and _dtype_of(values).hasobject
 
@@ -69,12 +69,12 @@ class Strings(Sequence[Any]):
         self.bytes, self.ends = shared(self.bytes), shared(self.ends)
 
     def as_array(self, at: Any) -> np.ndarray[Any, Any]:
-        """Return the strings at ``at``, a slice or integers, as an array of dtype ``self.dtype``."""
+        """Return the strings at the indices ``at``, a slice or integers, as an array of dtype ``self.dtype``."""
         return array_of(self[at] if isinstance(at, slice) else [self[each] for each in at], self.dtype)
 
 
 def array_of(values: Any, dtype: Any = object) -> np.ndarray[Any, Any]:
-    """Return a one-dimensional array with one item for each of ``values``, even if these are sequences themselves."""
+    """Return a one-dimensional array with one item for each of ``values``, even if the values are sequences."""
     array = np.empty(len(values), dtype)
     array[:] = values
     return array
@@ -85,7 +85,7 @@ def _are_strings(values: Any) -> bool:
 
 
 def _dtype_of(strings: Sequence[Any]) -> np.dtype[Any]:
-    """Return the dtype for ``strings`` of one type: numpy's own, or object if that would change or overly pad them."""
+    """Return numpy's own dtype for ``strings`` of one type, or object if that would change or overly pad them."""
     is_text = type(strings[0]) is str
     zero: Any = "\0" if is_text else b"\0"
     longest = max(1, *map(len, strings))

@@ -1,4 +1,4 @@
-"""Convert tensors of TensorFlow, torch and JAX to numpy arrays; raise an error for those that are not dense."""
+"""Convert tensors of TensorFlow, torch and JAX to numpy arrays; raise an error for tensors that are not dense."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def arrays_of(values: list[Any], what: str) -> list[Any]:
-    """Return ``np.asarray`` of each of ``values`` as a list; this works for tensors that numpy does not accept, too.
+    """Return a list with each of ``values`` as a numpy array, even tensors that ``np.asarray`` does not accept.
 
     Args:
-        what: what errors call a value, e.g. ``sample['x']``.
+        what: the name of a value in error messages, e.g. ``sample['x']``.
 
     Raises:
         TypeError: a tensor cannot become an array.

@@ -1,12 +1,12 @@
-"""Take a batch, which is a tree of containers, apart into its arrays and everything else, and put it together again.
+"""Take a batch apart into its arrays and everything else to send it to another process, and rebuild it there.
 
-A batch is a container (see ``forms``) of arrays, or of containers. Its *arrays* are sent as bytes in shared memory.
-Everything else in it (scalars, None, str, arrays of objects) is its *rest* and is sent pickled. Its :class:`Layout`
-describes the containers, and the dtype, shape and place of each array. A layout is sent once and then named by its
-digest, so that a known structure costs no pickling.
+A batch is a tree of containers (see ``forms``). Its *arrays* are sent as bytes in shared memory. Everything else in it
+(scalars, None, str, arrays of objects) is its *rest* and is sent pickled. Its :class:`Layout` describes the containers,
+and the dtype, shape and place of each array. A layout is sent only once and then named by its digest, so that sending
+another batch of a known structure requires no pickling of the structure.
 
-Two batches share a layout only if they differ in nothing but the contents of their arrays and their rest. ``==`` is too
-weak to tell: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
+Two batches share a layout only if they differ in nothing but the contents of their arrays and their rest. ``==`` cannot
+decide this: 1, True and 1.0 are equal, and so are a dtype with metadata and one without.
 
 Tensors of TensorFlow, torch and JAX become numpy arrays. Tensors that are not plain arrays (sparse, ragged, nested)
 cannot be sent.
@@ -32,7 +32,7 @@ from .nodes import leaves
 from .pickling import pickled_by_value
 from .to_numpy import to_numpy
 
-ALIGNMENT = 64  # of every array in a slot, in bytes: a cache line, and the widest vector unit
+ALIGNMENT = 64  # of every array in a slot, in bytes: that of a cache line and of the widest vector unit
 
 Array = np.ndarray[Any, Any]
 
@@ -43,13 +43,13 @@ _EXACT_KEYS = frozenset({str, int, bytes, type(None)})  # equal keys of exactly 
 
 
 class ArrayPlace(NamedTuple):
-    """The place of an array: in its batch's slot at index ``slot``, ``offset`` bytes after the batch starts there."""
+    """The dtype, shape and place of an array in its batch; ``slot`` is an index among the slots of the batch."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     strides: tuple[int, ...] | None  # None: C order
     slot: int
-    offset: int
+    offset: int  # in bytes, from the start of the batch in this slot
 
     @property
     def nbytes(self) -> int:
@@ -69,12 +69,12 @@ def digest_of(pickled: bytes) -> int:
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Return True if ``dtype`` is one of numpy's own without parameters, such as int64. Such dtypes never change."""
+    """Return True if ``dtype`` is one of numpy's own without parameters, such as int64, and so cannot change."""
     return dtype.isbuiltin == 1
 
 
 def exact(dtype: np.dtype[Any]) -> int | bytes:
-    """Return a key for ``dtype`` that only identical dtypes share: equal dtypes may differ in metadata or C type."""
+    """Return a key that only identical dtypes share, since dtypes that are equal may differ in metadata or C type."""
     return dtype.num if is_plain(dtype) else pickle.dumps(dtype, protocol=5)
 
 
@@ -82,10 +82,10 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
     """Take the batch ``tree`` apart: append its arrays to ``arrays``, and everything else in it to ``rest``.
 
     Returns:
-        Its spec, a hashable tuple that describes the containers. With it, :func:`unflattener` rebuilds the batch.
+        The spec, a hashable tuple that describes the containers. With it, :func:`unflattener` can rebuild the batch.
 
     Raises:
-        TypeError: a tensor in it cannot become an array. The error names its place.
+        TypeError: a tensor in the batch cannot become an array. The error names the tensor's path.
     """
     try:
         return _flatten(tree, arrays, rest)
@@ -97,7 +97,7 @@ def flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]:
 
 
 def path_to(leaf: Any, tree: Any) -> str | None:
-    """Return the path of ``leaf`` within the batch ``tree``, e.g. ``[0]['x'].mask``; None if it is not there."""
+    """Return the path of ``leaf`` within the batch ``tree``, e.g. ``[0]['x'].mask``; None if it is not in there."""
     return next((path for path, part in leaves(tree) if part is leaf), None)
 
 
@@ -140,10 +140,10 @@ def _flatten(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[Any, ...]
 
 
 def _opened(form: Form, tree: Any) -> tuple[tuple[str, ...], Any, list[Any]] | None:
-    """Return the container ``tree`` taken apart; None if it cannot be rebuilt, and must be pickled as a whole.
+    """Take the container ``tree`` apart; return None if it cannot be rebuilt, and must be pickled as a whole.
 
     Returns:
-        (the names of its fields, its shell, its parts). The shell is what rebuilding needs besides names and parts.
+        (the names of its fields, its shell, its parts). The *shell* is what rebuilding needs besides names and parts.
     """
     try:
         keys = form.keys(tree)
@@ -175,10 +175,10 @@ def _flatten_subclass(tree: Any, arrays: list[Array], rest: list[Any]) -> tuple[
 
 
 def unflattener(spec: tuple[Any, ...]) -> Callable[[Iterator[Array], Iterator[Any]], Any]:
-    """Return the function that rebuilds a batch from two iterators: over its arrays, and over everything else in it.
+    """Return a function that rebuilds a batch from an iterator over its arrays and one over everything else in it.
 
     Args:
-        spec: the result of :func:`flatten` for this batch or one of the same structure.
+        spec: the result of :func:`flatten` for the batch, or for another batch of the same structure.
     """
     kind = spec[0]
     if kind == _ARRAY:
@@ -225,7 +225,7 @@ def dense_strides(array: Array) -> tuple[int, ...] | None:
 
 
 def copy_of(array: Array) -> Array:
-    """Return a dense copy of ``array`` in its memory order. Unlike numpy's, it includes padding between fields."""
+    """Return a dense copy of ``array`` in its memory order, including the padding between the fields of a dtype."""
     if array.dtype.names:
         copy: Array = array.view(f"V{array.dtype.itemsize}").copy("K").view(array.dtype)
     else:
@@ -234,14 +234,14 @@ def copy_of(array: Array) -> Array:
 
 
 def copy_into(target: Array, array: Array) -> None:
-    """Copy ``array``, including padding between fields, into ``target``, which has the same dtype and shape."""
+    """Copy ``array``, including padding between the fields of its dtype, into ``target`` of equal dtype and shape."""
     if array.dtype.names:
         target, array = (each.view(f"V{array.dtype.itemsize}") for each in (target, array))
     target[...] = array
 
 
 def dumps(value: Any) -> bytes:
-    """Return ``value`` pickled, by cloudpickle if plain pickle fails, for example on a lambda."""
+    """Return ``value`` pickled by plain pickle, or by cloudpickle if that fails, for example on a lambda."""
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:  # a reducer may raise anything
@@ -256,15 +256,15 @@ def as_numpy(tree: Any) -> Any:
 
 
 def own(tree: Any, is_fresh: bool = False) -> Any:
-    """Return a private copy of ``tree`` for the consumer, which it needs if ``tree`` is not sent in shared memory.
+    """Return a private copy of ``tree`` for the consumer, as needed by batches that are not sent in shared memory.
 
     Tensors become numpy arrays. Every array is writable, and nothing else holds it. So writing into a batch never
-    changes the data set, and a batch never changes when the user's code writes to arrays that it keeps.
+    changes the data set, and a batch never changes when the user's code writes to arrays that the code keeps.
 
     Args:
         tree: a batch, or a list of batches.
-        is_fresh: True if its arrays were made for it by code of this package that keeps none of them, see
-            :func:`makes_fresh_batches`. Then only read-only arrays are copied.
+        is_fresh: True if the arrays of ``tree`` are new and nothing else holds them, see :func:`makes_fresh_batches`.
+            Then only read-only arrays are copied.
     """
     if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
         return tuple([_owned(array, is_fresh) for array in tree])  # usually (x, y): faster without a spec

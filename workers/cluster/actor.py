@@ -1,7 +1,7 @@
 """Implements a worker in a Ray cluster: the actor, which computes jobs, and the consumer's handle to it.
 
-An actor is an object in a process of its own, on any node. It runs the jobs on its replica, its own copy of the
-sequence. The actor uses nothing of Ray but the id of its node.
+An actor is an object in a process of its own, on any node (machine). It runs the jobs on its replica, which is its own
+copy of the sequence. The actor uses nothing of Ray but the id of its node.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from workers.process.messages import Logged
 
 
 class Items(NamedTuple):
-    """The batches of one job, flattened by ``batch.tree``: their arrays and, pickled, everything else."""
+    """The batches of one job, taken apart by ``batch.tree``: their arrays and, pickled, everything else."""
 
     arrays: list[np.ndarray[Any, Any]]
     rest: bytes  # the pickled (spec, leaves other than arrays)
@@ -45,7 +45,7 @@ class Items(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The result of one job, as an actor returns it: its batches or its error, its duration and size."""
+    """The result of one job, as an actor returns it: the batches or the error, and figures such as the duration."""
 
     sending: int  # the number under which the job was sent
     value: Items | RemoteFailure
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
     def items(self, sending: int) -> Any:
         """Return the batches of the job. Runs in: consumer.
 
-        Raise IntegrityError unless this is the job that was sent under the number ``sending``.
+        Raise IntegrityError unless this Answer is for the job that was sent under the number ``sending``.
         """
         check_sending(self.sending, sending)
         assert isinstance(self.value, Items)
@@ -64,11 +64,11 @@ class Answer(NamedTuple):
 
 
 class Told(NamedTuple):
-    """The answer to a call of an actor: a result, the log records since the last call, and the use of cores."""
+    """An actor's reply to a call: the result, the log records since the last call, and the core use of its jobs."""
 
     value: Any
     logged: list[Logged]  # since the last call
-    cores: CoreUse = CoreUse(0, 0)  # of its jobs
+    cores: CoreUse = CoreUse(0, 0)  # of the jobs in this call
 
 
 class Actor:
@@ -88,7 +88,7 @@ class Actor:
         self._thread = 0  # id of the thread that runs the jobs
 
     def cancel(self, sending: int) -> None:
-        """Skip the jobs not started yet, up to the one sent as number ``sending``. Runs in: the control thread."""
+        """Skip jobs that have not started, up to the one sent under number ``sending``. Runs in: the control thread."""
         self._cancelled = sending
 
     def node(self) -> str:
@@ -104,7 +104,7 @@ class Actor:
     def load(
         self, number: int, message: replica.ParcelMessage, around: program_settings.ProgramSettings, *pieces: Any
     ) -> Told:
-        """Load the sequence for all later jobs. ``number`` is the number of this replica.
+        """Load the sequence for all later jobs. ``number`` is the number of this replica, which jobs name.
 
         Args:
             message: where in ``pieces`` the parts of the pickled sequence are.
@@ -189,7 +189,7 @@ class Actor:
 
 
 def _mapped(piece: Any, is_private: bool) -> memoryview:
-    """Return a view of the bytes ``piece``. If ``is_private``, copy them, as jobs may write to the tensors in them."""
+    """Return a view of the bytes ``piece`` or, if ``is_private``, of a copy, as jobs may write to tensors in it."""
     if not is_private:
         return memoryview(piece)
     space = np.empty(len(piece) + ALIGNMENT, np.uint8)
@@ -205,14 +205,14 @@ class ActorHandle:
         self.handle = handle
         self.is_ready = False
         self.stuck: Stuck | None = None
-        self.stack = ""  # the last stack that it has reported
+        self.stack = ""  # the stack that it has reported last
         self.sent_ns: dict[int, int] = {}  # {sending of an unanswered job: when it was sent}, in order of sending
         self.bundles: deque[list[int]] = deque()  # the same jobs, grouped by call, e.g. [[41, 42], [43]]
         self.since_ns = 0  # when it became ready, or last answered a call of run()
         self.node = ""  # id of its node; "": not known yet
         self.num_calls = 0  # unanswered calls
-        self.heard_s = 0.0  # when it last answered, or was called while no call was unanswered
-        self.is_asked = False  # a request for its node, to see whether it answers, is unanswered
+        self.heard_s = 0.0  # when it last answered, or was called with no other call unanswered
+        self.is_asked = False  # True while a request that tests whether it answers is unanswered
 
     def run(self, replica: int, rows: list[JobRow]) -> tuple[list[int], Any]:
         """Send jobs to the actor. Return (the numbers under which they were sent, Ray's reference to the answer)."""

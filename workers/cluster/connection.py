@@ -1,4 +1,4 @@
-"""Connects to a Ray cluster: checks the user's options, counts resources, and stores objects for the workers there."""
+"""Connects to a Ray cluster, checks the user's options for it, counts its resources, and stores objects in it."""
 
 from __future__ import annotations
 
@@ -126,14 +126,11 @@ def room(options: dict[str, Any]) -> int:
     there = _resources()
     needed = {"CPU": 1, **options.get("resources", {})}
     limits = [int(there.get(name, 0) / amount) for name, amount in needed.items() if amount]
-    return max(1, min(limits, default=cores()))  # workers that need nothing: one a core
+    return max(1, min(limits, default=cores()))  # workers that need no resources: one per core
 
 
 class Store:
-    """The pieces of a parcel, the pickled sequence, that one executor keeps in Ray's object store.
-
-    ``put(array)`` stores a piece there and returns Ray's reference to it.
-    """
+    """The pieces of a parcel (pickled sequence) in Ray's object store, where the function ``put`` stores each one."""
 
     def __init__(self, put: Any) -> None:
         self._put = put
@@ -141,7 +138,7 @@ class Store:
         self._stored: dict[int, tuple[Any, int, Any]] = {}  # {id of a piece: (piece, checksum, reference)}
 
     def reference(self, piece: Any) -> Any:
-        """Return Ray's reference to ``piece``; store it first if it is new, or :meth:`has_changed` found it changed."""
+        """Return Ray's reference to ``piece``. Store it first if it is new or :meth:`has_changed` found it changed."""
         known = self._stored.get(id(piece))
         if known is None:
             content = np.frombuffer(piece.bytes, np.uint8)
@@ -149,13 +146,16 @@ class Store:
         return known[2]
 
     def keep(self, pieces: Iterable[Any]) -> None:
-        """Begin a new version of the sequence, made of ``pieces``: increase ``replica``, release all other pieces."""
+        """Begin a new version of the sequence, made of ``pieces``: increase ``replica``, and release other pieces."""
         self.replica += 1
         kept = set(map(id, pieces))
         self._stored = {key: stored for key, stored in self._stored.items() if key in kept}
 
     def has_changed(self) -> bool:
-        """Return True if pieces have changed in place since they were stored; forget these. Takes 1 s for some GB."""
+        """Return True if pieces have changed in place since they were stored. Takes a second for some GB.
+
+        Changed pieces are forgotten, so that :meth:`reference` stores them again.
+        """
         changed = [key for key, (piece, then, _) in self._stored.items() if zlib.crc32(piece.bytes) != then]
         for key in changed:
             del self._stored[key]

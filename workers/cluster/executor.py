@@ -1,6 +1,6 @@
 """Runs jobs on a Ray cluster: its actors are the workers, and its object store moves their parcels and batches.
 
-An actor is an object in a process of its own, on any node; a parcel is the pickled sequence.
+An actor is an object in a process of its own, on any node (machine). A parcel is the pickled sequence.
 
 ::
 
@@ -54,7 +54,7 @@ from .health import Health, Room
 
 logger = logging.getLogger("workers")
 
-Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # the kind of a call, or the sendings of its jobs
+Call: TypeAlias = "list[int] | Literal['load', 'stack', 'node']"  # the kind of a call, or the numbers of its jobs
 
 _CONTROL = "control"  # the concurrency group of calls that do not wait for jobs
 _MAX_FAILED_STARTS = 3  # for each worker, without a successful start in between
@@ -105,7 +105,7 @@ class RayExecutor:
         name = next(self._names)
         actor = self._actors[name] = ActorHandle(number, self._make.remote(number))
         self.figures.started(number)
-        self._load(name, actor)  # Started is reported only when it has found room and has loaded
+        self._load(name, actor)  # Started is reported only once it has room and has loaded
         self._ask(name, actor)
 
     def _load(self, name: int, actor: ActorHandle) -> None:
@@ -115,7 +115,7 @@ class RayExecutor:
         self._follow(name, "load", call)
 
     def has_changed_in_place(self) -> bool:
-        """Return True if shared arrays have changed in place; then :meth:`update` must send them again."""
+        """Return True if shared arrays have changed in place, so that :meth:`update` must send them again."""
         return self._store.has_changed()
 
     def update(self, parcel: Any) -> None:
@@ -229,7 +229,7 @@ class RayExecutor:
         self._health.answered(actor)
         error = future.exception()
         exceptions = self._ray.exceptions
-        if isinstance(error, exceptions.RayTaskError):  # not a job's, which is in its Answer; perhaps a full store
+        if isinstance(error, exceptions.RayTaskError):  # not a job's, which its Answer holds; perhaps a full store
             error = error.cause or error
         elif isinstance(error, exceptions.RayError):
             self._lost(name, actor, _detail(str(error)), is_of_node="its node" in str(error))
@@ -268,7 +268,7 @@ class RayExecutor:
         self.figures.ready(actor.number)
 
     def _lost(self, name: int, actor: ActorHandle, text: str, is_of_node: bool) -> None:
-        """Report that an actor died, or its whole node if ``is_of_node``, and start another. ``text`` says how."""
+        """Report that an actor died, or its node if ``is_of_node``, and start another actor. ``text`` says how."""
         how = "lost with its node" if is_of_node else "lost"
         # Exit code None, as for a lost server, blames no single job: the node was lost, or one of several jobs ran.
         is_certain = not is_of_node and (not actor.bundles or len(actor.bundles[0]) == 1)
@@ -292,7 +292,7 @@ class RayExecutor:
 
     def end_idle(self) -> bool:
         if not any(actor.is_ready for actor in self._actors.values()):
-            return False  # they wait for room in the cluster
+            return False  # the actors wait for room in the cluster
         self._end_all()
         return True
 

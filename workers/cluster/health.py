@@ -1,9 +1,9 @@
 """Detects when nodes of a Ray cluster, or its head (main node), stop answering, and when workers find no room in it.
 
-Ray takes a minute to give up a node that has stopped: a frozen machine, an unplugged cable. This module is faster: it
-sends a request to an actor with unanswered calls, which a thread beside that of its jobs answers. A job that holds the
-interpreter's lock silences this thread, too. So an empty task is then started on the actor's node. If it does not
-return either, the node is lost.
+Ray takes a minute to give up a node that has stopped, such as a frozen machine. This module is faster. If an actor does
+not answer its calls for some time, it is sent a request, which its control thread can answer during a job. A job that
+holds the interpreter's lock stops this thread, too. So an empty task is started on the actor's node next. If the task
+does not return either, the node is lost.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 from . import connection
 from .actor import ActorHandle
 
-_HEAD_S = 25.0  # without an answer from the head; Ray itself ends the program after 60 s
+_HEAD_S = 25.0  # without an answer from the head, after which it counts as lost; Ray ends the program after 60 s
 _ASK, _PROBE = 0.2, 0.4  # shares of the bound after which the actor is asked, and the task is started
 
 
 def _answer() -> None:
-    """Do nothing: this is the task that a node runs to show that it answers."""
+    """Do nothing. This is the empty task that a node runs to show that it still answers."""
 
 
 logger = logging.getLogger("workers")
@@ -41,15 +41,15 @@ class Health:
         self._now_s = 0.0  # see has_waited()
         self._looked_s = time.monotonic()
         self._head = Head(lambda: self._now_s)
-        self._heard_s: dict[str, float] = {}  # {node: when a task last returned from there}
-        self._probes: dict[str, Any] = {}  # {node: reference of the unfinished task there}
+        self._heard_s: dict[str, float] = {}  # {node: when a task last returned from it}
+        self._probes: dict[str, Any] = {}  # {node: reference to the unfinished task on it}
         self._task = ray.remote(num_cpus=0, max_retries=0)(_answer)
 
     # -- time, without the periods in which this program could receive no answers, because it was stopped or one of its
     # -- threads blocked all others
 
     def look_s(self, actors: Mapping[int, ActorHandle]) -> float:
-        """Return how many seconds the executor may wait until it next checks the cluster."""
+        """Return how many seconds the executor may wait before it checks the cluster again."""
         return min(LOOK_S, self._bound_s / 10) if any(actor.num_calls for actor in actors.values()) else LOOK_S
 
     def has_waited(self, seconds: float) -> None:
@@ -72,7 +72,7 @@ class Health:
     # -- silence
 
     def of_head(self) -> str | None:
-        """Return a text saying for how long the head of the cluster has not answered; None if it answers."""
+        """Return an error text if the head of the cluster has not answered for too long (25 s); else None."""
         if self._head.silent_s <= _HEAD_S:
             return None
         return f"the head of the Ray cluster has not answered for {self._head.silent_s:.0f} s"
@@ -82,7 +82,8 @@ class Health:
     ) -> list[tuple[int, str]]:
         """Return the actors that are lost with their nodes, as [(name, why)].
 
-        A silent one is tested first: by ``ask(name, actor)``, a request to the actor, then by a task on its node.
+        Test actors that were silent for a shorter time: first by a request, ``ask(name, actor)``, then by a task on
+        their nodes.
         """
         lost = []
         for name, actor in actors.items():
@@ -117,7 +118,7 @@ class Health:
 
 
 class Head:
-    """A thread that asks the head of a Ray cluster now and then, and nothing else: a request may never return."""
+    """A thread that only checks whether the head of a Ray cluster answers, because such a request may never return."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -144,14 +145,14 @@ class Head:
 
 
 class Room:
-    """The warning that a Ray cluster has no room for workers. ``needs`` is what one needs, from ``actor_options``."""
+    """The warning that a Ray cluster has no room for workers. It shows ``needs``, the resources of one worker."""
 
     def __init__(self, needs: dict[str, Any]) -> None:
         self._needs = needs
         self._since_s = time.monotonic()  # when there last was a worker, or the last warning
 
     def look(self, has_workers: bool, ray: Any) -> None:
-        """Log a warning after half a minute without a worker. ``has_workers`` is True if one runs or none is wanted."""
+        """Warn after half a minute without a worker. ``has_workers`` is True if a worker runs, or none is wanted."""
         if has_workers:
             self._since_s = time.monotonic()
         elif time.monotonic() - self._since_s > _ROOM_S:

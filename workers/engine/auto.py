@@ -1,18 +1,18 @@
 """The engine of ``nb_workers="auto"``, which starts without workers and later uses as many as make the loop faster.
 
-The loop and the workers compute the same batches, so a pass (one run of the loop over an epoch) can switch from one to
-the other between any two batches. The loop computes them in the phases ALONE and LOST, and the workers in SHARED. In
-TRIAL both compute the same batch, and the two results are compared::
+The loop and the workers compute the same batches, so a pass (one run of the loop over an epoch) can switch between the
+two at any batch. The loop computes the batches in the phases ALONE and LOST, and the workers in SHARED. In TRIAL both
+compute the same batch, and the two results are compared::
 
     ALONE   --  new workers are ready                 -->  TRIAL   from this batch on
-    TRIAL   --  the comparison proves no difference   -->  SHARED
+    TRIAL   --  the comparison finds no difference    -->  SHARED
     ALONE   --  workers that need no trial are ready  -->  SHARED
     SHARED  --  the workers do not pay off            -->  ALONE   after the batches already sent to them
     any     --  workers are lost, or batches differ   -->  LOST    for good, with a warning
 
-The ``chooser`` decides how many workers there are. It uses measurements that this module makes from time to time, while
-the loop asks for batches. Everything here runs in the loop's thread, except for what ``Engine`` does in its own. A fork
-of the program has no workers, so its phase is LOST.
+The ``chooser`` module decides how many workers there are. It uses measurements that this module makes from time to
+time, when the loop asks for a batch. Everything here runs in the loop's thread, but ``Engine`` has its own. A forked
+child process has no workers, so its phase is LOST.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from .serial import SerialEngine
 
 logger = logging.getLogger("workers")
 
-_LOOK_S = 0.02  # between two measurements of the loop, without workers
-_LOOK_AT_WORKERS_S = 0.25  # the same, with workers
+_LOOK_S = 0.02  # seconds between two measurements of a loop without workers
+_LOOK_AT_WORKERS_S = 0.25  # the same for a loop with workers
 _KEPT_CHOICES = 20
-_OF_MEMORY = 0.7  # share of the available memory that more workers may take
+_OF_MEMORY = 0.7  # share of the available memory that additional workers may take
 
 
 class Workers(Protocol):
-    """The owner of the workers of an AutoEngine, which starts them and knows what they must be sent."""
+    """The object that starts the workers of an AutoEngine, and knows which sequence they must load."""
 
     def have(self, nb_workers: int) -> Engine:
-        """Start ``nb_workers`` workers, or resize the pool to that number if it runs, and return their engine."""
+        """Start a pool of ``nb_workers`` workers, or resize the running pool to this number. Return its engine."""
 
     def changes(self) -> Any:
-        """Return the parcel, a pickled sequence, that workers must load before they compute the rest of this pass.
-        Return None if they need none."""
+        """Return the pickled sequence (the parcel) that workers must load before they compute the rest of this pass.
+        Return None if they have already loaded the current sequence."""
 
     def sent(self, parcel: Any) -> None:
-        """Record that the workers were sent ``parcel``, the result of :meth:`changes`, so that it is not sent again."""
+        """Record that ``parcel``, a result of :meth:`changes`, was sent to the workers and need not be sent again."""
 
 
 class AutoEngine:
@@ -67,8 +67,8 @@ class AutoEngine:
         figures: the statistics of the loop and of its workers.
         least: the minimum number of workers; with 0, the loop may go on without workers.
         workers: the object that starts the workers.
-        cores: returns the current number of cores for workers.
-        most: returns how many workers the other machines have room for now; None if the workers run here.
+        cores: a function that returns how many cores the workers may use now.
+        most: a function that returns how many workers other machines have room for now; None if workers run here.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class AutoEngine:
         self._look_at_machines()
         self.phase = Phase.ALONE
         self.engine: Engine | None = None
-        self._compared: Engine | None = None  # the engine whose batch was compared with the loop's
+        self._compared: Engine | None = None  # the engine whose workers have passed the trial
         self._followed = self.chooser.choice
         self._all_figures = figures
         self.workers = workers
@@ -111,8 +111,8 @@ class AutoEngine:
 
     @property
     def is_compared(self) -> bool:
-        """True if the workers may be used without a trial, in which the loop computes one batch too, to compare.
-        They have passed one, or there is a minimum number of workers, so that the loop computes no batches."""
+        """True if the workers need no trial, in which the loop computes one of their batches too and compares the two.
+        Either they have passed a trial, or a minimum number of workers keeps the loop from computing batches itself."""
         return self._least > 0 or (self.engine is not None and self.engine is self._compared)
 
     @property
@@ -141,7 +141,7 @@ class AutoEngine:
         return reading
 
     def is_read_by(self, reading: AutoReading) -> bool:
-        """Return True if ``reading`` belongs to the newest pass, the only one that may change the number of workers."""
+        """Return True if ``reading`` reads the newest pass. Older passes may not change the number of workers."""
         return self._reading is not None and self._reading() is reading
 
     def bound(self) -> int:
@@ -157,7 +157,7 @@ class AutoEngine:
                 raise
 
     def close(self) -> None:
-        self.serial.close()  # first: see _started
+        self.serial.close()  # first, because _started checks this in another thread
         if self.engine is not None:
             self.engine.close()
 
@@ -173,8 +173,8 @@ class AutoEngine:
         return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
     def has_lost_workers(self) -> bool:
-        """Give up the workers if they have failed for good and the loop can go on without them.
-        Return True if they were given up."""
+        """Give up the workers if their engine has failed for good, or if this process is a fork, which has none.
+        Return True if they were given up, and False if they work or if the loop must not go on without them."""
         if self.engine is None:
             return False
         if os.getpid() != self.pid:
@@ -192,7 +192,7 @@ class AutoEngine:
         engine, self.engine = self.engine, None
         self.phase = Phase.LOST
         self.chooser.choice = self._followed = Choice(0, str(why))
-        # As text, since the traceback of an error would keep all of this alive.
+        # Logged as text: a log record that held the error would keep all objects of its traceback alive.
         logger.warning("the batches are computed in the loop, without workers: %s", str(why))
         if engine is not None:
             engine.close()
@@ -215,7 +215,7 @@ class AutoEngine:
             self.chooser.with_workers(sample)
         elif self.phase is Phase.ALONE and not self.chooser.nb_workers:
             self.chooser.without_workers(sample, left)
-        if self.chooser.choice is not self._followed:  # also after a Ctrl-C interrupted _choose
+        if self.chooser.choice is not self._followed:  # the choice is new, or a Ctrl-C has interrupted _choose
             self._choose(self.chooser.choice)
         return _LOOK_AT_WORKERS_S if self.phase is Phase.SHARED else _LOOK_S
 
@@ -239,7 +239,7 @@ class AutoEngine:
     def _started(self, nb_workers: int) -> bool:
         try:
             self.engine = self.workers.have(nb_workers)
-        except Exception as error:  # including what the user's classes raise when they are pickled
+        except Exception as error:  # including any error that the user's classes raise while they are pickled
             if not self.give_up_workers(error):
                 raise
             return False
@@ -250,8 +250,8 @@ class AutoEngine:
     def _workers_that_fit(self, nb_workers: int) -> int:
         """Return how many of ``nb_workers`` workers fit into the available memory, at least 1.
 
-        Until workers run, each is assumed to need as much memory as this process, which has run the jobs so far. The
-        first result may therefore be too low.
+        Each worker is assumed to need as much memory as the largest running one. While none runs, it is assumed to need
+        as much as this process, which has run the jobs so far, so the first result may be too low.
         """
         if self._most is not None:
             return nb_workers
@@ -263,11 +263,11 @@ class AutoEngine:
         return min(nb_workers, max(1, len(running) + more))
 
     def has_compared(self) -> None:
-        """Let the workers compute the batches from now on, because the trial has proved no difference."""
+        """Let the workers compute the batches from now on, because they have passed the trial."""
         self._compared = self.engine
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """Enter ``phase``, which says who computes the batches from now on, and start to measure the loop afresh."""
+        """Enter ``phase``, which says who computes the batches from now on, and restart the loop's measurement."""
         self.phase = phase
         self._sampler.begin()

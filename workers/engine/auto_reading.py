@@ -1,4 +1,4 @@
-"""Delivers the batches of one pass with ``nb_workers="auto"``, from workers or from the loop itself: see ``auto``."""
+"""Delivers the batches of one pass with ``nb_workers="auto"``, computed by workers or by the loop: see ``auto``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("workers")
 
 _NOT_COMPARED = object()
-_MAX_FAILED = 3  # how many batches must fail only in the workers to count as a difference
+_MAX_FAILED = 3  # the workers are given up after this many batches that failed in them, but not in the loop
 
 
 class Phase(enum.Enum):
-    """The phases of ``nb_workers="auto"``. Each value says who computes the batches."""
+    """A phase of ``nb_workers="auto"``. Its value says who computes the batches."""
 
     ALONE = "the loop"
     TRIAL = "the loop; the workers compute one of these batches as well, to compare"
@@ -37,10 +37,10 @@ class Phase(enum.Enum):
 
 
 class AutoReading:
-    """The handle by which a loop with ``nb_workers="auto"`` reads one pass, its run over an epoch.
+    """The handle by which a loop with ``nb_workers="auto"`` reads the batches of one pass, its run over an epoch.
 
-    The first batch of new workers is a trial: the loop computes it as well, and delivers its own. The two are compared
-    before the next batch is delivered. If they differ, the loop goes on without workers.
+    The first batch of new workers is a trial. The loop computes this batch too, and delivers its own result. The two
+    results are compared before the next batch is delivered. If they differ, the loop goes on without workers.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class AutoReading:
         self.engine = auto
         self._epoch = epoch
         self._order = range(length) if order is None else order
-        self._given = order  # None: batches come as they finish, if the options allow it
+        self._given = order  # the argument; with None, the options may let batches come as they finish
         self._ahead = ahead
         self._alone: SerialReading = auto.serial.begin(epoch, length, False, None, None, order)
         self._shared: Reading | None = None  # the workers' part of the pass
         self._end = len(self._order)  # the number of the first batch that the workers do not compute
-        self._is_at = 0  # the number asked for last
+        self._is_at = 0  # the number of the batch asked for last
         self._look_at_s = 0.0
         self._trial: int | None = None  # the number of the batch that both compute
-        self._tried: Any = _NOT_COMPARED  # a copy of the loop's batch of the trial
+        self._tried: Any = _NOT_COMPARED  # a copy of the trial batch that the loop computed
         self._num_failed = 0
 
     @property
     def outcomes(self) -> Outcomes:
-        """The workers' outcomes (batches or errors) that are ready to be taken, as {number in the pass: outcome}."""
+        """The workers' outcomes (batches or errors) that can be taken now, as {number in the pass: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
@@ -89,10 +89,10 @@ class AutoReading:
         return self._shared is not None and number < self._end and number != self._trial
 
     def _compare(self, number: int, timeout_s: float | None) -> None:
-        """Compare the trial batch of the loop with that of the workers, once the loop asks for a later one, ``number``.
-        If they differ, give up the workers. If the job failed on either side, make ``number`` the next trial."""
+        """Compare the loop's result for the trial batch with the workers' once the loop asks for a later ``number``.
+        If the results differ, give up the workers. If either is an error, make batch ``number`` the next trial."""
         auto, trial, shared = self.engine, self._trial, self._shared
-        if trial is None or shared is None or trial >= self._end:  # the workers did not get it
+        if trial is None or shared is None or trial >= self._end:  # the workers did not get the batch's job
             self._trial = None
         elif trial < number:
             theirs = shared.peek(trial, timeout_s)
@@ -120,8 +120,8 @@ class AutoReading:
                 auto.has_compared()
 
     def _is_same_again(self, number: int) -> bool:
-        """Compute batch ``number`` in the loop again. Return False if it differs from the first time.
-        Such a batch is random, so a difference from the workers' batch proves nothing."""
+        """Compute batch ``number`` in the loop again. Return False if the result differs from the loop's first one.
+        The batch is then random, so its difference from the workers' batch proves nothing."""
         value = self._alone.peek(number).value
         if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
             return True
@@ -147,8 +147,8 @@ class AutoReading:
         self._look_at_s = time.monotonic() + wait_s
 
     def go_over(self, number: int) -> None:
-        """Let the workers compute the rest of the pass, from its batch ``number`` on.
-        If this fails, go on without workers, or raise the error if workers are required."""
+        """Let the workers compute the rest of the pass, from batch ``number`` on.
+        If the workers cannot begin, go on without them, or raise the error if workers are required."""
         auto, order = self.engine, self._given if number == 0 else self._order[number:]
         assert auto.engine is not None
         left, ahead = len(self._order) - number, self._ahead
@@ -162,18 +162,18 @@ class AutoReading:
         self._end = len(self._order)
         self._trial, self._tried = None if auto.is_compared else number, _NOT_COMPARED
         auto.enter(Phase.SHARED if self._trial is None else Phase.TRIAL)
-        self._shared = shared  # set last: after a Ctrl-C, all of this is repeated
+        self._shared = shared  # set last, so that this method is called again after a Ctrl-C
         auto.workers.sent(parcel)
 
     def _cut(self) -> None:
-        """Send the workers no more jobs of this pass; the loop computes the batches after those already sent.
-        If a Ctrl-C interrupts this, it is repeated."""
+        """Send the workers no more jobs of this pass. The loop computes the batches that were not sent.
+        If a Ctrl-C interrupts this method, :meth:`_look` calls it again."""
         assert self._shared is not None
         self._end = self._shared.cut()
         self.engine.enter(Phase.ALONE)
 
     def _has_lost_workers(self) -> bool:
-        """Give up workers that have failed for good. Return True if the loop must compute the rest of the pass."""
+        """Give up the workers if they have failed for good. Return True if the loop must go on without them."""
         auto = self.engine
         if self._shared is None or auto.serial.has_ended or not (auto.engine is None or auto.has_lost_workers()):
             return False
@@ -204,5 +204,5 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """Return the only element of ``items``, the batches of one job, or ``items`` itself if there are several."""
+    """Return the only batch in ``items``, which one job has computed, or ``items`` itself unless there is just one."""
     return items[0] if len(items) == 1 else items

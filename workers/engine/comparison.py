@@ -1,4 +1,4 @@
-"""Compares a batch that the loop has computed with the same batch from a worker, byte for byte."""
+"""Compares a batch computed in the loop with the same batch from a worker, and describes the first difference."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from workers.batch.nodes import node_of
 from workers.batch.tree import dumps
 from workers.checks import short
 
-_EXACT = int, float, complex, str, bytes, np.generic  # their bytes count: equal values may differ, as 0.0 and -0.0 do
+_EXACT = int, float, complex, str, bytes, np.generic  # compared by their bytes, as == does not tell 0.0 from -0.0
 
 
 def difference(mine: Any, theirs: Any) -> str | None:
-    """Return where and how two batches first differ; None if no difference is found.
+    """Return a text that says where and how two batches first differ; None if no difference is found.
 
-    The text is such as ``"batch['x'] is 1 in the loop, but 2 in a worker"``.
+    An example is ``"batch['x'] is 1 in the loop, but 2 in a worker"``.
 
     Args:
-        mine: the batch as the loop's process has computed it.
-        theirs: the same batch as a worker has computed it.
+        mine: the batch that the loop has computed.
+        theirs: the same batch, computed by a worker.
     """
     return next(_differences(mine, theirs, "batch"), None)
 
 
 def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """Yield a text for each difference between two values at ``path``, such as ``batch['x']``.
-    ``within``: the enclosing objects without an ``__eq__``, which are not entered again, as they may form cycles."""
+    """Yield a text for each difference between two values that are at ``path``, e.g. ``batch['x']``, in their batch.
+    Objects in ``within`` enclose these values, and are not entered again if the values refer back to them."""
     if type(mine) is not type(theirs):
-        if type(mine).__qualname__ != type(theirs).__qualname__:  # otherwise the class was sent by value
+        if type(mine).__qualname__ != type(theirs).__qualname__:  # else a copy, sent by value
             yield _told(path, f"a {type(mine).__name__}", f"a {type(theirs).__name__}")
         return
     if isinstance(mine, np.ma.MaskedArray):
@@ -74,13 +74,13 @@ def _bytes(array: Any) -> Any:
 
 
 def _differs(mine: Any, theirs: Any) -> Any:
-    """Return a mask with the shape of two arrays, which is True where the bytes of their items differ."""
+    """Return a mask that is True where the bytes of two arrays' items differ. All three have the same shape."""
     nbytes = max(1, mine.dtype.itemsize)
     return (_bytes(mine) != _bytes(theirs)).reshape(*mine.shape, nbytes).any(-1)
 
 
 def _are_equal(mine: Any, theirs: Any) -> bool:
-    """Return True unless two objects are known to differ: those that cannot be compared count as equal."""
+    """Return True unless two objects are known to differ. Objects that cannot be compared count as equal."""
     try:
         if dumps(mine) == dumps(theirs):
             return True

@@ -1,4 +1,4 @@
-"""Drives the engine: passes the events of workers to the schedule, and carries out the decisions of the schedule."""
+"""Runs the engine: passes the events of workers to the schedule, and carries out the decisions of the schedule."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Driver:
         self._publisher = publisher
         self._memory = MemoryPressure(executor, schedule, handover)
         self._ahead: Ahead | None = None  # the next pass
-        self._nb_workers: int | None = None  # set by resize(); None: as at the start
+        self._nb_workers: int | None = None  # set by resize(); None: as many as at the start
         self.fatal: BaseException | None = None  # the error that ends the engine
 
     # -- the consumer's commands
@@ -59,7 +59,7 @@ class Driver:
         parcel: Any,
         first: int,
     ) -> None:
-        """Begin a pass, one run of a loop over an epoch, whose batches go to ``outcomes``: see ``Engine.begin``."""
+        """Begin a pass (one run of a loop over an epoch). Its batches go to ``outcomes``. See ``Engine.begin``."""
         if parcel is not None:
             self._schedule.revoke()  # batches computed ahead are out of date
             self._executor.update(parcel)
@@ -73,7 +73,7 @@ class Driver:
             self._publisher.begin(length, is_open)
 
     def revoke(self) -> None:
-        """Discard all batches and cancel all jobs, as the data have changed and another pass is about to begin."""
+        """Discard all batches and cancel all jobs, because the data have changed. A new pass is about to begin."""
         self._ahead = None
         self._schedule.revoke()
 
@@ -99,7 +99,7 @@ class Driver:
         return self._idle_shutdown.has_ended_workers
 
     def _retire(self) -> None:
-        """Send no more jobs to surplus workers, whose number (from 0) is not below the wanted number of workers."""
+        """Send no more jobs to surplus workers, which are the workers with the highest numbers."""
         executor, schedule, most = self._executor, self._schedule, self._nb_workers
         if most is not None:
             schedule.retire(worker for worker in schedule.workers() if executor.number(worker) >= most)
@@ -107,10 +107,10 @@ class Driver:
     # -- a turn
 
     def turn(self, timeout_s: float | None) -> float | None:
-        """Wait at most ``timeout_s`` for events, handle them, send jobs. Return the next timeout, None for no limit."""
+        """Wait at most ``timeout_s`` for events, handle them, send jobs. Return the next timeout; None for no limit."""
         for event in self._executor.poll(timeout_s):
             self._handle(event)
-            if self.fatal is not None:  # later events may come from a worker without a replica
+            if self.fatal is not None:  # later events may come from a worker that has no sequence to work on
                 self._deliver()
                 return None
         self._obey()
@@ -128,9 +128,9 @@ class Driver:
         return self._patience()
 
     def _relieve(self) -> None:
-        """Move jobs that wait for a stuck worker to other workers. Jobs that it has started meanwhile stay with it."""
+        """Move the waiting jobs of stuck workers to other workers. A job that was started meanwhile is not moved."""
         schedule, executor = self._schedule, self._executor
-        self._watchdog.look()  # which jobs they are in now: otherwise a worker may only seem to be stuck
+        self._watchdog.look()  # update each worker's current job: by old data, one may only seem to be stuck
         stuck = schedule.to_relieve(time.monotonic_ns())
         for worker, sending in stuck.items():
             executor.cancel(worker, sending)
@@ -139,7 +139,7 @@ class Driver:
             executor.send(worker, rows)
 
     def _send_all(self) -> bool:
-        """Deliver finished batches, send jobs, and prepare to sleep. Return False if more can be done already."""
+        """Deliver finished batches, send jobs, and prepare to sleep. Return False if there is already more to do."""
         schedule = self._schedule
         self._look_ahead()
         self._deliver()
@@ -161,7 +161,7 @@ class Driver:
         return self._handover.sleep_without(missing, num_untaken)
 
     def _look_ahead(self) -> bool:
-        """Start the next pass if all jobs of the current one are sent. Return True if it was started."""
+        """Start computing the next pass if all jobs of the current one are sent. Return True if it was started."""
         if self._ahead is None or not self._schedule.may_look_ahead:
             return False
         self._schedule.ahead(*self._ahead)
@@ -207,7 +207,7 @@ class Driver:
             self._schedule.cancelled_by(event.worker, event.sending)
         elif isinstance(event, Started):
             self._schedule.started(event.worker)
-            self._retire()  # resize() may have made it surplus before this event
+            self._retire()  # resize() may have made this worker surplus before it started
             self._watchdog.loading(event.worker)
         elif isinstance(event, WorkerReady):
             self._schedule.ready(event.worker)
@@ -245,7 +245,7 @@ class Driver:
         except IntegrityError as error:  # nothing else in shared memory can be trusted either
             self.fatal = error
             return
-        except BaseException as raised:  # unpickling runs the user's code, even sys.exit(); mapping may lack memory
+        except BaseException as raised:  # unpickling runs the user's code, even sys.exit(); memory may run out
             batch = Failure(safe_to_raise(raised), schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
 

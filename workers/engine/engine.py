@@ -1,4 +1,4 @@
-"""The engine as the consumer sees it: Engine begins passes and ends the workers, and Reading reads one pass.
+"""Gives the consumer its access to the engine: Engine begins passes and ends the workers; Reading reads one pass.
 
 The consumer is the thread that reads the batches; a pass is one run of a loop over an epoch.
 
@@ -11,8 +11,8 @@ The consumer is the thread that reads the batches; a pass is one run of a loop o
 After the start, only the engine's thread changes the schedule and the workers. So a Ctrl-C, which Python raises in the
 main thread, never leaves them half changed.
 
-A pass ends when the next one begins, even if that happens in ``on_error`` or in another thread. Waiting for a batch of
-the old pass then raises StalePassError, and its other requests do not affect the new pass.
+A pass ends when the next one begins, even if the next one begins in ``on_error`` or in another thread. From then on,
+waiting for a batch of the old pass raises StalePassError, and all other requests of the old pass are ignored.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ from .watchdog import Timeouts
 logger = logging.getLogger("workers")
 
 _ALIVE_S = 1.0  # how often a waiting consumer checks that the engine runs and that its pass is current
-_MAX_ADDED = 4096  # jobs ahead of the loop in an open pass, as its source may be endless
+_MAX_ADDED = 4096  # most jobs ahead of the loop in an open pass, as the source of a pass may be endless
 _is_exiting = threading.Event()
 
 
 @functools.cache
 def watch_for_exit() -> None:
-    """Set a flag when the program exits, before finalizers close engines. Call this once a finalizer exists."""
+    """Set a flag when the program exits, before finalizers close engines.
+    Call this after a finalizer was made, because ``atexit`` calls the function that was registered last first."""
     atexit.register(_is_exiting.set)
 
 
@@ -56,13 +57,13 @@ MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
 
 
 class Engine:
-    """The computation of batches by one pool of workers, for the loop's SequenceMap (the pool's front-end)."""
+    """The engine that computes the batches of a loop in one pool of workers, for a SequenceMap (the front-end)."""
 
     def __init__(
         self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
     ) -> None:
-        """Start the engine's thread and its workers.
-        ``publisher`` makes the Publisher that shows their statistics in ``workers.top``; None to show nothing."""
+        """Start the engine's thread and the workers.
+        ``publisher`` makes the Publisher that shows the pool in ``workers.top``; with None, the pool is not shown."""
         self.executor = executor
         self.schedule = schedule
         self.handover = Handover(executor.wake)
@@ -86,7 +87,7 @@ class Engine:
         self._is_started.set()
 
     def _start(self) -> None:
-        """Start the engine's thread before the workers, as these may use up the threads and processes allowed."""
+        """Start the engine's thread, then the workers, which may use up the allowed number of threads and processes."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -105,7 +106,7 @@ class Engine:
         order: Sequence[int] | None = None,
         first: int = 0,
     ) -> Reading:
-        """Begin a pass, and return the handle that reads its batches, which are numbered from ``first``.
+        """Begin a pass, and return the handle that reads its batches. Their numbers start at ``first``.
         For the other arguments, see ``AnyEngine.begin``."""
         self.check()
         outcomes: Outcomes = {}
@@ -114,7 +115,7 @@ class Engine:
         return Reading(self, outcomes, first)
 
     def revoke(self) -> None:
-        """Discard all batches computed ahead, which are out of date. A call of :meth:`begin` must follow."""
+        """Discard all batches computed ahead, because the data have changed. A call of :meth:`begin` must follow."""
         self.order(self._driver.revoke, at_once=False)
 
     def resize(self, nb_workers: int) -> None:
@@ -140,13 +141,13 @@ class Engine:
         return self._driver.cut()
 
     def order(self, command: Callable[[], None], at_once: bool = True) -> None:
-        """Have the engine's thread run ``command``: immediately if ``at_once``, otherwise when it next wakes up."""
+        """Have the engine's thread run ``command``, immediately if ``at_once``, else when the thread next wakes up."""
         self.handover.commands.append(command)
         if at_once:
             self.executor.wake()
 
     def check_process(self) -> None:
-        """Raise WorkerError if this process is a fork of the one that made the engine, as a fork has no workers."""
+        """Raise WorkerError if this process is a fork of the one that made the engine: a fork has no workers."""
         if os.getpid() != self.pid:
             raise WorkerError("this front-end was made in another process; make a new one after a fork")
 
@@ -157,7 +158,7 @@ class Engine:
 
     @property
     def fatal(self) -> BaseException | None:
-        """The error that has ended the engine; None if it runs or was closed."""
+        """The error that has ended the engine; None if the engine runs or was closed."""
         return self._driver.fatal
 
     @property
@@ -166,8 +167,8 @@ class Engine:
         return self._driver.has_ended_workers
 
     def check(self) -> None:
-        """Raise an error unless the engine runs.
-        It is WorkerError in a fork, the error that has ended the engine, or ClosedError after :meth:`close`."""
+        """Raise an error if the engine does not run in this process.
+        This is WorkerError in a fork; else the error that has ended the engine; else ClosedError after a close."""
         self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
@@ -177,12 +178,12 @@ class Engine:
             raise ClosedError("the front-end was closed while a batch was asked for; make a new one")
 
     def close(self) -> None:
-        """End the workers and the engine's thread, and wait until they are gone. May be repeated, in any thread."""
+        """End the workers and the engine's thread, and wait for their end. May be called again, and in any thread."""
         if os.getpid() != self.pid:
             return  # a fork has copies of our descriptors, but the workers are not its own
         self._is_closing = True
         self.executor.wake()
-        if threading.current_thread() is not self._thread:  # the garbage collector may close it in its own thread
+        if threading.current_thread() is not self._thread:  # the garbage collector may run in the engine's thread
             self._thread.join()
 
     # -- the engine's thread
@@ -209,7 +210,7 @@ class Engine:
 
 
 class Reading:
-    """The handle by which a loop reads the batches of one pass, its run over an epoch, from an Engine."""
+    """The handle by which a loop reads the batches of one pass (its run over an epoch) from an Engine."""
 
     def __init__(self, engine: Engine, outcomes: Outcomes, first: int = 0) -> None:
         self.engine = engine
@@ -250,10 +251,10 @@ class Reading:
         return self._wait(outcomes, index, None)
 
     def cut(self) -> int:
-        """Stop sending jobs of this pass to workers, and wait a moment until the engine's thread has done so.
+        """Stop sending jobs of this pass to workers, and wait until the engine's thread has stopped.
 
         Returns:
-            The number of the first batch that will not come; all before it will come.
+            The number of the first batch that the workers will not deliver. They deliver all batches before it.
         """
         reply: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._order(lambda: reply.put(self._first + self.engine.cut()))
@@ -288,7 +289,7 @@ class Reading:
                     return outcome
                 engine.check()
                 if handover.outcomes is not self.outcomes:
-                    handover.hint.put(None)  # it may have been meant for the reader of the new pass
+                    handover.hint.put(None)  # pass on a hint that may be meant for the reader of the new pass
                     raise StalePassError("this iterator is over: another pass began while it waited for a batch")
                 if handover.commands:  # a Ctrl-C may have prevented the wake-up
                     engine.executor.wake()

@@ -1,11 +1,11 @@
-"""The interface between the engine, which decides who computes what, and an executor, which runs its jobs in workers.
+"""Defines the interface between the engine, which decides which worker runs which job, and executors, which run jobs.
 
-It consists of the protocol Executor, and of the events that an executor reports. In them, ``worker`` is the id of a
-worker, which is never used again, and ``sending`` is the number under which a job was sent to a worker.
+The interface is the protocol Executor, and the events that an executor reports. In an event, ``worker`` is the id of a
+worker, which no other worker ever gets, and ``sending`` is the number under which a job was sent to this worker.
 
 There are three executors: :class:`workers.engine.threads.ThreadExecutor`,
 :class:`workers.process.executor.ProcessExecutor` and :class:`workers.cluster.executor.RayExecutor`. Without workers,
-``serial`` takes the place of the engine.
+module ``serial`` replaces both the engine and the executor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_LIMIT = 2**62
 
 
 class Stuck(NamedTuple):
-    """The reason why the engine kills a worker: its job took longer than job_timeout, or it starts none of its jobs."""
+    """The reason why the engine kills a stuck worker: a job took longer than job_timeout, or no job is started."""
 
     job_timeout_s: float | None = None
     unbegun_s: float | None = None
@@ -30,40 +30,40 @@ class Stuck(NamedTuple):
 
 
 class Death(NamedTuple):
-    """How a worker died, and why if that is known, e.g. Death(4711, -9, None, 11_800_000_000, "")."""
+    """How a worker died, and why if this is known, e.g. Death(pid=4711, exit_code=-9, max_rss=11_800_000_000)."""
 
     pid: int | None
     exit_code: int | None = None  # negative: the signal that killed it; None: unknown, see is_with_server
-    stuck: Stuck | None = None  # why the engine has killed it; None: it has not
-    max_rss: int = 0  # in bytes; 0: unknown
+    stuck: Stuck | None = None  # why the engine killed the worker; None: it did not
+    max_rss: int = 0  # the most memory that it held, in bytes; 0: unknown
     stack: str = ""  # its stack, from faulthandler; of a Ray actor, what Ray reports
     shortened: tuple[str, ...] = ()  # after SIGBUS: the mapped files that are shorter now, with sizes
     how: str = ""  # of a Ray actor: "lost" or "lost with its node"
-    has_hung_up: bool = False  # it was ended because a job closed its descriptors
+    has_hung_up: bool = False  # it was ended because a job had closed its descriptors
 
     @property
     def is_with_server(self) -> bool:
         """True if no single job can be blamed for the death.
-        The worker died with its server (the process that forks workers) or machine, or while in one of several jobs."""
+        Its server (the process that forks workers) or its machine died too, or any of several jobs may be the cause."""
         return self.exit_code is None and self.stuck is None
 
 
 class Detail(NamedTuple):
-    """The worker that ran a finished job, when the job started, and how long each of its stages took."""
+    """The details of a finished job: who ran it, when it started, and how long each of its stages took."""
 
-    number: int  # of its worker
-    start_ns: int  # monotonic
+    number: int  # the number of the worker that ran the job
+    start_ns: int  # monotonic time
     stages: Stages
 
 
 class Started(NamedTuple):
-    """The event that a worker was started. It may be sent jobs from now on."""
+    """The event that a worker was started, so that jobs may be sent to it."""
 
     worker: int
 
 
 class WorkerReady(NamedTuple):
-    """The event that a worker has loaded its replica, which is its copy of the sequence. It runs jobs from now on."""
+    """The event that a worker has loaded its replica (its copy of the sequence), so that it now runs jobs."""
 
     worker: int
 
@@ -73,7 +73,7 @@ class Done(NamedTuple):
 
     worker: int
     sending: int
-    value: Any  # for Executor.read
+    value: Any  # the argument of Executor.read
     job_ns: int
     nbytes: int
     detail: Detail | None = None
@@ -93,12 +93,12 @@ class Died(NamedTuple):
     """The event that a worker has died. Its current job was sent under the number ``running``; 0 if it had none."""
 
     worker: int
-    running: int  # the sending of the job it was in; 0: none
+    running: int  # the sending of the job that it was in; 0: none
     death: Death
 
 
 class Cancelled(NamedTuple):
-    """The event that a worker has skipped the job sent under the number ``sending``, because it was cancelled."""
+    """The event that a worker has skipped the job sent under the number ``sending``, because the job was cancelled."""
 
     worker: int
     sending: int
@@ -108,17 +108,17 @@ class Trimmed(NamedTuple):
     """The event that a worker has freed the memory that it kept for later jobs, in answer to :meth:`Executor.trim`."""
 
     worker: int
-    nbytes: int  # of its batches that are still held
+    nbytes: int  # size of its batches that the loop still holds
 
 
 class NotStarted(NamedTuple):
-    """The event that a worker could not be started, although Started was reported for it. It was in no job."""
+    """The event that a worker could not be started, although Started was reported for it. It has run no job."""
 
     worker: int
 
 
 class Fatal(NamedTuple):
-    """The event that the engine cannot go on. It ends, and later requests raise ``error``."""
+    """The event that an ``error`` ends the engine. Later requests to the engine raise this error."""
 
     error: BaseException
 
@@ -130,21 +130,21 @@ class Executor(Protocol):
     """The interface to the workers that run the engine's jobs: processes, threads or Ray actors.
     The methods are called in the engine's thread, unless stated otherwise."""
 
-    figures: PoolFigures  # its work is recorded here
+    figures: PoolFigures  # where the executor records its work
 
     @property
     def may_add(self) -> int:
-        """The most stream items (inputs of jobs, read by the consumer) that may be on their way to workers."""
+        """The most jobs whose input the consumer may have shipped (see :meth:`ship`) before it takes their results."""
 
     def start(self) -> None:
-        """Start the missing workers, so that there are as many as :meth:`resize` or the constructor has set."""
+        """Start missing workers, until there are as many as the constructor or the last :meth:`resize` has set."""
 
     def resize(self, nb_workers: int) -> None:
         """Set the number of workers, without starting or ending any.
         :meth:`start` starts missing workers; :meth:`dismiss` ends surplus ones, which have the highest numbers."""
 
     def dismiss(self, worker: int) -> None:
-        """End an idle worker that is no longer needed. It causes no more events."""
+        """End an idle worker that is no longer needed. Report no more events of this worker."""
 
     def poll(self, timeout_s: float | None) -> list[Event]:
         """Wait for new events, or until :meth:`wake` is called or ``timeout_s`` has passed, and return the events."""
@@ -153,19 +153,19 @@ class Executor(Protocol):
         """Make the current call of :meth:`poll`, or the next one, return immediately. May be called in any thread."""
 
     def ship(self, item: Any) -> Any:
-        """Return ``item``, a job's input, in the form that is sent to a worker. Runs in the consumer's thread."""
+        """Convert ``item``, the input of a job, to the form that is sent to a worker. Runs in the consumer's thread."""
 
     def send(self, worker: int, rows: list[JobRow]) -> None:
-        """Send these jobs to a worker, which runs them in this order."""
+        """Send the jobs ``rows`` to a worker, which runs them in this order."""
 
     def trim(self, worker: int) -> None:
-        """Ask a worker to free all memory that it keeps for later jobs. It answers with a Trimmed event."""
+        """Ask a worker to free all memory that it keeps for later jobs. Its answer is reported as a Trimmed event."""
 
     def read(self, value: Any, sending: int) -> Any:
         """Return the batch in ``value``, which came with the Done event of the job sent under the number ``sending``.
 
         Raises:
-            IntegrityError: it is not the batch of this job.
+            IntegrityError: ``value`` is not the batch of this job.
         """
 
     def skip(self, value: Any) -> None:
@@ -178,10 +178,10 @@ class Executor(Protocol):
         """Make all workers load the sequence that is pickled in ``parcel``, and run later jobs on it."""
 
     def number(self, worker: int) -> int:
-        """Return the number of a worker, from 0, or -1 if it is gone. A replacement has its number, but a new id."""
+        """Return the number of a worker, from 0; -1 if it is gone. A replacement gets the same number, but a new id."""
 
     def look(self, worker: int) -> tuple[int, int]:
-        """Return (number under which a worker's current job was sent, its start in monotonic ns); (0, 0) if none."""
+        """Return (number under which a worker's current job was sent, its start in monotonic ns); (0, 0) for no job."""
 
     def kill(self, worker: int, why: Stuck) -> bool:
         """Kill a stuck worker, and report ``why`` with its death. Return False for a thread, which cannot be killed."""
@@ -190,10 +190,10 @@ class Executor(Protocol):
         """Ask a stuck worker to write down the stack of its job, for :meth:`take_stack`."""
 
     def take_stack(self, worker: int) -> tuple[str, int | None]:
-        """Return (the stack that a worker has written down, "" if none; its process id, None if it has none here)."""
+        """Return (the stack that a worker has written, "" for none; its process id, None for a thread or Ray actor)."""
 
     def end_idle(self) -> bool:
-        """End all workers, which are idle, until :meth:`start` is called again. Return False if they were not ended."""
+        """End all workers, which must be idle; :meth:`start` starts new ones. Return False if they were not ended."""
 
     def close(self) -> None:
         """End all workers, even those in the middle of a job."""

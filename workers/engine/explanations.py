@@ -42,8 +42,8 @@ def how(death: Death) -> str:
 
 
 def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: QueueLoad) -> WorkerError:
-    """Return the error for a batch that is given up because its job ended ``deaths`` workers.
-    ``causes``: these deaths; ``load``: how many batches the pool may hold in memory, and their size."""
+    """Return the error for a batch that is given up because its job has ended ``deaths`` workers, as in ``causes``.
+    If memory ran out, its text advises which setting to lower, given ``load``, what the pool may hold in memory."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
     if all(death.stuck is not None and death.stuck.job_timeout_s is not None for death in causes):
@@ -76,11 +76,11 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Que
 
 
 def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
-    """Return advice, as text, to lower the setting that costs most memory.
-    ``max_rss``: of the killed worker, in bytes; ``load``: what the pool may hold; ``limit``: on memory, if any."""
+    """Return a text that advises which setting to lower: the one that costs the most memory.
+    This is estimated from ``max_rss``, the peak memory of the killed worker, the pool's ``load``, and the ``limit``."""
     num_workers, num_batches, batch_nbytes = load
     queue = num_batches * batch_nbytes
-    own = max(0, max_rss - queue // num_workers)  # without the batches, which count for the worker that made them
+    own = max(0, max_rss - queue // num_workers)  # without the worker's own batches, which count as its memory
     batches = f"{num_batches} batches of {_mb(batch_nbytes)}, {_mb(queue)} in all"
     is_one_too_much = limit is not None and own + batch_nbytes > limit.most // 2
     if queue > num_workers * own and num_batches > 1 and not is_one_too_much:
@@ -91,7 +91,7 @@ def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
 
 
 def waits_for_memory(epoch: int, index: int, error: DoesNotFit, load: QueueLoad) -> str:
-    """Return the log line for a batch that waits until the loop releases others, as it did not fit into memory."""
+    """Return the log line for a batch that did not fit into memory, and waits until the loop releases others."""
     return (
         f"batch {index} of epoch {epoch} does not fit into memory now: {error}. It waits until the loop releases "
         f"others. At most {load.num_batches} batches are computed ahead of the loop; with a smaller max_queue_size, "
@@ -105,9 +105,9 @@ def does_not_fit(
     """Return the error for a batch that does not fit into memory, though no other batch is ahead of the loop.
 
     Args:
-        cause: the job's error, which says how many bytes it asked for.
-        held: bytes of the batches that the loop still holds.
-        limit, available: the limit on memory, and the bytes left; None if unknown.
+        cause: the job's error, which says how many bytes did not fit.
+        held: how many bytes of batches the loop still holds.
+        limit, available: the limit on memory, and the bytes that are left; None if unknown.
     """
     text = f"batch {index} of epoch {epoch}: {cause.nbytes:,} bytes of shared memory do not fit"
     text += f" into the {_mb(max(0, available))} that are left" if available is not None else ""
@@ -135,7 +135,7 @@ def _mb(nbytes: int) -> str:
 
 def not_started(times: int, last: str, stack: str) -> WorkerStartError:
     """Return the error for a pool in which ``times`` workers in a row ended before they could take a job.
-    ``last``: how the last one ended; ``stack``: its stack, empty if unknown."""
+    Its text says how the ``last`` one ended, and a note shows the ``stack`` of this worker, unless it is empty."""
     error = WorkerStartError(
         f"{times} workers in a row ended before they could take a job, the last one {last}. The likely cause "
         "is a lack of memory, or an import by the Sequence's module that ends or crashes the process."
@@ -147,7 +147,7 @@ def not_started(times: int, last: str, stack: str) -> WorkerStartError:
 
 def too_few_processes(what: str, reason: str) -> WorkerStartError:
     """Return the error for processes or threads that could not be started.
-    ``what``: the start of its text, such as "8 workers cannot be started"; ``reason``: the system's error."""
+    Its text begins with ``what``, e.g. "8 workers cannot be started", and with ``reason``, the system's error."""
     if reason.endswith("ulimit -n)"):
         return WorkerStartError(f"{what}: {reason}. Lower nb_workers, close files, or raise the limit.")
     allowed = " and ".join(f"{limit.most:,} by {limit.source}" for limit in limits.processes())
@@ -158,7 +158,7 @@ def too_few_processes(what: str, reason: str) -> WorkerStartError:
 
 
 def too_few_workers(asked: int, started: int, reason: str) -> WorkerStartError:
-    """Return the error for a pool that could start only ``started`` of its ``asked`` workers, for ``reason``."""
+    """Return the error for a pool that could start only ``started`` of ``asked`` workers, because of ``reason``."""
     return too_few_processes(f"{asked} workers were asked for, {started or 'none'} could be started", reason)
 
 
@@ -169,8 +169,8 @@ def _ordinal(number: int) -> str:
 def stalled(
     worker: int, pid: int | None, place: tuple[int, int] | None, seconds: float, stack: str, timeout: float | None
 ) -> str:
-    """Return the log line for a worker that has been in one job, or loading the sequence, for ``seconds``.
-    ``place``: (epoch, index) of the job's batch, None while it loads; ``timeout``: the option job_timeout."""
+    """Return the log line for a worker that has been in one job, or in loading the sequence, for ``seconds``.
+    ``place`` is the (epoch, index) of the job's batch, None for loading; ``timeout`` is the option job_timeout."""
     process = f"worker {worker}" + (f" (process {pid})" if pid else "")
     state = _process_state(pid)
     what, then = "the loading of the sequence", "The engine waits for it."

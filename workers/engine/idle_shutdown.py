@@ -1,8 +1,8 @@
 """Ends workers that have been idle for a minute, and starts them again when there are jobs.
 
 A loop that an exception has ended may still be in memory: a notebook keeps the traceback, and with it the iterator and
-its SequenceMap. The engine cannot tell it from a loop that goes on after a long evaluation. So only the workers are
-ended. The schedule, the finished batches and the parcel (the pickled sequence) stay, and new workers go on from there.
+its SequenceMap. The engine cannot tell such a loop from one that goes on after a long evaluation. So it ends only the
+workers. It keeps the schedule, the finished batches and the parcel (the pickled sequence), so new workers can go on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IDLE_S = 60.0  # idle time after which workers are ended
 
 class IdleShutdown:
     """The shutdown and restart of one pool's idle workers.
-    Runs in the engine's thread, which waits until workers have ended."""
+    Runs in the engine's thread, and blocks this thread until workers have ended."""
 
     def __init__(self, executor: Executor, schedule: Schedule, watchdog: Watchdog) -> None:
         self._executor = executor
@@ -29,10 +29,10 @@ class IdleShutdown:
         self._watchdog = watchdog
         self._since_s = time.monotonic()  # when workers or the consumer were last seen active
         self._progress: tuple[int, int] | None = None  # the consumer's progress at the last check
-        self.has_ended_workers = False  # the workers were ended
+        self.has_ended_workers = False  # the workers were ended, and not yet restarted, and not yet restarted
 
     def put_off(self) -> None:
-        """Restart the idle time, because workers have jobs, or one has just loaded the sequence."""
+        """Count the idle time from now on, because a worker has jobs or has just loaded the sequence."""
         self._since_s = time.monotonic()
 
     def begin_if_due(self, progress: tuple[int, int]) -> float:
@@ -42,7 +42,7 @@ class IdleShutdown:
             progress: any value that changes when the consumer (the loop) takes a batch.
 
         Returns:
-            Seconds until the workers may be ended, or 0 if they were, as commands may have come meanwhile.
+            Seconds until the next check, or 0 if the workers were ended, as commands may have come meanwhile.
         """
         if progress != self._progress:
             self._progress = progress
@@ -64,8 +64,8 @@ class IdleShutdown:
     def end_if_needed(self, num_untaken: int) -> float | None:
         """Start the workers again if there are jobs to send. Return the timeout of the engine's next turn.
 
-        It is 0 if they were started, and None (no limit) if they stay ended. ``num_untaken``: how many finished batches
-        the consumer has not taken.
+        The timeout is 0 if the workers were started, and None (no limit) if not. No new jobs are sent if there is no
+        room for them, because the consumer has yet to take ``num_untaken`` finished batches.
         """
         schedule = self._schedule
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0
@@ -75,7 +75,7 @@ class IdleShutdown:
         return 0.0
 
     def end(self) -> None:
-        """Start the workers that are missing, such as those that were ended because they were idle."""
+        """End the shutdown: start all missing workers, such as those that were ended because they were idle."""
         self._executor.start()
         self.has_ended_workers = False
         self.put_off()

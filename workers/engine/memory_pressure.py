@@ -2,8 +2,8 @@
 
 A worker keeps slots (pieces of shared memory) for later batches, and learns only with its next jobs which ones the loop
 has released. So before a batch is retried, all workers are asked to give up their free slots (``trim``). The memory of
-a slot is free when both ends have unmapped it, so the engine waits for the workers' answers. After a second it goes on
-without those that do not answer, because they are suspended.
+a slot is free when the loop's process and the worker have both unmapped it, so the engine waits for the answers of the
+workers. After a second it goes on without the missing answers, because those workers are suspended.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .waiting_for_memory import NextStep
 
 logger = logging.getLogger("workers")
 
-_ANSWER_S = 1.0  # for idle workers to answer trim
+_ANSWER_S = 1.0  # how long to wait for idle workers to answer trim
 
 
 class MemoryPressure:
-    """The handling of batches that do not fit into memory. Runs in the engine's thread, and never blocks."""
+    """The retries of batches that did not fit into memory. Runs in the engine's thread, and never blocks."""
 
     def __init__(self, executor: Executor, schedule: Schedule, handover: Handover) -> None:
         self._executor = executor
@@ -35,14 +35,14 @@ class MemoryPressure:
         self._handover = handover
         self._errors: dict[int, DoesNotFit] = {}  # {ticket: the error of its job}
         self._seen = ((0, 0), False)  # the consumer's progress, and whether it waits, at the last check
-        self._is_trimmed = False  # the workers were asked to trim since the last change
+        self._is_trimmed = False  # the workers were asked to trim, and nothing has changed since
         self._asked: dict[int, int] = {}  # {worker: how many answers it owes}, e.g. {3: 1}
         self._until_s = 0.0  # monotonic, until when to wait for the answers
         self._held: dict[int, int] = {}  # {worker: bytes of its batches that the loop holds}
-        self._is_told = False
+        self._is_told = False  # the warning was logged
 
     def lacked(self, ticket: int, error: DoesNotFit) -> None:
-        """Record that the job with this ``ticket`` got no memory for its batch, and waits to be retried."""
+        """Record that there was no memory for the batch with this ``ticket``, so that it waits to be retried."""
         schedule = self._schedule
         if schedule.parked.add(ticket, error.nbytes):
             self._errors.clear()
@@ -53,22 +53,22 @@ class MemoryPressure:
         self._is_trimmed = False
 
     def trimmed(self, worker: int, nbytes: int) -> None:
-        """Record that a worker has freed the memory that it kept. ``nbytes``: the size of its batches still in use."""
+        """Record that a worker has freed its spare memory, and that the loop still holds ``nbytes`` of its batches."""
         self._held[worker] = nbytes
         owed = self._asked.pop(worker, 1) - 1
         if owed:
             self._asked[worker] = owed
 
     def left_s(self) -> float | None:
-        """Return how many more seconds to wait for the answers of workers that free memory; None for no wait."""
+        """Return how many more seconds to wait for workers that were asked to free memory; None for no wait."""
         left_s = self._until_s - time.monotonic()
         return left_s if self._asked and left_s > 0 else None
 
     def look(self) -> bool:
-        """Retry the batches that wait for memory, if possible now. Call this when nothing is left to deliver.
+        """Retry a batch that waits for memory, if it may fit now. Call this when nothing is left to deliver.
 
         Returns:
-            True if there is more to deliver, namely the error of a batch that does not fit at all.
+            True if there is now an error to deliver, because a batch does not fit at all.
         """
         schedule, parked = self._schedule, self._schedule.parked
         seen, self._seen = self._seen, (self._handover.progress, self._handover.is_awaited)
@@ -94,7 +94,7 @@ class MemoryPressure:
 
     def sleep(self) -> bool:
         """Prepare to sleep until the consumer takes a batch or starts to wait.
-        Return False if it has done so since the last :meth:`look`."""
+        Return False if the consumer has done either since the last :meth:`look`."""
         return self._handover.sleep_until_asked(*self._seen)
 
     def _trim(self) -> None:

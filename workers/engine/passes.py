@@ -1,7 +1,7 @@
 """Keeps track of the passes that an engine works on, and numbers their batches.
 
-A pass is one run of a loop over an epoch. Each of its batches has a ticket, which is its number in the order of
-delivery. Tickets are numbered through all passes.
+A pass is one run of a loop over an epoch. Each batch of a pass has a ticket, which is its number in the order of
+delivery. Ticket numbers continue from one pass to the next.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Ahead = tuple[int, int, Sequence[int] | None]  # the next pass: (epoch, length, 
 
 
 class EnginePass:
-    """One pass, which is a run of a loop over an epoch: its batches and their tickets (numbers in delivery order).
+    """The batches of one pass (a run of a loop over an epoch), and their tickets (numbers in the order of delivery).
 
     Args:
         epoch: the epoch of its batches.
         length: its number of batches; grows while ``is_open``.
         first: its first ticket.
-        is_open: its jobs are added one by one, while it is read.
+        is_open: True if its jobs are added one by one, while it is read.
         order: the indices of its batches, e.g. [3, 0, 7] or range(5, 9); None for 0, 1, 2, ... It may be a lazy
         sequence of any length, so it is not copied. An open pass has its own list, which grows.
     """
@@ -40,11 +40,11 @@ class EnginePass:
 
     @property
     def end(self) -> int:
-        """The first ticket after those of this pass."""
+        """The ticket that follows the last one of this pass."""
         return self.first + self.length
 
     def is_like(self, other: EnginePass) -> bool:
-        """Return True if ``other`` has the same batches, in the same order."""
+        """Return True if this pass and ``other`` have the same batches in the same order."""
         mine, others = ((each.epoch, each.length, each.is_open, each.order) for each in (self, other))
         return mine == others
 
@@ -58,7 +58,7 @@ class EnginePass:
         return self.first + (index if self.order is None else self.order.index(index))
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number`` (batch ``index``, from ``payload``) to an open pass, unless it was added before."""
+        """Add job ``number`` to an open pass, unless it is there already. It makes batch ``index`` from ``payload``."""
         if number == self.length:
             if isinstance(self.order, list):
                 self.order.append(index)
@@ -67,11 +67,11 @@ class EnginePass:
 
 
 class Passes:
-    """The passes of an engine, or runs over an epoch: the one being read, and the next one, computed ahead."""
+    """The passes (runs over an epoch) that an engine works on: the one being read, and the next one, computed ahead."""
 
     def __init__(self) -> None:
         self._passes: deque[EnginePass] = deque()
-        self.is_reading = False  # the consumer reads the first pass; otherwise it is only computed ahead
+        self.is_reading = False  # the consumer reads the first pass; otherwise this pass is only computed ahead
         self.next = 0  # the first ticket that was never sent
 
     @property
@@ -95,7 +95,7 @@ class Passes:
 
     @property
     def num_sent(self) -> int:
-        """The number of jobs sent, counting those of the current pass and of the one after it."""
+        """The number of jobs that were sent so far, in the current pass and the one after it together."""
         return self.next - self.current.first if self._passes else 0
 
     @property
@@ -103,22 +103,22 @@ class Passes:
         return not any(each.end > self.next for each in self._passes)
 
     def end_current(self) -> None:
-        """Remove the current pass, as all its batches were delivered."""
+        """Remove the current pass, because all its batches were delivered."""
         self._passes.popleft()
         self.is_reading = False
 
     def begins_with(self, new_pass: EnginePass) -> bool:
-        """Return True if ``new_pass`` has the same batches as the pass that was computed ahead."""
+        """Return True if a pass was computed ahead and ``new_pass`` has the same batches in the same order."""
         return not self.is_reading and not self.is_empty and self.current.is_like(new_pass)
 
     def ahead(self, epoch: int, length: int, order: Sequence[int] | None = None) -> None:
-        """Add the next pass, to be computed ahead, once all jobs of the one being read are sent.
-        ``order``: the indices of its batches; None for 0, 1, 2, ..."""
+        """Add the next pass, to be computed ahead, now that all jobs of the pass being read were sent.
+        ``order`` holds the indices of its batches; None stands for 0, 1, 2, ..."""
         first = self._passes[-1].end if self._passes else self.next
         self._passes.append(EnginePass(epoch, length, first, order=order))
 
     def cut(self) -> int:
-        """Shorten the current pass to the jobs already sent. Return how many these are."""
+        """Shorten the current pass to the jobs already sent. Return the number of these jobs."""
         current = self.current
         if len(self._passes) == 1:
             current.length = self.next - current.first
@@ -129,7 +129,7 @@ class Passes:
         self._passes.append(new_pass)
 
     def clear(self) -> None:
-        """Forget all passes. The tickets of their batches are not used again."""
+        """Forget all passes. Their tickets are not used again."""
         self.next = max([self.next, *[each.end for each in self._passes]])
         self._passes.clear()
         self.is_reading = False
@@ -139,7 +139,7 @@ class Passes:
         return self._passes[0] if ticket < self._passes[0].end else self._passes[1]
 
     def fresh(self, count: int) -> list[int]:
-        """Return the tickets of up to ``count`` jobs that were never sent, and count these as sent from now on."""
+        """Return the tickets of up to ``count`` jobs that were never sent, and record that they are sent now."""
         tickets: list[int] = []
         for each in self._passes:
             some = min(count - len(tickets), each.end - self.next)

@@ -1,4 +1,4 @@
-"""The interfaces by which a loop uses an engine and its passes, with workers, without, or with "auto".
+"""Defines the interfaces through which a loop uses an engine and reads its passes, whatever ``nb_workers`` is.
 
 A pass is one run of a loop over an epoch; the consumer is the thread of this loop.
 """
@@ -13,8 +13,8 @@ from .passes import Ahead
 
 
 class AnyReading(Protocol):
-    """The handle by which a loop reads the outcomes (batches or errors) of one pass, numbered as they arrive.
-    Used only by the consumer's thread."""
+    """The handle by which a loop reads the outcomes (batches or errors) of one pass, numbered in order of delivery.
+    Only the consumer's thread uses the handle."""
 
     @property
     def outcomes(self) -> Outcomes:
@@ -24,14 +24,14 @@ class AnyReading(Protocol):
     def engine(self) -> AnyEngine: ...
 
     def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        """Return outcome ``number`` of this pass, a batch or the error of its job. It stays until :meth:`drop`.
+        """Return outcome ``number`` of this pass, and keep it until :meth:`drop`, so that it can be read again.
 
-        Blocks until it is ready, for at most ``timeout_s``.
+        Wait until the outcome is ready, but at most for ``timeout_s``.
 
         Raises:
-            queue.Empty: ``timeout_s`` is over.
+            queue.Empty: the outcome was not ready within ``timeout_s``.
             StalePassError: another pass has begun.
-            ClosedError: the engine was closed. If an error has ended it, that one is raised.
+            ClosedError: the engine was closed. If an error has ended the engine, this error is raised instead.
         """
 
     def drop(self, number: int) -> None:
@@ -39,17 +39,17 @@ class AnyReading(Protocol):
 
     def repeat(self, index: int, runs: int) -> Outcome:
         """Run the job of batch ``index`` again, after ``runs`` failed runs, and return its new outcome.
-        Blocks and raises as :meth:`peek` does."""
+        Wait for the outcome, and raise errors, as :meth:`peek` does."""
 
     def forget(self, index: int) -> None:
         """Release the input of batch ``index``, whose job has failed and will not be retried."""
 
 
 class OpenReading(AnyReading, Protocol):
-    """The handle by which a loop reads a pass whose jobs are added while it is read."""
+    """The handle by which a loop reads an open pass, to which the loop adds jobs while it reads."""
 
     def add(self, number: int, index: int, item: Any) -> None:
-        """Add job ``number``, which computes batch ``index`` from ``item``, to this pass, unless it was added before.
+        """Add job ``number`` to this pass, unless it was added before. It computes batch ``index`` from ``item``.
         A call of :meth:`added` must follow."""
 
     def added(self) -> None:
@@ -81,17 +81,17 @@ class AnyEngine(Protocol):
         Args:
             epoch: the epoch of its batches.
             length: its number of batches; 0 with ``is_open``.
-            is_open: its jobs are added while it is read, by :meth:`OpenReading.add`.
-            ahead: the pass that will probably come next, to be computed ahead; None for no such pass.
+            is_open: True if its jobs are added while it is read, by :meth:`OpenReading.add`.
+            ahead: the pass that will probably come next, to be computed ahead; None to compute nothing ahead.
             parcel: the pickled sequence on which jobs run from now on; None to go on with the present one.
             order: the indices of its batches, any sequence that does not change; None for 0 to ``length`` - 1.
         """
 
     def bound(self) -> int:
-        """Return how many jobs may be ahead of the loop in an open pass, to which the loop adds its jobs."""
+        """Return how many jobs the loop may have added to an open pass without having taken their outcomes."""
 
     def check(self) -> None:
         """Raise the error that has ended the engine, or ClosedError if it was closed."""
 
     def close(self) -> None:
-        """End the workers, and wait until they are gone. May be repeated, in any thread."""
+        """End the workers, and wait until they are gone. May be called again, and in any thread."""

@@ -24,7 +24,7 @@ class Publisher:
         kind: the executor: ``"process"``, ``"thread"`` or ``"ray"``.
 
     Attributes:
-        longest_ns: the longest time that the loop has recently worked between two batches, as last published.
+        longest_ns: the longest time that the loop recently worked between two batches, as of the last publication.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Publisher:
         self.longest_ns = 0.0
 
     def begin(self, length: int, is_open: bool) -> None:
-        """Record that a pass begins, with ``length`` batches, or with an unknown number if it ``is_open``."""
+        """Record that a pass begins. It has ``length`` batches, or an unknown number of batches if it ``is_open``."""
         self._length = None if is_open else length
         self._due_s = 0.0
 
     def look(self) -> None:
-        """Publish the state of the pool, unless this was done less than half a second ago."""
+        """Publish the state of the pool, unless it was published less than half a second ago."""
         now_s = time.monotonic()
         if now_s >= self._due_s:
             self._due_s = now_s + _EVERY_S

@@ -1,9 +1,9 @@
-"""Carries the exceptions of jobs to the consumer, with the job's traceback, and with their type if it can be rebuilt.
+"""Carries the exceptions of jobs from workers to the consumer, with the job's traceback, and if possible their type.
 
-A StopIteration of a job would end the loop in silence; :func:`workers.errors.safe_to_raise` turns it into a JobError.
+A StopIteration from a job would end the loop silently, so :func:`workers.errors.safe_to_raise` makes it a JobError.
 
-An exception is first pickled as its class defines it. That may fail, or change its text, if its constructor expects
-arguments other than ``args``. Then it is rebuilt from class, ``args`` and attributes, without the constructor.
+An exception is pickled as its class defines it, if possible. If its constructor expects arguments other than ``args``,
+this fails or changes its text. Then class, ``args`` and attributes are pickled, to rebuild it without the constructor.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _MAX_TEXT = 1 << 20
 
 
 class RemoteFailure(NamedTuple):
-    """The exception of a job, in the form in which it is sent to the consumer."""
+    """An exception from a job, in the form in which it is sent to the consumer."""
 
     pickled: bytes | None  # the exception, or its (class, args, attributes); None: neither can be pickled
-    name: str  # of the class
+    name: str  # the name of its class
     message: str
     traceback: str
     pid: int
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Return the exit code that Python would use for a process ended by ``error``, where None stands for no error."""
+    """Return the exit code that Python would use for a process ended by ``error``, or 0 if ``error`` is None."""
     error = error.__cause__ if isinstance(error, JobError) else error
     code = error.code if isinstance(error, SystemExit) else error is not None
     return int(code) if isinstance(code, int) else int(code is not None)
 
 
 def pack(error: BaseException) -> RemoteFailure:
-    """Convert a job's exception to the form in which it is sent to the consumer, and add advice. Runs in the worker."""
+    """Add advice to a job's exception, and convert it to the form sent to the consumer. Runs in the worker."""
     explain(error)
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     text = "".join(lines)[-_MAX_TEXT:]
@@ -54,8 +54,8 @@ def _text(error: BaseException) -> str:
 
 
 def _pickle(error: BaseException) -> bytes | None:
-    """Return ``error`` pickled as its class defines it, or as (class, arguments, attributes) if that changes its text.
-    Return None if neither works."""
+    """Return ``error`` pickled as its class defines it, or if this fails or changes its text, as (class, arguments,
+    attributes). Return None if neither works."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
     for what in (error, (type(error), arguments, attributes)):
@@ -77,7 +77,7 @@ def _survives(value: Any) -> bool:
 
 
 def rebuild(pickled: bytes) -> BaseException:
-    """Return the exception from its pickle, :attr:`RemoteFailure.pickled`. It has no traceback."""
+    """Rebuild an exception from its pickle, :attr:`RemoteFailure.pickled`. The result has no traceback."""
     loaded = pickle.loads(pickled)
     if isinstance(loaded, BaseException):
         return loaded
@@ -89,8 +89,8 @@ def rebuild(pickled: bytes) -> BaseException:
 
 
 def unpack(failure: RemoteFailure, where: str) -> BaseException:
-    """Return the exception to raise in the consumer: the original one, or a JobError if it cannot be rebuilt.
-    A note in it says ``where`` it was raised: in a batch, or in a worker. Runs in the consumer."""
+    """Return the exception to raise in the consumer: the original one, or a JobError if that cannot be rebuilt.
+    A note in it says ``where`` it was raised, e.g. "batch 3 of epoch 0". Runs in the consumer."""
     error: BaseException | None = None
     if failure.pickled is not None:
         try:
@@ -109,8 +109,8 @@ _KINDS = bdb.BdbQuit, EOFError, AttributeError, pickle.PicklingError
 
 
 def explain(error: BaseException) -> None:
-    """Add advice to the text of ``error`` if there is any, such as for ``input()`` in a worker. Runs in the worker."""
-    if type(error) not in _KINDS:  # the user's subclasses may have other arguments
+    """Add advice to the text of ``error`` if its cause is known, e.g. ``input()`` in a worker. Runs in the worker."""
+    if type(error) not in _KINDS:  # a subclass, such as the user's, may have other arguments
         return
     text = str(error)
     hint = _hint(error, text)

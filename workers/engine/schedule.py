@@ -1,16 +1,16 @@
 """Decides which worker computes which batch, and when, as a pure state machine.
 
-Events go in as method calls (:meth:`Schedule.finish`, :meth:`~Schedule.died`, ...), time comes as an argument, and
-:meth:`Schedule.plan` says what to send to whom. Nothing here does I/O, sleeps, or depends on what a batch is.
+Events come in as method calls (:meth:`Schedule.finish`, :meth:`~Schedule.died`, ...), time comes as an argument, and
+:meth:`Schedule.plan` returns which jobs to send to which worker. Nothing here does I/O, sleeps, or looks into a batch.
 
 Words:
 
 - A *pass* is one run of the consumer's loop over an epoch. The consumer reads one pass at a time; the next pass may
   already be computed (``ahead``).
 - A *ticket* is the number of a batch in the order of delivery, counted through all passes.
-- A *sending* is the number under which a job goes to a worker. A ticket is with one worker at a time, but its job may
-  be sent more than once: again after its worker died, or to another worker because the first is stuck in another job.
-  A result counts only under the latest sending of its ticket; its bytes are the same whoever computes it.
+- A *sending* is the number under which a job is sent to a worker. The job of a ticket is with one worker at a time, but
+  may be sent again: after its worker died, or to another worker because the first is stuck in another job. Only the
+  result of the latest sending counts; its bytes are the same whichever worker computes it.
 
 Invariants (:meth:`Schedule.check` asserts the first):
 
@@ -34,13 +34,13 @@ from .worker_loads import WorkerLoad, WorkerLoads
 
 
 class JobRow(NamedTuple):
-    """A job, which computes one batch, as it is sent to a worker, e.g. JobRow(17, 0, 4, 0, None)."""
+    """A job as it is sent to a worker, e.g. JobRow(sending=17, epoch=0, index=4, attempt=0, payload=None)."""
 
     sending: int
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed
     attempt: int
-    payload: Any  # what it works on; None: the sequence's batch of that index
+    payload: Any  # the input of the job; None: the sequence's batch at ``index``
 
 
 Send = tuple[int, list[JobRow]]  # a message: (worker, rows)
@@ -51,8 +51,8 @@ class Schedule:
 
     Args:
         num_workers: how many workers share the work.
-        max_queue_size: most batches finished or being computed ahead of the consumer; None lets :class:`Bounds` choose.
-        in_order: deliver in the order of indices, not as batches finish.
+        max_queue_size: how many batches may be finished or in work ahead of the consumer; None lets Bounds choose.
+        in_order: deliver batches in the order of their indices, not as they finish.
         max_runs: how often a job is started before its batch is given up, if its workers die.
         explain: builds the exception for a batch whose job ended its worker too often, from (epoch, index, number of
             deaths, their causes, what the pool may hold in memory).
@@ -82,10 +82,10 @@ class Schedule:
         self._passes = passes = Passes()
         self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
-        self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers that ran it}
+        self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers that ran its job}
         self._suspects: set[int] = set()  # tickets that were running when several workers died together
-        self._repeats: dict[int, int] = {}  # {ticket: earlier runs of its job} of tickets being retried
-        self._repeated: list[tuple[int, Any]] = []  # their (index, result), when finished
+        self._repeats: dict[int, int] = {}  # {ticket being retried: earlier runs of its job}
+        self._repeated: list[tuple[int, Any]] = []  # (index, result) of finished retries
         self.parked = WaitingForMemory(passes, self._delivery, self._bounds, self._again, self._repeats)
 
     # -- the consumer's side
@@ -96,10 +96,10 @@ class Schedule:
         return not self._loads.num_out and not self._again
 
     def begin(self, epoch: int, length: int, is_open: bool = False, order: Sequence[int] | None = None) -> None:
-        """Begin a pass. If it is the one that was computed ahead, what was computed stays.
+        """Begin a pass. If the pass was computed ahead, keep its finished batches.
 
-        ``order``: the indices of its batches, any sequence that does not change. Batches are then delivered in this
-        order, whatever ``in_order`` says. An open pass gets an empty sequence, as each added job brings its index.
+        ``order`` holds the indices of the pass, in a sequence that does not change. Its batches are then delivered in
+        this order, whatever ``in_order`` says. For an open pass, ``order`` is empty: each added job brings its index.
         """
         if self._repeats:  # a Ctrl-C interrupted the wait for a retry
             self.revoke()
@@ -117,11 +117,11 @@ class Schedule:
         return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number`` (batch ``index``, from ``payload``) to the pass being read, unless it was added before."""
+        """Add job ``number`` to the open pass: see :meth:`EnginePass.add`."""
         self._passes.current.add(number, index, payload)
 
     def revoke(self) -> None:
-        """Forget all passes and cancel their jobs, because the loop has left one, or the data changed."""
+        """Forget all passes and cancel their jobs, because the loop has left a pass early, or the data have changed."""
         self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
@@ -133,15 +133,15 @@ class Schedule:
         self.parked.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
-        """Return the results to give to the consumer now, in the order of delivery, as [(index of batch, result)]."""
+        """Return the results to hand over to the consumer now, in this order, as [(index of the batch, result)]."""
         if self._passes.is_reading and self._delivery.finished:
             self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
     def repeat(self, index: int, runs: int) -> None:
-        """Run the job of batch ``index`` again, after it failed in ``runs`` runs and this failure was delivered."""
+        """Run the job of batch ``index`` again, whose failure after ``runs`` runs was delivered to the consumer."""
         ticket = self._passes.current.ticket(index)
-        if ticket not in self._repeats:  # otherwise a Ctrl-C interrupted the wait for it
+        if ticket not in self._repeats:  # otherwise a Ctrl-C interrupted the wait for this retry
             self._repeats[ticket] = runs
             heapq.heappush(self._again, ticket)
 
@@ -150,7 +150,7 @@ class Schedule:
         self._passes.current.payloads.pop(self._passes.current.ticket(index), None)
 
     def take_repeated(self) -> list[tuple[int, Any]]:
-        """Return the retries finished since the last call, as [(index of batch, result)]."""
+        """Return the results of the retries finished since the last call, as [(index of the batch, result)]."""
         repeated, self._repeated = self._repeated, []
         return repeated
 
@@ -161,7 +161,7 @@ class Schedule:
         self._loads.by_worker[worker] = WorkerLoad()
 
     def ready(self, worker: int) -> None:
-        """Record that a worker has loaded its replica, which is its copy of the sequence."""
+        """Record that a worker has loaded its replica (its copy of the sequence), and runs jobs now."""
         self._loads.by_worker[worker].is_ready = True
 
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
@@ -182,7 +182,7 @@ class Schedule:
             self._delivery.finished[ticket] = result
 
     def place_of(self, ticket: int | None) -> tuple[int, int]:
-        """Return (epoch, index) of the batch with this ``ticket``, its number in delivery order; (-1, -1) for None."""
+        """Return (epoch, index) of the batch with this ``ticket``; (-1, -1) if ``ticket`` is None."""
         if ticket is None:
             return -1, -1
         at = self._passes.of(ticket)
@@ -193,7 +193,7 @@ class Schedule:
         return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
-        """Return how many runs of the job with this ``ticket`` have failed, or have ended with their worker."""
+        """Return how many runs of the job with this ``ticket`` have failed, or have ended with the worker."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
@@ -206,9 +206,9 @@ class Schedule:
         return self._loads.cancelled
 
     def died(self, worker: int, running: int, cause: Any = None, with_others: bool = False) -> None:
-        """Remove a worker that has died. Its jobs are run again, the one that it died in ``max_retries`` times at most.
-        ``running``: the number under which its current job was sent, 0 if it had none. ``with_others``: several jobs
-        may be the cause, e.g. as all workers died together. Each of them is then run alone before it is given up."""
+        """Remove a worker that has died. Send its jobs again, but give up the job it died in after ``max_runs`` runs.
+        ``running`` is the number under which that job was sent, 0 if there was none. With ``with_others``, several jobs
+        may be the cause, e.g. because all workers died together: each is then run alone before it is given up."""
         for sending, ticket in self._loads.lose(worker).items():
             if sending == running:
                 causes = self._deaths.setdefault(ticket, [])
@@ -226,22 +226,22 @@ class Schedule:
     # -- decisions
 
     def room(self, num_untaken: int) -> int:
-        """Return how many more jobs may be sent while the loop has ``num_untaken`` finished batches to take."""
+        """Return how many more jobs may be sent while ``num_untaken`` batches wait for the consumer to take them."""
         return self.bound() - num_untaken - len(self._delivery.finished) - self._loads.num_out - len(self._again)
 
     def wanted_room(self) -> int | None:
-        """Return how many jobs :meth:`room` must allow before new ones are sent; None if none are to be sent."""
+        """Return how many jobs :meth:`room` must allow before new jobs are sent; None if none are to be sent."""
         if self._passes.is_all_sent or self.parked:
             return None
         return 1 if self._loads.any_idle() else max(1, self.bundle() // 2)
 
     def plan(self, num_untaken: int) -> list[Send]:
-        """Return the jobs to send now, as [(worker, jobs)]. ``num_untaken``: batches that the loop has not taken."""
+        """Return the jobs to send now, as [(worker, jobs)], while ``num_untaken`` batches wait for the consumer."""
         sends = self._resend()
         if self._again or self._suspects or self.parked:
             return sends  # jobs that the consumer waits for come before new ones
         bundle = self._bounds.bundle_behind(self._passes.num_sent)
-        # Each worker gets a bundle to work on, and then one to wait; the workers with the fewest jobs come first.
+        # Each worker gets a bundle to work on, then a second one that waits; workers with the fewest jobs come first.
         for share in (1, 2):
             for worker, load in self._loads.by_load():
                 has, room = len(load.jobs), self.room(num_untaken)
@@ -256,7 +256,7 @@ class Schedule:
 
     def _resend(self) -> list[Send]:
         """Return messages that send jobs again, one job to a worker, so that a job that ends its worker is identified.
-        While any job is suspected because several workers died together, only one job runs at a time."""
+        While a job is suspected, because several workers died together, run only one job at a time."""
         sends: list[Send] = []
         if self._suspects and self._loads.num_out:
             return sends
@@ -276,11 +276,11 @@ class Schedule:
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
         """Return the stuck workers, as {worker: the number under which the last of its waiting jobs was sent}.
-        The caller cancels its jobs up to that one, then checks the worker again, and calls :meth:`relieve`."""
+        The caller then cancels its jobs up to this number, calls ``saw`` again, and then :meth:`relieve`."""
         return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
-        """Move the unstarted jobs of ``stuck`` workers to others, and return them as [(worker, jobs to send it)]."""
+        """Move the waiting jobs of ``stuck`` workers to other workers. Return [(other worker, jobs to send to it)]."""
         loads = self._loads.by_worker
         return [
             (helper, [self._send(loads[helper], ticket) for ticket in tickets])
@@ -288,13 +288,13 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """Record that a worker has skipped a cancelled job. It is sent again if it is still needed from this worker."""
+        """Record that a worker has skipped a cancelled job. If the job still belongs to this worker, send it again."""
         ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)
 
     def check(self) -> None:
-        """Assert that each job sent and not yet delivered is in exactly one place. For tests."""
+        """Assert that each job that was sent and not yet delivered is in exactly one place. For tests."""
         _check(self._loads, self._delivery, self._passes, [*self._again, *self.parked.waiting], self._repeats)
 
 

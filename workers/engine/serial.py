@@ -1,4 +1,4 @@
-"""Runs jobs in this process. Also holds the engine without workers, which computes each batch when it is asked for."""
+"""Runs jobs in this process, and holds the engine without workers, which computes each batch when it is needed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .passes import Ahead
 from .remote_errors import exit_code
 from .schedule import JobRow
 
-_DETAILED_NS = 4_000_000  # between two jobs that are measured in detail, which costs 5 us
+_DETAILED_NS = 4_000_000  # time between two jobs that are measured in detail, which costs 5 us each
 
 
 def run_here(
     task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
 ) -> tuple[bool, Any, int]:
-    """Run a job, the computation of a batch, in this thread.
+    """Run a job, which computes a batch, in this thread.
 
     Args:
-        stream: the source of its random numbers.
-        worker: the number of the worker whose thread this is; None if it is the loop's.
+        stream: the source of the job's random numbers.
+        worker: the number of the worker that this thread is; None in the loop's thread.
         seed_globals: seed the global generators, such as ``np.random``, for the job; False if other threads run jobs.
 
     Returns:
@@ -66,12 +66,12 @@ def _nbytes(items: Any) -> int:
 
 
 def _is_fresh(task: Any, row: JobRow) -> bool:
-    """Return True if only the consumer will hold the arrays of the job's batch, so that they need no copy."""
+    """Return True if the consumer alone will hold the arrays of the job's batch, so that no copy is needed."""
     return row.payload is None and not task.functions and makes_fresh_batches(task.source)
 
 
 class SerialEngine:
-    """The engine without workers, which computes each batch in the loop when it is asked for."""
+    """The engine without workers, which computes each batch in the loop's thread when the loop needs it."""
 
     has_background_jobs = False
 
@@ -142,8 +142,8 @@ class SerialEngine:
 
 
 class SerialReading:
-    """The handle by which a loop without workers reads one pass, its run over an epoch.
-    Nothing is computed ahead, so a Ctrl-C leaves nothing half done."""
+    """The handle by which a loop without workers reads the batches of one pass (its run over an epoch).
+    No batch is computed ahead, so a Ctrl-C leaves nothing half done."""
 
     def __init__(self, engine: SerialEngine, epoch: int, order: Sequence[int]) -> None:
         self.engine = engine
@@ -170,7 +170,7 @@ class SerialReading:
         row, pid = JobRow(0, self._epoch, index, runs, self._items.get(index)), os.getpid()
         succeeded, value, ns = engine.run(row)
         try:
-            if os.getpid() != pid:  # a child that the job has forked: it must not be a second consumer
+            if os.getpid() != pid:  # a child that the job has forked: it must not go on as a second consumer
                 os._exit(exit_code(None if succeeded else value))
             engine.check()
             return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)

@@ -1,4 +1,4 @@
-"""Holds the thread executor, whose workers are threads of the consumer's process (the one with the loop)."""
+"""Runs the engine's jobs in workers that are threads of the loop's own process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Thread(threading.Thread):
         self.is_closing = False
         self.running: tuple[int, int] = (0, 0)
         self._task = task
-        self.worker = name  # as the engine calls it
+        self.worker = name  # the id by which the engine knows this thread
         self.number = number
         self._events = events
         self._pid = os.getpid()
@@ -59,7 +59,7 @@ class _Thread(threading.Thread):
             start_ns, marks = time.monotonic_ns(), begin_marks()
             succeeded, value, ns = run_here(self._task, row, stream, self.number, False)
             detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
-            if os.getpid() != self._pid:  # a child that the job has forked: nobody waits for it there
+            if os.getpid() != self._pid:  # a child that the job has forked: nobody reads its results
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)
             if succeeded:
@@ -70,7 +70,7 @@ class _Thread(threading.Thread):
 
 
 class ThreadExecutor:
-    """The executor whose workers are threads of this process, for jobs that wait or release Python's global lock."""
+    """The executor whose workers are threads of this process. Suits jobs that wait, or release Python's global lock."""
 
     def __init__(self, task: Any, nb_workers: int, figures: PoolFigures) -> None:
         self.figures = figures
@@ -78,7 +78,7 @@ class ThreadExecutor:
         self._task = task
         self._nb_workers = nb_workers
         self._names = itertools.count()
-        self._threads: dict[int, _Thread] = {}  # {name: thread}; names are never used again
+        self._threads: dict[int, _Thread] = {}  # {name: thread}; a name is never used again
         self._context = contextvars.copy_context()  # the loop's, with numpy's errstate and decimal's context
 
     @property
@@ -131,7 +131,7 @@ class ThreadExecutor:
             self._threads[worker].inbox.put(row)
 
     def trim(self, worker: int) -> None:
-        self._queue.put(Trimmed(worker, 0))  # its batches are the loop's own arrays
+        self._queue.put(Trimmed(worker, 0))  # nothing to free: its batches are the loop's own arrays
 
     def cancel(self, worker: int, sending: int) -> None:
         if worker in self._threads:

@@ -1,13 +1,13 @@
 """Holds batches that did not fit into memory until the loop releases others.
 
-This is a part of the schedule, which does no I/O either. A ticket (the number of a batch) is parked when its batch did
-not fit. While there are parked tickets, nothing new is sent; jobs that are with workers run to their end. Then the
-parked tickets are retried one at a time, alone, each when as much memory is free as it lacked.
+This module is a part of the schedule, so it does no I/O. If a batch does not fit into memory, its ticket (the number of
+the batch) is parked. While tickets are parked, no new jobs are sent, and jobs that are with workers run to their end.
+Then the parked tickets are retried one at a time, each when there is enough free memory for its batch.
 
-If there is too little, the ticket waits while the loop still has other batches to take, since the loop may release one
-batch when it takes the next. Once the loop waits for the parked batch itself, it will release nothing more. Then the
-batches that are finished after it are dropped, to be computed again later. If even this is not enough, the batch fails
-with MemoryError.
+If there is too little, the ticket waits as long as the loop has other batches to take, since the loop may release one
+batch when it takes the next. Once the loop waits for the parked batch itself, it will release no more batches. Then
+finished batches that come later are dropped, to be computed again. If even this does not free enough memory, the parked
+batch fails with MemoryError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .passes import Passes
 
 
 class NextStep(enum.Enum):
-    """The result of :meth:`WaitingForMemory.step`: what it has done, or what its caller must do."""
+    """The result of :meth:`WaitingForMemory.step`: what the step has done, or what its caller must do."""
 
     TRY = "a ticket is to be sent again"
     WAIT = "nothing, until the loop has advanced"
@@ -30,8 +30,8 @@ class NextStep(enum.Enum):
 
 
 class WaitingForMemory:
-    """The tickets of batches that wait because they did not fit into memory; usually there are none.
-    The arguments are parts of the schedule, which this object changes."""
+    """The tickets of batches that wait because they did not fit into memory. Usually there are none.
+    The arguments are parts of the schedule, and this object changes them."""
 
     def __init__(
         self, passes: Passes, delivery: Delivery, bounds: Bounds, again: list[int], repeats: dict[int, int]
@@ -41,21 +41,21 @@ class WaitingForMemory:
         self._bounds = bounds
         self._again = again
         self._repeats = repeats
-        self.waiting: dict[int, int] = {}  # {ticket: bytes that it lacked; 0: it was dropped}, e.g. {7: 268435456}
+        self.waiting: dict[int, int] = {}  # {ticket: bytes that did not fit; 0: it was dropped}, e.g. {7: 268435456}
         self.trying = -1  # the ticket being retried; -1: none
-        self._tried = -1  # the ticket that was retried in vain, if nothing has changed since; -1: none
+        self._tried = -1  # the ticket retried in vain, if nothing has changed since; -1: none
 
     def __bool__(self) -> bool:
-        """Return True if a batch waits for memory, or one that did is being retried."""
+        """Return True if a batch waits for memory or is being retried."""
         return bool(self.waiting) or self.trying >= 0
 
     @property
     def first(self) -> int:
-        """The ticket to try next: the first that the consumer is retrying after an error, else the first of all."""
+        """The ticket to retry first: the lowest that the consumer retries after an error, else the lowest of all."""
         return min(self.waiting, key=lambda ticket: (ticket not in self._repeats, ticket))
 
     def add(self, ticket: int, nbytes: int) -> bool:
-        """Park ``ticket``, whose job lacked ``nbytes`` of memory. Return True if none was parked or being retried."""
+        """Park ``ticket``, whose job could not get ``nbytes`` of memory. Return True if it is now the only one here."""
         is_first = not self
         if is_first:
             self._bounds.halve()
@@ -65,7 +65,7 @@ class WaitingForMemory:
         return is_first
 
     def clear(self) -> None:
-        """Forget all batches that wait for memory."""
+        """Forget all tickets that are parked or being retried."""
         self.waiting.clear()
         self.fitted()
 
@@ -80,11 +80,11 @@ class WaitingForMemory:
     def step(self, available: int | None, is_awaited: bool) -> NextStep:
         """Retry the first parked ticket if memory may suffice. Otherwise drop finished batches, or say what to do.
 
-        Call this only when no worker has anything to do.
+        Call this only when no worker has a job.
 
         Args:
             available: bytes of memory that are left; None if unknown.
-            is_awaited: the consumer has taken all delivered batches, and waits for the next one.
+            is_awaited: True if the consumer has taken all delivered batches, and waits for the next one.
         """
         ticket = self.first
         lacks = self.waiting[ticket]
@@ -104,14 +104,14 @@ class WaitingForMemory:
         return ticket
 
     def _is_due(self, ticket: int, is_awaited: bool) -> bool:
-        """Return True if the loop waits for the batch with this ``ticket``.
-        All batches before it are delivered by now, as no worker has a job."""
+        """Return True if the loop waits for the batch with this ``ticket``, the first parked one.
+        All earlier batches are delivered by now, because no worker has a job."""
         is_of_current = self._passes.is_reading and ticket < self._passes.current.end
         return ticket in self._repeats or (is_awaited and is_of_current)
 
     def _drop_finished(self) -> bool:
-        """Drop finished, undelivered batches, to be computed again later. Return False if there are none.
-        Errors stay, as they take no memory."""
+        """Drop finished batches that are not delivered, to be computed again later. Return False if there are none.
+        Errors of jobs are kept, because they take no memory."""
         finished = self._delivery.finished
         dropped = [ticket for ticket, result in finished.items() if not _has_failed(result)]
         for ticket in dropped:

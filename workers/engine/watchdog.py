@@ -1,4 +1,4 @@
-"""Watches the workers for jobs that do not end: reports where they hang, and replaces workers that are overdue."""
+"""Watches the workers for jobs that do not end, reports where they hang, and ends workers that take too long."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .schedule import Schedule
 
 logger = logging.getLogger("workers")
 
-TICK_S = 0.5  # how often to look at the workers, while jobs run
+TICK_S = 0.5  # time between two checks of the workers while jobs run
 STACK_S = 0.3  # the time that a stuck worker has to write down its stack
 _BEGIN_S = 30.0  # how much longer than job_timeout a worker may take to start a job: loading a replica takes time
 
 
 class Timeouts(Protocol):
-    """The user's options for jobs that do not end, in seconds, or None for never. See :class:`workers.SequenceMap`."""
+    """The user's time limits for jobs, in seconds; None for no limit. See :class:`workers.SequenceMap`."""
 
     @property
     def debug_job_report_timeout(self) -> float | None: ...
@@ -27,14 +27,14 @@ class Timeouts(Protocol):
 
 
 class Asked(NamedTuple):
-    """A request to a worker to write down its stack: when to read it, and in which job the worker was."""
+    """A pending request to a worker to write down its stack, because it seems to hang."""
 
-    due: float  # monotonic, when the stack should be written
-    sending: int  # of the job it was in; 0: it was loading the sequence
+    due: float  # monotonic time when the stack should be written, and is read
+    sending: int  # the sending of the job that it was in; 0: it was loading the sequence
 
 
 class Watchdog:
-    """The watchdog of one pool, which finds and ends workers whose jobs do not end.
+    """The watchdog of one pool, which finds jobs that do not end, and ends their workers.
     Runs in the engine's thread, and never blocks."""
 
     def __init__(self, executor: Executor, schedule: Schedule, options: Timeouts) -> None:
@@ -42,7 +42,7 @@ class Watchdog:
         self._schedule = schedule
         self._timeout = options.job_timeout
         self._patience = options.debug_job_report_timeout
-        self._loading: dict[int, float] = {}  # {worker: since when it loads the sequence}
+        self._loading: dict[int, float] = {}  # {worker: since when it has been loading the sequence}
         self._reported: dict[int, float] = {}  # {worker: when to report its job again}
         self._asked: dict[int, Asked] = {}
         self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
@@ -69,11 +69,11 @@ class Watchdog:
 
     @property
     def sees_loading(self) -> bool:
-        """True if a worker is starting, or loading the sequence."""
+        """True if any worker is starting, or loading the sequence."""
         return bool(self._loading)
 
     def longest_sleep_s(self) -> float:
-        """Return how many seconds the engine may sleep while jobs run, so that workers are checked in time."""
+        """Return how many seconds the engine may sleep while jobs run, and still check the workers in time."""
         return STACK_S / 2 if self._asked else min(TICK_S, (self._timeout or 60.0) / 4)
 
     def tick(self) -> None:
@@ -85,8 +85,8 @@ class Watchdog:
             self._report_stacks(now)
 
     def look(self) -> None:
-        """Tell the schedule which job each worker is in, and act on those that take too long.
-        Request the stacks of workers whose jobs take too long, and kill workers that start none of their jobs."""
+        """Tell the schedule which job each worker is in, and find workers that take too long.
+        Request the stack of a worker that does not finish its job, and kill a worker that starts none of its jobs."""
         now = self._looked = time.monotonic()
         self._executor.figures.bound = self._schedule.bound()
         for worker in self._schedule.workers():

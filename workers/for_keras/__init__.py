@@ -1,1 +1,1 @@
-"""Connects sequences to Keras: ``model.fit`` reads their batches from workers, and a callback resumes them."""
+"""Connects sequences to Keras: ``model.fit`` reads batches that workers compute, and a callback lets it resume."""

@@ -2,12 +2,12 @@
 
 Keras wraps its input in a *data adapter*. For a PyDataset this is ``PyDatasetAdapter``, which asks for one batch at a
 time and waits for each. :func:`install` replaces this name, in the module where Keras looks it up, by a function. For a
-Sequence, the function returns an object of a subclass, whose batches come from a pass. It gets the arguments that Keras
-gives its own adapter (``shuffle``, ``class_weight``), and draws the order where Keras draws it, by the same generator.
-All else is left to Keras. If this Keras has no such name, its own adapter is used, without workers, and a warning is
-logged.
+Sequence, the function returns an object of a subclass of ``PyDatasetAdapter``. This object takes its batches from a
+pass, gets the arguments that Keras gives its own adapter (``shuffle``, ``class_weight``), and draws the order where
+Keras would, from the same generator. All else is left to Keras. If this version of Keras has no such name, its own
+adapter is used, without workers, and a warning is logged.
 
-The end of an epoch has to be inferred. Keras reads a batch or two to learn their shapes and then calls ``reset()``,
+The end of an epoch has to be inferred. Keras reads a batch or two to learn their shapes and then calls ``reset()``. It
 makes iterators that it never reads, keeps one for several epochs of ``steps_per_epoch``, and gives no sign when ``fit``
 is left in the middle. So:
 
@@ -15,10 +15,11 @@ is left in the middle. So:
 - batches read before the first ``on_epoch_end`` do not count;
 - an epoch is over when all its batches were read and Keras calls ``on_epoch_end``, or when a new pass begins.
 
-``fit`` would report an exception inside TensorFlow's generator as an error of TensorFlow. So the generator ends, and
-``on_epoch_end``, which Keras then calls in the thread of ``fit``, raises the exception.
+TensorFlow reads the batches from a generator. ``fit`` would report an exception in it as an error of TensorFlow. So the
+generator ends instead, and ``on_epoch_end``, which Keras then calls in the thread of ``fit``, raises the exception.
 
-TensorFlow never releases the generator. So it holds the sequence only weakly; ``fit`` holds it while it runs.
+TensorFlow never releases the generator, so the generator refers to the sequence only weakly. While ``fit`` runs, it
+keeps the sequence alive.
 
 Source: ``keras.src.trainers.data_adapters``, Keras 3.8 to 3.15.
 """
@@ -113,7 +114,7 @@ class Feed:
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
         self._is_within = False  # True while Keras is within an epoch
         self._reading: FitReading | None = None  # the last pass, if it has not ended its epoch
-        self._probe: FitReading | None = None  # from which Keras learns shapes, for a source that is read here
+        self._probe: FitReading | None = None  # from it, Keras learns the shapes of a source that has only __iter__
         self._last: Any = None  # a weak reference to the last pass over such a source
         self._error: BaseException | None = None  # to be raised by on_epoch_end
 
@@ -169,7 +170,7 @@ class Feed:
             reading.end_epoch()
 
     def batches(self, shuffle: bool) -> Iterator[Any]:
-        """Yield the batches of one epoch, in random order if ``shuffle``. Nothing starts before the first request."""
+        """Yield the batches of one epoch, in random order if ``shuffle``. Start nothing before the first request."""
         try:
             yield from self._pass(shuffle)
         except Exception as error:
@@ -195,8 +196,8 @@ class Feed:
             yield reading.next()
 
     def _stream(self) -> Iterator[Any]:
-        """Yield the batches of a source that has only ``__iter__``. Each call restarts the source, even if Keras has
-        only read a few batches so far, to learn their shapes."""
+        """Yield the batches of a source that has only ``__iter__``.
+        Each call restarts the source, even if Keras has read only a few batches so far, to learn their shapes."""
         self._check_at_start()
         self._probe, reading = None, FitReading(self.sequence, None, is_probe=self._is_new)
         self._last = last = weakref.ref(reading)

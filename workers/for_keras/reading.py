@@ -1,4 +1,4 @@
-"""Reads one epoch of a sequence for Keras: a batch for each index that Keras asks for, or batches as they come."""
+"""Reads an epoch of a sequence for Keras: the batch at each index that Keras asks for, or the batches as they come."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _POLL_S = 0.1  # how often a waiting generator checks whether a loop has taken o
 
 
 class EndOfSource(Exception):
-    """Raised when a source that has only ``__iter__``, and is read in this process, has no more batches."""
+    """Raised at the end of an epoch of a source that has only ``__iter__``, and so is read in this process."""
 
 
 def is_read_as_it_comes(sequence: Any) -> bool:
-    """Return True if ``sequence`` has only ``__iter__``, so that an epoch is whatever batches it yields."""
+    """Return True if ``sequence`` has only ``__iter__``, so that an epoch consists of the batches that this yields."""
     return bool(sequence._plan().is_read_here)
 
 
 class FitReading:
-    """The reading of one epoch, or some of its batches, as Keras needs it: each batch of ``order`` exactly once.
+    """The reading of one epoch for Keras, or of some of its batches: each batch in ``order`` exactly once.
 
     It does not move the position that ``state_dict()`` saves. If a loop in a callback takes over the workers, the
     remaining batches are computed in this process. The sequence is held weakly.
 
     Args:
-        order: the indices of the batches. None: the batches of a source that has only ``__iter__``, as they come. They
-            cannot be computed one by one, so a loop that takes over the workers ends this reading.
-        is_probe: True if Keras only learns shapes from it, so that it does not count as reading the epoch.
+        order: the indices of the batches; None to read all batches of a source that has only ``__iter__``. These cannot
+            be computed one by one, so a loop that takes over the workers ends such a reading.
+        is_probe: True if Keras reads only to learn shapes, so that the epoch does not count as being read.
     """
 
     def __init__(self, sequence: Any, order: OrderOf[int] | None, is_probe: bool = True) -> None:
@@ -64,11 +64,11 @@ class FitReading:
 
     @property
     def is_whole(self) -> bool:
-        """True if all batches were read; without ``order``, as many as the sequence has, or all that the source had."""
+        """True if all batches were read: those in ``order``, or without one, all that the sequence or source has."""
         return self._num_batches is not None and self._num_read >= self._num_batches
 
     def end_epoch(self) -> None:
-        """End the sequence's epoch that this reads, unless something else has ended it already."""
+        """End the sequence's epoch that this reading belongs to, unless something else has already ended it."""
         sequence = self._sequence()
         if sequence is not None and (self._clock.epoch, self._clock.version) == (self._epoch, self._version):
             loop = None if self._loop is None else self._loop()
@@ -80,7 +80,7 @@ class FitReading:
         """Return the next batch. A skipped one is replaced by the batch before it, or by the first available one.
 
         Raises:
-            EndOfSource: the source has only ``__iter__``, and no more batches. Errors of the job are raised, too.
+            EndOfSource: the source has only ``__iter__``, and has no more batches. Errors of the job are raised, too.
         """
         if not self._is_probe:
             self._clock.is_fitted = True
@@ -93,7 +93,7 @@ class FitReading:
         return self.again()
 
     def again(self) -> Any:
-        """Return the last batch once more."""
+        """Return once more the batch that was read last."""
         return self._last[0] if len(self._last) == 1 else self._last
 
     def _items(self, index: int) -> list[Any]:
@@ -120,7 +120,7 @@ class FitReading:
         return items
 
     def _another(self) -> list[Any]:
-        """Return the items of the next index whose batch is not skipped, to replace the first batch, which was."""
+        """Return the items of the next batch that can be computed, to replace the first batch, which was skipped."""
         assert self._order is not None
         first = self._order[0]
         sequence: Any = self._sequence()
@@ -152,7 +152,7 @@ class FitReading:
 
 def _stacked(items: list[Any]) -> list[Any]:
     """Return ``items``, the result of a job. If samples of its batch were skipped, make a smaller batch of the others.
-    Keras needs a batch for each index, so it cannot be filled up with samples of the next one."""
+    Keras needs a batch for each index, so the batch cannot be filled up with samples of the next one."""
     if items and items[0] is Loose.FEWER:
         return [stack_list(items[1:])] if len(items) > 1 else []
     return items

@@ -45,7 +45,7 @@ def _class() -> Any:
     return ResumeSequence
 
 
-def ResumeSequence(  # to its users a class; it is made on first use, as it needs Keras
+def ResumeSequence(  # to its users a class; the real class is made on first use, as it needs Keras
     sequence: Sequence, path: str | os.PathLike[str], delete_at_end: bool = True
 ) -> Any:
     """A ``keras.callbacks.Callback`` that lets ``fit`` resume at the epoch in which it was stopped.
@@ -60,7 +60,7 @@ def ResumeSequence(  # to its users a class; it is made on first use, as it need
         delete_at_end: remove the file when ``fit`` ends normally, so that the next ``fit`` does not resume.
 
     Raises:
-        TypeError: ``sequence`` has no ``load_state_dict``. StateError: raised when ``fit`` begins, if the file is of
-            another sequence.
+        TypeError: ``sequence`` has no ``load_state_dict``. StateError: raised when ``fit`` begins, if the file holds
+            the state of another sequence.
     """
     return _class()(sequence, path, delete_at_end)

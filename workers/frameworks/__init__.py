@@ -1,12 +1,13 @@
-"""Supports frameworks, one file each. A file uses no other part of ``workers``, and importing it loads no framework.
+"""Supports TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each. No file imports its framework.
 
-Each file defines those of the functions in this list that make sense for its framework. The functions of this module
-call them, in the files of all frameworks that are loaded:
+A file imports nothing from ``workers`` outside this package. It defines those of the following functions that make
+sense for its framework. The functions of this module call them, in the files of all frameworks that are loaded:
 
 - ``kinds()``: {class of random generators: :class:`Kind`}.
 - ``seed(number)``, ``save()``: seed the framework's global generators for a job; return functions that restore them.
-- ``look_after(job)``: make the framework draw from the generators of the current job, which ``job`` returns.
-- ``process_generators()``: [(path, generator)] of global generators created on first use; None if not created yet.
+- ``look_after(job)``: make the framework draw from the current job's generators, which functions of ``job`` return.
+- ``process_generators()``: [(path, generator)] of the global generators that the framework creates on first use;
+  ``generator`` is None if it does not exist yet.
 - ``seed_of_program()``: a value that shows how the program has seeded its global generators; None if it has not.
 - ``place_of_global(obj)``: (module, name) of ``obj`` if it is a global generator, else None.
 - ``to_numpy(tensor)``: the tensor as a numpy array; None if it is not of this framework.
@@ -15,7 +16,7 @@ call them, in the files of all frameworks that are loaded:
 - ``default_generator()``: the generator that the framework's functions draw from.
 - ``own_copy(value)``: a copy of a tensor, to be written into; None if ``value`` is not a tensor of this framework.
 - ``is_of_subclass(value)``, ``is_iterable_dataset(value)``: see ``torch``.
-- ``reduced(obj, memory)``: how a worker rebuilds a tensor, as ``__reduce__`` returns it; None: as its class defines.
+- ``reduced(obj, memory)``: how a worker rebuilds a tensor, as from ``__reduce__``; None to leave this to its class.
 - ``version(obj)``: a value that changes when a tensor is written to. ``owns(obj)``: True for memory that cannot be
   write-protected.
 - ``reduced_function(obj)``: how a worker rebuilds a traced function; None for other objects.
@@ -50,7 +51,7 @@ THAT_DRAW = "tensorflow", "torch", "keras", "albumentations"
 
 
 class Kind(NamedTuple):
-    """How random generators of one class are seeded and saved, and what shows that two were made from the same seed."""
+    """The functions that seed and save random generators of one class, and show if two were made from the same seed."""
 
     family: str  # generators of one family may share a seed, to draw the same numbers
     seed: Callable[[Any, int], None]  # sets a generator by a 62-bit number
@@ -77,7 +78,7 @@ class Memory:
 
 
 def file_of(name: str) -> Any:
-    """Return the module of this package that supports a framework: "torch", "keras", "pillow", ..."""
+    """Return the module ``name`` of this package, which supports a framework: "torch", "keras", "pillow", ..."""
     return importlib.import_module(f"{__name__}.{name}")
 
 
@@ -88,7 +89,7 @@ _num_modules = 0  # in sys.modules, when ``_answers`` was emptied
 
 def answering(question: str) -> _Answers:
     """Return the functions called ``question`` in the files of the loaded frameworks.
-    They are cached, as each batch asks for several."""
+    They are cached, because this is called several times for each batch."""
     global _answers, _num_modules
     if len(sys.modules) != _num_modules:
         _answers, _num_modules = {}, len(sys.modules)
@@ -101,12 +102,13 @@ def answering(question: str) -> _Answers:
 
 
 def asked(question: str, *arguments: Any) -> list[Any]:
-    """Return the answers to ``question``: the results of the loaded frameworks' functions of this name."""
+    """Call the functions called ``question`` in the files of the loaded frameworks, and return all their results."""
     return [answer(*arguments) for answer in answering(question)]
 
 
 def first_answer(question: str, *arguments: Any) -> Any:
-    """Return the first result that is not None of the loaded frameworks' functions called ``question``, or None."""
+    """Call the functions called ``question``, in the files of the loaded frameworks, until a result is not None.
+    Return this result, or None if there is none."""
     for answer in answering(question):
         found = answer(*arguments)
         if found is not None:
@@ -115,7 +117,7 @@ def first_answer(question: str, *arguments: Any) -> Any:
 
 
 def file_with_settings_of(module: str) -> Any:
-    """Return the module of this package that knows the settings of a framework's ``module``, e.g. "PIL.Image"."""
+    """Return the module of this package that can apply settings to a framework's ``module``, e.g. "PIL.Image"."""
     return file_of(_FILES[module.partition(".")[0]])
 
 

@@ -10,7 +10,7 @@ _CLASSES = ("core.transforms_interface", "BasicTransform"), ("core.composition",
 
 
 class _OfJob:
-    """A descriptor for an attribute that holds a random generator. During a job, it returns the job's generator."""
+    """A descriptor for an attribute with a random generator. During a job, the attribute is the job's generator."""
 
     of_job = True
 
@@ -34,7 +34,7 @@ class _OfJob:
 
 
 def look_after(job: Any) -> None:
-    """Make albumentations' transforms draw from the generators of the current job, which ``job`` returns."""
+    """Make albumentations' transforms draw from the current job's generators, which functions of ``job`` return."""
     for module, name in _CLASSES:
         of = getattr(sys.modules.get(f"albumentations.{module}"), name, None)
         if of is not None and "py_random" not in of.__dict__:

@@ -13,7 +13,8 @@ import numpy as np
 
 
 class JaxTensors:
-    """A maker of JAX arrays from numpy's. ``device`` is a name ("cpu"), a device or a sharding; None: the default."""
+    """A maker of JAX arrays from numpy arrays.
+    ``device`` is a name ("cpu"), a device or a sharding; None for JAX's default."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import jax

@@ -19,7 +19,7 @@ _SEEDS = "keras.src.random.seed_generator"
 _SETTINGS = "floatx", "epsilon", "image_data_format", "dtype_policy"
 PACKAGE = "keras"
 ENDLESS = 2**62  # batches: the length of an endless data set
-_LEAST_ENDLESS = 2**46  # a part of an endless data set, such as one rank's of 2**16, has no end either
+_LEAST_ENDLESS = 2**46  # a data set this long has no end either: it may be one rank's part, of up to 2**16 ranks
 
 
 def keras_class() -> type | None:
@@ -37,14 +37,14 @@ def is_keras_dataset(value: Any) -> bool:
 
 
 class _Quiet:
-    """A first base class that keeps a new class's other bases from having their ``__init_subclass__`` called."""
+    """A first base class of a new class, which prevents ``__init_subclass__`` of the other bases from being called."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         pass
 
 
 def seen_class(own: type, dataset: type) -> type:
-    """Return a subclass of ``own`` and of ``dataset``, the class PyDataset, so that Keras takes it for a PyDataset.
+    """Return a subclass of ``own`` that also derives from ``dataset``, the class PyDataset, so that Keras accepts it.
     Return ``own`` itself if it already derives from ``dataset``."""
     if issubclass(own, dataset):
         return own
@@ -58,7 +58,7 @@ def seen_class(own: type, dataset: type) -> type:
 
 def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> Any:
     """Return how to pickle the sequence ``obj``, as ``__reduce_ex__`` does, without its attributes in ``not_copied``.
-    It is pickled as an instance of the user's class, not of the one that :func:`seen_class` has made for Keras."""
+    It is pickled as an instance of the user's class, not of the subclass that :func:`seen_class` has made for Keras."""
     # pickle compares __class__ with the type, which differ here.
     found: Any = object.__reduce_ex__(obj, max(2, protocol))
     if isinstance(found, str):  # the name of a global
@@ -72,7 +72,7 @@ def reduced_sequence(obj: Any, protocol: Any, not_copied: tuple[str, ...]) -> An
 
 
 def _plain(value: Any) -> Any:
-    """Return the user's class from which ``seen_class`` has made the class ``value``; any other value as it is."""
+    """Return the user's class if ``value`` is a subclass that ``seen_class`` has made of it; else return ``value``."""
     return value.__dict__.get("_plain", value) if isinstance(value, type) else value
 
 
@@ -81,8 +81,8 @@ def _new(cls: Any, *arguments: Any) -> Any:
 
 
 def num_batches_of_class(dataset: Any, default: type) -> int | None:
-    """Return ``dataset.num_batches``, or ENDLESS if that is None.
-    Return None if no class of the user's defines this property, but only ``default`` and Keras's own class."""
+    """Return ``dataset.num_batches`` if the user's class defines this property, and ENDLESS if its value is None.
+    Return None if only ``default``, the class Sequence, and Keras's own class define it."""
     of = next(each for each in type(dataset).__mro__ if "num_batches" in each.__dict__ and not is_keras_dataset(each))
     if of is default:
         return None
@@ -99,7 +99,7 @@ def is_endless(length: int) -> bool:
 
 
 class Counted:
-    """A stand-in for a PyDataset that defines ``num_batches`` but no ``__len__``: the same batches, with a length."""
+    """A stand-in, with a length, for a PyDataset that defines ``num_batches`` but no ``__len__``."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -128,7 +128,7 @@ class Counted:
 
 
 class Endless(Counted):
-    """A stand-in for an endless PyDataset: it has the same batches, and the length ENDLESS (2**62)."""
+    """A stand-in, with the length ENDLESS (2**62), for a PyDataset that has no end."""
 
     name = "Endless"
 
@@ -154,9 +154,10 @@ def counted(source: Any) -> Any:
 
 
 class PlainDataset:
-    """The base class of the user's PyDatasets in a worker, in place of Keras's. A worker only asks them for batches.
+    """The base class of the user's PyDatasets in a worker, in place of ``keras.utils.PyDataset``.
 
-    It saves the worker from importing Keras and TensorFlow, which takes seconds and 300 MB.
+    It suffices there, as a worker only asks for batches, and saves the worker the import of Keras and TensorFlow, which
+    takes seconds and 300 MB.
     """
 
     def __len__(self) -> int:
@@ -173,7 +174,7 @@ class PlainDataset:
 
 
 def plain_dataset() -> type:
-    """Return the class that replaces ``keras.utils.PyDataset`` in a worker. Unpickling that class there calls this."""
+    """Return the class that a worker uses for ``keras.utils.PyDataset``: unpickling PyDataset there calls this."""
     return PlainDataset
 
 
@@ -234,8 +235,8 @@ def backend() -> str | None:
 
 
 def backend_variable(variables: dict[str, str]) -> dict[str, str]:
-    """Return {"KERAS_BACKEND": name} if a process with the environment ``variables`` needs it to use this backend.
-    Return {} if that process would use the same backend as this one anyway."""
+    """Return {"KERAS_BACKEND": this process's backend}, to be added to the environment ``variables`` of a new process.
+    Return {} if Keras is not loaded here, or the new process would use the same backend anyway."""
     found = backend()
     is_said = found is None or found == variables.get("KERAS_BACKEND", tensorflow.NAME)
     return {} if is_said or found is None else {"KERAS_BACKEND": found}

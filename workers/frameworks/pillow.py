@@ -16,8 +16,8 @@ def settings() -> dict[str, dict[str, Any]]:
 
 
 def that_are_needed(settings: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the Pillow modules whose ``settings``, {module: {setting: value}}, differ from the defaults.
-    They are imported early, so that these settings can be applied before a job needs them."""
+    """Return the names of the Pillow modules with non-default ``settings``, which are {module: {setting: value}}.
+    A worker imports these modules early, so that the settings can be applied before a job needs them."""
     return [name for name, (key, usual) in _SETTINGS.items() if settings.get(name, {key: usual})[key] != usual]
 
 

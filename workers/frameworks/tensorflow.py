@@ -1,4 +1,4 @@
-"""Support for TensorFlow: its random generators, tensors and traced functions. For its draws see ``tensorflow_draws``.
+"""Support for TensorFlow's random generators, tensors and traced functions. For its draws see ``tensorflow_draws``.
 
 A ``tf.function`` is sent to the workers as the Python function that it was made from, and they trace it again.
 TensorFlow itself can pickle a ``tf.function`` only before its first call: from then on it holds graphs and variables
@@ -53,7 +53,8 @@ def _state_of(generator: Any) -> Any:
 
 def is_plain(variable: Any) -> bool:
     """Return True if ``variable`` is a TensorFlow variable on one device, so that raw operations can access it.
-    These take 20 to 50 us. Its methods take 120 to 200, and a job in the loop's process would call three of them."""
+    These take 20 to 50 us each. Methods of the variable take 120 to 200 us each, and a job in the loop's process would
+    call three."""
     return type(variable).__name__ == "ResourceVariable"
 
 
@@ -72,7 +73,7 @@ def assign(variable: Any, state: Any) -> None:
 
 
 def look_after(job: Any) -> None:
-    """Make TensorFlow's random operations draw from the current job, whose stream ``job`` returns."""
+    """Make TensorFlow's random operations draw from the current job's stream, which a function of ``job`` returns."""
     tensorflow_draws.install(job.current_stream, job.is_in_worker_process)
 
 
@@ -107,7 +108,7 @@ def to_numpy(tensor: Any) -> Any:
 
 
 class TensorFlowTensors:
-    """A maker of TensorFlow tensors from numpy arrays. ``device``, e.g. "/GPU:0", is where the tensors are moved to."""
+    """A maker of TensorFlow tensors from numpy arrays. It moves them to ``device``, e.g. "/GPU:0", if one is given."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import tensorflow as tf
@@ -147,7 +148,7 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 def _reduced_eager(tensor: Any, memory: Any) -> Any:
     """Return how a worker rebuilds ``tensor`` over shared memory, as ``__reduce__`` does.
-    Return None if it is pickled as TensorFlow itself does it, with a copy."""
+    Return None for a tensor that TensorFlow itself has to pickle, with a copy."""
     if "CPU" not in tensor.device:
         return None
     array = tensor._numpy()
@@ -196,7 +197,7 @@ def python_function_of(function: Any) -> Any:
 
 def reduced_function(function: Any) -> Any:
     """Return how to rebuild a ``tf.function`` in another process, as ``__reduce__`` does; None for other objects.
-    Raise a TypeError for a concrete function."""
+    Raise a TypeError for a concrete function, which is a single graph and cannot be sent."""
     if is_concrete(function):
         raise TypeError(
             f"the graph {function.name.decode()} cannot leave this process: keep the tf.function itself, which workers "
@@ -221,7 +222,7 @@ def reduced_function(function: Any) -> Any:
 
 def _bound(to: Any, name: str) -> Any:
     function = getattr(to, name)
-    function._is_bound_to = to  # keeps it alive; in the original process somebody else does
+    function._is_bound_to = to  # keeps the object alive; in the original process, the user's program does
     return function
 
 

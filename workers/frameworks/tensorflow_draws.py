@@ -1,21 +1,22 @@
 """Makes TensorFlow draw different random numbers in each job (computation of a batch), reproducibly where possible.
 
-TensorFlow seeds an operation when its kernel is created. ``tf.random.set_seed`` before each job would therefore discard
-all kernels: every traced function would be rebuilt (a third of a second for SimCLR's augmenter) and repeat the numbers
-that it has drawn before, and every eager draw would create a kernel (1 ms, and 36 KB that are never freed). So no seed
-is set, and no kernel is created:
+TensorFlow seeds an operation when its kernel is created. Calling ``tf.random.set_seed`` before each job would therefore
+discard all kernels. Every traced function would be rebuilt (a third of a second for SimCLR's augmenter) and repeat the
+numbers that it drew before, and every eager draw would create a kernel (1 ms, and 36 KB that are never freed). So no
+seed is set, and no kernel is created:
 
 - An eager draw in a job is computed by the stateless operation of the same distribution, with the job's next seed
   (``Stream.next_seed``). ``tf.random.set_seed`` in a job, and ``seed=`` of an operation, keep their meaning: within the
   job, equal seeds draw equal sequences.
-- A draw in a traced function keeps its kernel, whose state continues from job to job, so it differs from run to run.
-  Without a seed, system entropy seeds it. With one, each worker combines it with a random number of its own, so workers
-  draw different numbers, and in each of them equal seeds still draw equal sequences.
+- A draw in a traced function keeps its kernel. The kernel's state continues from job to job, so the numbers differ from
+  run to run. Without a seed, system entropy seeds the kernel. A given seed is combined with a random number of the
+  worker, so workers draw different numbers, and within each of them equal seeds still draw equal sequences.
 - XLA (``jit_compile=True``) has no kernels: each process would start with the same numbers, whatever the seed. So these
   draws come from a ``tf.random.Generator`` that is set for each job.
 
-The last way was also tried for all traced functions. SimCLR's augmenter took 1.2 to 1.4 times as long (a lock and two
-more operations for each of 42 draws an image). It was still not reproducible, as its loop processes images in parallel.
+Drawing from such a generator in all traced functions was tried, too. SimCLR's augmenter took 1.2 to 1.4 times as long
+(a lock and two more operations for each of 42 draws an image). It was still not reproducible, as its loop processes
+images in parallel.
 
 Outside of jobs nothing changes. Runs in: consumer, worker.
 """
@@ -40,7 +41,7 @@ _MAX = 2**31 - 1
 
 
 class _Stream(Protocol):
-    """The part of a job's :class:`workers.job.seeding.Stream`, the source of its random numbers, that is used here."""
+    """The attributes of a job's :class:`workers.job.seeding.Stream` (its random numbers) that are used here."""
 
     tensorflow_seeds: Any  # TensorFlow's source of seeds when the job began; replaced if the job sets a seed
     last_tensorflow_seeds: Any  # the same at the job's last draw
@@ -84,7 +85,7 @@ def is_ready() -> bool:
 
 
 def install(current: Callable[[], _Stream | None], is_worker: Callable[[], bool]) -> None:
-    """If TensorFlow is loaded, replace its random operations by ones that draw from the current job, if there is one.
+    """Make TensorFlow's random operations draw from the current job, if there is one. Do nothing before it is loaded.
 
     Args:
         current: returns the stream (random numbers) of this thread's job; None outside of a job.
@@ -150,7 +151,7 @@ def _get_seed(original: Callable[[int | None], Any], op_seed: int | None) -> Any
 
 @functools.cache
 def _tell_once() -> None:
-    """Do nothing. If the cache of this function has an entry, ``_tell`` has logged its warning."""
+    """Do nothing but fill the cache of this function. If it is filled, ``_tell`` has already logged its warning."""
 
 
 def _tell(graph: Any) -> None:
@@ -219,8 +220,8 @@ def _is_for_xla() -> bool:
 
 
 def _next_eager_seed(stream: _Stream, seeds: tuple[int, int]) -> Any:
-    """Return the seed, a tensor, for the next eager draw of an operation that was given ``seeds``.
-    Each draw gets a new seed, just as the state of TensorFlow's own operation would advance."""
+    """Return the seed, as a tensor, for the next eager draw of an operation that was given ``seeds``.
+    Each draw gets a new seed, just as each draw advances the state of TensorFlow's own operation."""
     assert _modules is not None
     if seeds == (0, 0):  # for TensorFlow, this means any seed
         seeds = stream.next_seed()
@@ -277,7 +278,8 @@ _WITHIN_XLA: dict[str, Callable[..., Any]] = {
 
 def _replace(module: Any, name: str, compute: Callable[..., Any]) -> None:
     """Replace the operation ``name`` of ``module`` by one that chooses how to draw.
-    Eager draws in a job call ``compute``, draws compiled by XLA a function of ``_WITHIN_XLA``, others the original."""
+    In a job, it calls ``compute`` for an eager draw, and a function in ``_WITHIN_XLA`` for one that XLA compiles. For
+    all other draws it calls the original."""
     original = getattr(module, name)
     signature = inspect.signature(original)
 

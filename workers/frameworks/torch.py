@@ -1,4 +1,4 @@
-"""Support for PyTorch: its random generators, its tensors, its settings, and how tensors are sent to workers."""
+"""Support for PyTorch: handles its random generators, tensors and settings, and sends its tensors to workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def kinds() -> dict[type, Kind]:
 
 
 def _seed_one(generator: Any, number: int) -> None:
-    """Seed a generator of torch; ``number`` is a function of (seed, epoch, index): see ``job.stream``."""
+    """Seed a generator of torch with ``number``, a hash of (seed, epoch, index, path): see ``job.generators``."""
     generator.manual_seed(number)
 
 
@@ -94,7 +94,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_iterable_dataset(value: Any) -> bool:
-    """Return True if ``value`` is a torch ``IterableDataset``: it has no items by index, even if it has a length."""
+    """Return True if ``value`` is a torch ``IterableDataset``, which has no items by index even if it has a length."""
     data = getattr(getattr(_module(), "utils", None), "data", None)
     return data is not None and isinstance(value, data.IterableDataset)
 
@@ -129,12 +129,12 @@ def to_numpy(tensor: Any) -> Any:
 
 
 def is_of_subclass(value: Any) -> bool:
-    """Return True if ``value`` is a tensor of a subclass of ``torch.Tensor``, a class that an array cannot keep."""
+    """Return True if ``value`` is a tensor of a subclass of ``torch.Tensor``, which would be lost in an array."""
     return is_tensor(value) and type(value) is not sys.modules["torch"].Tensor
 
 
 class TorchTensors:
-    """A maker of torch tensors from numpy arrays. They reach a CUDA device from pinned memory, in a separate stream."""
+    """A maker of torch tensors from numpy arrays. It moves them to CUDA from pinned memory, in a separate stream."""
 
     def __init__(self, plain: Callable[[Any], Any], device: Any = None) -> None:
         import torch
@@ -208,7 +208,7 @@ def apply(_: str, values: dict[str, Any]) -> bool:
 
 
 class Extent(NamedTuple):
-    """The used part of a storage (memory of torch tensors), bytes ``start`` to ``stop`` - 1, e.g. Extent(128, 4096)."""
+    """The part of a storage (memory of torch tensors) that is used: its bytes ``start`` to ``stop`` - 1."""
 
     start: int
     stop: int
@@ -245,7 +245,7 @@ def reduced(obj: Any, memory: Any) -> Any:
 
 def _reduced_tensor(tensor: Any, torch: Any, memory: Any) -> Any:
     """Return how a worker rebuilds ``tensor`` from its storage, as ``__reduce__`` does.
-    Return None if it is pickled as torch itself does it."""
+    Return None for a tensor that torch itself has to pickle."""
     if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return None
     if tensor.is_conj() or tensor.is_neg() or tensor._backward_hooks or vars(tensor):

@@ -1,1 +1,1 @@
-"""Runs a job, the computation of one batch, with random numbers that are the same in every process and every run."""
+"""Runs jobs, each the computation of one batch, so that a job draws the same random numbers in any process and run."""

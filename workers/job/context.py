@@ -1,4 +1,4 @@
-"""Tracks the job (computation of a batch) that each thread runs: its identity, its random stream and its stages."""
+"""Tracks the job (computation of a batch) that each thread runs: its identity, random numbers and timed stages."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 
-#: Values of ``Job.index`` that stand for no batch: for ``on_epoch_end``, for other code that runs once before the
-#: batches of an epoch, and for ``on_epoch_begin``.
+#: Values of ``Job.index`` for code that runs as a job but computes no batch: ``on_epoch_end``, other code that runs
+#: once before the batches of an epoch, and ``on_epoch_begin``.
 EPOCH_END = 2**64 - 1
 EPOCH_START = 2**64 - 2
 EPOCH_BEGIN = 2**64 - 3
 
 
 class Job(NamedTuple):
-    """The identity of a job, which computes batch ``index`` of ``epoch``. ``attempt`` counts its retries, from 0.
+    """The identity of a job, which is the computation of batch ``index`` of ``epoch``.
 
-    ``worker`` is the number of the worker that runs it, or None if the thread of the loop itself runs it.
+    ``attempt`` is 0 in the first run of the job, and goes up by 1 in each retry. ``worker`` is the number of the worker
+    that runs the job; None if it runs without workers.
     """
 
     epoch: int
@@ -35,7 +36,7 @@ class _Context:
 
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
-    part = 0  # see :func:`in_part`
+    part: tuple[int, ...] = ()  # see :func:`in_part`
     failures: list[Any] | None = None  # see ``sample_failures``
     stream: Stream | None = None
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded
@@ -53,7 +54,7 @@ _streams: dict[int, Stream] = {}  # {id of a thread that runs a job: its stream}
 
 
 def enter(job: Job | None, stream: Stream | None) -> None:
-    """Make ``job`` and its random ``stream`` the current ones of this thread; None for both if it has no job."""
+    """Set the current job of this thread, and the job's random ``stream``. Pass None for both when the job ends."""
     current.job, current.stream = job, stream
     if current is _consumer:
         if stream is None:
@@ -63,9 +64,9 @@ def enter(job: Job | None, stream: Stream | None) -> None:
 
 
 def streams_of_other_threads() -> list[Stream]:
-    """Return the random streams of the jobs that other threads of this process run: one may have started this thread.
+    """Return the random streams of the jobs in other threads, as one of these jobs may have started this thread.
 
-    The list is empty in the main thread, as no job has started it, and in a worker, whose threads share one job.
+    The list is empty in the main thread, which no job has started, and in a worker process, where threads share a job.
     """
     if current is not _consumer or threading.current_thread() is threading.main_thread():
         return []
@@ -73,23 +74,23 @@ def streams_of_other_threads() -> list[Stream]:
 
 
 def is_in_worker_process() -> bool:
-    """Return True if this is a worker process, which does nothing but run jobs."""
+    """Return True if this process is a worker, which does nothing but run jobs."""
     return current is not _consumer
 
 
 def enter_worker_process() -> None:
-    """Mark this process as a worker. All its threads then share one current job, because a job may start threads."""
+    """Mark this process as a worker, in which all threads share one current job, as a job may start threads."""
     global current
     current = _Context()
 
 
 def current_job() -> Job | None:
-    """Return the :class:`Job` (epoch, index, attempt, worker) that runs the calling code; None outside of a job."""
+    """Return the :class:`Job` (epoch, index, attempt, worker) in which the caller runs; None outside of a job."""
     return current.job
 
 
 def current_epoch() -> int | None:
-    """Return the epoch that sequences see in the current job (see :func:`in_round`); None outside of a job."""
+    """Return the epoch of the current job, or the one that :func:`in_round` has set; None outside of a job."""
     job = current.job
     return None if job is None else job.epoch if current.round is None else current.round
 
@@ -97,7 +98,7 @@ def current_epoch() -> int | None:
 def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(*arguments)``. During the call, the sequences of the current job see ``epoch`` as their epoch.
 
-    A repeated sequence, or a part of a mix, counts its own epochs: several may fall into one epoch of the loop.
+    A repeated sequence, or a source in a mix, counts its own epochs: one epoch of the loop may contain several of them.
     """
     before = current.round
     try:
@@ -108,42 +109,40 @@ def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def in_part(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``function(*arguments)``. During the call, orders are drawn as those of source ``number`` of several.
+    """Return ``function(*arguments)``. During the call, random orders also depend on ``number``.
 
-    So sources of equal length have different orders, although they share a seed. Parts may have parts.
+    ``number`` is that of a source in a mix or concatenation, whose sources are thus shuffled differently even if they
+    have the same length and seed. Calls may be nested, as a source may have sources itself.
     """
     before = current.part
     try:
-        current.part = before * _PARTS + number
+        current.part = (*before, number)
         return function(*arguments)
     finally:
         current.part = before
 
 
-def current_part() -> int:
-    """Return what tells the running :func:`in_part` from others; 0 for the first source, and outside of a call."""
+def current_part() -> tuple[int, ...]:
+    """Return the numbers that the running calls of :func:`in_part` were given, the outermost first; () outside."""
     return current.part
-
-
-_PARTS = 2**31 - 1  # more than any sequence has sources
 
 
 _to_forget: list[Callable[[], None]] = []
 
 
 def on_new_epoch(forget: Callable[[], None]) -> None:
-    """Register ``forget``, which drops values that were kept for one epoch, to be called by :func:`forget_epoch`."""
+    """Register ``forget``, a function that clears a cache of values of one epoch. :func:`forget_epoch` calls it."""
     _to_forget.append(forget)
 
 
 def forget_epoch() -> None:
-    """Drop all values that were kept for one epoch, because a new epoch may begin, or the sequence may have changed."""
+    """Clear all caches of values of one epoch. Call this when an epoch may begin or the sequence may have changed."""
     for forget in _to_forget:
         forget()
 
 
 def current_stream() -> Stream | None:
-    """Return the stream, the source of random numbers, of the current job; None outside of a job."""
+    """Return the current job's stream, its source of random numbers; None outside of a job."""
     return current.stream
 
 
@@ -154,9 +153,9 @@ _MAX_STAGES = 12  # of a job; if it has more, those of the same name are added u
 
 
 def mark(stage: str) -> None:
-    """Record that ``stage`` of the current job begins now, if :func:`begin_marks` was called.
+    """Record that a stage of the current job begins now, if :func:`begin_marks` has started a recording.
 
-    The stages are ``source``, ``get_examples``, ``augmenter``, ``function_to_run`` and ``transport``.
+    ``stage`` is "source", "get_examples", "augmenter", "function_to_run" or "transport".
     """
     marks = current.marks
     if marks is not None:
@@ -164,22 +163,22 @@ def mark(stage: str) -> None:
 
 
 def begin_marks() -> Marks:
-    """Start recording the stages of the next job in this thread, or in this worker process.
-    Return the list that :func:`mark` fills: [(stage, its start in ns)]."""
+    """Start recording when the stages of the next job begin. Return the list that :func:`mark` fills during the job.
+    The recording is that of this thread; in a worker process, it is that of all threads."""
     marks: Marks = []
     current.marks = marks
     return marks
 
 
 def end_marks() -> None:
-    """Stop recording the stages of the jobs in this thread, or in this worker process."""
+    """Stop recording the stages of jobs in this thread; in a worker process, in all its threads."""
     current.marks = None
 
 
 def stages(marks: Marks, end_ns: int) -> Stages:
-    """Return how long each stage of a job took, as ((stage, ns), ...), from its ``marks`` and its end, ``end_ns``.
+    """Return how long each stage of a job took, as ((stage, ns), ...), from its ``marks`` and its end at ``end_ns``.
 
-    Consecutive stages of the same name are added up, and if there are too many, all of the same name. The time of
+    Consecutive stages of the same name are merged. If more than 12 stages remain, all of the same name are merged. A
     ``source`` right before ``get_examples`` counts as ``get_examples``.
     """
     if not marks:

@@ -19,10 +19,10 @@ class CoreUse(NamedTuple):
 
 
 class JobCoreUse:
-    """A measurement of the CPU core use of one job. It begins when the thread of the job creates this object.
+    """A measurement of the CPU core use of one job. The thread of the job creates this object when the job begins.
 
-    It reads no file, as a Ctrl-C could leave it open. So the waiting time is known only if the thread has never slept
-    or waited voluntarily during the job: then it is all of the time that the thread spent without a core.
+    The measurement reads no file, as a Ctrl-C could leave the file open. So the time spent waiting for a core is known
+    only if the thread never slept or waited voluntarily: then it is all the time that the thread spent without a core.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class JobCoreUse:
         self._lets = _num_lets()
 
     def use(self, job_ns: int) -> CoreUse:
-        """Return the core use since this object was created. Call this when the job ends; it took ``job_ns``."""
+        """Return the core use of the job, which has just ended and took ``job_ns``."""
         had = min(time.process_time_ns() - self._had_ns, job_ns)  # other threads may have computed too
         return CoreUse(had, job_ns - had if self._lets >= 0 and self._lets == _num_lets() else 0)
 
@@ -46,7 +46,7 @@ def _num_lets() -> int:
 
 
 class Cores:
-    """A meter of this process's core time and the waiting time of the thread that creates it. A reading takes 2 us."""
+    """A meter of this process's core time, and of the time for which the thread that creates it waits for a core."""
 
     def __init__(self) -> None:
         self._file: int | None = None
@@ -54,7 +54,7 @@ class Cores:
             self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def use(self) -> CoreUse:
-        """Return this process's core time so far, and how long the thread that created this has waited for a core."""
+        """Return this process's core time so far, and how long the meter's thread has waited for a core. Takes 2 us."""
         wanted = 0
         if self._file is not None:
             with contextlib.suppress(OSError, ValueError, IndexError):

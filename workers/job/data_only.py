@@ -1,13 +1,14 @@
-"""Recognises containers that hold only data, and so no random generator, by the types of their contents.
+"""Recognises containers that hold only data, and so no random generators, by the types of their contents.
 
-A search for generators (a ``walk`` from object to object) must not visit each item of a list of a million numbers, or
-of the boxes of 100,000 images. So the contents of a container are examined level by level, each level as one set of
-types: ``gc.get_referents`` returns what all objects of a level refer to, at C speed and without running any of their
-code. Data are numbers, strings, arrays, containers of data, and objects that hold only data and whose classes the walk
-has visited. Objects that the walk has already visited count as data too, as it need not visit them again.
+A search for random generators goes from object to object (see ``walk``), which takes too long for a list of a million
+numbers. So the contents of a container are examined level by level, each level as one set of types:
+``gc.get_referents`` returns all objects that a level refers to, at C speed and without running any of their code.
 
-The findings are kept for later searches. These examine small containers again in full, but of large ones only the types
-of the items, and samples.
+Data are numbers, strings, arrays, containers of data, and objects that hold only data, if the search has visited their
+classes. Objects that the search has already visited count as data too, since it need not visit them again.
+
+The findings are kept for later searches. These examine small containers in full again. Of large containers, they
+examine only samples and the types of the items.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ _WEAK = {weakref.WeakKeyDictionary, weakref.WeakValueDictionary}
 _MAX_LEVELS = 64
 _NUM_AT_ONCE = 10_000  # objects whose parts are held at the same time
 _MANY = 256  # objects: findings about smaller containers are not kept
-_NUM_AGAIN = 20_000  # objects that a search examines again in full although they were data: 1 ms
-_NUM_TYPES_AGAIN = 10_000  # items of a container whose types are examined again: 0.2 ms
+_NUM_AGAIN = 20_000  # objects that a search examines again in full, although they were data in the last one: 1 ms
+_NUM_TYPES_AGAIN = 10_000  # if a container has at most this many items, all their types are examined again: 0.2 ms
 _NUM_SAMPLES, _NUM_SAMPLED = 64, 4_000  # samples of a large container; objects examined within them
 
 
 def is_leaf(value: Any) -> bool:
-    """Return True if ``value`` is a leaf: a number, string, set or the like, which is not searched for generators."""
+    """Return True if ``value`` is a leaf: a number, string, set or the like, whose contents are not searched."""
     # By type(): isinstance() also reads ``__class__``, a slow property in a sequence, once for each of LEAVES.
     return issubclass(type(value), LEAVES) and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
 
 
 def raw_of(container: Any) -> Any:
-    """Return a list, tuple, deque or dict itself, and a standard mapping such as ``UserDict`` as a dict of its items.
-    Return None for any other mapping, which may load its items on demand. No code of a subclass is run."""
+    """Return a list, tuple, deque or dict as it is, and the items of another standard mapping (``UserDict``) as a dict.
+    Return None for a mapping of any other class, as it may load its items on demand. No code of a subclass is run."""
     if isinstance(container, _RAW):
         return container
     if isinstance(container, collections.UserDict):
@@ -62,14 +63,14 @@ def raw_of(container: Any) -> Any:
 
 
 def raw_items(container: dict[Any, Any]) -> Any:
-    """Return the (key, value) pairs of a dict without running code of a subclass."""
+    """Return the (key, value) pairs of ``container``, a dict, bypassing the methods of a subclass."""
     if isinstance(container, collections.OrderedDict):
         return collections.OrderedDict.items(container)
     return dict.items(container)
 
 
 def items_of(container: Any, start: int, stop: int) -> list[Any]:
-    """Return items ``start`` to ``stop`` - 1 of ``container`` (the values of a dict), running no code of a subclass."""
+    """Return items ``start`` to ``stop`` - 1 of ``container``; of a dict, the values. Run no code of a subclass."""
     part = slice(start, stop)
     if isinstance(container, np.ndarray):
         return container.reshape(-1)[part].tolist()  # type: ignore[no-any-return]
@@ -97,7 +98,7 @@ def code_of(function: types.FunctionType) -> tuple[Any, int]:
 
 def _samples(container: Any, start: int, stop: int) -> list[Any]:
     """Return samples of the items ``start`` to ``stop`` - 1 of ``container``, to be examined in place of all of them.
-    They are the first items of a dict, evenly spaced ones of an array, and both kinds of other containers."""
+    From a dict, take the first items; from an array, take evenly spaced items; from other containers, take both."""
     step = max(1, (stop - start) // _NUM_SAMPLES)
     if isinstance(container, dict):
         return list(islice(dict.values(container), start, min(start + 2 * _NUM_SAMPLES, stop)))
@@ -109,7 +110,7 @@ def _samples(container: Any, start: int, stop: int) -> list[Any]:
 
 
 def _without_large_ones(objects: list[Any]) -> list[Any]:
-    """Return ``objects`` with each large container (of more than 4,000 items) replaced by a list of samples from it."""
+    """Return ``objects``, but with a list of samples in place of each container of more than 4,000 items."""
     if not any(type(each) in _PLAIN and len(each) > _NUM_SAMPLED for each in objects):
         return objects
     return [
@@ -118,7 +119,7 @@ def _without_large_ones(objects: list[Any]) -> list[Any]:
 
 
 class _Known(NamedTuple):
-    """What a search has found out about a container or a part of it, to be used by the next search."""
+    """The findings of a search about a container, or a part of it, for the next search."""
 
     container: Any  # held, so that its id is not reused
     length: int
@@ -153,7 +154,7 @@ class DataOnly:
 
     def begin(self, wanted: tuple[type, ...], seen: dict[int, Any]) -> None:
         """Begin a search for objects of the types ``wanted``.
-        ``seen`` is {id: object} of the objects that the search has visited. The caller adds to it as it goes on."""
+        ``seen`` is {id: object} of all objects visited so far. The caller adds objects to it during the search."""
         self._before = self._known if wanted == self._wanted else {}
         self._known, self._wanted, self._seen, self._num_again = {}, wanted, seen, _NUM_AGAIN
         self._are_leaves, self._may_hold, self.code = {}, {}, set()
@@ -195,7 +196,7 @@ class DataOnly:
         return self._scan(_samples(known.container, start, stop), _NUM_SAMPLED).is_data
 
     def _scan(self, level: list[Any], most: int | None = None) -> _Scan:
-        """Examine the objects in ``level`` and all that they hold. Return whether they are data, and how many they are.
+        """Examine the objects in ``level`` and all that they hold. Return whether all are data, and how many there are.
         If ``most`` is given, stop after about that many objects, and assume that the others are data."""
         size, outside = len(level), dict[int, Any]()
         own: set[int] = set()  # ids of the objects examined so far
@@ -221,8 +222,9 @@ class DataOnly:
         return _Scan(False, size, outside)
 
     def _new_ones(self, objects: list[Any], own: set[int], outside: dict[int, Any]) -> list[Any]:
-        """Return the distinct ``objects`` that neither this scan nor the search has visited before.
-        Add their ids to ``own``, the ids that this scan has visited. Add those that the search has to ``outside``."""
+        """Return those ``objects``, each once, that neither this scan nor the search has visited yet.
+        Add their ids to ``own``, the ids that this scan has visited. Add objects that the search has visited, as
+        {id: object}, to ``outside``."""
         new = dict(zip(map(id, objects), objects, strict=True))
         for each in new.keys() & self._seen.keys():
             outside[each] = new.pop(each)
@@ -233,7 +235,7 @@ class DataOnly:
 
     def _may_all_be_data(self, objects: list[Any], outside: dict[int, Any]) -> bool:
         """Return True if all ``objects`` may be data by their types, and the search has visited their classes and code.
-        The user's classes among these are added to ``outside``, as {id: class}."""
+        Add each class that the user has defined to ``outside``, as {id: class}."""
         for cls in set(map(type, objects)):
             if issubclass(cls, type):
                 if not all(map(_is_of_package, (each for each in objects if isinstance(each, type)))):
@@ -275,7 +277,7 @@ class DataOnly:
         return [each for each in objects if not known[type(each)]] if any(known[cls] for cls in found) else objects
 
     def _may_be_data(self, cls: type) -> bool:
-        """Return True if objects of ``cls`` may be data: it is not a subclass of a type that the search wants."""
+        """Return True if objects of ``cls`` may be data: ``cls`` is not a subclass of a type that the search wants."""
         known = self._may_hold.get(cls)
         if known is None:
             known = self._may_hold[cls] = not issubclass(cls, self._wanted)

@@ -40,8 +40,8 @@ def _bits_record(bits: Any) -> Any:
 
 
 def _apart(bits: Any) -> Any:
-    """Return a value that differs between bit generators of one seed that were moved apart on purpose; None if unknown.
-    They are moved apart by loading a state, or by ``advance``. Ordinary draws do not change the value."""
+    """Return a value that differs between bit generators of one seed if a program has moved them apart on purpose.
+    Programs do so by ``advance`` or by loading a state; ordinary draws keep the value. Return None if it is unknown."""
     name = type(bits).__name__
     if type(bits) not in (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox):
         return None
@@ -55,7 +55,8 @@ def _apart(bits: Any) -> Any:
 
 
 def _num_draws(start: int, now: int, multiplier: int, increment: int) -> int:
-    """Return how many draws lead from the state ``start`` of a PCG64 generator to ``now``. Each step finds one bit."""
+    """Return how many draws lead from state ``start`` of a PCG64 generator to state ``now``.
+    Each step of the loop finds one bit of the number."""
     mask, bit, found = 2**128 - 1, 1, 0
     while start != now and bit <= mask:
         if (start ^ now) & bit:
@@ -117,7 +118,7 @@ def _python_state(generator: Any) -> Any:
 
 
 def _none(generator: Any) -> None:
-    """Return None, the record of a generator that does not keep the seed that it was made from."""
+    """Return None, as this kind of generator does not keep the seed that it was made from."""
 
 
 def bits_of(generator: Any) -> Any:
@@ -129,7 +130,7 @@ def bits_of(generator: Any) -> Any:
 
 def origins(kind: Kind, generator: Any) -> tuple[bytes, ...]:
     """Return digests of the seed that ``generator`` was made from, if it keeps that seed, and of its present state.
-    Generators that share a digest have the same origin: they were made to draw the same numbers."""
+    Two generators with a digest in common have the same origin: they were made to draw the same numbers."""
     found = ("record", kind.record(generator)), ("state", kind.state(generator))
     return tuple(
         hashlib.blake2b(pickle.dumps((kind.family, *each)), digest_size=16).digest()

@@ -1,16 +1,16 @@
 """Finds the random generators that a Sequence holds, at any depth, and seeds them for each job.
 
-Every worker gets a copy of ``self.rng = np.random.default_rng(1)``, and all copies would draw the same numbers. The
-same is true of ``torch.Generator``, ``tf.random.Generator``, and the ``SeedGenerator`` of each Keras layer that draws.
-So before a job (the computation of a batch), each generator is seeded by (seed, epoch, index, path). The path names the
-attributes, items, closures and globals that lead to the generator, e.g. ``source.augmenter.layers[0].generator``. It is
-the same in every process and run.
+Every worker gets a copy of a generator such as ``self.rng = np.random.default_rng(1)``. If nothing were done, all
+copies would draw the same numbers. The same is true of ``torch.Generator``, ``tf.random.Generator``, and the
+``SeedGenerator`` of each Keras layer that draws. So before a job (the computation of a batch), each generator is seeded
+by (seed, epoch, index, path). The path names the attributes, items, closures and globals that lead to the generator,
+e.g. ``source.augmenter.layers[0].generator``, and is the same in every process and run.
 
 Generators that were made from the same seed, for example to flip an image and its mask alike, keep drawing the same
-numbers. This common origin is detected when the generators are first found, from the seeds that they keep and from
-their states. For a front-end (the result of ``.prefetch()`` or ``.map()``), this is done when the front-end is created,
-before ``on_epoch_begin`` or the loop can draw from them. The origin is remembered as long as the same generator stays
-at the same path, and is sent to the workers.
+numbers. Such a common origin shows in the seeds that the generators keep and, until they are drawn from, in their
+states. So it is determined when the generators are first found: for a front-end (the result of ``.prefetch()`` or
+``.map()``), when that is created, before ``on_epoch_begin`` or the loop can draw. The origin is remembered as long as
+the same generator stays at the same path, and is sent to the workers.
 
 The module ``walk`` searches for the generators.
 """
@@ -45,14 +45,14 @@ class _Found(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What workers are told about the random generators in a sequence, such as which have the same origin (seed)."""
+    """The message to workers about the random generators in a sequence: their origins, and where the search stopped."""
 
     origins: dict[str, tuple[bytes, ...]]  # {path: origins of the generator there}
     stopped_at: str | None  # the path at which the search stopped; None if it was complete
 
 
 class History:
-    """What the searches for the random generators in one sequence have found so far."""
+    """The findings of all searches for the random generators in one sequence so far."""
 
     def __init__(self, sent: Sent | None = None) -> None:
         self.found: dict[str, _Found] = {}  # {path: generator there}
@@ -67,7 +67,7 @@ class History:
 
 
 class Generators:
-    """The random generators that can be reached from some root objects. It finds them, and seeds them for each job.
+    """The random generators that can be reached from given objects, the roots. They are seeded for each job.
 
     Args:
         roots: a function that returns the roots, as [(path, object)], e.g. [("source", sequence)].
@@ -80,8 +80,8 @@ class Generators:
         self._found: dict[str, _Found] = {}  # {path: generator there}
         self._epoch = -1  # the epoch of the last search for a job
         self._of_process: Paths = []  # process_generators() at the last search
-        self._is_first_job = False  # since the search for a job
-        self._growth: Growth | None = None  # since the last search
+        self._is_first_job = False  # True from that search until its first job has run
+        self._growth: Growth | None = None  # detects generators that jobs have added since the last search
 
     def __reduce__(self) -> Any:
         return type(None), ()  # a copy of the Sequence searches for its own
@@ -90,7 +90,7 @@ class Generators:
         return bool(self._found)
 
     def begin(self, epoch: int) -> None:
-        """Prepare for a job of ``epoch``: search again if the epoch is new, or if new global generators exist."""
+        """Prepare for a job of ``epoch``: search for generators if the epoch is new, or new global generators exist."""
         if self._epoch != epoch or self._has_process_more():
             self.look()
             self._epoch = epoch
@@ -98,7 +98,7 @@ class Generators:
 
     def has_grown(self) -> bool:
         """Return True if the job that has just run has created random generators that later jobs can reach.
-        The job could not seed them, so it has to run again."""
+        They were not seeded before the job drew from them, so the job has to run again."""
         if self._epoch < 0:
             return False  # begin() was not called: these jobs seed no held generators
         has_more = self._is_first_job or self._has_process_more()
@@ -119,29 +119,29 @@ class Generators:
         return {path for path, _ in self._of_process}
 
     def seed(self, number: Callable[[int], int]) -> None:
-        """Seed each random generator with ``number(place)``, where ``place`` is a hash of its path. Generators of the
-        same origin share the place of the first one."""
+        """Seed each random generator with ``number(place)``, where ``place`` is a hash of the generator's path.
+        Generators of the same origin all use the place of the first one, so they draw the same numbers."""
         for found in self._found.values():
             found.kind.seed(found.generator, number(found.number))
 
     def save(self) -> list[Callable[[], None]]:
-        """Return functions that, when called, restore the present states of the random generators."""
+        """Return functions that restore the present states of the random generators."""
         return [found.kind.save(found.generator) for found in self._found.values()]
 
     def look(self) -> None:
         """Search for random generators, and keep them for :meth:`seed`.
-        The origins of new ones are determined now, from the seeds that they keep and from their present states."""
+        Determine the origins of new generators now, from the seeds that they keep and from their present states."""
         with self.history.lock:
             self._found = self.history.found = self._look_at_all()
             self.history.has_looked = True
 
     def look_first(self) -> None:
-        """Search for the random generators, if that was not done yet. Call this before anything can draw from them."""
+        """Search for random generators unless that was done before. Call this before anything can draw from them."""
         if not self.history.has_looked:
             self.look()
 
     def to_send(self) -> Sent:
-        """Search for the random generators, and return what workers are told about those that the sequence holds."""
+        """Search for random generators, and return the message to workers about those that the sequence holds."""
         self.look()
         of_process = self._paths_of_process()
         of_sequence = {path: each.origins for path, each in self._found.items() if path not in of_process}
@@ -175,7 +175,7 @@ class Generators:
 
 @functools.cache
 def _warn_of(path: str) -> None:
-    """Warn, once for each ``path`` in a process, that the search for random generators stopped there at its limit."""
+    """Warn that the search for random generators reached its limit at ``path``. Each path is reported only once."""
     logger.warning(
         "the search for random generators stopped at %s, after %d objects. Generators beyond it are not seeded, and "
         "may draw the same numbers in every worker. Draw from current_rng() instead, or hold fewer objects",
@@ -185,8 +185,8 @@ def _warn_of(path: str) -> None:
 
 
 def _without_parts(found: Paths) -> Paths:
-    """Return ``found`` without the bit generators that other generators in it draw from: these are seeded with those.
-    ``found`` is [(path, generator)]. In the result, the remaining bit generators come last."""
+    """Return ``found``, [(path, generator)], without bit generators from which another generator in ``found`` draws.
+    Such a bit generator is seeded together with the other generator. The bit generators that remain come last."""
     of_others = {id(bits_of(generator)) for _, generator in found}
     bare = [each for each in found if isinstance(each[1], np.random.BitGenerator)]
     others = [each for each in found if not isinstance(each[1], np.random.BitGenerator)]

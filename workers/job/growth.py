@@ -1,8 +1,9 @@
 """Detects random generators that a job has created and stored, as ``self.rng = self.rng or default_rng()`` does.
 
-Such generators were not seeded when the job (the computation of a batch) began, so it has to run again. A full search
-after each job would take longer than many jobs. So the references held by the objects nearest to the sequence are
-remembered, and compared after each job, at C speed and without running their code. Only new objects are searched.
+Such generators were not seeded when the job (the computation of a batch) began, so the job has to run again. A full
+search after each job would take longer than many jobs. So the references held by the objects nearest to the sequence
+are remembered, and compared after each job, at C speed and without running the user's code. Then only objects that are
+new are searched.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ _STORING |= {
     "update",
     "vars",
 }
-_MAX_NEW = 1_000  # objects that a search of new ones visits
+_MAX_NEW = 1_000  # the most objects that a search of the new objects visits
 
 
 class Growth:
     """A detector of random generators that jobs have added to the objects that a search has visited.
 
     Args:
-        walked: the search, with the objects that it has visited.
-        wanted: the types to search for in new objects, such as random generators.
+        walked: the result of that search, with the objects that were visited.
+        wanted: the types to detect: the classes of random generators.
     """
 
     def __init__(self, walked: Walked, wanted: tuple[type, ...]) -> None:
@@ -59,7 +60,7 @@ class Growth:
         self._kept: list[Any]  # what the holders refer to
         self._types: list[type]  # of what the holders of large arrays refer to
         size, known = 0, set[int]()
-        # Globals are many, and most jobs set none.
+        # Modules have many globals, and most jobs set none.
         codes = [each.__code__ for each in walked.seen if isinstance(each, types.FunctionType)]
         has_globals = any(_stores(code, _GLOBAL) for code in codes)
         for holder in _holders(walked.seen):
@@ -116,7 +117,7 @@ class Growth:
             known = set(map(id, before))
             return [each for each in now if id(each) not in known]
         changed = [(old, new) for old, new in zip(before, now, strict=True) if old is not new]
-        # A job that replaces a generator by another one does so each time, and so seeds the new one itself.
+        # A job that replaces a generator by a new one does so in every run, and seeds the new one itself.
         wanted = self._wanted
         return [new for old, new in changed if not (isinstance(old, wanted) and isinstance(new, wanted))]
 
@@ -128,7 +129,7 @@ def _is_large(each: Any) -> bool:
 
 
 def may_grow(walked: Walked) -> bool:
-    """Return True if jobs may add something to the objects that the search ``walked`` has visited.
+    """Return True if jobs may add objects to those that the search ``walked`` has visited.
     They cannot if the user's functions in it store only local variables, and no object is of an installed package."""
     try:
         return any(map(_may_store, walked.seen))
@@ -161,7 +162,7 @@ def _may_store(each: Any) -> bool:
 @functools.lru_cache(1024)
 def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
     """Return True if ``code``, or a function defined in it, uses one of the instructions or names in ``what``.
-    The default is those that may store something elsewhere than in a local variable."""
+    By default, these are the ones that may store a value outside of local variables."""
     sought = _STORING if what is None else what
     within = [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return (
@@ -172,7 +173,7 @@ def _stores(code: types.CodeType, what: frozenset[str] | None = None) -> bool:
 
 
 def _is_local(instruction: dis.Instruction, code: types.CodeType) -> bool:
-    """Return True if ``instruction`` of ``code`` stores a local variable of ``code`` that nested functions share."""
+    """Return True if ``instruction`` sets a variable of ``code`` itself that nested functions share."""
     return instruction.opname == "STORE_DEREF" and instruction.argval not in code.co_freevars
 
 
@@ -181,8 +182,9 @@ def _is_long(holder: Any) -> bool:
 
 
 def _holders(seen: list[Any]) -> Iterator[Any]:
-    """Yield the objects that may refer to something that a job has created. They are the objects in ``seen``, which a
-    search has visited, the parts of these, and the objects in containers of data, which the search has skipped."""
+    """Yield the objects in which a job may store something.
+    They are the objects in ``seen``, which a search has visited, their parts (``__dict__``, closure), and the objects
+    in containers that the search has skipped as data."""
     left = deque((each, False) for each in seen)
     known = set(map(id, seen))
     while left:
@@ -197,7 +199,7 @@ def _holders(seen: list[Any]) -> Iterator[Any]:
 
 
 def _holders_of(each: Any) -> list[Any]:
-    """Return the objects whose references a job may change, of ``each`` and its ``__dict__``, globals or closure."""
+    """Return the objects in which a job may store something, among ``each``, its ``__dict__``, globals and closure."""
     if isinstance(each, (list, dict)):
         return [each]
     if isinstance(each, tuple):

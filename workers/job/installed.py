@@ -1,4 +1,4 @@
-"""Tells apart the user's own modules and those that belong to Python or to an installed package."""
+"""Tells the user's own modules from those that belong to Python, to an installed package or to this package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-_OURS = Path(__file__).resolve().parents[2]  # the folder of workers and sampler
+_OURS = Path(__file__).resolve().parents[2]  # the folder that contains the packages workers and sampler
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def is_installed(name: str | None) -> bool:
     if name in (None, "__main__", "__mp_main__"):
         return False
     module = sys.modules.get(name)
-    if module is None:  # the module of a function that was sent to this process
+    if module is None:  # of a function that was sent to this process, which has not imported its module
         return False
     return _is_in_package(name, getattr(module, "__file__", None))
 

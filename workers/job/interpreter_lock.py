@@ -1,4 +1,4 @@
-"""Measures how often jobs hold the interpreter's lock (GIL), by a thread that tries to get it now and then."""
+"""Measures how often jobs hold the interpreter's lock (GIL), with a thread that tries to take the lock now and then."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .cores import Cores
 
 _LOOKS = 60
 _PAUSE_NS = 3_000_000  # between two looks
-_LATE_NS = 1_000_000  # if the thread continues later than this, somebody held the lock
+_LATE_NS = 1_000_000  # if the thread wakes up later than this, another thread held the lock
 _LONG_NS = 10_000_000  # shorter jobs are not probed: they end too soon
-_FEWEST = 8  # long jobs before the looks start: so many are no accident, and the other workers have started by then
-_MOST_S = 2.0  # duration of a series of looks; more long jobs start the next one
+_FEWEST = 8  # long jobs before the looks start: these are no exceptions, and the other workers have started by then
+_MOST_S = 2.0  # the longest series of looks; if it was cut short, more long jobs start another series
 
 #: The smallest number of looks that is conclusive.
 ENOUGH = 40
@@ -22,7 +22,7 @@ ENOUGH = 40
 class LockProbe:
     """A probe of how often jobs hold the interpreter's lock (GIL) in a worker process, which runs one job at a time.
 
-    A look is one test of whether the lock is free. The thread that looks exists only during a series of looks.
+    A look is one test of whether the lock is free. The thread that makes these tests exists only during a series.
 
     Attributes:
         job: the number of the current job; 0 if none runs.
@@ -55,7 +55,7 @@ class LockProbe:
             job, waited_ns, start_ns = self.job, cores.use().wanted, time.monotonic_ns()
             time.sleep(_PAUSE_NS / 1e9)
             late_ns = time.monotonic_ns() - start_ns - _PAUSE_NS
-            late_ns -= cores.use().wanted - waited_ns  # this time, others had the cores, not the lock
+            late_ns -= cores.use().wanted - waited_ns  # without the time spent waiting for a core, not for the lock
             if job and self.job == job:
                 self._looks, self._free = self._looks + 1, self._free + (late_ns < _LATE_NS)
         cores.close()

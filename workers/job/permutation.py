@@ -1,7 +1,8 @@
 """Computes single elements of random permutations of any size, in bounded memory.
 
 ``Permutation(n)`` is a family of permutations of 0 .. n-1, one for each key, evaluated only at the positions asked for.
-If n is at most ``sorted_up_to``, it sorts random numbers, a uniform shuffle. If n is larger, it is a Feistel network::
+If n is at most ``sorted_up_to``, a permutation is a uniform shuffle, made by sorting random numbers. If n is larger, it
+is a Feistel network::
 
     position = L * 2**m + R        L in 0 .. a-1, R in 0 .. 2**m - 1, both about sqrt(n) values
     six rounds, in turn:           L = (L + f(R)) mod a        R = R xor f(L)
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 #: Up to this n, sorting n random numbers is as fast as the network's rounds on one batch (about 30 us).
 SORTED_UP_TO = 1024
 
-# With four or five, positions that differ only in L keep their distance twice as often as by chance; with six they do
-# not.
+# With four or five rounds, positions that differ only in L keep their distance twice as often as by chance; with six
+# they do not.
 _NUM_ROUNDS = 6
 
 
@@ -57,7 +58,7 @@ class Permutation:
     """Random permutations of 0 .. n-1, one for each key, as a function of (positions, key) in O(len(positions)).
 
     Args:
-        n: 1 to 2**63 - 1.
+        n: the number of elements, 1 to 2**63 - 1.
         sorted_up_to: up to this n, a permutation is a uniform shuffle, in O(n log n).
 
     Example:

@@ -1,6 +1,7 @@
 """Seeds the process's global random generators (``random``, ``numpy.random``, those of frameworks) for each job.
 
-In the consumer, the process of the loop, the user's program draws from them too, so they are restored after each job.
+The user's program draws from these generators too. So in the consumer, which is the process of the loop, their states
+are restored after each job.
 """
 
 from __future__ import annotations
@@ -94,8 +95,9 @@ def _is_seeded(generator: Any) -> bool:
 def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
     """Return (module, name) of ``obj`` if it is one of the global random generators of the process, else None.
 
-    A Sequence may hold such a generator, for instance by its method ``np.random.permutation``. Workers then use their
-    own global one: a copy would be seeded like a generator that the Sequence holds, and draw other numbers.
+    A Sequence may hold a global generator, for instance by its method ``np.random.permutation``. In a worker, it then
+    holds the worker's global generator. A copy would be seeded like the Sequence's own generators, and so draw other
+    numbers.
     """
     if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
         return None
@@ -110,7 +112,7 @@ class _Users:
     """The program's own bit generator of ``numpy.random`` (an MT19937), saved before each job and restored after it.
 
     Its words are copied from memory in 1 us; asking numpy for the state takes 85 us. The only other part of the state
-    is the second Gaussian of a pair, if numpy has kept one. It has if drawing a Gaussian leaves the words unchanged.
+    is the second Gaussian of a pair, if numpy has kept it. If so, drawing a Gaussian leaves the words unchanged.
     """
 
     def __init__(self, generator: Any) -> None:
@@ -175,7 +177,7 @@ def _save_any() -> Callable[[], None]:
     if not hasattr(of_numpy, "set_bit_generator"):  # numpy < 1.24
         return functools.partial(of_numpy.set_state, state)
     users = of_numpy.get_bit_generator()
-    # Creating one takes 80 us, so ours is used again, except for a job within a job.
+    # Creating a bit generator takes 80 us, so jobs share ours. Only a job within a job needs another one.
     of_numpy.set_bit_generator(_ours if users is not _ours else np.random.MT19937(0))
     return functools.partial(_restore_numpy, users, state if state["has_gauss"] else None)
 
@@ -194,7 +196,7 @@ def look_after_frameworks() -> None:
 
 
 class _Current:
-    """The functions by which the frameworks' modules get the current job's random generators."""
+    """The functions that the modules of ``frameworks`` call to get the current job's random generators."""
 
     current_stream = staticmethod(context.current_stream)
     is_in_worker_process = staticmethod(context.is_in_worker_process)

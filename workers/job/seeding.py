@@ -1,4 +1,4 @@
-"""Seeds all generators that a job may draw from, so that its random numbers are the same in any process and any run.
+"""Seeds all generators that a job may draw from, so that the job's random numbers are the same in any process and run.
 
 Batch (seed, epoch, index) must have the same bytes wherever and whenever it is computed. So before a job (the
 computation of a batch) runs, every generator that it may draw from is set by these three numbers alone:
@@ -14,9 +14,9 @@ computation of a batch) runs, every generator that it may draw from is set by th
 
 A source that is read item by item in the consumer's process is seeded once for each epoch: see :class:`SourceReading`.
 
-A worker process does no more than this. In the consumer's process, :func:`run_job` also restores the user's own
-generators after the job. Threads share generators, so the ``thread`` executor seeds only ``current_rng()``,
-``current_seed()``, TensorFlow's eager draws and albumentations.
+In the consumer's process, unlike in a worker, :func:`run_job` also restores the user's own generators after the job.
+Threads share most generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``, TensorFlow's
+eager draws and albumentations.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
-    """Call ``begin()``, which begins a job and seeds its generators. Then return ``function()``.
+    """Call ``begin()``, which begins a job and seeds its generators. Then return ``function()``, the job's result.
 
-    If ``function`` has imported a framework that draws (``THAT_DRAW``), or has created generators that its Sequence can
-    reach, its draws from these were not seeded, so both functions are called again.
+    Both are called again if ``function`` has imported a framework that draws random numbers (``THAT_DRAW``), or has
+    created generators that the Sequence can reach, because they were not seeded when ``function`` drew from them.
     """
     modules = sys.modules
     while True:
@@ -105,7 +105,7 @@ def _loaded_frameworks() -> tuple[str, ...]:
 
 @functools.cache
 def _tell_of_import(before: tuple[str, ...]) -> None:
-    """Warn, once for each ``before``, that reading the source has imported frameworks other than these."""
+    """Warn that reading the source has imported frameworks besides ``before``. Warn once for the same ``before``."""
     logger.warning(
         "reading the source has imported %s, whose draws are not seeded in this epoch. Import it at the top of the "
         "module instead",
@@ -115,7 +115,7 @@ def _tell_of_import(before: tuple[str, ...]) -> None:
 
 @functools.cache
 def _tell(new: str) -> None:
-    """Warn, once for each ``new`` (e.g. "imported torch"), that a job has done this, and therefore runs again."""
+    """Warn that a job has done what ``new`` says, e.g. "imported torch", and so runs again. Warn once for each text."""
     logger.warning(
         "a job has %s, so its first draws were not seeded, and it runs again. To have it run once, do this at the top "
         "of the module, or in __init__ of the class",
@@ -124,14 +124,14 @@ def _tell(new: str) -> None:
 
 
 def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool = True) -> Any:
-    """Return ``function()``, run as ``job`` in the consumer's process. The user's generators are restored afterwards.
+    """Return ``function()``, run as ``job`` in the consumer's process, and restore the user's own generators.
 
     Args:
         stream: the random numbers of the job.
         seed_globals: False if other threads run jobs at the same time: then no generator that threads share is seeded.
     """
     before = context.current.job, context.current.stream
-    # One thread at a time. But a job may wait for threads that run jobs too, so these must not wait here for ever.
+    # One thread at a time. But a job may wait for threads that run jobs too, so such threads must not wait forever.
     is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     restore: list[Callable[[], None]] = []
     try:
@@ -156,12 +156,12 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 class SourceReading:
     """The reading of a source's items in this process during an epoch, with random numbers set by (seed, epoch).
 
-    Each part of it, a call of :meth:`run`, continues from the generator states that the last part has left. In between,
-    the generators have the user's own states. Unlike a job, a part never runs again. Within a part, ``current_job()``
-    is None: sequences that the source reads have their own jobs.
+    Each call of :meth:`run` is one part of the reading. It continues from the generator states that the previous part
+    has left; between the calls, the generators have the user's own states. Unlike a job, a part never runs again.
+    Within a part, ``current_job()`` is None: sequences that the source reads have their own jobs.
 
     Args:
-        seed: the seed of the jobs that work on the items. The reading draws other numbers than they do.
+        seed: the seed of the jobs that work on the items. The reading draws other numbers than these jobs.
     """
 
     def __init__(self, seed: int, epoch: int, source: Any) -> None:
@@ -170,7 +170,7 @@ class SourceReading:
         self._left: list[Callable[[], None]] | None = None  # restores the states that the last part left
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """Return ``function()``, run as the next part of the reading: its draws go on where the last part stopped."""
+        """Return ``function()``, run as the next part of the reading: its draws continue those of the previous part."""
         before = context.current.job, context.current.stream
         is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
@@ -221,8 +221,8 @@ class SourceReading:
 
 
 def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
-    """Make ``job`` current, and seed its generators. :func:`run_job` describes ``seed_globals``.
-    A worker process calls this itself. Elsewhere, :func:`run_job` does, which also restores the user's generators."""
+    """Make ``job`` the current job, and seed its generators. For ``seed_globals`` see :func:`run_job`.
+    A worker process calls this directly. Elsewhere :func:`run_job` does, and restores the user's generators later."""
     process_generators.look_after_frameworks()
     context.enter(job, stream)
     stream.begin(job.epoch, job.index)
@@ -247,7 +247,7 @@ def draw_seed() -> int:
     It is enough that the program seeds one generator (``np.random.seed(0)``, ``random.seed(0)``,
     ``torch.manual_seed(0)``, ``tf.random.set_seed(0)``, ``keras.utils.set_random_seed(0)``). numpy, torch and
     TensorFlow show whether they were seeded. Python's ``random`` does not, so its state is used only if none of the
-    others was seeded. It is system entropy unless the program has seeded it. No generator is advanced.
+    others was seeded. That state is system entropy unless the program has seeded ``random``. No generator is advanced.
     """
     stream = current_stream()
     if stream is not None:

@@ -1,4 +1,4 @@
-"""Makes the random numbers (stream) of a job, which computes one batch: a function of (seed, epoch, index) alone."""
+"""Makes the random numbers (the stream) of a job, the computation of one batch, from (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
 
     Args:
         key: give one if a job draws in several threads, as their order differs from run to run. It selects a generator
-            of (seed, epoch, index, key), the same in any thread. A good key identifies a piece of the job's work:
-            ``current_rng(row)``, ``current_rng(("crop", row))``. The first call in a job starts the generator; later
-            calls with the same key return it, and its numbers continue. Ask for it again in each job.
+            whose numbers depend on (seed, epoch, index, key), not on the thread. A good key identifies a piece of the
+            job's work: ``current_rng(row)``, ``current_rng(("crop", row))``. The first call in a job starts the
+            generator; later calls with the same key return it, and its numbers continue. Call this again in each job.
 
     Raises:
         TypeError: ``key`` is not an integer, a string, or a tuple of these.
@@ -137,7 +137,7 @@ def current_seed() -> np.ndarray[Any, Any]:
 
 
 def check_seed(seed: Any) -> int | None:
-    """Return ``seed`` as an int or None. Raise a TypeError or ValueError if it is neither None nor 0 to 2**63 - 1."""
+    """Return ``seed`` as an int, or None if it is None. Raise a TypeError or ValueError if it is not 0 to 2**63 - 1."""
     if seed is None:
         return None
     if isinstance(seed, bool) or not hasattr(type(seed), "__index__"):
@@ -169,8 +169,8 @@ class Stream:
     One object serves one thread, and one job at a time.
 
     Args:
-        generators: the random generators that the jobs' source and functions hold; None if they shall not be seeded.
-        chain: the sequences that the jobs compute. Those without a seed of their own use this seed.
+        generators: the random generators that the jobs' source and functions hold; None if these are not to be seeded.
+        chain: the sequences whose batches the jobs compute. Those without a seed of their own use this seed.
 
     Attributes:
         thread: the id of the thread that runs the job.
@@ -194,12 +194,12 @@ class Stream:
         self.thread = 0
 
     def is_of(self, sequence: Any) -> bool:
-        """Return True if ``sequence`` is one of those that the jobs compute, which are in ``chain``."""
+        """Return True if ``sequence`` is in ``chain``, the sequences whose batches the jobs compute."""
         return any(each is sequence for each in self._chain)
 
     def begin(self, epoch: int, index: int) -> None:
         """Begin job ``index`` of ``epoch``: from now on, all numbers are those of this job.
-        No generator is set for the job before it is used, except those that earlier jobs have used."""
+        Generators that earlier jobs have used are set for this job now, any other one when it is first used."""
         self._place = (index, epoch)
         self._stale = True
         self._num_seeds = self._num_sequences = 0
@@ -220,7 +220,7 @@ class Stream:
         return self._number(0x5A5A5A5A5A5A5A5A)
 
     def _number(self, use: int) -> int:
-        """Return 64 random bits of the current job for one ``use`` of them, a constant: other uses get other bits."""
+        """Return 64 random bits of the current job. A different constant ``use`` for each purpose gives other bits."""
         index, epoch = self._place
         return mix(index ^ mix(epoch ^ mix(self.seed ^ use)))
 
@@ -229,14 +229,14 @@ class Stream:
         return self._number(_OF_FIRST_SEED) & _MASK31
 
     def next_seed(self) -> tuple[int, int]:
-        """Return two 31-bit integers, which are a new seed of the current job at each call."""
+        """Return a new seed of the current job at each call: two 31-bit integers."""
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
 
     def seed_of_held(self, name: str) -> int:
-        """Return a seed, the same in all jobs, for sequences of the class ``name`` that were given none.
-        It is for those that the jobs' source or functions hold."""
+        """Return the seed for a sequence of class ``name`` that was given none. It is the same in all jobs.
+        Such a sequence was not created by a job: the jobs' source or functions hold it."""
         digest = hashlib.blake2b(repr((self.seed, name)).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") & MAX_SEED
 
@@ -246,7 +246,7 @@ class Stream:
         return mix(self._num_sequences ^ self._number(_OF_SEQUENCES)) & MAX_SEED
 
     def seed_held_generators(self) -> None:
-        """Seed the random generators that the source and functions hold, for the current job."""
+        """Seed, for the current job, the random generators that the jobs' source and functions hold."""
         if self.generators:
             of_job = self._number(_OF_HELD)
             self.generators.seed(lambda path: mix(path ^ of_job) >> 2)
@@ -275,7 +275,7 @@ class Stream:
         return generator
 
     def _set(self, generator: np.random.Generator, *key: int) -> None:
-        """Set ``generator`` to the first of the current job's numbers for the Philox ``key``, two 64-bit words."""
+        """Set ``generator`` to the start of the current job's numbers for the Philox ``key``, two 64-bit words."""
         generator.bit_generator.state = {
             "bit_generator": "Philox",
             # The low words count the numbers drawn, the high ones identify the job.
@@ -287,7 +287,7 @@ class Stream:
         }
 
     def seeds_of_globals(self, epoch: int, index: int) -> tuple[int, int]:
-        """Return seeds of the global random generators for job ``index`` of ``epoch``: (64 bits, 32 bits for numpy)."""
+        """Return two seeds of global generators for job ``index`` of ``epoch``: 64 bits, and 32 bits for numpy's."""
         known, at = self._epoch_mix
         if known != epoch:
             at = mix(self.seed ^ mix(epoch))

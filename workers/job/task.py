@@ -1,4 +1,4 @@
-"""The task of a worker: computes the items (batches or samples) of each job from a source and a chain of functions."""
+"""Defines a worker's task: to compute each job's items (batches or samples) from a source and a chain of functions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from .stream import Stream
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
-    """Return ``batch`` after applying the functions of the list ``function_to_run`` in order. Source: ``trw.train``."""
+    """Apply the list of functions ``function_to_run`` to ``batch``, and return the result. Source: ``trw.train``."""
     for function in function_to_run:
         batch = function(batch)
     return batch
 
 
 class Loose(enum.Enum):
-    """The first item of a job that returns samples, not batches. It tells the consumer to batch the other items."""
+    """A marker: the first item of a job whose other items are samples, of which the consumer has to make a batch."""
 
     SAMPLES = enum.auto()
     FEWER = enum.auto()  # at most one sample for each index: some were skipped
 
 
 class JobSource(Protocol):
-    """A source that itself computes the items of a job. For any other source, they are ``[source[index]]``."""
+    """A source with a method that computes the items of a job. For other sources, they are ``[source[index]]``."""
 
     @property
     def _has_lists(self) -> bool:
@@ -46,18 +46,18 @@ class MakesItems(JobSource, Protocol):
     """A source that makes its items (batches or samples) by applying functions to the items of another source."""
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """Return the items at place ``index`` of the epoch's order, which ``job`` makes from the items of ``source``.
+        """Return the items at position ``index`` of the epoch's order, made from items of ``source``.
 
         Call it within a job, whose generators are seeded.
 
         Args:
-            job: the number of the job; None: the job at place ``index``.
-            source: where to get items from; None: the source that this one was made from.
+            job: the number of the job that makes the items; None for the job at position ``index``.
+            source: where to get items from; None for the source that this one was made from.
         """
 
 
 def knows_items(source: Any) -> bool:
-    """Return True if ``source`` is a :class:`JobSource`, which itself computes the items of a job."""
+    """Return True if ``source`` is a :class:`JobSource`, which has a method that computes the items of a job."""
     return hasattr(type(source), "_items_of_job")
 
 
@@ -79,8 +79,8 @@ def chain_of(source: Any) -> tuple[Any, ...]:
 
 
 def made_from(source: Any) -> list[Any]:
-    """Return the sources that ``source`` was made from, which some of its attributes hold: ``source_split``, and those
-    that its class names in ``_names_beside``. The latter hold one source or a tuple of sources each."""
+    """Return the sources that ``source`` was directly made from. Its attribute ``source_split`` holds one of them.
+    Each attribute that its class lists in ``_names_beside`` holds another one, or a tuple of others."""
     attributes = getattr(source, "__dict__", None)  # not getattr(source, name): a class may forward unknown names
     if not isinstance(attributes, dict):
         return []
@@ -96,10 +96,10 @@ def items_of_job(source: Any, index: int) -> list[Any]:
 
 
 def _put_together(items: list[Any], made_by: Any) -> list[Any]:
-    """Return the next function's input: [the batch that ``made_by`` makes of the samples in ``items``], [] for none.
+    """Return the next function's input: [the batch that ``made_by`` makes of the samples in ``items``], or [] if none.
 
     Raises:
-        TypeError: only the loop can put these samples together.
+        TypeError: only the loop can make a batch of these samples.
     """
     if items[0] is Loose.FEWER and hasattr(made_by, "put_together"):
         return [made_by.put_together(items[1:])] if len(items) > 1 else []
@@ -109,8 +109,8 @@ def _put_together(items: list[Any], made_by: Any) -> list[Any]:
     )
 
 
-#: The attribute of an error that holds what is left of its job after the samples that raised errors are left out:
-#: ((epoch, index) of the job, items, errors of other samples).
+#: The attribute of an error of a sample that holds the rest of its job: ((epoch, index) of the job, items of the
+#: samples that raised no error, errors of other samples).
 LEFT = "_workers_left"
 
 #: The attribute of the error of a sample of a batch that holds the index of the sample.
@@ -118,13 +118,13 @@ SAMPLE = "_workers_sample"
 
 
 def left_of(error: BaseException) -> Any:
-    """Remove and return the attribute ``LEFT`` of ``error``, what is left of the job that raised it; None if unset."""
+    """Remove and return the attribute ``LEFT`` of ``error``, which holds the rest of its job; None if it is not set."""
     return getattr(error, "__dict__", {}).pop(LEFT, None)
 
 
 def one_of(items: list[Any]) -> Any:
-    """Return the only item in ``items``, or all of them if there is not exactly one.
-    Raise a TypeError if they are loose samples, of which only the loop can make a batch."""
+    """Return the only item in ``items``, or the list ``items`` itself if it does not hold exactly one.
+    Raise a TypeError for loose samples, as only the loop can make batches of them."""
     if items and isinstance(items[0], Loose):
         raise TypeError(
             "a function before .batch() returns lists, or samples were skipped, so the samples of a batch are known "
@@ -134,7 +134,7 @@ def one_of(items: list[Any]) -> Any:
 
 
 class Task:
-    """What the jobs compute: the items of a source, and functions applied to them. Each worker has a copy of it.
+    """What jobs compute: functions applied to the items of a source. Each worker has a copy of the task.
 
     Args:
         source: returns the items at each index; None if each job is sent the item that it works on.
@@ -142,7 +142,7 @@ class Task:
             source's items are delivered.
         seed: the seed of all random draws.
         as_items: for each function, True if the items of a list that it returns are delivered one by one, False if the
-            list is one batch; None: True for all.
+            list is one batch. By default, it is True for all.
         worker_init_fn: called with the worker's number in each worker, before its first job.
     """
 
@@ -181,8 +181,8 @@ class Task:
         self.generators().look_first()  # now, as worker_init_fn may replace them by generators of other origins
 
     def take_over(self, before: Task) -> None:
-        """Take over what is known about the random generators of ``before``, the worker's previous copy of the task.
-        Objects that have not changed were moved from that copy to this one, together with their generators."""
+        """Take over the findings about random generators from ``before``, the worker's previous copy of the task.
+        They hold for unchanged objects, which were moved with their generators from that copy to this one."""
         assert self.history is not None
         assert before.history is not None
         history = History(self.history.told)
@@ -191,12 +191,12 @@ class Task:
         self.generators().look_first()
 
     def stream(self, generators: Generators | None = None) -> Stream:
-        """Return a stream: the source of the random numbers of the jobs. It also seeds ``generators``."""
+        """Return a stream, the source of the jobs' random numbers, which also seeds ``generators`` for each job."""
         return Stream(self.seed, generators, chain_of(self.source))
 
     def init_worker(self, worker: int) -> None:
-        """Call ``worker_init_fn``, if one was given, with the number ``worker``.
-        An error that it raises gets a note that says where it comes from."""
+        """Call ``worker_init_fn`` with ``worker``, the number of this worker, if a ``worker_init_fn`` was given.
+        If the function raises an error, add a note to it that says so."""
         if self.worker_init_fn is None:
             return
         try:
@@ -206,13 +206,13 @@ class Task:
             raise
 
     def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        """Return the items (batches or samples) that job ``index`` computes.
-        It makes them from the item in ``payload``, or from the source's items at ``index`` if ``payload`` is None."""
+        """Compute and return the items (batches or samples) of job ``index``.
+        They are made from the item in ``payload``, or from the source's items at ``index`` if ``payload`` is None."""
         try:
             return self._run(index, payload)
         except Exception as error:
             if self._has_more:
-                left_of(error)  # drop it: functions would still have to work on it
+                left_of(error)  # drop the rest of the job: functions would still have to work on its items
             raise
 
     def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
@@ -244,7 +244,7 @@ class Task:
         return items
 
     def _yielded(self, generator: Iterator[Any], as_items: bool) -> Iterator[Any]:
-        """Yield the items of ``generator``, which a function has returned, as copies: it may reuse their memory."""
+        """Yield the items of a ``generator`` that a function has returned. They are copied, as it may reuse memory."""
         if not as_items:
             raise TypeError(
                 "the function has returned a generator, which is no batch: return a list or an array, or write "
@@ -255,7 +255,7 @@ class Task:
 
 
 def one_function(function_to_run: Any) -> Any:
-    """Return ``function_to_run``, a function, a list of functions or None, as one function or None.
+    """Turn ``function_to_run`` (a function, a list of functions, or None) into one function, or None.
     Raise a TypeError for anything else."""
     if function_to_run is None or callable(function_to_run):
         return function_to_run

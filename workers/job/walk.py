@@ -1,11 +1,12 @@
 """Searches everything that a job can reach for random generators: attributes, items, closures, globals of functions.
 
 The search is a walk from object to object. It is breadth-first, so that objects are found by their shortest paths. The
-first items of a long container are visited in their turn, its other items after everything else. Sets are skipped, as
-they have no order, and so are the contents of modules and classes of installed packages. Containers that hold only data
-are skipped as a whole: see ``data_only``. No property is run, and no object of the user's is iterated over. Lists,
-tuples, dicts and deques are read directly, bypassing the methods of a subclass. Of mappings that may load their items
-on demand, only the attributes are visited.
+first 64 items of a long container are visited in their turn, and its other items after everything else. Sets are
+skipped, as they have no order, and so are the contents of modules and classes of installed packages. Containers that
+hold only data are skipped as a whole: see ``data_only``.
+
+No property is run, and no object of the user's is iterated over. Lists, tuples, dicts and deques are read directly,
+bypassing the methods of a subclass. Of mappings that may load their items on demand, only the attributes are visited.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _EXACT = {list, tuple, dict, deque, collections.OrderedDict, collections.default
 
 
 class Walked(NamedTuple):
-    """What a walk (a search from object to object) has found, where it stopped, and which objects it has visited."""
+    """The result of a walk (a search from object to object): what it found, where it stopped, and what it visited."""
 
     found: Paths
     stopped_at: str | None  # the path at which it reached its limit; None if it is complete
@@ -54,8 +55,8 @@ def walk(roots: Paths, wanted: tuple[type, ...], data: DataOnly, max_objects: in
     """Find all objects of types ``wanted`` that can be reached from ``roots``, except the default random generators.
 
     Args:
-        data: finds the containers that hold only data, which are skipped.
-        max_objects: the most objects to visit; None: MAX_OBJECTS.
+        data: recognises containers that hold only data, which the walk skips.
+        max_objects: the most objects to visit; by default MAX_OBJECTS.
     """
     most = MAX_OBJECTS if max_objects is None else max_objects
     found: Paths = []
@@ -177,13 +178,13 @@ def _of_object(path: str, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _of_own_class(layer: Any, names: dict[str, Any]) -> list[str]:
-    """Return those of ``names``, the attributes of a Keras layer, that the user's class of this layer has set.
-    They are the ones without a leading underscore. The result is [] for a class of Keras's own."""
+    """Return the attributes in ``names`` that the user's class of ``layer``, a Keras layer, has set.
+    They are the ones without a leading underscore; a layer of Keras's own class has none."""
     return [name for name in names if not name.startswith("_") and not is_installed(type(layer).__module__)]
 
 
 def _is_given(cls: type, name: str) -> bool:
-    """Return True if attribute ``name`` of an object of ``cls`` returns the generator of the current job."""
+    """Return True if attribute ``name`` of ``cls`` objects is a descriptor that returns the current job's generator."""
     return any(hasattr(each.__dict__.get(name), "of_job") for each in cls.__mro__)
 
 
@@ -239,7 +240,7 @@ def function_of(obj: Any) -> Any:
     referents = gc.get_referents(obj) if type(obj) in (Cached, np.ufunc) else []
     if type(obj) is np.ufunc:
         return referents[0] if referents and callable(referents[0]) else None
-    # Not __wrapped__, which functools.wraps may have replaced. After the function come a mark, types and attributes.
+    # Not __wrapped__, which functools.wraps may have replaced. A mark, types and attributes follow the function.
     for each in reversed(referents):
         if not (type(each) is object or (isinstance(each, type) and each.__module__ == "functools")) and callable(each):
             return each
@@ -247,5 +248,5 @@ def function_of(obj: Any) -> Any:
 
 
 def identity_of(ufunc: Any) -> list[Any]:
-    """Return [the ``identity`` that ``np.frompyfunc`` was given when it made ``ufunc``], or [] if it was given none."""
+    """Return in a list the ``identity`` that ``np.frompyfunc`` was given to make ``ufunc``; [] if it was given none."""
     return [each for each in gc.get_referents(ufunc)[1:] if each is not getattr(ufunc, "__dict__", None)]

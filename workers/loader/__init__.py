@@ -1,1 +1,1 @@
-"""The loader: ``prefetch()`` and the front-ends it returns, whose batches workers compute ahead of a plain for loop."""
+"""Provides ``prefetch()`` and the front-ends it returns: iterables over batches that workers compute in advance."""

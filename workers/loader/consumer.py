@@ -1,7 +1,7 @@
-"""The consumer's side of a loop: it takes the outcomes of jobs and delivers their batches one by one.
+"""Delivers batches to the loop, one by one, as the workers' jobs finish.
 
-A job computes one batch, and its outcome is either an error or a list of items, usually just that batch. The consumer,
-the thread that runs the loop, also handles errors, applies ``collate_fn`` and keeps statistics.
+A job computes one batch. Its outcome is either an error or a list of items, usually just that batch. The consumer (the
+thread that runs the loop) takes the outcomes, handles errors, applies ``collate_fn`` and keeps statistics.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Metadata(Display):
     """The statistics of one pass (one run of the loop over an epoch). Source: ``trw.train.sequence_map.Metadata``.
 
     Attributes:
-        nb_batches: batches delivered.
+        nb_batches: number of batches delivered.
         time_to_get_next_batch: seconds that the loop waited for batches.
         time_processing: seconds that computing batches took, summed over all workers.
-        time_pinning: seconds from the arrival of a batch until the loop took it, summed over the batches.
-        time_start: when the pass began (``time.perf_counter()``).
-        pin_queue_size: how many outcomes of jobs were ready whenever the loop took one, in sum.
+        time_pinning: seconds that finished batches waited until the loop took them, summed over the batches.
+        time_start: ``time.perf_counter()`` when the pass began.
+        pin_queue_size: number of outcomes of jobs that were ready when the loop asked for one, summed over requests.
     """
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ class Metadata(Display):
         return f"{batches}; the loop waited {self._share_waited():.1%} of it"
 
     def _share_waited(self) -> float:
-        """Return the share of the time since the pass began, 0 to 1, in which the loop was waiting for batches."""
+        """Return the fraction (0 to 1) of the time since the pass began that the loop has spent waiting for batches."""
         return min(1.0, self.time_to_get_next_batch / max(1e-9, time.perf_counter() - self.time_start))
 
     def note_job(self, job_ns: int) -> None:
-        """Add ``job_ns``, the nanoseconds that one run of a job took, to ``time_processing``."""
+        """Add the duration of one run of a job, in nanoseconds, to ``time_processing``."""
         self.time_processing += job_ns / 1e9
 
 
@@ -77,7 +77,7 @@ logger = logging.getLogger("workers")
 
 
 class Consumer:
-    """The reader of a loop, which takes the outcomes of jobs from the workers and returns their batches one by one."""
+    """The part of a loop that takes the outcomes of jobs from the workers, and returns their batches one by one."""
 
     def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
@@ -89,12 +89,12 @@ class Consumer:
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Wait for the next batch of ``this_pass``, for at most ``timeout_s`` seconds if that is given, and return it.
+        """Return the next batch of ``this_pass``; wait for it at most ``timeout_s`` seconds if that is given.
 
         Raises:
             StopIteration: the pass is over, or no batch came within ``timeout_s``. StalePassError: a newer pass has
-                replaced this one. ClosedError: the sequence is closed. RuntimeError: ``collate_fn`` has called this.
-                Any error raised in computing the batch.
+                replaced this one. ClosedError: the sequence is closed. RuntimeError: ``collate_fn`` has asked for
+                a batch of its own loop. Any error raised while the batch was computed.
         """
         loop.check(this_pass)
         if this_pass.is_collating:
@@ -129,13 +129,13 @@ class Consumer:
         return this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass)
 
     def _as_tensors(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> Any:
-        """Return the next batch as tensors, and start copying the batches after it that are ready to the device."""
+        """Return the next batch as tensors, and start moving the batches after it to the device if they are ready."""
         ready = this_pass.ready
         batch, marks = ready[-1]
         if type(batch) is not Moved:
             if self._collate_fn is not None:
                 batch = self._collated(loop, this_pass, then=tensors)
-            elif type(batch) is Pieces:  # joined when it is delivered
+            elif type(batch) is Pieces:  # deliver() joins them
                 batch = tensors(this_pass.deliver())
             else:
                 ready[-1] = tensors(batch), marks
@@ -166,7 +166,7 @@ class Consumer:
     def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
         """Return the items of the next job in a pass of ``model.fit``: usually one batch, or [] if the job is skipped.
 
-        Such a pass does not move the position that ``state_dict()`` saves.
+        A pass of ``model.fit`` does not move the position that ``state_dict()`` saves.
 
         Raises:
             queue.Empty: nothing came within ``timeout_s``. StopIteration: there are no more jobs. StalePassError: a
@@ -197,7 +197,7 @@ class Consumer:
             logger.info("epoch %d: %s", epoch, self.metadata.in_words())
 
     def _take(self, loop: Loop, this_pass: Pass, outcome: Outcome) -> None:
-        """Make the batches of ``outcome`` ready for delivery; if its job has failed, first do as ``on_error`` says."""
+        """Make the batches in ``outcome`` ready for delivery. If its job has failed, first apply ``on_error``."""
         metadata, items = self.metadata, outcome.value
         metadata.time_processing += outcome.job_ns / 1e9
         error: Exception | None = None
@@ -243,7 +243,7 @@ class Consumer:
         return None
 
     def _collated(self, loop: Loop, this_pass: Pass, then: Callable[[Any], Any] | None = None) -> Any:
-        """Apply ``collate_fn``, then ``then`` if given, to the next ready batch, and return the result.
+        """Apply ``collate_fn``, and then the function ``then`` if given, to the next ready batch. Return the result.
 
         The batch counts as delivered from the start, so a ``state_dict()`` taken within ``collate_fn`` includes it.
         """
@@ -272,13 +272,13 @@ class Consumer:
 
 
 def _check_still(loop: Loop, this_pass: Pass) -> None:
-    """Raise StalePassError if ``on_error`` has begun another pass of ``loop``; do nothing if it has closed the loop."""
+    """Raise StalePassError if ``on_error`` has begun a pass that replaces this one, unless it has closed the loop."""
     if not this_pass.reading.engine.has_ended:
         loop.check(this_pass)
 
 
 def _warn_of_columns(items: list[Any]) -> bool:
-    """Return True and log a warning if ``items``, delivered one by one, look like the arrays of a single batch."""
+    """Log a warning and return True if ``items``, which are delivered one by one, look like the arrays of one batch."""
     shapes = [np.shape(item) for item in items] if all(hasattr(item, "shape") for item in items[:4]) else []
     if len(shapes) > 4 or len({shape[:1] for shape in shapes}) != 1 or len({len(shape) for shape in shapes}) == 1:
         return False

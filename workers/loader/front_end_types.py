@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FrontEndTypes(SequenceDerived[Batch_co]):
-    """The base class of ``SequenceMap``, which declares for type checkers what the inherited methods return."""
+    """The base class of ``SequenceMap``. It tells type checkers that the inherited methods return a SequenceMap."""
 
     if TYPE_CHECKING:
 

@@ -1,7 +1,7 @@
 """Makes iterators over a source that has only ``__iter__``, and detects sources that can be read only once.
 
-Such a source is read in the process of the loop. If it cannot begin again, as a generator cannot, a second pass would
-find it empty, and raises StateError instead.
+Such a source is read in the process of the loop. Some sources, such as a generator, cannot begin again: a second pass
+would find them empty, so it raises StateError instead.
 """
 
 from __future__ import annotations
@@ -22,32 +22,34 @@ _BUILTIN = frozenset({"builtins", "itertools"})  # generators, zip, map, ...: no
 
 
 def source_of(source: Any) -> Any:
-    """Return the source that ``source`` regroups, into lists or shuffled windows; else ``source`` itself."""
+    """Return the original source, whose items ``source`` may regroup into lists or shuffled windows."""
     while isinstance(source, Regrouped):
         source = source.source
     return source
 
 
 class Iterators:
-    """The record of the last iterator over a source: which epoch read it last, and how many items of it.
+    """The record of the last iterator over a source: the epoch that last read it, and how many items were read.
 
     Some sources are iterators themselves, or return the same iterator from each ``__iter__``. A second pass over such a
-    source would get only what the first one left, usually nothing. It therefore raises, unless the source can begin
-    again.
+    source would get only the items that the first pass left, usually none. So the second pass raises an error, unless
+    the source can begin again.
     """
 
     def __init__(self) -> None:
-        self._iterator: Callable[[], Any] = _nothing  # returns the iterator over the source itself; weak if possible
-        self._is_same = False  # True: an earlier pass has read the same iterator
-        self._epoch = -1  # of the last pass that has read an item
-        self._num_read = 0  # items, or chunks of them, that the same pass has read
-        self._is_at_end = False  # True: there were no more
+        self._iterator: Callable[[], Any] = _nothing  # returns it; a weak reference if possible
+        self._is_same = False  # True if an earlier pass has read the same iterator
+        self._epoch = -1  # the epoch of the last pass that has read an item
+        self._num_read = 0  # how many items, or chunks of items, that pass has read
+        self._is_at_end = False  # True if it found no more items after them
 
     def __reduce__(self) -> Any:
         return Iterators, ()
 
     def begin(self, source: Any, epoch: int, seed: int) -> Iterator[Any]:
-        """Return an iterator over ``source`` for a new pass over ``epoch``, and remember it. ``seed`` is the loop's.
+        """Return an iterator over ``source`` for a pass over ``epoch``, and record it.
+
+        If ``source`` shuffles the items of each window, (``seed``, ``epoch``) determine their order.
 
         Raises:
             StateError: the source was read before, and cannot begin again. Any error of ``__iter__``.
@@ -62,22 +64,22 @@ class Iterators:
         return iterator
 
     def release(self) -> None:
-        """Release the iterator, which will not be read again."""
+        """Release the iterator, because it will not be read again."""
         if not isinstance(self._iterator, weakref.ref):
             self._iterator = _nothing
 
     def read(self, number: int, epoch: int) -> None:
-        """Record that the current pass, over ``epoch``, has read ``number`` items from the iterator."""
+        """Record that the current pass, over ``epoch``, has read ``number`` items so far."""
         self._num_read, self._epoch, self._is_at_end = number, epoch, False
 
     def failed(self) -> None:
-        """Record that the iterator has raised an error: most have no more items after one, so it counts as ended."""
+        """Record that the iterator has raised an error. It counts as ended, as most yield nothing after an error."""
         self._is_at_end = True
 
     def end(self, num_read: int) -> None:
         """Record that the iterator has ended, after the current pass has read ``num_read`` items.
 
-        If this pass has read none, but an earlier one has read some, raise an error or log a warning.
+        If this pass has read no items, but an earlier pass has, the source may be used up: raise or log a warning.
 
         Raises:
             StateError: an earlier pass has read this same iterator to its end.
@@ -102,7 +104,7 @@ class Iterators:
 
 
 def _nothing() -> None:
-    """Return None, as a weak reference does when its object is gone: there is no iterator."""
+    """Return None, as a weak reference to a freed object does, to say that there is no iterator."""
 
 
 def _reference(iterator: Any) -> Callable[[], Any]:
@@ -115,7 +117,7 @@ def _reference(iterator: Any) -> Callable[[], Any]:
 def _can_begin_again(source: Any, iterator: Any, hooks_were_called: bool) -> bool:
     """Return True if ``iterator``, which was read before, may have been reset to its first item.
 
-    ``iter(source)`` may have done so or, if ``hooks_were_called``, an on_epoch_begin or on_epoch_end of ``source``.
+    ``iter(source)`` may have reset it or, if ``hooks_were_called``, an ``on_epoch_begin`` or ``on_epoch_end`` method.
     """
     if type(iterator).__module__ in _BUILTIN:
         return False

@@ -1,4 +1,4 @@
-"""The loop over a sequence: it begins passes over epochs, and owns the pool of workers that computes batches."""
+"""Runs the loop over a sequence: begins a pass over each epoch, and owns the pool of workers that compute batches."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
 
 
 class Loop(Live):
-    """The machinery behind a for loop over a sequence: its passes (runs over one epoch), and its pool of workers.
+    """The machinery behind a for loop over a sequence: its passes, each a run over one epoch, and its pool of workers.
 
-    The pool holds the workers of this loop, and those of all front-ends (results of ``.map()``) that the sequence is
-    made from.
+    The pool holds this loop's own workers, and also the workers of all front-ends (results of ``.map()``) that the
+    sequence is made from.
 
     Args:
-        sequence: what is iterated: a front-end, or the argument of ``model.fit``. It is held weakly.
-        nb_workers: the number of this loop's own workers; "auto" for as many as make it faster.
+        sequence: the sequence to read: a front-end, or the argument of ``model.fit``. It is held weakly.
+        nb_workers: the number of this loop's own workers; "auto" for as many as make the loop faster.
         options: the options of the workers; None to read them from the attributes of the front-end.
-        clock: the current epoch and the position in it; None for a new one.
-        collate_fn: the loop gets ``collate_fn(batch, source=sequence)``; without it, the batch.
+        clock: keeps the current epoch and the position in it; None to create a new clock.
+        collate_fn: a function applied to each batch: the loop gets ``collate_fn(batch, source=sequence)``.
 
     Attributes:
         output: the framework whose tensors the loop gets instead of arrays; None for arrays.
         current: the pass that the workers work on; None if there is none.
         pool: the pool of workers; None if they are not running.
-        iterator: a weak reference to what ``iter()`` returned last; None if the pass is read without an iterator.
+        iterator: a weak reference to the newest iterator over the loop; None if the pass is read without an iterator.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Loop(Live):
 
     @property
     def options(self) -> Options:
-        """The options for workers started from now on; running workers keep those that they were started with."""
+        """The options for workers that are started from now on. Running workers keep their own options."""
         return self._options or options_of(self.sequence)
 
     # -- what it computes
 
     def task(self) -> Task:
-        """Return the task that the workers run for each job: a source of items, and functions applied to them."""
+        """Return the task that the workers run for each job: a source of items, and functions to apply to each."""
         task = task_of(self.sequence)
         if self.is_fed:
             task.source = None
@@ -105,7 +105,7 @@ class Loop(Live):
     def task_here(self) -> Task:
         """Return the task for jobs that run in this process.
 
-        It may outlive the loop, so it must not keep the sequence alive: it refers to the sequence only weakly.
+        The task may outlive the loop without keeping the sequence alive, because it holds the sequence weakly.
         """
         task = self.task()
         if task.source is self.sequence:
@@ -124,7 +124,7 @@ class Loop(Live):
         return bool(functions) and getattr(functions[0], "wants_tensors", True)
 
     def iterators(self) -> Iterators:
-        """Return the record of iterators over the source, which all front-ends made from the same one share."""
+        """Return the record of the last iterator over the source, which all front-ends of a chain share."""
         return self._front_ends()[-1]._own_iterators
 
     def count_changes(self) -> int:
@@ -140,12 +140,12 @@ class Loop(Live):
 
     @property
     def num_workers(self) -> int:
-        """The number of workers of this loop and of the front-ends that it is made from; "auto" counts as 0."""
+        """The number of workers of this loop and of all front-ends that it is made from; "auto" counts as 0."""
         return sum(each.own_workers for each in self._front_ends() if each.own_workers != "auto")
 
     @property
     def is_auto(self) -> bool:
-        """True if the number of workers is chosen by measurement: one of the chain is "auto", and none is above 0."""
+        """True if the number of workers is chosen by measurement: a front-end has "auto", none a number above 0."""
         return not self.num_workers and any(each.own_workers == "auto" for each in self._front_ends())
 
     @property
@@ -160,13 +160,13 @@ class Loop(Live):
     def start(self) -> Pool:
         """Start the pool of workers, and return it.
 
-        The pool includes the workers of the front-ends that this one is made from, so they stop their own pools,
+        This pool also has the workers of the front-ends that the sequence is made from. So their own pools are stopped,
         except for pools that a loop is reading.
         """
         for each in self._front_ends()[1:]:
             each.stop_unless_read()
         nb_workers = None if self.is_auto else self.num_workers
-        if nb_workers is None and self.is_fed:  # not measured: functions get workers from the start
+        if nb_workers is None and self.is_fed:  # no measurement here: functions get workers from the start
             nb_workers = limits.default_nb_workers() if self.sequence._plan().functions else 0
         self.pool = Pool(self, nb_workers)
         return self.pool
@@ -190,7 +190,7 @@ class Loop(Live):
     # -- passes
 
     def begin(self) -> Pass:
-        """Begin a pass over the undelivered batches of the current epoch, and return it."""
+        """Begin a pass over those batches of the current epoch that are not delivered yet, and return the pass."""
         self.current = None  # stops a thread that reads an earlier pass
         with self.lock:
             pool = self._running()
@@ -198,10 +198,9 @@ class Loop(Live):
             return self._begun(pool, plan, position, places, plan.plan.assembly)
 
     def begin_apart(self, order: OrderOf[int] | None) -> Pass:
-        """Begin a pass for ``model.fit``, and return it. It does not move the position that ``state_dict()`` saves.
+        """Begin and return a pass for ``model.fit``, which does not move the position that ``state_dict()`` saves.
 
-        ``order`` holds the indices of its batches in the epoch; None for all batches of a source that has only
-        ``__iter__``.
+        ``order`` lists the indices of its batches in the epoch; None to read all of a source with only ``__iter__``.
         """
         self.current = None
         with self.lock:
@@ -223,7 +222,7 @@ class Loop(Live):
         return this_pass
 
     def next(self, this_pass: Pass, timeout_s: float | None = None) -> Any:
-        """Return the next batch of ``this_pass``; raise StopIteration if it is over, or after ``timeout_s``."""
+        """Return the next batch of ``this_pass``; raise StopIteration after the last one, or after ``timeout_s``."""
         return read_alone(this_pass, self.consumer.next, self, this_pass, timeout_s)
 
     def next_items(self, this_pass: Pass, timeout_s: float) -> list[Any]:
@@ -232,7 +231,10 @@ class Loop(Live):
         return items
 
     def check(self, this_pass: Pass) -> None:
-        """Raise StopIteration if ``this_pass`` is over, ClosedError if closed, StalePassError if it was replaced."""
+        """Raise an error if ``this_pass`` cannot go on.
+
+        It is StopIteration after the last batch, ClosedError after close(), StalePassError if another pass has begun.
+        """
         sequence = self.sequence
         this_pass.check(sequence)
         if self.current is not this_pass:
@@ -242,13 +244,13 @@ class Loop(Live):
             )
 
     def is_source_at_end(self) -> bool:
-        """Return True if the current pass reads a source in this process, and has delivered all of its items."""
+        """Return True if the current pass reads a source in this process, and has delivered all items of the source."""
         return isinstance(self.current, FedPass) and self.current.is_at_end()
 
     # -- what it reports
 
     def share_waited(self) -> float | None:
-        """Return the share of the current pass's time, 0 to 1, in which the loop was waiting for batches."""
+        """Return the fraction (0 to 1) of the current pass's time that the loop has spent waiting for batches."""
         return self.consumer.metadata._share_waited()
 
     def facts(self) -> Iterable[DisplayedFact]:
@@ -263,12 +265,12 @@ class Loop(Live):
             yield state("not running")
 
     def report(self) -> Report:
-        """Return the report on where the time has gone since the loop was made: waiting, jobs and more."""
+        """Return the report on where the loop's time has gone since it was made, such as waiting for batches."""
         return report_of(self)
 
 
 def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:
-    """Return the elements of ``places`` at the indices in ``order``, without making a list if it can be avoided."""
+    """Return the elements of ``places`` at the indices in ``order``, without making a list if that can be avoided."""
     if isinstance(order, range):
         return places[order.start : order.stop]
     is_all = in_order and len(order) == len(places) and order == list(range(len(places)))

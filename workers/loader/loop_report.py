@@ -1,4 +1,4 @@
-"""Makes the report on where a loop's time has gone, on request, from the figures that are recorded as it runs."""
+"""Makes the report on where a loop's time has gone, from the figures that are recorded while the loop runs."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def _incidents(loop: LoopFigures, pool: PoolFigures) -> list[Incident]:
 
 
 def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
-    """Return the monotonic time, in ns, of the last delivery or end of a job, whichever is later; else now.
+    """Return when the last batch was delivered or the last job ended, whichever is later; now if neither happened yet.
 
-    Time after that is not held against the workers, because nothing was requested of them.
+    The result is in monotonic ns. Workers do not count as idle after it, because the loop requested nothing from them.
     """
     span = pool.spans[-1] if pool.spans else None
     last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)

@@ -24,7 +24,7 @@ _LONGEST_WAIT_S = 60.0  # before a retry
 
 
 class OnError:
-    """The policy of a loop for failed jobs, its option ``on_error``. A function is called in the consumer's thread."""
+    """A loop's policy for failed jobs: its option ``on_error``. If it is a function, the consumer's thread calls it."""
 
     def __init__(self, options: Options) -> None:
         self.policy = options.on_error
@@ -33,7 +33,7 @@ class OnError:
         self._deciding_for: Any = None  # the pass whose error the function is deciding on, if any
 
     def check(self, of: Pass) -> None:
-        """Raise RuntimeError if the user's function reads the pass ``of`` while it decides on an error of that pass."""
+        """Raise RuntimeError if the ``on_error`` function reads ``of``, the pass whose error it is deciding on."""
         if self._deciding_for is of:
             raise RuntimeError("on_error must not ask for batches of its own loop: loop over another front-end there")
 
@@ -94,7 +94,7 @@ class OnError:
             del value, outcome, of_sample  # no reference cycle with the error
 
     def decide(self, error: BaseException, of: Any) -> str:
-        """Return "raise", "skip" or "retry" for ``error``, of a job that ``of``, a reader for Keras, ran by itself."""
+        """Return "raise", "skip" or "retry" for the error of a job that ``of``, a reader for Keras, has run itself."""
         return self._what_of(error, of, lambda: None)
 
     def _wait(self, runs: int, check: Callable[[], None]) -> None:
@@ -104,9 +104,9 @@ class OnError:
             check()
 
     def _what_of_all(self, error: BaseException, of: Pass, check: Callable[[], None]) -> tuple[str, BaseException]:
-        """Return ("raise", "skip" or "retry", the policy's answer for a failed job; the error that it is about).
+        """Return (the policy's answer for a failed job: "raise", "skip" or "retry"; the error that it answers).
 
-        If several samples of a batch have failed, "skip" is returned only if the policy says so for every error.
+        If several samples of a batch have failed, the answer is "skip" only if the policy says "skip" for every error.
         """
         for each in (error, *others(error)):
             what = self._what_of(each, of, check)

@@ -1,7 +1,7 @@
 """Defines and checks the options of a front-end (the result of ``prefetch()`` or ``.map()``).
 
-A front-end made from another one inherits all of Options that it is not given, by :meth:`Options.but`, and ``output``.
-Most are written twice: with their types in a TypedDict, for callers, and with their defaults and checks in Options.
+A front-end made from another one inherits all options that it is not given (by :meth:`Options.but`), and ``output``.
+Most options are written twice: in a TypedDict with their types, for callers, and in Options with defaults and checks.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class NamedMapOptions(MapOptions, total=False):
 
 
 class _Inherited:
-    """The type of INHERITED, the default of an option that a front-end inherits from the one it is made from."""
+    """The type of INHERITED, the default value of options that a front-end takes from the one it is made from."""
 
     def __repr__(self) -> str:
         return "INHERITED"
 
 
-#: Stands for the value of the option in the front-end that this one is made from or, without one, in Options.
+#: Stands for the option's value in the front-end that this one is made from; if there is none, in Options.
 INHERITED: Any = _Inherited()
 
 
@@ -90,8 +90,8 @@ def _by(check: Callable[[str, Any], Any], none_is_default: bool = False) -> dict
     """Return the metadata of an option's field in the dataclass Options.
 
     Args:
-        check: called with (name, value); returns the value to use, or raises an error if it is wrong.
-        none_is_default: True if None means that the option is not given.
+        check: called with (name, value); returns the value to use, or raises an error if the value is wrong.
+        none_is_default: True if the value None means that the option is not given.
     """
     return {"check": check, "none_is_default": none_is_default}
 
@@ -181,7 +181,7 @@ _NAMES = tuple(each.name for each in fields(Options))
 
 
 def options_of(front_end: Any) -> Options:
-    """Return the options of ``front_end``, read from its attributes, so that the next workers use what is set there."""
+    """Return the options of ``front_end``, read from its attributes, so that new workers use what a user has set."""
     return Options(**{name: vars(front_end)[name] for name in _NAMES})
 
 
@@ -191,7 +191,7 @@ def in_plan(policy: Policy) -> str:
 
 
 def check_nb_workers(nb_workers: Any) -> int | Literal["auto"]:
-    """Check that ``nb_workers`` is "auto" or an integer >= 0. Return it, or what the environment says instead."""
+    """Check that ``nb_workers`` is "auto" or an integer >= 0. Return it, or what overrides it: see NB_WORKERS."""
     if isinstance(nb_workers, str) and nb_workers == "auto":
         return _by_environment("auto")
     return _by_environment(check_int("nb_workers", nb_workers, 0, 'an integer >= 0 or "auto"'))
@@ -208,7 +208,7 @@ def _by_environment(nb_workers: int | Literal["auto"]) -> int | Literal["auto"]:
 
 
 def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
-    """Return ``options``, the user's ``executor_options``, checked: a dict for "ray", None for other executors."""
+    """Check the user's ``executor_options``, and return them: a dict for "ray", None for other executors."""
     if executor == "ray":
         from workers.cluster.connection import check_options
 
@@ -219,10 +219,10 @@ def _executor_options(executor: Any, options: Any) -> dict[str, Any] | None:
 
 
 def bound(nb_workers: Any, max_queue_size: Any, max_queue_size_pin: Any, max_jobs_at_once: Any) -> Any:
-    """Return the ``max_queue_size``, the most batches ahead of the loop, that these arguments together set.
+    """Return the option ``max_queue_size``, the maximum number of batches ahead of the loop, from these arguments.
 
-    It is None if it is to be chosen as the loop runs, and INHERITED if no argument is given. ``max_queue_size_pin`` is
-    trw's name for it, and ``max_jobs_at_once`` is trw's number per worker.
+    The result is None if the number is chosen while the loop runs, and INHERITED if no argument is given. In the
+    library trw, the option is called ``max_queue_size_pin``, and ``max_jobs_at_once`` is the number per worker.
     """
     per_worker = 0
     if max_queue_size_pin is not None:

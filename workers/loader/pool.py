@@ -1,4 +1,4 @@
-"""Runs the workers of one loop, and sends them what they work on: a parcel, the pickled sequence in shared memory."""
+"""Runs the workers of one loop, and sends them the sequence, pickled into shared memory as a parcel."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ logger = logging.getLogger("workers")
 
 
 class Pool:
-    """The workers of ``loop``, and the engine that gives them jobs. They stop when the sequence of the loop is freed.
+    """The workers of ``loop``, and the engine that gives them jobs. Workers stop when the loop's sequence is freed.
 
     Args:
-        nb_workers: the number of workers; 0 to compute batches in this process; None to find the best number.
+        nb_workers: the number of workers; 0 to compute batches in this process; None to choose it by measurement.
 
     Attributes:
-        begun: (how many seconds it took to begin the last pass, one run of the loop over an epoch; why it took long).
+        begun: (seconds, why): how long it took to begin the last pass, a run of the loop over an epoch, and why.
     """
 
     def __init__(self, loop: Loop, nb_workers: int | None) -> None:
@@ -70,14 +70,14 @@ class Pool:
         self._options = options
         self._nb_workers = nb_workers or 0
         self._figures = figures
-        self._parcel: Parcel | None = None  # what the workers work on; None: the objects of this process
+        self._parcel: Parcel | None = None  # what the workers have; None if they use this process's objects
         self._watch = ChangeDetector()
         self._attributes = Attributes(self._watch)
         self._unpicklable_attributes = UnpicklableAttributes()
         self._num_passes = 0
         self._sent_in = 0  # the number of the pass in which the workers were last sent a parcel
-        self._num_changes = self._num_changes_now = 0  # calls of changed() up to that pass, and up to now
-        self._has_changed_there = False  # remote workers still lack what was written into shared arrays
+        self._num_changes = self._num_changes_now = 0  # calls of changed() until that pass, and until now
+        self._has_changed_there = False  # shared arrays have changed, and remote workers need them again
         self._looks_ahead = True  # whether to begin the next epoch before this one ends
         self._why = ""  # why the next pass takes time to begin
         self._workers: Engine | None = None
@@ -159,23 +159,23 @@ class Pool:
     # -- workers that come and go: see ``auto``
 
     def have(self, nb_workers: int) -> Engine:
-        """Start ``nb_workers`` workers, or change their number to this. Return the engine that gives them jobs."""
+        """Start ``nb_workers`` workers, or resize the running pool to this. Return the engine that gives them jobs."""
         if self._workers is None:
             return self._start(nb_workers)
         self._workers.resize(nb_workers)
         return self._workers
 
     def changes(self) -> Parcel | None:
-        """Return the parcel that the workers still need for the rest of this pass; None if they need none."""
+        """Return the parcel that workers must load to compute the rest of this pass; None if they need none."""
         loop = self._loop()
         if loop is None or self._sent_in == self._num_passes:
             return None
         return self._parcel_to_send(loop)
 
-    # -- what they work on
+    # -- the sequence that they work on
 
     def _parcel_to_send(self, loop: Loop) -> Parcel | None:
-        """Return what is sent anew to the workers at the start of an epoch; None if the sequence has not changed.
+        """Return the parcel to send to the workers at the start of an epoch; None if the sequence has not changed.
 
         If the user has called ``changed()``, discard the batches that were computed ahead.
         """
@@ -198,7 +198,7 @@ class Pool:
             return self._parcel if has_changed_there else None
         changed = "the sequence had changed, and was sent to the workers again"
         self._why = f"{self._why}; {changed}" if self._why else changed
-        # What changed at the end of one epoch will change again, and jobs done ahead would be wasted.
+        # A sequence that changes between epochs will do so again, and jobs done ahead would be wasted.
         self._looks_ahead = self._num_passes <= 1
         with _room_for_sequence():
             parcel = Parcel(pickled, self._parcel, same)
@@ -206,7 +206,7 @@ class Pool:
         return parcel
 
     def _has_changed_in_place(self) -> bool:
-        """Return True if shared arrays have changed in place, so that workers on other machines need them again."""
+        """Return True if shared arrays have changed in place, so that they must be sent to other machines again."""
         if self.kind != "ray" or self._workers is None:
             return False
         executor: Any = self._workers.executor
@@ -214,7 +214,7 @@ class Pool:
         return self._has_changed_there
 
     def sent(self, parcel: Parcel | None) -> None:
-        """Record that the engine has received ``parcel``. Until then it counts as unsent, so no Ctrl-C can lose it."""
+        """Record that the engine has received ``parcel``. If a Ctrl-C prevents this, the changes are sent again."""
         self._parcel, self._sent_in = parcel or self._parcel, self._num_passes
         self._num_changes, self._has_changed_there = self._num_changes_now, False
         self._watch.commit()
@@ -255,7 +255,7 @@ class Pool:
             self._looks_ahead
             and not loop.sequence._has_hooks()  # hooks may write anywhere, even to files, so they run first
             and not plan.plan.drawn
-            and self._options.executor != "thread"  # jobs run on the user's own object, which is in one epoch
+            and self._options.executor != "thread"  # jobs run on the user's own object, which has one epoch
             and not (isinstance(places, list) and position.is_at_start)
         ):
             next_order = None if order is None else plan.following().order(following)
@@ -288,7 +288,7 @@ class Pool:
 
 
 def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Connect to a Ray cluster. Return a function that counts its cores, and one that counts the workers that fit."""
+    """Connect to a Ray cluster. Return two functions: one counts its cores, the other the workers that fit into it."""
     from workers.cluster import connection
 
     connection.connect(options.get("address"))
@@ -296,14 +296,14 @@ def _of_cluster(options: dict[str, Any]) -> tuple[Callable[[], int], Callable[[]
 
 
 def _name(loop: Loop) -> str:
-    """Return a short description of what the loop computes, for ``workers.top``: "<Crops: 40 batches>"."""
+    """Return a short description of what the loop computes, for ``workers.top``, e.g. "<Crops: 40 batches>"."""
     sequence = loop.sequence
     return short(getattr(sequence, "source_split", sequence))
 
 
 @contextlib.contextmanager
 def _room_for_sequence() -> Iterator[None]:
-    """Within this block, turn DoesNotFit (shared memory has no room for an array) into a MemoryError with advice."""
+    """Turn a DoesNotFit raised in this block (shared memory has no room) into a MemoryError that gives advice."""
     try:
         yield
     except DoesNotFit as error:

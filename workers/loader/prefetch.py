@@ -1,4 +1,4 @@
-"""The function ``prefetch``, which computes the batches of any sequence ahead of the loop that reads them."""
+"""Defines ``prefetch``, which makes workers compute the batches of any sequence ahead of the loop that reads them."""
 
 from __future__ import annotations
 
@@ -78,18 +78,18 @@ def prefetch(
             zip, an open file) can be read in one pass only.
         nb_workers: the number of worker processes; 0 to compute batches in the loop; ``"auto"`` or None for as many as
             make the loop faster, see :class:`SequenceMap`.
-        max_queue_size: the most batches finished or in progress ahead of the loop: see :class:`SequenceMap`.
+        max_queue_size: the maximum number of batches ahead of the loop: see :class:`SequenceMap`.
         **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``job_timeout``,
             ``max_retries``, ``output`` and ``worker_init_fn``: see :class:`SequenceMap`. If ``sequence`` is a
             front-end, or is made from one, options that are not given are inherited from it.
-        shuffle: draw a new order of the batches or, with ``batch_size``, of the samples in each epoch: see
+        shuffle: in each epoch, draw a new random order of the batches (with ``batch_size``, of the samples): see
             :meth:`Sequence.shuffle`.
-        batch_size: samples in a batch, made by workers of the items of ``sequence``; None if these are batches already.
+        batch_size: the number of items of ``sequence`` that workers put into a batch; None if they are batches already.
             With ``on_error="skip"``, samples that raise are left out, and the batch is filled with the next ones
             (with ``collate_fn``, it is smaller). A dataset with ``__getitems__`` is called once per batch.
-        drop_last: leave out a last batch with fewer samples.
+        drop_last: leave out the last batch if it has fewer samples.
         collate_fn: called in the workers with the list of a batch's samples or, without ``batch_size``, with each item.
-            By default, samples are stacked: arrays and numbers, within tuples, dicts, dataclasses and the like.
+            By default, samples are stacked, including arrays and numbers within tuples, dicts, dataclasses etc.
         weights, labels, num_samples, replacement: draw the samples by weight: see :meth:`Sequence.weighted`.
         sampler: the order of the samples, such as a torch ``Sampler``: see :meth:`Sequence.reorder`.
         batch_sampler: the samples of each batch, such as a torch ``BatchSampler``: see :meth:`Sequence.batch_by`.
@@ -152,7 +152,7 @@ def prefetch(
 def _check_one_order(
     shuffle: bool, weights: Any, sampler: Any, batch_sampler: Any, batch_size: int | None, drop_last: bool
 ) -> None:
-    """Raise ValueError if these options conflict: two orders, two batch sizes, or ``drop_last`` without a size."""
+    """Raise ValueError if these options conflict: two orders, two batch sizes, or ``drop_last`` without one."""
     given = {"weights": weights, "sampler": sampler, "batch_sampler": batch_sampler}
     orders = ["shuffle=True"] * shuffle + [f"{name}=..." for name, value in given.items() if value is not None]
     if len(orders) > 1:

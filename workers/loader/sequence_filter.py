@@ -1,4 +1,4 @@
-"""``SequenceFilter``, which keeps the batches for which a function returns true; workers find them in each epoch."""
+"""Defines ``SequenceFilter``: the batches for which a function, called by workers in each epoch, returns true."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sequence_map import SequenceMap
 class SequenceFilter(SequenceMap[Any]):
     """The batches of another sequence for which ``function`` returns true: see :meth:`Sequence.filter`.
 
-    It has no length, and neither do sequences made from it.
+    How many batches are left is known only after a loop. So it has no length, and neither do sequences made from it.
     """
 
     _is_filter = True

@@ -1,4 +1,4 @@
-"""The front-end ``SequenceMap``: an iterable over batches that workers compute in the background."""
+"""Defines the front-end ``SequenceMap``: an iterable over batches that workers compute in the background."""
 
 from __future__ import annotations
 
@@ -42,49 +42,49 @@ logger = logging.getLogger("workers")
 class SequenceMap(FrontEndTypes[Batch_co]):
     """A sequence mapped by a function in worker processes, read by a plain for loop.
 
-    One pass of the loop is one epoch. After a ``break``, the next pass is the whole of the next epoch. Sequences made
-    from this use its workers, and inherit options that they are not given, except ``collate_fn`` and ``as_items``.
+    Each pass of the loop is one epoch. After a ``break``, the next pass reads the whole next epoch. Sequences made from
+    this one use its workers, and inherit options that they are not given, except ``collate_fn`` and ``as_items``.
 
     Args:
         source_split: what to map: anything with ``__len__`` and ``__getitem__`` (the workers compute whole batches), or
-            with only ``__iter__`` (its items are read here and sent to the workers).
+            with only ``__iter__`` (its items are read in this process and sent to the workers).
         nb_workers: the number of worker processes; 0 to compute batches in this process when they are asked for;
-            ``"auto"`` for as many as make the loop faster, by measurement, usually none at first. If ``source_split``
-            is a SequenceMap with workers, or was made from one, one pool of all their workers computes everything.
+            ``"auto"`` for as many as measurably make the loop faster, usually none at first. If ``source_split`` is a
+            SequenceMap with workers, or was made from one, all their workers form one pool, which computes everything.
         function_to_run: a function of a batch, a list of functions applied one after the other, or None. The items of a
             returned *list* are delivered one by one: ``for x, y in ...`` fails if the function returns ``[x, y]``.
-        max_jobs_at_once: the most batches finished or in progress ahead of the loop, per worker; 0 for no limit. By
-            default, ``max_queue_size`` applies.
+        max_jobs_at_once: the maximum number of batches, finished or in progress, ahead of the loop, per worker; 0 for
+            no limit. By default, ``max_queue_size`` applies.
         queue_timeout: seconds that ``next_item(blocking=False)`` waits, by default 0.001.
         debug_job_report_timeout: seconds after which a running job is logged, with its Python stack; by default 30,
             None for never.
-        collate_fn: the loop gets ``collate_fn(batch, source=self)``; called in the thread of the loop.
+        collate_fn: called in the loop's thread for each batch: the loop gets ``collate_fn(batch, source=self)``.
         max_queue_size_pin: like ``max_jobs_at_once``, which it overrides, but for all workers together.
-        max_queue_size: the most batches finished or in progress ahead of the loop. None: enough for 50 ms of work
-            (0.5 s with Ray), for the other workers to go on during a slow job, and for the longest recent step of the
-            loop (at most 1 s), within 64 MB; at least 2 per worker and 2 more.
+        max_queue_size: the maximum number of batches, finished or in progress, ahead of the loop. None to choose it
+            automatically: enough for 50 ms of work (0.5 s with Ray), for the other workers to go on during a slow job,
+            and for the longest recent step of the loop (at most 1 s), within 64 MB; at least 2 per worker and 2 more.
         executor: ``"process"``, the default, or ``"thread"`` for functions that wait or release the interpreter's lock.
             Threads share the global generators, so there only ``current_rng()`` is reproducible. ``"ray"``: see
             :mod:`workers.cluster`.
-        executor_options: the options of ``"ray"``.
-        seed: determines all random draws; None: the seed of ``source_split``, or one drawn once.
-        in_order: deliver batches in the order of their indices, the default. If False: as they finish, within an epoch.
+        executor_options: the options of the executor ``"ray"``.
+        seed: determines all random draws; None for the seed of ``source_split``, or else for one that is drawn once.
+        in_order: if True, the default, batches come in the order of their indices; if False, as an epoch's jobs finish.
         on_error: ``"raise"`` the exception of a job in place of its batch (the next ``next()`` goes on after it);
             ``"skip"`` the batch and log the exception; or ``"redraw"``: replace the samples of a batch that raise by
             others, drawn by (seed, epoch, batch); ``"retry"``: run the job again with the same draws, after
             ``retry_wait`` seconds, twice as many each time. Or a function, which gets the exception in the thread of
-            the loop, and returns one of ``"raise"``, ``"skip"`` and ``"retry"``. ``max_failures``: the most samples
-            that may be lost in an epoch, a number, or a share between 0 and 1.
+            the loop and returns ``"raise"``, ``"skip"`` or ``"retry"``. ``max_failures`` limits the samples lost in an
+            epoch, to a number or to a share between 0 and 1.
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again; None,
             the default, for never.
         as_items: if False, a list returned by ``function_to_run`` is one batch.
         max_retries: the most times that a job is run again, by default 2, whether because its worker died or was stuck,
             or because ``on_error`` returned ``"retry"``.
         output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors instead of arrays, over the same memory;
-            strings and dates stay arrays. ``model.fit`` always gets what Keras needs. None: inherited, else arrays.
+            strings and dates stay arrays. ``model.fit`` always gets what Keras needs. None to inherit it, else arrays.
         worker_init_fn: called once in each worker, with its number, before its first job; also in workers that replace
             another, or start again after a minute without work; with ``nb_workers=0``, in this process. Its errors end
-            the loop. None: inherited.
+            the loop. None to inherit it.
 
     Raises:
         ValueError, TypeError: an argument is wrong. NotPicklableError: ``source_split`` or ``function_to_run``
@@ -171,7 +171,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         return self._items_at(index, None)
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
-        """Return the items of ``job`` (None: the one at ``index``) from ``source`` (None: its own); [] if skipped."""
+        """Return the items of ``job``, by default the one at ``index``, made from ``source``; [] if it is skipped."""
         try:
             return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
         except Exception as error:
@@ -198,7 +198,6 @@ class SequenceMap(FrontEndTypes[Batch_co]):
 
     def report(self) -> Report:
         """Return a :class:`workers.Report` on where the loop's time has gone since this was made.
-
         May be called at any time, even after :meth:`close`. Takes a few milliseconds per worker."""
         return self._live.report()  # type: ignore[no-any-return]
 
@@ -217,14 +216,14 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         return None if self._output is None else self._output.name
 
     def to_device(self, device: Any, depth: int = 2) -> Self:
-        """Deliver tensors on ``device``, and move the next batches there while the loop works on one.
+        """Deliver tensors on ``device``, and move the next batches there while the loop works on the current one.
 
-        They are copied to a CUDA device from pinned memory, asynchronously. On the CPU nothing is copied.
+        Tensors are copied to a CUDA device from pinned memory, asynchronously. On the CPU nothing is copied.
 
         Args:
-            device: as the framework names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding, or
-                ``"gpu"``; ``"/GPU:0"`` for TensorFlow.
-            depth: how many batches are on the device ahead of the loop, in addition to ``max_queue_size``.
+            device: the device as the framework names it: a ``torch.device`` or ``"cuda:0"``; a JAX device or sharding,
+                or ``"gpu"``; ``"/GPU:0"`` for TensorFlow.
+            depth: how many batches to move ahead of the loop, in addition to ``max_queue_size``.
 
         Returns:
             This front-end.
@@ -273,7 +272,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         return trw.has_background_jobs(self._live)
 
     def fill_queue(self) -> None:
-        """Read items, if the source is read in this process, until the workers have enough; ``next()`` does so, too."""
+        """Read items until the workers have enough, if this process reads the source; ``next()`` does this, too."""
         trw.fill_queue(self._live)
 
     @property
@@ -283,7 +282,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
 
     @property
     def max_queue_size_pin(self) -> int | None:
-        """Another name for ``max_queue_size``: the most batches ahead of the loop; None if chosen automatically."""
+        """Another name for ``max_queue_size``: the most batches ahead of the loop; None if it is automatic."""
         return self.max_queue_size  # type: ignore[no-any-return]
 
     @property
@@ -317,7 +316,7 @@ def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any
 
 
 def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
-    """Return ``front`` over ``source``, a part of the data, and without workers, as in trw: a part is usually small."""
+    """Return a copy of ``front`` over ``source``, a part of its data. As in trw, it has no workers: parts are small."""
     own: dict[str, Any] = {"collate_fn": front.collate_fn, "as_items": front.as_items, "seed": front._own_seed}
     made = SequenceMap(source, 0, front.function_to_run, **vars(options_of(front)), **own)
     made._output = made._live.output = front._output
@@ -325,14 +324,14 @@ def _like(front: SequenceMap[Any], source: Any) -> SequenceMap[Any]:
 
 
 def _front_end_of(source: Any) -> SequenceMap[Any] | None:
-    """Return ``source`` if it is a SequenceMap, else the last one that it was made from, or None without one."""
+    """Return ``source`` if it is a SequenceMap, else the last SequenceMap that it was made from, or None."""
     while isinstance(source, SequenceDerived) and not isinstance(source, SequenceMap):
         source = source.source_split
     return source if isinstance(source, SequenceMap) else None
 
 
 def _check_one_seed(seed: int | None, source: Any) -> int | None:
-    """Return ``seed``; raise ValueError if a map in the chain ``source`` was given another, as a job has one seed."""
+    """Return ``seed``; raise ValueError if a map in the chain of ``source`` has another one, as a job has only one."""
     fronts = [each for each in chain_of(source) if isinstance(each, SequenceMap)]
     given = [each._own_seed for each in fronts if each._own_seed is not None]
     if seed is not None and given and given[0] != seed:

@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
 
 class Source(Protocol):
-    """The interface of a reader, which reads the items of a source one at a time."""
+    """The interface of readers, which read the items of a source one at a time."""
 
     item: Item | None
 
@@ -48,7 +48,7 @@ class Source(Protocol):
 class StreamSource:
     """A reader of the remaining batches of a stream: a source that has indices, but is read in order in this process.
 
-    An error in reading a batch is kept, and raised when the loop asks for this batch.
+    If reading a batch raises an error, the error is kept, and raised when the loop asks for this batch.
     """
 
     item: Item | None = None
@@ -80,7 +80,7 @@ class StreamSource:
 
 
 class IteratorSource:
-    """A reader of a source that has only ``__iter__``. It leaves out items of the epoch that were already delivered."""
+    """A reader of a source that has only ``__iter__``. It skips items of the epoch that were already delivered."""
 
     item: Item | None = None
 
@@ -101,8 +101,8 @@ class IteratorSource:
         self._packed: Callable[[Any], Any] = (lambda item: own(pack(item))) if copies else pack
         self._batch, self._partial, _ = position.delivered
         self._apart = position.apart
-        self._index = 0  # of the next item
-        self._read: deque[Any] = deque()  # the next item, if it was read
+        self._index = 0  # the index of the next item
+        self._read: deque[Any] = deque()  # the next item, if it was already read
 
     def run(self, function: Callable[[], Any]) -> Any:
         return self._reading.run(function)
@@ -140,9 +140,10 @@ class IteratorSource:
 
 
 class FedPass(Pass):
-    """A pass, one run of the loop over an epoch, whose jobs get their input from a source read in this process.
+    """A pass (one run of the loop over an epoch) whose jobs get their input from a source read in this process.
 
-    Items are read as needed, so their number is not known in advance. A job's index is its place in the epoch's order.
+    Items are read as needed, so their number is not known in advance. The index of a job is its place (number) in the
+    epoch's order.
     """
 
     def __init__(
@@ -157,15 +158,15 @@ class FedPass(Pass):
         self._fed = reading
         self._source: Source | None = source  # None: it has ended
         self._num_added = 0  # jobs given to the engine
-        self._num_unread = 0  # items that could not be read, and so are not jobs
+        self._num_unread = 0  # items that could not be read, so that they have no jobs
         self._unread: dict[int, Item] = {}  # {number of an outcome: the unread item}, e.g. {41: Item(41, None, error)}
         self._error: Exception | None = None  # the error that ended the source
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome, a job's items or error; the same one until it is taken. None if there are no more.
+        """Return the next outcome (a job's items or error), the same one until it is taken; None after the last one.
 
         Raises:
-            queue.Empty: none came within ``timeout_s``. ClosedError, or any error of the engine or of reading.
+            queue.Empty: none came within ``timeout_s``. ClosedError. Any error of the engine, or of reading the source.
         """
         if self._source is not None and self._is_worth_filling():
             self.fill_queue()
@@ -180,7 +181,7 @@ class FedPass(Pass):
         try:
             raise error
         finally:
-            del error  # no cycle with this frame
+            del error  # no reference cycle with this frame
 
     def _outcome_that_is_there(self) -> Outcome | None:
         if self.num_taken in self._unread:
@@ -188,7 +189,7 @@ class FedPass(Pass):
         return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
 
     def is_at_end(self) -> bool:
-        """Return True if all items of the source were delivered. May read one more, for the next job, to find out."""
+        """Return True if all items of the source were delivered. To find out, this may read the next job's item."""
         source = self._source
         if self.ready or self.num_jobs_taken < self._num_added or self._unread or self._error is not None:
             return False
@@ -202,7 +203,7 @@ class FedPass(Pass):
         return self._source is None and self._error is None
 
     def fill_queue(self) -> None:
-        """Read items of the source and give them to the workers, until these have the allowed number of jobs."""
+        """Read items of the source, and give the workers a job for each, until they have the allowed number of jobs."""
         source = self._source
         try:
             if source is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
@@ -213,7 +214,7 @@ class FedPass(Pass):
     def _is_worth_filling(self) -> bool:
         """Return True if the jobs ahead of the loop are at most 3/4 of the allowed number, or at most one.
 
-        Items are read several at a time, because waking the engine for each one would take longer than the item.
+        Several items are read at a time, because waking the engine for each item would take longer than reading it.
         """
         num_ahead = self._num_added - self.num_jobs_taken
         return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
@@ -230,7 +231,7 @@ class FedPass(Pass):
                 assert item is not None
                 if item.error is None:
                     self._fed.add(self._num_added, item.index, item.value)
-            except Exception as error:  # raised in its place, after the items that were read before
+            except Exception as error:  # raised later, after the outcomes of earlier items
                 self._source, self._error = None, error
                 return
             if item.error is not None:
@@ -242,7 +243,7 @@ class FedPass(Pass):
             source.item = None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make the ``items`` of ``outcome`` ready for delivery; None if it failed, and the caller raises the error."""
+        """Make the ``items`` of ``outcome`` ready for delivery. None stands for an error, which the caller raises."""
         number, job = self.num_taken, self.num_jobs_taken
         is_job = number not in self._unread
         self._commit(outcome, outcome.index, items, is_job)

@@ -1,4 +1,4 @@
-"""Replaces the tensors in an item of a source by arrays, to send it to a worker, and restores them there."""
+"""Converts the tensors in an item of a source to arrays, to send it to a worker, and restores the tensors there."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _OUTPUTS = {file: output for output, file in frameworks.OUTPUTS.items()}
 
 
 class _Tensor(NamedTuple):
-    """A tensor as it is sent to a worker: its framework and its values, e.g. _Tensor("torch", array)."""
+    """A tensor in the form in which it is sent to a worker, e.g. _Tensor(framework="torch", array=...)."""
 
     framework: str
     array: Any
 
 
 class _Pickled(NamedTuple):
-    """A tensor of a subclass, e.g. of torch.Tensor, as it is sent to a worker: pickled, which keeps its class."""
+    """A tensor of a subclass (e.g. of torch.Tensor), pickled to be sent to a worker, so that it keeps its class."""
 
     pickled: bytes
 
 
 def packed(item: Any) -> Any:
-    """Return ``item``, to be sent to a worker, with arrays for tensors; raise TypeError if one cannot be sent."""
+    """Return ``item`` with its tensors converted, ready to be sent to a worker; raise TypeError if one cannot be."""
     if not any(package in sys.modules for package in frameworks.PACKAGES):
         return as_numpy(item)
     return as_numpy(map_leaves(_pack, item))

@@ -1,7 +1,7 @@
 """Turns batches of arrays into batches of torch, JAX or TensorFlow tensors, on the device of the training step.
 
-On the CPU, a tensor uses the shared memory of its batch, which is not reused as long as the tensor lives. Arrays of a
-dtype that the framework does not have (strings, dates) stay arrays.
+On the CPU, a tensor uses the shared memory of its batch, which is not reused as long as the tensor lives. Arrays whose
+dtype the framework does not have (strings, dates) stay arrays.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ logger = logging.getLogger("workers")
 
 
 class Moved(NamedTuple):
-    """A batch of tensors on their way to the device, and a function to call before they are used."""
+    """A batch of tensors that are being moved to the device, and a function to call before the loop uses them."""
 
     batch: Any
-    hand_over: Callable[[], None]  # to be called when the loop gets it
+    hand_over: Callable[[], None]  # called when the loop gets the batch
 
 
 class TensorMaker:
-    """A converter of the arrays in batches to tensors of one framework, which also moves them to a device.
+    """A converter of the arrays in batches to tensors of one framework. It also moves the tensors to a device.
 
     Args:
         output: the framework: "torch", "jax" or "tf".
@@ -42,19 +42,19 @@ class TensorMaker:
         self._of_framework = frameworks.file_of(frameworks.OUTPUTS[output]).Tensors(_plain, device)
         self._moves = self._of_framework.is_elsewhere()
         self.depth = depth if self._moves else 0
-        self._known: set[type] = {*SCALARS}  # types of leaves, other than arrays, in earlier batches
-        self._named: set[type] = set()  # types of leaves that a warning has named
+        self._known: set[type] = {*SCALARS}  # types of objects, other than arrays, in earlier batches
+        self._named: set[type] = set()  # those that a warning has named
 
     @property
     def device(self) -> Any:
         return self._of_framework.device
 
     def tensor(self, array: Array) -> Any:
-        """Return ``array`` as a tensor over the same memory; unchanged if the framework lacks its dtype."""
+        """Return a tensor over the memory of ``array``; the array itself if the framework does not have its dtype."""
         return self._of_framework.tensor(array)
 
     def __call__(self, batch: Any) -> Moved:
-        """Return ``batch`` with tensors instead of arrays, and start moving them if the device has its own memory."""
+        """Return ``batch`` with tensors instead of arrays. Start moving them if the device has its own memory."""
         arrays: list[Array] = []
         rest: list[Any] = []
         spec = flatten(batch, arrays, rest)
@@ -66,7 +66,7 @@ class TensorMaker:
         return Moved(_builder(spec)(iter(moved), iter(rest)), hand_over)
 
     def _name_leaves(self, batch: Any, rest: list[Any]) -> None:
-        """Log a warning, once per type, about objects in ``rest`` that stay in ``batch`` but may hold arrays."""
+        """Warn, once per type, about objects in ``rest`` that stay in ``batch`` unchanged but may hold arrays."""
         ids = {id(leaf) for leaf in rest if type(leaf) is not np.ndarray and not is_immutable(leaf)}
         for path, leaf in leaves(batch, lambda part: id(part) in ids):
             kind = type(leaf)
@@ -85,7 +85,7 @@ class TensorMaker:
 class Output:
     """The framework whose tensors a loop gets instead of arrays: ``name`` is "torch", "jax" or "tf".
 
-    If an object that holds it is sent to workers, they get only the name, so they need neither framework nor device.
+    Workers that are sent such an object get only the name, so they need neither the framework nor the device.
     """
 
     def __init__(self, name: str) -> None:

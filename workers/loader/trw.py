@@ -33,7 +33,7 @@ def next_item(loop: Loop, timeout_s: float | None) -> Any:
 
 
 def fill_queue(loop: Loop) -> None:
-    """Read items, if the source is read in this process, and give them to the workers, until these have enough."""
+    """If the source is read in this process, read items and give them to the workers until they have enough."""
     if isinstance(loop.current, FedPass):
         loop.current.fill_queue()
 

@@ -1,1 +1,1 @@
-"""Runs jobs in worker processes, which a server process forks, and exchanges all data with them."""
+"""Runs jobs in worker processes, forked by a small server process, and exchanges all data with the workers."""

@@ -1,11 +1,12 @@
 """Pickles arrays for workers: as references to shared memory where possible, otherwise as bytes.
 
-- An array in shared memory (see ``workers.batch.share``) is sent as its place there, whatever its size and layout, so
-  the workers see later writes to it.
-- Any other array is sent as bytes, a large one outside the pickle. The order of its items in memory is kept, because
-  numpy adds in that order, and another one could change the last bits of a sum. If the items lie far apart
-  (``a[::10]``), they are copied with smaller gaps in the same places.
-- A subclass of ``ndarray`` is sent as a plain array, and a masked array as two arrays; the worker restores the class.
+- An array in shared memory (see ``workers.batch.share``) is sent as a reference to its address there, whatever its size
+  and layout. So the workers see later writes to it.
+- Any other array is sent as bytes, a large one outside the pickle. Its items keep their order in memory: numpy adds in
+  this order, and another one could change the last bits of a sum. If the items lie far apart (``a[::10]``), they are
+  sent with smaller gaps between them.
+- An array of a subclass of ``ndarray`` is sent as a plain array, unless the subclass defines its own pickling. A masked
+  array is sent as two arrays, data and mask. The worker restores the class.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _REDUCERS = "__reduce__", "__reduce_ex__", "__setstate__", "__getstate__"
 def reduced(obj: Any) -> Any:
     """Return (function, arguments) to rebuild ``obj`` in a worker, as from ``__reduce__``; None to pickle it as usual.
 
-    Such a recipe exists for arrays, rows of structured arrays and pieces of shared memory.
+    Handles arrays, rows of structured arrays and pieces of shared memory. Everything else is pickled as usual.
     """
     if isinstance(obj, np.ndarray):
         return None if obj.dtype.hasobject else _reduced_array(obj)
@@ -43,7 +44,7 @@ def reduced(obj: Any) -> Any:
 
 
 def _reduced_row(row: Any) -> Any:
-    """Return how to rebuild a row of a structured array as a view of shared memory; None if it lies elsewhere."""
+    """Return (function, arguments) to rebuild a structured array's row from shared memory; None if it is not there."""
     found = share.find_bytes(int(row.__array_interface__["data"][0]), row.nbytes)
     return None if found is None else (_row, (found.piece, row.dtype, found.start))
 
@@ -74,12 +75,12 @@ def _extent(array: Any) -> tuple[int, int]:
 
 
 def _offset(array: Any) -> int:
-    """Return the distance in bytes from the lowest address of ``array`` to its first item."""
+    """Return the bytes between the lowest address of ``array`` and its first item: 0 unless a stride is negative."""
     return address_of(array) - _extent(array)[0]
 
 
 def _reduced_strided(array: Any) -> Any:
-    """Return (function, arguments) to rebuild an array that is not contiguous or not aligned, narrowing wide gaps."""
+    """Return (function, arguments) to rebuild a non-contiguous or unaligned array; its wide gaps are narrowed first."""
     is_aligned, is_writable, before = array.flags.aligned, array.flags.writeable, address_of(array) % ALIGNMENT
     own_nbytes = array.itemsize * math.prod(_lengths(array))
     if _extent(array)[1] > MAX_SPREAD * own_nbytes:
@@ -87,7 +88,7 @@ def _reduced_strided(array: Any) -> Any:
     low, nbytes = _extent(array)
     memory: Any = ctypes.string_at(low, nbytes) if nbytes < SHARED_NBYTES else np.asarray(Memory(array, low, nbytes))
     start = address_of(array) - low
-    if not is_aligned:  # keep it unaligned in the worker: numpy reads such arrays in another way
+    if not is_aligned:  # keep the array unaligned in the worker: numpy reads aligned ones in another way
         before = (before - start) % ALIGNMENT
         memory, start = np.concatenate([np.zeros(before, np.uint8), np.frombuffer(memory, np.uint8)]), before + start
     elif nbytes < SHARED_NBYTES:
@@ -101,9 +102,9 @@ def _lengths(array: Any) -> list[int]:
 
 
 def _packed(array: Any) -> Any:
-    """Return a copy of ``array`` with its axes in the same order in memory, and with each gap narrowed to one item.
+    """Return a copy of ``array`` with the same order of axes in memory, but with gaps of only one item.
 
-    If items of ``array`` overlap, the copy is in C order without gaps.
+    If items of ``array`` overlap in memory, the copy is in C order and has no gaps.
     """
     strides, spread, packed_spread = list(array.strides), array.itemsize, array.itemsize
     for axis in sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis])):

@@ -1,11 +1,11 @@
-"""Sends to workers by value, as code or content, what they could not find by its name.
+"""Sends code and objects to workers by value if a worker could not find them by name.
 
-- The functions and classes of modules that a worker cannot import: a script that ``multiprocessing`` runs again in a
-  child, a module loaded from a path, or one whose folder has left ``sys.path``, for instance after ``os.chdir``.
-- Objects that pickle sends as a name in such a module: singletons, ``typing.NewType``, cachetools' cached functions.
-- Source text that is in no file: the cells of a notebook, or code run by ``exec``. A worker needs it for the traceback
-  of a job, and for anything that reads the source of a function, such as TensorFlow's AutoGraph. It is taken from
-  ``linecache``, which has it under a name such as ``/tmp/ipykernel_123/456.py`` or ``<ipython-input-3-9f2c>``.
+- Functions and classes of modules that a worker cannot import: a script that ``multiprocessing`` runs again in a child,
+  a module loaded from a path, or a module whose folder has left ``sys.path``, for instance after ``os.chdir``.
+- Objects that pickle would send as a name in such a module: singletons, ``typing.NewType``, cachetools' functions.
+- Source text that is in no file: the cells of a notebook, or code run by ``exec``. A worker needs the text for the
+  tracebacks of jobs, and for libraries that read the source of a function, such as TensorFlow's AutoGraph. It is taken
+  from ``linecache``, which holds it under a made-up file name such as ``<ipython-input-3-9f2c>``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from workers.job.installed import is_installed
 
 from .main_module import Definitions
 
-_POINTER = 8  # bytes
+_POINTER = 8  # the size of a pointer in bytes
 _ours: set[str] = set()  # modules that look_at() has registered with cloudpickle, e.g. {"helpers"}
 
 
 def look_at(name: str | None) -> None:
     """Make cloudpickle send the functions and classes of module ``name`` by value if workers cannot import the module.
 
-    If an earlier call has done so, but workers can import the module now, send them by name again.
+    If workers have become able to import it since an earlier call, send its functions and classes by name again.
     """
     module = sys.modules.get(name or "__main__")
     file = getattr(module, "__file__", None)
@@ -66,7 +66,7 @@ def search_path() -> tuple[str, ...]:
 def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
     """Return True if importing module ``name`` in a new process runs ``file``.
 
-    ``path`` is ``sys.path``, on which the answer depends; it is an argument only to be part of the cache's key.
+    ``path`` is the present ``sys.path``. The result depends on it, so it must be part of the cache's key.
     """
     if name == "__mp_main__":
         return False
@@ -74,10 +74,7 @@ def _leads_to(name: str, file: str, path: tuple[str, ...]) -> bool:
 
 
 def _files(name: str) -> Iterator[str]:
-    """Yield the files that an import of module ``name`` would try as its source, without importing anything.
-
-    They need not exist.
-    """
+    """Yield the source files that importing module ``name`` would try, whether they exist or not. Import nothing."""
     first, *rest = name.split(".")
     spec = None
     for finder in sys.meta_path:
@@ -103,15 +100,15 @@ def _is_same(file: str, other: str) -> bool:
 
 
 def reduces_itself(kind: Any) -> bool:
-    """Return True if class ``kind`` decides how its objects are pickled: by ``__reduce__`` or ``__reduce_ex__``."""
+    """Return True if ``kind`` overrides ``__reduce__`` or ``__reduce_ex__``, to control how its objects are pickled."""
     plain: Any = object
     return kind.__reduce__ is not plain.__reduce__ or kind.__reduce_ex__ is not plain.__reduce_ex__
 
 
 def may_be_sent_by_name(kind: Any) -> bool:
-    """Return True if pickle may send objects of class ``kind`` as a mere name, so that each has to be checked.
+    """Return True if pickle may send an object of class ``kind`` as a mere name, so each such object must be checked.
 
-    Classes of Python and numpy never count, except those of ``typing`` (``NewType``).
+    The result is False for classes of Python and numpy, except those of ``typing`` (``NewType``).
     """
     package = str(getattr(kind, "__module__", "")).partition(".")[0]
     is_others = package == "typing" or not (package == "numpy" or package in sys.stdlib_module_names)
@@ -119,10 +116,10 @@ def may_be_sent_by_name(kind: Any) -> bool:
 
 
 def reduced(obj: Any, definitions: Definitions) -> Any:
-    """Return how to rebuild ``obj`` in a worker, as from ``__reduce__``: as its class defines, or from its attributes.
+    """Return how a worker rebuilds ``obj``, in the form of a result of ``__reduce__``.
 
-    The attributes are sent if its class would send only a name that workers cannot find. In that case ``obj`` is also
-    added to ``definitions``, the objects that workers put into their modules under their names.
+    The class of ``obj`` decides, unless it returns a name that workers cannot find. In that case the attributes are
+    sent, and ``obj`` is added to ``definitions``, so that workers make it available under its name.
 
     Raises:
         TypeError: workers cannot find the name, and ``obj`` has content besides its attributes.
@@ -144,21 +141,21 @@ def reduced(obj: Any, definitions: Definitions) -> Any:
 
 
 def texts_of(names: Iterable[str]) -> dict[str, str]:
-    """Return {name: source text} for those file names of compiled code in ``names`` that are not files on disk.
+    """Return {file name: source text} for code that is in no file on disk, such as the cells of a notebook.
 
-    Names that ``linecache`` does not know are left out. Runs in: consumer.
+    ``names`` are the file names of code objects. Those unknown to ``linecache`` are left out. Runs in: consumer.
     """
     texts = {name: "".join(linecache.getlines(name)) for name in sorted(names) if not os.path.isfile(name)}
     return {name: text for name, text in texts.items() if text}
 
 
 def learn(texts: dict[str, str]) -> None:
-    """Add source texts, {name: text}, to ``linecache``, from which tracebacks take source lines. Runs in: worker."""
+    """Add ``texts``, {file name: source text}, to ``linecache``, where tracebacks find their lines. Runs in: worker."""
     for name, text in texts.items():
         # None as the modification time: linecache then keeps the text and looks for no file.
         linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
 
 
 def of_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
-    """Return the code object made by ``make(*arguments)``, with ``name`` as its file name. Runs in: worker."""
+    """Return the code object that ``make(*arguments)`` creates, with file name ``name``. Runs in: worker."""
     return make(*arguments).replace(co_filename=name)

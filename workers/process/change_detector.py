@@ -1,16 +1,16 @@
-"""Detects within a few milliseconds whether anything in a task has changed since the last epoch.
+"""Detects within a few milliseconds whether a task has changed since the last epoch.
 
-What is then sent to the workers is decided in ``loader.pool``.
+A task is what jobs need: the user's sequence and the functions applied to its batches. To detect a change, the task is
+pickled again, and the new pickle is compared with the last one. What is then sent to workers is up to ``loader.pool``.
 
-The task is what the workers' jobs need: the user's sequence, and the functions applied to its batches. It is pickled
-again, and the new bytes are compared with the last ones. Objects that would take long are left out of the pickle:
+Objects that take long to pickle are left out of the pickle:
 
 - A large container (a list of a million paths) counts as unchanged while it is the same object and holds the same
-  objects; changes *within* these objects are missed. If the sequence has hooks (on_epoch_begin, on_epoch_end), which
-  exist to change things, a container is left out only if it holds nothing but numbers and strings.
-- A large array counts as unchanged while it has the same memory. For a torch tensor, no torch operation may have
-  written to it either. If the sequence has hooks, the bytes of arrays are compared too, except in shared memory, where
-  the workers see every write.
+  objects. Changes *within* these objects are missed. If the sequence has hooks (on_epoch_begin, on_epoch_end), whose
+  purpose is to change things, a container is left out only if it holds nothing but numbers and strings.
+- A large array counts as unchanged while its memory is at the same address. A torch tensor must also not have been
+  written to by torch. If the sequence has hooks, the bytes of large arrays must be compared as well, which is left to
+  ``Parcel.compare``. Only arrays in shared memory are exempt, because workers see every write to them.
 
 The docstring of ``Sequence.changed`` lists the changes that are missed.
 """
@@ -49,7 +49,7 @@ _CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class _Kept:
-    """A snapshot of a large list, tuple, dict, set or object array: the container itself and the objects it held."""
+    """A snapshot of a large container (list, tuple, dict, set or object array), with the objects that it held."""
 
     def __init__(self, container: Any, number: int) -> None:
         self.container = container  # held, so that its id is not reused
@@ -77,7 +77,7 @@ def _parts_of(container: Any) -> list[list[Any]]:
 
 
 class _Buffer(NamedTuple):
-    """The identity of a large array, by which it is recognised later: the owner of its memory, its address and size."""
+    """The identity of a large array, to recognise it in a later snapshot: the owner, address and size of its memory."""
 
     owner: weakref.ref[Any]
     address: int
@@ -85,15 +85,15 @@ class _Buffer(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A snapshot of a task (the sequence and functions that jobs use), or of one of its attributes, for comparison."""
+    """A snapshot of a task (the sequence and functions that jobs use) or of one attribute, to detect later changes."""
 
-    pickle: bytes  # without the objects left out; empty if the task cannot be pickled
+    pickle: bytes  # without large containers and arrays; empty if the task cannot be pickled
     buffers: list[_Buffer]
     versions: list[int]  # of torch tensors
-    is_whole: bool = False  # nothing mutable was left out, except arrays
+    is_whole: bool = False  # True if only arrays, and containers of immutable items, were left out of the pickle
 
     def is_same(self, last: Seen) -> bool:
-        """Return True if nothing can have changed since ``last``; False if something may have, as in a large array."""
+        """Return True if nothing can have changed since ``last``; always False for large arrays that are not shared."""
         is_same = self.is_whole and last.is_whole and last.pickle == self.pickle and last.versions == self.versions
         return is_same and _are_equal(last.buffers, self.buffers) and not any(map(_is_ours, self.buffers))
 
@@ -111,12 +111,12 @@ class ChangeDetector:
         self._has_told = False
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
-        """Return True if anything in ``task`` may have changed since the snapshot of the last :meth:`commit`.
+        """Return True if ``task`` has changed since the last :meth:`commit`, or if only a full comparison can tell.
 
         Args:
-            is_exact: True if the sequence has hooks, which may change anything: items of large containers are checked
-                too, and large arrays always count as changed, except in shared memory.
-            states: {id of an object: {attribute: the value to use instead of its own}}.
+            is_exact: True if the sequence has hooks, which may change anything. Then the items of large containers are
+                checked too, and large arrays outside shared memory need a full comparison.
+            states: {id of an object: {attribute: the value to use instead}}, for attributes that cannot be pickled.
         """
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
@@ -126,22 +126,22 @@ class ChangeDetector:
         seconds = time.monotonic() - start_s
         if last.pickle:
             self._tell_if_long(task, is_exact, seconds, lambda value: self._looking(is_exact).dump(value))
-        # Arrays may have been written to: Parcel.compare will compare their bytes.
+        # Large arrays may have been written to: Parcel.compare will compare their bytes.
         return not is_same or (is_exact and any(map(_is_ours, now.buffers)))
 
     def commit(self) -> None:
-        """Record that the workers have the task as :meth:`has_changed` last saw it, for later calls to compare with."""
+        """Make later calls compare with the task that :meth:`has_changed` last saw, because the workers have it now."""
         self._last = self._now
 
     def tell_if_long(self, task: Any, has_hooks: bool, seconds: float) -> None:
-        """Warn, once, if the full comparison of ``task`` took long (``seconds``), and name the slowest part.
+        """Warn if comparing the whole ``task`` took long, and name its slowest part. Warn only once.
 
-        ``has_hooks``: True if the sequence defines on_epoch_begin or on_epoch_end.
+        ``seconds`` is how long it took. If ``has_hooks``, the warning advises against on_epoch_begin and on_epoch_end.
         """
         self._tell_if_long(task, has_hooks, seconds, _pickle_and_read)
 
     def _tell_if_long(self, task: Any, has_hooks: bool, seconds: float, repeat: Callable[[Any], object]) -> None:
-        """Warn as :meth:`tell_if_long` does. ``repeat`` checks one part of ``task`` again, to measure its share."""
+        """Warn as :meth:`tell_if_long` does. To find the slowest part of ``task``, time ``repeat(part)`` for each."""
         if self._has_told or seconds <= _LONG_S:
             return
         found = _longest(_parts_of_task(task), repeat)
@@ -158,7 +158,7 @@ class ChangeDetector:
         )
 
     def look_at(self, part: Any, is_exact: bool, states: dict[int, dict[str, Any]]) -> Seen | None:
-        """Return a snapshot of ``part`` of the task that was just checked; None if it cannot be pickled on its own."""
+        """Return a snapshot of one ``part`` of the task just checked; None if the part cannot be pickled on its own."""
         return self._seen(part, is_exact, states)[0]
 
     def _looking(self, is_exact: bool, file: io.BytesIO | None = None) -> _Looking:
@@ -174,7 +174,7 @@ class ChangeDetector:
     def _seen(
         self, value: Any, is_exact: bool, states: dict[int, dict[str, Any]]
     ) -> tuple[Seen | None, dict[int, _Kept]]:
-        """Return (a snapshot of ``value``, or None if it cannot be pickled; the large containers in it, by id)."""
+        """Return (a snapshot of ``value``, {id: large container in ``value``}); (None, {}) if it cannot be pickled."""
         file = io.BytesIO()
         pickler = self._looking(is_exact, file)
         pickler.states = states
@@ -187,7 +187,7 @@ class ChangeDetector:
 
 
 class _Cost(NamedTuple):
-    """One part of a task, with its name and the time that it takes to check it for changes."""
+    """How long it takes to check one part of a task for changes, with the name and value of this part."""
 
     seconds: float
     name: str
@@ -195,7 +195,7 @@ class _Cost(NamedTuple):
 
 
 def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
-    """Return [(name, value)] of a task's functions, and of the attributes of its sequence and of those under it."""
+    """Return [(name, value)] of a task's parts: its functions, and the attributes of each sequence in its chain."""
     parts: list[tuple[str, Any]] = []
     source, is_left = getattr(task, "source", None), True
     while is_left:
@@ -210,7 +210,7 @@ def _parts_of_task(task: Any) -> list[tuple[str, Any]]:
 
 
 def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
-    """Return [(name, value)] for a function; if it is a ``functools.partial``, for its function and bound arguments."""
+    """Return [(name, ``function``)]; for a ``functools.partial``, [(name, value)] of its function and its arguments."""
     if not isinstance(function, functools.partial):
         return [(getattr(function, "__qualname__", type(function).__name__), function)]
     arguments: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
@@ -221,9 +221,9 @@ def _parts_of_function(function: Any) -> list[tuple[str, Any]]:
 
 
 def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _Cost | None:
-    """Time ``repeat(value)`` for each (name, value) of ``parts``, and return the slowest; None if it fails for all.
+    """Return the part for which ``repeat(value)`` takes longest, and its time; None if ``repeat`` fails for all parts.
 
-    If the slowest is a function, and one object that it holds takes more than half of its time, return that object.
+    If this part is a function, and one object that it holds takes over half of the time, return that object instead.
     """
     costs = []
     for name, value in parts:
@@ -243,7 +243,7 @@ def _longest(parts: list[tuple[str, Any]], repeat: Callable[[Any], object]) -> _
 def _held_by(function: Any, name: str) -> list[tuple[str, Any]]:
     """Return [(name, value)] of the objects that a function holds: its attributes, closure variables and globals.
 
-    Callable ones are left out. ``name``: the function's own name, with which theirs begin.
+    Callable objects are left out. ``name`` is the name of the function, with which the returned names begin.
     """
     held = [(f"{name}.{attribute}", value) for attribute, value in getattr(function, "__dict__", {}).items()]
     code = getattr(function, "__code__", None)
@@ -271,9 +271,9 @@ def _size_of(value: Any) -> str:
 
 
 class _Looking(ReplicaPickler):
-    """The pickler of snapshots: it makes a pickle to compare with an earlier one, without large containers and arrays.
+    """The pickler of snapshots. It leaves large containers and arrays out of the pickle.
 
-    A number stands for each container left out: the same as last time if it holds the same objects, else a new one.
+    A number stands for each container left out: its last number if it still holds the same objects, else a new one.
     """
 
     def __init__(self, file: Any, kept: dict[int, _Kept], numbers: Any, is_exact: bool) -> None:
@@ -310,7 +310,7 @@ class _Looking(ReplicaPickler):
         return None if self._is_exact and not kept.is_plain else kept.number
 
     def _of_sparse(self, array: Any) -> Any:
-        """Return what stands in the pickle for a large array with gaps: its address and layout. Pickling would copy it.
+        """Return the address and layout of a large array with gaps, to be pickled in its place: pickling would copy it.
 
         Return None for a small or dense array, which is pickled as usual.
         """
@@ -329,7 +329,7 @@ def _keep_out(buffers: list[_Buffer], buffer: pickle.PickleBuffer) -> bool:
 
 
 def _owner(array: Any) -> Any:
-    """Return the object that owns the memory of ``array``, because ``array`` itself may be a temporary view."""
+    """Return the object that owns the memory of ``array``, which may itself be only a temporary view."""
     while isinstance(array, Memory) or (isinstance(array, np.ndarray) and isinstance(array.base, (np.ndarray, Memory))):
         array = array.base
     return array
@@ -344,5 +344,5 @@ def _are_equal(last: list[_Buffer], now: list[_Buffer]) -> bool:
 
 
 def _is_ours(buffer: _Buffer) -> bool:
-    """Return True if an array is not in memory shared with the workers, so that its bytes must be compared."""
+    """Return True if a large array is outside the memory shared with workers, so its bytes must be compared."""
     return share.find_bytes(buffer.address, buffer.nbytes) is None

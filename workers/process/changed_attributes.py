@@ -1,15 +1,15 @@
-"""Finds the attributes of a task that have changed since it was sent to the workers, so that they replace only these.
+"""Finds which attributes of a task have changed since it was sent to the workers, so that workers replace only these.
 
-A task is the user's sequence and the functions applied to its batches; a replica is a worker's copy of it. Jobs may
-keep caches or open files in the objects of their replica. These survive when a hook (on_epoch_begin, on_epoch_end) or
-the loop changes something else: the workers load the whole task again, but take only the changed attributes from it
-(:func:`merged`).
+A task is the user's sequence and the functions applied to its batches; a replica is a worker's copy of the task. Jobs
+may keep caches or open files in the objects of their replica. These must survive when a hook (on_epoch_begin,
+on_epoch_end) or the loop changes something else. So a worker loads the whole task again, but takes only the changed
+attributes from it (:func:`merged`).
 
-In the consumer, a cache that only jobs fill is always empty, so a comparison cannot show that a hook has emptied it.
-Therefore attributes mentioned in hooks, or in the setter of a changed attribute, always count as changed.
+A hook may empty a cache that only jobs fill. In the consumer this cache is always empty, so a comparison shows no
+change. Therefore attributes mentioned in hooks, or in the setter of a changed attribute, always count as changed.
 
-Attributes are compared one by one in the task, in its sequence, and in objects of the user's own classes that are
-attributes there or of each other, if they are pickled by their attributes alone. Anything else (a list, an object with
+Attributes are compared one by one in the task, in its sequence, and, level by level, in attributes that are objects of
+the user's own classes, if pickle sends these by their attributes alone. Any other value (a list, an object with
 ``__setstate__``) is replaced as a whole if its pickle has changed.
 """
 
@@ -38,9 +38,9 @@ HOOKS = "on_epoch_begin", "on_epoch_end"
 
 
 class Changed(NamedTuple):
-    """The changes in one object of the task, which workers must make in their replicas (copies) too.
+    """The changes in one object of a task, which the workers repeat in their replicas (copies of the task).
 
-    For example: Changed({"level": None, "source": Changed({}, [])}, ["old"]).
+    For example: Changed(names={"level": None, "source": Changed(names={"size": None}, gone=[])}, gone=["old"]).
     """
 
     names: dict[str, Any]  # {attribute: None if it is replaced as a whole, else what has changed in it}
@@ -48,7 +48,7 @@ class Changed(NamedTuple):
 
 
 class _Object(NamedTuple):
-    """A snapshot of an object that is compared attribute by attribute: one snapshot for each attribute."""
+    """A snapshot of an object that is compared attribute by attribute. It holds a snapshot of each attribute."""
 
     of: weakref.ref[Any]
     parts: dict[str, _Object | Seen]
@@ -57,7 +57,7 @@ class _Object(NamedTuple):
 class Attributes:
     """The attributes of one task, compared one by one between epochs. Runs in: consumer.
 
-    ``watch``: the detector that takes the snapshots; it must have checked the whole task before each :meth:`changed`.
+    ``watch`` takes the snapshots. Before each call of :meth:`changed`, it must have checked the whole task.
     """
 
     def __init__(self, watch: ChangeDetector) -> None:
@@ -79,7 +79,7 @@ class Attributes:
         return _difference(self._last, self._now, names)
 
     def commit(self) -> None:
-        """Record that the workers have the task as :meth:`changed` last saw it, for later calls to compare with."""
+        """Make later calls compare with the task that :meth:`changed` last saw, because the workers have it now."""
         self._last = self._now
 
     def _look(
@@ -104,9 +104,9 @@ class Attributes:
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:
-    """Return the attributes of ``value``, {name: value}, if they can be replaced one by one in a copy; else None.
+    """Return {name: value} of an object's attributes; None if workers cannot replace them one by one in their copy.
 
-    This is possible for an object of the user's own class, or of ours, that is pickled by its attributes alone.
+    Workers can do so if its class is the user's or this package's, and it is pickled by its attributes alone.
     """
     cls: Any = type(value)
     is_plain = (
@@ -126,7 +126,8 @@ def _attributes_of(value: Any) -> dict[str, Any] | None:
 def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
     """Return what has changed between two snapshots of an object.
 
-    Attributes in ``named`` count as changed, except objects that are themselves compared attribute by attribute.
+    Attributes in ``named``, the names that hooks mention, always count as changed, except objects that are themselves
+    compared attribute by attribute.
     """
     names: dict[str, Any] = {}
     for name, part in now.parts.items():
@@ -146,7 +147,7 @@ def _difference(last: _Object, now: _Object, named: frozenset[str]) -> Changed:
 
 
 def _classes(of: _Object) -> Iterator[type]:
-    """Yield the class of ``of``, and that of each object in it that is compared attribute by attribute."""
+    """Yield the class of each object that snapshot ``of`` compares attribute by attribute, the outermost one first."""
     if (value := of.of()) is not None:
         yield type(value)
     for part in of.parts.values():
@@ -156,7 +157,7 @@ def _classes(of: _Object) -> Iterator[type]:
 
 @functools.lru_cache(64)
 def _functions_of(classes: frozenset[type], names: frozenset[str]) -> tuple[types.CodeType, ...]:
-    """Return the code of the methods and properties ``names`` of ``classes``, and of all that these use in turn."""
+    """Return the code of the methods and properties ``names`` of ``classes``, and of others that this code mentions."""
     found: dict[types.CodeType, None] = {}
     left = list(names)
     seen = set(left)
@@ -183,10 +184,10 @@ def _names_in(code: tuple[types.CodeType, ...]) -> frozenset[str]:
 
 @functools.lru_cache(64)
 def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
-    """Return the attributes that a property's setter may have set together with one of ``names``.
+    """Return the attributes of ``cls`` that the setter of a property may have set together with one of ``names``.
 
-    They are all names mentioned in a settable property of ``cls``, or in methods that it calls, if one of ``names`` is
-    among them.
+    If the code of a settable property, or of methods that it calls, mentions one of ``names``, the result includes all
+    names that this code mentions.
     """
     found: frozenset[str] = frozenset()
     members = {name: member for base in reversed(cls.__mro__) for name, member in vars(base).items()}
@@ -198,12 +199,12 @@ def _set_with(cls: type, names: frozenset[str]) -> frozenset[str]:
 
 
 def merged(before: Any, now: Any, changed: Changed) -> Any:
-    """Return a worker's next task: ``now``, but with the objects of ``before`` wherever nothing has changed.
+    """Return a worker's next task: ``now``, but with the objects of ``before`` where nothing has changed.
 
     Args:
         before: the task that the worker has used so far.
         now: the whole task as just received.
-        changed: what has changed in the consumer in between.
+        changed: the changes between the two, which the consumer has found.
 
     Runs in: worker.
     """
@@ -217,8 +218,8 @@ def merged(before: Any, now: Any, changed: Changed) -> Any:
 
 
 def _taken(before: Any, now: Any, changed: Changed) -> Any:
-    """Give object ``before`` the changed attributes of ``now``, and return it; return ``now`` if their types differ."""
-    if type(before) is not type(now):  # a job has replaced it
+    """Set the changed attributes of ``now`` in ``before`` and return ``before``; return ``now`` if the types differ."""
+    if type(before) is not type(now):  # a job has replaced the object
         return now
     there, new = vars(before), vars(now)
     for name, inner in changed.names.items():

@@ -4,10 +4,10 @@ A message is sent as a frame: a header (length, number of descriptors), the iden
 message. Readers take whole frames only, so a frame that a killed process had half sent is dropped. The sockets have no
 address to connect to, so nothing that is unpickled here can come from another program.
 
-Descriptors travel beside the bytes, and each frame takes as many of them as its header says. If one were lost
-unnoticed, later frames would get the wrong ones, and so the memory of other batches. Therefore a loss is an error, and
-so is a descriptor with the wrong identity. If a frame has more descriptors than the kernel takes in one call, it is
-sent in several steps, each with some of its bytes.
+The kernel delivers descriptors beside the bytes, and each frame takes as many of them as its header says. If one were
+lost unnoticed, each later frame would get descriptors of another frame, and so the memory of other batches. Therefore a
+lost descriptor is an error, and so is one with the wrong identity. A frame with more descriptors than the kernel takes
+in one call is sent in several steps, each with some of its bytes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Unsent(NamedTuple):
 
     frame: memoryview
     files: tuple[int, ...]
-    owner: Any  # keeps the files open; None: they are copies, which the channel closes
+    owner: Any  # keeps the files open; None if they are copies, which the channel closes
 
 
 class Channel:
@@ -79,14 +79,14 @@ class Channel:
         return bool(self._out)
 
     def send(self, message: tuple[Any, ...], descriptors: Iterable[int] = (), owner: Any = None) -> None:
-        """Send ``message`` with copies of ``descriptors``.
+        """Send ``message`` and copies of ``descriptors``. What the kernel does not take now is left for :meth:`flush`.
 
-        Blocks: on a blocking socket, until the kernel has taken everything; never on a non-blocking one, where
-        :meth:`flush` sends the rest.
+        Blocks: on a blocking socket, until the kernel has taken everything; never on a non-blocking one.
 
         Args:
-            descriptors: file descriptors. The caller may close them afterwards, unless there is an ``owner``.
-            owner: an object that keeps the descriptors open for as long as it lives.
+            descriptors: the file descriptors to send. Without an ``owner``, the caller may close them after the call.
+            owner: an object that keeps the descriptors open while it lives, so that they need not be duplicated until
+                they are sent.
 
         Raises:
             ConnectionError: the other end is gone. OSError: the message cannot be sent for another reason.
@@ -101,7 +101,7 @@ class Channel:
             self._out.append(_Unsent(frame, files if owner is not None else _copies(files), owner))
 
     def send_at_once(self, message: tuple[Any, ...]) -> bool:
-        """Send a small ``message`` on a blocking socket without waiting. Return True if the kernel has taken it.
+        """Send a small ``message`` without waiting, even on a blocking socket. Return True if the kernel has taken it.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -121,18 +121,18 @@ class Channel:
         return True
 
     def _send_some(self, frame: memoryview, files: tuple[int, ...]) -> tuple[memoryview, tuple[int, ...]]:
-        """Send as much of a frame (the bytes of a message, and its descriptors) as the kernel takes now.
+        """Send as much of a frame (a message as bytes, with its descriptors) as the kernel takes now.
 
-        On a blocking socket, that is all of it.
+        On a blocking socket, wait until the kernel has taken all of it.
 
         Returns:
-            The bytes and the descriptors that are left.
+            The bytes and the descriptors that remain to be sent.
         """
         self.is_refused = False
         while frame:
             try:
                 if files:
-                    # Leave bytes for the next step: descriptors cannot be sent without any.
+                    # Leave bytes for the next step: descriptors can only be sent together with bytes.
                     part = frame if len(files) <= _AT_A_TIME else frame[: _AT_A_TIME * _IDENTITY.size]
                     sent = socket.send_fds(self.socket, [part], list(files[:_AT_A_TIME]), _SEND_FLAGS)
                     files = files[_AT_A_TIME:]
@@ -154,9 +154,9 @@ class Channel:
         return frame, files
 
     def _read_ahead(self) -> None:
-        """Read what has arrived into the buffer, for the next :meth:`receive`. Blocks: never.
+        """Read what has arrived, and keep it for the next :meth:`receive`. Blocks: never.
 
-        If both ends have too many descriptors in flight, neither can send until one of them reads.
+        This prevents a deadlock: if both ends have too many descriptors in flight, neither can send until one reads.
         """
         try:
             if not self._read(socket.MSG_DONTWAIT):
@@ -166,14 +166,15 @@ class Channel:
             pass
 
     def hold(self) -> None:
-        """Queue all messages instead of sending them, until :meth:`let_go`, as nobody reads at the other end yet.
+        """Queue all messages until :meth:`let_go` instead of sending them, because the receiver has not started yet.
 
-        The kernel limits the descriptors in flight, and these could block those that are needed to start the reader.
+        The kernel limits how many descriptors may be in flight. If unread messages reached the limit, the descriptors
+        that the receiver needs to start could not be sent.
         """
         self.is_held = True
 
     def let_go(self) -> None:
-        """Send the messages queued since :meth:`hold`, and later ones directly, as somebody reads at the other end now.
+        """Send the messages queued since :meth:`hold`, and stop queueing, because the receiver has started.
 
         Raises:
             ConnectionError: the other end is gone.
@@ -182,7 +183,7 @@ class Channel:
         self.flush()
 
     def flush(self) -> None:
-        """Send what earlier calls could not send, or the part of it that the kernel takes now."""
+        """Send queued messages, or as much of them as the kernel takes now. Do nothing while messages are held back."""
         while self._out and not self.is_held:
             frame, files, owner = self._out[0]
             left, left_files = self._send_some(frame, files)
@@ -196,7 +197,7 @@ class Channel:
     def receive(self) -> list[tuple[tuple[Any, ...], list[int]]]:
         """Return the messages that have arrived, as (message, its descriptors). The caller must close the descriptors.
 
-        Blocks: on a blocking socket, until something arrives; never on a non-blocking one. The list may be empty.
+        The list may be empty. Blocks: on a blocking socket, until some bytes arrive; never on a non-blocking one.
 
         Raises:
             EOFError: the other end is gone, and everything that it sent has been received.
@@ -217,9 +218,9 @@ class Channel:
         return self._frames()
 
     def _read(self, flags: int) -> bool:
-        """Read some bytes into the buffer, and the descriptors sent with them. Return False if the other end is gone.
+        """Read some bytes, and the descriptors sent with them, for :meth:`_frames`. Return False if no more can come.
 
-        ``flags``: for ``recvmsg``, e.g. ``MSG_DONTWAIT``.
+        ``flags`` are passed to ``recvmsg``, e.g. ``MSG_DONTWAIT``.
 
         Raises:
             BlockingIOError: nothing has arrived. PlatformError: descriptors were lost.
@@ -265,9 +266,9 @@ class Channel:
         return frames
 
     def _check_identities(self, packed: memoryview) -> None:
-        """Raise IntegrityError unless the next received descriptors are those that were sent.
+        """Raise IntegrityError unless the next received descriptors are the ones that were sent with the frame.
 
-        ``packed``: for each descriptor, in 8 bytes, the inode that it must refer to; 0 if it is not shared memory.
+        ``packed`` holds 8 bytes for each: the inode that it must refer to, or 0 if it is not shared memory.
         """
         files = islice(self._descriptors, len(packed) // _IDENTITY.size)
         for file, (identity,) in zip(files, _IDENTITY.iter_unpack(packed), strict=True):
@@ -275,7 +276,7 @@ class Channel:
                 raise integrity_error(f"descriptor {file} refers to inode {_identity(file)} instead of {identity}")
 
     def close(self) -> None:
-        """Close the socket, the copies of descriptors not sent yet, and received descriptors that nobody has taken."""
+        """Close the socket, the copies of descriptors not sent yet, and received descriptors not handed out yet."""
         self.socket.close()
         for _, files, owner in self._out:
             if owner is None:

@@ -1,6 +1,6 @@
-"""Collects what a new process would start with: environment, path, folder, interpreter flags, cores, source files.
+"""Collects what a new process would start with: environment, ``sys.path``, folder, Python flags, cores, source files.
 
-A running server (the process that forks workers) is used for another pool only if none of these has changed.
+A running server (the process that forks workers) serves a new pool only if none of these has changed since its start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .program_settings import flags
 
 
 def start_environment() -> dict[str, Any]:
-    """Return what a process started now would get from this one, to compare it with what a running server got.
+    """Return what a process started now would inherit from this one, to compare with what a running server inherited.
 
     The keys are "flags" (of the interpreter), "environ", "path" (``sys.path``), "folder" and "affinity" (usable cores).
     """
@@ -34,7 +34,7 @@ def start_environment() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Return this program's environment variables, with ``KERAS_BACKEND`` if Keras got its backend in another way."""
+    """Return the environment variables, plus ``KERAS_BACKEND`` if the program chose Keras's backend in another way."""
     variables = dict(os.environ)
     return variables | keras.backend_variable(variables)
 
@@ -47,7 +47,7 @@ def _folder() -> str | None:
 
 
 def files_of_users() -> dict[str, float]:
-    """Return {source file: modification time} for the user's own imported modules, those of no installed package."""
+    """Return {source file: modification time} of all imported modules that are the user's own, not installed."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)

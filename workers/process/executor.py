@@ -1,8 +1,8 @@
 """Runs the engine's jobs in worker processes, which a server process forks and reaps.
 
 The consumer has a socket to each worker and one to the server; :meth:`ProcessExecutor.poll` waits for all of them. Each
-worker also has a status page (shared memory that shows its current job). The death of a worker is one more message,
-sent by the server: everything that the worker had sent is read first, then it is replaced.
+worker also has a status page (shared memory that shows its current job). The server reports the death of a worker in a
+message. The executor then reads everything that the worker had sent, and replaces the worker.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class ProcessExecutor:
     """The executor that runs jobs in ``nb_workers`` processes, each on a replica (its own copy) of the user's sequence.
 
     Args:
-        make_parcel: returns the parcel, the pickled sequence in shared memory.
+        make_parcel: a function that returns the parcel, which is the sequence pickled into shared memory.
         modules: the names of modules that the parcel needs; the server imports them once for all workers.
-        figures: the record of its work, for reports.
+        figures: the figures for reports, in which the executor records its work.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ProcessExecutor:
 
     @property
     def may_add(self) -> int:
-        """The limit of stream items on their way to workers, low if they are in slots: each slot costs a descriptor."""
+        """The most stream items that may be on their way to workers: few if in slots, which cost a descriptor each."""
         return _MAX_IN_SLOTS if self._item_slots.slots else events.NO_LIMIT
 
     # -- the engine's orders
@@ -182,7 +182,7 @@ class ProcessExecutor:
 
     def _exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
         if (worker := self._workers.get(name)) is not None:
-            while self._from_worker(worker):  # what it had sent before it died
+            while self._from_worker(worker):  # the messages that it had sent before it died
                 pass
             self._worker_pool.exited(name, exit_code, max_rss)
 
@@ -253,10 +253,10 @@ class ProcessExecutor:
 def _watch_unsent(
     workers: dict[int, WorkerHandle], server: server_handle.Connection, selector: selectors.BaseSelector
 ) -> bool:
-    """Make ``selector`` report when a socket with unsent messages becomes writable, so that the rest can be sent.
+    """Make ``selector`` report when a worker's socket can take unsent messages; retry now what the kernel has refused.
 
     Returns:
-        True if the kernel refuses a message for now, so the caller must try again soon.
+        True if the kernel still refuses a message, so the caller must call this function again soon.
     """
     is_refused = False
     for name, worker in workers.items():

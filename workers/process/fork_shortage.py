@@ -1,7 +1,7 @@
-"""Decides when to retry workers that could not be started, for lack of processes, memory or descriptors.
+"""Decides when to try again to start workers that could not be started for lack of processes, memory or descriptors.
 
-The pool goes on with the workers it has. It retries rarely, one at a time; if that one can be forked, the next
-follows immediately.
+Meanwhile the pool goes on with the workers it has. Retries are rare, and start one worker at a time. If a retry
+succeeds, the next missing worker is retried immediately.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _MAX_TRIES_ALONE = 3
 
 
 class ForkShortage:
-    """The workers that a pool lacks because they could not be forked, and the time of the next attempt.
+    """The workers that a pool is missing because they could not be started, and the time of the next attempt.
 
     Runs in: the engine's thread.
     """
 
     def __init__(self) -> None:
         self._missing: list[int] = []  # numbers of the missing workers, e.g. [5, 6, 7]
-        self._due_s: float | None = None  # when to retry; None: not before all attempts are answered
+        self._due_s: float | None = None  # when to retry; None until all attempts are answered
         self._wait_s = _FIRST_WAIT_S
         self._tries_alone = 0  # failed attempts in a row while there was no worker at all
         self._is_told = False
@@ -33,19 +33,19 @@ class ForkShortage:
         return self._tries_alone >= _MAX_TRIES_ALONE
 
     def tell(self) -> bool:
-        """Return True if the caller should report the shortage: on the first call since the pool was last complete."""
+        """Return True only on the first call since the pool was last complete, to report each shortage only once."""
         is_told, self._is_told = self._is_told, True
         return not is_told
 
     def lost(self, number: int) -> None:
-        """Record that worker ``number`` is missing because it could not be forked."""
+        """Record that worker ``number`` is missing because it could not be started."""
         self._missing.append(number)
         self._due_s = None
 
     def answered(self, num_workers: int) -> None:
         """Schedule the next attempt, now that the server has answered all orders to fork.
 
-        ``num_workers``: how many workers the pool has. If it has none, the next attempt follows soon.
+        If the pool has no worker at all (``num_workers`` is 0), the next attempt follows after only 0.25 s.
         """
         if num_workers:
             self._tries_alone = 0
@@ -64,7 +64,7 @@ class ForkShortage:
             self._is_told, self._wait_s = False, _FIRST_WAIT_S
 
     def forget(self) -> None:
-        """Forget all missing workers: the pool has ended all its workers, or starts all missing ones itself now."""
+        """Forget all missing workers, as the pool has ended all its workers or is about to start the missing ones."""
         self._missing.clear()
         self._due_s = None
 
@@ -73,7 +73,7 @@ class ForkShortage:
         self._missing = [number for number in self._missing if number < nb_workers]
 
     def left_s(self, timeout_s: float | None) -> float | None:
-        """Return how many seconds to wait: ``timeout_s``, or less if an attempt is due earlier; None for no limit."""
+        """Return how many seconds to wait: ``timeout_s``, or less if a retry is due sooner; None for no limit."""
         if self._due_s is None:
             return timeout_s
         left_s = max(0.0, self._due_s - time.monotonic())

@@ -1,8 +1,8 @@
-"""Makes malloc in a worker process keep the memory that jobs free, as long as that is not much more than usual.
+"""Makes malloc in a worker process keep the memory that jobs free, so that the arrays of later jobs reuse it.
 
-A later job's arrays then reuse this memory, instead of costing a page fault for each 4 KB. Memory that a job needed
-only once must not stay with the worker: if the process uses much more than usual, or becomes idle, all freed memory is
-given back. The usual amount is what it uses a few seconds after that.
+Memory newly obtained from the system costs a page fault for each 4 KB. But memory that a job needed only once must
+not stay with the worker: if the process uses much more than usual, or becomes idle, all freed memory is returned to the
+system. The usual amount is what the process uses at the first check after such a return.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Make malloc return to the system the freed memory that it keeps because of :func:`keep`."""
+    """Return to the system the freed memory that malloc keeps because of :func:`keep`."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def own_nbytes() -> int:
-    """Return the resident memory of this process in bytes, without shared memory; 0 if the system does not tell."""
+    """Return the resident memory of this process in bytes, without shared memory; 0 if it is unknown."""
     try:
         with open("/proc/self/statm", "rb") as file:
             _, resident, shared, *_ = file.read().split()
@@ -42,9 +42,9 @@ def own_nbytes() -> int:
 
 
 class FreedMemory:
-    """The memory that a worker process keeps for later jobs after earlier jobs have freed it.
+    """The freed memory that a worker process keeps for its later jobs.
 
-    It is checked once in a few seconds, after the jobs of a message; a check takes 20 us.
+    It is checked every few seconds, after the jobs of a message; a check takes 20 us.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class FreedMemory:
     def is_due(self, now_ns: int) -> bool:
         """Return True if the last :meth:`look` was more than 4 s ago.
 
-        Call it after jobs, as it also notes that the worker is not idle. ``now_ns``: monotonic time.
+        Call this after jobs, because it also notes that the worker is busy. ``now_ns`` is the monotonic time.
         """
         if self._looked_ns is None:
             self._looked_ns = now_ns
@@ -63,7 +63,7 @@ class FreedMemory:
         return now_ns - self._looked_ns > _LOOK_NS
 
     def look(self, now_ns: int) -> None:
-        """Return freed memory to the system if the process uses much more than usual. Call it between two jobs."""
+        """Return freed memory to the system if the process uses much more memory than usual. Call this between jobs."""
         self._looked_ns, nbytes = now_ns, own_nbytes()
         if self._usual_nbytes is None:
             self._usual_nbytes = nbytes
@@ -71,12 +71,12 @@ class FreedMemory:
             self.give_back()
 
     def give_back(self) -> None:
-        """Return all freed memory to the system. The next :meth:`look` then measures what the process usually uses."""
+        """Return all freed memory to the system. The next :meth:`look` then measures how much memory is usual."""
         give_back()
         self._usual_nbytes = None
 
     def free_when_idle(self) -> bool:
-        """Note that the worker is idle. If it was not idle before, give back its freed memory and return True."""
+        """Note that the worker is idle. If it was busy before, give its freed memory to the system and return True."""
         is_new, self._is_idle = not self._is_idle, True
         if is_new:
             self.give_back()

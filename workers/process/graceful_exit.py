@@ -1,6 +1,6 @@
-"""Lets workers that are in no job exit by themselves, so that the exit functions of their modules run and can log.
+"""Lets idle workers exit by themselves instead of killing them, so that their modules' exit functions run and can log.
 
-This module also holds the :class:`Waker`, with which any thread wakes the one that waits for the workers' messages.
+This module also defines :class:`Waker`, with which any thread ends the wait of the thread that reads messages.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def let_end(
 ) -> None:
     """Ask all workers to exit, and wait a moment for those that have loaded their replica (their copy of the sequence).
 
-    Meanwhile, read what they send, so that no log records are lost. A worker in a long job is left to the caller.
+    Meanwhile, read what they send, so that no log records are lost. A worker that does not exit in time, because it is
+    in a long job, is left for the caller to kill.
 
-    Runs in: the engine's thread. Blocks: until the loaded workers have exited, 0.25 s at most.
+    Runs in: the engine's thread. Blocks: until the workers with a replica have exited, but at most 0.25 s.
     """
     for worker in workers.values():
         worker.stop()
@@ -53,7 +54,7 @@ def let_end(
 
 
 def _ended(server: Connection) -> set[int]:
-    """Read the server's messages, and return the names of the workers that have exited according to them.
+    """Read the server's messages, and return the names of the workers that they report as exited.
 
     Raises:
         EOFError: the server itself has ended.
@@ -63,10 +64,10 @@ def _ended(server: Connection) -> set[int]:
 
 
 def _drain(worker: WorkerHandle, selector: selectors.BaseSelector, inlet: Inlet) -> bool:
-    """Read what a worker has sent: pass on log records, discard all else. Return True if there was anything."""
+    """Read what a worker has sent; pass on log records and discard all else. Return True if a message was read."""
     try:
         received = worker.channel.receive()
-    except (EOFError, OSError):  # it has exited, or no descriptors are left to receive those it sent
+    except (EOFError, OSError):  # it has exited, or no descriptors are left to receive those of the worker
         if worker.is_watched:
             selector.unregister(worker.channel)
             worker.is_watched = False
@@ -105,7 +106,7 @@ class Waker:
             os.read(self._out, 4096)
 
     def close(self) -> None:
-        # Forget the descriptor first: once it is closed, the same number may belong to a file of the user's.
+        # Forget the descriptor first: once closed, its number may be a user's file, to which wake() must not write.
         into, self._in = self._in, -1
         os.close(into)
         os.close(self._out)

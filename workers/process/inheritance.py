@@ -21,7 +21,7 @@ ADVICE = (
 
 
 def key() -> bytes | None:
-    """Return the authentication key of multiprocessing; None if this process has not loaded it. Runs in: consumer."""
+    """Return the authentication key of multiprocessing; None if multiprocessing is not loaded. Runs in: consumer."""
     module = sys.modules.get("multiprocessing.process")
     return None if module is None else bytes(module.current_process().authkey)
 
@@ -42,7 +42,7 @@ def tracker() -> int | None:
 def inherit(key: bytes | None, tracker: int | None) -> None:
     """Use the consumer's authentication key and resource tracker in this process. Runs in: worker.
 
-    ``tracker``: a descriptor of the pipe to the tracker. It is kept for use, or closed if this process has one already.
+    ``tracker`` is a descriptor of the pipe to the tracker. It is closed if this process already uses a tracker.
     """
     if key is not None:
         importlib.import_module("multiprocessing.process").current_process().authkey = key
@@ -55,19 +55,19 @@ def inherit(key: bytes | None, tracker: int | None) -> None:
 
 
 def is_inherited(value: Any) -> bool:
-    """Return True if ``value`` is an object of multiprocessing, e.g. a lock or the ctypes object of a ``RawValue``."""
+    """Return True if ``value`` is an object of multiprocessing, such as a lock or a ``RawValue`` (a ctypes object)."""
     kinds = type(value), type(getattr(value, "__dict__", {}).get("_wrapper"))
     return any(str(kind.__module__).startswith("multiprocessing.") for kind in kinds)
 
 
 def reduced(obj: Any) -> Any:
-    """Return how a worker rebuilds an object of multiprocessing, as from ``__reduce__``; None to pickle it as usual.
+    """Return (function, arguments) to rebuild ``obj`` in a worker, as from ``__reduce__``; None to pickle it as usual.
 
-    A manager's proxy is sent with the manager's authentication key. ``SharedMemory`` made with ``track=False`` is sent
-    with that setting.
+    Two kinds of objects are not pickled as usual: a manager's proxy, which is sent with the manager's authentication
+    key, and ``SharedMemory`` made with ``track=False``, which keeps this setting.
 
     Raises:
-        TypeError: ``obj`` is one end of a pipe, whose descriptor would mean another file in a worker.
+        TypeError: ``obj`` is one end of a pipe. In a worker, its descriptor would belong to another file.
     """
     kind: Any = type(obj)
     managers, connection = map(sys.modules.get, ("multiprocessing.managers", "multiprocessing.connection"))

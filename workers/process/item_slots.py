@@ -3,8 +3,8 @@
 An item is copied into a slot when it is read, since its source may reuse the memory. It is copied out when its job
 begins, so that the job may write to it, and a retry of the job finds it unchanged. Any worker may get any item, so a
 slot is announced to a worker together with the first item that the worker gets from it. A slot is free again once no
-job can need its item any more. A worker whose job was given to another worker may then still read it; its result is
-dropped.
+job can need its item any more. If a job was given to a second worker, the first one may still read the slot after that;
+its result is dropped.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _MAX_LAYOUTS = 256
 
 
 class PlacedItem(NamedTuple):
-    """What a worker needs to read an item of a stream from shared memory, e.g. PlacedItem(31, b"<layout>", 5, None)."""
+    """The place of a stream item in shared memory: PlacedItem(number=31, layout=b"<layout>", slot=5, rest=None)."""
 
     number: int  # of the item, in its label
     layout: bytes  # a pickled Layout
     slot: int
-    rest: Rest
+    rest: Rest  # everything in the item but its arrays
 
 
 class SentItem:
     """A handle to a stream item that was copied into a slot (a piece of shared memory).
 
-    The engine holds it while a job may need the item. When it is garbage collected, the slot is free again.
+    The engine holds the handle while a job may need the item. When the handle is garbage collected, the slot is free.
     """
 
     __slots__ = ("__weakref__", "message")
@@ -62,11 +62,11 @@ class ItemSlots:
     """
 
     def __init__(self) -> None:
-        self._writer = SlotWriter(max_slots=1)  # each item costs one descriptor
+        self._writer = SlotWriter(max_slots=1)  # so that each item costs only one descriptor
         self._numbers = itertools.count()
-        self._layouts: dict[int, bytes] = {}  # {digest: pickled Layout}, as the writer has them
+        self._layouts: dict[int, bytes] = {}  # {digest: pickled Layout}, the same as in the writer
         self._shipped: set[_Reference] = set()
-        self._freed: deque[_Reference] = deque()  # filled when a SentItem dies, in any thread
+        self._freed: deque[_Reference] = deque()  # filled in any thread, when a SentItem is garbage collected
         self.slots: dict[int, tuple[int, int]] = {}  # {slot: (bytes, descriptor)}
         self.num_gone = 0  # slots given up so far
 
@@ -130,7 +130,7 @@ class ItemSlots:
 
 
 class KnownSlots:
-    """The consumer's record of which slots with stream items have been announced to one worker.
+    """The consumer's record of the slots with stream items that have been announced to one worker.
 
     Runs in: the engine's thread.
     """
@@ -141,9 +141,9 @@ class KnownSlots:
         self._num_gone = 0
 
     def learn(self, shipped: SentItem, slots: list[tuple[int, int]], files: list[int]) -> None:
-        """Announce the slot of an item to the worker, unless it was announced before.
+        """Announce the slot of the item ``shipped`` to the worker, unless the slot was announced before.
 
-        Appends (slot, nbytes) to ``slots``, and its file descriptor to ``files``, for the message with the item.
+        To do so, append (slot, nbytes) to ``slots`` and its descriptor to ``files``, which are sent with the item.
         """
         slot = shipped.message.slot
         if slot not in self._slots:
@@ -153,7 +153,7 @@ class KnownSlots:
             files.append(descriptor)
 
     def take_gone(self) -> list[int]:
-        """Return the numbers of announced slots that no longer exist, each only once, for the worker to forget them."""
+        """Return the announced slots that no longer exist, for the worker to forget. Each slot is returned once."""
         if self._num_gone == self._item_slots.num_gone:
             return []
         self._num_gone = self._item_slots.num_gone
@@ -175,7 +175,7 @@ class ItemReader:
         Args:
             slots: (number, nbytes) of each new slot.
             gone: the numbers of slots that no longer exist.
-            files: the file descriptors of the new slots, which this closes.
+            files: the file descriptors of the new slots, which are closed here.
         """
         for slot in gone:
             self._buffers.pop(slot, None)
@@ -186,7 +186,7 @@ class ItemReader:
                 os.close(file)
 
     def read(self, message: PlacedItem) -> Any:
-        """Return a copy of the stream item whose place ``message`` gives.
+        """Return a copy of the stream item that is in the slot named in ``message``.
 
         Raises:
             IntegrityError: the slot holds another item. This happens if the job was given to another worker, and the

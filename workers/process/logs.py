@@ -1,8 +1,8 @@
-"""Brings the log records of workers to the logging handlers of the program.
+"""Delivers the log records of workers to the logging handlers of the program.
 
-A worker sends all records to the consumer over its channel; it has no other handlers, except those that its jobs add.
-Only its main thread sends. During a job it sends only what the socket takes without waiting, so that logging never
-delays a job. In the consumer, a separate thread passes the records to the handlers, which may be slow.
+A worker sends all records to the consumer over its channel. It has no other handlers, except those that its jobs add.
+Only the worker's main thread sends. During a job, this thread sends only what the socket takes without waiting, so that
+logging never delays a job. In the consumer, a separate thread passes the records to the handlers, which may be slow.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .messages import Logged
 
 logger = logging.getLogger("workers")
 
-_MAX_WAITING = 1000  # the most records in a worker that its socket has not taken
-_MAX_UNREAD = 10_000  # the most records in the consumer that its handlers have not taken
+_MAX_WAITING = 1000  # the most records that wait in a worker for its socket; more are dropped
+_MAX_UNREAD = 10_000  # the most records that wait in the consumer for its handlers; more are dropped
 _MAX_TEXT = 8000  # characters of a message, and of a traceback: the socket then takes a record whole
 _END_S = 5.0
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -39,7 +39,7 @@ class Records(logging.Handler):
         self._num_dropped = 0
 
     def install(self) -> None:
-        """Remove the logging handlers that imports have added, as the program has them too, and add this one."""
+        """Add this handler, and remove those that imports have added: the program has them too, and will call them."""
         for each in [logging.root, *logging.root.manager.loggerDict.values()]:
             if isinstance(each, logging.Logger):
                 each.handlers.clear()
@@ -52,13 +52,13 @@ class Records(logging.Handler):
             return
         try:
             self._waiting.append(self._plain(record))
-        except Exception:  # its arguments do not fit its message
+        except Exception:  # the record's arguments do not fit its message
             self.handleError(record)
 
     def take(self) -> Logged | None:
-        """Return a message with the first waiting record and the number of records dropped since the last message.
+        """Return a message with the oldest queued record, and the number of records dropped since the last message.
 
-        Return None if there is neither.
+        Return None if no record is queued and none was dropped.
         """
         if not (self._waiting or self._num_dropped):
             return None
@@ -69,7 +69,7 @@ class Records(logging.Handler):
     def _plain(self, record: logging.LogRecord) -> dict[str, Any]:
         """Return {name: value} of the record's attributes, with its message and traceback already formatted as text.
 
-        All values are plain, so that another process can unpickle them.
+        All values are numbers, strings or None, so any process can unpickle them.
         """
         values = {**record.__dict__, "msg": record.getMessage(), "args": None, "exc_info": None}
         if record.exc_info and not record.exc_text:
@@ -87,7 +87,7 @@ class Outlet(Records):
     def __init__(self, channel: Channel, number: int) -> None:
         super().__init__(number)
         self._channel = channel
-        self._is_sending = False  # a __del__ or a signal handler may log meanwhile
+        self._is_sending = False  # True during a send, when a __del__ or a signal handler may log
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -95,9 +95,9 @@ class Outlet(Records):
             self._send_waiting(self._channel.send_at_once)
 
     def send(self, message: tuple[Any, ...], files: Any = ()) -> None:
-        """Send ``message`` with the descriptors ``files``, after the waiting log records. All messages go this way.
+        """Send the queued log records, then ``message`` with the descriptors ``files``. All messages are sent this way.
 
-        Blocks: until the kernel has taken it.
+        Blocks: until the kernel has taken everything.
         """
         self._send_waiting(self._channel.send)
         self._is_sending = True
@@ -107,7 +107,7 @@ class Outlet(Records):
             self._is_sending = False
 
     def flush(self) -> None:
-        """Send all waiting log records. The logging module calls this when the process ends.
+        """Send all queued log records. The logging module calls this when the process ends.
 
         Blocks: until the kernel has taken them.
         """
@@ -132,7 +132,7 @@ class Outlet(Records):
 class Inlet(logging.handlers.QueueListener):
     """The consumer's listener, which passes the log records of workers to the program's logging handlers.
 
-    It runs in its own thread, which is started by the first record.
+    It runs in its own thread, which starts when the first record arrives.
     """
 
     def __init__(self) -> None:
@@ -142,7 +142,7 @@ class Inlet(logging.handlers.QueueListener):
         self._num_told = 0  # written by the listener's thread, and by close()
 
     def put(self, logged: Logged) -> None:
-        """Queue a worker's log record for the handlers; if too many are queued, drop and count it.
+        """Queue a worker's log record for the handlers. If too many records are queued, only count it as dropped.
 
         Blocks: never. Runs in: the engine's thread.
         """
@@ -180,7 +180,7 @@ class Inlet(logging.handlers.QueueListener):
             self._num_told = dropped
 
     def close(self) -> None:
-        """End the listener's thread. Blocks: until the handlers have taken all queued records, 5 s at most."""
+        """End the listener's thread. Blocks: until the handlers have taken all queued records, but at most 5 s."""
         thread = self._thread
         if thread is not None:
             self.enqueue_sentinel()

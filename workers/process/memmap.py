@@ -1,7 +1,7 @@
-"""Sends a ``np.memmap`` to the workers as the name of its file and its place there; each worker maps the file again.
+"""Sends a ``np.memmap`` to the workers as a file name and an offset, from which each worker maps the same data again.
 
-The file may have changed by then. If it is gone or too short, opening it raises an error in the worker. If it becomes
-shorter later, a worker that reads beyond its new end is killed by SIGBUS; :func:`shortened` then names the file.
+The file may change in the meantime. If it is missing or too short, mapping it raises an error in the worker. If it is
+shortened later, a worker that reads beyond its new end is killed by SIGBUS; :func:`shortened` then names the file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from workers.batch.shared_memory import address_of
 
 
 class MappedFile(NamedTuple):
-    """A file that workers map into memory, and the length of the mapped part: MappedFile("/data/x.npy", 4096)."""
+    """A file that workers map into memory, up to its byte ``nbytes``: MappedFile(path="/data/x.npy", nbytes=4096)."""
 
     path: str
     nbytes: int  # from the start of the file to the last mapped byte
 
 
 class Reopened(NamedTuple):
-    """The place and layout of an array in a file: the arguments with which :func:`open_memmap` maps it again."""
+    """The position and layout of an array in a file: what :func:`open_memmap` needs to map the array again."""
 
     path: str
     dtype: Any
@@ -36,21 +36,21 @@ class Reopened(NamedTuple):
         return MappedFile(self.path, self.offset + self.extent()[1])
 
     def extent(self) -> tuple[int, int]:
-        """Return (offset in bytes from the array's first item to its lowest address, number of bytes that it spans)."""
+        """Return (offset of the array's lowest byte from its first item, negative or 0; number of bytes it spans)."""
         return share.extent(0, self.dtype.itemsize, self.shape, self.strides)
 
 
 def reopened(array: Any) -> Reopened | None:
-    """Return how to map ``array``, a memmap or a view of one, from its file again; None for any other array.
+    """Return where ``array`` lies in its file, if it is a memmap or a view of one; None for any other array.
 
-    Also None for mode "c" (copy-on-write), as the array may then hold changes that are in no file.
+    Return None for mode "c" (copy-on-write) as well, since such an array may hold changes that are not in its file.
     """
     base = array
     while base is not None and not isinstance(base, np.memmap):
         base = getattr(base, "base", None) if isinstance(base, np.ndarray) else None
     if base is None or base.filename is None or base.mode == "c":
         return None
-    # A view copies the offset of the whole mapping, so go back to the array of the whole mapping.
+    # A view has the offset of the whole mapping instead of its own: find the array of the whole mapping.
     while isinstance(base.base, np.memmap):
         base = base.base
     if type(array) not in (np.ndarray, np.memmap):
@@ -61,11 +61,11 @@ def reopened(array: Any) -> Reopened | None:
 
 
 def open_memmap(*arguments: Any) -> Any:
-    """Map an array in a file again, read-only. ``arguments``: the fields of :class:`Reopened`. Runs in: worker.
+    """Map an array from its file again, read-only. ``arguments``: the fields of :class:`Reopened`. Runs in: worker.
 
     Raises:
-        FileNotFoundError, PermissionError: the file cannot be opened.
-        ValueError: the file is too short. Each of these errors names the file.
+        FileNotFoundError, PermissionError: the file cannot be opened. These errors name the file.
+        ValueError: the file is too short. The error names the file, its size and the array.
     """
     path, dtype, offset, shape, strides = again = Reopened(*arguments)
     size, wanted = os.stat(path).st_size, again.file().nbytes
@@ -83,7 +83,7 @@ def open_memmap(*arguments: Any) -> Any:
 
 
 def shortened(files: Iterable[MappedFile]) -> list[str]:
-    """Return a description of each of ``files`` that can no longer be read, or is shorter than its mapped part."""
+    """Return a text about each of ``files`` that can no longer be read, or is now shorter than its mapped part."""
     found = []
     for path, nbytes in files:
         try:

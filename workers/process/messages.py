@@ -1,8 +1,9 @@
 """Defines the messages between the consumer (the process of the loop), its workers and the server that forks them.
 
-A message is sent over a socket, with file descriptors if it needs any. It holds jobs and results as plain tuples, since
+Messages travel over sockets, some of them with file descriptors. Jobs and results are plain tuples in a message, as
 there may be tens of thousands a second. A *sending* is the number under which a job is sent to a worker. A *slot* is a
-piece of shared memory for batches. A *pool* is the workers of one front-end, such as a SequenceMap.
+piece of shared memory: a worker's slots hold batches; the consumer's *item slots* hold items of a stream, the inputs of
+jobs. A *pool* is the workers of one front-end, such as a SequenceMap.
 
 ::
 
@@ -24,29 +25,29 @@ class Load(NamedTuple):
     Sent with file descriptors: the replica's memory, then the pipe of multiprocessing's resource tracker if one runs.
     """
 
-    replica: int  # the number of the replica, which each of its jobs names
+    replica: int  # the number of the replica, to which Jobs messages refer
     parcel: Any  # a workers.process.replica.ParcelMessage
     settings: Any  # a workers.process.program_settings.ProgramSettings
-    key: bytes | None  # multiprocessing's authentication key; None if the program has not loaded it
-    has_tracker: bool
-    changed: Any = None  # what differs from the last replica, a changed_attributes.Changed; None if anything may
+    key: bytes | None  # multiprocessing's authentication key; None if the program has not loaded multiprocessing
+    has_tracker: bool  # True if the pipe of the resource tracker is among the descriptors
+    changed: Any = None  # a changed_attributes.Changed: what differs from the last replica; None if anything may differ
 
 
 class Jobs(NamedTuple):
     """The consumer's message with jobs for a worker, each the computation of one batch.
 
-    Sent with file descriptors: one for each of ``slots`` (pieces of shared memory).
+    Sent with file descriptors: one for each of ``slots``.
     """
 
-    replica: int  # the number of the replica to run them on, which was sent before
+    replica: int  # the number of the replica to run the jobs on, from an earlier Load
     rows: list[tuple[Any, ...]]  # JobRows as plain tuples; a payload is None, a pickle, or a PlacedItem as a tuple
-    free: list[int]  # the worker's own slots that the consumer has released, e.g. [0, 2]
+    free: list[int]  # the numbers of the worker's own slots that the consumer has released, e.g. [0, 2]
     slots: list[tuple[int, int]]  # item slots of the consumer that are new to the worker, as (number, nbytes)
-    gone: list[int]  # item slots that no longer exist
+    gone: list[int]  # the numbers of item slots that no longer exist
 
 
 class Trim(NamedTuple):
-    """The consumer's message that memory is short: the worker must free all memory that it keeps for later jobs.
+    """The consumer's message that asks a worker to free all memory that it keeps for later jobs, as memory is short.
 
     The worker answers with a Results message in which ``answers_trim`` is True.
     """
@@ -59,49 +60,49 @@ class Stop(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The worker's message that it has loaded its replica (its copy of the sequence), or could not load it."""
+    """The worker's message that it has loaded its replica (its copy of the sequence), or has failed to load it."""
 
-    failure: Any  # a RemoteFailure; None if it was loaded
+    failure: Any  # a RemoteFailure; None if the replica was loaded
 
 
 class Results(NamedTuple):
-    """The worker's message with the results of jobs. Their batches lie in slots (pieces of shared memory).
+    """The worker's message with the results of jobs, except the arrays of batches: these are in slots (shared memory).
 
     Sent with file descriptors: one for each new slot.
     """
 
-    slots: list[tuple[int, int]]  # new since the last message, as (number, nbytes), e.g. [(3, 1048576)]
-    gone: list[int]  # slots that no longer exist
-    forgets: bool  # True if the layouts of all earlier messages are void: no row names one any more
-    layouts: list[bytes]  # new ones (structures of batches), each a pickled Layout
+    slots: list[tuple[int, int]]  # slots new since the last message, as (number, nbytes), e.g. [(3, 1048576)]
+    gone: list[int]  # the numbers of slots that no longer exist
+    forgets: bool  # True if the consumer must forget the layouts of all earlier messages
+    layouts: list[bytes]  # layouts (structures of batches) that rows refer to for the first time, each pickled
     rows: list[tuple[int, int, Any]]  # (sending, job_ns, a Placed as a tuple | a RemoteFailure | None if cancelled)
-    details: list[tuple[int, int, Any]]  # on some of the rows: (sending, monotonic start in ns, Stages)
+    details: list[tuple[int, int, Any]]  # for some of the rows: (sending, monotonic start in ns, Stages)
     #: Since the last report: the two times of a job.cores.CoreUse, the run time of jobs in ns, how often the
-    #: interpreter's lock was probed, and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no report.
+    #: interpreter lock was probed and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no new report.
     cores: tuple[int, ...] | None
     answers_trim: bool
 
 
 class Broken(NamedTuple):
-    """The worker's message that it exits because a message to it was inconsistent, e.g. named an unknown slot."""
+    """The worker's message that it exits because it has received an invalid message, e.g. about an unknown slot."""
 
     failure: Any  # the RemoteFailure of an IntegrityError
 
 
 class Logged(NamedTuple):
-    """The worker's message with a log record for the program's handlers, and the number of records that were lost."""
+    """The worker's message with a log record for the program's handlers, and with the number of lost records."""
 
-    record: Any  # {name: value} of the attributes of a LogRecord; None if there are only lost records to report
-    dropped: int  # records lost since the last message
+    record: Any  # the attributes of a LogRecord, {name: value}; None if there are only lost records to report
+    dropped: int  # the number of records lost since the last message
 
 
 class Attach(NamedTuple):
-    """The consumer's message that announces a new pool of workers to the server, which forks them.
+    """The consumer's message that announces a new pool of workers to the server, which will fork them.
 
     Sent with one file descriptor: the server's end of the socket pair over which the pool will send its orders.
     """
 
-    modules: list[str]  # to import first; empty if the server has other pools
+    modules: list[str]  # the modules to import first; empty if the server has other pools
 
 
 class Fork(NamedTuple):
@@ -110,9 +111,9 @@ class Fork(NamedTuple):
     Sent with file descriptors: the worker's socket, its status page (shared memory), and one for each of ``streams``.
     """
 
-    worker: int  # the name of the process, which no other process of the pool ever has
-    number: int  # 0 to nb_workers - 1; the worker's replacement has the same
-    streams: list[int]  # those of 1 and 2 (standard output, standard error) that are open in the consumer
+    worker: int  # the name of the process; the pool never uses it again
+    number: int  # 0 to nb_workers - 1; if the process dies, its replacement gets the same number
+    streams: list[int]  # which of 1 and 2 (standard output and standard error) are open in the consumer, e.g. [1, 2]
 
 
 class Signal(NamedTuple):
@@ -123,14 +124,14 @@ class Signal(NamedTuple):
 
 
 class Detach(NamedTuple):
-    """The pool's last order to the server: kill the pool's remaining workers, then answer Detached."""
+    """The pool's last order to the server: to kill the pool's remaining workers, and then to answer Detached."""
 
 
 class Preloaded(NamedTuple):
     """The server's message that it has imported the modules that the workers need, and how long that took."""
 
     seconds: float
-    skipped: list[tuple[str, str]]  # (module, why each worker imports it for itself)
+    skipped: list[tuple[str, str]]  # (module not imported, why each worker must import it for itself)
 
 
 class Detached(NamedTuple):
@@ -148,12 +149,12 @@ class NotForked(NamedTuple):
     """The server's message that it could not fork a worker process."""
 
     worker: int
-    reason: str  # in the system's words, e.g. "Resource temporarily unavailable"
+    reason: str  # the system's error text, e.g. "Resource temporarily unavailable"
 
 
 class Exited(NamedTuple):
     """The server's message that a worker process has ended, with its exit code and its peak memory."""
 
     worker: int
-    exit_code: int  # -9 if signal 9 killed it
-    max_rss: int  # in bytes
+    exit_code: int  # e.g. -9 if signal 9 has killed the process
+    max_rss: int  # its peak resident memory, in bytes

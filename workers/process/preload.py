@@ -1,8 +1,8 @@
 """Imports modules in the server, before it forks workers, so that not every worker has to import them for itself.
 
-They are the modules that the pickled sequence refers to. A fork inherits everything that an import has made except
-threads, and it shares open files, sockets and devices with the other forks. If an import starts a thread or opens such
-a file, the server restarts itself without that module, and each worker imports it for itself.
+The modules are those that the pickled sequence refers to. A worker is a fork of the server and inherits what an import
+has made, except threads; but it shares open files, sockets and devices with the other workers. So if an import starts a
+thread or opens such a file, the server restarts without that module, and each worker imports the module for itself.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ NEVER = {
     "mpi4py": "it starts MPI",
     "pycuda": "it creates a CUDA context",
 }
-#: Threads that a fork need not inherit: their package restarts them, or works without them.
+#: Threads that a fork can do without, as their package restarts them or works without them.
 _HARMLESS_THREADS = frozenset({"jemalloc_bg_thd"})
 _HARMLESS_DEVICES = frozenset({"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
 
 
 class Skipped(NamedTuple):
-    """A module that the server leaves for each worker to import: Skipped("mine", "it has opened /data/images.h5")."""
+    """A module left for each worker to import, and why: Skipped(module="mine", reason="it has opened /data/x.h5")."""
 
     module: str
     reason: str
 
 
 def modules_to_preload(modules: Iterable[str]) -> frozenset[str]:
-    """Return the ``modules`` worth importing in the server: loaded in this program, not Python's, numpy's or ours.
+    """Return those of ``modules`` that the server should import, because this program has loaded them.
 
-    Runs in: consumer.
+    Modules of Python, numpy and this package are left out. Runs in: consumer.
     """
     own = {"__main__", "__mp_main__", "numpy", "workers", "cloudpickle", *sys.stdlib_module_names}
     return frozenset(name for name in modules if name.partition(".")[0] not in own and name in sys.modules)
 
 
 def preload(modules: Iterable[str]) -> Skipped | None:
-    """Import ``modules`` before any fork, up to the first that makes forks unsafe. Return that one, or None.
+    """Import ``modules`` until one makes forks unsafe, and return that module; None if all of them are safe.
 
-    A module that cannot be imported is passed over: the worker that needs it reports the error.
+    A module that fails to import is ignored: the worker that needs it reports the error.
 
     Runs in: the server, in its only thread.
     """
@@ -57,20 +57,20 @@ def preload(modules: Iterable[str]) -> Skipped | None:
             before = _open_files()
             try:
                 importlib.import_module(name)
-            except BaseException:  # the worker that needs it reports it; SystemExit must not end the server
+            except BaseException:  # the worker that needs it reports the error; SystemExit must not end the server
                 continue
             reason = _hazard(before)
         if reason is not None:
             return Skipped(name, reason)
     gc.collect()
-    gc.freeze()  # so that a worker's garbage collector does not write to shared pages
+    gc.freeze()  # so that a worker's garbage collector does not write to pages shared with the server
     return None
 
 
 def _hazard(before: set[tuple[int, str]]) -> str | None:
-    """Return why an import makes forks unsafe, e.g. "it has started the thread ..."; None if it does not.
+    """Return why the last import has made forks unsafe, e.g. "it has started the thread ..."; None if they are safe.
 
-    ``before``: (descriptor, path) of each file that was open before the import.
+    ``before``: the files that were open before the import, as (descriptor, path).
     """
     threads = sorted(_threads())
     if threads:
@@ -82,7 +82,7 @@ def _hazard(before: set[tuple[int, str]]) -> str | None:
 
 
 def _threads() -> list[str]:
-    """Return the names of the other threads, except harmless ones; on macOS, only those that Python knows."""
+    """Return the names of all threads but the main one and harmless ones; on macOS, only of those that Python knows."""
     try:
         tasks = os.listdir("/proc/self/task")
     except OSError:
@@ -105,13 +105,13 @@ def _open_files() -> set[tuple[int, str]]:
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         try:
             found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:  # it was the descriptor of this listing, and is closed now
+        except OSError:  # the descriptor with which the folder was listed, closed by now
             continue
     return found
 
 
 def _is_hazardous(descriptor: int, path: str) -> bool:
-    """Return True if forked workers must not share this open file. A file open only for writing (a log) is harmless."""
+    """Return True if forks must not share the open file ``descriptor``. A file open only for writing is harmless."""
     try:
         mode = os.fstat(descriptor).st_mode
         with open(f"/proc/self/fdinfo/{descriptor}") as file:
@@ -143,18 +143,18 @@ main(sys.path[:], **{request!r})
 def program(path: list[str], request: dict[str, object]) -> list[str]:
     """Return the command line that starts a server process. ``request``: the keyword arguments of ``server.main``.
 
-    ``path``: the server's ``sys.path``. The server uses this copy of the package, even if ``path`` leads to another
-    "workers".
+    ``path``: the ``sys.path`` of the server. Even if another package "workers" is found there, the server uses the one
+    that this module is part of.
     """
     return [sys.executable, *flags(), "-c", _PROGRAM.format(path=path, here=HERE, request=request)]
 
 
 def begin_anew(path: list[str], request: dict[str, object], keep: Iterable[int]) -> None:
-    """Restart this server as a clean process with the same process id. Never returns.
+    """Replace this server, by ``exec``, with a clean process that has the same process id. Never returns.
 
     Args:
         path, request: see :func:`program`.
-        keep: the file descriptors that stay open, besides the standard streams.
+        keep: the file descriptors to keep open, besides the standard streams.
     """
     for descriptor, _ in _open_files():
         if descriptor > 2:

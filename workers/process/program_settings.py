@@ -1,7 +1,7 @@
-"""Passes the program's settings on to the workers, which are forks of a clean server process and not of the program.
+"""Passes the program's settings on to the workers, which inherit none: they are forks of a clean server process.
 
 - Interpreter flags and Keras's backend are fixed when a process starts, so the server is started with them.
-- All other settings are collected when a pool starts and applied by each of its workers: ``warnings.filters``, the
+- All other settings are collected when a pool starts, and applied by each of its workers: ``warnings.filters``, the
   levels of loggers, the recursion limit, numpy's handling of floating-point errors, and settings of Keras, torch and
   Pillow if the program has loaded them.
 """
@@ -31,7 +31,7 @@ class Filter(NamedTuple):
     """One entry of ``warnings.filters``, pickled for the workers."""
 
     action: str
-    modules: frozenset[str]  # that its pickle refers to
+    modules: frozenset[str]  # the modules that its pickle refers to
     pickle: bytes
 
 
@@ -39,21 +39,21 @@ class ProgramSettings(NamedTuple):
     """The settings of the program that each worker process adopts, such as warning filters and logger levels."""
 
     filters: list[Filter]
-    settings: Settings
+    settings: Settings  # of numpy, Keras, torch and Pillow
     recursion_limit: int
-    levels: dict[str, int]  # {logger: level} where one is set, e.g. {"root": 20}
+    levels: dict[str, int]  # {logger: level} for loggers whose level is set, e.g. {"root": 20}
     disabled: int  # the level set by logging.disable()
 
     @property
     def modules(self) -> list[str]:
-        """The modules that the server imports so that workers can set these settings in them, e.g. ["PIL.Image"]."""
+        """The modules to import early, so that workers can apply the modules' settings then, e.g. ["PIL.Image"]."""
         return pillow.that_are_needed(self.settings)
 
 
 def flags() -> list[str]:
     """Return this interpreter's options as command-line arguments for another one, e.g. ["-O", "-X", "utf8"]."""
     given: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    for name, value in getattr(sys, "_xoptions", {}).items():  # the function above knows only some of them
+    for name, value in getattr(sys, "_xoptions", {}).items():  # the function above returns only some -X options
         option = name if value is True else f"{name}={value}"
         if option not in given:
             given += ["-X", option]
@@ -83,20 +83,21 @@ def _packed(entry: Any) -> Filter | None:
 
 
 def before_imports(wanted: ProgramSettings) -> None:
-    """Apply the settings that a worker needs before it unpickles the sequence, which imports modules. Runs in: worker.
+    """Apply the settings that matter while a worker unpickles the sequence, which imports modules. Runs in: worker.
 
-    Filters that turn warnings into errors are left out: the program may have set them after its own imports.
+    Warning filters with the action "error" are left out, as they could make an import fail. The program may have set
+    them after its own imports.
     """
-    sys.setrecursionlimit(wanted.recursion_limit)  # a deeply nested replica may need it
+    sys.setrecursionlimit(wanted.recursion_limit)  # to unpickle a deeply nested sequence
     _set_filters([each for each in wanted.filters if each.action != "error"])
     _set_levels(wanted)
 
 
 def apply(wanted: ProgramSettings) -> Settings:
-    """Apply all settings, once the worker has unpickled the sequence. Runs in: worker.
+    """Apply all settings in a worker that has unpickled the sequence. Runs in: worker.
 
     Returns:
-        The settings of modules that are not imported yet, which :func:`settle` applies later.
+        The settings of modules that are not imported yet, to be passed to :func:`settle` later.
     """
     _set_filters(wanted.filters)
     _set_levels(wanted)
@@ -104,9 +105,9 @@ def apply(wanted: ProgramSettings) -> Settings:
 
 
 def _set_filters(filters: list[Filter]) -> None:
-    """Replace all warning filters. Leave out those for a warning class of a module that is not loaded here."""
+    """Replace all warning filters of this process. Leave out those whose warning class is in an unloaded module."""
     found = [pickle.loads(each.pickle) for each in filters if each.modules <= sys.modules.keys()]
-    warnings.resetwarnings()  # also clears Python's cache of them
+    warnings.resetwarnings()  # also clears Python's cache of filters
     warnings.filters[:] = found  # type: ignore[index]
 
 
@@ -119,7 +120,7 @@ def _set_levels(wanted: ProgramSettings) -> None:
 
 
 def settle(settings: Settings) -> Settings:
-    """Apply the settings of all modules that are imported already. Return the rest, to be applied later."""
+    """Apply the settings of the modules that are already imported. Return the other settings, to be applied later."""
     left = {}
     for name, values in settings.items():
         module = sys.modules.get(name)

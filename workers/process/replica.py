@@ -1,10 +1,10 @@
 """Pickles the user's Sequence, once for all workers, into a parcel: shared memory that also holds its large arrays.
 
-cloudpickle pickles the Sequence, and by value whatever ``__main__`` or a notebook defines. The bytes of large arrays
-are kept out of the pickle: they follow it, aligned, in the same piece of shared memory, and very large arrays have
-pieces of their own. Every worker loads its replica (its own copy of the Sequence) from there. It maps the pieces
-read-only (those with torch storages copy-on-write), so any number of workers share one copy of the arrays. A
-``np.memmap`` is sent as the name of its file, which each worker opens again.
+cloudpickle pickles the Sequence. Whatever ``__main__`` or a notebook defines is pickled by value. The bytes of large
+arrays are kept out of the pickle: they follow it, aligned, in the same piece of shared memory, and very large arrays
+have pieces of their own. Each worker loads its replica (its own copy of the Sequence) from the parcel. It maps the
+pieces read-only, or copy-on-write if they hold torch storages, so any number of workers share one copy of the arrays.
+A ``np.memmap`` is sent as the name of its file, which each worker opens again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .by_value import learn, of_file, texts_of
 from .main_module import Definitions
 from .unpicklable import find_unpicklable, left_out, shown
 
-# Buffers of at least this size get a piece each, which all front-ends share: not too many, as each costs a descriptor.
+# Buffers of at least this size get a piece each, which all front-ends share; not too many, as each costs a descriptor.
 _OWN_PIECE_NBYTES = 8 << 20
 _MAX_OWN_PIECES = 100
 
@@ -45,20 +45,20 @@ _BY_NAME = type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, Cached
 class ReplicaPickler(PicklerByValue):
     """The pickler of objects that are sent to the workers, above all the sequence.
 
-    It keeps large arrays out of the pickle, and sends memmaps as their files. Code that workers cannot import is sent
-    by value.
+    It keeps large arrays out of the pickle, and replaces a memmap by the name of its file. Code that workers cannot
+    import is pickled by value.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.modules: set[str] = set()  # the names of modules that a worker imports to unpickle the object
-        self.files: set[memmap.MappedFile] = set()  # those that the workers will map
+        self.files: set[memmap.MappedFile] = set()  # the files of memmaps, which workers will map
         self.compiled: set[str] = set()  # the source files of code that is sent by value, e.g. {"/tmp/x/456.py"}
         self.states: dict[int, dict[str, Any]] = {}  # {id of an object: {attribute: the value to send instead}}
         self.storages = tensors.Storages()
-        self.definitions = Definitions()  # the objects sent by value
+        self.definitions = Definitions()  # the objects that are pickled by value
         self._plain: set[type] = set()  # classes whose objects are pickled in the default way
-        self._may_be_names: dict[type, bool] = {}  # {any other class: whether its objects may be sent by name}
+        self._may_be_names: dict[type, bool] = {}  # {class: whether pickle may send its objects as mere names}
 
     def reducer_override(self, obj: Any) -> Any:
         if self.states and id(obj) in self.states:
@@ -87,7 +87,7 @@ class ReplicaPickler(PicklerByValue):
             return getattr, of
         if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
-        if isinstance(obj, types.CodeType):  # cloudpickle leaves out the name of its file
+        if isinstance(obj, types.CodeType):  # cloudpickle would leave out the name of its file
             self.compiled.add(obj.co_filename)
             return of_file, (obj.co_filename, *self.dispatch_table[types.CodeType](obj))
         if (reduction := frameworks.first_answer("reduced_function", obj)) is not None:
@@ -117,10 +117,10 @@ class ReplicaPickler(PicklerByValue):
 
 
 class _Absent:
-    """The type of :data:`ABSENT`, the mark of an attribute that is not sent."""
+    """The type of :data:`ABSENT`."""
 
 
-#: Given in place of an attribute's value, to say that the attribute is not sent at all.
+#: Stands in for the value of an attribute that is not sent to the workers at all.
 ABSENT = _Absent()
 
 
@@ -131,16 +131,16 @@ def _with_state(obj: Any, changed: dict[str, Any]) -> Any:
 
 
 class Pickled:
-    """An object pickled for the workers, without its large arrays. ``buffers`` holds views of these, not copies."""
+    """An object pickled for the workers. ``buffers`` holds views of its large arrays, which are not in the pickle."""
 
     def __init__(self, value: Any, name: str = "the Sequence", states: dict[int, dict[str, Any]] | None = None) -> None:
-        """Pickle ``value``. ``states``: {id of an object in it: {attribute: the value to pickle instead}}.
+        """Pickle ``value``. ``states``: {id of an object in ``value``: {attribute: the value to pickle instead}}.
 
         Raises:
-            NotPicklableError: a part of it is unpicklable. The error gives its path, which starts with ``name``.
+            NotPicklableError: a part of ``value`` is unpicklable. The error names its path, which starts with ``name``.
         """
         self.buffers: list[memoryview]
-        self.of_tensors: list[bool]  # for each buffer: whether it is the memory of torch tensors
+        self.of_tensors: list[bool]  # for each buffer, whether it is the memory of torch tensors
 
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
@@ -163,7 +163,7 @@ class Pickled:
             pickler = dump({})
             if parts := pickler.storages.parts():
                 pickler = dump(parts)
-        except Exception as error:  # a user's reducer may raise anything
+        except Exception as error:  # a user's __reduce__ may raise anything
             path, of, advice = find_unpicklable(value, name, is_picklable)
             advice = advice or (
                 "Create or open it in the worker at first use (in get_examples or the augmenter, if it is None), and "
@@ -181,41 +181,41 @@ class Pickled:
 
 
 class Part(NamedTuple):
-    """The place of a pickle, or of an array's bytes, in the shared memory of a parcel: Part(0, 4096, 65536)."""
+    """The position of a pickle, or of an array's bytes, in a parcel: Part(piece=0, start=4096, nbytes=65536)."""
 
-    piece: int  # the index of the piece of memory that it lies in
-    start: int
+    piece: int  # the index of the piece of shared memory
+    start: int  # in bytes from the beginning of the piece
     nbytes: int
 
 
 class ParcelMessage(NamedTuple):
     """The description of a parcel (a pickled object in shared memory), sent to a worker with the descriptors."""
 
-    table: list[Part]  # the places of the pickle and then of each buffer
-    lengths: list[int]  # of the pieces, in bytes
+    table: list[Part]  # the position of the pickle, then of each buffer
+    lengths: list[int]  # of the pieces of shared memory, in bytes
     texts: dict[str, str]  # {name: source text} of code that is in no file: see ``by_value``
-    private: list[bool]  # for each piece: whether a worker maps it copy-on-write
+    private: list[bool]  # for each piece, whether workers map it copy-on-write
 
 
 class Comparison(NamedTuple):
-    """The result of :meth:`Parcel.compare`: whether a pickled object, and each of its buffers, is as before."""
+    """The result of :meth:`Parcel.compare`: whether an object that was pickled again equals the one in the parcel."""
 
-    is_same: bool  # the object as a whole
-    same: list[bool]  # for each buffer
+    is_same: bool  # True if the objects are equal as a whole
+    same: list[bool]  # for each buffer of the new pickle, whether the parcel has an equal one
 
 
 class Parcel:
     """A pickled object in shared memory, for the workers to load.
 
     Args:
-        before: an earlier parcel, whose unchanged buffers (the bytes of large arrays) are not copied again.
-        same: for each buffer of ``pickled``, whether ``before`` has the same one.
+        before: an earlier parcel of the object. Unchanged buffers (bytes of large arrays) are taken over, not copied.
+        same: for each buffer of ``pickled``, whether it is unchanged since ``before``; None if this is unknown.
 
     Attributes:
-        table: the places of the pickle and of each buffer.
-        pieces: the shared memory that they lie in.
+        table: the position of the pickle, then of each buffer.
+        pieces: the pieces of shared memory that hold the pickle and the buffers.
         files: the files of memmaps, which the workers map.
-        changed: what differs from the parcel that workers have (see ``changed_attributes``); None if anything may.
+        changed: what differs from the workers' present parcel (see ``changed_attributes``); None if anything may.
     """
 
     changed: Any = None
@@ -228,7 +228,7 @@ class Parcel:
         self._numbers: dict[int, int] = {}  # {id of a piece: its index in pieces}
         self._private: set[int] = set()  # the ids of pieces with torch tensors, to which jobs may write
         shared = [share.find_bytes(address_of(buffer), buffer.nbytes) for buffer in pickled.buffers]
-        places: dict[int, Found] = {}  # {index of a buffer: its place in shared memory}
+        places: dict[int, Found] = {}  # {index of a buffer: its position in shared memory}
         others: set[int] = set()  # the ids of pieces used here that are not from workers.share()
         end, starts = len(pickled.pickle), {}
         for at, buffer in enumerate(pickled.buffers):
@@ -266,9 +266,9 @@ class Parcel:
         return Part(number, found.start, nbytes)
 
     def compare(self, pickled: Pickled) -> Comparison:
-        """Return whether ``pickled`` equals the object in this parcel, as a whole and for each buffer (large array).
+        """Compare ``pickled`` with the object in this parcel, as a whole and for each buffer (large array).
 
-        Compare the bytes; for arrays made by ``workers.share``, only their places in shared memory.
+        Arrays made by ``workers.share`` are compared only by position, as workers see all writes to them anyway.
         """
         same = []
         for at, buffer in enumerate(pickled.buffers):
@@ -296,10 +296,10 @@ class Parcel:
 
 
 def load(message: ParcelMessage, descriptors: list[int]) -> Any:
-    """Load the object in a parcel; its large arrays become read-only views of the shared memory.
+    """Load the object of a parcel, with its large arrays as read-only views of the shared memory.
 
     Args:
-        descriptors: those of the parcel's pieces of shared memory. They are closed.
+        descriptors: the descriptors of the parcel's pieces of shared memory, which this closes.
     """
     memories = []
     try:
@@ -313,7 +313,7 @@ def load(message: ParcelMessage, descriptors: list[int]) -> Any:
 
 
 def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
-    """Build the object in a parcel; its large arrays become views of ``memories``, the parcel's pieces of memory."""
+    """Unpickle the object of a parcel, with its large arrays as views of ``memories``, the parcel's mapped pieces."""
     table, _, texts, _ = message
     learn(texts)
     parts = [memories[piece][start : start + nbytes] for piece, start, nbytes in table]
@@ -322,7 +322,7 @@ def made_of(message: ParcelMessage, memories: list[memoryview]) -> Any:
 
 
 def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) -> bool:
-    """Return True if ``value`` can be pickled for workers, with the values in ``states`` in place of some attributes.
+    """Return True if ``value`` can be pickled for workers, with some attributes replaced as ``states`` says.
 
     ``states``: {id of an object: {attribute: the value to pickle instead}}.
     """
@@ -332,6 +332,6 @@ def is_picklable(value: Any, states: dict[int, dict[str, Any]] | None = None) ->
     pickler.states = states or {}
     try:
         pickler.dump(value)
-    except Exception:  # a user's reducer may raise anything
+    except Exception:  # a user's __reduce__ may raise anything
         return False
     return True

@@ -1,9 +1,9 @@
 """Runs the server: a small clean process that forks the workers of all pools, reaps them, and kills them when it ends.
 
-A pool is the workers of one front-end. They are not forked from the user's process (the consumer): threads, TensorFlow
-or CUDA may run in it, and these do not survive a fork. The server has only one thread. It first does, once, the imports
-that each worker would otherwise do for itself (see ``preload``). Then it waits for orders of the pools, and for the
-death of a worker or of the consumer. A dead worker is replaced by another fork, which takes milliseconds.
+A pool is the workers of one front-end. Workers are not forked from the user's process (the consumer), because threads,
+TensorFlow or CUDA may run there, and these do not survive a fork. The server has only one thread. First, it does the
+imports that each worker would otherwise do for itself (see ``preload``). Then it waits for orders from the pools, and
+for the death of a worker or of the consumer. A dead worker is replaced by another fork, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ _IDLE_MS = 300_000  # the server exits after this long without a pool
 
 
 class _NotNeeded(Exception):
-    """The exception that ends the server's loop: the consumer (the user's process) is gone, or has long had no pool."""
+    """The exception that ends the server's loop, because the program is gone or has had no pool for five minutes."""
 
 
 class _Imports:
     """The imports that the server does for all workers. If one makes forks unsafe, the server restarts without it."""
 
     def __init__(self, path: list[str], request: dict[str, Any], status: StatusPage) -> None:
-        self.seconds = 0.0  # the duration of the imports
+        self.seconds = 0.0  # how long the imports have taken
         self._path = path
-        self._request = request  # the arguments of main besides the path
+        self._request = request  # the arguments of main() except the path
         self._status = status
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """(module, reason) of each module that the server must not import, so that each worker imports it instead."""
+        """The modules that the server must not import, as (module, reason). Each worker imports them for itself."""
         return self._request["skipped"]  # type: ignore[no-any-return]
 
     def add(self, modules: list[str], attached: list[int]) -> None:
-        """Import ``modules`` too. If one makes forks unsafe, restart the server process without it, and do not return.
+        """Import more ``modules``. If one makes forks unsafe, restart the server process without it, and do not return.
 
         Args:
-            attached: the descriptors of the sockets of pools that wait for these imports; a restart keeps them open.
+            attached: the descriptors of sockets to pools that wait for these imports. They stay open in a restart.
         """
         start_s, request = time.monotonic(), self._request
         request["modules"] = sorted({*request["modules"], *modules})
@@ -64,11 +64,11 @@ class _Imports:
 
 
 class _Pool:
-    """The server's record of one pool (the workers of one front-end), with the channel to it."""
+    """The server's record of one pool (the workers of one front-end): its channel and its process groups."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.groups: set[int] = set()  # process groups of its workers so far, and thus of the processes they started
+        self.groups: set[int] = set()  # process groups of all its workers so far, and of the processes they started
 
     def tell(self, message: tuple[Any, ...]) -> None:
         with contextlib.suppress(ConnectionError):  # the front-end is gone
@@ -76,7 +76,7 @@ class _Pool:
 
 
 class Server:
-    """The main loop of the server process: it obeys the orders of pools, and reports the deaths of their workers."""
+    """The main loop of the server process: it carries out the orders of pools, and reports their workers' deaths."""
 
     def __init__(self, channel: Channel, page: int, consumer: int, imports: _Imports) -> None:
         self._channel = channel
@@ -92,7 +92,7 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._files = [page, self._wakeup, wakeup_in]  # a new worker closes these
         self._poll.register(self._wakeup, select.POLLIN)
-        # The end of file on our socket does not suffice: forks of the consumer may keep a copy of its end open.
+        # When the consumer dies, its end of the socket may stay open in forks of it. So watch the process as well.
         self._consumer = _open_pid(consumer)
         if self._consumer is not None:
             self._files.append(self._consumer)
@@ -127,11 +127,11 @@ class Server:
             received = self._channel.receive()
             modules = [name for message, _ in received if isinstance(message, Attach) for name in message.modules]
             self.attach([descriptor for _, (descriptor,) in received], modules)
-        elif file in self._pools:  # else it was detached earlier in this round
+        elif file in self._pools:  # else the pool was detached earlier in this loop
             self._obey_all(self._pools[file])
 
     def attach(self, descriptors: list[int], modules: list[str]) -> None:
-        """Start serving the pools whose sockets are ``descriptors``, after importing the ``modules`` that they need."""
+        """Import the ``modules`` that new pools need, then serve these pools on the sockets ``descriptors``."""
         if modules:
             self._imports.add(modules, descriptors)
         for descriptor in descriptors:
@@ -151,7 +151,7 @@ class Server:
             elif isinstance(message, Signal):
                 for pid, (of, worker) in self._workers.items():
                     if of is pool and worker == message.worker:
-                        os.kill(pid, message.signal)  # not reaped yet, so the process id is still its own
+                        os.kill(pid, message.signal)  # not reaped yet, so no other process has this id
             elif isinstance(message, Detach):
                 self._detach(pool)
 
@@ -209,9 +209,9 @@ class Server:
                 pool.tell(Exited(worker, os.waitstatus_to_exitcode(status), usage.ru_maxrss * scale))
 
     def _kill(self, workers: list[int], groups: set[int] | None = None, is_last: bool = False) -> None:
-        """Kill and reap ``workers`` (process ids), and processes that jobs have started and left behind.
+        """Kill and reap ``workers`` (process ids), and processes that jobs have started and left running.
 
-        Of the latter, kill those in the process groups ``groups``, or all if ``is_last``.
+        Such a leftover process is killed if its process group is one of ``groups``, or in any case if ``is_last``.
         """
         while doomed := {*workers, *(pid for pid in _orphans(self._pid) if is_last or _group(pid) in (groups or ()))}:
             for pid in doomed:
@@ -225,9 +225,9 @@ class Server:
 
 
 def _orphans(pid: int) -> list[int]:
-    """Return the process ids of the server's children: workers, and processes that dead workers left behind.
+    """Return the process ids of the server's children: workers, and processes that dead workers left running.
 
-    ``pid``: the process id of the server, which becomes the parent of the latter as their "subreaper" (Linux).
+    On Linux, the server is a "subreaper": it becomes the parent of such processes. ``pid``: the server's process id.
     """
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
@@ -244,9 +244,9 @@ def _group(pid: int) -> int:
 
 
 def _forget_exit_functions() -> None:
-    """Unregister the exit functions that a new worker has inherited from the server, which runs them once itself.
+    """Unregister the exit functions that this new worker has inherited, so that only the server runs them.
 
-    Such a function may, for example, remove a folder that all workers use.
+    Such a function may, for example, remove a folder that all workers use. Those of logging and multiprocessing stay.
     """
     atexit._clear()
     if "logging" in sys.modules:
@@ -275,16 +275,16 @@ def main(
     skipped: list[tuple[str, str]],
     attached: Sequence[int] = (),
 ) -> None:
-    """Run the server of the program whose process id is ``consumer``, then exit. Never returns.
+    """Run the server of one program until the program no longer needs it, then exit the process. Never returns.
 
     Args:
-        path: ``sys.path`` as it was before any import.
-        descriptor: that of the socket on which the program announces its pools.
+        path: ``sys.path`` before the imports of ``modules``, for use in a restart.
+        descriptor: the descriptor of the socket on which the program announces its pools.
         page: the descriptor of the status page (shared memory), to which the stack of a hanging import is written.
         consumer: the program's process id.
         modules: the modules to import before the first fork.
-        skipped: (module, reason) of the modules not to import.
-        attached: the descriptors of the sockets of pools that were announced before the server restarted itself.
+        skipped: the modules not to import, as (module, reason).
+        attached: after a restart, the descriptors of the sockets to pools that were announced before.
     """
     import ctypes
 
@@ -299,7 +299,7 @@ def main(
         os.set_inheritable(file, False)
     status = StatusPage(page)
     status.catch_crashes()
-    status.begin(1)  # from now on it can be asked for its stack
+    status.begin(1)  # from now on the server can be asked for its stack
     request = {"descriptor": descriptor, "page": page, "consumer": consumer, "modules": modules, "skipped": skipped}
     imports = _Imports(path, request, status)
     imports.add(modules, list(attached))

@@ -1,7 +1,7 @@
-"""Starts, shares and ends the servers that fork workers. Pools of a program that need the same imports share one.
+"""Starts and ends the server processes that fork the workers of pools. Pools that need the same imports share a server.
 
 A server whose imports were slow stays alive when its last pool is gone, so that the next pool need not wait for them.
-If that needs further imports, this server does them. It ends with the program, or after five minutes without a pool.
+If that pool needs more imports, the server adds them. A server ends with the program, or after 5 minutes without pools.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .status import STACK_SIGNAL, StatusPage
 
 logger = logging.getLogger("workers")
 
-_LONG_S = 0.5  # imports that took longer than this are worth keeping
+_LONG_S = 0.5  # a server whose imports took at least this long stays alive for later pools
 _END_S = 5.0  # how long a server may take to kill a pool's workers, or to exit
 
 
@@ -40,17 +40,17 @@ class ServerHandle:
 
     Args:
         modules: the modules that the server imports.
-        started_in: the environment that it starts in, from ``start_environment``.
+        started_in: the present environment, from ``start_environment``, in which the server starts.
     """
 
     def __init__(self, modules: frozenset[str], started_in: dict[str, Any]) -> None:
         self.modules = modules
-        self.page = StatusPage()  # the server's stack is written there
+        self.page = StatusPage()  # to which the server writes its stack on request
         self.started_in = started_in
         self.files = files_of_users()
         self.pid = os.getpid()
-        self.pools: set[Connection] = set()  # those that use it now
-        self.import_s: float | None = None  # how long its imports took; None: they are not finished
+        self.pools: set[Connection] = set()  # the connections of the pools that use the server now
+        self.import_s: float | None = None  # how long the imports took; None: they are not finished
         try:
             mine, theirs = channels.pair()
         except BaseException:
@@ -68,11 +68,11 @@ class ServerHandle:
         self.end = weakref.finalize(self, _end, self.process, self.channel, self.page, self.pid)
 
     def serves(self, modules: frozenset[str], started_in: dict[str, Any]) -> bool:
-        """Return True if a new pool may use this server: its workers would equal those of a new server.
+        """Return True if a new pool can use this server, and gets the same workers as from a new server.
 
         Args:
             modules: the modules that the pool needs. The server can import missing ones while no other pool uses it.
-            started_in: the present environment, which must be the one that the server was started in.
+            started_in: the present environment, which must equal the one in which the server was started.
         """
         may_import = not self.pools and self.import_s is not None and self.modules | modules not in _failed
         return (
@@ -84,7 +84,7 @@ class ServerHandle:
         )
 
     def add(self, modules: frozenset[str]) -> list[str]:
-        """Note that the server will import ``modules`` too. Return, sorted, those that it has not imported yet."""
+        """Record that the server will import ``modules`` too. Return a sorted list of those that are new to it."""
         more = sorted(modules - self.modules)
         if more:
             self.modules, self.files, self.import_s = self.modules | modules, files_of_users(), None
@@ -92,14 +92,14 @@ class ServerHandle:
 
 
 class Connection:
-    """The connection of one pool of workers with the server that forks them."""
+    """The connection of one pool of workers to the server that forks them."""
 
     def __init__(self, server: ServerHandle, modules: frozenset[str]) -> None:
         self.server = server
         mine, theirs = channels.pair()
         try:
             server.channel.send(messages.Attach(server.add(modules)), [theirs.fileno()])
-        except ConnectionError:  # it has just died: an end of file will tell the pool
+        except ConnectionError:  # the server has just died: an end of file will tell the pool
             pass
         except BaseException:
             mine.close()
@@ -109,7 +109,7 @@ class Connection:
         mine.setblocking(False)
         self.channel = Channel(mine)
         self._is_over = False
-        self._is_killed = False  # the server was killed from here, because it did not answer
+        self._is_killed = False  # kill() has killed the server, because it did not answer
 
     @property
     def pid(self) -> int:
@@ -118,7 +118,7 @@ class Connection:
 
     @property
     def is_preloaded(self) -> bool:
-        """True if the server has finished its imports, so that it obeys orders immediately."""
+        """True if the server has finished its imports, so that it carries out orders immediately."""
         return self.server.import_s is not None
 
     def state(self) -> str:
@@ -135,15 +135,15 @@ class Connection:
         return self.state() == "stopped"
 
     def kill(self) -> None:
-        """Kill a server that does not answer. Its workers die too; an end of file on its socket tells the pool."""
+        """Kill the server, which does not answer. Its workers die too. An end of file on the socket tells the pool."""
         self._is_killed = True
         self.server.process.kill()
 
     def tell(self, message: tuple[Any, ...], files: Iterable[int] = ()) -> None:
-        """Send the server an order, with the descriptors ``files``. Do nothing if the server has ended."""
+        """Send the server the order ``message``, with the descriptors ``files``. Do nothing if the server has ended."""
         if self._is_over:
             return
-        with contextlib.suppress(ConnectionError):  # it has died: the end of file will show it
+        with contextlib.suppress(ConnectionError):  # the server has died: an end of file will tell the pool
             self.channel.send(message, files)
 
     def note(self, preloaded: messages.Preloaded) -> None:
@@ -153,17 +153,17 @@ class Connection:
             _tell_skipped(module, reason)
 
     def ask_stack(self) -> None:
-        """Ask the server, by a signal, to write down its Python stack. Do nothing until it can handle that signal."""
+        """Send the server the signal that makes it write its stack. Do nothing if it cannot handle the signal yet."""
         running, _ = self.server.page.look()
         if running:
             self.server.process.send_signal(STACK_SIGNAL)
 
     def take_stack(self) -> tuple[str, int]:
-        """Return (the Python stack that the server has written down on request, the server's process id)."""
+        """Return (the stack that the server has written, or "" if it has written none; the server's process id)."""
         return self.server.page.take_text(), self.server.process.pid
 
     def wait(self) -> int:
-        """Wait until a server that has closed its socket exits. Return its exit code; -1 if it takes more than 5 s."""
+        """Wait until the server, which has closed its socket, exits. Return its exit code; -1 if it takes over 5 s."""
         self.channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.server.process.wait(_END_S)
@@ -174,9 +174,9 @@ class Connection:
         return -1 if status is None else status
 
     def close(self) -> None:
-        """End the connection, and let the server kill the pool's remaining workers. May be called repeatedly.
+        """End the connection, and let the server kill the pool's remaining workers. May be called again.
 
-        Blocks: until the server has killed them, or was killed itself because it did not answer for 5 s.
+        Blocks: until the server reports their death. If it does not within 5 s, it is killed too.
         """
         if self._is_over:
             return
@@ -195,7 +195,7 @@ class Connection:
         return self.server.import_s is not None
 
     def _receives(self, kind: type) -> bool:
-        """Wait for a message of class ``kind`` or the end of file. Return False if neither comes within 5 s."""
+        """Wait for a message of class ``kind`` or an end of file. Return False if neither comes within 5 s."""
         deadline_s = time.monotonic() + _END_S
         poll = select.poll()
         poll.register(self.channel, select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
@@ -222,14 +222,14 @@ def _tell_skipped(module: str, reason: str) -> None:
     logger.info("%s is imported by each worker for itself, not once by the server: %s", module, reason)
 
 
-# The end of a pool never waits for this lock: the garbage collector may end a pool in the thread that holds it.
+# A pool that ends never waits for this lock: the garbage collector may make the lock's holder wait for the pool's end.
 _lock = threading.RLock()
 _servers: list[ServerHandle] = []  # the newest comes last
 _failed: set[frozenset[str]] = set()  # sets of modules whose import has ended a server: the workers import them
 
 
 def _begin_anew() -> None:
-    """Forget the parent's servers in a new fork, and replace the lock: another thread of the parent may hold it."""
+    """Forget the parent's servers in a new fork. Replace the lock, as a thread of the parent may hold the old one."""
     global _lock
     _lock = threading.RLock()
     _servers.clear()
@@ -240,7 +240,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def connect(modules: frozenset[str]) -> Connection:
-    """Connect a new pool to a server that has imported ``modules`` or will. Start a server if none is suitable."""
+    """Connect a new pool to a server that has imported or will import ``modules``. Start one if none is suitable."""
     modules = modules if modules not in _failed else frozenset()
     try:
         with _lock:
@@ -251,14 +251,14 @@ def connect(modules: frozenset[str]) -> Connection:
                 _servers.append(server)
             connection = Connection(server, modules)
             server.pools.add(connection)
-            end_idle(server)  # one server is enough to keep for later pools
+            end_idle(server)  # one server is enough for later pools
             return connection
     finally:
         _tidy()
 
 
 def end_idle(but: ServerHandle | None = None) -> None:
-    """End the servers that no pool uses, except ``but``."""
+    """End all servers that no pool uses, except the server ``but``."""
     with _lock:
         for each in [each for each in _servers if each is not but]:
             if not each.pools:
@@ -266,7 +266,7 @@ def end_idle(but: ServerHandle | None = None) -> None:
 
 
 def _tidy() -> None:
-    """End unused servers unless their imports were slow. If the lock is taken, :func:`connect` does it at its end."""
+    """End unused servers, unless their imports were slow. If :func:`connect` holds the lock, leave this to it."""
     if _lock.acquire(blocking=False):
         try:
             for each in [each for each in _servers if not each.pools]:
@@ -283,7 +283,7 @@ def _forget(server: ServerHandle) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], channel: Channel, page: StatusPage, pid: int) -> None:
-    if pid != os.getpid():  # this is a fork: it has copies of the descriptors, but the server is its parent's
+    if pid != os.getpid():  # this is a fork: it has copies of the descriptors, but the server belongs to its parent
         process.returncode = 0  # so that Popen does not wait for it
         return
     with contextlib.suppress(OSError):  # already gone
@@ -307,7 +307,7 @@ def _launch(theirs: socket.socket, page: int, modules: frozenset[str]) -> subpro
     path += [] if preload.HERE in path else [preload.HERE]  # the package sampler is there too
     variables = environment()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        variables.setdefault(name, "1")  # a worker is one thread; the user's own setting has precedence
+        variables.setdefault(name, "1")  # a worker computes in one thread; the user's own setting has precedence
     # With this, a set of strings has the same order in every run.
     variables.setdefault("PYTHONHASHSEED", "0")
     files = {"descriptor": theirs.fileno(), "page": page}

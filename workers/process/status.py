@@ -1,8 +1,8 @@
-"""Tells the consumer (the user's process) which job a worker is in, by a status page that they share.
+"""Tells the consumer (the user's process) which job a worker is in, by a status page: a page of shared memory.
 
-The page is shared memory. The worker writes to it when it begins a job and when it has none left; that takes 40 ns a
-word, much less than a message. So the consumer knows in which job a worker died or is stuck, and for how long. After
-the page, Python's faulthandler writes the stack of a worker that crashes, or that is asked for its stack by a signal.
+The worker writes to the page when it begins a job and when it has no jobs left. This takes 40 ns a word, much less than
+a message. So the consumer knows in which job a worker died or is stuck, and for how long. In the memory after the page,
+Python's faulthandler writes the worker's stack if the worker crashes, or if a signal asks for the stack.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from workers.batch import shared_memory
 
 _RUNNING, _SINCE, _CANCEL, _LOST = range(4)
 
-#: The signal that asks a worker for its stack. Nothing else is likely to use it.
+#: The signal that asks a worker or the server for its stack. Other software is unlikely to use this signal.
 STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
 
 
 class StatusPage:
-    """The shared memory in which a worker notes its current job for the consumer (the user's process).
+    """The shared memory that shows the consumer (the user's process) a worker's current job, and its stack on a crash.
 
-    Each of the two has its own StatusPage object. The stack of a worker that crashes or is stuck is written there too.
+    Both processes have a StatusPage object for the same memory. The server has another page, for its own stack.
 
     Args:
-        descriptor: that of the shared memory; None to create it.
+        descriptor: the descriptor of the shared memory; None to create new memory.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:
@@ -41,8 +41,8 @@ class StatusPage:
     def begin(self, sending: int) -> bool:
         """Note that the job sent under number ``sending`` begins. Return False if the consumer has cancelled it.
 
-        The worker first writes which job it begins, and then checks for a cancellation. The consumer first cancels, and
-        then reads which job the worker is in. So a job that the consumer then finds not begun never runs.
+        The worker writes which job it begins before it checks for a cancellation. The consumer cancels jobs before it
+        reads which job the worker is in. So if the consumer does not see a cancelled job begun, the job never runs.
         """
         words = self._words
         words[_SINCE] = time.monotonic_ns()
@@ -53,15 +53,15 @@ class StatusPage:
         return False
 
     def show_idle(self) -> None:
-        """Note that the worker is in no job."""
+        """Note that the worker has no current job."""
         self._words[_RUNNING] = 0
 
     def lose_descriptors(self) -> None:
-        """Note that a job has closed the worker's descriptors, so it cannot send messages. This note needs none."""
+        """Note that a job has closed the worker's descriptors. No message can say so, as the socket is closed too."""
         self._words[_LOST] = 1
 
     def catch_crashes(self) -> None:
-        """Let faulthandler write this process's stack after the page, on a crash and on :data:`STACK_SIGNAL`."""
+        """Make faulthandler write this process's stack after the page, on a crash and on :data:`STACK_SIGNAL`."""
         import faulthandler
 
         os.lseek(self.descriptor, shared_memory.PAGE, os.SEEK_SET)
@@ -72,7 +72,7 @@ class StatusPage:
     # -- consumer
 
     def look(self) -> tuple[int, int]:
-        """Return (number of the job that the worker is in, its start in monotonic ns); (0, 0) if it is in none."""
+        """Return (number of the worker's current job, start of this job in monotonic ns); (0, 0) if there is none."""
         words = self._words
         sending = words[_RUNNING]
         return (sending, words[_SINCE]) if sending else (0, 0)
@@ -82,11 +82,11 @@ class StatusPage:
         return bool(self._words[_LOST])
 
     def cancel(self, sending: int) -> None:
-        """Cancel all jobs with numbers up to ``sending`` that the worker has not begun."""
+        """Cancel the jobs that the worker has not begun, up to the one sent under number ``sending``."""
         self._words[_CANCEL] = sending
 
     def take_text(self) -> str:
-        """Return the stacks that faulthandler has written since the last call; an empty text if there are none."""
+        """Return what faulthandler has written since the last call, as text; "" if it has written nothing."""
         size = os.fstat(self.descriptor).st_size
         text = os.pread(self.descriptor, max(0, size - self._read_to), self._read_to)
         self._read_to = max(size, self._read_to)

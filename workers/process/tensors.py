@@ -1,12 +1,12 @@
 """Pickles the tensors of a Sequence for the workers, as the blocks of memory that hold their values.
 
-- A torch tensor is sent as a view of its storage (its block of memory). A storage is sent once, however many tensors
-  lie in it. If it is large, it is sent outside the pickle, like an array; if the tensors use only a small part of it,
-  only that part is sent.
+- A torch tensor is sent as a view of its storage (its block of memory). A storage is sent only once, even if it holds
+  several tensors. A large storage is sent outside the pickle, like a large array. If the tensors use only a small part
+  of it, only that part is sent.
 - A large TensorFlow tensor or JAX array is sent as the bytes of a numpy array over its memory.
 
-Torch has no read-only memory, so a worker maps storages copy-on-write (``ParcelMessage.private``): what a job writes
-stays in its process. Memory of ``workers.share`` is the exception: a job that writes to it kills its worker.
+Torch cannot mark memory as read-only, so a worker maps storages copy-on-write (``ParcelMessage.private``): what a job
+writes stays in its process. Only memory from ``workers.share`` is mapped read-only: a write to it kills the worker.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class Storages:
     """The storages (blocks of memory) of the tensors in one pickle, and how they are sent to workers.
 
     Args:
-        parts: {address of a storage: the part to send}, for storages that are not sent as a whole.
+        parts: the part to send of each storage that is not sent as a whole, {address of the storage: part}.
     """
 
-    least_nbytes = SHARED_NBYTES  # of an array that is sent outside the pickle
+    least_nbytes = SHARED_NBYTES  # an array of at least this size is sent outside the pickle
 
     def __init__(self, parts: dict[int, StoragePart] | None = None) -> None:
         self.parts_by_address = parts or {}
         self._used: dict[int, tuple[Any, Extent]] = {}  # {address: (storage, the bytes that tensors use)}
 
     def reduced(self, obj: Any) -> tuple[Any, str] | None:
-        """Return (how a worker rebuilds ``obj``, as from ``__reduce__``; the framework that it imports for that).
+        """Return (how a worker rebuilds tensor ``obj``, as from ``__reduce__``; the framework to import, e.g. "torch").
 
-        None if ``obj`` is not a tensor, or is pickled as its class defines.
+        Return None if ``obj`` is not a tensor, or has to be pickled as its class defines.
         """
         reduction = frameworks.first_answer("reduced", obj, self)
         return None if reduction is None else (reduction, reduction[0].__module__.rpartition(".")[2])
@@ -50,7 +50,7 @@ class Storages:
     def send(self, owner: Any, address: int, nbytes: int) -> Any:
         """Return what to pickle for the ``nbytes`` bytes at ``address``, which belong to the storage ``owner``.
 
-        This is their place, (piece, start, nbytes), if they lie in shared memory already; otherwise (the bytes,).
+        The result is (piece, start, nbytes) if the bytes are in shared memory already, otherwise (the bytes,).
         """
         if not nbytes:
             return (b"",)
@@ -72,7 +72,7 @@ class Storages:
             self._used[address] = storage, extent if known is None else extent.joined(known[1])
 
     def parts(self) -> dict[int, StoragePart]:
-        """Return {address of a storage: the part to send} for large storages that tensors use only a small part of."""
+        """Return {address of a storage: the part to send} for large storages, if tensors use only a small part."""
         return {
             address: StoragePart(storage, extent, ALIGNMENT)
             for address, (storage, extent) in self._used.items()
@@ -82,11 +82,11 @@ class Storages:
 
 
 def is_of_storage(array: Any) -> bool:
-    """Return True if ``array``, which is being sent, is the memory of a torch storage: it cannot be made read-only."""
+    """Return True if ``array`` is the memory of a torch storage, which workers must not map read-only."""
     owner = array.base if isinstance(array, np.ndarray) else None
     return isinstance(owner, Memory) and any(frameworks.asked("owns", owner.base))
 
 
 def version(obj: Any) -> Any:
-    """Return a number that changes when tensor ``obj``, or a view of its memory, is written to; None if unknown."""
+    """Return a number that changes when tensor ``obj``, or a view of it, is written to; None if it is unknown."""
     return frameworks.first_answer("version", obj)

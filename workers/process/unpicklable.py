@@ -1,4 +1,4 @@
-"""Finds the part of an object that cannot be pickled, and advises how to leave it out."""
+"""Finds the part of an object that cannot be pickled, and advises the user how to leave it out of the pickle."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from workers.job.data_only import items_of, length_of, raw_items
 
 from . import inheritance
 
-_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")  # one step of a path
+_STEP = re.compile(r"\.(\w+)|\[([^\]]*)\]")  # one step of a path, e.g. ".lock" or "[3]"
 _NOT_THE_USERS = frozenset({"workers", "sampler", "builtins", "functools", "collections"})
 
 
 class Unpicklable(NamedTuple):
-    """An object that cannot be pickled, and advice to the user: Unpicklable("the sequence.source.lock", "lock", "")."""
+    """An object that cannot be pickled: Unpicklable(path="the sequence.source.lock", kind="lock", advice="")."""
 
     path: str
-    kind: str  # the name of its type
-    advice: str  # for this kind of object, or for this place; may be empty
+    kind: str  # the name of the object's type
+    advice: str  # what the user can do about this kind of object; "" if there is no special advice
 
 
 class Step(NamedTuple):
-    """One step from an object to a part of it, such as an item or an attribute: Step("attribute", "lock", <a lock>)."""
+    """One step from an object to a part of it, e.g. an attribute: Step(kind="attribute", key="lock", part=<a lock>)."""
 
-    kind: str  # "item", "attribute", "variable" or "global" of a function, "class"
-    key: Any  # the key of an item; else the name of the part
+    kind: str  # "item", "attribute", "class", or of a function: "variable" or "global"
+    key: Any  # the key of an item; for other parts, the name
     part: Any
 
     def onto(self, path: str) -> str:
-        """Return the path to the part, e.g. "the sequence.lock". ``path``: that of the object, e.g. "the sequence"."""
+        """Return the path to the part, e.g. "the sequence.lock". ``path``: the object's own path, "the sequence"."""
         if self.kind == "item":
             return f"{path}[{self.key!r}]"
         if self.kind == "attribute":
@@ -44,7 +44,7 @@ class Step(NamedTuple):
 
 
 def find_unpicklable(value: Any, path: str, is_picklable: Callable[[Any], bool], seconds: float = 0.8) -> Unpicklable:
-    """Return the innermost part of ``value`` that cannot be pickled, or the innermost found in ``seconds``, and advice.
+    """Find the innermost unpicklable part of ``value``. After ``seconds``, return the innermost one found so far.
 
     Args:
         path: the name of ``value``, with which the path to the part begins, e.g. "the sequence".
@@ -69,7 +69,7 @@ def _found(path: str, value: Any) -> Unpicklable:
 
 
 def _of_function(path: str) -> str:
-    """Return advice to the user if ``path`` leads to a variable or global of a function, else an empty text."""
+    """Return advice to the user if ``path`` leads to a variable or a global of a function, otherwise ""."""
     function, is_of_function, _ = path.rpartition("'s ")
     if not is_of_function:
         return ""
@@ -80,7 +80,7 @@ def _of_function(path: str) -> str:
 
 
 def steps(value: Any) -> Iterator[Step]:
-    """Yield a step to each part that may be pickled with ``value``: item, attribute, variable of a function, ..."""
+    """Yield a step to each part of ``value`` that may be pickled with it: items, attributes, a function's variables."""
     if is_concrete(value) or inheritance.is_inherited(value):
         return
     if isinstance(value, dict):
@@ -96,7 +96,7 @@ def steps(value: Any) -> Iterator[Step]:
     code = getattr(function, "__code__", None)
     if code is not None:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
-            with contextlib.suppress(ValueError):  # the variable is not set yet
+            with contextlib.suppress(ValueError):  # the variable has no value yet
                 yield Step("variable", name, cell.cell_contents)
         known = function.__globals__
         yield from (Step("global", name, known[name]) for name in code.co_names if name in known)
@@ -108,16 +108,16 @@ def steps(value: Any) -> Iterator[Step]:
 
 
 def state_of(obj: Any) -> dict[str, Any] | None:
-    """Return {name: value} of the attributes pickled with ``obj``; None if its class pickles it in another way."""
+    """Return the attributes that are pickled with ``obj``, {name: value}; None if it is pickled in another way."""
     try:
         _, _, state, *_ = obj.__reduce_ex__(5)
-    except Exception:  # a user's reducer may raise anything
+    except Exception:  # a user's __reduce__ may raise anything
         return None
     return state if isinstance(state, dict) else None
 
 
 def _attributes(obj: Any) -> dict[str, Any]:
-    """Return {name: value} of the attributes pickled with ``obj``, or of all its attributes if those are unknown."""
+    """Return the attributes that are pickled with ``obj``, {name: value}; if these are unknown, all its attributes."""
     found = None if isinstance(obj, type) else state_of(obj)
     if found is None:
         found = dict(getattr(obj, "__dict__", {}))
@@ -130,7 +130,7 @@ def _attributes(obj: Any) -> dict[str, Any]:
 def left_out(value: Any, path: str, name: str) -> str:
     """Return advice to the user on how to leave the unpicklable part of ``value`` out of its pickle.
 
-    It names the first attribute on ``path`` that belongs to an object of a user's class.
+    The advice names the first attribute on ``path`` that belongs to an object of the user's own class.
 
     Args:
         path: the path from ``value`` to the unpicklable part, e.g. "the sequence.source.source_split.files[0]".
@@ -151,9 +151,9 @@ def shown(path: str) -> str:
 
 
 def _owner(value: Any, path: str) -> tuple[Any, str]:
-    """Return (first object on ``path`` whose class is the user's, name of its attribute there); (None, "") if none.
+    """Return (first object of a user's class on ``path``, name of its attribute on ``path``); (None, "") if none.
 
-    ``path``: the path that starts at ``value``, e.g. ".source.files[0]".
+    ``path``: the path from ``value`` on, e.g. ".source.files[0]".
     """
     at = 0
     while (step := _STEP.match(path, at)) is not None:
@@ -162,7 +162,7 @@ def _owner(value: Any, path: str) -> tuple[Any, str]:
             return value, attribute
         try:
             value = getattr(value, attribute) if key is None else value[ast.literal_eval(key)]
-        except Exception:  # a set, a key that is no literal, or an error in the user's class
+        except Exception:  # value is a set, the key is not a literal, or the user's class raises an error
             break
         at = step.end()
     return None, ""

@@ -1,6 +1,6 @@
-"""Pickles a Sequence although some attributes have become unpicklable, such as a file opened by ``seq[0]``.
+"""Pickles a Sequence even if some attributes have become unpicklable, such as a file that was opened by ``seq[0]``.
 
-The workers get, or keep, the earlier value of such an attribute. They get all other attributes as they are now.
+The workers get, or keep, the earlier value of such an attribute. They get the present values of all other attributes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger("workers")
 
 _SEARCH_S = 0.8
 _MAX_REMEMBERED = 8
-_SMALL = (type(None), bool, int, float, str)  # types that an attribute usually has before a job puts a file there
+_SMALL = (type(None), bool, int, float, str)  # usual types of an attribute before a job assigns an open file to it
 
 
 class _Attribute(NamedTuple):
     owner: Any
     name: str
-    before: Any  # its value in the workers; ABSENT: none
+    before: Any  # its value in the workers; ABSENT if it does not exist there
 
 
 class _Before(NamedTuple):
-    """The attributes of an object before any job ran here. Large values are not held, so that they can be freed."""
+    """The attributes of an object before any job ran in this process. Only small values are kept, to save memory."""
 
     owner: weakref.ref[Any]
     small: dict[str, Any]  # {attribute: value}, e.g. {"file": None}
@@ -44,7 +44,7 @@ class _Before(NamedTuple):
 class UnpicklableAttributes:
     """The attributes of a task (a sequence and its functions) that can no longer be pickled.
 
-    The workers use their earlier values. Runs in: consumer.
+    The workers use the earlier values of these attributes. Runs in: consumer.
     """
 
     def __init__(self) -> None:
@@ -53,22 +53,22 @@ class UnpicklableAttributes:
         self._before: list[_Before] = []
 
     def remember(self, source: Any) -> None:
-        """Record the attributes of ``source`` and of its own sources, before a job in this process changes them."""
+        """Record the attributes of a sequence and of those that it wraps, before a job in this process changes them."""
         while hasattr(source, "__dict__") and len(self._before) < _MAX_REMEMBERED:
-            with contextlib.suppress(TypeError):  # its class has slots and no __weakref__
+            with contextlib.suppress(TypeError):  # no weak reference to it is possible
                 attributes = vars(source)
                 small = {name: value for name, value in attributes.items() if isinstance(value, _SMALL)}
                 self._before.append(_Before(weakref.ref(source), small, attributes.keys() - small.keys()))
             source = vars(source).get("source_split")
 
     def first(self, task: Any, name: str) -> Pickled:
-        """Pickle ``task`` for new workers, with the earlier values of attributes that jobs here have made unpicklable.
+        """Pickle ``task`` for new workers, with earlier values for attributes made unpicklable by jobs in this process.
 
         Args:
             name: the name of ``task`` in errors, e.g. "the sequence".
 
         Raises:
-            NotPicklableError: something else in it is unpicklable.
+            NotPicklableError: something else in ``task`` is unpicklable.
         """
         try:
             return Pickled(task, name)
@@ -85,7 +85,7 @@ class UnpicklableAttributes:
         return Pickled(task, name, self.states())
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """Return {id of an object: {attribute: value to send instead}} for attributes that are still unpicklable."""
+        """Return replacements for attributes still unpicklable, {id of an object: {attribute: value to send}}."""
         self._found = [each for each in self._found if not is_picklable((state_of(each.owner) or {}).get(each.name))]
         states: dict[int, dict[str, Any]] = {}
         for owner, name, before in self._found:
@@ -93,14 +93,14 @@ class UnpicklableAttributes:
         return states
 
     def pickled(self, task: Any, name: str, parcel: Parcel) -> Pickled:
-        """Pickle ``task`` again, with the values in ``parcel`` of attributes that have become unpicklable since.
+        """Pickle ``task`` again. Attributes that have become unpicklable since get their earlier values.
 
         Args:
             name: the name of ``task`` in errors, e.g. "the sequence".
-            parcel: the earlier pickled task, which the workers have.
+            parcel: the earlier pickled task, which the workers have. The earlier values are taken from it.
 
         Raises:
-            NotPicklableError: something else in it is unpicklable.
+            NotPicklableError: something else in ``task`` is unpicklable.
         """
         while True:
             states = self.states()
@@ -126,20 +126,20 @@ class UnpicklableAttributes:
                 "a connection that is opened at first use, leave it out of what is sent: "
                 "def __getstate__(self): return {**self.__dict__, %r: None}",
                 what,
-                str(error.__cause__),  # not the error itself, whose traceback holds all these objects
+                str(error.__cause__),  # as text, since the traceback of the error holds all these objects
                 found.name,
             )
 
 
 def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribute | None:
-    """Return the attribute that has made ``task`` unpicklable; None if it was not found.
+    """Find the attribute that has made ``task`` unpicklable; None if it was not found.
 
-    It is the outermost one with a value, or an item in that, of another type than in ``before``. A whole sequence or
-    function is not returned, because workers must not use an earlier one.
+    The search goes inwards along unpicklable parts, to the first whose type is another than in ``before``, if any. This
+    part is the attribute, or an item in it. A sequence or function is not returned: workers must not use an old one.
 
     Args:
         before: the task as the workers have it.
-        states: {id of an object: {attribute: value to send instead}} of attributes found earlier.
+        states: replacements for attributes found earlier, {id of an object: {attribute: value to send}}.
     """
     deadline_s = time.monotonic() + _SEARCH_S
     last, value, seen = None, task, set()
@@ -161,7 +161,7 @@ def _find(task: Any, before: Any, states: dict[int, dict[str, Any]]) -> _Attribu
 
 
 def _steps(value: Any, states: dict[int, dict[str, Any]]) -> Iterator[Step]:
-    """Return the steps to the items and attributes of ``value``, except attributes that ``states`` already replaces."""
+    """Return the steps to the items and attributes of ``value``, except attributes that ``states`` replaces already."""
     kept = states.get(id(value), {})
     return (step for step in steps(value) if step.kind == "item" or (step.kind == "attribute" and step.key not in kept))
 

@@ -1,7 +1,7 @@
 """Runs a worker process: it receives jobs, computes them on its replica (copy) of the Sequence, and sends the results.
 
-It receives ``Load`` (the replica), then any number of ``Jobs``, until ``Stop`` or the end of file. The results of short
-jobs are sent together: after the last job of a message, or earlier, whenever ``_FLUSH_NS`` (8 ms) have passed.
+A worker receives a ``Load`` message with the replica, then any number of ``Jobs``, until ``Stop`` or an end of file.
+The results of short jobs are sent together: after the last job of a message, or earlier once 8 ms have passed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .status import StatusPage
 _FLUSH_NS = 8_000_000
 _DETAILED_NS = 1_000_000  # a job that takes longer is reported in detail
 _FREE_MEMORY_AFTER_S = 2  # after this long without a message, memory kept for later jobs is freed
-_NOW_AND_THEN_NS = 5_000_000  # of shorter jobs, at most one in this time is reported in detail
+_NOW_AND_THEN_NS = 5_000_000  # shorter jobs are reported in detail at most once in this time
 
 
 class Worker:
@@ -57,22 +57,22 @@ class Worker:
 
     def __init__(self, channel: Channel, page: StatusPage, number: int) -> None:
         self._channel = channel
-        self._outlet = Outlet(channel, number)  # through which everything is sent
+        self._outlet = Outlet(channel, number)  # sends all messages
         self._page = page
         self._number = number
         self._pid = os.getpid()
         self._task: Any = None  # the replica
-        self._replica = -1  # the number of the replica; -1: none
+        self._replica = -1  # the number of the replica; -1 if there is none
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
         self._item_slots = ItemReader()
         self._unsettled: program_settings.Settings = {}  # settings of modules that are not loaded yet
-        self._rows: list[tuple[int, int, Any]] = []  # results not yet sent
-        self._details: list[tuple[int, int, Any]] = []  # of some of these rows
+        self._rows: list[tuple[int, int, Any]] = []  # results that are not sent yet
+        self._details: list[tuple[int, int, Any]] = []  # details on some of these results
         self._freed = FreedMemory()
         self._cores = Cores()
-        self._used = self._cores.use()  # the use of cores at the last report
-        self._busy_ns = 0  # the run time of jobs since then
+        self._used = self._cores.use()  # the use of cores until the last report
+        self._busy_ns = 0  # the run time of jobs since the last report
         self._lock = LockProbe()
         self._detailed_ns = 0  # when a job was last reported in detail
         self._flushed_ns = 0
@@ -105,20 +105,20 @@ class Worker:
 
     def _load(self, message: Load, files: list[int]) -> None:
         failure = None
-        before, self._replica = self._replica, -1  # until the new one is complete
+        before, self._replica = self._replica, -1  # no job may run until the new replica is complete
         try:
             if self._task is None:
                 program_settings.before_imports(message.settings)
             inheritance.inherit(message.key, files.pop() if message.has_tracker else None)
             is_new, task = self._task is None, replica.load(message.parcel, files)
-            is_next = before == message.replica - 1  # message.changed says what differs from that one
+            is_next = before == message.replica - 1  # message.changed tells the differences from that replica
             is_part = is_next and message.changed is not None
             self._task = merged(self._task, task, message.changed) if is_part else task
             if is_new:
                 self._unsettled = program_settings.apply(message.settings)
                 self._task.init_worker(self._number)
                 self._end_if_forked()
-                self._used = self._cores.use()  # so that the start is not counted
+                self._used = self._cores.use()  # so that the worker's start is not counted
             self._stream = self._task.stream(self._task.generators())
             self._replica = message.replica
         except BaseException as error:  # the user's code may raise anything
@@ -135,7 +135,7 @@ class Worker:
             if self._page.begin(row.sending):
                 self._rows.append(self._job(row, message.replica))
                 is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
-                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each costs a descriptor at both ends
+                if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each slot costs a descriptor at both ends
                     self._flush()
             else:
                 self._rows.append((row.sending, 0, None))
@@ -152,9 +152,9 @@ class Worker:
         self._flush(answers_trim=True)
 
     def _job(self, row: JobRow, replica: int) -> tuple[int, int, Any]:
-        """Run job ``row`` on replica number ``replica``, and return its row for the Results message.
+        """Run the job ``row`` on replica number ``replica``, and return its result as a row for a Results message.
 
-        That row is (number of the job, its duration in ns, its failure or the place of its batch).
+        The row is (number of the job, its duration in ns, its failure or the position of its batch in shared memory).
         """
         start = time.monotonic_ns()
         self._lock.job = row.sending
@@ -204,9 +204,9 @@ class Worker:
         return pickle.loads(payload) if type(payload) is bytes else self._item_slots.read(PlacedItem._make(payload))
 
     def _end_if_forked(self, error: BaseException | None = None) -> None:
-        """Exit if this process is a fork that a job has made of the worker: only the worker itself may send results.
+        """Exit if this process is a fork of the worker, made by a job: only the worker itself may send results.
 
-        ``error``: the exception that ended the job in the fork, if any; it decides the exit code.
+        ``error``: the exception that has ended the job in the fork, if any. The exit code depends on it.
         """
         if os.getpid() != self._pid:
             os._exit(exit_code(error))
@@ -223,7 +223,7 @@ class Worker:
         self._flushed_ns = time.monotonic_ns()
 
     def _use(self) -> tuple[int, ...]:
-        """Return the use of cores and of the interpreter's lock since the last report, for :attr:`Results.cores`."""
+        """Return the use of cores and of the interpreter lock since the last report, for :attr:`Results.cores`."""
         before, self._used = self._used, self._cores.use()
         busy_ns, self._busy_ns = self._busy_ns, 0
         return (*self._used.since(before), busy_ns, *self._lock.news())
@@ -234,7 +234,7 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
 
     Args:
         sock: the worker's connection with the consumer.
-        page_descriptor: that of the shared memory in which the worker notes its current job.
+        page_descriptor: the descriptor of the shared memory in which the worker notes its current job.
     """
     code, pid = 0, os.getpid()
     try:
@@ -242,23 +242,23 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
         page = StatusPage(page_descriptor)
         page.catch_crashes()
         channel = Channel(sock)
-        os.register_at_fork(after_in_child=channel.close)  # a fork must not read our messages or answer them
+        os.register_at_fork(after_in_child=channel.close)  # a fork must not read or answer the worker's messages
         Worker(channel, page, number).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the consumer is gone, or no longer needs this worker
     except BaseException as error:
         code = 1
         if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
-            page.lose_descriptors()  # a job has closed descriptors that it had not opened
+            page.lose_descriptors()  # a job has closed descriptors that were not its own
         elif os.getpid() == pid:
             import traceback
 
             traceback.print_exc()
     finally:
-        if os.getpid() != pid:  # a fork made by the user's code has come back here
+        if os.getpid() != pid:  # this is a fork, made by the user's code
             os._exit(code)
         with contextlib.suppress(BaseException):
-            atexit._run_exitfuncs()  # of the user's modules, e.g. to remove temporary files
+            atexit._run_exitfuncs()  # the exit functions of the user's modules, e.g. to remove temporary files
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -266,9 +266,9 @@ def main(sock: socket.socket, page_descriptor: int, number: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process as soon as the server, process ``parent``, dies (on Linux only)."""
+    """Make the kernel kill this worker as soon as the server, process ``parent``, dies. Only Linux can do this."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # the server died before the call
+        if os.getppid() != parent:  # the server has died before this call
             os._exit(1)

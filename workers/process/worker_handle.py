@@ -1,4 +1,4 @@
-"""Controls a worker process from the consumer, by its socket, status page, and slots (shared memory)."""
+"""Controls one worker process from the consumer: sends messages to it, and converts its answers to events."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class WorkerHandle:
 
     Args:
         name: identifies the process among all that the pool ever starts.
-        number: 0 to nb_workers - 1; the worker's replacement has the same.
-        item_slots: the shared memory for stream items, on which its jobs may work.
+        number: 0 to nb_workers - 1; if the process dies, its replacement gets the same number.
+        item_slots: the shared memory through which the worker gets items of a stream, the inputs of jobs.
     """
 
     def __init__(self, name: int, number: int, item_slots: ItemSlots) -> None:
@@ -44,34 +44,34 @@ class WorkerHandle:
             raise
         mine.setblocking(False)
         self.channel = Channel(mine)
-        self.channel.hold()  # its messages, until the worker is forked
+        self.channel.hold()  # send no messages until the worker is forked
         self.pid: int | None = None
         self.is_ready = False
-        self.is_leaving = False  # it is no longer needed and was asked to end
-        self.is_watched = False  # its socket is in the executor's selector
-        self.awaits_room = False  # the selector also waits for it to become writable
-        self.stuck: Stuck | None = None  # why the engine kills it
-        self.has_hung_up = False  # its socket is closed although it is alive
+        self.is_leaving = False  # the worker is no longer needed and was asked to exit
+        self.is_watched = False  # the socket is in the executor's selector
+        self.awaits_room = False  # the selector also waits for the socket to become writable
+        self.stuck: Stuck | None = None  # why the engine kills the worker; None if it does not
+        self.has_hung_up = False  # the worker's socket is closed although the worker is alive
         self._reader = SlotReader()
         self._known = KnownSlots(item_slots)
 
     def order(self) -> tuple[messages.Fork, list[int]]:
-        """Return (the order to the server to fork this worker, the descriptors to send with the order)."""
+        """Return (the order that makes the server fork this worker, the descriptors to send with the order)."""
         streams = [stream for stream in (1, 2) if _is_open(stream)]
         return messages.Fork(self.name, self.number, streams), [self.theirs.fileno(), self.page.descriptor, *streams]
 
     def forked(self, pid: int) -> None:
-        """Note that the worker runs as process ``pid``, and send it the messages that were held back until now."""
+        """Record that the worker runs as process ``pid``, and send it the messages that were held back so far."""
         self.pid = pid
         self.theirs.close()
-        with contextlib.suppress(ConnectionError):  # it has died: the server will report it
+        with contextlib.suppress(ConnectionError):  # the worker has died: the server will report it
             self.channel.let_go()
 
     def load(self, number: int, parcel: replica.Parcel, settings: ProgramSettings, changed: Any = None) -> None:
         """Send the worker replica ``number``, a new copy of the sequence (in ``parcel``), and the program's settings.
 
         Args:
-            changed: what differs from the worker's last replica (see ``changed_attributes``); None if anything may.
+            changed: what differs from the last replica (see ``changed_attributes``); None if anything may differ.
         """
         tracker = inheritance.tracker()
         files = parcel.descriptors if tracker is None else [*parcel.descriptors, tracker]
@@ -81,7 +81,7 @@ class WorkerHandle:
     def send(self, rows: list[JobRow], number: int) -> None:
         """Send the worker jobs to run on replica ``number`` (its copy of the sequence), and the numbers of freed slots.
 
-        Slots are the pieces of shared memory in which the worker returns batches. It can use the freed ones again.
+        The worker returns batches in slots (pieces of shared memory), and may use freed slots again.
         """
         files: list[int] = []
         slots: list[tuple[int, int]] = []
@@ -101,18 +101,18 @@ class WorkerHandle:
         self._transmit(messages.Trim(self._reader.take_freed()), [])
 
     def stop(self) -> None:
-        """Ask the worker to exit, and cancel the jobs that it has not begun."""
+        """Ask the worker to exit, and cancel all jobs that it has not begun."""
         self.page.cancel(2**62)
         self._transmit(messages.Stop(), [])
 
     def _transmit(self, message: tuple[Any, ...], files: list[int], owner: Any = None) -> None:
-        with contextlib.suppress(ConnectionError):  # it has died: the server will report it
+        with contextlib.suppress(ConnectionError):  # the worker has died: the server will report it
             self.channel.send(message, files, owner)
 
     def events_of(self, results: messages.Results, files: list[int]) -> list[Event]:
         """Convert a message of results to events for the engine: one for each job, and Trimmed if it answers a Trim.
 
-        ``files``: the descriptors that came with the message. They are closed.
+        ``files``: the descriptors that came with the message, which this closes.
         """
         reader = self._reader
         reader.learn(results.slots, results.gone, results.forgets, results.layouts, files)
@@ -130,16 +130,16 @@ class WorkerHandle:
         return events
 
     def death(self, exit_code: int | None, max_rss: int, files: Iterable[memmap.MappedFile]) -> Death:
-        """Return the record of how the worker ended. ``files``: the files it had mapped, which may explain a SIGBUS."""
+        """Return the record of the worker's death. ``files``: the files it had mapped, which may explain a SIGBUS."""
         stack = (self.stuck.stack if self.stuck is not None else "") or self.page.take_text()
         shortened = tuple(memmap.shortened(files)) if exit_code == -signal.SIGBUS else ()
         has_hung_up = self.has_hung_up or self.page.has_lost_descriptors
         return Death(self.pid, exit_code, self.stuck, max_rss, stack, shortened, has_hung_up=has_hung_up)
 
     def hung_up(self) -> None:
-        """Handle the end of file on the worker's socket: if the process lives on, note that a job has closed it.
+        """Handle an end of file on the worker's socket: record that a job has closed the socket if the worker is alive.
 
-        A worker that was asked to end closes the socket itself, so nothing is noted.
+        Record nothing for a worker that was asked to exit, as it closes the socket itself.
         """
         self.has_hung_up = not self.is_leaving and self.pid is not None and _lives(self.pid)
 
@@ -150,14 +150,14 @@ class WorkerHandle:
 
 
 def _lives(pid: int) -> bool:
-    """Return True if process ``pid`` lives on after closing its socket. A dying process closes it just before."""
+    """Return True if process ``pid`` is still alive after 50 ms. If it is dying, its socket is closed just before."""
     import psutil
 
     for _ in range(_LOOKS):
         try:
             if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return False
-        except (psutil.Error, OSError):  # it is gone, or no descriptor is left to check with
+        except (psutil.Error, OSError):  # the process is gone, or no descriptor is left for the check
             return False
         time.sleep(_LOOK_S)
     return True

@@ -1,4 +1,4 @@
-"""Starts the worker processes of a pool, replaces those that died, and dismisses those that are not needed."""
+"""Starts the worker processes of a pool, replaces those that have died, and ends those that are no longer needed."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from .item_slots import ItemSlots
 from .program_settings import ProgramSettings
 from .worker_handle import WorkerHandle
 
-STOPPED_S = 5.0  # how long to wait for an answer of a server that is stopped (SIGSTOP)
-SILENT_S = 30.0  # the same for a server that runs and has finished its imports: a fork can be slow
+STOPPED_S = 5.0  # how long to wait for an answer from a server that is stopped (SIGSTOP)
+SILENT_S = 30.0  # how long to wait for one that runs and has finished its imports, since a fork can be slow
 
 
 class Unanswered:
-    """The orders that the server (which forks the workers) has not answered yet. They show whether it hangs.
+    """The reports that the server (which forks the workers) still owes the pool. If one is overdue, the server hangs.
 
-    The server must report each worker that it has forked, and each that has died. A worker's death also shows in an end
-    of file on its socket; if the server does not report it in time, the server hangs. Runs in: the engine's thread.
+    The server must report each worker that it has forked, and each that has died. The pool also notices a death by an
+    end of file on the worker's socket, and then awaits the server's report. Runs in: the engine's thread.
     """
 
     def __init__(self) -> None:
-        self._since_s: dict[tuple[str, int], float] = {}  # {(order, worker): when}, e.g. {("fork", 3): 81.2}
-        self._heard_s = 0.0  # when the last message of the server came
+        self._since_s: dict[tuple[str, int], float] = {}  # {(report, worker): since when}, e.g. {("fork", 3): 81.2}
+        self._heard_s = 0.0  # when the last message from the server came
 
     def __bool__(self) -> bool:
         return bool(self._since_s)
 
     def ask(self, what: str, worker: int) -> None:
-        """Note that the server has to report that ``worker`` was forked (``what``: "fork") or has ended ("end")."""
+        """Record that the server must report that ``worker`` was forked (``what``: "fork") or has ended ("end")."""
         self._since_s.setdefault((what, worker), time.monotonic())
 
     def answer(self, *what: str, worker: int) -> None:
-        """Note that the reports ``what`` ("fork", "end") on ``worker`` have come, or are no longer needed."""
+        """Record that the reports ``what`` ("fork", "end") on ``worker`` have come, or are no longer needed."""
         for each in what:
             self._since_s.pop((each, worker), None)
 
     def heard(self) -> None:
-        """Note that a message of the server has just come."""
+        """Record that a message from the server has just come."""
         self._heard_s = time.monotonic()
 
     def forget(self) -> None:
-        """Forget all unanswered orders, since another server takes over."""
+        """Forget all reports that the server owes, since another server takes over."""
         self._since_s.clear()
 
     def left_s(self, timeout_s: float | None) -> float | None:
@@ -67,11 +67,11 @@ class Unanswered:
         return STOPPED_S if timeout_s is None else min(STOPPED_S, timeout_s)
 
     def overdue_s(self, is_stopped: Callable[[], bool], is_preloaded: bool) -> float | None:
-        """Return for how many seconds the server has owed an answer in silence, if that is too long; otherwise None.
+        """Return for how many seconds the server has owed a report and sent nothing; None if that is not too long.
 
         Args:
             is_stopped: returns True if the server's process is suspended.
-            is_preloaded: True if the server has finished its imports. Before that, it may take any time unless stopped.
+            is_preloaded: True if the server has finished its imports. Until then it may take any time, unless stopped.
         """
         if not self._since_s:
             return None
@@ -84,7 +84,7 @@ class Unanswered:
 
 logger = logging.getLogger("workers")
 
-_MAX_FAILED_STARTS = 3  # for each worker, without a successful one in between
+_MAX_FAILED_STARTS = 3  # per worker of the pool, without a successful start in between
 
 
 class WorkerPool:
@@ -93,7 +93,7 @@ class WorkerPool:
     Attributes:
         workers: {name: handle of a worker process}; a name is a number that is never used again.
         parcel: the sequence that the workers run jobs on, pickled in shared memory.
-        replica: the number of the replicas (the workers' copies of it) that new jobs run on.
+        replica: the number of the replicas (the workers' copies of the sequence) that new jobs run on.
         events: what has happened to the workers, for the engine.
     """
 
@@ -159,7 +159,7 @@ class WorkerPool:
         self.events.append(events.Started(name))
 
     def start_again(self, number: int) -> None:
-        """Start a replacement for worker ``number``: now, or later if no file descriptors are left for it."""
+        """Start a replacement for worker ``number``. If no file descriptors are left for it, schedule a retry."""
         try:
             self.start(number)
         except OSError as error:
@@ -168,7 +168,7 @@ class WorkerPool:
             self._lack(number, reason)
 
     def update(self, parcel: Any) -> None:
-        """Send all workers a new copy of the sequence (in ``parcel``), on which all later jobs run."""
+        """Send all workers a new copy of the sequence (in ``parcel``), for all later jobs."""
         self.parcel = parcel
         self.replica += 1
         for worker in self.workers.values():
@@ -195,7 +195,7 @@ class WorkerPool:
     # -- events
 
     def look_after_server(self) -> None:
-        """Kill the server if it has not answered for too long. Its workers die too; a new server restarts them."""
+        """Kill the server if it has owed a report for too long. Its workers die too; a new server restarts them."""
         server = self.server
         seconds = self.unanswered.overdue_s(server.is_stopped, server.is_preloaded)
         if seconds is not None:
@@ -247,7 +247,8 @@ class WorkerPool:
     def _lack(self, number: int, reason: str) -> None:
         """Schedule a retry for worker ``number``, which could not be started because of ``reason``.
 
-        Once all attempts are answered, warn of the shortage, or give up after several in a row without any worker.
+        When no fork is pending any more, warn that workers are missing; or give up, if several attempts have failed in
+        a row and the pool has no worker at all.
         """
         self.shortage.lost(number)
         if any(worker.pid is None for worker in self.workers.values()):
@@ -260,7 +261,7 @@ class WorkerPool:
             logger.warning("%s The pool goes on with these, and retries the others from time to time", error)
 
     def exited(self, name: int, exit_code: int | None, max_rss: int) -> None:
-        """Report the death of worker ``name``, and start a replacement. Its last messages must have been read."""
+        """Report the death of worker ``name`` to the engine, and replace it. Its last messages must have been read."""
         worker = self.workers[name]
         running, _ = worker.page.look()
         death = worker.death(exit_code, max_rss, self.parcel.files if self.parcel else ())
@@ -278,7 +279,7 @@ class WorkerPool:
         self.start_again(worker.number)
 
     def server_died(self) -> bool:
-        """Start another server after this one has died with all its workers. Return False if the pool cannot go on."""
+        """Replace the server, which has died with all its workers. Return False if the pool cannot go on."""
         self._selector.unregister(self.server.channel)
         self.unanswered.forget()
         status = self.server.wait()
@@ -293,7 +294,7 @@ class WorkerPool:
             self.events.append(events.Fatal(explanations.too_few_workers(self._nb_workers, 0, str(error))))
             return False
         for worker in self.workers.values():
-            worker.is_ready = True  # its death does not count as another failed start
+            worker.is_ready = True  # so that its death does not count as another failed start
         return True
 
     @property
@@ -311,7 +312,7 @@ class WorkerPool:
     # -- the end
 
     def remove_all(self) -> None:
-        """Kill and remove the workers that have not ended by themselves, such as a stopped one."""
+        """Kill and remove the workers that have not exited by themselves, for example because they are suspended."""
         for name in list(self.workers):
             self.send_signal(name, signal.SIGKILL)
             worker = self.remove(name)

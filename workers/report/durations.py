@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from .report import Spread
 
-_FULL = 4096  # tidy() counts the recorded durations if there are more
-_STEPS = 12  # per octave
+_FULL = 4096  # tidy() adds the recorded durations to the bins if there are more
+_STEPS = 12  # bins per octave
 _OCTAVES = 44  # 2**44 ns are five hours
 
 Int64 = npt.NDArray[np.int64]
@@ -19,7 +19,7 @@ Int64 = npt.NDArray[np.int64]
 class Durations:
     """A histogram of durations in nanoseconds. One thread writes it; any thread may read it.
 
-    Recording by ``note`` is cheap, as it is ``list.append``: durations are counted later, many together.
+    ``note`` is cheap, because it only appends to a list. Durations are added to the bins later, many at a time.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Durations:
         self._counting = threading.Lock()  # without it, a reader could see a count half done
 
     def tidy(self) -> None:
-        """Count the durations recorded since the last time, if there are many. The writer calls this now and then."""
+        """Add the durations recorded since the last time to the bins, if they are many. The writer calls this often."""
         if len(self._noted) > _FULL:
             with self._counting:
                 self._add(np.array(self._noted, np.int64))
                 self._noted.clear()
 
     def add(self, many: Int64) -> None:
-        """Count these durations, in nanoseconds, immediately. Only the writer's thread may call this."""
+        """Add these durations, in nanoseconds, to the bins immediately. Only the writer's thread may call this."""
         with self._counting:
             self._add(many)
 

@@ -1,4 +1,4 @@
-"""Records when the loop requested each batch and when it was delivered, and derives its waits and steps from this."""
+"""Records when the loop requested and got each batch, and derives how long it waited and how long its steps took."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .durations import Durations
 from .report import EpochStart, Spread
 from .timeline import LOOP, Incident, LoopStep
 
-_FULL = 3 * 4096  # note() has the recorded numbers counted if there are more
+_FULL = 3 * 4096  # note() calls tidy() if there are more recorded numbers
 _KEPT = 4096  # rows
 _KEPT_STARTS = 64
-_FADE = 0.998  # factor by which the longest step shrinks at each later one
+_FADE = 0.998  # the longest step is multiplied by this at each later step
 
 Rows = npt.NDArray[np.int64]  # (n, 3): asked, got, num_ready; or, where a pass starts, 0, 0, its number
 
@@ -27,12 +27,12 @@ class Totals(NamedTuple):
     num_batches: int = 0
     wait_ns: int = 0
     step_ns: int = 0
-    num_ready: int = 0  # sum over the batches
+    num_ready: int = 0  # finished batches that waited when a batch was requested, in sum
     num_passes: int = 0  # with at least one batch
-    first_wait_ns: int = 0  # the part of wait_ns spent on their first batches
+    first_wait_ns: int = 0  # the part of wait_ns spent on the first batches of passes
 
     def since(self, before: Totals) -> Totals:
-        """Return the sums over what was added since ``before``, an earlier Totals: the difference between the two."""
+        """Return the sums over the batches received since ``before``, an earlier Totals of the same loop."""
         return Totals(*(now - then for now, then in zip(self, before, strict=True)))
 
 
@@ -47,7 +47,7 @@ class LoopFigures:
         self._kept: Rows = np.zeros((0, 3), np.int64)
         self._wait, self._step = Durations(), Durations()
         self._totals = Totals()
-        self.longest_ns = 0.0  # the longest recent step; fades
+        self.longest_ns = 0.0  # the longest recent step; shrinks with each later one
         self._num_passes = 0
         self.begins = 0.0  # seconds spent on starting passes, in all
         self._starts: dict[int, tuple[int, float, str, int]] = {}  # {number of a pass: (epoch, seconds, why, at)}
@@ -61,7 +61,7 @@ class LoopFigures:
         """Record that a pass (one run of the loop over an epoch) starts.
 
         Args:
-            epoch: the epoch.
+            epoch: the epoch of the pass.
             seconds: how long it took to start the pass.
             why: why it took long, e.g. "2 workers had to be started"; "" if there was no special reason.
         """
@@ -74,7 +74,7 @@ class LoopFigures:
     def note(self, asked_ns: int, got_ns: int, num_ready: int) -> None:
         """Record a delivered batch: when it was requested and when it was delivered, by the monotonic clock.
 
-        ``num_ready`` is the number of finished batches that waited for the loop when it was requested.
+        ``num_ready`` is the number of finished batches that waited for the loop when it requested this one.
         """
         noted = self._noted
         noted += (asked_ns, got_ns, num_ready)
@@ -82,7 +82,7 @@ class LoopFigures:
             self.tidy()
 
     def tidy(self) -> None:
-        """Add what has been recorded since the last call to the totals and distributions."""
+        """Add the batches recorded since the last call to the totals and distributions."""
         with self._counting:
             self._count()
 
@@ -111,14 +111,14 @@ class LoopFigures:
         self._noted.clear()
 
     def totals(self) -> Totals:
-        """Return the sums over all batches up to now."""
+        """Return the sums over all batches that the loop has received so far."""
         self.tidy()
         return self._totals
 
     # -- for readers; all but copy() are called on a copy
 
     def copy(self) -> LoopFigures:
-        """Return a copy in which everything recorded so far is included in the totals and distributions."""
+        """Return a copy whose totals and distributions include all batches recorded so far."""
         copied = LoopFigures()
         with self._counting:
             copied._kept, copied._totals, copied._last, copied.begins = (
@@ -146,11 +146,11 @@ class LoopFigures:
         return self._wait.spread(), self._step.spread()
 
     def steps(self) -> list[LoopStep]:
-        """Return the last steps of the loop: when each batch was requested and delivered."""
+        """Return the most recent steps of the loop: when each batch was requested and delivered."""
         return [LoopStep(*row) for row in self._kept.tolist() if row[0]]
 
     def starts(self) -> list[EpochStart]:
-        """Return the cost of starting each of the last passes over an epoch that have delivered a batch."""
+        """Return the cost of starting each recent pass over an epoch, if the pass has delivered a batch."""
         waits = self._first_waits
         return [
             EpochStart(epoch, seconds, waits[number] / 1e9, why)
@@ -159,19 +159,19 @@ class LoopFigures:
         ]
 
     def incidents(self) -> list[Incident]:
-        """Return the starts of the last passes over an epoch, as incidents of the timeline."""
+        """Return the starts of the most recent passes over an epoch, as incidents for the timeline."""
         return [Incident(at_ns, LOOP, "epoch", str(epoch)) for epoch, _, _, at_ns in self._starts.values()]
 
 
 def _durations(rows: Rows, last: tuple[int, int]) -> tuple[Rows, Rows, dict[int, int]]:
     """Return (waits, steps, {number of a pass over an epoch: wait for its first batch}) in nanoseconds.
 
-    A wait is from the request for a batch to its delivery, and a step from there to the next request.
+    A wait lasts from the request for a batch to its delivery, and a step from the delivery to the next request.
 
     Args:
-        rows: for each batch, when it was asked for, when it was got, and the number of finished batches then; where a
-            pass starts, 0, 0 and the number of the pass.
-        last: the last two values of the row before these.
+        rows: for each batch, the times of its request and delivery, and the number of finished batches at the request;
+            for each start of a pass, 0, 0 and the number of the pass.
+        last: the last two values of the row before ``rows``.
     """
     asked, got = rows[:, 0], rows[:, 1]
     before = np.concatenate([[last], rows[:-1, 1:]])

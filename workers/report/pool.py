@@ -1,4 +1,4 @@
-"""Records the figures of a pool of workers: what each one has done, the longest jobs, and incidents."""
+"""Records the figures of a pool of workers: the work of each worker, the longest jobs, and incidents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lane:
     state: State = "starting"
     num_jobs: int = 0
     busy_ns: int = 0
-    is_dismissed: bool = True  # True: its last end was not a death, or it was never started
+    is_dismissed: bool = True  # True if it has not died but was ended, or was never started
     restarts: int = 0  # times a dead worker was replaced
     since_ns: int = 0  # when the current worker became ready
     alive_ns: int = 0  # how long earlier workers were ready
@@ -65,7 +65,7 @@ class PoolFigures:
     # -- the workers
 
     def started(self, number: int, pid: int | None = None) -> None:
-        """Record that worker ``number`` was started or restarted. ``pid``: its process, None if it has none here."""
+        """Record that worker ``number`` was started or restarted, in process ``pid`` if that is known already."""
         lane = self.lanes.setdefault(number, Lane())
         lane.restarts += not lane.is_dismissed
         lane.pid, lane.state, lane.is_dismissed = pid, "starting", False
@@ -102,19 +102,19 @@ class PoolFigures:
         self.jobs.tidy()
 
     def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
-        """Record a job that the loop's own process has done. ``nbytes`` is the size of its batch."""
+        """Record a job done in the loop's own process: its duration, its core use, and the size of its batch."""
         self.num_jobs += 1
         self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
 
     def looked_at_lock(self, looks: int, free: int) -> None:
-        """Record ``looks`` probes of the interpreter's lock during jobs; ``free`` of them have found it free."""
+        """Record that the interpreter's lock was probed ``looks`` times during jobs, and was free ``free`` times."""
         self.lock_looks += looks
         self.lock_free += free
 
     def used(self, cores: CoreUse, of_ns: int) -> None:
-        """Add ``cores``, the core use of jobs that took ``of_ns`` nanoseconds in all, to the recorded use."""
+        """Record the core use of some jobs; ``of_ns`` is the total duration of these jobs in nanoseconds."""
         self.cores = CoreUse(self.cores.had + cores.had, self.cores.wanted + cores.wanted)
         self.cores_of_ns += of_ns
 
@@ -146,7 +146,7 @@ class Figures:
 
 
 def usage(pid: int) -> tuple[float | None, int | None]:
-    """Return (share of one core that process ``pid`` has used since its start; its own memory (USS), in bytes).
+    """Return (the share of one core that process ``pid`` has used since its start, its own memory (USS) in bytes).
 
     Both are None if the process is not accessible.
     """

@@ -1,4 +1,4 @@
-"""Defines the report on a front-end, the object that a ``for`` loop reads: figures, and a verdict in words."""
+"""Defines the report on a front-end (the object that a ``for`` loop reads): figures, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class WorkerFigures(NamedTuple):
     """The figures of one worker in a report, together with those of its replacements."""
 
     number: int
-    pid: int | None  # None: it is a thread, or it is not running now
+    pid: int | None  # None if it is a thread or is not running now
     num_jobs: int
     busy: float  # share of time in jobs, 0 to 1, from when it was ready until the last batch was finished or taken
     restarts: int
-    cpu: float | None  # share of one core since it started; None: unknown
-    nbytes: int | None  # its own memory (USS); None: unknown
+    cpu: float | None  # share of one core since it started; None if unknown
+    nbytes: int | None  # its own memory (USS); None if unknown
 
 
 class Slow(NamedTuple):
@@ -68,15 +68,15 @@ class EpochStart(NamedTuple):
     epoch: int
     seconds: float  # until its first batch could be requested
     wait: float  # seconds that the loop then waited for that batch
-    why: str  # e.g. "2 workers had to be started"; "": nothing special
+    why: str  # e.g. "2 workers had to be started"; "" for no special reason
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A report on all loops over a front-end, the object with the workers, since it was made.
+    """A report on all loops over a front-end (the object that a ``for`` loop reads) since the front-end was made.
 
     Attributes:
-        seconds: total duration of the passes, each from its first request for a batch to the receipt of its last one.
+        seconds: total duration of the passes, each from its first request for a batch to the delivery of its last one.
         num_batches: number of batches delivered.
         nbytes: bytes of the batches that worker processes have finished, including those still ahead of the loop.
             Batches of threads, and those that the loop computes itself, are not moved and not counted.
@@ -84,12 +84,12 @@ class Report:
         step: how long the loop took between two batches.
         job: how long each job (the computation of a batch) took in its worker.
         stages: {stage: how long it took in each job}, see ``timeline.STAGES``.
-        depth: mean number of finished batches when the loop asked for one.
-        bound: maximum number of batches ahead of the loop now.
+        depth: mean number of finished batches that waited for the loop when it requested one.
+        bound: present maximum number of batches ahead of the loop.
         workers: one entry for each worker.
         slowest: the slowest jobs, the slowest first.
         segments_made: number of pieces of shared memory made for batches.
-        starts: the cost of starting each of the last epochs.
+        starts: the cost of starting each of the last passes over an epoch.
         nb_workers: number of workers that the pool has now.
         cores: number of cores that this process may use.
         executor: ``"process"``, ``"thread"``, ``"ray"`` or, without workers, ``"serial"``.

@@ -1,8 +1,8 @@
 """Shows a pool's figures to observers such as ``workers.top``, on a page of anonymous shared memory.
 
 The page is in no file system, so it cannot be left behind. The program keeps its descriptor open, and the kernel shows
-this: ``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Anyone who may read the program's folder
-in /proc finds its pages there and reads them, unnoticed by the program.
+the descriptor in /proc: ``/proc/4711/fd/9`` is a link to ``/memfd:prefetch-figures (deleted)``. Anyone who may read
+this folder of the program can find its pages there and read them, unnoticed by the program.
 
 The page is a seqlock, so the writer never waits: the first word is odd during a write, and a reader that finds it odd,
 or changed after reading, reads again. The checksum is for processors whose cores may see writes in another order.
@@ -31,21 +31,21 @@ _MAX_TRIES = 1000  # to read during a write, which takes a few microseconds
 
 
 class LaneSnapshot(TypedDict):
-    """The figures of one worker in a snapshot of its pool. They include those of the workers that it has replaced."""
+    """The figures of one worker in a snapshot of its pool, together with those of workers that it has replaced."""
 
     number: int
-    pid: int | None  # None: it is a thread, or it is not running now
+    pid: int | None  # None if it is a thread or is not running now
     state: str  # "starting", "ready", "ended"
     jobs: int  # finished
     busy_ns: int  # in finished jobs
     restarts: int
-    epoch: int | None  # of its current job; None: it is idle
+    epoch: int | None  # of its current job; None if it is idle
     index: int | None
     since_ns: int  # when that job began (monotonic)
 
 
 class Snapshot(TypedDict):
-    """The figures of a pool of workers at one moment. Cumulative ones count from the creation of the front-end."""
+    """The figures of a pool of workers at one moment. Cumulative figures start when the front-end is created."""
 
     pid: int  # of the program
     program: str  # how it was started: "train.py", "-c", "notebook"
@@ -54,7 +54,7 @@ class Snapshot(TypedDict):
     at_ns: int  # when this snapshot was taken (monotonic)
     epoch: int
     batch: int  # delivered in this epoch
-    length: int | None  # batches in an epoch; None: unknown
+    length: int | None  # batches in an epoch; None if unknown
     executor: str  # "process", "thread", "ray"
     nb_workers: int
     bound: int  # maximum number of batches ahead of the loop
@@ -63,7 +63,7 @@ class Snapshot(TypedDict):
     nbytes: int  # of batches that workers have finished, cumulative
     wait_ns: int  # time that the loop has waited for batches, cumulative, including a current wait
     workers: list[LaneSnapshot]
-    choice: str  # the last decision of nb_workers="auto", and why; "": none
+    choice: str  # the last decision of nb_workers="auto", and why; "" if there is none
 
 
 class SnapshotPage:
@@ -100,7 +100,7 @@ class SnapshotPage:
         words[_SEQUENCE] = sequence + 1
 
     def close(self) -> None:
-        """Close the page, which shows nothing from now on. Further calls of any method do nothing."""
+        """Close the page, so that observers no longer find it. Further calls of any method do nothing."""
         if self._descriptor >= 0:
             # Forgotten before it is closed: the user's next open file may get the same number.
             descriptor, self._descriptor = self._descriptor, -1
@@ -173,11 +173,11 @@ class SnapshotReader:
 
 
 class _Torn(Exception):
-    """The error raised when a write overlaps with a read of the page, which must then be repeated."""
+    """The error raised if the page is written while it is read, so that it must be read again."""
 
 
 def _whole(found: Any) -> Snapshot | None:
-    """Return ``found`` if it is a snapshot of a pool with all its keys, else None."""
+    """Return ``found`` if it has all keys of a Snapshot, and its workers have all keys of a LaneSnapshot; else None."""
     if not _has_all(found, Snapshot) or not isinstance(found["workers"], list):
         return None
     return cast(Snapshot, found) if all(_has_all(each, LaneSnapshot) for each in found["workers"]) else None

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from .report import Report, Spread
 
 
-_WIDTH = 100  # characters of a line
-_NAME = 18  # characters of the first column
+_WIDTH = 100  # characters in a line
+_NAME = 18  # characters in the first column
 
 
 def lines(report: Report) -> Iterator[str]:
-    """Yield the lines of the text of ``report``: the verdict, then the table."""
+    """Yield the lines of ``report`` as text: the verdict, then the table."""
     yield from _wrapped(report.verdict)
     yield ""
     yield from _in_all(report)

@@ -15,20 +15,20 @@ STAGES = ("source", "get_examples", "augmenter", "function_to_run", "transport")
 
 
 class Span(NamedTuple):
-    """A job, from start to end, e.g. Span(0, 3, 17, 98_765_432_100, 5_000_000, (("source", 4_900_000),))."""
+    """A finished job, e.g. Span(worker=0, epoch=3, index=17, start_ns=98_765_432_100, job_ns=5_000_000)."""
 
     worker: int  # its number, from 0; or LOOP
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     start_ns: int
     job_ns: int
-    stages: tuple[tuple[str, int], ...] = ()  # (stage, ns), in their order
+    stages: tuple[tuple[str, int], ...] = ()  # (stage, its duration in ns), in order
 
 
 class LoopStep(NamedTuple):
     """One step of the loop: it requested a batch at ``asked_ns``, and got it at ``got_ns`` (monotonic clock).
 
-    The loop works with the batch from ``got_ns`` until the next one's ``asked_ns``.
+    The loop works with the batch from ``got_ns`` until ``asked_ns`` of its next step.
     """
 
     asked_ns: int
@@ -37,7 +37,7 @@ class LoopStep(NamedTuple):
 
 
 class Incident(NamedTuple):
-    """An event other than a job in a pool of workers, e.g. Incident(98_765_432_100, 0, "died", "killed by SIGKILL")."""
+    """An event in a pool that is not a job, e.g. Incident(at_ns=98_765_432, worker=0, kind="died", text="SIGKILL")."""
 
     at_ns: int
     worker: int  # its number; LOOP if the incident concerns no single worker
@@ -54,4 +54,4 @@ class Timeline(NamedTuple):
     spans: list[Span]
     steps: list[LoopStep]
     incidents: list[Incident]
-    bound: int = 0  # most batches ahead of the loop, when this was made
+    bound: int = 0  # maximum number of batches ahead of the loop when this was made

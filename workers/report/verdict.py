@@ -11,7 +11,7 @@ from .units import count, nbytes, seconds, share
 
 _FEW_BATCHES = 8
 _WAITS = 0.02  # share of the time that the loop waits; below this, there is nothing to gain
-_GOES_ON = 0.1  # later waits, as a share of the later time and of the start-up; above both, there is more than start-up
+_GOES_ON = 0.1  # later waits above this share of the later time, and of the start-up, are a problem of their own
 _IS_SLOW = 10.0  # times the median
 _MATTERS = 0.3  # share of the loop's waits
 _MOVES = 0.4  # share of a job spent on moving the batch
@@ -34,7 +34,7 @@ class Facts:
     first_waits: float  # the part of ``wait`` spent on the first batches of passes
     begins: float  # total time of starting passes, not part of ``wait``
     num_passes: int
-    why: str  # why the slowest of these starts was slow; "": unknown
+    why: str  # why the slowest of these starts was slow; "" if unknown
     job: float  # mean
     median_job: float
     stages: dict[str, float]  # means, e.g. {"get_examples": 0.001, "augmenter": 0.0028}
@@ -43,17 +43,17 @@ class Facts:
     batch_nbytes: float
     nb_workers: int
     busy: float  # share of the workers' time in jobs, without the waits for first batches
-    computes: float | None  # share of the jobs' time in which they had a core; None: unknown
+    computes: float | None  # share of the jobs' time in which they had a core; None if unknown
     queues: float  # share of the jobs' time in which they waited for a core
     cores: int
     bound: int
     is_bound_given: bool  # the user has set max_queue_size
-    lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None: unknown
+    lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None if unknown
     workers_nbytes: int = 0  # memory of the worker processes
 
     @property
     def later_waits(self) -> float:
-        """The part of ``wait``, in seconds, spent on batches other than the first of a pass over an epoch."""
+        """The part of ``wait``, in seconds, that does not belong to the first batch of a pass over an epoch."""
         return self.wait - self.first_waits
 
 
@@ -124,7 +124,7 @@ def _cause(facts: Facts) -> str:
 
 
 def _is_single(slowest: Slow | None, median_job: float) -> TypeGuard[Slow]:
-    """Return True if the slowest job took at least ten times the median, so that it is an exception."""
+    """Return True if the slowest job is an exception: it took at least ten times as long as the median job."""
     return slowest is not None and slowest.seconds >= _IS_SLOW * median_job
 
 
@@ -136,7 +136,7 @@ def _told(slowest: Slow, median_job: float) -> str:
 def _small_queue(facts: Facts) -> str:
     """Return a sentence saying that ``max_queue_size`` is too small; "" if it is not.
 
-    This is checked before single slow batches, because a larger queue would hide those.
+    This is checked before :func:`_slow_index`, because a larger queue would hide single slow batches.
     """
     if not facts.is_bound_given or facts.busy > _SPARE or facts.bound > 2 * facts.nb_workers:
         return ""
@@ -153,7 +153,7 @@ def _slow_index(facts: Facts) -> str:
     if facts.median_job > facts.nb_workers * step:
         return ""  # all jobs are too slow
     if facts.later_waits < _MATTERS * slowest.seconds:
-        return ""  # it was computed ahead, or during the wait for a first batch
+        return ""  # the slow batch was computed ahead, or while the loop waited for a first batch
     told = _told(slowest, facts.median_job)
     return (
         f"{told[0].upper()}{told[1:]}: the loop waits for single slow batches, and more workers would not help. "

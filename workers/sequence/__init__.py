@@ -1,1 +1,1 @@
-"""Sequences of batches, written by users or made from others, and positions in them. Nothing here starts workers."""
+"""Defines sequences of batches, the methods that make one from another, loops in one process, and saved states."""

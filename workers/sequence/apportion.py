@@ -1,4 +1,4 @@
-"""Shares turns among parts by weight; no part is ever a whole turn off its share."""
+"""Schedules turns among several parts by weight, e.g. the sources of a mix; none is ever a whole turn off its share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_TURNS = 1_000_000  # in a period; weights that need a longer one are rounded to a millionth of their sum
+_MOST_TURNS = 1_000_000  # in a period; weights that need a longer period are rounded to a millionth of their sum
 
 
 class Turns:
-    """The turns of several parts: after any ``k`` places, each part is less than one turn off its share of ``k``.
+    """A periodic schedule that gives each place (0, 1, 2, ...) to one of several parts, in proportion to their weights.
+
+    After any ``k`` places, each part is less than one turn off its share of the ``k`` turns.
 
     Args:
-        weights: the weights of the parts, > 0, integers or floats. A float counts as printed: 0.1 is exactly 1/10.
+        weights: the weight of each part, an integer or float > 0. A float counts as printed: 0.1 is exactly 1/10.
 
     Source: Baruah et al., "Proportionate progress" (1996), for the windows and earliest deadlines; Tijdeman's theorem
     on the chairman assignment problem (1980), which says that no part is a whole turn off at any place.
@@ -27,26 +29,26 @@ class Turns:
         counts = _whole(weights)
         self.counts = np.array(counts, np.int64)  # the turns of each part in a period
         self.parts = np.array(_scheduled(counts), np.int16)
-        # For each place of a period: how many turns its part has had before it, in this period.
+        # The number of turns that the part at each place of a period has had before, in the same period.
         order = np.argsort(self.parts, kind="stable")
         first = np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
         self.ranks = np.empty(len(order), np.int64)
         self.ranks[order] = np.arange(len(order)) - first
 
     def at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return two arrays: the part that has its turn at each of ``places``, and how many turns it has had before."""
+        """Return two arrays: the part whose turn it is at each of ``places``, and how many turns it had before."""
         period, within = np.divmod(places, len(self.parts))
         parts = self.parts[within].astype(np.int64)
         return parts, period * self.counts[parts] + self.ranks[within]
 
     def of(self, place: int) -> tuple[int, int]:
-        """Return (the part that has its turn at ``place``, how many turns it has had before)."""
+        """Return (the part whose turn it is at ``place``, how many turns that part had before)."""
         period, within = divmod(place, len(self.parts))
         part = int(self.parts[within])
         return part, period * int(self.counts[part]) + int(self.ranks[within])
 
     def before(self, place: int) -> list[int]:
-        """Return how many turns each part has had before ``place``."""
+        """Return a list of how many turns each part has had before ``place``."""
         period, within = divmod(place, len(self.parts))
         counts: list[int] = (
             period * self.counts + np.bincount(self.parts[:within], minlength=len(self.counts))
@@ -61,7 +63,7 @@ class Turns:
 
 
 def _whole(weights: Sequence[float]) -> list[int]:
-    """Return the smallest integers in the proportion of ``weights``, rounded if their sum exceeds ``_MOST_TURNS``."""
+    """Return the smallest integers in proportion to ``weights``; rounded if their sum would exceed ``_MOST_TURNS``."""
     exact = [Fraction(str(float(weight))) for weight in weights]
     scale = math.lcm(*(each.denominator for each in exact))
     counts = [int(each * scale) for each in exact]
@@ -74,10 +76,10 @@ def _whole(weights: Sequence[float]) -> list[int]:
 
 
 def _scheduled(counts: list[int]) -> list[int]:
-    """Return the part that has its turn at each place of a period, by the rule "earliest deadline first".
+    """Return the part whose turn it is at each place of a period, scheduled by "earliest deadline first".
 
-    Turn ``j`` (from 0) of a part with ``c`` of ``total`` turns may come from place ``j * total / c`` (rounded down) on,
-    and is due before place ``(j + 1) * total / c`` (rounded up). Of those that may come, the one due first is taken.
+    If a part has ``c`` of the ``total`` turns, its turn ``j`` (from 0) is allowed from place ``j * total / c`` (rounded
+    down) on, and due before place ``(j + 1) * total / c`` (rounded up). Each place gets the allowed turn due first.
     """
     total, waiting = sum(counts), [(0, part, 0) for part in range(len(counts))]
     ready: list[tuple[int, int, int]] = []

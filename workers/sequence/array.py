@@ -1,4 +1,4 @@
-"""``SequenceArray``: a sequence whose samples are the items of arrays of equal length."""
+"""``SequenceArray``: a sequence of samples from arrays of equal length, such as images and their labels."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .tables import check_table
 
 
 class SequenceArray(Sequence[dict[str, Any]]):
-    """Arrays of equal length as a sequence of samples: sample ``i`` is a dict of item ``i`` of each array.
+    """A sequence of samples from arrays of equal length: sample ``i`` is a dict with item ``i`` of each array.
 
     Args:
         arrays: {name: array or list}, all of the same length. A list of ``bytes`` or ``str`` becomes an array of
             objects if numpy's string dtypes would drop trailing zeros or pad the strings to many times their size.
             Masked arrays keep their masks.
-        sampler: the order of the samples: None for the order of the arrays; integers, the positions of the samples to
-            deliver; or a function from the number of samples to such positions, e.g. ``np.random.permutation``. The
-            function is called for each epoch, with random generators seeded by (seed, epoch).
+        sampler: None to deliver all samples in the order of the arrays; integers, the positions of the samples to
+            deliver; or a function, e.g. ``np.random.permutation``, that gets the number of samples and returns such
+            positions. It is called once for each epoch, with random generators seeded by (seed, epoch).
         seed: the seed of all random draws; None to draw a seed once, which is kept in ``seed`` and logged.
 
     >>> for batch in SequenceArray({"x": np.arange(4)}).batch(3):
@@ -61,7 +61,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         self.sampler = sampler
         if callable(sampler):
             self.seed  # noqa: B018  # a missing seed is drawn now, so that workers do not each draw their own
-        self._orders: dict[tuple[int, int], Any] = {}  # {(epoch, seed): (positions, sampler)}, the last ones
+        self._orders: dict[tuple[int, int], Any] = {}  # {(epoch, seed): (positions, sampler)} of two epochs at most
 
     @property
     def sampler(self) -> Any:
@@ -95,7 +95,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
             return self.sampler
         place = self.epoch, seed_of_orders(self, self._plan())
         positions, sampler = self._orders.get(place, (None, None))
-        # All jobs of an epoch keep the order that it started with. A worker receives a new sampler between epochs only.
+        # All jobs of an epoch use the order from its start. Workers receive a new sampler only between epochs.
         may_be_new = seeding.current_job() is None or seeding.is_in_worker_process()
         if sampler is None or (sampler is not self.sampler and may_be_new):
             epoch, seed = place
@@ -127,7 +127,8 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def take(self, number: Any) -> Any:
         """Return the first ``number`` samples as a sequence: see :meth:`Sequence.take`.
 
-        For a slice, or an array of places in the sampler's order, return these samples as {name: new array} instead.
+        If ``number`` is a slice or an array of places in the sampler's order, return the samples there instead, as
+        {name: new array}.
         """
         is_rows = isinstance(number, slice) or (np.ndim(number) == 1 and np.asarray(number).dtype.kind in "iu")
         if not is_rows:
@@ -159,12 +160,12 @@ class SequenceArray(Sequence[dict[str, Any]]):
     def subsample(self, nb_samples: int) -> Sequence[dict[str, Any]]:
         """Return a sequence of ``nb_samples`` of the sampler's samples, chosen once and at random (by ``seed``).
 
-        If ``sampler`` is a function, each epoch has the chosen samples in the order in which the function returns them.
-        If the function returns a sample more than once, places in its result are chosen, not samples. A subclass's
-        ``__getitem__``, ``on_epoch_begin`` and ``on_epoch_end`` are still used to make the samples.
+        If ``sampler`` is a function, each epoch has the chosen samples in the order that the function returns. If the
+        function returns some sample twice, places in its result are chosen, so the samples may differ from epoch to
+        epoch. The hooks and ``__getitem__`` of a subclass still make the samples.
 
         Raises:
-            ValueError: the sampler draws fewer than ``nb_samples`` samples.
+            ValueError: the sampler has fewer than ``nb_samples`` samples.
         """
         if self._makes_samples():
             return SequencePart(self._order_of().subsample(nb_samples), self._in_order())
@@ -178,7 +179,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of(self.arrays, _Chosen(self.sampler, nb_samples, self.epoch))
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[dict[str, Any]]:
-        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of ``uids``.
+        """Return a sequence of the samples whose value in array ``uids_name`` is in ``uids``, in the order of ``uids``.
 
         Args:
             new_sampler: the order of the selected samples, like ``sampler``; None for the order of ``uids``.
@@ -192,7 +193,7 @@ class SequenceArray(Sequence[dict[str, Any]]):
         uids = uids.compressed() if isinstance(uids, np.ma.MaskedArray) else uids
         wanted: Iterable[Any] = uids.tolist() if isinstance(uids, np.ndarray) else uids
         kept = np.array([at for uid in dict.fromkeys(wanted) for at in where.get(uid, ())], np.int64)
-        if isinstance(self.sampler, _Chosen):  # keep only samples that it has chosen
+        if isinstance(self.sampler, _Chosen):  # keep only the samples that an earlier subsample() has chosen
             if new_sampler is None and not self._plan().seeds:
                 return self._made_of(self.arrays, _OfChosen(self.sampler, kept))
             kept = kept[np.isin(kept, self._positions() % self.nb_samples)]
@@ -204,17 +205,17 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self.arrays[uids_name]
 
     def _makes_samples(self) -> bool:
-        """Return True if a subclass has its own ``__getitem__`` or ``take``, or hooks, which may change the arrays."""
+        """Return True if a subclass makes its own samples: it overrides ``__getitem__`` or ``take``, or has hooks."""
         cls = type(self)
         is_ours = cls.__getitem__ is SequenceArray.__getitem__ and cls.take is SequenceArray.take
         return not is_ours or defines_hooks(self)
 
     def _order_of(self, **others: Any) -> SequenceArray:
-        """Return a SequenceArray of {"place": positions in the arrays of this one, **others}, with the same sampler."""
+        """Return a SequenceArray of positions, not samples: {"place": [0, 1, ...], **others}, with the same sampler."""
         return self._made_of({"place": np.arange(self.nb_samples), **others}, self.sampler)
 
     def _in_order(self) -> SequenceArray:
-        """Return a copy without the sampler: its order is that of the arrays. The copy counts its own epochs."""
+        """Return a copy without a sampler, which has the order of the arrays and counts its own epochs."""
         copied = copy.copy(self)
         copied.sampler = None
         for name in self._not_copied:
@@ -225,9 +226,9 @@ class SequenceArray(Sequence[dict[str, Any]]):
         return self._made_of({name: gather(array, positions) for name, array in self.arrays.items()}, sampler)
 
     def _made_of(self, arrays: dict[str, Any], sampler: Any) -> SequenceArray:
-        """Return a SequenceArray of ``arrays`` in the order of ``sampler``, with this one's seed.
+        """Return a SequenceArray of ``arrays`` in the order of ``sampler``, with the seed of this sequence.
 
-        The seed is passed as ``seed=``, and so counts as given, only if this one was given its seed that way.
+        The seed counts as given, i.e. takes precedence over the chain's seed, only if it was given to this sequence.
         """
         given = self._plan().seeds
         made = SequenceArray.__new__(SequenceArray)
@@ -242,14 +243,15 @@ def _choice(seed: int, length: int, count: int) -> Any:
 
 
 class _Chosen:
-    """A sampler (a function that returns an epoch's order) that keeps ``count`` of the samples of another sampler.
+    """A sampler, i.e. a function that returns an epoch's order, that keeps a random choice of another one's order.
 
-    It chooses them once for each seed. If the other sampler is a function that returns no sample twice, it chooses
-    samples, and otherwise places in the order that the other sampler gives.
+    The choice is made once for each seed. If the other sampler is a function that returns no sample twice, the chosen
+    samples are kept in each epoch; otherwise, the chosen places in the other sampler's order.
 
     Args:
         sampler: the other sampler, as for :class:`SequenceArray`.
-        epoch: the choice is made from the other sampler's order of this epoch.
+        count: how many samples or places to choose.
+        epoch: the epoch from whose order the choice is made, as the other sampler gives it.
     """
 
     def __init__(self, sampler: Any, count: int, epoch: int) -> None:
@@ -284,9 +286,9 @@ class _Chosen:
 
 
 class _OfChosen:
-    """A sampler (a function that returns an epoch's order) that keeps those of ``places`` that another one draws.
+    """A sampler, i.e. a function that returns an epoch's order: those ``places`` that ``sampler`` draws as well.
 
-    ``places`` are positions in the arrays, and ``sampler`` is the other sampler.
+    ``places`` are positions in the arrays, and keep their order. ``sampler`` is another sampler.
     """
 
     def __init__(self, sampler: _Chosen, places: Any) -> None:

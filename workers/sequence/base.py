@@ -1,4 +1,4 @@
-"""The base class ``Sequence``, in the style of Keras: batches by index, loops that count epochs, and saved states."""
+"""``Sequence``, the base class of all sequences: batches by index, loops, epochs and saved states."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ logger = logging.getLogger("workers")
 class Sequence(Chain[Batch_co]):
     """The base class of all sequences of batches.
 
-    A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``. Both may draw from ``current_rng()``,
-    ``random`` and ``numpy.random``, which are seeded before each batch: in an epoch, ``sequence[index]`` never changes.
+    A subclass defines ``__len__`` (batches in an epoch) and ``__getitem__``, which may draw from ``current_rng()``,
+    ``random`` and ``numpy.random``. These are seeded so that within an epoch, ``sequence[index]`` never changes.
 
-    A loop over it is one epoch; the next loop is the next epoch. If a loop is left in the middle, its epoch ends when
-    the next loop starts. Sequences made from it (``map``, ``batch``, ``prefetch``) count their own epochs.
+    Each loop over a sequence is one epoch. After a ``break``, the next loop starts the next epoch. Sequences made from
+    this one (by ``map``, ``batch``, ``prefetch``, ...) count their own epochs.
 
     If Keras is loaded, a sequence is also a ``keras.utils.PyDataset``: ``model.fit(sequence)`` computes its batches in
-    worker processes, which live until :meth:`close` or until the sequence is garbage-collected. An epoch is then one
-    pass over the sequence; with ``fit(steps_per_epoch=...)`` it may span several of Keras's epochs.
+    worker processes, which live until :meth:`close` or until the sequence is garbage-collected. An epoch is still one
+    run through the sequence; with ``fit(steps_per_epoch=...)``, it may span several of Keras's epochs.
 
     Args:
         seed: the seed of all random draws; None to draw a seed once, which is kept in ``seed`` and logged.
@@ -54,7 +54,7 @@ class Sequence(Chain[Batch_co]):
     Source: ``keras.utils.Sequence`` for the methods of a subclass, ``trw.train.Sequence`` for the chain.
     """
 
-    #: The attributes that a copy does not get: it creates its own.
+    #: Attributes that copies and pickles leave out; a copy creates its own.
     _not_copied = ("_live", "_seen_as_dataset")
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -81,19 +81,19 @@ class Sequence(Chain[Batch_co]):
 
     @is_default
     def on_epoch_begin(self) -> None:
-        """Override to prepare each epoch: called before it, in the loop's process. Its batches see the changes."""
+        """Override to prepare each epoch. The hook runs in the loop's process; the epoch's batches see its changes."""
 
     @is_default
     def on_epoch_end(self) -> None:
-        """Override to act after each epoch: called in the loop's process. Later batches see the changes."""
+        """Override to act after each epoch. The hook runs in the loop's process; later batches see its changes."""
 
     # -- seed and epoch: created on first use, so that a subclass need not call our __init__
 
     @property
     def seed(self) -> int:
-        """The seed of all random draws: the one given to this sequence, else one that is drawn once.
+        """The seed of all random draws: the seed given to this sequence; if none was given, one drawn on first use.
 
-        In jobs and hooks, a seed given to a sequence made from this one comes before the one that is drawn.
+        In jobs and hooks, a seed given to a sequence made from this one takes precedence over a drawn seed.
         """
         return seed_of(self)
 
@@ -128,11 +128,11 @@ class Sequence(Chain[Batch_co]):
 
     # -- properties of a source, with their defaults
 
-    #: True if the consumer's process reads its batches in order, and sends them to workers. Their order is random
-    #: already, so ``model.fit`` gets them in this order, whatever its ``shuffle``.
+    #: True if the consumer's process reads the batches in order and sends them to workers, although they have indices.
+    #: Their order is random already, so ``model.fit`` keeps it, even with ``shuffle=True``.
     is_stream = False
 
-    _changes_order = False  #: True if its batches have a new order in each epoch
+    _changes_order = False  #: True if the batches have a new order in each epoch
     #: True if the arrays of each batch are new and nothing else refers to them, so that they need not be copied.
     _makes_fresh_batches = False
 
@@ -143,39 +143,39 @@ class Sequence(Chain[Batch_co]):
         return [type(self).__qualname__]
 
     def _may_draw(self) -> bool:
-        """Return True if batches may draw from ``random`` or ``numpy.random``, which must then be seeded for each."""
+        """Return True if batches may draw from ``random`` or ``numpy.random``, which are then seeded for each batch."""
         return True
 
     def _is_length_at_hand(self) -> bool:
-        """Return True if ``len()`` of this sequence calls no user function besides ``__len__``, such as a sampler."""
+        """Return True if ``len()`` is quick, i.e. calls no user function, such as a sampler, except ``__len__``."""
         return True
 
     def _samples_at(self, places: Any) -> Any:
-        """Return the items at indices ``places`` (int64 array) as one batch; None if they must be got one by one."""
+        """Return the items at indices ``places`` (int64 array) as one batch; None if they must be read one by one."""
         return None
 
     def _share(self) -> None:
         """Move this sequence's large arrays into shared memory. Called before the sequence is sent to workers."""
 
     def _has_hooks(self, *names: str) -> bool:
-        """Return True if one of ``names`` (default: on_epoch_begin, on_epoch_end) is defined for this sequence."""
+        """Return True if the user has defined one of the hooks ``names`` (default: on_epoch_begin, on_epoch_end)."""
         return has_hooks(self, self._plan().origin, names)
 
     def _own_facts(self) -> Iterable[display.DisplayedFact | None]:
-        """Yield the facts that ``repr`` of this sequence shows besides length and epoch. A fact of None is left out."""
+        """Yield the facts that ``repr`` shows in addition to length and epoch; a fact of None is left out."""
         return ()
 
     # -- its plan
 
     def _plan(self) -> Plan:
-        """Return the plan: the jobs of any epoch, their order, and the functions that their items go through."""
+        """Return the plan of this sequence: the jobs of any epoch, their order, and the functions of their items."""
         given = self.__dict__.get("_given_seed")
         return Plan.of(self, () if given is None else (given,))
 
     # -- loops
 
     def __iter__(self) -> Iterator[Batch_co]:
-        """Start a loop: return an iterator over an epoch's batches, or over those that remain after a loaded state."""
+        """Start a loop: return an iterator over an epoch's batches; after a loaded state, over the remaining ones."""
         plan, position, places = begin_epoch(self)
         engine, order = SerialEngine(task_of(self)), plan.order(places)
         reading = engine.begin(plan.epoch, len(order), False, None, None, order)
@@ -183,40 +183,40 @@ class Sequence(Chain[Batch_co]):
         return PassIterator(self, this_pass, functools.partial(read_alone, this_pass, this_pass.next, self))
 
     def progress(self, **tqdm_options: Any) -> Progress[Batch_co]:
-        """Start a loop like ``iter()``, with a progress bar: ``for batch in sequence.progress(): ...``.
+        """Start a loop with a progress bar: ``for batch in sequence.progress(): ...``.
 
-        The bar is tqdm's, with batches/s and, for a front-end, the share of time that the loop waited for batches
-        ("waits 3 %"). It has the length as its total, and starts at the position of a loaded state. It is shown only
-        if stderr is a terminal, or in a notebook.
+        The bar is drawn by tqdm. It shows batches/s and, for a :class:`workers.SequenceMap`, the share of time that the
+        loop waited for batches ("waits 3 %"). Its total is the length, and it starts at the position of a loaded state.
+        It is shown only if stderr is a terminal, or in a notebook.
 
         Args:
-            **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they override ours.
+            **tqdm_options: ``desc``, ``leave``, ``disable``, ... as for ``tqdm.tqdm``; they override our defaults.
 
         Returns:
             An iterator over the batches that is also the bar: ``set_postfix(loss=...)``, ``set_description(...)``, ...
 
         Raises:
-            TypeError: tqdm has no such option.
+            TypeError: an option is not one of tqdm's.
         """
         from .progress import Progress
 
         return Progress(self, tqdm_options)
 
     def report(self) -> Report:
-        """Return where ``model.fit`` of this sequence spends, or has spent, its time: see :class:`workers.Report`.
+        """Return a :class:`workers.Report` on where ``model.fit`` of this sequence spends, or has spent, its time.
 
         Raises:
-            StateError: no ``model.fit`` has read it. For a loop, ask the ``sequence.prefetch()`` that it runs over.
+            StateError: no ``model.fit`` has read it. For a loop, call ``report()`` of its ``sequence.prefetch()``.
         """
         return self._live.report()  # type: ignore[no-any-return]
 
     # -- states
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the loop over this, as plain JSON: the epoch and which batches were delivered.
+        """Return the loop's position in this sequence, as plain JSON: the epoch and which batches were delivered.
 
-        It may be called at any step, costs little, and does not depend on the number of workers. In ``model.fit``, the
-        position is the beginning of the epoch. Copies and pickles of a sequence start in epoch 0: save the state too.
+        Call it at any step: it costs little, and is the same with any number of workers. In ``model.fit``, the position
+        is always the beginning of the epoch. A copy or pickle of a sequence starts in epoch 0: save the state as well.
         """
         self._check_open()
         return state.taken(self)
@@ -224,11 +224,11 @@ class Sequence(Chain[Batch_co]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume where ``state_dict`` was taken: the next batches are the ones that would have followed, byte for byte.
 
-        The next loop starts there; a loop that still runs raises StalePassError. If ``on_epoch_begin`` or
-        ``on_epoch_end`` is defined, it is called for the epochs in between, 100,000 at most.
+        The next loop starts at that position; a loop that is still running raises StalePassError. If ``on_epoch_begin``
+        or ``on_epoch_end`` is defined, it is called for the epochs in between, 100,000 at most.
 
         Raises:
-            TypeError, StateError (a ValueError): it is not a state, or is that of another sequence, length or seed.
+            TypeError, StateError (a ValueError): this is not a state, or is one of another sequence, length or seed.
         """
         self._check_open()
         if seeding.current_job() is not None:
@@ -241,15 +241,15 @@ class Sequence(Chain[Batch_co]):
     def changed(self) -> None:
         """Announce a change of the data that is not detected automatically, so that workers see it in the next epoch.
 
-        Detected at the beginning of each epoch: attributes that were reassigned, and changes in small objects and in
-        containers of numbers and strings; if hooks are defined, any change. Not detected without hooks: writes between
-        epochs into a large array, a shared one, a memmap, a file or (unless by torch) a large tensor, and changes
-        within the items of a large container. Workers keep what they hold, except for attributes that have changed.
+        At the beginning of each epoch, workers get reassigned attributes, and changes in small objects and in
+        containers of numbers and strings; if hooks are defined, any change. Without hooks, these are not detected:
+        writes between epochs into a large or shared array, a memmap, a file or (unless by torch) a large tensor, and
+        changes within the items of a large container. Workers keep all attributes that have not changed.
         """
         self._clock.num_changes += 1
 
     def close(self) -> None:
-        """Stop the workers of ``model.fit`` and end progress bars. May be repeated; later loops raise ClosedError."""
+        """Stop ``model.fit``'s workers and end progress bars. May be called again; later loops raise ClosedError."""
         if self._live.fit is not None:
             self._live.fit.close()
         self._clock.close()
@@ -276,7 +276,7 @@ class Sequence(Chain[Batch_co]):
 
     __reduce_ex__.is_by_attributes = True  # type: ignore[attr-defined]
 
-    # For versions of Keras that our adapter does not know: they read a sequence without it.
+    # For versions of Keras that our adapter does not support, which read these attributes themselves.
     workers = 1
     use_multiprocessing = False
     max_queue_size: Any = 10
@@ -291,7 +291,7 @@ _fitted: list[bool] = []  # [True] once Keras reads sequences by our adapter
 
 
 def seen_class(own: type) -> type:
-    """Return the ``__class__`` of a sequence of class ``own``; with Keras, a subclass of ``own`` and PyDataset."""
+    """Return the ``__class__`` of a sequence: its class ``own`` or, with Keras, a subclass of ``own`` and PyDataset."""
     dataset = keras.keras_class()
     if dataset is None:
         return own
@@ -313,5 +313,5 @@ def count_batches(sequence: Sequence[Any]) -> int | None:
 
 
 def plan_of(source: Any) -> Plan:
-    """Return the plan of ``source`` (jobs, their order, functions) on which a sequence made from it builds its own."""
+    """Return the plan (jobs, their order, functions) of ``source``, for a sequence made from ``source`` to extend."""
     return source._plan().seen_from_behind() if isinstance(source, Sequence) else Plan.of(source)

@@ -1,4 +1,4 @@
-"""Sequences that group the samples of another one into batches, as ``sequence.batch(size)`` makes them."""
+"""Groups the samples of a sequence into batches of a fixed size, for ``sequence.batch(size)``."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .sample_errors import SampleErrors
 
 
 class SequenceOfSize(SequenceDerived[Any]):
-    """The base class of sequences that group the samples of another one into batches of ``batch_size``.
+    """The base class of sequences that group the samples of another sequence into batches of ``batch_size``.
 
     Args:
         source_split: the other sequence.
         batch_size: the number of samples in a batch.
         discard_batch_not_full: drop the last batch if it is short.
-        collate_fn: a function from the list of a batch's samples or parts to the batch; None: stack or join them.
+        collate_fn: makes a batch from the list of its samples (in a rebatch, of its parts); None to stack (join) them.
     """
 
-    #: What to do with samples that raise: see ``Plan.on_error``; None to do the same as the source. If samples are
-    #: skipped, the next ones fill the batch; with ``collate_fn``, which runs in the workers, the batch is shorter.
+    #: What to do with samples that raise: see ``Plan.on_error``; None to do what the source does. If samples are
+    #: skipped, the next ones fill the batch; but with ``collate_fn``, which runs in the workers, the batch is shorter.
     on_error_of_samples: str | None = None
 
     def __init__(
@@ -51,7 +51,7 @@ class SequenceOfSize(SequenceDerived[Any]):
         return self.on_error_of_samples or samples.on_error
 
     def _num_batches(self) -> int:
-        """Return the number of batches if each index has one sample; for an endless source, the source's length."""
+        """Return the number of batches if each index has one sample; if the source is endless, its length."""
         samples = source_length(self)
         if is_endless(samples):
             return samples
@@ -59,9 +59,9 @@ class SequenceOfSize(SequenceDerived[Any]):
 
 
 class SequenceBatch(SequenceOfSize):
-    """The sequence that :meth:`Sequence.batch` makes: batches of consecutive samples of its source.
+    """Batches of consecutive samples of a source with indices: see :meth:`Sequence.batch`.
 
-    The source is any object with ``__len__`` and ``__getitem__``; for one with only ``__iter__``, see
+    The source is any object with ``__len__`` and ``__getitem__``. For a source that has only ``__iter__``, see
     ``batched_iterable``.
     """
 
@@ -79,7 +79,7 @@ class SequenceBatch(SequenceOfSize):
 
     @property
     def _has_lists(self) -> bool:
-        """True if the consumer fills up batches, since an index of the source may have no sample or several."""
+        """True if the consumer puts batches together, because an index of the source may yield no sample or several."""
         if self.collate_fn is not None:
             return False
         samples = plan_of(self.source_split)
@@ -89,10 +89,10 @@ class SequenceBatch(SequenceOfSize):
         return one_of(self._items_of_job(index))
 
     def _items_of_job(self, index: int) -> list[Any]:
-        """Return the items of job ``index``: [its batch].
+        """Return [the batch of job ``index``] or, if the consumer must make the batch, its samples.
 
-        If some index of the source has no sample or several, return [a ``Loose`` marker, *the samples] instead, from
-        which the consumer makes batches. With ``collate_fn``, return [] if all samples were skipped.
+        The consumer must make it if an index of the source yields no sample or several. The result then is [a ``Loose``
+        marker, *the samples]. With ``collate_fn``, the result is [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
         samples = plan_of_source(self, source)
@@ -100,7 +100,7 @@ class SequenceBatch(SequenceOfSize):
         assert end is not None
         stop = min(start + self.batch_size, end)
         on_error = self._on_error(plan)
-        # The last job also takes the samples after its batch, which belong to no other job.
+        # The last job also reads the samples after its batch, because no other job does.
         behind = range(stop, end) if self._drops_short and end - stop < self.batch_size else range(0)
         is_whole = stop - start == self.batch_size or not self._drops_short
         if self.collate_fn is None and is_whole:
@@ -112,7 +112,7 @@ class SequenceBatch(SequenceOfSize):
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]
         if not is_whole and all(len(items) <= 1 for items in found):
-            return part.end([Loose.FEWER])  # there are no lists that could fill the only batch
+            return part.end([Loose.FEWER])  # no list of several samples could fill the only batch
         is_whole &= all(len(items) == 1 for items in found)
         if not is_whole:
             items_at = getter(samples, source, behind, on_error)
@@ -146,14 +146,15 @@ class SequenceBatch(SequenceOfSize):
         return [Loose.FEWER if is_fewer else Loose.SAMPLES, *samples]
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch of the remaining ``samples`` after some were skipped."""
+        """Return the batch of the ``samples`` that remain after others were skipped."""
         return (self.collate_fn or stack)(samples)
 
     @property
     def _drops_short(self) -> bool:
-        """True if the last job also takes the samples after its batch, which belong to no other job.
+        """True if the last job also reads the samples after its batch, because no other job does.
 
-        They are needed to fill that batch if short batches are dropped and an index may have no sample or several.
+        If an index of the source yields no sample or several, these samples may fill a batch that would otherwise be
+        dropped as short.
         """
         return self.discard_batch_not_full and self._has_lists
 

@@ -1,4 +1,4 @@
-"""``batch`` and ``shuffle`` of an iterator, or what has only ``__iter__``: this process reads it for the workers."""
+"""Batches and shuffles sources that have only ``__iter__``, while the consumer's process reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_WINDOWS = 4  # part of the key of the random orders: other methods, such as 
 
 
 class Regrouped:
-    """The base class of the ways to regroup the items of ``source``, which has only ``__iter__``, as they are read."""
+    """The base class of objects that regroup the items of ``source``, which has only ``__iter__``, as they are read."""
 
     def __init__(self, source: Any) -> None:
         self.source = source
@@ -37,23 +37,23 @@ class Regrouped:
 
         Args:
             items: an iterator over the source.
-            epoch, seed: those of the loop that reads.
+            epoch, seed: the epoch and the seed of the loop that reads the items.
         """
         raise NotImplementedError
 
 
 class Chunks(Regrouped):
-    """The items of ``source`` in lists of ``batch_size`` consecutive ones, read on demand."""
+    """The items of ``source``, read on demand, in lists of ``batch_size`` consecutive items."""
 
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
         super().__init__(source)
         self.batch_size, self.discard_batch_not_full = batch_size, discard_batch_not_full
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[list[Any]]:
-        """Yield the remaining items of the iterator ``items`` in lists.
+        """Yield the remaining items of the iterator ``items`` in lists of ``batch_size``.
 
-        ``iter(items)`` is not called, because it might start over. An item that the source still holds is copied,
-        because the source may reuse the item's memory for the next one.
+        ``iter(items)`` is not called, because it might start from the beginning. An item that the source still holds
+        is copied, because the source may reuse the item's memory for the next item.
         """
         while chunk := list(chain.from_iterable(map(private, zip(map(next, repeat(items, self.batch_size)))))):
             if len(chunk) < self.batch_size and self.discard_batch_not_full:
@@ -62,7 +62,7 @@ class Chunks(Regrouped):
 
 
 class _OfEach:
-    """A function from a list of items to [their batch]: it applies ``functions`` to each item, then collates them."""
+    """A function that makes [a batch] of a list of items: it applies ``functions`` to each item, then collates them."""
 
     def __init__(self, functions: Any, as_items: Any, collate_fn: Callable[[list[Any]], Any] | None, on_error: str):
         self.functions, self.as_items, self.collate_fn, self.on_error = functions, as_items, collate_fn, on_error
@@ -84,12 +84,12 @@ class _OfEach:
         return part.end([self.put_together(samples)] if samples else [])
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch that ``collate_fn`` makes of ``samples``; without ``collate_fn``, stack them."""
+        """Return the batch that ``collate_fn`` makes of ``samples``; without ``collate_fn``, the stacked samples."""
         return (self.collate_fn or stack)(samples)
 
 
 class SequenceChunks(SequenceOfSize):
-    """The batches that :meth:`Sequence.batch` makes if the start of the chain has only ``__iter__``."""
+    """The sequence that :meth:`Sequence.batch` makes if the start of the chain has only ``__iter__``."""
 
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
@@ -110,16 +110,16 @@ class SequenceChunks(SequenceOfSize):
 
 
 class Windows(Regrouped):
-    """The items of ``source``, shuffled within each window of ``window`` consecutive ones."""
+    """The items of ``source``, shuffled within each window of ``window`` consecutive items."""
 
     def __init__(self, source: Any, window: int) -> None:
         super().__init__(source)
         self.window = window
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[Any]:
-        """Yield the remaining items of the iterator ``items``, window by window, in orders drawn by (seed, epoch).
+        """Yield the remaining items of the iterator ``items``, window by window, each shuffled by (seed, epoch).
 
-        If reading raises an error, the items that were read before it are yielded first.
+        If reading raises an error, the items that were read before the error are yielded first.
         """
         for number in count():
             window: list[Any] = []
@@ -143,7 +143,7 @@ class Windows(Regrouped):
 
 
 class SequenceWindows(SequenceDerived[Any]):
-    """The items of a sequence that has only ``__iter__``, shuffled within windows: see :meth:`Sequence.shuffle`."""
+    """The items of a source that has only ``__iter__``, shuffled within windows: see :meth:`Sequence.shuffle`."""
 
     def __init__(self, source_split: Any, window: int) -> None:
         self.window = check_int("window", window, 1)
@@ -159,15 +159,15 @@ class SequenceWindows(SequenceDerived[Any]):
         return plan.windowed(Windows(plan.source, self.window), self.window)
 
     def __len__(self) -> int:
-        """Return the number of items, if the source has a length."""
+        """Return the number of items, which is the length of the source, if it has one."""
         return source_length(self)
 
 
 def shuffled(source: Any, window: int | None = None) -> SequenceDerived[Any]:
-    """Return ``source`` shuffled: within windows if ``window`` is given (for a source with only ``__iter__``)."""
+    """Return a shuffled ``source``. If it has only ``__iter__``, it is shuffled within windows of ``window`` items."""
     return SequenceShuffle(source) if window is None else SequenceWindows(source, window)
 
 
 def batches(source: Any, *arguments: Any) -> SequenceOfSize:
-    """Return the sequence of batches of any ``source``; the ``arguments`` are those of :class:`SequenceOfSize`."""
+    """Return a sequence of batches of any ``source``. The ``arguments`` are those of :class:`SequenceOfSize`."""
     return (SequenceChunks if plan_of(source).is_read_here else SequenceBatch)(source, *arguments)

@@ -18,7 +18,7 @@ from .epochs import seed_of_orders
 from .groups import Groups, SequenceGroups
 
 _OF_BUCKETS = 3  # part of the key of the random orders: other methods, such as shuffle, have other numbers
-_WINDOW = 100  # batches
+_WINDOW = 100  # batches in a window by default
 
 
 class SequenceBuckets(SequenceGroups):
@@ -74,7 +74,7 @@ class SequenceBuckets(SequenceGroups):
         return Groups(places[np.repeat(starts, sizes) + within], sizes)
 
     def _window(self) -> int:
-        """Return the number of samples in a window; with ``batch_size``, rounded up to whole batches."""
+        """Return how many samples are sorted together; with ``batch_size``, rounded up to whole batches."""
         size = self.batch_size
         if size is None:
             mean = max(1.0, float(self._lengths.mean())) if len(self._lengths) else 1.0
@@ -92,14 +92,14 @@ class SequenceBuckets(SequenceGroups):
             yield named("max tokens", f"{self.max_tokens:,}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lengths": None}  # not needed in workers: batches are drawn in the program
+        return {**self.__dict__, "_lengths": None}  # not needed in workers: the user's process draws the batches
 
 
 def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_tokens: int | None) -> NDArray[np.int64]:
-    """Return where each batch ends, for samples that are sorted by length within each window.
+    """Return the index after each batch's last sample, for ``lengths`` that are sorted within each window.
 
-    A batch ends with its window, with ``batch_size`` samples, or before its padded size exceeds ``max_tokens``. A
-    sample longer than ``max_tokens`` is a batch of its own.
+    A batch ends where its window ends, when it has ``batch_size`` samples, or before its padded size would exceed
+    ``max_tokens``. A sample longer than ``max_tokens`` is a batch of its own.
     """
     number, ends = len(lengths), []
     if max_tokens is None:
@@ -111,7 +111,7 @@ def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_t
         part = lengths[first : first + window]
         start = 0
         while start < len(part):
-            # The first sample is the shortest: no batch has more samples than fit if all had its length.
+            # The first sample is the shortest, so the batch has at most as many samples as fit if all are as short.
             fits = min(most, len(part) - start, max(1, int(max_tokens // max(part[start], 1))))
             padded = part[start : start + fits] * np.arange(1, fits + 1)
             start += max(1, int(np.searchsorted(padded, max_tokens, side="right")))

@@ -1,4 +1,4 @@
-"""The methods that make a sequence from another one: ``sequence.map(f).batch(8).shard(rank, world)``."""
+"""``Chain``: the methods that make a new sequence from another one, as in ``sequence.map(f).batch(8).prefetch()``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NbWorkers: TypeAlias = int | Literal["auto"]
 class Chain(Selection[Batch_co]):
     """The base class with the methods that make a new sequence from this one, such as ``map`` and ``batch``.
 
-    This one stays as it is. The new sequence starts in the same epoch, at the position of a state loaded into this one
-    if there is one, and counts its own epochs from there. Closing the new one does not close this one.
+    These methods do not change this sequence. The new sequence starts in the same epoch (at the position of a state
+    loaded into this one, if any), and then counts its own epochs. Closing the new sequence does not close this one.
     """
 
     if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Chain(Selection[Batch_co]):
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
-                returns a *list*, or is a generator, the items are delivered one by one, once all of them are made;
+                returns a *list*, or is a generator, the items are delivered one by one, after the last one is made;
                 with ``as_items=False``, a list is delivered as one batch.
-            nb_workers: the number of worker processes; with 0, this process computes the batches on demand.
+            nb_workers: the number of worker processes to add; without any, this process computes batches on demand.
             max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin: as for :class:`workers.SequenceMap`.
             **options: as for :class:`workers.SequenceMap`.
 
@@ -125,13 +125,13 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence of batches, each of ``batch_size`` consecutive samples of this one, stacked.
 
-        The samples are the items of this sequence; dicts, dataclasses and the like keep their type. If an earlier
-        function in the chain returns lists, their items are the samples; the length still counts the function's calls.
+        The items of this sequence are the samples. A batch of dicts, dataclasses or the like has their type. If an
+        earlier function in the chain returns lists, the items of the lists are the samples, but ``len()`` counts each
+        list as one sample.
 
         Args:
             batch_size: the number of samples in a batch.
-            discard_batch_not_full: drop the last batch if it is short. If an earlier function returns lists, their
-                items count as samples.
+            discard_batch_not_full: drop the last batch if it has fewer samples.
             collate_fn: a function from the list of a batch's samples to the batch, such as :func:`workers.pad`, called
                 in the workers; None to stack them.
         """
@@ -139,16 +139,16 @@ class Chain(Selection[Batch_co]):
 
     @explains_arguments
     def batch_by(self, batch_sampler: Any, collate_fn: Callable[[list[Any]], Any] | None = None) -> Sequence[Any]:
-        """Return a sequence of batches of the samples that ``batch_sampler`` lists, in its order.
+        """Return a sequence of batches, each made of the samples in one of the lists that ``batch_sampler`` yields.
 
         Args:
             batch_sampler: an iterable of lists of indices, such as a torch ``BatchSampler``, or a function of the epoch
-                that returns one. It is read once an epoch, in this process, with draws seeded by (seed, epoch);
-                ``set_epoch`` is called if it has that method. Batches may be of different sizes.
+                that returns one. It is read once in each epoch, in this process, with draws seeded by (seed, epoch),
+                after a call of its ``set_epoch``, if it has one. Batches may be of different sizes.
             collate_fn: as for :meth:`batch`.
 
         Raises:
-            TypeError, ValueError, IndexError: an argument is wrong; or, when an epoch begins, a list is.
+            TypeError, ValueError, IndexError: an argument is wrong; or, when an epoch begins, a list has wrong indices.
 
         Source: ``torch.utils.data.DataLoader(batch_sampler=...)``.
         """
@@ -166,19 +166,19 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence of batches of samples of similar length, so that padding wastes little.
 
-        In each epoch, the samples are shuffled, those of each window are sorted by length and cut into batches, and the
-        batches are shuffled. The number of batches, ``len()``, may differ from epoch to epoch.
+        In each epoch, the samples are shuffled and divided into windows. Each window is sorted by length and divided
+        into batches. Then all batches are shuffled. Their number, ``len()``, may differ from epoch to epoch.
 
         Args:
             lengths: the length of each sample (integers), or a function from a sample to its length. Worker processes
                 call the function now, once for each sample.
             batch_size: the maximum number of samples in a batch.
             max_tokens: the maximum size of a padded batch: its number of samples times the greatest length. A sample
-                longer than that is a batch of its own.
-            window: how many samples are sorted together; None for those of 100 batches. A larger window wastes less
-                padding, and shuffles less.
+                longer than ``max_tokens`` is a batch of its own.
+            window: the number of samples in a window; None for about 100 batches. A larger window wastes less padding,
+                but shuffles less.
             collate_fn: as for :meth:`batch`, such as ``workers.pad(0)``.
-            shuffle: if False, windows consist of consecutive samples, and batches stay in order.
+            shuffle: if False, neither the samples nor the batches are shuffled.
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
@@ -194,17 +194,17 @@ class Chain(Selection[Batch_co]):
     ) -> Sequence[Any]:
         """Return a sequence that regroups the samples of this one, in order, into batches of exactly ``batch_size``.
 
-        The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value goes
-        with each part of its batch; if the parts of a new batch have different values, it has one for each part.
+        The last batch may be shorter. Arrays and lists are cut and joined along their first axis. Any other value is
+        repeated for each part of its batch; if the parts of a new batch differ in a value, the batch has all of them.
 
-        Batches are put together in the consumer's process, so only :meth:`prefetch` and :meth:`max_samples` can follow,
-        and the result has no length. A state counts samples; after :meth:`shard`, only the same rank can load it.
+        Batches are put together in the loop's process, so only :meth:`prefetch` and :meth:`max_samples` can follow, and
+        the result has no length. A saved state counts samples; after :meth:`shard`, only the same rank can load it.
 
         Args:
             batch_size: the number of samples in a batch.
             discard_batch_not_full: drop the last batch if it is short.
-            collate_fn: a function from the list of a batch's parts, cut from batches, to the batch, called in the
-                consumer's process; None to join the parts.
+            collate_fn: makes a new batch from the list of its parts, which were cut from old batches; called in the
+                loop's process. None to join the parts.
 
         Source: ``trw.train.Sequence.rebatch``.
         """
@@ -212,13 +212,13 @@ class Chain(Selection[Batch_co]):
 
     @explains_arguments
     def sub_batch(self, batch_size: int, discard_batch_not_full: bool = False) -> SequenceMap[Any]:
-        """Return a sequence in which batches of more than ``batch_size`` samples are cut into several; none are joined.
+        """Return a sequence in which each batch of more than ``batch_size`` samples is split into several batches.
 
-        The workers cut them along the first axis. The length still counts the batches of this sequence.
+        The workers split batches along the first axis. ``len()`` still counts the batches before they are split.
 
         Args:
             batch_size: the maximum number of samples in a batch.
-            discard_batch_not_full: drop the last part of a batch that is cut, if it is short.
+            discard_batch_not_full: when a batch is split, drop its last part if that part is short.
 
         Source: ``trw.train.Sequence.sub_batch``.
         """
@@ -226,12 +226,12 @@ class Chain(Selection[Batch_co]):
         return made
 
     def collate(self, collate_fn: Callable[[Any], Any] | None = None, device: None = None) -> SequenceMap[Any]:
-        """Return a sequence of ``collate_fn(batch)`` for each batch, computed in the workers. A list is one batch.
+        """Return a sequence of ``collate_fn(batch)`` for each batch, computed in workers; a returned list is one batch.
 
         Args:
             collate_fn: a function of a batch. By default, a list of samples is stacked (dicts, dataclasses and the like
-                keep their type), and anything else stays as it is.
-            device: must be None. Batches are numpy arrays; ``to_device`` of a front-end moves them.
+                keep their type), and any other batch stays as it is.
+            device: must be None. Batches are numpy arrays; :meth:`workers.SequenceMap.to_device` moves them.
 
         Source: ``trw.train.Sequence.collate``.
         """
@@ -247,9 +247,9 @@ class Chain(Selection[Batch_co]):
 
     @explains_arguments
     def max_samples(self, max_samples: int) -> Sequence[Any]:
-        """Return a sequence whose loops read ``max_samples`` samples of this one (and the rest of the last batch).
+        """Return a sequence whose loops each read the next ``max_samples`` samples of this one, in whole batches.
 
-        Each loop continues where the last one ended, even by ``break``, if need be into the next epoch of this
+        Each loop continues where the previous one ended (even by ``break``), if necessary into the next epoch of this
         sequence. The result has no length, and only :meth:`prefetch` can follow it.
 
         Args:

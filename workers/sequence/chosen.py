@@ -1,4 +1,4 @@
-"""``SequenceChosen``, the base class of sequences that choose batches of another one, and their order."""
+"""``SequenceChosen``: the base class of sequences that deliver chosen batches of another sequence in a chosen order."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _BLOCK = 1024  # places computed at a time
 
 
 class ChosenPlaces(Protocol):
-    """The places of a source that make up one epoch, in the order of delivery."""
+    """A choice for one epoch: which place of the source (number in the source's order) each job reads."""
 
     def __len__(self) -> int:
-        """Return the number of places in the epoch."""
+        """Return the number of chosen places, i.e. of jobs in the epoch."""
 
     def take(self, jobs: Any) -> Any:
-        """Return the place of the source that each of ``jobs`` of the epoch reads; both are int64 arrays."""
+        """Return the places of the source that the jobs with the numbers ``jobs`` read; both are int64 arrays."""
 
 
 class Given:
-    """A choice given as an array of all its places."""
+    """A choice that is stored as an array of all chosen places."""
 
     def __init__(self, places: NDArray[Any]) -> None:
         self.places = places
@@ -60,7 +60,7 @@ class Given:
 
 
 class Blocks:
-    """The places of a choice, computed in blocks, because a thousand places cost little more than one."""
+    """The places in ``choice``, computed in blocks, because a thousand places cost little more than one."""
 
     def __init__(self, choice: ChosenPlaces) -> None:
         self._choice, self._length = choice, len(choice)
@@ -83,10 +83,10 @@ class Blocks:
 
 
 class SequenceChosen(SequenceDerived[Batch_co]):
-    """The base class of sequences that choose, for each batch ``i``, the place of ``source_split`` that it comes from.
+    """The base class of sequences that choose, for each of their batches, a place of ``source_split`` to take it from.
 
-    A place may be chosen several times. The random draws of a batch depend on (seed, epoch, i), so a sample that is
-    chosen twice is augmented in two ways.
+    A place (number in the source's order) may be chosen several times. The random draws of batch ``i`` depend on (seed,
+    epoch, i), so a sample that is chosen twice is augmented in two ways.
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
@@ -95,11 +95,11 @@ class SequenceChosen(SequenceDerived[Batch_co]):
     #: True if the choice refers to places of the source, which must then have the same samples in each epoch.
     _names_places = True
 
-    #: True if the choice is drawn in the program at the beginning of each epoch, and sent to the workers.
+    #: True if the user's process draws the choice at the beginning of each epoch, and sends it to the workers.
     _is_drawn = False
 
     def __init__(self, source_split: Any, done: str) -> None:
-        """Check the source. ``done``: what cannot be done to an unsuitable one, such as "weighted", for error texts."""
+        """Check the source. If it is unsuitable, an error says that its items cannot be ``done``, e.g. "weighted"."""
         self._kept: dict[tuple[int, int, int], Any] = {}  # {(epoch, seed, length of the source): what was drawn}
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, done, "choose items where they are read, in __iter__")
@@ -149,9 +149,9 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return SourceOfEpoch(self.source_split, plan_of_source(self, self.source_split), self.seed)
 
     def _source_places(self, jobs: NDArray[np.int64]) -> tuple[EpochPlan, list[int]] | None:
-        """Return (the plan of the source, the places of it that ``jobs`` read), for the epoch of the running job.
+        """Return (the source's plan for the epoch of the running job, the places of the source that ``jobs`` read).
 
-        A subclass returns None if its jobs have no such places, e.g. if each of them reads several places.
+        A subclass returns None if it cannot name one place for each job, e.g. if each job reads several places.
         """
         return self._source().plan, self._places_of(jobs.tolist())
 
@@ -160,7 +160,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return plan_of(self.source_split).has_lists
 
     def put_together(self, samples: list[Any]) -> Any:
-        """Return the batch of the ``samples`` that remain after some were skipped; the source makes it."""
+        """Return the batch that the source makes of the ``samples`` that remain after others were skipped."""
         return plan_of(self.source_split).source.put_together(samples)
 
     @property
@@ -178,12 +178,13 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         of_source, at = chosen
         return in_round(of_source.epoch, plan.source._samples_at, of_source.take(at))
 
-    # -- what is drawn for an epoch
+    # -- the choice drawn for an epoch
 
     def _drawn(self, draw: Callable[[], Any], held: Any) -> Any:
-        """Return the result of ``draw()`` for the current epoch, which workers receive from the program.
+        """Return the result of ``draw()`` for the current epoch. Workers receive it from the user's process.
 
-        The program calls it once, with generators seeded by (seed, epoch): the global ones and those in ``held``.
+        There, ``draw`` is called once an epoch. The global random generators, and those that ``held`` (e.g. a sampler)
+        contains, are seeded by (seed, epoch) for the call.
         """
         place = self.epoch, seed_of_orders(self, self._plan()), source_length(self)
         if place not in self._kept:
@@ -196,7 +197,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return self._kept[place]
 
     def _digest_of_drawn(self) -> str:
-        """Return a hash of what was drawn for the current epoch, for saved states."""
+        """Return a hash of the choice drawn for the current epoch, for saved states."""
         found: str = self._choice().digest
         return found
 
@@ -212,7 +213,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
 
 def check_order_is_fixed(source: Any, done: str) -> None:
-    """Raise TypeError if ``source`` has a new order in each epoch. ``done``: what is then impossible, e.g. "split"."""
+    """Raise TypeError if the order of ``source`` changes in each epoch, so that it cannot be ``done``, e.g. "split"."""
     for each in chain_of(source):
         if isinstance(each, Sequence) and each._changes_order:
             raise TypeError(
@@ -222,7 +223,7 @@ def check_order_is_fixed(source: Any, done: str) -> None:
 
 
 def check_nothing_is_drawn(source: Any, done: str, instead: str) -> None:
-    """Raise TypeError if ``source`` draws one order per epoch of the loop: to be ``done``, it would need several."""
+    """Raise TypeError if ``source`` draws one order per epoch of the loop: a repeat or mix needs several."""
     drawn = plan_of(source).drawn
     if drawn:
         raise TypeError(

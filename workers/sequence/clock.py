@@ -1,6 +1,6 @@
-"""The clock of a sequence: it counts the epochs, and calls the hooks (on_epoch_begin, on_epoch_end) for each.
+"""``Clock``: counts the epochs of a sequence, and calls its hooks (on_epoch_begin, on_epoch_end) for each epoch.
 
-Each sequence and front-end that is iterated has its own clock.
+Each sequence has its own clock, and so counts its own epochs.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
 
 def is_default(hook: _Hook) -> _Hook:
-    """Mark ``hook``, an on_epoch_begin or on_epoch_end that does nothing, as not to be called, and return it."""
+    """Mark ``hook``, an empty on_epoch_begin or on_epoch_end, so that it is never called, and return it."""
     hook._is_default = True  # type: ignore[attr-defined]
     return hook
 
 
 def defines_hooks(source: Any, *names: str) -> bool:
-    """Return True if ``source`` has one of the hooks ``names`` (default: on_epoch_begin, on_epoch_end).
+    """Return True if the class of ``source`` defines a hook in ``names`` (default: on_epoch_begin, on_epoch_end).
 
     The empty defaults of Sequence and of PyDataset do not count.
     """
@@ -61,15 +61,15 @@ _asking = _Asking()
 
 
 class Clock:
-    """The epoch of a sequence, the calls of its hooks (on_epoch_begin, on_epoch_end), and the current pass.
+    """The clock of a sequence, which keeps its epoch and its current pass, and calls on_epoch_begin and on_epoch_end.
 
-    A pass is one run of a loop. It is the current one as long as ``position``, which state_dict() saves, is its own. A
-    clock is not pickled: a replica (a worker's copy of the sequence) learns its epoch from each job, and any other copy
-    starts in epoch 0.
+    A pass is one run of a loop. The current pass is the one that owns ``position``, which state_dict() saves. A clock
+    is not pickled: a worker's copy of the sequence learns the epoch from each job, and any other copy starts in
+    epoch 0.
     """
 
     def __init__(self, of: Clock | None = None) -> None:
-        """Start in the epoch, and at the ``start``, of ``of``, the clock of the source; by default, in epoch 0."""
+        """Start in the epoch of ``of``, the source's clock, at its ``start``; without ``of``, start in epoch 0."""
         self.epoch: int = 0 if of is None else of.epoch
         self.start: Position = Position() if of is None else of.start.copy()  # where passes over this epoch start
         self.position = self.start  # of the current pass
@@ -86,7 +86,7 @@ class Clock:
         return Clock, ()
 
     def seed_for(self, part: Sequence) -> int | None:
-        """Return the last seed given to a sequence made from ``part`` in this clock's chain; None if there is none."""
+        """Return the seed given last in this clock's chain to a sequence made from ``part``; None if none was given."""
         given = None
         for each in () if self.owner is None else chain_of(self.owner()):
             if each is part:
@@ -101,11 +101,11 @@ class Clock:
 
     @property
     def is_announced(self) -> bool:
-        """True if a pass over the current epoch has begun, so that its hooks were called."""
+        """True if a pass over the current epoch has begun, and so ``on_epoch_begin``, if defined, was called for it."""
         return self._announced == self.epoch
 
     def at(self, epoch: int) -> Clock:
-        """Return a clock that says that ``epoch`` is the current one of the same sequence."""
+        """Return another clock of the same sequence, with ``epoch`` as its current epoch."""
         made = Clock(self)
         made.epoch, made.owner, made._announced = epoch, self.owner, self._announced
         return made
@@ -113,7 +113,7 @@ class Clock:
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of ``epoch``; the next loop calls on_epoch_begin. A running loop raises StalePassError."""
         start, version = Position(), self.version + 1
-        # No call in between, so that a Ctrl-C cannot interrupt the change half-way.
+        # No call between these assignments, so that a Ctrl-C cannot interrupt the change half-way.
         self.epoch, self.version, self._announced, self._changed_by = epoch, version, -1, "the epoch was set"
         self.start, self.position, self.is_fitted = start, start, False
 
@@ -127,7 +127,7 @@ class Clock:
         """Make ``epoch`` the current one, and call the hooks of ``sequence`` for the epochs in between.
 
         Raises:
-            StateError: ``sequence`` has hooks, and ``epoch`` has passed already, or a hook has set the epoch.
+            StateError: only if ``sequence`` has hooks: ``epoch`` is over already, or a hook has set the epoch.
         """
         if sequence._has_hooks():
             if epoch < self.epoch:
@@ -145,7 +145,7 @@ class Clock:
     def begin_pass(self, stride: int) -> Position:
         """Make a new pass (one run of a loop) the current one, and return its position.
 
-        ``stride``: the number of ranks. Each delivered batch stands for this many places of the epoch's order.
+        ``stride`` is the number of ranks: a batch of this rank stands for that many places of the epoch's order.
         """
         position = self.start.copy(stride)
         self._changed_by = "a newer pass over it has begun"
@@ -153,7 +153,7 @@ class Clock:
         return position
 
     def begin_epoch(self, sequence: Sequence) -> None:
-        """Tell the chain of ``sequence`` that the epoch begins, and call ``on_epoch_begin``; only once an epoch."""
+        """Call ``on_epoch_begin`` of ``sequence``, and tell its chain that the epoch begins; only once per epoch."""
         if self._announced != self.epoch:
             self._announced = self.epoch
             if sequence._has_hooks("on_epoch_begin"):
@@ -181,10 +181,10 @@ class Clock:
     def _call(self, sequence: Sequence, index: int, hook: Any) -> None:
         stream = seeding.Stream(sequence.seed, None, chain_of(sequence))
         with_clock(self, seeding.run_job, stream, seeding.Job(self.epoch, index), hook)
-        sequence._live.generators.look()  # find what the hook has made, before the loop can draw from it
+        sequence._live.generators.look()  # find generators that the hook has made, before the loop draws from them
 
     def stale(self, name: str) -> StalePassError:
-        """Return the error for an iterator over a ``name`` (a class) when its pass is no longer the current one."""
+        """Return the error for an iterator over a sequence of class ``name`` whose pass is no longer current."""
         return StalePassError(
             f"this iterator over a {name} is over: {self._changed_by}. Give each loop its own sequence or front-end, "
             "such as another sequence.prefetch()"
@@ -192,11 +192,11 @@ class Clock:
 
 
 def with_clock(clock: Clock, ask: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``ask(*arguments)``. During the call, ``epoch`` of any sequence, in this thread, is that of ``clock``.
+    """Return ``ask(*arguments)``. During the call, every sequence in this thread has the epoch of ``clock``.
 
-    A sequence uses it to call the hooks and ``len()`` of the sequences that it was made from, which have other clocks.
+    A sequence calls the hooks and ``len()`` of its sources this way, because they have clocks of their own.
 
-    This is not a context manager: leaving one is a call, and a Ctrl-C in that call would leave the clock set.
+    This is not a context manager, because leaving one is a call, and a Ctrl-C in that call would leave ``clock`` set.
     """
     before = _asking.clock
     try:
@@ -212,10 +212,10 @@ def asking() -> Clock | None:
 
 
 def seed_of_chain(part: Sequence) -> int | None:
-    """Return the seed of the chain with ``part`` in it that this thread is computing.
+    """Return the seed of the chain that this thread is computing, if ``part`` belongs to that chain; else None.
 
-    In a job, it is the job's seed. Elsewhere, it is the seed given to a later sequence in the chain of the clock that
-    :func:`with_clock` has set. None if no seed was given, or no chain with ``part`` is being computed.
+    In a job, this is the job's seed. In a call of :func:`with_clock`, it is the seed given to a later sequence in the
+    clock's chain; None if none was given.
     """
     stream = seeding.current_stream()
     if stream is not None and stream.is_of(part):

@@ -13,9 +13,9 @@ from .selection import makers
 
 
 class SequenceAnswers(SequenceChosen[Any]):
-    """The results of ``function`` for each sample of another sequence, which must have one sample for each index.
+    """A sequence of ``function(sample)`` for each sample of a source, which must have one sample for each index.
 
-    ``done``: what cannot be done to an unsuitable source, such as "filtered", for error texts.
+    If the source is unsuitable, an error says that its samples cannot be ``done``, e.g. "filtered".
     """
 
     def __init__(self, source_split: Any, function: Callable[[Any], Any], done: str) -> None:
@@ -27,7 +27,7 @@ class SequenceAnswers(SequenceChosen[Any]):
         return source_length(self)
 
     def _source_places(self, jobs: Any) -> None:
-        """Return None: if the samples were fetched by their places in the source, they would bypass ``function``."""
+        """Return None, so that no samples are fetched by their places in the source, bypassing ``function``."""
 
     def _items_of_job(self, index: int) -> list[Any]:
         items = self._source().items(index)
@@ -44,17 +44,17 @@ class SequenceAnswers(SequenceChosen[Any]):
         return False
 
     def on_epoch_begin(self) -> None:
-        """Do nothing: the hooks of the source are for the epochs of the loop, of which this is none."""
+        """Do nothing: the source's hooks are for epochs of the user's loop, and this pass is not one of them."""
 
     def on_epoch_end(self) -> None:
-        """Do nothing: see :meth:`on_epoch_begin`."""
+        """Do nothing, for the same reason as :meth:`on_epoch_begin`."""
 
 
 def answers_of(source: Any, function: Callable[[Any], Any], done: str, what: str) -> list[Any]:
     """Return [``function(sample)`` for each sample of ``source``], computed in worker processes, with a progress bar.
 
     Args:
-        done: what cannot be done to an unsuitable source, such as "filtered", for error texts.
+        done: what the error says cannot be done to an unsuitable source, e.g. "filtered".
         what: the title of the progress bar.
 
     Raises:

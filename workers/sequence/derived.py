@@ -1,4 +1,4 @@
-"""``SequenceDerived``, the base class of all sequences that are made from another one, and functions for them."""
+"""``SequenceDerived``: the base class of sequences made from another sequence, with functions to read their sources."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .source import check_source
 
 
 class SequenceDerived(Sequence[Batch_co]):
-    """The base class of a sequence made from another one, ``source_split``, with the same seed and hooks.
+    """The base class of sequences made from another sequence, ``source_split``, with the source's seed and hooks.
 
-    It counts its own epochs, from the current epoch of the other one, and starts at the position of a state loaded into
-    that one, if any. What it computes, its :class:`Plan`, is a function of the other one's plan.
+    Such a sequence starts in the source's current epoch, at the position of a state loaded into the source, if any. It
+    then counts its own epochs. Its :class:`Plan`, i.e. what it computes, is made from the plan of the source.
     """
 
     _own_seed: int | None = None
 
-    #: The names of the attributes, besides ``source_split``, that hold sequences it was made from.
+    #: The names of the attributes that hold further sequences it was made from, besides ``source_split``.
     _names_beside: tuple[str, ...] = ()
 
     def __init__(self, source_split: Any) -> None:
@@ -53,16 +53,16 @@ class SequenceDerived(Sequence[Batch_co]):
         return plan_of_epoch(self).num_steps
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch ``index`` of the current epoch, or the list of its items if a function made none or several."""
+        """Return batch ``index`` of the current epoch; or, if a function made no item or several, their list."""
         return one_of(items_of(self, plan_of_epoch(self).job(index)))
 
     # -- seeds
 
     @property
     def seed(self) -> int:
-        """The seed of all random draws: the one given to this sequence, else to the ones that it was made from.
+        """The seed of all random draws: the last one given to this sequence or a sequence that it was made from.
 
-        If none was given: in jobs and hooks, the one given to a sequence made from this; else one that is drawn once.
+        If none was given, jobs and hooks use the seed of a sequence made from this one, if given; else one is drawn.
         """
         given = self._plan().seeds
         of_chain = None if given else seed_of_chain(self)
@@ -83,7 +83,7 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @property
     def weights(self) -> Any:
-        """The weights of the last :meth:`weighted` before this. New ones take effect in the next epoch that begins."""
+        """The weights of the last :meth:`weighted` in the chain. New weights take effect when the next epoch begins."""
         return self._weighted().weights
 
     @weights.setter
@@ -98,7 +98,7 @@ class SequenceDerived(Sequence[Batch_co]):
 
     @property
     def is_stream(self) -> bool:  # type: ignore[override]
-        """True if the source, although it has indices, is read in order, in the consumer's process."""
+        """True if the consumer's process reads the source in order, although the source has indices."""
         return plan_of(self.source_split).is_stream
 
     def on_epoch_begin(self) -> None:
@@ -127,9 +127,9 @@ class SequenceDerived(Sequence[Batch_co]):
 
 
 def parts_of(sequence: Any) -> list[Any]:
-    """Return [``sequence``, the objects that it was made from, the objects that these were made from, ...].
+    """Return a list of ``sequence`` and all objects that it was made from, directly or through other sequences.
 
-    Sequences that a user's object holds are not among them.
+    Sequences that a user's object holds are not in the list.
     """
     found = [sequence]
     for each in found:
@@ -160,14 +160,14 @@ def source_length(sequence: SequenceDerived[Any]) -> int:
 
 
 def plan_of_source(sequence: Sequence[Any], source: Any) -> EpochPlan:
-    """Return the plan of ``source``, from which ``sequence`` is made, for the epoch of the running job."""
+    """Return the plan of ``source`` for the current epoch of ``sequence``, which is made from ``source``."""
     plan = plan_of(source)
     number = with_clock(asking() or sequence._clock, plan.count)
     return EpochPlan(plan, sequence.epoch, number, seed_of_orders(sequence, plan) if plan.needs_seed else 0)
 
 
 def check_one_each(name: str, number: int, length: int, items: str, source: Any) -> None:
-    """Raise ValueError unless the argument ``name``, of ``number`` values, has one for each of ``length`` ``items``."""
+    """Raise ValueError unless argument ``name``, with ``number`` values, has one for each of ``length`` ``items``."""
     if number != length:
         raise ValueError(
             f"{name} has {number} values for the {length} {items} of {type(source).__name__}: give one for each"
@@ -179,8 +179,8 @@ def check_indexed(name: str, origin: Any, done: str, instead: str) -> None:
 
     Args:
         name: the class of the object at the end of the chain.
-        done: what cannot be done to the items, such as "shuffled".
-        instead: what to write instead.
+        done: what the error says cannot be done to the items, such as "shuffled".
+        instead: what the error tells the user to write instead.
     """
     if is_indexed(origin):
         return

@@ -1,7 +1,7 @@
 """Defines the ``repr`` of our objects, their table in a notebook, and the names that completion offers.
 
-Nothing here may raise, take long or start anything, because debuggers call it too, even on half-initialised objects.
-What cannot be determined is left out.
+These functions must not raise, take long or start anything, because debuggers call them too, even on half-initialised
+objects. A fact that cannot be determined is left out.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def tried(ask: Callable[[], Any]) -> Any:
     """Return ``ask()``, or None if it raises an exception."""
     try:
         return ask()
-    except Exception:  # anything may come from a user's class or a half-initialised object
+    except Exception:  # a user's class or a half-initialised object may raise anything
         return None
 
 
 def shown(of: Any) -> str:
-    """Return ``repr(of)``: that of a user class if it defines one, else the class of ``of`` and its facts."""
+    """Return ``repr(of)``: that of a user's class if it defines one, else the class name and the facts about ``of``."""
     own = _own_repr(type(of))
     if own is not None:
         return str(own(of))
@@ -67,7 +67,7 @@ def shown(of: Any) -> str:
 
 
 def shown_as_table(of: Any) -> str | None:
-    """Return the facts about ``of`` as an HTML table for a notebook; None if a user class defines ``__repr__``."""
+    """Return the facts about ``of`` as an HTML table for a notebook; None if a user's class defines ``__repr__``."""
     cls: Any = type(of)
     if cls.__repr__ is not shown or _own_repr(cls) is not None:
         return None
@@ -79,7 +79,7 @@ def shown_as_table(of: Any) -> str | None:
 
 
 def offered(of: Any) -> list[str]:
-    """Return the attributes of ``of`` that completion (the Tab key) offers: all but our ``NOT_OFFERED`` ones."""
+    """Return the attributes of ``of`` that completion (the Tab key) offers: all but ours in ``NOT_OFFERED``."""
     return sorted(name for name in set(object.__dir__(of)) if name not in NOT_OFFERED or _is_users(of, name))
 
 
@@ -94,7 +94,7 @@ class Display:
 
 
 def facts_of_sequence(of: Any) -> Iterable[DisplayedFact | None]:
-    """Yield the facts about ``of``, a sequence: length, position, state, workers. A fact of None is left out."""
+    """Yield the facts about the sequence ``of``: length, epoch, position, workers, ... A fact of None is left out."""
     one, many = of._item_names
     length, epoch = tried(lambda: len(of) if of._is_length_at_hand() else None), tried(lambda: of.epoch)
     number = tried(lambda: int(of._clock.position.num_delivered))
@@ -117,7 +117,7 @@ def _is_shown_closed(of: Any) -> bool:
 
 
 def _name_of(of: Any) -> str:
-    """Return the class of ``of`` and of what it was made from, e.g. "SequenceMap of SequenceBatch of Images"."""
+    """Return the class names of ``of`` and its sources, e.g. "SequenceMap of SequenceBatch of Images"."""
     names = [type(of).__name__]
     while _is_ours(type(of)) and (of := vars(of).get("source_split")) is not None:
         names.append(type(of).__name__)
@@ -133,7 +133,7 @@ def _told(of: Any) -> tuple[str, list[DisplayedFact]]:
 
 
 def _own_repr(cls: type) -> Callable[[Any], str] | None:
-    """Return the ``__repr__`` of a base class of ``cls`` that ours hides, because it comes later; None if none is."""
+    """Return a user's ``__repr__`` that ours hides, because ours comes earlier in the MRO of ``cls``; else None."""
     reprs: list[Any] = [each.__dict__["__repr__"] for each in cls.__mro__[:-1] if "__repr__" in each.__dict__]
     return next((each for each in reprs[reprs.index(shown) :] if each is not shown), None)
 

@@ -1,4 +1,4 @@
-"""Sequences in the order of a sampler: a torch sampler, any iterable of indices, or a function of the epoch."""
+"""Delivers samples in the order of a sampler: a torch sampler, any iterable of indices, or a function of the epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .groups import Groups, SequenceGroups
 
 
 def _most_indices(length: int) -> int:
-    """Return how many indices a sampler may yield for a source of ``length``; with more, it counts as endless."""
+    """Return how many indices a sampler may yield for ``length`` samples before it counts as endless."""
     return 1000 * (length + 1000)
 
 
@@ -38,7 +38,7 @@ class SequenceReordered(SequenceChosen):
         return Given(_indices("sampler", drawn_from(self.sampler, self.epoch), length, self._item_names[1]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "sampler": None}  # not needed in workers: orders are drawn in the program
+        return {**self.__dict__, "sampler": None}  # not needed in workers: the user's process draws the orders
 
 
 class SequenceOfLists(SequenceGroups):
@@ -73,11 +73,11 @@ class SequenceOfLists(SequenceGroups):
         return Groups(np.concatenate([np.zeros(0, np.int64), *places]), np.array(sizes, np.int64))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "batch_sampler": None}  # not needed in workers: orders are drawn in the program
+        return {**self.__dict__, "batch_sampler": None}  # not needed in workers: the user's process draws the batches
 
 
 def check_sampler(name: str, sampler: Any) -> Any:
-    """Return ``sampler``, the argument ``name``. Raise TypeError if it cannot give an order for every epoch."""
+    """Return ``sampler`` if it can give an order for every epoch, else raise TypeError that names argument ``name``."""
     if isinstance(sampler, type):
         raise TypeError(f"{name} is the class {sampler.__name__}: give an instance of it, {sampler.__name__}(...)")
     is_iterable = hasattr(sampler, "__iter__") and not isinstance(sampler, (str, bytes))
@@ -95,7 +95,7 @@ def check_sampler(name: str, sampler: Any) -> Any:
 
 
 def drawn_from(sampler: Any, epoch: int) -> Iterable[Any]:
-    """Return the order of ``epoch``: ``sampler``, after ``set_epoch``, if it is iterable, else ``sampler(epoch)``."""
+    """Return the order of ``epoch``: ``sampler`` itself, after ``set_epoch``; or, for a function, its result."""
     if hasattr(sampler, "__iter__"):
         if callable(getattr(sampler, "set_epoch", None)):
             sampler.set_epoch(epoch)
@@ -107,7 +107,7 @@ def drawn_from(sampler: Any, epoch: int) -> Iterable[Any]:
 
 
 def _indices(name: str, found: Iterable[Any], length: int, items: str) -> NDArray[np.int64]:
-    """Check the indices ``found``, and return them as places, 0 to ``length`` - 1. Negative ones count from the end."""
+    """Return ``found`` as a checked array of indices, 0 to ``length`` - 1. Negative indices count from the end."""
     if not hasattr(found, "dtype"):
         most = _most_indices(length)
         found = list(itertools.islice(found, most + 1))

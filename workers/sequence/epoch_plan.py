@@ -1,4 +1,4 @@
-"""``EpochPlan``, the plan of one epoch of a chain of sequences: its length, and which job makes each batch."""
+"""``EpochPlan``: the plan of one epoch of a chain of sequences, i.e. its length, and which job makes each batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .position import Position
 
 
 class EpochPlan(NamedTuple):
-    """The plan of a chain of sequences for one epoch: which batches it has, and which jobs make them.
+    """The plan of one epoch of a chain of sequences: which batches the epoch has, and which jobs make them.
 
-    ``number``: the length of the epoch before it is arranged (e.g. sliced); None if unknown. ``seed``: the seed of the
-    last sequence of the chain, if ``plan.needs_seed``.
+    ``number`` is the epoch's length before it is arranged (e.g. sliced); None if it is unknown. ``seed`` is the seed of
+    the last sequence of the chain, from which orders are drawn; 0 unless ``plan.needs_seed``.
     """
 
     plan: Plan
@@ -28,16 +28,16 @@ class EpochPlan(NamedTuple):
 
     @property
     def length(self) -> int | None:
-        """The number of batches in the epoch, of all ranks together; None if unknown."""
+        """The number of batches in the epoch, of all ranks together; None if it is unknown."""
         return None if self.number is None else self.plan.num_places_of(self.number)
 
     def following(self) -> EpochPlan:
-        """Return the plan of the next epoch, which is assumed to be as long."""
+        """Return the plan of the next epoch, which is assumed to have the same length."""
         return self._replace(epoch=self.epoch + 1)
 
     @property
     def num_steps(self) -> int:
-        """The number of batches of this rank in the epoch, if each job makes one."""
+        """The number of batches that this rank has in the epoch, if each job makes one batch."""
         length = self._known_length()
         return length if self.plan.shard is None else self.plan.shard.num_steps(length)
 
@@ -47,7 +47,7 @@ class EpochPlan(NamedTuple):
         return index if shard is None else shard.place(index, self._known_length())
 
     def places(self, position: Position) -> OrderOf[int] | None:
-        """Return this rank's remaining places (numbers in the epoch's order) at ``position``; None if they are unknown.
+        """Return this rank's places (numbers in the epoch's order) left at ``position``; None if the length is unknown.
 
         Raises:
             StateError: a pass cannot start at this position.
@@ -68,7 +68,7 @@ class EpochPlan(NamedTuple):
         return places if partial is None else [partial[0], *places]
 
     def is_at_end(self, batch: int) -> bool:
-        """Return True if the epoch ends before place ``batch``: no batches are left, or too few for all ranks."""
+        """Return True if no batches are left from place ``batch`` of the epoch on, or too few for all ranks."""
         length, shard = self.length, self.plan.shard
         if length is None or shard is None:
             return length is not None and batch >= length
@@ -92,7 +92,7 @@ class EpochPlan(NamedTuple):
         return job
 
     def identity_of_rank(self) -> list[int]:
-        """Return [ranks, this rank's first place] if no other rank can load its states, i.e. after rebatch; else []."""
+        """Return [number of ranks, first place] if only this rank can load its states, i.e. after rebatch; else []."""
         shard = self.plan.shard
         if shard is None or not self.plan.is_rebatched:
             return []

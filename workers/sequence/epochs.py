@@ -1,7 +1,8 @@
-"""Functions that start an epoch: they call its hooks, and determine its plan (jobs and their order) and its seed."""
+"""Starts an epoch of a sequence: calls the hooks, and determines the plan (jobs and their order) and the seed."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
     """Return the plan (jobs and their order) of ``sequence`` for the epoch of the running job, else of ``clock``.
 
     Args:
-        clock: gives the epoch outside of a job; by default, that of the running :func:`with_clock`, or of ``sequence``.
+        clock: the clock to use outside of a job; by default, that of a running :func:`with_clock`, or of ``sequence``.
     """
     plan, clock, epoch = sequence._plan(), clock or asking() or sequence._clock, current_epoch()
     if epoch is None:
@@ -36,9 +37,9 @@ def plan_of_epoch(sequence: Sequence[Any], clock: Clock | None = None) -> EpochP
 
 
 def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[int]]:
-    """Start a pass (one run of a loop), and call its hooks. Return (its epoch's plan, its position, its places).
+    """Start a pass (one run of a loop), and call the hooks. Return (the epoch's plan, the position, the places).
 
-    The places are those that remain, as numbers in the epoch's order; () if the length of the epoch is unknown.
+    The places are the remaining batches' numbers in the epoch's order; () if the length of the epoch is unknown.
     """
     sequence._check_open()
     live, clock = sequence._live, sequence._clock
@@ -56,10 +57,15 @@ def begin_epoch(sequence: Sequence[Any]) -> tuple[EpochPlan, Position, OrderOf[i
 
 
 def seed_of_orders(sequence: Sequence[Any], plan: Plan) -> int:
-    """Return the seed of the orders in ``plan``, which ``sequence`` reads: that of ``sequence``; but if they belong to
-    one of several sources, and were given no seed, another one for each source."""
+    """Return the seed of the orders in ``plan``, which ``sequence`` reads: in general, the seed of ``sequence``.
+
+    If ``plan`` is that of one of several sources (e.g. in a mix) and has no given seed, each but the first has a seed
+    of its own.
+    """
     seed, part = sequence.seed, current_part()
-    return mix(seed ^ part) & seeding.MAX_SEED if part and not plan.seeds else seed
+    if not any(part) or plan.seeds:
+        return seed
+    return functools.reduce(lambda mixed, number: mix(mixed ^ (number + 1)), part, seed) & seeding.MAX_SEED
 
 
 def seed_of(source: Sequence[Any]) -> int:
@@ -73,7 +79,7 @@ def seed_of(source: Sequence[Any]) -> int:
     seed: int | None = attributes.get("_sequence_seed")
     if seed is None:
         stream = seeding.current_stream()
-        if stream is not None:  # not kept: each process would keep that of the job it happens to run first
+        if stream is not None:  # not kept: it depends on the chain whose job is running
             return stream.seed_of_held(type(source).__qualname__)
         seed = attributes["_sequence_seed"] = seeding.draw_seed()
         logger.info("%s draws from seed %d", type(source).__name__, seed)

@@ -1,4 +1,4 @@
-"""Fetches the samples of a batch: one by one, or by one call of the dataset's ``__getitems__`` if it has one."""
+"""Fetches the samples of a batch: by one call of the dataset's ``__getitems__``, if it has one, or one by one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OF_REDRAWS = "redraw"  # part of the key of the draws, so that they differ from
 
 
 def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) -> Callable[[int], list[Any]]:
-    """Return a function from a place (number in the epoch's order) to the list of items of ``source`` there.
+    """Return a function of a place (number in the epoch's order) that returns the list of items of ``source`` there.
 
-    Call this within a job, and then the function once for each of ``places``, in order.
-
-    If the dataset at the start of the chain has ``__getitems__``, one call of it reads the samples now. If that raises,
-    and ``on_error`` is not ``"raise"``, they are read one by one, so that each error belongs to its sample. ``plan``
+    Call ``getter`` within a job, and then the returned function once for each of ``places``, in their order. ``plan``
     is the plan of ``source`` for the epoch.
+
+    If the dataset at the start of the chain has ``__getitems__``, one call of it reads all samples immediately. If the
+    call raises, and ``on_error`` is not ``"raise"``, they are read one by one, so that errors belong to single samples.
 
     Raises:
         TypeError: ``__getitems__`` does not return a list with one sample for each index.
@@ -60,7 +60,7 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
 
 
 class _Read:
-    """A dataset of samples that were read ahead: any index returns the next one, which the caller may write into."""
+    """A stand-in for a dataset, with samples read in advance: any index returns the next one and releases it."""
 
     def __init__(self, samples: list[Any]) -> None:
         self._left = samples[::-1]
@@ -71,7 +71,7 @@ class _Read:
 
 
 class _FromChoice:
-    """A source of the items that a SequenceChosen chose: any index returns the items at the next chosen place."""
+    """A stand-in for a SequenceChosen with its chosen ``places``: any index returns the items at the next place."""
 
     def __init__(self, items_at: Callable[[int], list[Any]], places: list[int], epoch: int) -> None:
         self._items_at, self._places, self._epoch = items_at, iter(places), epoch
@@ -82,7 +82,7 @@ class _FromChoice:
 
 
 def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
-    """Return the batch of ``places`` if the source can make it as a whole; None if samples must be got one by one."""
+    """Return the batch of ``places`` if the source can make it as a whole; None if samples must be read one by one."""
     source = samples.plan.source
     if samples.plan.is_mapped or not hasattr(source, "_samples_at"):
         return None
@@ -95,11 +95,12 @@ def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
 
 
 def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, number: int, attempt: int) -> list[Any]:
-    """Return the items of a substitute for a sample of ``source``, drawn by (seed, epoch, job, number, attempt).
+    """Return the items of a random sample of ``source``, to replace one that raised.
 
     Args:
-        among: the places that it is drawn from; None for all.
-        job, number, attempt: the batch, its sample that has raised, and how many were tried in place of that one.
+        among: the places to draw the sample from; None for all.
+        job, number, attempt: the numbers of the batch, of the sample that raised, and of the attempt to replace it.
+            The draw depends on these, the seed and the epoch.
     """
     stream, length = current_stream(), plan.length if among is None else len(among)
     if stream is None or not length:
@@ -110,7 +111,7 @@ def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, num
 
 
 def _from_choice(dataset: Any, jobs: list[int], on_error: str) -> _FromChoice | None:
-    """Return the items that ``dataset``, a SequenceChosen, chooses for ``jobs``; None if its places are unknown."""
+    """Return the items that ``dataset``, a SequenceChosen, chooses for ``jobs``; None if it cannot name places."""
     chosen = dataset._source_places(np.array(jobs, np.int64))
     if chosen is None:
         return None
@@ -138,7 +139,7 @@ def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | Non
 
 
 def gets_several(dataset: Any) -> bool:
-    """Return True if ``dataset`` has ``__getitems__``, and no subclass has overridden just ``__getitem__``."""
+    """Return True if ``dataset`` has ``__getitems__``, and no subclass overrides only ``__getitem__``."""
     kind = type(dataset)
     return callable(getattr(kind, "__getitems__", None)) and place_in_mro(kind, "__getitems__") <= place_in_mro(
         kind, "__getitem__"

@@ -13,7 +13,7 @@ from .counting import answers_of
 
 
 class Kept:
-    """A function of an item that returns [the item] if ``function(item)`` is true, else []."""
+    """A function that returns [item] if ``function(item)`` is true, else []."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
@@ -24,7 +24,7 @@ class Kept:
 
 
 def filtered(sequence: Any, function: Callable[[Any], Any]) -> tuple[NDArray[np.int64], int]:
-    """Return (the places of ``sequence`` for which ``function`` returns true, the length of ``sequence``)."""
+    """Return (the places of the batches for which ``function`` returns true, the length of ``sequence``)."""
     answers = answers_of(sequence, functools.partial(_is_true, function), "filtered", "filter")
     places = np.flatnonzero(np.array(answers, bool))
     if answers and not len(places):

@@ -1,4 +1,4 @@
-"""``gather``: copies of an array's rows by position, made fast in any memory order and for files on disk."""
+"""``gather`` copies the rows of an array at given positions, quickly in any memory order and from files on disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _MUTABLE = np.ndarray, list, dict, set, bytearray  # items of object arrays that
 def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
     """Return a copy of ``array[positions]`` as a numpy array.
 
-    ``array`` may also be a Strings; ``positions`` are integers or a slice. Rows of a ``np.memmap`` at integer positions
-    are all requested from the disk before the first is read: 64 rows of 9 KB then take 2 ms instead of 340 ms. If they
-    are in memory already, the requests cost 1.5 us a row.
+    ``array`` is a numpy array or a Strings; ``positions`` are integers or a slice. If a ``np.memmap`` is indexed by
+    integers, all rows are requested from the disk before the first is read: 64 rows of 9 KB then take 2 ms instead of
+    340 ms. For rows that are in memory already, the requests cost 1.5 us a row.
     """
     if isinstance(array, Strings):
         return array.as_array(positions)
@@ -33,12 +33,12 @@ def gather(array: Any, positions: Any) -> np.ndarray[Any, Any]:
         _read_ahead(array, positions)
         return np.asarray(array.take(positions, axis=0) if array.flags.c_contiguous else array[positions])
     if type(array) is np.ndarray and array.flags.c_contiguous:
-        return own_items(np.asarray(array.take(positions, axis=0)))  # half the time of indexing
+        return own_items(np.asarray(array.take(positions, axis=0)))  # takes half the time of indexing
     return own_items(array[positions])  # take() would copy the whole array first
 
 
 def own_items(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Replace the mutable items of ``array``, such as lists, by deep copies, in place, and return ``array``."""
+    """Replace the mutable items of an object array, such as lists, by deep copies of them; return the same array."""
     if array.dtype.hasobject and not array.dtype.names:
         for at, item in enumerate(array.flat):
             if isinstance(item, _MUTABLE):

@@ -1,4 +1,4 @@
-"""Puts batches together, in the consumer's process, from the items of several jobs, if these are not whole batches."""
+"""Makes batches in the consumer's process out of the items of several jobs, if one job does not make a whole batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from workers.job.task import Loose
 
 from .position import Mark
 
-#: (a batch, a sample or a part of a batch; marks of what is delivered with it), e.g. (batch, [(7, None)]).
+#: (a batch, or a part or a sample of one; its marks: see ``Mark``), e.g. (batch, [(7, None)]).
 Ready = tuple[Any, list[Mark]]
 
 
 class Assembly(ABC):
-    """The base class of assemblies, which put batches together from the items of several jobs.
+    """The base class of assemblies. An assembly makes batches out of the items of several jobs.
 
     Args:
         batch_size: the number of samples in a batch.
-        discard_batch_not_full: drop the last batch if it is short.
+        discard_batch_not_full: True to drop the last batch if it is short.
     """
 
-    #: True if jobs make batches, which are cut and joined; False if they make samples, which are stacked.
+    #: True if jobs make batches, which are cut and joined; False if jobs make samples, which are stacked.
     is_of_batches = False
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
@@ -33,20 +33,20 @@ class Assembly(ABC):
 
     @abstractmethod
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add the ``items`` of a job to ``carry``, the leftover of earlier jobs, and make all full batches.
+        """Combine the ``items`` of a job with the leftovers of earlier jobs, and return all batches that are full.
 
         Args:
             carry: the samples or parts of batches that are left over from earlier jobs.
-            place: the place of the job (number in the epoch's order of delivery).
-            passed_by: how many samples of this job were delivered before a state was loaded; they are left out.
+            place: the job's number in the epoch's order of delivery.
+            passed_by: how many samples to leave out at the start of this job: a loaded state says they were delivered.
 
         Returns:
-            (the new leftover, the full batches, the last one first), each as [(part, marks)]. A mark is (place, how
-            many items of the job there are delivered up to this part; None: all).
+            (the new leftovers, the full batches), each as [(part, marks)]; the last batch comes first. A mark is
+            (place, number of the items of the job at this place that are delivered up to this part; None for all).
         """
 
     def remaining(self, carry: list[Ready]) -> list[Ready]:
-        """Return [the last batch], made from the leftover ``carry``; [] if it is empty or short batches are dropped."""
+        """Return [the last batch], made from ``carry``; [] if ``carry`` is empty or short batches are dropped."""
         return [self._batch(carry)] if carry and not self.discard_batch_not_full else []
 
     def _batch(self, carry: list[Ready]) -> Ready:
@@ -55,21 +55,21 @@ class Assembly(ABC):
 
     @abstractmethod
     def _made_of(self, parts: list[Any]) -> Any:
-        """Return one batch made from all ``parts``, which are samples or parts of batches."""
+        """Return one batch made from ``parts``, a list of samples or of parts of batches."""
 
 
 class OfSamples(Assembly):
-    """The assembly for jobs that make any number of samples each: it stacks samples into batches."""
+    """The assembly that stacks samples into batches, for jobs that each make any number of samples."""
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add a job's samples to ``carry``, the samples left over from earlier jobs, and make all full batches.
+        """Combine a job's samples with those left over from earlier jobs, and return all batches that are full.
 
-        ``place`` is the job's number in the epoch's order. Its first ``passed_by`` samples, which were delivered before
-        a state was loaded, are left out. Return (the new leftover, the full batches, the last one first).
+        ``items`` holds one whole batch, or a ``Loose`` marker and any number of samples. See :meth:`Assembly.add` for
+        the other arguments and the result.
         """
         is_loose = bool(items) and isinstance(items[0], Loose)
         if items and not (is_loose or carry or passed_by):
-            return carry, [(items[0], [(place, None)])]  # a full batch, as a worker has made it
+            return carry, [(items[0], [(place, None)])]  # a whole batch, as a worker has made it
         samples = items[1:] if is_loose else unstack(items[0]) if items else []
         last = len(samples)
         carry = carry + [
@@ -87,7 +87,7 @@ class OfSamples(Assembly):
 
 
 class OfBatches(Assembly):
-    """The assembly for jobs that make batches of any size: it cuts and joins them. Its marks count samples."""
+    """The assembly that cuts and joins batches of any size into batches of one size. Its marks count samples."""
 
     is_of_batches = True
 
@@ -96,10 +96,10 @@ class OfBatches(Assembly):
         self.collate_fn = collate_fn
 
     def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
-        """Add a job's batches to ``carry``, the parts left over from earlier jobs, and make all full batches.
+        """Combine a job's batches with the parts left over from earlier jobs, and return all batches that are full.
 
-        ``place`` is the job's number in the epoch's order. Its first ``passed_by`` samples, which were delivered before
-        a state was loaded, are left out. Return (the new leftover, the full batches, the last one first).
+        ``items`` holds any number of batches, or a ``Loose`` marker and the samples of one batch. See
+        :meth:`Assembly.add` for the other arguments and the result.
 
         Raises:
             TypeError, ValueError: an item is not a batch. StateError: the job has fewer than ``passed_by`` samples.
@@ -126,7 +126,7 @@ class OfBatches(Assembly):
                     ready.append(self._batch(carry))
                     carry, missing = [], self.batch_size
             start += size
-        if passed_by >= total and carry:  # the job has no samples left: it counts as delivered with the part before
+        if passed_by >= total and carry:  # no samples of the job are left: it is delivered with the previous part
             part, marks = carry[-1]
             carry[-1] = part, [*marks, (place, None)]
         return carry, ready[::-1]
@@ -136,7 +136,7 @@ class OfBatches(Assembly):
 
 
 class Pieces(NamedTuple):
-    """The parts of a batch, joined on delivery, so that an error of ``collate_fn`` is raised in the batch's place."""
+    """The parts of a batch, to be joined when it is delivered, so that an error of ``collate_fn`` takes its place."""
 
     parts: list[Any]
     collate_fn: Callable[[list[Any]], Any]

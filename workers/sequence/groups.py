@@ -1,4 +1,4 @@
-"""``SequenceGroups``, the base class of sequences whose batches are given as lists of samples, such as buckets."""
+"""``SequenceGroups``, the base class of sequences that list the samples of each batch, such as SequenceBuckets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .sample_errors import SampleErrors
 
 
 class Groups:
-    """Lists of the places of samples, one list for each batch of an epoch, stored in two arrays.
+    """The places of the samples in each batch of an epoch, stored in two arrays.
 
     Args:
-        places: the places of the first batch's samples, then those of the second's, and so on.
+        places: the places, in the source, of the first batch's samples, then of the second batch's, and so on.
         sizes: the number of samples in each batch.
     """
 
@@ -36,32 +36,33 @@ class Groups:
         return len(self.ends)
 
     def of(self, batch: int) -> list[int]:
-        """Return the places of the samples of batch number ``batch``."""
+        """Return the places of the samples in batch number ``batch``."""
         start = int(self.ends[batch - 1]) if batch else 0
         found: list[int] = self.places[start : int(self.ends[batch])].tolist()
         return found
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of the places and sizes, by which a state recognises them."""
+        """A hash of the places and sizes, by which a loaded state checks that they are the same."""
         return digest(self.places) + digest(self.ends)
 
 
 class SequenceGroups(SequenceChosen[Any]):
-    """The base class of sequences that group samples of another sequence into batches by lists of their places.
+    """The base class of sequences that make batches of another sequence's samples, from lists of the samples' places.
 
     Args:
-        source_split: the other sequence.
-        done: what an error says cannot be done to an unsuitable source, such as "put into batches".
-        collate_fn: makes a batch from the list of its samples. None: they are stacked.
+        source_split: the sequence of samples.
+        done: what cannot be done to an unsuitable source, such as "put into batches", for error texts.
+        collate_fn: a function from the list of a batch's samples to the batch; None to stack them.
     """
 
     _item_names = "batch", "batches"
 
-    #: What to do with samples that raise: see ``Plan.on_error``. Without them, a batch is smaller. None: as the source.
+    #: What to do with samples that raise: see ``Plan.on_error``; None to do the same as the source. If samples are
+    #: skipped, their batch is smaller.
     on_error_of_samples: str | None = None
 
-    #: True if each place must have at most one sample, because the size of a batch is limited.
+    #: True if the size of a batch is limited, so that each place may have at most one sample.
     _has_bounds = False
 
     def __init__(self, source_split: Any, done: str, collate_fn: Callable[[list[Any]], Any] | None) -> None:
@@ -102,7 +103,7 @@ class SequenceGroups(SequenceChosen[Any]):
         return part.end([(self.collate_fn or stack)(found)] if found else [])
 
     def _source_places(self, jobs: Any) -> None:
-        """Return None, since a job here has several places of the source, not one."""
+        """Return None: a job here reads several places of the source, while callers need exactly one for each job."""
 
     def _samples_at(self, places: Any) -> Any:
         return None

@@ -1,4 +1,4 @@
-"""The jobs (computations of a batch) of a sequence: the task that workers run, and ``sequence[index]`` as a job."""
+"""Makes the task that workers run for a sequence, and runs ``sequence[index]`` as a job (computation of a batch)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def task_of(sequence: Sequence[Any]) -> Task:
-    """Return the task that workers run for ``sequence``: its source, the functions of its items, and its seed."""
+    """Return the task that workers run for ``sequence``, with its source, the functions to apply, and its seed."""
     task = sequence._plan().task(sequence.seed)
     task.history, task.private = sequence._live.generators.history, private
     return task
@@ -35,11 +35,11 @@ def run_job(
     seed: int | None = None,
     is_sent: bool = False,
 ) -> Any:
-    """Return ``compute()``, run in this process as job ``index``, seeded by (``seed``, ``epoch``, ``index``).
+    """Run ``compute()`` in this process as job ``index``, seeded by (seed, epoch, index), and return its result.
 
     Args:
-        epoch, seed: by default the current ones of ``sequence``.
-        is_sent: True if the result is copied anyway, since it is sent to another process; else it is copied here.
+        epoch, seed: None for the current ones of ``sequence``.
+        is_sent: True if the result will be sent to another process, which copies it; False to copy it here.
     """
     epoch, seed = sequence._clock.epoch if epoch is None else epoch, sequence.seed if seed is None else seed
     stream, job = seeding.Stream(seed, sequence._live.generators, chain_of(sequence)), seeding.Job(epoch, index)
@@ -49,20 +49,20 @@ def run_job(
 
 
 def job_of_index(sequence: Sequence[Any], index: int, epoch: int | None = None) -> int:
-    """Return the number of the job that makes batch ``index`` of ``epoch`` (default: the current one)."""
-    if "source_split" not in sequence.__dict__:  # made from no other sequence: its indices are those of its jobs
+    """Return the number of the job that makes batch ``index`` of ``epoch``, by default the current one."""
+    if "source_split" not in sequence.__dict__:  # made from no other sequence: job ``i`` makes batch ``i``
         return index
     plan = plan_of_epoch(sequence)
     return (plan if epoch is None else plan._replace(epoch=epoch)).job(index)
 
 
 def items_of_index(sequence: Sequence[Any], index: int) -> list[Any]:
-    """Return the items (batches or samples) at ``index`` of ``sequence``. Call it within the job of this batch."""
+    """Return the items (batches or samples) at ``index`` of ``sequence``. Call it within the job of that index."""
     return items_of_job(sequence, plan_of_epoch(sequence).place(index) if knows_items(sequence) else index)
 
 
 def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return ``getitem``, a subclass's ``__getitem__``, wrapped so that a call outside of a job runs as a job."""
+    """Wrap ``getitem``, a subclass's ``__getitem__``, so that each call runs as a job, unless a job makes the call."""
 
     @functools.wraps(getitem)
     def __getitem__(self: Sequence[Any], index: Any) -> Any:
@@ -80,9 +80,10 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def wrap_methods(cls: Any) -> None:
-    """Set ``__getitem__``, wrapped to run as a job, and the hooks as attributes of ``cls``, a new subclass of Sequence.
+    """Set ``__getitem__``, wrapped by :func:`as_job`, and the hooks as attributes of ``cls``, a subclass of Sequence.
 
-    Each is taken from the first class in ``cls.__mro__`` that defines it, except PyDataset, which may come before ours.
+    Each method is that of the first class in ``cls.__mro__`` that defines it. Keras's PyDataset is left out, because it
+    may come before Sequence, and its methods would then hide those of Sequence.
     """
     for name in ("__getitem__", *HOOKS):
         of = next(each for each in cls.__mro__ if name in each.__dict__ and not is_keras_dataset(each))

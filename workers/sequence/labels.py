@@ -1,4 +1,4 @@
-"""``label_array``: reads the labels of samples, given as an array or as the name of an array in a SequenceArray."""
+"""``label_array`` reads the labels of samples from an array, or from the named array of a SequenceArray."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .derived import SequenceDerived
 
 
 def label_array(name: str, labels: Any, source: Any) -> NDArray[Any]:
-    """Return ``labels``, the argument ``name``, as an array of one axis. The caller checks its length.
+    """Return ``labels`` as an array of one axis, whose length the caller must check. Errors call them ``name``.
 
-    ``labels``: an array, or the name of an array in the SequenceArray that ``source`` is or was made from.
+    ``labels`` is an array, or the name of an array in the SequenceArray that ``source`` is, or was made from.
 
     Raises:
-        TypeError, ValueError: they are not labels, or no array of that name is in the order of ``source``.
+        TypeError, ValueError: ``labels`` is unsuitable, or names no array that is in the order of ``source``.
     """
     if isinstance(labels, str):
         origin = source
@@ -55,4 +55,4 @@ def _between(source: Any, origin: Any) -> list[Any]:
 
 def _keeps_places(sequence: Any) -> bool:
     """Return True if sample ``i`` of ``sequence`` is made from sample ``i`` of its source."""
-    return hasattr(type(sequence), "_items_at")  # a SequenceMap
+    return hasattr(type(sequence), "_items_at")  # only a SequenceMap has it

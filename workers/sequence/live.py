@@ -12,13 +12,13 @@ from .clock import Clock
 
 
 class Live:
-    """The part of a sequence that is not copied or pickled with it. It holds the sequence weakly.
+    """The part of a sequence that is neither copied nor pickled with it. It refers to the sequence only weakly.
 
     Attributes:
         clock: the epoch of the sequence and its current pass (one run of a loop over an epoch).
-        generators: the random generators that the sequence holds.
-        fit: the loop that computes its batches for ``model.fit``, in workers; None if there is none.
-        fits_here: True if it cannot be sent to workers, so that ``model.fit`` computes its batches in this process.
+        generators: finds and seeds the random generators that the sequence's source and functions hold.
+        fit: the loop whose workers compute the batches for ``model.fit``; None if ``model.fit`` has started no workers.
+        fits_here: True if the sequence cannot be sent to workers, so ``model.fit`` computes batches in this process.
     """
 
     def __init__(self, sequence: Any, clock: Clock | None = None) -> None:
@@ -34,7 +34,7 @@ class Live:
         return _none, ()  # a copy creates its own
 
     def report(self) -> Any:
-        """Return the Report on ``model.fit`` of the sequence. Raises StateError if no ``model.fit`` has read it."""
+        """Return the Report on the sequence's ``model.fit``. Raise StateError if it has started no workers."""
         if self.fit is None:
             name = type(self._sequence()).__name__
             raise StateError(
@@ -43,7 +43,7 @@ class Live:
         return self.fit.report()
 
     def share_waited(self) -> float | None:
-        """Return what share of its time (0 to 1) the loop has waited for workers; None here, as it has none."""
+        """Return None: only a ``Loop``, which has workers, knows what share of its time it has waited for batches."""
         return None
 
     def _roots(self) -> list[tuple[str, Any]]:
@@ -52,4 +52,4 @@ class Live:
 
 
 def _none() -> None:
-    """Return None, which replaces the Live in a copy of a sequence; the copy creates its own when it first needs it."""
+    """Return None, which takes the place of the Live in a copied sequence: the copy creates its own on first use."""

@@ -1,4 +1,4 @@
-"""``SequenceMaxSamples``: a sequence read in passes of about ``max_samples`` samples, regardless of its epochs."""
+"""``SequenceMaxSamples``: a sequence whose loops each read about ``max_samples`` samples, regardless of its epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SequenceMaxSamples(SequenceDerived[Any]):
     """Another sequence, read in passes (runs of a loop) of ``max_samples`` samples: see :meth:`Sequence.max_samples`.
 
-    Each pass continues where the last one ended, through the epochs of the source. ``epoch`` is that of the source.
+    Each pass continues where the last one ended, if need be in the next epoch of the source. ``epoch`` is the source's.
     """
 
     def __init__(self, source_split: Sequence[Any], max_samples: int) -> None:
@@ -37,7 +37,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         self._num_samples = num_samples  # samples delivered in the current pass
         self._resumes = bool(num_samples)  # the next pass is the rest of an interrupted one
         self._number = 0  # the number of the current pass
-        self._batches: Iterator[Any] | None = None  # over the source's epoch; kept from pass to pass
+        self._batches: Iterator[Any] | None = None  # over one epoch of the source; kept from pass to pass
         self._version = self._clock.version
 
     def _make_live(self, clock: Clock | None = None) -> Live:
@@ -57,7 +57,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return plan_of(self.source_split).limited()
 
     def prefetch(self, nb_workers: NbWorkers | None = "auto", max_queue_size: int | None = None, **kwargs: Any) -> Any:
-        """Return a copy whose workers compute the batches ahead of the loop: see :meth:`Sequence.prefetch`."""
+        """Return this sequence with workers that compute batches ahead of the loop: see :meth:`Sequence.prefetch`."""
         return type(self)(self.source_split.prefetch(nb_workers, max_queue_size, **kwargs), self._max_samples)
 
     # -- loops
@@ -74,10 +74,10 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         return _Limited(self, self._number)
 
     def _next(self) -> Any:
-        """Return the next batch of the current pass, leaving out batches without samples.
+        """Return the next batch of the current pass. Batches without samples are left out.
 
         Raises:
-            StopIteration: the pass has enough samples, or a whole epoch of the source had none.
+            StopIteration: the pass has enough samples, or a whole epoch of the source had no samples.
         """
         num_ends = 0
         while self._num_samples < self._max_samples and num_ends < 2:
@@ -108,7 +108,7 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         """Resume where ``state_dict`` was taken: the next pass is the rest of the one that was interrupted.
 
         Raises:
-            TypeError, StateError: it is not a state, or one of another sequence, ``max_samples``, length or seed.
+            TypeError, StateError: this is not a state, or is that of another sequence, ``max_samples``, length or seed.
         """
         if not isinstance(state_dict, dict):
             raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(state_dict)}")
@@ -126,12 +126,12 @@ class SequenceMaxSamples(SequenceDerived[Any]):
         self._number = number
 
     def close(self) -> None:
-        """Stop the workers of the source. May be repeated; later use raises ClosedError."""
+        """Stop the workers of the source. May be called again; later loops raise ClosedError."""
         self.source_split.close()
 
 
 class _Limited:
-    """The iterator over pass (run of a loop) number ``number`` of a SequenceMaxSamples. A newer pass makes it stale."""
+    """The iterator over one pass of a SequenceMaxSamples. It raises StalePassError once a newer pass has begun."""
 
     def __init__(self, of: SequenceMaxSamples, number: int) -> None:
         self._of = of

@@ -1,4 +1,4 @@
-"""``mix``: takes the batches of several sequences in turn, in proportion to their weights."""
+"""``mix`` takes batches from several sequences in turn, in proportion to their weights."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class _MixOfEpoch(NamedTuple):
 
     Attributes:
         length: the number of batches of the mix.
-        used: the numbers of the sources that are not empty and have a weight above 0.
-        turns: the order in which ``used`` take turns; None if ``used`` is empty.
+        used: the numbers of the sources that are read, i.e. are not empty and have a weight above 0.
+        turns: which of the used sources each batch of the mix comes from; None if no source is used.
         lengths: the number of batches of each source.
-        counts: how many batches of the mix come from each of ``used``.
+        counts: how many batches of the mix come from each used source.
     """
 
     length: int
@@ -113,25 +113,25 @@ def mix(
     *,
     seed: int | None = None,
 ) -> Sequence[Any]:
-    """Return a sequence of the batches (before ``.batch()``: samples) of several sources, in proportion to ``weights``.
+    """Return a sequence that takes batches (or samples, before ``.batch()``) from several sources, by ``weights``.
 
-    After any number of batches, each source has had its exact share of them, give or take less than one. Each keeps
-    its own order and continues in the next epoch where it stopped. When its items are used up, its own next epoch
-    follows, in a new order if it is shuffled. To mix whole batches, mix sources that are batched already.
+    At any point of an epoch, the number of batches from a source is less than one off its exact share. Each source
+    keeps its own order, and continues in the next epoch where it stopped. At its end, a source starts its own next
+    epoch, in a new order if it is shuffled. To mix whole batches, mix sources that are batched already.
 
     Args:
-        sources: a list or dict of anything with ``__len__`` and ``__getitem__``. Empty ones are left out.
-        weights: one number for each source, or {name: number}. Only their proportions matter; 0 leaves a source out.
-            None: all equal. If turns repeat only after over a million, weights are rounded to a millionth of the sum.
+        sources: a list or dict of anything with ``__len__`` and ``__getitem__``. Empty sources are left out.
+        weights: one number for each source, or {name: number}; None for equal weights. Only proportions matter; 0
+            leaves a source out. Weights with a period of over a million turns are rounded to a millionth of their sum.
         until: when an epoch ends: ``"longest"``, when each source has delivered all of its items at least once;
             ``"shortest"``, before any source would have to start again; or the number of batches, an integer.
-        seed: the seed of all random draws, and of shuffles that were given none. None: that of the first source.
+        seed: the seed of all random draws, except of shuffles that were given their own; None for the first source's.
 
     Raises:
         TypeError, ValueError: an argument is wrong, or a source has no indices.
 
-    Source: ``tf.data.Dataset.sample_from_datasets`` for sources and weights, ``datasets.interleave_datasets`` for when
-    it ends.
+    Source: ``tf.data.Dataset.sample_from_datasets`` for ``sources`` and ``weights``, ``datasets.interleave_datasets``
+    for ``until``.
 
     >>> list(mix([[1, 2, 3, 4], [-1, -2]], weights=[2, 1]))
     [1, 2, -1, 3, 4, -2]

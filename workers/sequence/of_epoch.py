@@ -14,19 +14,19 @@ from .epoch_plan import EpochPlan
 
 _Made = TypeVar("_Made")
 
-#: {a sequence: {what is kept: ((seed, part, epoch), its value)}}
-_kept: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[int, int, int | None], Any]]] = weakref.WeakKeyDictionary()
+#: {sequence: {key of a value: ((seed, part, epoch) that it was computed for, the value)}}
+_kept: weakref.WeakKeyDictionary[Any, dict[Any, tuple[tuple[Any, ...], Any]]] = weakref.WeakKeyDictionary()
 on_new_epoch(_kept.clear)
 
 
 def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
-    """Return ``make()``, called once in this process for all jobs of the running job's epoch.
+    """Return the result of ``make()``, which is called once for all jobs of an epoch that run in this process.
 
-    Outside of a job, nothing is kept: ``make`` is called each time.
+    Outside of a job, the result is not kept: ``make`` is called each time.
 
     Args:
-        sequence: the owner of the value.
-        what: the key of the value among those of its owner.
+        sequence: the sequence that the result is kept for.
+        what: the key of the result, by which a sequence can have several.
     """
     stream = current_stream()
     if stream is None:
@@ -43,17 +43,17 @@ def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
 
 
 class SourceOfEpoch:
-    """The items of a source by their places in one epoch, which may differ from the loop's (in a mix, for example).
+    """The items of a source at the places of one epoch. In a mix, for example, this may not be the epoch of the loop.
 
     Args:
         source: anything with ``__len__`` and ``__getitem__``.
-        plan: its plan for this epoch.
+        plan: the source's plan for that epoch.
         seed: the seed of the jobs' random draws.
     """
 
     def __init__(self, source: Any, plan: EpochPlan, seed: int) -> None:
         self.source, self.plan = source, plan
-        # A front-end that skips items is asked for them, as only it can skip them.
+        # Only the front-end itself can skip items that raise, so it is asked for its items.
         self._is_asked = makes_items(source) and plan.plan.source is not source and plan.plan.on_error == "skip"
         self._task = plan.plan.task(seed)
         self._task.private = private

@@ -1,4 +1,4 @@
-"""The order in which the batches of an epoch are delivered (shuffled or not), computed on demand."""
+"""Computes, on demand, the order in which the batches of an epoch are delivered: shuffled, sliced or sharded."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from workers.job.permutation import permutation
 
-_OF_SHUFFLE = 1  # part of the key, so that it differs from those of samplers: (seed, cycle)
-_BLOCK = 1024  # places computed at a time: a permutation costs 30 us for one, and 60 us for a thousand
+_OF_SHUFFLE = 1  # part of the key of the random orders: other methods, such as bucket, have other numbers
+_BLOCK = 1024  # places computed at a time: one place of a permutation costs 30 us, and a thousand cost 60 us
 
 
 class Ordering(Protocol):
-    """The order that one method of a chain, such as ``shuffle``, gives one epoch. It pickles to a few bytes."""
+    """The order that one method in a chain, such as ``shuffle``, gives to one epoch. It pickles to a few bytes."""
 
     def take(self, places: Any) -> Any:
-        """Return which places of the source come at ``places`` of this order, as an int64 array."""
+        """Return the places of the source that come at ``places`` of this order, as an int64 array."""
 
 
 class Permuted(NamedTuple):
-    """The shuffled order of one epoch, e.g. Permuted(1000, 7, 0): that of 1000 batches in epoch 0, by seed 7.
+    """The shuffled order of one epoch, e.g. Permuted(length=1000, seed=7, epoch=0) for an epoch of 1000 batches.
 
-    The first shuffle of a chain has ``level`` 0, the second one 1, and so on, so that each gives another order.
+    The first shuffle in a chain has ``level`` 0, the second one 1, and so on, so that each gives a different order.
     """
 
     length: int
@@ -32,7 +32,7 @@ class Permuted(NamedTuple):
     level: int = 0
 
     def take(self, places: Any) -> Any:
-        """Return which places of the source come at ``places`` of this order, as an int64 array."""
+        """Return the places of the source that come at ``places`` of this order, as an int64 array."""
         if not self.length:  # an epoch without batches has no places
             return np.zeros(0, np.int64)
         key: tuple[int, ...] = self.seed, self.epoch, _OF_SHUFFLE
@@ -42,14 +42,14 @@ class Permuted(NamedTuple):
 
 
 def through(orderings: Sequence[Ordering], places: Any) -> Any:
-    """Return the numbers of the jobs at ``places``, found by applying each of ``orderings`` in turn."""
+    """Return the numbers of the jobs at ``places`` of an epoch, by applying ``orderings`` one after the other."""
     for ordering in orderings:
         places = ordering.take(places)
     return places
 
 
 class Order(Sequence[int]):
-    """The numbers of the jobs at ``places`` of an epoch: a sequence in O(1) memory, computed on demand."""
+    """The numbers of the jobs at ``places`` of an epoch, as a sequence that is computed on demand in O(1) memory."""
 
     def __init__(self, places: Sequence[int], orderings: tuple[Ordering, ...]) -> None:
         self.places = places
@@ -71,7 +71,7 @@ class Order(Sequence[int]):
         return block[within]
 
     def take(self, at: Any) -> Any:
-        """Return the numbers of the jobs at ``at``, an index or an array of indices, as an int64 array."""
+        """Return the numbers of the jobs at ``at`` (an index, or an array of indices), as an int64 array."""
         at = np.asarray(at, np.int64)
         places = self.places
         if isinstance(places, range):
@@ -91,7 +91,7 @@ class Order(Sequence[int]):
             yield from self._jobs(block)
 
     def index(self, job: int, start: int = 0, stop: int | None = None) -> int:
-        """Return the index of job number ``job``, ``start`` to ``stop`` - 1. Raise ValueError if it is not there."""
+        """Return the index of job number ``job``, from ``start`` to ``stop`` - 1; raise ValueError if there is none."""
         start, stop, _ = slice(start, stop).indices(len(self))
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             first = block * _BLOCK
@@ -109,24 +109,24 @@ class Order(Sequence[int]):
 
 
 class Arrangement(Protocol):
-    """The orders that a method of a chain, such as ``shuffle``, gives all epochs; ``in_epoch`` returns that of one."""
+    """The orders that one method in a chain, such as ``shuffle``, gives to all epochs, one order to each epoch."""
 
     @property
     def needs_seed(self) -> bool:
-        """True if the order depends on the seed of the sequence that is read, the last one of the chain."""
+        """True if the orders depend on the seed of the last sequence in the chain."""
 
     def num_places(self, of: int) -> int:
-        """Return how many places this order has if the source has ``of`` places; fewer, for a slice."""
+        """Return how many of the source's ``of`` places an epoch has in this order; a slice leaves some out."""
 
     def in_epoch(self, of: int, epoch: int, seed: int) -> Ordering:
-        """Return the order of ``of`` places in ``epoch``. ``seed``: the seed of the sequence that is read."""
+        """Return the order of the source's ``of`` places in ``epoch``, drawn by ``seed`` if ``needs_seed``."""
 
 
 class Shuffle(NamedTuple):
-    """The orders that ``shuffle`` gives: drawn for each epoch by (seed, epoch).
+    """The random orders of a ``shuffle``, one for each epoch, drawn by (seed, epoch).
 
-    ``level`` is the number of shuffles before it in the chain. ``seed`` is the one given to it or to a sequence before
-    it; None: the order is drawn by the seed of the last sequence of the chain.
+    ``level`` is the number of earlier shuffles in the chain. ``seed`` is the seed given to the shuffle or to a sequence
+    before it; None for the seed of the last sequence in the chain.
     """
 
     seed: int | None
@@ -150,12 +150,12 @@ class Strided(NamedTuple):
     step: int
 
     def take(self, places: Any) -> Any:
-        """Return which places of the source come at ``places`` of this order, as an int64 array."""
+        """Return the places of the source that come at ``places`` of this order, as an int64 array."""
         return self.start + self.step * np.asarray(places, np.int64)
 
 
 class Slice(NamedTuple):
-    """The orders that a slice gives: the same places in each epoch. Numbers and None mean the same as for a list."""
+    """The order of a slice, the same in each epoch. ``start``, ``stop`` and ``step`` mean the same as for a list."""
 
     start: int | None
     stop: int | None
@@ -177,9 +177,9 @@ class Slice(NamedTuple):
 
 
 class InOrder(NamedTuple):
-    """The places that ``slices`` leave, in order. Their source, a SequenceMap asked by place, does the slicing."""
+    """The places of a SequenceMap that does its own slicing, in order. ``slices`` only tell how many there are."""
 
-    slices: tuple[Any, ...]  # the last one first
+    slices: tuple[Any, ...]  # the last slice of the chain first
 
     @property
     def needs_seed(self) -> bool:
@@ -195,7 +195,7 @@ class InOrder(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """One rank's part: every ``world``-th batch. ``remainder`` of batches, too few for all ranks: "drop" or "pad"."""
+    """One rank's part of each epoch: every ``world``-th batch. ``remainder`` is "drop" or "pad", as in ``shard()``."""
 
     rank: int
     world: int
@@ -206,21 +206,21 @@ class Shard(NamedTuple):
         return num_places // self.world if self.remainder == "drop" else -(-num_places // self.world)
 
     def place(self, index: int, length: int) -> int:
-        """Return the place of this rank's batch ``index`` in the order of an epoch of ``length`` batches."""
+        """Return the place of this rank's batch ``index`` in an epoch of ``length`` batches."""
         return (index * self.world + self.rank) % length
 
     def places(self, batch: int, length: int) -> Sequence[int]:
-        """Return this rank's places from ``batch`` on in the order of an epoch of ``length`` batches."""
+        """Return this rank's places, from place ``batch`` on, in an epoch of ``length`` batches."""
         mine = range(batch + self.rank, batch + self.num_steps(length - batch) * self.world, self.world)
         return [place % length for place in mine] if mine and mine[-1] >= length else mine
 
 
 def ordered(places: Sequence[int], orderings: tuple[Ordering, ...]) -> Sequence[int]:
-    """Return the numbers of the jobs at ``places`` in an epoch; ``orderings``, if any, are applied on demand."""
+    """Return the numbers of the jobs at ``places`` of an epoch. ``orderings``, if any, are applied on demand."""
     return Order(places, orderings) if orderings else places
 
 
 def last_epochs(kept: dict[Any, Any], epoch: int) -> dict[Any, Any]:
-    """Return what ``kept``, a dict by (epoch, ...), has of ``epoch``, and of one other epoch, that of another loop."""
+    """Return ``kept``, {(epoch, ...): value}, with only ``epoch`` and one other, which another loop may use."""
     others = [each[0] for each in kept if each[0] != epoch][-1:]
     return {each: value for each, value in kept.items() if each[0] == epoch or each[0] in others}

@@ -26,10 +26,10 @@ from .source import check_source
 
 
 class SequenceOfParts(SequenceDerived[Any]):
-    """The base class of sequences whose batches come from several sources, or are made of batches of all of them.
+    """The base class of sequences that are made from several sources: ``concat``, ``zip`` and ``mix``.
 
-    Its own seed, by default that of the first source, determines all random draws. But a source that was given a seed
-    is shuffled by that seed. The hooks of all sources are called.
+    The sequence's own seed, by default that of the first source, determines all random draws. But a source that was
+    given a seed is shuffled by that seed. The hooks of all sources are called.
 
     Args:
         sources: a list or dict of anything with ``__len__`` and ``__getitem__``.
@@ -60,7 +60,7 @@ class SequenceOfParts(SequenceDerived[Any]):
         try:
             plan = plan_of(part)
             check_indexed(type(part).__name__, plan.origin, "read in this order", "join items in __iter__")
-            plan.chosen(part, "", (), False)  # raises if nothing can follow it
+            plan.chosen(part, "", (), False)  # raises if nothing can follow the source in a chain
             if plan.is_stream or plan.assembly is not None:
                 raise TypeError(
                     f"{type(part).__name__} is read in an order of its own"
@@ -84,7 +84,7 @@ class SequenceOfParts(SequenceDerived[Any]):
         return [with_clock(clock, in_part, number, len, part) for number, part in enumerate(self.parts)]
 
     def _items(self, part: int, place: int, epoch: int) -> list[Any]:
-        """Return the items at ``place`` of source number ``part`` in its own epoch ``epoch``."""
+        """Return the items of source number ``part`` at ``place`` of the source's own epoch number ``epoch``."""
         found: list[Any] = in_part(part, self._items_of, part, place, epoch)
         return found
 
@@ -95,7 +95,7 @@ class SequenceOfParts(SequenceDerived[Any]):
         source = self.parts[part]
         return SourceOfEpoch(source, plan_of_source(self, source)._replace(epoch=epoch), self.seed)
 
-    # -- as its own origin
+    # -- as the origin of a chain
 
     def _plan(self) -> Plan:
         plan = Plan.of(self, () if self._own_seed is None else (self._own_seed,))
@@ -104,7 +104,7 @@ class SequenceOfParts(SequenceDerived[Any]):
         return plan._replace(drawn=(self,) if is_drawn else (), num_shuffles=num_shuffles)
 
     def _digest_of_drawn(self) -> str:
-        """Return a hash of the orders that were drawn for the sources, for states."""
+        """Return the hashes of the orders that were drawn for the sources, for saved states."""
         return " ".join(
             in_part(number, each._digest_of_drawn)
             for number, part in enumerate(self.parts)
@@ -134,19 +134,19 @@ class SequenceOfParts(SequenceDerived[Any]):
         return False
 
     def on_epoch_begin(self) -> None:
-        """Call ``on_epoch_begin`` of the objects that the sources start from, once for each object."""
+        """Call ``on_epoch_begin`` of the user's objects that the sources were made from, once for each object."""
         for origin in self._origins():
             if hasattr(origin, "on_epoch_begin"):
                 origin.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        """Call ``on_epoch_end`` of the objects that the sources start from, once for each object."""
+        """Call ``on_epoch_end`` of the user's objects that the sources were made from, once for each object."""
         for origin in self._origins():
             if hasattr(origin, "on_epoch_end"):
                 origin.on_epoch_end()
 
     def _origins(self) -> list[Any]:
-        """Return the user's objects that the sources start from, each object once."""
+        """Return the user's objects that the sources were made from, each object once."""
         found: list[Any] = []
         for part in self.parts:
             origin = plan_of(part).origin
@@ -179,7 +179,7 @@ class SequenceOfParts(SequenceDerived[Any]):
 
 
 class SequenceConcat(SequenceOfParts):
-    """The batches of several sequences, one after the other: see :func:`workers.concat`."""
+    """The batches of several sequences, one sequence after the other: see :func:`workers.concat`."""
 
     def __init__(self, sources: Any, seed: int | None) -> None:
         super().__init__(sources, seed)
@@ -240,7 +240,7 @@ class SequenceZip(SequenceOfParts):
 
 
 def concat(sources: ListOf[Any] | Mapping[str, Any], *, seed: int | None = None) -> Sequence[Any]:
-    """Return a sequence of all batches (before ``.batch()``: samples) of the first source, then of the second, etc.
+    """Return a sequence of all batches (or samples, before ``.batch()``) of the first source, then of the second, etc.
 
     Args:
         sources, seed: as for :func:`workers.mix`.
@@ -257,14 +257,14 @@ def concat(sources: ListOf[Any] | Mapping[str, Any], *, seed: int | None = None)
 def zip(  # noqa: A001
     sources: ListOf[Any] | Mapping[str, Any], strict: bool = True, *, seed: int | None = None
 ) -> Sequence[Any]:
-    """Return a sequence whose batch ``i`` is the tuple of batch ``i`` of each source; for a dict of sources, a dict.
+    """Return a sequence whose batch ``i`` is a tuple of batch ``i`` of each source; a dict if ``sources`` is a dict.
 
     Args:
         sources, seed: as for :func:`workers.mix`.
-        strict: False: stop at the end of the shortest source. True: sources of different lengths raise ValueError.
+        strict: True to raise ValueError if the lengths of sources differ; False to stop at the end of the shortest.
 
     Raises:
-        TypeError, ValueError: an argument is wrong, or a source has no indices, or not one item at each index.
+        TypeError, ValueError: an argument is wrong, a source has no indices, or an index has not exactly one item.
 
     >>> list(zip({"image": [1, 2], "label": [0, 1]}))
     [{'image': 1, 'label': 0}, {'image': 2, 'label': 1}]

@@ -28,9 +28,9 @@ _POLL_S = 0.001  # how often a thread checks whether another one has received it
 
 
 def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
-    """Return [(item, [mark])] of the ``items`` at ``place`` without the first ``passed_by``, the last item first.
+    """Return [(item, [mark])] for the ``items`` at ``place`` except the first ``passed_by``, in reverse order.
 
-    A mark is (place in the epoch's order, how many of its items are delivered up to this one; None: all).
+    A mark is (place in the epoch's order, number of its items that are delivered up to this one; None for all).
     """
     last = len(items)
     if last == 1:
@@ -42,16 +42,16 @@ def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
 class Pass:
     """The consumer's side of a pass, one run of a loop over an epoch.
 
-    An outcome (the result of a job) is first *taken*, which makes its batches ready; then these are *delivered*. A
+    The outcome (result) of a job is first *taken*, which makes its batches ready; each batch is then *delivered*. A
     state counts delivered batches. Each of the two steps ends with assignments without a call in between. Python
-    raises a Ctrl-C at calls, not between such assignments, so it finds a step either done or not done.
+    raises a Ctrl-C at calls, not between such assignments, so a step is either done or not done.
 
     Args:
-        reading: gives the outcomes of its jobs.
+        reading: where the outcomes of the pass's jobs arrive.
         places: the places (numbers in the epoch's order) of the remaining batches, in the order of delivery.
-        order: the jobs at these places, if their outcomes come in this order. None: they come in any order, and the
-            index of a job is its place.
-        assembly: puts batches together from the items of several jobs. None: each item is a batch.
+        order: the numbers of the jobs at these places, if outcomes come in this order; None if outcomes come in any
+            order, and the number of a job is its place.
+        assembly: makes batches out of the items of several jobs; None if each item is a batch.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Pass:
         self.position = position
         self.epoch, self.version = clock.epoch, clock.version
         self.is_over = False
-        self.reader: dict[int, int] = {}  # {0: the one thread in next()}, e.g. {0: 139872}
+        self.reader: dict[int, int] = {}  # {0: id of the one thread in next()}, e.g. {0: 139872}
         self.is_collating = False
-        self.is_counted = position is clock.position  # states count it; False for model.fit's passes
+        self.is_counted = position is clock.position  # True if states count its batches; False in model.fit
         self.num_taken = 0  # outcomes taken
         self.num_jobs_taken = 0  # outcomes of jobs among them
         self.ready: list[Ready] = []  # taken but not delivered; the next batch is the last one
@@ -80,7 +80,7 @@ class Pass:
         self._carry: list[Ready] = []  # samples left over for the next batch
 
     def check(self, of: Sequence) -> None:
-        """Raise an error if the pass cannot go on. ``of``: the sequence that the loop runs over.
+        """Raise an error if the pass over the sequence ``of`` cannot go on.
 
         Raises:
             StopIteration: the pass is over. ClosedError: ``of`` is closed. StalePassError: a newer pass has begun.
@@ -94,17 +94,17 @@ class Pass:
             raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome (result of a job), the same one until it is taken; None if there are no more.
+        """Return the next outcome (result of a job) without taking it; None if there are no more.
 
         Raises:
-            queue.Empty: none came within ``timeout_s``. ClosedError, or the error that ended the engine.
+            queue.Empty: no outcome came within ``timeout_s``. ClosedError, or the error that ended the engine.
         """
         if self.num_taken < len(self._places):
             return self.reading.peek(self.num_taken, timeout_s)
         return None
 
     def take_ahead(self) -> bool:
-        """Take the next outcome before it is due. Return False if it has not arrived, has failed, or has no items."""
+        """Take the next outcome before the loop needs it. Return False if it is not there, failed, or has no items."""
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
             return False
@@ -117,7 +117,7 @@ class Pass:
         return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make the ``items`` of a job's ``outcome`` ready for delivery; None if it failed, and the caller raises."""
+        """Make the ``items`` of a job ready for delivery; None if the job failed, and the caller raises its error."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
@@ -139,16 +139,16 @@ class Pass:
         if items and self._assembly is not None:
             try:
                 carry, ready = self._assembly.add(carry, place, items, passed_by)
-            except Exception as raised:  # e.g. the items are not batches; raised in their place
+            except Exception as raised:  # e.g. the items are not batches; raised in place of them
                 error, items = raised, None
         elif items:
             ready = _each(items, place, passed_by)
-        if not items and carry and (items is not None or position.stride > 1):  # delivered with the part before
+        if not items and carry and (items is not None or position.stride > 1):  # delivered with the previous part
             carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]
             delivered = delivered if items is not None else position.within(place)
         elif not items or not (ready or carry):
             delivered = position.behind(place)
-        if self.ready:  # the outcome was taken ahead, so it comes after those
+        if self.ready:  # taken ahead of time: it comes after the batches that are ready
             ready = [*ready, *self.ready]
         # No call in between, so that a Ctrl-C loses no batch.
         position.delivered, self.ready, self._carry = delivered, ready, carry
@@ -157,10 +157,10 @@ class Pass:
             try:
                 raise error
             finally:
-                del error  # no cycle with this frame
+                del error  # no reference cycle with this frame
 
     def deliver(self) -> Any:
-        """Return the next of the batches that are ready, and count it as delivered in the pass's position."""
+        """Return the next batch that is ready, and count it as delivered in the position of the pass."""
         ready = self.ready
         batch, marks = ready[-1]
         position = self.position
@@ -180,7 +180,7 @@ class Pass:
         return batch
 
     def next(self, of: Sequence) -> Any:
-        """Return the next batch of the pass. ``of``: the sequence that the loop runs over.
+        """Return the next batch of the pass over the sequence ``of``.
 
         Raises:
             StopIteration: the pass is over. StalePassError, ClosedError: see :meth:`check`. Any error of a job.
@@ -204,7 +204,7 @@ class Pass:
         return self.deliver()
 
     def has_rest(self) -> bool:
-        """Make the samples left over after all jobs ready as the last batch. Return True if there is such a batch."""
+        """Make the last batch ready, of the samples left over by all jobs. Return False if there is no such batch."""
         if self._assembly is None:
             return False
         rest = self._assembly.remaining(self._carry)
@@ -212,17 +212,17 @@ class Pass:
         return bool(rest)
 
     def end(self, of: Sequence) -> None:
-        """End the pass after its last batch; if it is the current one, move ``of``, its sequence, to the next epoch."""
+        """End the pass after its last batch. If it is the current pass, move the sequence ``of`` to the next epoch."""
         if self.clock.position is self.position:
             self.clock.end_epoch(of)
         self.is_over = True
 
 
 def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return ``read(*arguments)``, which reads ``this_pass``; other threads that want to read it wait until it is done.
+    """Call ``read(*arguments)``, which reads ``this_pass``, once no other thread reads that pass; return its result.
 
     No lock is used, because a Ctrl-C in the call that releases it would lose the batch. Here no call follows ``read``.
-    The same thread may enter again, for example from ``on_error``.
+    The thread that reads the pass may call this again, for example from ``on_error``.
     """
     me, reader = threading.get_ident(), this_pass.reader
     is_within = reader.get(0) == me
@@ -236,9 +236,9 @@ def read_alone(this_pass: Pass, read: Callable[..., Any], *arguments: Any) -> An
 
 
 class PassIterator:
-    """The iterator of a loop over a sequence. It holds the sequence, and so keeps its workers alive.
+    """The iterator of a loop over a sequence. It refers to the sequence, and so keeps the workers alive.
 
-    ``this_pass``: the pass that the loop reads. ``read``: returns its next batch.
+    The loop reads ``this_pass``; ``read()`` returns the next batch of that pass.
     """
 
     __slots__ = "__weakref__", "_of", "_pass", "_read"

@@ -1,4 +1,4 @@
-"""``Position``: where a pass (one run of a loop) is in its epoch, i.e. which batches it has delivered."""
+"""``Position`` records where a pass (one run of a loop) is in its epoch: which batches it has delivered."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 
 class Delivered(NamedTuple):
-    """What a loop has delivered: Delivered(7, (6, 2), None) means all batches before 7, but only two items of 6."""
+    """What a loop has delivered. Delivered(batch=7, partial=(6, 2)): all batches before 7, but only two items of 6."""
 
     batch: int  # all batches before it were delivered
-    partial: tuple[int, int] | None = None  # (a delivered batch, how many of its items), if not all were
-    newest: int | None = None  # the batch after `batch` that was delivered last
+    partial: tuple[int, int] | None = None  # (place of a batch delivered in part, how many of its items were)
+    newest: int | None = None  # the batch delivered last, if it comes after `batch`
 
 
-#: (place, how many of its items were delivered; None: all), e.g. (7, None) or (6, 2).
+#: (place, how many of its items were delivered, or None for all), e.g. (7, None) or (6, 2).
 Mark = tuple[int, "int | None"]
 
 
 class Position:
     """The position of a pass (one run of a loop) in its epoch: which batches were delivered.
 
-    It counts *places*: the place of a batch is its number in the epoch's order of delivery, 0 to length - 1.
+    Batches are counted by *place*: the number of a batch in the epoch's order of delivery, 0 to length - 1.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Position:
     ) -> None:
         #: Replaced as a whole, so that a Ctrl-C cannot interrupt a change half-way.
         self.delivered = Delivered(batch, partial)
-        self.stride = stride  # the number of places that each delivered batch stands for
+        self.stride = stride  # the number of places that each delivered batch stands for: one for each rank
         self._apart = set(apart)  # delivered places after `batch`, e.g. {9, 12}; earlier ones are removed later
         self._first = batch  # the first place that may still have to be removed from _apart
 
@@ -39,18 +39,18 @@ class Position:
 
     @property
     def apart(self) -> set[int]:
-        """The places delivered out of order: those after ``delivered.batch``, the first place not delivered yet."""
+        """The places delivered out of order, i.e. after ``delivered.batch``, the first place not delivered yet."""
         batch, _, newest = self.delivered
         return {each for each in self._apart | {newest} if each is not None and each > batch}
 
     @property
     def is_between(self) -> bool:
-        """True if a batch of this rank raised before earlier samples were delivered: other ranks cannot resume here."""
+        """True if a batch raised while samples before it are undelivered, so that other ranks cannot resume here."""
         return self.stride > 1 and self.delivered.newest is not None
 
     @property
     def num_delivered(self) -> int:
-        """The number of this rank's batches of the epoch that were delivered, in part or as a whole."""
+        """The number of batches that this rank has delivered in the epoch, in part or as a whole."""
         batch, _, newest = self.delivered
         is_apart = newest is not None or self._apart
         return (batch + (len(self.apart) if is_apart else 0)) // self.stride
@@ -60,12 +60,12 @@ class Position:
         return self.delivered == (0, None, None) and not self._apart
 
     def num_passed_by(self, place: int) -> int:
-        """Return how many items of the batch at ``place`` were delivered if it was delivered in part; else 0."""
+        """Return how many items of the batch at ``place`` are already delivered; 0 unless it was delivered in part."""
         partial = self.delivered.partial
         return partial[1] if partial and partial[0] == place else 0
 
     def behind(self, place: int, num_items: int | None = None) -> Delivered:
-        """Return what ``delivered`` will be after the batch at ``place``, or only its first ``num_items`` items."""
+        """Return what ``delivered`` is once the batch at ``place`` (or its first ``num_items`` items) is delivered."""
         batch, partial, newest = self.delivered
         apart = self._apart
         if newest is not None and self.stride == 1:
@@ -89,11 +89,11 @@ class Position:
         return Delivered(batch, (place, num_items) if num_items else partial, newest)
 
     def within(self, place: int) -> Delivered:
-        """Return what ``delivered`` will be if the batch at ``place`` raises before earlier samples are delivered."""
+        """Return what ``delivered`` is once the batch at ``place`` has raised, with samples before it undelivered."""
         return self.delivered._replace(newest=place)
 
     def after(self, marks: Sequence[Mark]) -> Delivered:
-        """Return what ``delivered`` will be after all ``marks``: (place, how many of its items; None: all)."""
+        """Return what ``delivered`` is once all items that ``marks`` name are delivered: see ``Mark``."""
         if len(marks) == 1:
             return self.behind(*marks[0])
         trial = self.copy(self.stride)
@@ -102,7 +102,7 @@ class Position:
         return trial.delivered
 
     def left(self, length: int) -> Sequence[int]:
-        """Return the places left in an epoch of ``length`` batches; that of a batch delivered in part comes first."""
+        """Return the places yet to deliver in an epoch of ``length`` batches; a batch delivered in part comes first."""
         batch, partial, _ = self.delivered
         apart = self.apart
         if not apart and not partial:

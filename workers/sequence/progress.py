@@ -1,4 +1,4 @@
-"""Progress bars for loops over sequences, drawn by tqdm, and only if stderr is a terminal or a notebook.
+"""Draws progress bars for loops over sequences, by tqdm, and only if stderr is a terminal or a notebook.
 
 This module imports tqdm, so it is imported only when a bar is made.
 """
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 else:
     _Tqdm = tqdm
 
-DELAY_S = 1.0  # shorter work shows no bar
+DELAY_S = 1.0  # for shorter work, no bar is shown
 
 
 class Bar(_Tqdm):
     """A tqdm progress bar for work that may take long; it appears after one second.
 
     Args:
-        iterable: what to iterate over, or None.
+        iterable: what to iterate over; None if the caller moves the bar by ``update``.
         **options: tqdm's options. They, and tqdm's environment variables, override our defaults.
     """
 
-    #: 0: tqdm starts no monitor thread for this bar. With ``miniters=1``, each step checks the time itself.
+    #: 0, so that tqdm starts no monitor thread for this bar. With ``miniters=1``, each step checks the time itself.
     monitor_interval = 0
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
@@ -52,7 +52,7 @@ class Bar(_Tqdm):
         super().__init__(iterable, **{**ours, **options})
 
     def refresh(self, nolock: bool = False, lock_args: Any = None) -> Any:
-        """Redraw the bar. In tqdm's own method, a Ctrl-C while it draws would leave the lock of all bars held."""
+        """Redraw the bar. In tqdm's own method, a Ctrl-C while it draws would leave the lock of all bars locked."""
         if nolock or lock_args:
             return super().refresh(nolock, lock_args)
         with self.get_lock():  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class Bar(_Tqdm):
 
 
 def in_notebook() -> bool:
-    """Return True if this process is a notebook's kernel: its stderr is shown, although it is not a terminal."""
+    """Return True if this process is a notebook's kernel, whose stderr is shown although it is not a terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 
@@ -71,14 +71,14 @@ _OPTIONS = [name for name in inspect.signature(std.tqdm.__init__).parameters if 
 
 
 class Progress(Bar, Generic[Batch_co]):
-    """The iterator of one loop over a sequence, which is its progress bar too, with the methods of tqdm.
+    """The iterator of one loop over a sequence and, at the same time, its progress bar, with the methods of tqdm.
 
-    It counts in the unit of ``len()``, by the position in the epoch: a batch that is skipped or raises counts too, and
-    a list that a function returns counts once. If there is no length, it counts delivered batches. A batch is counted
-    when the loop asks for the next one, so that a Ctrl-C while the bar is drawn loses no batch.
+    The bar counts what ``len()`` counts, by the position in the epoch: a batch that is skipped or raises counts too,
+    and a list that a function returns counts once. Without a length, the bar counts delivered batches. A batch is
+    counted when the loop asks for the next one, so that a Ctrl-C while the bar is drawn loses no batch.
 
     Raises:
-        TypeError: an option is unknown; the error names those that tqdm has.
+        TypeError: tqdm has no such option; the error names the options that it has.
     """
 
     def __init__(self, of: Sequence[Batch_co], options: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Progress(Bar, Generic[Batch_co]):
             raise
 
     def _count(self) -> None:
-        """Move the bar to the number of delivered batches; tqdm redraws it if due. A Ctrl-C may interrupt this."""
+        """Move the bar to the number of delivered batches; tqdm redraws it if due. A Ctrl-C in here loses no batch."""
         self.update(self._num_delivered() + self._offset - self.n)
 
     def _end(self) -> None:
@@ -134,7 +134,7 @@ class Progress(Bar, Generic[Batch_co]):
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """The values that tqdm draws the bar from; the share of time that the loop waits for batches is among them."""
+        """The values that tqdm draws the bar from, including the share of time that the loop has waited for batches."""
         told = super().format_dict
         share = self._of._live.share_waited()
         if share is not None:

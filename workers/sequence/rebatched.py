@@ -15,8 +15,8 @@ from .plan import Plan
 class SequenceRebatch(SequenceOfSize):
     """The samples of another sequence's batches, in batches of ``batch_size``: see :meth:`Sequence.rebatch`.
 
-    It has the same jobs as the source, at the same places in the epoch's order. The consumer's process puts the batches
-    together from their samples. A state counts how many samples of a job were delivered.
+    The jobs are those of the source, at the same places in the epoch's order. The consumer's process cuts and joins
+    their batches. A state counts how many samples of a job were delivered, since a batch may end in the middle of one.
     """
 
     def _plan(self) -> Plan:

@@ -17,11 +17,11 @@ from .display import DisplayedFact, named
 from .epoch_plan import EpochPlan
 from .of_epoch import SourceOfEpoch, of_epoch
 
-_MANY = 2**32  # rounds: where those of the next epoch begin if an epoch has no end
+_MANY = 2**32  # rounds (epochs of the source) from the start of one endless epoch to the start of the next
 
 
 class SequenceRepeat(SequenceChosen):
-    """``number`` epochs of another sequence as one epoch (None: endlessly many): see :meth:`Sequence.repeat`."""
+    """``number`` epochs of another sequence, or endlessly many if None, as one epoch: see :meth:`Sequence.repeat`."""
 
     _names_places = False
 
@@ -42,7 +42,7 @@ class SequenceRepeat(SequenceChosen):
         return source.items(place)
 
     def _place(self, job: int) -> tuple[SourceOfEpoch, int]:
-        """Return (the source's items in the round of ``job``, its place there). A round is one epoch of the source."""
+        """Return (the items of the round of ``job``, its place in that round). A round is one epoch of the source."""
         first = self._source()
         round_, place = divmod(job, first.plan.num_steps)
         epoch = first.plan.epoch * (self.number or _MANY) + round_

@@ -22,9 +22,9 @@ class SampleErrors:
     """The handler of the errors of single samples in one job (the computation of one batch).
 
     Args:
-        on_error: ``"raise"`` the error; ``"skip"`` the sample and log the error; ``"redraw"``: take another sample in
-            its place; ``"ask"``: collect the error, so that the user's function decides in the consumer's process.
-        redraw: returns the items of another sample, given (number of the one that raised, attempt from 0).
+        on_error: ``"raise"`` the error; ``"skip"`` the sample and log the error; ``"redraw"`` another sample in its
+            place; or ``"ask"`` the user's function later, in the consumer's process, and collect the error until then.
+        redraw: returns the items of another sample, given the number of the one that raised, and the attempt (from 0).
     """
 
     def __init__(self, on_error: str, redraw: Callable[[int, int], list[Any]] | None = None) -> None:
@@ -33,9 +33,9 @@ class SampleErrors:
         self._errors: list[Exception] = []
 
     def items(self, number: int, function: Callable[[], list[Any]]) -> list[Any]:
-        """Return ``function()``, the items of sample ``number``.
+        """Return the items of sample ``number``, which ``function()`` makes.
 
-        If it raises, ``on_error`` decides: the error is raised, or [] or the items of another sample are returned.
+        If it raises, ``on_error`` decides what to do: raise the error, return [], or return another sample's items.
         """
         try:
             return function()
@@ -66,12 +66,13 @@ class SampleErrors:
         raise error
 
     def end(self, items: list[Any]) -> list[Any]:
-        """Return ``items``, those of the whole job. If errors were collected, raise the first; it carries ``items``."""
+        """Return all ``items`` of the job. If errors were collected, raise the first one instead.
+        The other errors and ``items`` are attached to it: see :func:`others` and :func:`left`."""
         if not self._errors:
             return items
         job, (error, *others) = current_job(), self._errors
         error.__dict__[LEFT] = None if job is None else (job.epoch, job.index), own(items), others
-        self._errors = []  # no cycle with this frame
+        self._errors = []  # no reference cycle with this frame
         try:
             raise error
         finally:
@@ -79,12 +80,12 @@ class SampleErrors:
 
 
 def others(error: BaseException) -> list[BaseException]:
-    """Return the errors of other samples of the same job that ``error`` carries; [] if there are none."""
+    """Return the errors of the job's other samples, which :meth:`SampleErrors.end` attached to ``error``, or []."""
     left = getattr(error, "__dict__", {}).get(LEFT)
     return [] if left is None else list(left[2])
 
 
 def left(error: BaseException, epoch: int, index: int) -> list[Any]:
-    """Remove from ``error`` and return the items of job ``index``'s samples that did not raise; [] if it has none."""
+    """Detach from ``error``, and return, the items of those samples of job ``index`` that did not raise; [] if none."""
     left = left_of(error)
     return left[1] if left is not None and left[0] == (epoch, index) else []

@@ -19,29 +19,29 @@ else:
 
     Batch_co = TypeVar("Batch_co", covariant=True)
 
-#: {method of the chain: what it calls}, e.g. {"map": SequenceMap}. Filled by ``wiring``.
+#: {name of a method: what makes its result}, e.g. {"map": SequenceMap}. Filled by ``wiring``.
 makers: dict[str, Callable[..., Any]] = {}
 
 
 class Selection(Generic[Batch_co]):
-    """The base class of sequences with the methods that choose their batches or samples, and the order of these."""
+    """The base class with the methods that choose the batches or samples of a sequence, and their order."""
 
     @explains_arguments
     def shuffle(self, window: int | None = None) -> Sequence[Batch_co]:
-        """Return this sequence with its batches (before :meth:`batch`: samples) in a new random order in each epoch.
+        """Return a sequence of the same batches (or samples, before :meth:`batch`), newly shuffled in each epoch.
 
         The order is a function of (seed, epoch) and takes no memory. The batches themselves do not change: each has the
-        same random draws as without the shuffle. For ``model.fit`` to keep this order, give it ``shuffle=False``.
+        same random draws as without the shuffle. To keep this order, call ``model.fit`` with ``shuffle=False``.
 
         Args:
-            window: None, if there are indices. A source that has only ``__iter__`` is shuffled within windows of this
-                many items, which this process reads and keeps. This order, too, is a function of (seed, epoch).
+            window: None for a source with indices. A source with only ``__iter__`` is shuffled within windows of this
+                many items, which this process reads and holds. This order, too, is a function of (seed, epoch).
         """
         return self._made("shuffle", window)
 
     @explains_arguments
     def shard(self, rank: int, world: int, remainder: Literal["drop", "pad"] = "drop") -> Sequence[Batch_co]:
-        """Return the part of one process in data-parallel training: every ``world``-th batch, starting at ``rank``.
+        """Return one process's part in data-parallel training: every ``world``-th batch, starting with batch ``rank``.
 
         A state is the same for all ranks, and can be loaded with another number of ranks.
 
@@ -49,26 +49,26 @@ class Selection(Generic[Batch_co]):
             rank: the number of the process, 0 to ``world`` - 1.
             world: the number of processes.
             remainder: what to do with the last batches of an epoch if they are too few for all ranks: ``"drop"`` them,
-                or ``"pad"`` them with the epoch's first ones. So all ranks have the same number of steps, unless a
-                function returns lists or samples are skipped.
+                or ``"pad"`` them with the epoch's first batches. All ranks then have the same number of steps,
+                unless a function returns lists or samples are skipped.
         """
         return self._made("shard", rank, world, remainder)
 
     @explains_arguments
     def take(self, number: int) -> Sequence[Batch_co]:
-        """Return the first ``number`` batches (before :meth:`batch`: samples) of each epoch, in this sequence's order.
+        """Return a sequence of the first ``number`` batches (or samples, before :meth:`batch`) of each epoch.
 
-        After :meth:`shuffle` they differ from epoch to epoch. The result counts its own epochs, so make it once, before
-        the loop over epochs. ``sequence[start:stop:step]`` makes any other slice. Raises TypeError if there are no
-        indices, or after :meth:`shard`.
+        After :meth:`shuffle`, these differ from epoch to epoch. The result counts its own epochs, so make it once,
+        before the loop over epochs. ``sequence[start:stop:step]`` makes any other slice. Raises TypeError after
+        :meth:`shard`, and if this sequence has no indices.
         """
         return self._made("take", number)
 
     @explains_arguments
     def skip(self, number: int) -> Sequence[Batch_co]:
-        """Return all but the first ``number`` batches (before :meth:`batch`: samples) of each epoch: see :meth:`take`.
+        """Return a sequence without the first ``number`` batches (or samples, before :meth:`batch`) of each epoch.
 
-        Raises ValueError if none would be left.
+        See :meth:`take`. Raises ValueError if no batch would be left.
         """
         return self._made("skip", number)
 
@@ -79,18 +79,18 @@ class Selection(Generic[Batch_co]):
     def weighted(
         self, weights: Any, *, labels: Any = None, num_samples: int | None = None, replacement: bool = True
     ) -> Sequence[Batch_co]:
-        """Return a sequence of samples of this one, drawn anew in each epoch in proportion to their weights.
+        """Return a sequence of samples drawn from this one in proportion to their weights, differently in each epoch.
 
-        With replacement, a sample whose share of the draws is 2.3 comes two or three times in an epoch, each time with
-        other random draws.
+        With replacement, a sample whose share is 2.3 of an epoch's draws comes two or three times in that epoch, and
+        is augmented differently each time.
 
         Args:
             weights: a number >= 0 for each sample; or {label: weight}; or ``"balanced"``, which gives each label the
-                same share; or a function of the epoch that returns one of these, called when the epoch begins. They are
-                copied. Assign to the attribute ``weights`` of the result to change them from the next epoch on.
+                same share; or a function of the epoch that returns one of these, called when the epoch begins. Weights
+                are copied. To change them from the next epoch on, assign to the attribute ``weights`` of the result.
             labels: the label of each sample, for weights by label: an array, or the name of one in a SequenceArray.
-            num_samples: the number of draws in an epoch. None: as many as there are samples.
-            replacement: False: no sample comes twice in an epoch.
+            num_samples: the number of draws in an epoch; None for the number of samples.
+            replacement: False to draw no sample twice in an epoch.
 
         Raises:
             TypeError, ValueError: an argument is wrong, or the order of this sequence changes in each epoch.
@@ -105,8 +105,8 @@ class Selection(Generic[Batch_co]):
 
         Args:
             sampler: an iterable of indices, such as a torch ``Sampler``, or a function of the epoch that returns one.
-                It is read once an epoch, in this process, with draws seeded by (seed, epoch); ``set_epoch`` is called
-                if it has that method.
+                It is read once an epoch, in this process, with draws seeded by (seed, epoch). A sampler that has the
+                method ``set_epoch`` is first told the epoch.
 
         Raises:
             TypeError, ValueError, IndexError: ``sampler`` is unsuitable, or gives wrong indices when an epoch begins.
@@ -117,9 +117,9 @@ class Selection(Generic[Batch_co]):
 
     @explains_arguments
     def repeat(self, number: int | None = None) -> Sequence[Batch_co]:
-        """Return a sequence whose epoch is ``number`` epochs of this one, or endlessly many if it is None.
+        """Return a sequence in which one epoch consists of ``number`` epochs of this one; None for endlessly many.
 
-        Each of these rounds has its own shuffle and its own random draws. Hooks are called once for all rounds.
+        Each of them has its own shuffle and its own random draws. Hooks are called once for all of them.
 
         Source: ``tf.data.Dataset.repeat``.
         """
@@ -130,14 +130,14 @@ class Selection(Generic[Batch_co]):
     ) -> tuple[Sequence[Batch_co], ...]:
         """Return disjoint parts of the samples, such as one for training and one for validation.
 
-        They are drawn by ``seed``, and are the same in each epoch and each run of the program.
+        The parts are drawn by ``seed``, and are the same in each epoch and each run of the program.
 
         Args:
-            share: the share of the first part, such as 0.9 (the second has the rest), or a list of all shares.
+            share: the share of the first part, such as 0.9 (the second has the rest), or a list of all parts' shares.
             by: a label for each sample (an array, or the name of one in a SequenceArray), such as the patient. All
-                samples of a label are in the same part.
-            stratify: a label for each sample, such as the class. The samples of each label are divided in these shares.
-            seed: the seed of the split; another one gives another split.
+                samples with the same label are in the same part.
+            stratify: a label for each sample, such as the class. The samples of each label are divided by these shares.
+            seed: the seed of the split; another seed gives another split.
 
         Raises:
             TypeError, ValueError: an argument is wrong, a part would be empty, or the order of this sequence changes in
@@ -153,17 +153,17 @@ class Selection(Generic[Batch_co]):
 
     @explains_arguments
     def filter(self, function: Callable[[Any], Any], count: bool = False) -> Sequence[Batch_co]:
-        """Return a sequence of the batches (before :meth:`batch`: samples) for which ``function`` returns true.
+        """Return a sequence of the batches (or samples, before :meth:`batch`) for which ``function`` returns true.
 
         Args:
             function: a function of a batch, called in the workers.
-            count: False: ``function`` is called in each epoch. The result has no length, and methods that follow, such
-                as ``take``, count the batches before the filter. True: ``function`` is called once for each batch, now,
-                in worker processes, before any hook. The result has a length and indices. The answers of ``function``
-                must be the same in all epochs.
+            count: if False, ``function`` is called in each epoch: the result has no length, and later methods, such as
+                ``take``, count the batches before the filter. If True, ``function`` is called once for each batch, now,
+                in worker processes, before any hook: the result has a length and indices, and ``function`` must give
+                the same answers in all epochs.
 
         Raises:
-            TypeError, ValueError: with ``count``: nothing is left, this sequence has no indices, or its order changes
+            TypeError, ValueError: with ``count``, no batch is left, this sequence has no indices, or its order changes
                 in each epoch.
         """
         if not check_bool("count", count):
@@ -173,7 +173,7 @@ class Selection(Generic[Batch_co]):
         return self._made("subset", places, length, "filtered")
 
     def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
-        """Return a sequence of ``nb_samples`` of the samples, chosen once and at random (by this sequence's seed).
+        """Return a sequence of ``nb_samples`` of these samples, chosen once, at random, by this sequence's seed.
 
         Raises:
             TypeError: this sequence is not made from a SequenceArray.
@@ -181,7 +181,7 @@ class Selection(Generic[Batch_co]):
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> Sequence[Batch_co]:
-        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of ``uids``.
+        """Return a sequence of the samples with one of ``uids`` in array ``uids_name``, in the order of ``uids``.
 
         Raises:
             TypeError: this sequence is not made from a SequenceArray.
@@ -191,7 +191,7 @@ class Selection(Generic[Batch_co]):
     def _made(self, name: str, *arguments: Any, **options: Any) -> Sequence[Any]:
         """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
 
-        The method of SequenceMap returns a SequenceMap over that sequence, which the same workers compute.
+        SequenceMap overrides this: it returns a SequenceMap over that sequence, whose batches the same workers compute.
         """
         made: Sequence[Any] = makers[name](self, *arguments, **options)
         return made

@@ -1,6 +1,6 @@
 """``SequenceShuffle``: the batches of a sequence in a new random order in each epoch.
 
-The order itself is ``order.Permuted``; that of a shuffle within windows is in ``batched_iterable``.
+``order.Permuted`` computes the order. Shuffles within windows are in ``batched_iterable``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SequenceShuffle(SequenceDerived):
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
-        seed: the seed of the order. None: the seed of ``source_split``, or one drawn once.
+        seed: the seed of the order; None for the seed of the chain, which is drawn once if none was given.
     """
 
     _changes_order = True

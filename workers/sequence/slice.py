@@ -1,4 +1,4 @@
-"""``SequenceSlice``: some batches of a sequence, chosen by their places in its order, like a slice of a list."""
+"""``SequenceSlice``: a slice of a sequence's batches, by their places in each epoch, like a slice of a list."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class SequenceSlice(SequenceDerived):
 
     Args:
         source_split: anything with ``__len__`` and ``__getitem__``.
-        start, stop, step: as in ``list[start:stop:step]``; None and negative numbers mean the same as there.
+        start, stop, step: as in ``list[start:stop:step]``, where they may be None or negative, too.
     """
 
     def __init__(self, source_split: Any, start: int | None, stop: int | None, step: int | None = None) -> None:
         self._slice = tuple(_checked(name, each) for name, each in zip(_NAMES, (start, stop, step), strict=True))
         if self._slice[2] == 0:
             raise ValueError("the step of a slice must not be 0")
-        if (self._slice[2] or 1) > 0:  # spelled in one way, so that the same slices have the same state
+        if (self._slice[2] or 1) > 0:  # equal slices get equal values, so that their states are equal
             self._slice = self._slice[0] or None, self._slice[1], None if self._slice[2] == 1 else self._slice[2]
         plan, name = plan_of(source_split), type(source_split).__name__
         check_indexed(name, plan.origin, "sliced", "take items where they are read, with itertools.islice in __iter__")
@@ -75,15 +75,15 @@ def _checked(name: str, value: Any) -> int | None:
 
 
 def sliced(sequence: Any, where: slice) -> SequenceSlice:
-    """Return ``sequence[where]``: the batches in the slice ``where``."""
+    """Return a sequence of the batches in the slice ``where`` of ``sequence``."""
     return SequenceSlice(sequence, where.start, where.stop, where.step)
 
 
 def taken(sequence: Any, number: int) -> SequenceSlice:
-    """Return the first ``number`` batches of ``sequence``."""
+    """Return a sequence of the first ``number`` batches of ``sequence``."""
     return SequenceSlice(sequence, None, check_int("number", number, 1))
 
 
 def skipped(sequence: Any, number: int) -> SequenceSlice:
-    """Return all batches of ``sequence`` except the first ``number``."""
+    """Return a sequence of all batches of ``sequence`` except the first ``number``."""
     return SequenceSlice(sequence, check_int("number", number, 0), None)

@@ -18,10 +18,10 @@ _TEXTS = str, bytes, bytearray
 
 
 def check_source(name: str, source: Any) -> None:
-    """Raise an error if ``source``, the argument ``name``, has no items that can be read one by one.
+    """Raise an error about the argument ``name`` unless the items of ``source`` can be read one by one.
 
     Raises:
-        TypeError: it has no such items. NotImplementedError: it is a Sequence without ``__getitem__`` or ``__len__``.
+        TypeError: they cannot. NotImplementedError: ``source`` is a Sequence without ``__getitem__`` or ``__len__``.
     """
     if isinstance(source, Sequence):
         _check_methods(source)
@@ -45,7 +45,7 @@ def check_source(name: str, source: Any) -> None:
 
 
 def _check_methods(source: Sequence) -> None:
-    """Raise NotImplementedError unless ``source`` defines ``__getitem__``, and ``__len__`` or ``num_batches``."""
+    """Raise NotImplementedError unless ``source`` defines ``__getitem__`` and either ``__len__`` or ``num_batches``."""
     kind: Any = type(source)
     getitem = kind.__getitem__
     if getattr(getitem, "__wrapped__", getitem) is Sequence.__getitem__:
@@ -69,7 +69,7 @@ def _what_lacks(source: Any) -> str:
 
 
 def _check_mapping(name: str, source: Mapping[Any, Any]) -> None:
-    """Raise TypeError if the mapping ``source``, argument ``name``, lacks the key 0, so its keys are not indices."""
+    """Raise TypeError about argument ``name`` if the mapping ``source`` has no key 0: its keys are then not indices."""
     kind = type(source)
     is_told = place_in_mro(kind, "__contains__") <= place_in_mro(kind, "__getitem__")
     makes_missing = hasattr(kind, "__missing__") and not isinstance(source, defaultdict)

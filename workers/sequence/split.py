@@ -1,4 +1,4 @@
-"""``.split()``: divides a sequence into disjoint parts, such as one for training and one for validation."""
+"""``.split()`` divides a sequence into disjoint parts, such as one for training and one for validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .repeat import SequenceRepeat
 
 
 def split(sequence: Any, share: Any, by: Any, stratify: Any, seed: int) -> list[NDArray[np.int64]]:
-    """Return the places of the samples in each part of ``sequence``: see :meth:`Sequence.split`."""
+    """Return, for each part of ``sequence``, the places of the part's samples: see :meth:`Sequence.split`."""
     shares = _checked_shares(share)
     if by is not None and stratify is not None:
         raise TypeError("give either by=... or stratify=...: groups that stay together cannot be cut by class")
@@ -68,12 +68,12 @@ def _checked_shares(share: Any) -> NDArray[np.float64]:
 
 
 def _cut(length: int, shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each of ``length`` samples, drawn at random."""
+    """Return, for each of ``length`` samples, the number of its part, drawn at random with these ``shares``."""
     return rng.permutation(Turns(shares.tolist()).at(np.arange(length))[0])
 
 
 def _stratified(labels: NDArray[Any], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each sample. Over the samples of each label, parts take turns by ``shares``."""
+    """Return, for each sample, the number of its part. The samples of each label are divided by ``shares``."""
     _, numbers = np.unique(labels, return_inverse=True)
     order = rng.permutation(len(labels))
     order = order[np.argsort(numbers[order], kind="stable")]  # label after label, in random order within each
@@ -83,9 +83,9 @@ def _stratified(labels: NDArray[Any], shares: NDArray[np.float64], rng: np.rando
 
 
 def _by_group(groups: NDArray[Any], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the number of the part of each sample, so that all samples of a group are in the same part.
+    """Return, for each sample, the number of its part. All samples of a group are in the same part.
 
-    Each group, the largest first, goes to the part that still lacks the most samples.
+    Each group, the largest first, goes to the part that is then missing the most samples.
     """
     _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(counts))

@@ -1,7 +1,7 @@
-"""Saved states: write a sequence's position in an epoch as plain JSON, and move a sequence to such a position.
+"""Saves a sequence's position in an epoch as plain JSON, and moves a sequence to a saved position.
 
-A state counts the batches that were *delivered*, not those that workers have computed ahead. So it does not depend on
-workers; nor on ranks (except after ``rebatch``), as they all share one position in the epoch.
+A state counts the batches that were *delivered*, not those that workers have computed ahead, so it does not depend on
+the workers. Nor does it depend on the rank (except after ``rebatch``): all ranks share one position in the epoch.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _MAX_EPOCH = 10_000_000
-_MAX_HOOKED = 100_000  # epochs whose hooks are called on the way to a state: about ten seconds if they do nothing
-_ORDER = "order"  # the key of a hash of the order: only in states within an epoch whose order was drawn
+_MAX_HOOKED = 100_000  # the most epochs whose hooks load() calls: about ten seconds if the hooks do nothing
+_ORDER = "order"  # the key of the order's hash, only in states within an epoch whose order was drawn
 _KEYS = ("format", "sampler", "fingerprint", "seed", "length", "epoch", "batch", "apart", "partial")
 
 
 class State(NamedTuple):
-    """The content of a saved state, e.g. State("Images", "9c2f6b0e1d3a4b5c", 1, 7, 2, Position(3))."""
+    """The content of a saved state, e.g. State(sampler="Images", seed=1, epoch=2, position=Position(batch=3), ...)."""
 
     sampler: str  # the class of the sequence
-    fingerprint: str  # a digest of its identity: its class and the arguments that matter
+    fingerprint: str  # a digest of the sequence's identity: its class and the arguments that matter
     seed: int
-    length: int | None  # batches in an epoch, before slices; None: unknown
+    length: int | None  # the number of batches in an epoch, before slices; None if unknown
     epoch: int
     position: Position
-    order: str | None = None  # a hash of the order drawn for this epoch, e.g. by a sampler, if some of it was delivered
+    order: str | None = None  # a hash of the epoch's order, if one was drawn and some of it delivered
 
 
 def named(identity: list[Any]) -> tuple[str, str]:
-    """Return (the class name, a hexadecimal digest) of ``identity``, which :func:`identity_of` returns."""
+    """Return (class name, hexadecimal digest) of the ``identity`` that :func:`identity_of` returns for a sequence."""
     text = json.dumps(identity, default=_as_json)
     return identity[0], hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _as_json(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else type(value).__qualname__  # .item(): a number of numpy
+    return value.item() if hasattr(value, "item") else type(value).__qualname__  # .item() is for numpy's numbers
 
 
 def written(state: State) -> dict[str, Any]:
     """Return ``state`` as a dict of plain JSON, as ``state_dict()`` returns it.
 
     Raises:
-        StateError: it is a position of one rank from which the others cannot resume.
+        StateError: the other ranks could not resume from this position.
     """
     if state.position.is_between:
         raise StateError(
@@ -79,10 +79,10 @@ def written(state: State) -> dict[str, Any]:
 
 
 def read(written: Any) -> State:
-    """Return the state that is in ``written``, a dict that :func:`written` made.
+    """Return the State that the dict ``written`` stands for. This is the inverse of :func:`written`.
 
     Raises:
-        TypeError, StateError: it is not a state.
+        TypeError, StateError: ``written`` is not a valid state.
     """
     if not isinstance(written, dict):
         raise TypeError(f"state must be a dict, as state_dict() returns it, not {short(written)}")
@@ -102,9 +102,9 @@ def read(written: Any) -> State:
     is_place = all(before < each for before, each in itertools.pairwise([batch, *apart]))
     if length is not None:
         is_place &= all(each < length for each in apart) and (batch < length or batch == 0 or partial is not None)
-        is_place &= batch <= length or partial is not None  # a rank with a padded last batch goes beyond
+        is_place &= batch <= length or partial is not None  # beyond the length: a rank's last batch is padded
         is_place &= partial is None or partial[0] < length
-    if partial is not None:  # it must be among the delivered batches
+    if partial is not None:  # its batch must be among the delivered ones
         is_place &= partial[1] >= 1 and (partial[0] < batch or partial[0] in apart)
     if not is_place:
         raise StateError(f"state is at no place in an epoch of {length} batches: {short(written)}")
@@ -128,7 +128,7 @@ def _list(name: str, value: Any, length: int | None = None) -> list[Any]:
 def check_same(state: State, sampler: str, fingerprint: str, seed: int) -> None:
     """Raise StateError unless ``state`` is of a sequence of class ``sampler``, with this ``seed`` and ``fingerprint``.
 
-    ``fingerprint``: the digest of its class and the arguments that matter.
+    The fingerprint is the digest, by :func:`named`, of the sequence's class and the arguments that matter.
     """
     if state.seed != seed:
         raise StateError(f"state is of seed {state.seed}, not {seed}; make the sequence with that seed")
@@ -155,19 +155,19 @@ def taken(sequence: Sequence) -> dict[str, Any]:
             "because other ranks could not resume from it: take the state when its last item was delivered"
         )
     is_at_end = batch and here.is_at_end(batch)
-    if is_at_end and plan.is_read_here:  # it may have more items than its length says
+    if is_at_end and plan.is_read_here:  # the source may have more items than its length says
         is_at_end = sequence._live.is_source_at_end()
     if partial is None and is_at_end:
         epoch, position = epoch + 1, Position()
     order = None if position.is_at_start or not plan.drawn else _order_of(sequence)
     made = written(State(*named(identity_of(sequence, epoch)), sequence.seed, length, epoch, position, order))
     if plan.is_read_here and length is not None and max(made["batch"], *made["apart"], 0) >= length:
-        made["length"] = None  # it had more items than its length says
+        made["length"] = None  # the source had more items than its length says
     return made
 
 
 def identity_of(sequence: Sequence, epoch: int) -> list[Any]:
-    """Return what identifies ``sequence`` in a state of ``epoch``, as JSON: its class, arguments, and other seeds."""
+    """Return what identifies ``sequence`` in a state of ``epoch``, as JSON: class, arguments, and other seeds."""
     return with_clock(sequence._clock.at(epoch), _identity, sequence)  # type: ignore[no-any-return]
 
 
@@ -181,7 +181,7 @@ def _identity(sequence: Sequence) -> list[Any]:
 def _count_places(sequence: Sequence) -> int | None:
     """Return the number of batches in the current epoch, of all ranks together, before slices; None if it is unknown.
 
-    A state needs this number, because it determines which batches are in a slice. The fingerprint has the slice itself.
+    A state stores this number, because it determines which batches a slice selects; the fingerprint covers the slice.
     """
     length: int | None = with_clock(sequence._clock, sequence._plan().count)
     return length
@@ -198,7 +198,7 @@ def load(sequence: Sequence, state: State) -> None:
     """Move ``sequence`` to the position in ``state``, and call its hooks for the epochs in between.
 
     Raises:
-        StateError: ``state`` is of another sequence, length or seed, or too many epochs ahead for hooks.
+        StateError: ``state`` is of another sequence, length or seed, or of an epoch that calling hooks cannot reach.
     """
     sampler, fingerprint = named(identity_of(sequence, state.epoch))
     check_same(state, sampler, fingerprint, sequence.seed)
@@ -212,7 +212,7 @@ def load(sequence: Sequence, state: State) -> None:
         )
     try:
         lengths = []
-        # A state taken at the end of an epoch has the length of that epoch: the next one's was not known yet.
+        # A state taken at the end of an epoch has the length of that epoch: the length of the next was not known yet.
         if state.position.is_at_start and epoch and (goes_back or epoch > before):
             clock.go_to(sequence, epoch - 1)
             lengths.append(_count_places(sequence))

@@ -1,4 +1,4 @@
-"""``SequencePart``: a subset of the samples of a SequenceArray whose subclass makes the samples itself."""
+"""``SequencePart``: a subset of the samples of a subclass of SequenceArray that makes its samples itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .plan import Plan
 
 
 class SequencePart(SequenceDerived[Any]):
-    """Selected samples of another sequence: the result of ``subsample`` of a subclass of SequenceArray.
+    """Selected samples of a subclass of SequenceArray, as its ``subsample`` and ``subsample_uids`` return them.
 
     Args:
-        source_split: the selection, in order: a SequenceArray of {"place": places in ``samples``}.
-        samples: a SequenceArray that makes the samples, in the order of its arrays. Its hooks are called.
+        source_split: the selected samples, in order, as a SequenceArray of {"place": their indices in ``samples``}.
+        samples: the sequence that makes the samples; its order is that of its arrays. Its hooks are called.
     """
 
     _names_beside = ("samples",)
@@ -52,11 +52,11 @@ class SequencePart(SequenceDerived[Any]):
         return [type(self).__qualname__, plan_of(self.source_split).identity, plan_of(self.samples).identity]
 
     def subsample(self, nb_samples: int) -> SequencePart:
-        """Return a sequence of ``nb_samples`` of these samples, chosen once and at random (by ``seed``)."""
+        """Return a sequence of ``nb_samples`` of these samples, chosen once, at random, by this sequence's seed."""
         return SequencePart(self.source_split.subsample(nb_samples), self.samples)
 
     def subsample_uids(self, uids: Any, uids_name: str, new_sampler: Any = None) -> SequencePart:
-        """Return a sequence of the samples whose item in array ``uids_name`` is in ``uids``, in the order of these."""
+        """Return a sequence of the samples with one of ``uids`` in array ``uids_name``, in the order of ``uids``."""
         order = self.source_split
         places = order.arrays["place"]
         order = order._made_of({"place": places, "uid": gather(self.samples._uids(uids_name), places)}, None)

@@ -16,12 +16,12 @@ from .display import DisplayedFact, named
 
 
 class SequenceSubset(SequenceChosen):
-    """The samples of another sequence at fixed places.
+    """Some samples of another sequence, the same ones in each epoch.
 
     Args:
-        places: the places of the samples, an array of integers.
-        length: the number of samples that these were chosen from.
-        done: how they were chosen, such as "split".
+        places: the places of these samples in the other sequence.
+        length: the number of samples in the other sequence, which must still be the same when the subset is read.
+        done: how the samples were chosen, such as "split", for error texts.
     """
 
     def __init__(self, source_split: Any, places: NDArray[np.int64], length: int, done: str) -> None:

@@ -1,7 +1,7 @@
-"""Errors for tables and sparse matrices that are given as samples, although ``table[i]`` is not their row ``i``.
+"""Rejects tables and sparse matrices that are given as samples, because ``table[i]`` is not row ``i`` of the table.
 
-For each known kind, the error says what to write instead. Kinds are recognised by the names of their classes, so that
-no library is imported.
+For each known kind of table, the error says what to write instead. Kinds are recognised by the names of their classes,
+so that no library is imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 class _Kind(NamedTuple):
     """The parts of the error text for one kind of table or matrix, such as a pandas DataFrame."""
 
-    items: str  # what the text says of its items, e.g. "are columns"
+    items: str  # what the text says about the table's items, e.g. "are columns"
     column: str = ""  # the expression for a column as an array
     names: str = ""  # the expression for the names of the columns
     instead: str = ""  # what to write instead, if there are no columns
@@ -47,10 +47,10 @@ _PACKAGES = {*(package for package, _ in _KINDS), "geopandas"}
 
 
 def check_table(name: str, value: Any, is_for_array: bool = False) -> None:
-    """Raise TypeError if ``value``, the argument ``name``, is a table or matrix whose ``value[i]`` is not row ``i``.
+    """Raise TypeError if ``value``, the argument ``name``, is a table or matrix in which ``value[i]`` is not row ``i``.
 
     Args:
-        is_for_array: True if the argument must be one array; False if it may be a sequence.
+        is_for_array: True if the error must suggest one array for the rows; False if it may suggest a SequenceArray.
     """
     kind = type(value)
     getitem_of = next((each for each in kind.__mro__ if "__getitem__" in each.__dict__), None)

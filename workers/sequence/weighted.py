@@ -21,15 +21,15 @@ from .display import DisplayedFact, named
 from .epochs import seed_of_orders
 from .labels import label_array
 
-_OF_WEIGHTS = 2  # part of the key, so that it differs from those of shuffles and samplers
+_OF_WEIGHTS = 2  # part of the key of the random draws: other methods, such as shuffle, have other numbers
 _BALANCED = "balanced"
 
 
 class Systematic(NamedTuple):
-    """The draws of one epoch with replacement: a sample comes as often as its share of them, rounded down or up.
+    """The draws of one epoch, with replacement: each sample comes as often as its share of them, rounded up or down.
 
-    Draw ``k`` gets the sample at ``(P(k) + u) / number`` of the cumulated weights. The permutation ``P`` and the number
-    ``u``, between 0 and 1, are drawn once an epoch.
+    Draw ``k`` gets the sample at the fraction ``(P(k) + u) / number`` of the cumulated weights. The permutation ``P``
+    and the number ``u``, between 0 and 1, are random, and drawn once an epoch.
 
     Source: Madow, "On the theory of systematic sampling" (1949).
     """
@@ -43,7 +43,7 @@ class Systematic(NamedTuple):
         return self.number
 
     def take(self, jobs: Any) -> Any:
-        """Return the places of the samples that ``jobs`` get, as an int64 array."""
+        """Return the place of the sample that each of the draws ``jobs`` gets, as an int64 array."""
         key = self.seed, self.epoch, _OF_WEIGHTS
         start = (hashed(self.seed, repr(key).encode())[0] >> 11) * 2.0**-53
         places = permutation(self.number)(np.asarray(jobs, np.uint64), key)
@@ -53,7 +53,7 @@ class Systematic(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """A hash of the weights, by which a state recognises them."""
+        """A hash of the weights, by which a loaded state checks that they are the same."""
         return digest(self.cumulated)
 
 
@@ -79,7 +79,7 @@ class SequenceWeighted(SequenceChosen):
             self._labels = _Labels(label_array("labels", labels, source_split))
         elif isinstance(weights, (str, Mapping)):
             raise TypeError(f"weights={short(weights)} needs labels=..., the label of each sample")
-        self._begun: dict[int, _Weights] = {}  # {an epoch that has begun: the weights it began with}, the last ones
+        self._begun: dict[int, _Weights] = {}  # {an epoch that has begun: the weights it began with}, the last two
         self._now = self._checked_weights(weights)
         super().__init__(source_split, "weighted")
         if self._now.values is not None and SequenceDerived._is_length_at_hand(self):
@@ -87,7 +87,7 @@ class SequenceWeighted(SequenceChosen):
 
     @property
     def weights(self) -> Any:
-        """The weights, as they were given. New ones take effect in the next epoch that begins."""
+        """The weights, as they were given. New weights take effect in the next epoch that begins."""
         given = self._now.given
         if isinstance(given, np.ndarray):
             given = given.view()
@@ -112,7 +112,7 @@ class SequenceWeighted(SequenceChosen):
         self._begun = dict([*self._begun.items(), (epoch, now)][-2:])  # another loop may be in another epoch
 
     def _weights_of_epoch(self) -> _Weights:
-        """Return the weights of the current epoch of the loop: those with which it began."""
+        """Return the weights that the loop's current epoch began with."""
         job, clock = current_job(), asking()
         if job is None:
             clock = clock or self._clock
@@ -170,15 +170,16 @@ class SequenceWeighted(SequenceChosen):
         yield named("weights", "by label" if self._labels is not None else "by sample")
 
     def __getstate__(self) -> dict[str, Any]:
-        # Workers need the cumulated weights only; those of a function are drawn in the program.
+        # Workers need only the cumulated weights; if a function gives the weights, the program draws the samples.
         now = self._now if callable(self._now.given) else self._now._replace(given=None)
         return {**self.__dict__, "_now": now, "_begun": {}, "_labels": None}
 
 
 class _Weights(NamedTuple):
-    """Weights as they were given (None in a worker), their values (None: a function gives them), and a hash of these.
+    """The weights that the user has ``given``, their ``values`` for the samples, and the ``digest`` of the values.
 
-    The values are the cumulated weights of the samples; without replacement, the weights themselves.
+    In a worker, ``given`` is None unless it is a function. The values are the cumulated weights of the samples; without
+    replacement, the weights themselves. They are None if a function gives the weights.
     """
 
     given: Any
@@ -187,13 +188,13 @@ class _Weights(NamedTuple):
 
 
 class _Labels:
-    """The labels of all samples: the distinct labels, and for each sample the number of its label among these."""
+    """The labels of all samples, as an array of the distinct labels, and the number of each sample's label in it."""
 
     def __init__(self, labels: NDArray[Any]) -> None:
         self.names, self.numbers, self.counts = np.unique(labels, return_inverse=True, return_counts=True)
 
     def weights(self, by_label: Any) -> NDArray[np.float64]:
-        """Return the weight of each sample: ``by_label`` is {label: weight}, or "balanced"."""
+        """Return the weight of each sample, given ``by_label``: {label: weight}, or "balanced" for equal shares."""
         if isinstance(by_label, str):
             if by_label != _BALANCED:
                 raise ValueError(f'weights must be {{label: weight}}, "balanced" or an array, not {short(by_label)}')
@@ -230,7 +231,7 @@ def _checked(weights: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _without_replacement(weights: NDArray[np.float64], number: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return ``number`` different places, in the order drawn: each in proportion to the weights still left.
+    """Return ``number`` different places, drawn one by one in proportion to the weights of the places that are left.
 
     Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
     """

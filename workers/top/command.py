@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .finding import Watch
 
 REFRESH_S = 0.5
-_WITHIN_S = 4.0  # to wait for rates, which need a second snapshot; it exists after ``rates.STALE_NS`` at the latest
+_WITHIN_S = 4.0  # longest wait for rates, which need a second snapshot; one exists after ``rates.STALE_NS``
 _DEFAULT_COLUMNS = 120  # if the output is not a terminal
 _NONE = "you run no pool of workers on this machine"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``workers.top`` with these command-line arguments, or those of this process if None; return the exit code."""
+    """Run ``workers.top`` with command-line ``arguments``, or this process's own if None; return the exit code."""
     pid, is_once = _parse(arguments)
     if sys.platform != "linux":
         return _say(f"workers.top needs Linux, not {sys.platform!r}: it finds pools in /proc")
@@ -87,7 +87,7 @@ def _say(text: str) -> int:
 def _once(console: Console, watch: Watch) -> int:
     """Print one table of the pools, and return the exit code.
 
-    Blocks: until the rates of every pool can be computed, which takes two snapshots of it, or for 4 s.
+    Blocks: until the rates of every pool are known, which takes two snapshots of each pool, but at most 4 s.
     """
     deadline_s = time.monotonic() + _WITHIN_S
     while (shown := watch.look()) and any(each.rates is None for each in shown) and time.monotonic() < deadline_s:
@@ -113,10 +113,10 @@ def _live(console: Console, watch: Watch, pid: int | None) -> int:
 
 
 def _screen(console: Console, watch: Watch, pid: int | None) -> signal.Signals | None:
-    """Draw the pools on the whole screen, repeatedly, until the user quits, a signal ends it, or process ``pid`` ends.
+    """Redraw the pools on the whole screen until the user quits, a signal arrives or process ``pid`` ends.
 
     Returns:
-        The signal that ended the drawing, or SIGINT for the key q; None if process ``pid`` has ended.
+        The signal that arrived, or SIGINT if the user pressed q; None if process ``pid`` has ended.
     """
     from rich.text import Text
 

@@ -23,16 +23,16 @@ _COLUMNS = ("worker", "pid", "state", "busy", "jobs/s", "CPU", "memory", "restar
 _LEFT = ("state", "busy")
 _STATES = {"starting": "yellow", "ready": "green", "ended": "red"}
 _NOT_KNOWN = "-"
-_BAR = 6, 30  # minimum and maximum width of a bar in columns, including its percentage
-_FULL = 0.8  # shares from here on have another colour
+_BAR = 6, 30  # minimum and maximum width of a bar in characters, including its percentage
+_FULL = 0.8  # a share of this or more is drawn in another colour
 
 
 class Shown(NamedTuple):
-    """The data shown of one pool of workers: its snapshot, its rates, and the resource use of its processes."""
+    """The data shown for one pool of workers: its snapshot, its rates, and the resource use of its processes."""
 
     snapshot: Snapshot
     rates: Rates | None
-    uses: Mapping[int, ProcessUse]  # {pid: use}, e.g. {4711: ProcessUse(0.96, 81_000_000)}
+    uses: Mapping[int, ProcessUse]  # {pid: use}, e.g. {4711: ProcessUse(cpu=0.96, nbytes=81_000_000)}
 
 
 def pool(shown: Shown) -> RenderableType:
@@ -43,7 +43,7 @@ def pool(shown: Shown) -> RenderableType:
 
 
 def pools(all_shown: list[Shown]) -> RenderableType:
-    """Return the drawing of all pools of workers, with an empty line between two."""
+    """Return the drawing of several pools of workers, separated by empty lines."""
     parts: list[RenderableType] = []
     for shown in all_shown:
         parts += [pool(shown), Text()]
@@ -51,7 +51,7 @@ def pools(all_shown: list[Shown]) -> RenderableType:
 
 
 class Cropped:
-    """The lines of a drawing that fit on the screen. If some do not fit, the last line states how many."""
+    """A drawing cropped to the height of the screen; if lines do not fit, the last line shown states how many."""
 
     def __init__(self, what: RenderableType) -> None:
         self._what = what
@@ -68,7 +68,7 @@ class Cropped:
 
 
 class UsageBar:
-    """A bar for a share of 0 to 1, drawn as ``||||||     62%``, and as wide as its column allows."""
+    """A bar that shows a share of 0 to 1, such as ``||||||     62%``, in 6 to 30 characters."""
 
     def __init__(self, share: float | None) -> None:
         self._share = share
@@ -152,5 +152,5 @@ def _percent(share: float, width: int = 0) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return ``text`` with "?" for each unprintable character, since a name could otherwise control the terminal."""
+    """Replace each unprintable character of ``text`` with "?", since a name could otherwise control the terminal."""
     return "".join(each if each.isprintable() else "?" for each in str(text))

@@ -25,7 +25,7 @@ class FoundPool(NamedTuple):
 
 
 class Pools:
-    """The pools of workers of process ``pid``, or of all programs of this user if it is None.
+    """The pools of workers of process ``pid``, or of all programs of this user if ``pid`` is None.
 
     The pages on which the pools write their figures stay open until :meth:`close`.
     """
@@ -37,7 +37,7 @@ class Pools:
         self._scan_at_s = 0.0
 
     def look(self) -> dict[FoundPool, Snapshot]:
-        """Return {pool: the last snapshot of its figures} of all existing pools, by process id and start time."""
+        """Return {pool: latest snapshot of its figures} for all existing pools, sorted by process id and start time."""
         for pool, reader in list(self._readers.items()):
             if not reader.is_there():
                 self._forget(pool)
@@ -71,7 +71,7 @@ class Pools:
 
 
 class Watch:
-    """The pools of workers of process ``pid``, or of this user if it is None, with their rates and resource use."""
+    """The rates and resource use of the pools of process ``pid``, or of all this user's pools if ``pid`` is None."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._pools = Pools(pid)
@@ -79,7 +79,7 @@ class Watch:
         self._processes = Processes()
 
     def look(self) -> list[Shown]:
-        """Return what to show now of each pool. The rates of a pool are not known before the second call."""
+        """Return the data to show now for each pool. The rates of a pool are not known before the second call."""
         found = self._pools.look()
         self._histories = {pool: self._histories.get(pool) or RateHistory(first) for pool, first in found.items()}
         for pool, snapshot in found.items():

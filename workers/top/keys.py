@@ -1,7 +1,7 @@
 """Read what a person types at a terminal, key by key, and receive signals in the same way.
 
-A signal interrupts nothing: it is read from a pipe, like a key from the terminal. So the terminal's settings are always
-restored in ``__exit__``, at a known point.
+A signal does not interrupt the program: it is read from a pipe, like a key from the terminal. So the terminal's
+settings are always restored at a known point, in ``__exit__``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Keys:
         os.close(self._in)
 
     def wait(self, timeout_s: float) -> list[str | signal.Signals]:
-        """Return keys and signals, e.g. ["q"] or [signal.SIGINT]. Blocks: until there is one, or for ``timeout_s``."""
+        """Return keys and signals, e.g. ["q"] or [signal.SIGINT]. Blocks: until one arrives, or for ``timeout_s``."""
         ready, _, _ = select.select([self._descriptor, self._out], [], [], timeout_s)
         found: list[str | signal.Signals] = []
         if self._out in ready:

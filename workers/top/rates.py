@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 from workers.report.snapshot_page import LaneSnapshot, Snapshot
 
-WINDOW_NS = 3_000_000_000  # period over which rates are computed
-_LEAST_NS = 400_000_000  # shortest such period; in a shorter one, a single batch would matter too much
+WINDOW_NS = 3_000_000_000  # the period over which rates are computed
+_LEAST_NS = 400_000_000  # the shortest period for rates; in a shorter one, a single batch would matter too much
 STALE_NS = 2_000_000_000  # a pool without a new snapshot for this long is taken to be unchanged
 
 
 class Rates(NamedTuple):
-    """The speed of one pool of workers, and the share of the time that its loop waits."""
+    """The speed of one pool of workers, and the share of the time that its loop waits for batches."""
 
     batches: float  # per second
     nbytes: float  # per second
     wait: float  # share of the time that the loop waits, 0 to 1
-    lanes: dict[int, LaneRates]  # {number of a worker: its rates}, e.g. {0: LaneRates(0.9, 42.3)}; without new workers
+    lanes: dict[int, LaneRates]  # {number of a worker that is not new: rates}, e.g. {0: LaneRates(busy=0.9, jobs=42.3)}
 
 
 class LaneRates(NamedTuple):
-    """The share of the time that one worker is busy, and its speed."""
+    """The speed of one worker, and the share of the time that it is busy."""
 
     busy: float  # share of the time in jobs, 0 to 1
     jobs: float  # per second
@@ -39,7 +39,7 @@ class RateHistory:
         return self._seen[-1]
 
     def add(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Add ``snapshot``, the pool's figures as read at ``now_ns``. It may be the same as the last one."""
+        """Add a ``snapshot`` of the pool's figures, read at ``now_ns``; it may be the same as at the last call."""
         if now_ns - snapshot["at_ns"] > STALE_NS:
             snapshot = {**snapshot, "at_ns": now_ns}
         if snapshot["at_ns"] <= self.last["at_ns"]:
@@ -49,7 +49,7 @@ class RateHistory:
             self._seen.popleft()
 
     def rates(self) -> Rates | None:
-        """Return the pool's current rates; None if the snapshots so far span less than 0.4 s."""
+        """Return the pool's current rates; None if its snapshots so far span less than 0.4 s."""
         first, last = self._seen[0], self.last
         return rates(first, last) if last["at_ns"] - first["at_ns"] >= _LEAST_NS else None
 
@@ -77,10 +77,10 @@ def _lane_rates(before: LaneSnapshot, before_ns: int, after: LaneSnapshot, after
 
 
 def _busy_ns(lane: LaneSnapshot, at_ns: int) -> int:
-    """Return the time in ns that a worker has spent in jobs until ``at_ns``, including its current job."""
+    """Return the time in ns that a worker has spent in jobs up to time ``at_ns``, including its current job."""
     return lane["busy_ns"] + (0 if lane["index"] is None else max(0, at_ns - lane["since_ns"]))
 
 
 def _more(before: int, after: int) -> int:
-    """Return ``after`` - ``before``, but at least 0: a worker's busy time falls if it is killed in a job."""
+    """Return ``after`` - ``before``, but at least 0, as a worker's busy time falls if it is killed in a job."""
     return max(0, after - before)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import psutil
 
-_CPU_S = 0.4  # shortest period over which CPU use is measured, as the system counts it in steps of 10 ms
-_MEMORY_S = 2.0  # between two measurements of a worker's memory, for which the kernel walks through all of it
+_CPU_S = 0.4  # the shortest period over which CPU use is measured, as the system counts it in steps of 10 ms
+_MEMORY_S = 2.0  # between two measurements of a worker's memory, each of which makes the kernel walk through all of it
 
 
 class ProcessUse(NamedTuple):
@@ -29,7 +29,7 @@ class Process:
         self._use = ProcessUse()
 
     def look(self) -> ProcessUse:
-        """Return the process's current use of CPU and memory. Raise psutil.Error if it has ended."""
+        """Return the process's current use of CPU and memory; raise psutil.Error if the process has ended."""
         cpu_s, now_s = self._cpu(), time.monotonic()
         if now_s - self._cpu_at_s >= _CPU_S:
             self._use = self._use._replace(cpu=(cpu_s - self._cpu_s) / (now_s - self._cpu_at_s))
@@ -45,13 +45,13 @@ class Process:
 
 
 class Processes:
-    """The processes whose CPU and memory use is measured."""
+    """The processes whose CPU and memory use is measured, with the state kept between two measurements."""
 
     def __init__(self) -> None:
         self._known: dict[int, Process] = {}
 
     def look(self, pids: set[int]) -> dict[int, ProcessUse]:
-        """Return {pid: CPU and memory use} for all ``pids`` that exist. At first, the CPU use is unknown."""
+        """Return {pid: CPU and memory use} for all ``pids`` that exist; a new process's CPU use is unknown at first."""
         self._known = {pid: known for pid, known in self._known.items() if pid in pids}
         found = {}
         for pid in pids:
