@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .for_keras import adapter
 from .loader.prefetch import prefetch
+from .loader.reservoir import SequenceReservoir
 from .loader.sequence_filter import SequenceFilter
 from .loader.sequence_map import SequenceMap
 from .sequence.batched_iterable import batches, shuffled
@@ -40,5 +41,6 @@ makers.update(
     subset=SequenceSubset,
     filter=SequenceFilter,
     filtered=filtered,
+    reservoir=SequenceReservoir,
     fit=adapter.install,
 )

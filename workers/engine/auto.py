@@ -93,7 +93,7 @@ class AutoEngine:
         self.workers = workers
         self._least = least
         self._sampler = LoopSampler(figures)
-        self._reading: weakref.ref[AutoReading] | None = None  # of the newest pass
+        self._reading: weakref.ref[AutoReading] | None = None  # the handle of the newest pass
         self.lock = threading.RLock()  # a pass may begin while another thread reads the previous one
         self.pid = os.getpid()
         if least:
@@ -268,6 +268,6 @@ class AutoEngine:
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """Enter ``phase``, which says who computes the batches from now on, and restart the loop's measurement."""
+        """Enter ``phase``, which says who computes the batches from now on, and start a new measurement of the loop."""
         self.phase = phase
         self._sampler.begin()

@@ -89,7 +89,7 @@ class AutoReading:
         return self._shared is not None and number < self._end and number != self._trial
 
     def _compare(self, number: int, timeout_s: float | None) -> None:
-        """Compare the loop's result for the trial batch with the workers' once the loop asks for a later ``number``.
+        """Compare the two results for the trial batch, once the loop asks for a later batch, ``number``.
         If the results differ, give up the workers. If either is an error, make batch ``number`` the next trial."""
         auto, trial, shared = self.engine, self._trial, self._shared
         if trial is None or shared is None or trial >= self._end:  # the workers did not get the batch's job
@@ -204,5 +204,5 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """Return the only batch in ``items``, which one job has computed, or ``items`` itself unless there is just one."""
+    """Return the batch in ``items``, the result of one job; return ``items`` itself if there are several batches."""
     return items[0] if len(items) == 1 else items

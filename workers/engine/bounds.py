@@ -76,7 +76,7 @@ class Bounds:
         return int(min(self._most, max(least, min(enough, fits, _MAX_AHEAD))))
 
     def halve(self) -> None:
-        """Halve the bound for the lifetime of the pool, unless the user has set it, as a batch did not fit into memory.
+        """Halve the bound until the pool ends, as a batch did not fit into memory. Keep a bound that the user has set.
         With as many batches ahead of the loop as before, another batch would soon not fit either."""
         self._most = max(1, self.bound() // 2)
 

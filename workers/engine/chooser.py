@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     step: float
     job: float  # time of a job in a worker, or in the loop; 0: none has ended
     cpu: float  # CPU time of this process: of step and job without workers, of the step alone with workers
-    job_cpu: float  # share of the job's time in which it had or wanted a core
+    job_cpu: float  # share of the job's time in which the job had or wanted a core
     nbytes: float  # size of the batch; 0: unknown
 
     @property
@@ -96,14 +96,14 @@ class Chooser:
         return self.choice.nb_workers
 
     def have(self, cores: int, most: int | None = None) -> None:
-        """Set the number of cores, and limit the workers to ``most``, or if it is None, to a multiple of the cores."""
+        """Set the number of cores, and limit the workers to ``most``; None stands for a multiple of the cores."""
         most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
         if (cores, most) != (self._cores, self._most):
             self._cores, self._most, self._enough = cores, most, math.inf
 
     def without_workers(self, sample: Sample, left: float) -> Choice | None:
         """Add a sample of the loop without workers. Return the choice to start workers if they pay off, else None.
-        The more batches are ``left`` in this pass, the more time workers can save: it must exceed the time to start."""
+        The more batches are ``left`` in this pass, the more time workers can save, and so make up for their start."""
         self._elapsed += sample.interval * sample.num_batches
         if not self._is_warm:  # the first jobs open files and import modules
             self._is_warm = True
@@ -261,7 +261,7 @@ _LEAST_NS = 50_000_000  # least duration of such a sample
 
 
 class LoopSampler:
-    """A meter of the running loop and its workers. Each :meth:`sample` is an average since the last sample."""
+    """A meter of the running loop and its workers. Each :meth:`sample` averages over the time since the last one."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
@@ -276,7 +276,7 @@ class LoopSampler:
 
     def sample(self, nb_workers: int) -> Sample | None:
         """Return the averages over the batches since the last sample, and start a new one; None if there are too few.
-        In this time, ``nb_workers`` workers computed the batches, or with 0 the loop itself."""
+        The batches were computed by ``nb_workers`` workers, or if it is 0, by the loop itself."""
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
         num_jobs, busy_ns, cores, cores_of_ns = self._before

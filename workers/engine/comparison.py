@@ -28,7 +28,7 @@ def difference(mine: Any, theirs: Any) -> str | None:
 
 
 def _differences(mine: Any, theirs: Any, path: str, within: tuple[Any, ...] = ()) -> Iterator[str]:
-    """Yield a text for each difference between two values that are at ``path``, e.g. ``batch['x']``, in their batch.
+    """Yield a text for each difference between two values at the same ``path`` in their batches, e.g. ``batch['x']``.
     Objects in ``within`` enclose these values, and are not entered again if the values refer back to them."""
     if type(mine) is not type(theirs):
         if type(mine).__qualname__ != type(theirs).__qualname__:  # else a copy, sent by value
@@ -74,7 +74,7 @@ def _bytes(array: Any) -> Any:
 
 
 def _differs(mine: Any, theirs: Any) -> Any:
-    """Return a mask that is True where the bytes of two arrays' items differ. All three have the same shape."""
+    """Return a mask, shaped like both arrays, that is True where the bytes of their items differ."""
     nbytes = max(1, mine.dtype.itemsize)
     return (_bytes(mine) != _bytes(theirs)).reshape(*mine.shape, nbytes).any(-1)
 

@@ -1,4 +1,4 @@
-"""Holds the results of finished jobs until they are delivered to the consumer (the loop), in order or as they come."""
+"""Holds the results of finished jobs until they are delivered to the consumer (the loop)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Delivery:
 
     def deliver(self, current: EnginePass) -> None:
         """Select those results of the ``current`` pass that the next :meth:`take` returns.
-        In order, they end before the first batch that is not finished. Otherwise, they are all finished batches."""
+        In order, these are the results before the first unfinished batch; otherwise, all results of the pass."""
         finished = self.finished
         if self.in_order or current.order is not None:
             while self.head in finished and self.head < current.end:

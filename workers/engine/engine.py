@@ -1,4 +1,4 @@
-"""Gives the consumer its access to the engine: Engine begins passes and ends the workers; Reading reads one pass.
+"""Gives the consumer access to the engine. Engine begins passes and ends the workers; Reading reads one pass.
 
 The consumer is the thread that reads the batches; a pass is one run of a loop over an epoch.
 
@@ -49,7 +49,7 @@ _is_exiting = threading.Event()
 @functools.cache
 def watch_for_exit() -> None:
     """Set a flag when the program exits, before finalizers close engines.
-    Call this after a finalizer was made, because ``atexit`` calls the function that was registered last first."""
+    Call this after a finalizer was made, because ``atexit`` calls functions in the reverse order of registration."""
     atexit.register(_is_exiting.set)
 
 
@@ -57,7 +57,7 @@ MakePublisher: TypeAlias = Callable[[Executor, Schedule, Handover], Publisher]
 
 
 class Engine:
-    """The engine that computes the batches of a loop in one pool of workers, for a SequenceMap (the front-end)."""
+    """The engine that computes batches in one pool of workers, for the SequenceMap that a loop reads."""
 
     def __init__(
         self, executor: Executor, schedule: Schedule, options: Timeouts, publisher: MakePublisher | None = None
@@ -168,7 +168,7 @@ class Engine:
 
     def check(self) -> None:
         """Raise an error if the engine does not run in this process.
-        This is WorkerError in a fork; else the error that has ended the engine; else ClosedError after a close."""
+        This is WorkerError in a fork, the error that has ended the engine, or ClosedError if the engine was closed."""
         self.check_process()
         if self._driver.fatal is not None:
             raise self._driver.fatal
@@ -251,7 +251,7 @@ class Reading:
         return self._wait(outcomes, index, None)
 
     def cut(self) -> int:
-        """Stop sending jobs of this pass to workers, and wait until the engine's thread has stopped.
+        """Stop the sending of jobs of this pass, and wait until the engine's thread has confirmed this.
 
         Returns:
             The number of the first batch that the workers will not deliver. They deliver all batches before it.

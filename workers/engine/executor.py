@@ -22,7 +22,7 @@ NO_LIMIT = 2**62
 
 
 class Stuck(NamedTuple):
-    """The reason why the engine kills a stuck worker: a job took longer than job_timeout, or no job is started."""
+    """The reason why the engine kills a stuck worker: its job exceeded job_timeout, or it starts none of its jobs."""
 
     job_timeout_s: float | None = None
     unbegun_s: float | None = None
@@ -44,7 +44,7 @@ class Death(NamedTuple):
     @property
     def is_with_server(self) -> bool:
         """True if no single job can be blamed for the death.
-        Its server (the process that forks workers) or its machine died too, or any of several jobs may be the cause."""
+        The worker's server (which forks workers) or machine died too, or any of several jobs may be the cause."""
         return self.exit_code is None and self.stuck is None
 
 

@@ -42,8 +42,8 @@ def how(death: Death) -> str:
 
 
 def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: QueueLoad) -> WorkerError:
-    """Return the error for a batch that is given up because its job has ended ``deaths`` workers, as in ``causes``.
-    If memory ran out, its text advises which setting to lower, given ``load``, what the pool may hold in memory."""
+    """Return the error for a batch that is given up because its job has ended ``deaths`` workers.
+    ``causes`` records these deaths. ``load``, what the pool may hold in memory, is for advice if memory ran out."""
     last = causes[-1]
     where = f"batch {index} of epoch {epoch}"
     if all(death.stuck is not None and death.stuck.job_timeout_s is not None for death in causes):
@@ -77,7 +77,7 @@ def given_up(epoch: int, index: int, deaths: int, causes: list[Death], load: Que
 
 def what_to_lower(max_rss: int, load: QueueLoad, limit: Limit | None) -> str:
     """Return a text that advises which setting to lower: the one that costs the most memory.
-    This is estimated from ``max_rss``, the peak memory of the killed worker, the pool's ``load``, and the ``limit``."""
+    The costs are estimated from ``max_rss`` (of the killed worker), the pool's ``load`` and the memory ``limit``."""
     num_workers, num_batches, batch_nbytes = load
     queue = num_batches * batch_nbytes
     own = max(0, max_rss - queue // num_workers)  # without the worker's own batches, which count as its memory

@@ -59,7 +59,7 @@ class Handover:
     # -- the consumer
 
     def ask(self, outcomes: Outcomes, first: int = 0) -> None:
-        """Ask for a new pass: its outcomes are to be put into ``outcomes``, under numbers that start at ``first``.
+        """Ask for a new pass, whose outcomes are to be put into ``outcomes`` and numbered from ``first``.
         The caller must then wake the engine."""
         before, self.outcomes = self.outcomes, outcomes
         before.clear()  # otherwise an old iterator that is kept would keep the batches
@@ -68,7 +68,7 @@ class Handover:
             self.hint.put(None)
 
     def drop(self, number: int) -> None:
-        """Release outcome ``number``, which the consumer has taken, and wake the engine if it sleeps until this one."""
+        """Release outcome ``number``, which the consumer has taken. Wake the engine if it sleeps until this happens."""
         self.outcomes.pop(number, None)
         self.num_taken = number + 1
         if self.num_taken >= self._wake_at:
@@ -92,7 +92,7 @@ class Handover:
 
     def begin(self, outcomes: Outcomes, first: int = 0) -> None:
         """Begin the pass that the consumer has asked for.
-        From now on, outcomes go to ``outcomes``, under numbers that start at ``first``."""
+        From now on, outcomes are put into ``outcomes`` and numbered from ``first``."""
         before, self._handed, self._num_handed = self._handed, outcomes, first
         if before is not outcomes:
             before.clear()  # outcomes may have been handed over since ask()
@@ -106,7 +106,7 @@ class Handover:
         self._repeated = outcomes
 
     def hand_over(self, outcomes: list[tuple[int, Result]], repeated: list[tuple[int, Result]]) -> None:
-        """Give the consumer the results in ``outcomes``, and those of retries in ``repeated``. Wake it if it waits.
+        """Hand over the results in ``outcomes``, and of retries in ``repeated``. Wake the consumer if it waits.
         Both are lists of (index of the batch, result)."""
         handed = self._handed
         for number, (index, (value, job_ns, received_ns)) in enumerate(outcomes, self._num_handed):
@@ -136,7 +136,7 @@ class Handover:
 
     def sleep_until_asked(self, progress: tuple[int, int], is_awaited: bool) -> bool:
         """Have the consumer wake the engine when it takes one more batch or starts to wait.
-        Return False, so that the engine does not sleep, if ``progress`` or ``is_awaited`` have changed already."""
+        Return False if ``progress`` or ``is_awaited`` has changed since it was read: do not sleep then."""
         self._wake_at = progress[0] - progress[1] + 1
         self._is_to_tell = True  # set before the comparison
         return (progress, is_awaited) == (self.progress, self.is_awaited)

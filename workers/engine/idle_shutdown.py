@@ -29,7 +29,7 @@ class IdleShutdown:
         self._watchdog = watchdog
         self._since_s = time.monotonic()  # when workers or the consumer were last seen active
         self._progress: tuple[int, int] | None = None  # the consumer's progress at the last check
-        self.has_ended_workers = False  # the workers were ended, and not yet restarted, and not yet restarted
+        self.has_ended_workers = False  # the workers were ended, and not yet restarted
 
     def put_off(self) -> None:
         """Count the idle time from now on, because a worker has jobs or has just loaded the sequence."""
@@ -64,8 +64,8 @@ class IdleShutdown:
     def end_if_needed(self, num_untaken: int) -> float | None:
         """Start the workers again if there are jobs to send. Return the timeout of the engine's next turn.
 
-        The timeout is 0 if the workers were started, and None (no limit) if not. No new jobs are sent if there is no
-        room for them, because the consumer has yet to take ``num_untaken`` finished batches.
+        The timeout is 0 if the workers were started, and None (no limit) if not. There may be no room for new jobs,
+        as the consumer has yet to take ``num_untaken`` finished batches.
         """
         schedule = self._schedule
         can_send = schedule.wanted_room() is not None and schedule.room(num_untaken) > 0

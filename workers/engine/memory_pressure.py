@@ -1,9 +1,9 @@
 """Retries batches that did not fit into memory, after workers have freed the memory that they keep for later batches.
 
-A worker keeps slots (pieces of shared memory) for later batches, and learns only with its next jobs which ones the loop
+A worker keeps slots (pieces of shared memory) for later batches. It learns only with its next jobs which slots the loop
 has released. So before a batch is retried, all workers are asked to give up their free slots (``trim``). The memory of
 a slot is free when the loop's process and the worker have both unmapped it, so the engine waits for the answers of the
-workers. After a second it goes on without the missing answers, because those workers are suspended.
+workers. If answers are missing after a second, the engine goes on without them: those workers are suspended.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MemoryPressure:
         schedule = self._schedule
         if schedule.parked.add(ticket, error.nbytes):
             self._errors.clear()
-            if not self._is_told:  # once is enough
+            if not self._is_told:  # one warning is enough
                 self._is_told = True
                 logger.warning("%s", explanations.waits_for_memory(*schedule.place_of(ticket), error, schedule.load()))
         self._errors[ticket] = error

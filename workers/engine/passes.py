@@ -58,7 +58,7 @@ class EnginePass:
         return self.first + (index if self.order is None else self.order.index(index))
 
     def add(self, number: int, index: int, payload: Any) -> None:
-        """Add job ``number`` to an open pass, unless it is there already. It makes batch ``index`` from ``payload``."""
+        """Add job ``number``, which makes batch ``index`` from ``payload``, to an open pass, unless already added."""
         if number == self.length:
             if isinstance(self.order, list):
                 self.order.append(index)
@@ -90,7 +90,7 @@ class Passes:
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if the next pass may start: all jobs of the one being read were sent, and no pass follows it yet."""
+        """True if the next pass may start, because all jobs of the current one were sent and no pass follows it yet."""
         return self.is_reading and len(self._passes) == 1 and self.next >= self.current.end
 
     @property

@@ -88,7 +88,7 @@ class AnyEngine(Protocol):
         """
 
     def bound(self) -> int:
-        """Return how many jobs the loop may have added to an open pass without having taken their outcomes."""
+        """Return how many jobs the loop may add to an open pass before it takes the outcome of the first of them."""
 
     def check(self) -> None:
         """Raise the error that has ended the engine, or ClosedError if it was closed."""

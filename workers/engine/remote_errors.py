@@ -54,8 +54,8 @@ def _text(error: BaseException) -> str:
 
 
 def _pickle(error: BaseException) -> bytes | None:
-    """Return ``error`` pickled as its class defines it, or if this fails or changes its text, as (class, arguments,
-    attributes). Return None if neither works."""
+    """Return ``error`` pickled as its class defines it; None if it cannot be pickled at all.
+    If this fails or changes the error's text, the result is its pickled (class, arguments, attributes) instead."""
     attributes = {k: v for k, v in getattr(error, "__dict__", {}).items() if _survives(v)}
     arguments = tuple(each if _survives(each) else repr(each) for each in error.args)
     for what in (error, (type(error), arguments, attributes)):

@@ -113,7 +113,7 @@ class Schedule:
 
     @property
     def may_look_ahead(self) -> bool:
-        """True if the next pass may start: all jobs of the one being read were sent, and no pass follows it yet."""
+        """True if the next pass may start, because all jobs of the current one were sent and no pass follows it yet."""
         return self._passes.may_look_ahead
 
     def add(self, number: int, index: int, payload: Any) -> None:
@@ -193,7 +193,7 @@ class Schedule:
         return -1 if self._passes.is_empty else self._passes.current.epoch
 
     def runs_before(self, ticket: int) -> int:
-        """Return how many runs of the job with this ``ticket`` have failed, or have ended with the worker."""
+        """Return how many runs of the job with this ``ticket`` have failed, or were ended by the death of a worker."""
         return len(self._deaths.get(ticket, ())) + self._repeats.get(ticket, 0)
 
     def workers(self) -> list[int]:
@@ -276,7 +276,7 @@ class Schedule:
 
     def to_relieve(self, now_ns: int) -> dict[int, int]:
         """Return the stuck workers, as {worker: the number under which the last of its waiting jobs was sent}.
-        The caller then cancels its jobs up to this number, calls ``saw`` again, and then :meth:`relieve`."""
+        The caller cancels each worker's jobs up to this number, calls ``saw`` again, and then :meth:`relieve`."""
         return self._loads.to_relieve(now_ns, self.bundle())
 
     def relieve(self, stuck: Iterable[int]) -> list[Send]:
@@ -288,7 +288,7 @@ class Schedule:
         ]
 
     def cancelled_by(self, worker: int, sending: int) -> None:
-        """Record that a worker has skipped a cancelled job. If the job still belongs to this worker, send it again."""
+        """Record that a worker has skipped a cancelled job. Send the job again, unless it was moved or revoked."""
         ticket = self._loads.take_back(worker, sending)
         if ticket is not None:
             heapq.heappush(self._again, ticket)

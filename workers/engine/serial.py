@@ -1,4 +1,4 @@
-"""Runs jobs in this process, and holds the engine without workers, which computes each batch when it is needed."""
+"""Runs jobs in this process, and holds the engine without workers, which computes a batch when the loop asks for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_here(
     Args:
         stream: the source of the job's random numbers.
         worker: the number of the worker that this thread is; None in the loop's thread.
-        seed_globals: seed the global generators, such as ``np.random``, for the job; False if other threads run jobs.
+        seed_globals: seed global generators, such as ``np.random``; False if other threads, which share them, run jobs.
 
     Returns:
         (True if it succeeded, its batches or its error, how many ns it took).
@@ -60,7 +60,7 @@ def run_here(
 
 def _nbytes(items: Any) -> int:
     arrays: list[Any] = []
-    with contextlib.suppress(TypeError):  # not an array; without workers it is delivered as it is
+    with contextlib.suppress(TypeError):  # a tensor that cannot become an array is delivered as it is
         flatten(items, arrays, [])
     return sum(array.nbytes for array in arrays)
 

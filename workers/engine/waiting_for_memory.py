@@ -55,7 +55,7 @@ class WaitingForMemory:
         return min(self.waiting, key=lambda ticket: (ticket not in self._repeats, ticket))
 
     def add(self, ticket: int, nbytes: int) -> bool:
-        """Park ``ticket``, whose job could not get ``nbytes`` of memory. Return True if it is now the only one here."""
+        """Park ``ticket``, whose job could not get ``nbytes`` of memory. Return True if this shortage is new."""
         is_first = not self
         if is_first:
             self._bounds.halve()

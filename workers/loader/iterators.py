@@ -46,22 +46,27 @@ class Iterators:
     def __reduce__(self) -> Any:
         return Iterators, ()
 
-    def begin(self, source: Any, epoch: int, seed: int) -> Iterator[Any]:
-        """Return an iterator over ``source`` for a pass over ``epoch``, and record it.
+    def begin(self, source: Any, epoch: int, seed: int, first: int = 0) -> tuple[Iterator[Any], int]:
+        """Return (an iterator over ``source`` for a pass over ``epoch``, the index of its first item), and record it.
 
-        If ``source`` shuffles the items of each window, (``seed``, ``epoch``) determine their order.
+        Args:
+            epoch, seed: those of the loop that reads.
+            first: the index of the first item that is needed. A source that can begin there does; others begin at 0.
 
         Raises:
             StateError: the source was read before, and cannot begin again. Any error of ``__iter__``.
         """
         if isinstance(source, Regrouped):
-            return source.of(self.begin(source.source, epoch, seed), epoch, seed)
-        iterator: Iterator[Any] = iter(source)
+            wanted = source.first_item(first)
+            items, start = self.begin(source.source, epoch, seed, wanted)
+            return source.of(items, epoch, seed), first if start == wanted else 0
+        begins_anywhere = hasattr(type(source), "begin_at")
+        iterator: Iterator[Any] = source.begin_at(first, epoch, seed) if begins_anywhere else iter(source)
         is_same = iterator is self._iterator() and self._num_read > 0
         if is_same and not (self._is_at_end or _can_begin_again(source, iterator, self._epoch != epoch)):
             raise self._error(f"the loop of epoch {self._epoch} has read from it")
         self._iterator, self._is_same = _reference(iterator), is_same
-        return iterator
+        return iterator, first if begins_anywhere else 0
 
     def release(self) -> None:
         """Release the iterator, because it will not be read again."""

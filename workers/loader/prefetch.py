@@ -17,7 +17,7 @@ from workers.sequence.shuffle import SequenceShuffle
 from workers.sequence.source import check_source
 from workers.sequence.weighted import SequenceWeighted
 
-from .options import INHERITED, OrderOptions
+from .options import INHERITED, OrderOptions, in_plan
 from .sequence_map import SequenceMap
 
 if TYPE_CHECKING:
@@ -79,9 +79,10 @@ def prefetch(
         nb_workers: the number of worker processes; 0 to compute batches in the loop; ``"auto"`` or None for as many as
             make the loop faster, see :class:`SequenceMap`.
         max_queue_size: the maximum number of batches ahead of the loop: see :class:`SequenceMap`.
-        **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``job_timeout``,
-            ``max_retries``, ``output`` and ``worker_init_fn``: see :class:`SequenceMap`. If ``sequence`` is a
-            front-end, or is made from one, options that are not given are inherited from it.
+        **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``max_failures``,
+            ``retry_wait``, ``job_timeout``, ``max_retries``, ``output`` and ``worker_init_fn``: see
+            :class:`SequenceMap`. If ``sequence`` is a front-end, or is made from one, options that are not given are
+            inherited from it.
         shuffle: in each epoch, draw a new random order of the batches (with ``batch_size``, of the samples): see
             :meth:`Sequence.shuffle`.
         batch_size: the number of items of ``sequence`` that workers put into a batch; None if they are batches already.
@@ -139,7 +140,7 @@ def prefetch(
             sequence = batches_of(sequence, batch_size, drop_last, collate_fn)
         function = None
         on_error = options.get("on_error")
-        sequence.on_error_of_samples = "ask" if callable(on_error) else on_error
+        sequence.on_error_of_samples = None if on_error is None else in_plan(on_error)
     elif options.get("on_error") == "redraw" and hasattr(type(plan_of(sequence).source), "on_error_of_samples"):
         raise ValueError(
             'on_error="redraw" is about samples, and these are batches already: give it to the .map() or .prefetch() '

@@ -95,13 +95,13 @@ class IteratorSource:
         copies: bool = False,
     ) -> None:
         self._reading = seeding.SourceReading(seed, epoch, source_of(source))
-        self._iterator = self.run(lambda: iterators.begin(source, epoch, seed))
+        self._batch, self._partial, _ = position.delivered
+        self._apart = position.apart
+        first = self._batch if self._partial is None else min(self._batch, self._partial[0])
+        self._iterator, self._index = self.run(lambda: iterators.begin(source, epoch, seed, first))  # of the next item
         self._iterators, self._epoch = iterators, epoch
         pack: Callable[[Any], Any] = packed if keeps_tensors else as_numpy
         self._packed: Callable[[Any], Any] = (lambda item: own(pack(item))) if copies else pack
-        self._batch, self._partial, _ = position.delivered
-        self._apart = position.apart
-        self._index = 0  # the index of the next item
         self._read: deque[Any] = deque()  # the next item, if it was already read
 
     def run(self, function: Callable[[], Any]) -> Any:

@@ -41,6 +41,10 @@ class Regrouped:
         """
         raise NotImplementedError
 
+    def first_item(self, first: int) -> int:
+        """Return the index of the first item of ``source`` that is needed to yield regrouped item ``first``."""
+        return 0
+
 
 class Chunks(Regrouped):
     """The items of ``source``, read on demand, in lists of ``batch_size`` consecutive items."""
@@ -48,6 +52,9 @@ class Chunks(Regrouped):
     def __init__(self, source: Any, batch_size: int, discard_batch_not_full: bool) -> None:
         super().__init__(source)
         self.batch_size, self.discard_batch_not_full = batch_size, discard_batch_not_full
+
+    def first_item(self, first: int) -> int:
+        return first * self.batch_size
 
     def of(self, items: Iterator[Any], epoch: int, seed: int) -> Iterator[list[Any]]:
         """Yield the remaining items of the iterator ``items`` in lists of ``batch_size``.

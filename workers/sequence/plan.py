@@ -73,7 +73,7 @@ class Plan(NamedTuple):
     def identity(self) -> list[Any]:
         """What identifies the chain in a state, last link outermost, e.g. ["SequenceBatch", ["Images"], 8, False]."""
         origin = self.origin
-        if hasattr(type(origin), "_make_live"):
+        if hasattr(type(origin), "_identity"):
             identity: list[Any] = origin._identity()
         else:
             identity = [origin.name if isinstance(origin, Counted) else type(origin).__qualname__]

@@ -172,6 +172,26 @@ class Selection(Generic[Batch_co]):
         places, length = makers["filtered"](self, check_callable("function", function))
         return self._made("subset", places, length, "filtered")
 
+    @explains_arguments
+    def reservoir(self, size: int, draws_per_item: int) -> Sequence[Batch_co]:
+        """Return a sequence of items that are drawn at random from a pool of loaded ones, each several times.
+
+        This pays off for items that take long to load, such as volumes from which each draw crops a small part. The
+        pool is in this process. One item is replaced every ``draws_per_item`` draws; the workers of this sequence load
+        the next ones. The draws are a function of (seed, epoch); a loop that resumes loads only the items it needs.
+
+        Args:
+            size: the number of items in the pool.
+            draws_per_item: how often each item is drawn in an epoch.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, this sequence has no indices, or an index has several items.
+
+        Source: ``trw.train.SequenceAsyncReservoir`` and ``torchio.Queue`` for the idea.
+        """
+        made: Sequence[Any] = makers["reservoir"](self, size, draws_per_item)
+        return made
+
     def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
         """Return a sequence of ``nb_samples`` of these samples, chosen once, at random, by this sequence's seed.
 
