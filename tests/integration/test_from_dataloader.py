@@ -182,7 +182,7 @@ def test_bad_arguments() -> None:
         ({"batch_size": 2, "collate_fn": 3}, TypeError, "collate_fn must be a function or None, not 3"),
         ({"batch_size": 2, "drop_last": 1}, ValueError, "drop_last must be one of True, False, not 1"),
         ({"nb_worker": 2}, TypeError, "nb_worker"),
-        ({"on_error": "skipp"}, ValueError, "on_error must be one of 'raise', 'skip', 'redraw', not 'skipp'"),
+        ({"on_error": "skipp"}, ValueError, "on_error must be one of 'raise', 'skip', 'redraw', 'retry', not 'skipp'"),
     ]:
         with pytest.raises(error, match=says):
             prefetch(Samples(), 0, **wrong)  # type: ignore[call-overload]
