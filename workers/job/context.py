@@ -108,18 +108,22 @@ def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:
         current.round = before
 
 
-def in_part(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def in_part(number: int, function: Callable[..., Any], *arguments: Any, epoch: int | None = None) -> Any:
     """Return ``function(*arguments)``. During the call, random orders also depend on ``number``.
 
     ``number`` is that of a source in a mix or concatenation, whose sources are thus shuffled differently even if they
-    have the same length and seed. Calls may be nested, as a source may have sources itself.
+    have the same length and seed. Calls may be nested, as a source may have sources itself. If ``epoch`` is given,
+    sequences see it as theirs, as with :func:`in_round`.
     """
-    before = current.part
+    context = current
+    part, round_ = context.part, context.round
     try:
-        current.part = (*before, number)
+        context.part = (*part, number)
+        if epoch is not None:
+            context.round = epoch
         return function(*arguments)
     finally:
-        current.part = before
+        context.part, context.round = part, round_
 
 
 def current_part() -> tuple[int, ...]:

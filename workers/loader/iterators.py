@@ -59,7 +59,7 @@ class Iterators:
         if isinstance(source, Regrouped):
             wanted = source.first_item(first)
             items, start = self.begin(source.source, epoch, seed, wanted)
-            return source.of(items, epoch, seed), first if start == wanted else 0
+            return source.of(items, epoch, seed), first if wanted and start == wanted else 0
         begins_anywhere = hasattr(type(source), "begin_at")
         iterator: Iterator[Any] = source.begin_at(first, epoch, seed) if begins_anywhere else iter(source)
         is_same = iterator is self._iterator() and self._num_read > 0

@@ -17,6 +17,7 @@ from .base import Sequence, plan_of
 from .derived import SequenceDerived, plan_of_source, source_length
 from .fetching import another, batch_at, getter
 from .grouping import OfSamples
+from .of_epoch import of_epoch
 from .plan import MAY_LACK, Plan
 from .sample_errors import SampleErrors
 
@@ -95,7 +96,7 @@ class SequenceBatch(SequenceOfSize):
         marker, *the samples]. With ``collate_fn``, the result is [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
-        samples = plan_of_source(self, source)
+        samples = of_epoch(self, "samples", functools.partial(plan_of_source, self, source))
         plan, end = samples.plan, samples.length
         assert end is not None
         stop = min(start + self.batch_size, end)

@@ -14,7 +14,7 @@ from workers.batch.tree import makes_fresh_batches
 from workers.errors import integrity_error
 from workers.frameworks.keras import is_endless
 from workers.job import seeding
-from workers.job.context import in_round
+from workers.job.context import current_epoch, in_round
 from workers.job.generators import Generators
 from workers.job.task import chain_of, one_of
 
@@ -22,6 +22,7 @@ from .base import Sequence, plan_of
 from .derived import SequenceDerived, check_indexed, plan_of_source, source_length
 from .epoch_plan import EpochPlan
 from .epochs import seed_of_orders
+from .fetching import getter
 from .of_epoch import SourceOfEpoch, of_epoch
 from .order import last_epochs
 from .plan import Plan
@@ -155,6 +156,17 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         """
         return self._source().plan, self._places_of(jobs.tolist())
 
+    def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]] | None:
+        """Return a function that returns the items of the next of ``jobs``: see :func:`.fetching.getter`."""
+        chosen = self._source_places(np.array(jobs, np.int64))
+        if chosen is None:
+            return None
+        plan, places = chosen
+        items_at = in_round(plan.epoch, getter, plan, self.source_split, places, on_error)
+        if plan.epoch != current_epoch():  # a round of a repeated sequence
+            items_at = functools.partial(in_round, plan.epoch, items_at)
+        return functools.partial(next, map(items_at, places))
+
     @property
     def _has_lists(self) -> bool:
         return plan_of(self.source_split).has_lists
@@ -169,7 +181,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return not plan.functions and makes_fresh_batches(plan.source)
 
     def _samples_at(self, places: Any) -> Any:
-        plan = plan_of(self.source_split)
+        plan = self._source().plan.plan
         if plan.is_mapped or not isinstance(plan.source, Sequence):
             return None
         chosen = self._source_places(np.asarray(places, np.int64))

@@ -11,7 +11,7 @@ import numpy as np
 
 from workers.checks import short
 from workers.errors import add_note
-from workers.job.context import current_stream, in_round
+from workers.job.context import current_stream
 from workers.job.stream import hashed
 from workers.job.task import items_of_job, knows_items, makes_items
 
@@ -35,15 +35,15 @@ def getter(plan: EpochPlan, source: Any, places: OrderOf[int], on_error: str) ->
     """
     dataset, functions = plan.plan.source, plan.plan.functions
     items_at = source._items_at if makes_items(source) else None
-    if hasattr(type(dataset), "_source_places") and len(places) and (items_at is not None or not functions):
+    if hasattr(type(dataset), "_reader") and len(places) and (items_at is not None or not functions):
         numbers = plan.jobs(places)
-        chosen = _from_choice(dataset, numbers, on_error)
-        if chosen is not None:
+        reader = dataset._reader(numbers, on_error)
+        if reader is not None:
             if not functions:
-                return chosen._items_of_job
+                return lambda place: reader()
             assert items_at is not None
-            of_chosen = dict(zip(places, numbers, strict=True))
-            return lambda place: items_at(place, of_chosen[place], chosen)
+            of_place, each = dict(zip(places, numbers, strict=True)), _Each(reader)
+            return lambda place: items_at(place, of_place[place], each)
     if knows_items(dataset) or (functions and items_at is None):
         return functools.partial(items_of_job, source)
     numbers = plan.jobs(places)
@@ -70,15 +70,14 @@ class _Read:
         return self._left.pop()
 
 
-class _FromChoice:
-    """A stand-in for a SequenceChosen with its chosen ``places``: any index returns the items at the next place."""
+class _Each:
+    """A stand-in for a sequence that reads items of others: any index returns the items that come next."""
 
-    def __init__(self, items_at: Callable[[int], list[Any]], places: list[int], epoch: int) -> None:
-        self._items_at, self._places, self._epoch = items_at, iter(places), epoch
+    def __init__(self, read: Callable[[], list[Any]]) -> None:
+        self._read = read
 
     def _items_of_job(self, index: int) -> list[Any]:
-        found: list[Any] = in_round(self._epoch, self._items_at, next(self._places))
-        return found
+        return self._read()
 
 
 def batch_at(samples: EpochPlan, places: OrderOf[int], on_error: str) -> Any:
@@ -108,15 +107,6 @@ def another(plan: EpochPlan, source: Any, among: list[int] | None, job: int, num
     place = hashed(stream.seed, repr((_OF_REDRAWS, plan.epoch, job, number, attempt)).encode())[0] % length
     place = place if among is None else among[place]
     return getter(plan, source, [place], "raise")(place)
-
-
-def _from_choice(dataset: Any, jobs: list[int], on_error: str) -> _FromChoice | None:
-    """Return the items that ``dataset``, a SequenceChosen, chooses for ``jobs``; None if it cannot name places."""
-    chosen = dataset._source_places(np.array(jobs, np.int64))
-    if chosen is None:
-        return None
-    plan, places = chosen
-    return _FromChoice(in_round(plan.epoch, getter, plan, dataset.source_split, places, on_error), places, plan.epoch)
 
 
 def _samples(dataset: Any, indices: list[int], on_error: str) -> list[Any] | None:

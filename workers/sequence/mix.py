@@ -73,13 +73,13 @@ class SequenceMix(SequenceOfParts):
         length = min(length, ENDLESS)
         return _MixOfEpoch(length, used, turns, lengths, turns.before(length))
 
-    def _items_of_job(self, index: int) -> list[Any]:
+    def _turn(self, index: int) -> tuple[int, int, int]:
         _, used, turns, lengths, counts = of_epoch(self, "turns", self._of_epoch)
         at, turn = turns.of(index)
         part = used[at]
         # Each source continues in this epoch where it stopped in the last one.
         epoch, place = divmod(self.epoch * counts[at] + turn, lengths[part])
-        return self._items(part, place, epoch)
+        return part, epoch, place
 
     def _arguments(self) -> tuple[Any, ...]:
         return self._weights, self.until

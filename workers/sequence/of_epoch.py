@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from workers.batch.private import private
-from workers.job.context import current_epoch, current_part, current_stream, in_round, on_new_epoch
+from workers.job import context
+from workers.job.context import current_epoch, in_round, on_new_epoch
 from workers.job.task import makes_items
 
 from .epoch_plan import EpochPlan
@@ -28,10 +29,10 @@ def of_epoch(sequence: Any, what: Any, make: Callable[[], _Made]) -> _Made:
         sequence: the sequence that the result is kept for.
         what: the key of the result, by which a sequence can have several.
     """
-    stream = current_stream()
-    if stream is None:
+    now = context.current
+    if now.stream is None or now.job is None:
         return make()
-    key = stream.seed, current_part(), current_epoch()
+    key = now.stream.seed, now.part, now.job.epoch if now.round is None else now.round
     values = _kept.get(sequence)
     if values is None:
         values = _kept.setdefault(sequence, {})

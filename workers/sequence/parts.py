@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import builtins
+import functools
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as ListOf
 from typing import Any
 
@@ -20,6 +21,7 @@ from .base import Sequence, plan_of
 from .clock import asking, defines_hooks, with_clock
 from .derived import SequenceDerived, check_indexed, plan_of_source
 from .display import DisplayedFact, count, tried
+from .fetching import getter
 from .of_epoch import SourceOfEpoch, of_epoch
 from .plan import Plan
 from .source import check_source
@@ -85,15 +87,46 @@ class SequenceOfParts(SequenceDerived[Any]):
 
     def _items(self, part: int, place: int, epoch: int) -> list[Any]:
         """Return the items of source number ``part`` at ``place`` of the source's own epoch number ``epoch``."""
-        found: list[Any] = in_part(part, self._items_of, part, place, epoch)
+        found: list[Any] = in_part(part, self._items_here, part, place, epoch=epoch)
         return found
 
-    def _items_of(self, part: int, place: int, epoch: int) -> list[Any]:
-        return of_epoch(self, (part, epoch), lambda: self._source_of(part, epoch)).items(place)
+    def _items_here(self, part: int, place: int) -> list[Any]:
+        return self._source_of(part).items(place)
 
-    def _source_of(self, part: int, epoch: int) -> SourceOfEpoch:
+    def _source_of(self, part: int) -> SourceOfEpoch:
+        """Return source number ``part`` in its own epoch, within :func:`in_part`."""
+        return of_epoch(self, part, functools.partial(self._made_source_of, part))
+
+    def _made_source_of(self, part: int) -> SourceOfEpoch:
         source = self.parts[part]
-        return SourceOfEpoch(source, plan_of_source(self, source)._replace(epoch=epoch), self.seed)
+        return SourceOfEpoch(source, plan_of_source(self, source), self.seed)
+
+    def _turn(self, index: int) -> tuple[int, int, int]:
+        """Return (the number of the source that job ``index`` reads, the source's own epoch, the place in it)."""
+        raise NotImplementedError
+
+    def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]] | None:
+        """Return a function that returns the items of the next of ``jobs``: see :func:`.fetching.getter`."""
+        turns = [self._turn(job) for job in jobs]
+        places: dict[tuple[int, int], list[int]] = {}
+        for part, epoch, place in turns:
+            places.setdefault((part, epoch), []).append(place)
+        getters = {
+            (part, epoch): in_part(part, self._getter_of, part, found, on_error, epoch=epoch)
+            for (part, epoch), found in places.items()
+        }
+        left = iter(turns)
+
+        def read() -> list[Any]:
+            part, epoch, place = next(left)
+            found: list[Any] = in_part(part, getters[part, epoch], place, epoch=epoch)
+            return found
+
+        return read
+
+    def _getter_of(self, part: int, places: list[int], on_error: str) -> Callable[[int], list[Any]]:
+        source = self._source_of(part)
+        return getter(source.plan, source.source, places, on_error)
 
     # -- as the origin of a chain
 
@@ -115,7 +148,8 @@ class SequenceOfParts(SequenceDerived[Any]):
         return one_of(self._items_of_job(index))
 
     def _items_of_job(self, index: int) -> list[Any]:
-        raise NotImplementedError
+        part, epoch, place = self._turn(index)
+        return self._items(part, place, epoch)
 
     @property
     def _has_lists(self) -> bool:
@@ -195,10 +229,10 @@ class SequenceConcat(SequenceOfParts):
                 raise ValueError(f"sources[{name}] of a concat has no end, so that the next one would never come")
         return min(sum(lengths), ENDLESS)
 
-    def _items_of_job(self, index: int) -> list[Any]:
+    def _turn(self, index: int) -> tuple[int, int, int]:
         ends = of_epoch(self, "ends", lambda: list(itertools.accumulate(self._lengths())))
         part = bisect.bisect_right(ends, index)
-        return self._items(part, index - (ends[part - 1] if part else 0), self.epoch)
+        return part, self.epoch, index - (ends[part - 1] if part else 0)
 
 
 class SequenceZip(SequenceOfParts):
@@ -219,6 +253,9 @@ class SequenceZip(SequenceOfParts):
                 "shortest one"
             )
         return min(lengths)
+
+    def _reader(self, jobs: list[int], on_error: str) -> None:
+        """Return None: a job reads all sources."""
 
     def _items_of_job(self, index: int) -> list[Any]:
         found = [self._items(part, index, self.epoch) for part in range(len(self.parts))]
