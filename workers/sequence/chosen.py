@@ -66,6 +66,7 @@ class Blocks:
     def __init__(self, choice: ChosenPlaces) -> None:
         self._choice, self._length = choice, len(choice)
         self._block: tuple[int, list[int]] = (-1, [])  # (its number, its places), replaced as a whole
+        self._asked = 0  # the block in which the last place was that was computed alone
 
     def of(self, jobs: list[int]) -> list[int]:
         """Return the places that ``jobs`` read."""
@@ -73,14 +74,21 @@ class Blocks:
             return []
         (number, block), first, last = self._block, min(jobs), max(jobs)
         wanted = first // _BLOCK
-        if last // _BLOCK != wanted:
-            found: list[int] = self._choice.take(np.array(jobs, np.int64)).tolist()
-            return found
         start = wanted * _BLOCK
-        if number != wanted:
+        if number != wanted or last >= start + _BLOCK:
+            if last >= start + _BLOCK or wanted not in (number + 1, self._asked):  # the jobs are in another order
+                self._asked = wanted
+                found: list[int] = self._choice.take(np.array(jobs, np.int64)).tolist()
+                return found
             block = self._choice.take(np.arange(start, min(start + _BLOCK, self._length))).tolist()
             self._block = wanted, block
         return [block[job - start] for job in jobs]
+
+    def at(self, job: int) -> int:
+        """Return the place that ``job`` reads."""
+        number, block = self._block
+        wanted, at = divmod(job, _BLOCK)
+        return block[at] if number == wanted else self.of([job])[0]
 
 
 class SequenceChosen(SequenceDerived[Batch_co]):
@@ -135,12 +143,15 @@ class SequenceChosen(SequenceDerived[Batch_co]):
 
     def _items_of_job(self, index: int) -> list[Any]:
         """Return the items (batches or samples) of job ``index``, in the epoch of the running job."""
-        (place,) = self._places_of([index])
-        return self._source().items(place)
+        blocks, source = of_epoch(self, "jobs", self._made_jobs)
+        return source.items(blocks.at(index))
+
+    def _made_jobs(self) -> tuple[Blocks, SourceOfEpoch]:
+        return Blocks(self._choice()), self._source()
 
     def _places_of(self, jobs: list[int]) -> list[int]:
         """Return the places of the source that ``jobs`` read, in the epoch of the running job."""
-        return of_epoch(self, "places", lambda: Blocks(self._choice())).of(jobs)
+        return of_epoch(self, "jobs", self._made_jobs)[0].of(jobs)
 
     def _source(self) -> SourceOfEpoch:
         """Return the items of the source in the epoch of the running job."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from workers.batch.private import private
 from workers.job import context
 from workers.job.context import current_epoch, in_round, on_new_epoch
-from workers.job.task import makes_items
+from workers.job.task import knows_items, makes_items
 
 from .epoch_plan import EpochPlan
 
@@ -56,6 +56,7 @@ class SourceOfEpoch:
         self.source, self.plan = source, plan
         # Only the front-end itself can skip items that raise, so it is asked for its items.
         self._is_asked = makes_items(source) and plan.plan.source is not source and plan.plan.on_error == "skip"
+        self._is_plain = not (self._is_asked or plan.plan.functions or knows_items(plan.plan.source))
         self._task = plan.plan.task(seed)
         self._task.private = private
 
@@ -68,6 +69,8 @@ class SourceOfEpoch:
 
     def _items(self, place: int) -> list[Any]:
         job = self.plan.jobs([place])[0] if self.plan.plan.arrangements else place
+        if self._is_plain:
+            return [self.plan.plan.source[job]]
         if self._is_asked:
             found: list[Any] = self.source._items_at(place, job)
             return found
