@@ -19,12 +19,17 @@ PROGRAMS = Path(__file__).resolve().parents[1] / "support" / "ray_programs.py"
 has_ray = pytest.mark.needs("ray")
 
 
-def played(name: str) -> Any:
+def played(*names: str, program: Path = PROGRAMS) -> Any:
     """What a program has found. It, and all of its cluster, is gone behind it."""
     environment = {**os.environ, "PYTHONPATH": f"{PROGRAMS.parent}:{os.environ.get('PYTHONPATH', '')}"}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
     done = subprocess.run(
-        [sys.executable, str(PROGRAMS), name], env=environment, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, str(program), *names],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -46,6 +51,14 @@ def test_the_same_batches() -> None:
         "resumed": True,
         "actors": 0,
     }
+
+
+@has_ray
+def test_the_words_of_a_chain() -> None:
+    """Each gives the same batches, states and failures as without actors."""
+    found = played(program=PROGRAMS.with_name("ray_words.py"))
+    assert len(found) == 16
+    assert set(found.values()) == {True}, found
 
 
 @has_ray
