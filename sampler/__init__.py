@@ -32,10 +32,13 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 
 from . import check_package as _beside  # noqa: F401  # first, before any import of workers
 from .augmenter import Augmenter, ContrastiveAugmenter
+from .files import MultiShotFileSampler
 from .folders import ClassFolders, class_folders
 from .image import load_image
+from .memory.hierarchical import HierarchicalSampler
 from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
+from .tfdata import TFDataSampler
 from .tfds import TFDatasetMultiShotMemorySampler
 from .tfrecord.check import Problem, verify_shards
 from .tfrecord.samplers import TFRecordDatasetSampler, TFRecordSequence
@@ -45,10 +48,13 @@ __all__ = [
     "Augmenter",
     "ClassFolders",
     "ContrastiveAugmenter",
+    "HierarchicalSampler",
+    "MultiShotFileSampler",
     "MultiShotMemorySampler",
     "Problem",
     "Sampler",
     "SingleShotMemorySampler",
+    "TFDataSampler",
     "TFDatasetMultiShotMemorySampler",
     "TFRecordDatasetSampler",
     "TFRecordSequence",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for name in mark.args:
             if importlib.util.find_spec(name) is None:
                 pytest.skip(f"{name} is not installed")
+
+
+FRAMEWORKS = "torch", "tensorflow", "keras", "jax", "albumentations"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """Skip a file of tests that imports a framework which is not installed."""
+    report = yield
+    if report.outcome == "failed":
+        text = str(report.longrepr)
+        missing = [name for name in FRAMEWORKS if f"No module named '{name}" in text]
+        if missing and importlib.util.find_spec(missing[0]) is None:
+            report.outcome = "skipped"
+            report.longrepr = str(collector.path), 0, f"Skipped: {missing[0]} is not installed"
+    return report
 
 
 _without_environment: set[str] = set()

@@ -14,7 +14,14 @@ import pytest
 
 import sampler
 import workers
-from sampler import ContrastiveAugmenter, MultiShotMemorySampler, Problem, SingleShotMemorySampler
+from sampler import (
+    ContrastiveAugmenter,
+    HierarchicalSampler,
+    MultiShotFileSampler,
+    MultiShotMemorySampler,
+    Problem,
+    SingleShotMemorySampler,
+)
 from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap
 from workers.loader.options import Options
 from workers.sequence.batched import SequenceBatch
@@ -72,6 +79,7 @@ MAP = {
     "in_order": False,
     "on_error": "skip",
     "job_timeout": 8.0,
+    "max_failures": 5,
     "max_retries": 1,
     "as_items": False,
 }
@@ -93,6 +101,8 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (SingleShotMemorySampler, {"x": PATHS, "augmenter": None, "load_example_fn": load, **SAMPLER}, {}),
     (MultiShotMemorySampler, MULTI, {}),
     (MultiShotMemorySampler, {"x": X, "y": Y.tolist()}, {"y": Y, "class_list": [0, 1, 2, 3, 4]}),
+    (MultiShotFileSampler, {**MULTI, "load_example_fn": load}, {}),
+    (HierarchicalSampler, {**MULTI, "super_classes": Y, "classes_per_batch": 2, "super_classes_per_batch": 2}, {}),
 ]
 #: Those that are made in tests of their own, or cannot be made.
 ELSEWHERE = {
@@ -100,6 +110,7 @@ ELSEWHERE = {
     "Report",
     "TFDatasetMultiShotMemorySampler",
     "TFRecordSequence",
+    "TFDataSampler",
     "TooManyFailuresError",
     "Augmenter",
     "Metadata",

@@ -168,7 +168,7 @@ class SequenceChosen(SequenceDerived[Batch_co]):
         return self._source().plan, self._places_of(jobs.tolist())
 
     def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]] | None:
-        """Return a function that returns the items of the next of ``jobs``: see :func:`.fetching.getter`."""
+        """Return a function that returns the items of the next of ``jobs``: see :func:`getter`."""
         chosen = self._source_places(np.array(jobs, np.int64))
         if chosen is None:
             return None

@@ -106,7 +106,7 @@ class SequenceOfParts(SequenceDerived[Any]):
         raise NotImplementedError
 
     def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]] | None:
-        """Return a function that returns the items of the next of ``jobs``: see :func:`.fetching.getter`."""
+        """Return a function that returns the items of the next of ``jobs``: see :func:`getter`."""
         turns = [self._turn(job) for job in jobs]
         places: dict[tuple[int, int], list[int]] = {}
         for part, epoch, place in turns:
