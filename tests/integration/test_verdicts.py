@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from causes import Computing, Importing, Large, Sleeping, augmented, loaded
 
-from workers import Report, Sequence
+from workers import Report, Sequence, prefetch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,3 +212,20 @@ def test_whether_threads_would_do(holds: bool, nb_workers: int) -> None:
         said = batches.report().verdict
     assert figures.lock_looks >= 40
     assert ('executor="thread" would be as fast' in said) == (not holds)
+
+
+class SlowLines:
+    def __iter__(self) -> Any:
+        for number in range(40):
+            time.sleep(0.01)
+            yield number
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_a_source_that_is_slow_to_read(nb_workers: int) -> None:
+    with prefetch(SlowLines(), nb_workers).map(str) as batches:
+        for _ in batches:
+            pass
+        report = batches.report()
+    assert is_input_bound(report), str(report)
+    assert "Reading the source takes" in report.verdict, str(report)

@@ -398,7 +398,7 @@ def test_data_are_looked_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     before, num_first, num_parts = paths(found), num_parts, 0
     found.begin(1)
     assert paths(found) == before
-    assert num_parts <= max(num_first / 3, 1_000)
+    assert num_parts <= max(num_first / 2, 1_000)  # 0.38 on Python 3.13, 0.3 before
     if isinstance(data, list):
         data[3] = rng(5)
         found.begin(2)

@@ -64,6 +64,7 @@ def test_what_holds_it_back(plan: Any, loop: Any, changed: dict[str, float], nam
     assert name == "the loop's own step" or name in plan.told(held)
 
 
+@pytest.mark.needs("matplotlib")
 def test_the_picture(tmp_path: Path) -> None:
     picture = tmp_path / "plan.png"
     subprocess.run([sys.executable, str(SCRIPT), "--writable", "--png", str(picture)], check=True)

@@ -111,6 +111,8 @@ def of(**changes: Any) -> str:
             {"wait": 9.0, "first_waits": 7.0, "job": 0.1, "median_job": 0.1},
             ["Input-bound: besides 7 s before the first batch, the loop waited 29 % of the time. A job takes 100 ms"],
         ),
+        ({"wait": 9.0, "reading": 7.0}, ["Reading the source takes 78 % of that, in this process", ".map()"]),
+        ({"wait": 9.0, "reading": 2.0}, ["A job takes"]),
         ({"wait": 9.0, "step": 0.0005, "busy": 1.0}, ["no number of workers would keep up"]),
     ],
 )

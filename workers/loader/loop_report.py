@@ -50,6 +50,7 @@ def report_of(loop: Loop) -> Report:
         bound=pool.bound,
         is_bound_given=loop.options.max_queue_size is not None,
         lets_go=pool.lock_free / pool.lock_looks if pool.lock_looks >= ENOUGH else None,
+        reading=figures.reading_ns / 1e9,
         workers_nbytes=sum(worker.nbytes or 0 for worker in workers),
     )
     return Report(

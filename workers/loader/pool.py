@@ -245,7 +245,7 @@ class Pool:
             self.sent(parcel)
             # Not an AutoReading: a source that is read here has workers from the start, or none.
             assert isinstance(reading, (Reading, SerialReading))
-            return FedPass(reading, loop.clock, position, source, assembly)
+            return FedPass(reading, loop.clock, position, source, assembly, self._figures.loop)
         following: OrderOf[int] = plan.places(Position(stride=position.stride)) or ()
         order: OrderOf[int] | None = plan.order(places)
         if assembly is None and isinstance(order, range) and order == following and position.stride == 1:

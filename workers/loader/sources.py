@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Order
@@ -13,6 +14,7 @@ from workers.engine.handover import Outcome
 from workers.engine.protocols import OpenReading
 from workers.errors import PrefetchError, safe_to_raise
 from workers.job import seeding
+from workers.report.loop import LoopFigures
 from workers.sequence.clock import Clock
 from workers.sequence.grouping import Assembly
 from workers.sequence.jobs import run_job
@@ -153,8 +155,10 @@ class FedPass(Pass):
         position: Position,
         source: Source,
         assembly: Assembly | None = None,
+        figures: LoopFigures | None = None,
     ) -> None:
         super().__init__(reading, clock, position, assembly=assembly)
+        self._figures = figures or LoopFigures()
         self._fed = reading
         self._source: Source | None = source  # None: it has ended
         self._num_added = 0  # jobs given to the engine
@@ -207,7 +211,9 @@ class FedPass(Pass):
         source = self._source
         try:
             if source is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
+                start_ns = time.monotonic_ns()
                 source.run(self._fill)
+                self._figures.reading_ns += time.monotonic_ns() - start_ns
         finally:
             self._fed.added()
 

@@ -49,6 +49,7 @@ class LoopFigures:
         self._totals = Totals()
         self.longest_ns = 0.0  # the longest recent step; shrinks with each later one
         self._num_passes = 0
+        self.reading_ns = 0  # time spent on reading a source in the loop's process, and sending its items
         self.begins = 0.0  # seconds spent on starting passes, in all
         self._starts: dict[int, tuple[int, float, str, int]] = {}  # {number of a pass: (epoch, seconds, why, at)}
         self._first_waits: dict[int, int] = {}  # {number of a pass: ns}
@@ -127,7 +128,7 @@ class LoopFigures:
                 self._last,
                 self.begins,
             )
-            copied.longest_ns = self.longest_ns
+            copied.longest_ns, copied.reading_ns = self.longest_ns, self.reading_ns
             copied._first_waits, copied._starts = self._first_waits.copy(), self._starts.copy()
             for mine, other in ((copied._wait, self._wait), (copied._step, self._step)):
                 mine._counts, mine._total_ns = other._counts, other._total_ns

@@ -50,6 +50,7 @@ class Facts:
     is_bound_given: bool  # the user has set max_queue_size
     lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None if unknown
     workers_nbytes: int = 0  # memory of the worker processes
+    reading: float = 0.0  # the part of ``wait`` in which the loop's process read a source that has only __iter__
 
     @property
     def later_waits(self) -> float:
@@ -114,6 +115,12 @@ def _start_up(facts: Facts, lost: float, total: float, later: float) -> str:
 
 
 def _cause(facts: Facts) -> str:
+    if facts.reading > _MATTERS * facts.wait:
+        return (
+            f"Reading the source takes {share(facts.reading / max(facts.wait, 1e-9))} of that, in this process, where "
+            "workers cannot help: have it yield what is cheap to read, such as paths, and load that in .map(), or give "
+            "it __len__ and __getitem__."
+        )
     if not facts.nb_workers:
         return _slow_job(facts)
     for each in (_small_queue, _slow_index, _moving, _crowded, _waiting):
