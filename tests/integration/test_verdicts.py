@@ -216,7 +216,7 @@ def test_whether_threads_would_do(holds: bool, nb_workers: int) -> None:
 
 class SlowLines:
     def __iter__(self) -> Any:
-        for number in range(40):
+        for number in range(150):
             time.sleep(0.01)
             yield number
 
