@@ -118,7 +118,7 @@ def exactly(tree: Any) -> Any:
     """All that can be told of a tree, as text: types, also of keys; dtypes, shapes, and a digest of every byte."""
     if isinstance(tree, np.ndarray):
         dtype = tree.dtype
-        told = dtype.str, dtype.metadata and dict(dtype.metadata), dtype.isalignedstruct, dtype.fields
+        told = dtype.str, dict(dtype.metadata or {}), dtype.isalignedstruct, dtype.fields
         return repr((type(tree), told, tree.shape, hashlib.blake2b(raw(tree), digest_size=16).digest()))
     if isinstance(tree, dict):
         return repr((type(tree), [(exactly(key), exactly(value)) for key, value in tree.items()]))

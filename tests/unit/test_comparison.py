@@ -77,9 +77,9 @@ def test_a_copy_is_the_same(value: Any) -> None:
     [
         (np.ones(2), np.ones(2, np.float32), "batch is float64 of shape (2,) in the loop, but float32"),
         (np.ones(2), np.ones(3), "batch is float64 of shape (2,) in the loop"),
-        (np.array([1.0, 2.0]), np.array([1.0, 3.0]), "batch[1] is np.float64(2.0) in the loop"),
+        (np.array([1.0, 2.0]), np.array([1.0, 3.0]), f"batch[1] is {np.float64(2.0)!r} in the loop"),
         (np.array([0.0]), np.array([-0.0]), "batch[0] is"),
-        (np.array(1), np.array(2), "batch is np.int64(1)"),
+        (np.array(1), np.array(2), f"batch is {np.int64(1)!r}"),
         ({"x": 1}, {"y": 1}, "batch is a container with keys ['x']"),
         ({"x": (1, 2)}, {"x": (1, 3)}, "batch['x'][1] is 2 in the loop, but 3"),
         ([1], [1, 2], "batch is of length 1"),

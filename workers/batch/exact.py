@@ -82,11 +82,10 @@ def _as_objects(values: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _of_integers(integers: Array) -> Array:
+    low, high = min(map(int, integers.flat)), max(map(int, integers.flat))
     for dtype in (np.int64, np.uint64):
-        try:
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:  # numpy 1 would wrap others
             return integers.astype(dtype)
-        except OverflowError:
-            continue
     raise TypeError(
         f"no dtype holds all integers of {short(integers.tolist())}: some are below 0, and others 2**63 or more; pass "
         "them as strings, or as an array of objects"
