@@ -9,6 +9,7 @@ In all functions, ``proc`` is the folder of /proc and ``root`` that of the contr
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from typing import NamedTuple
 
@@ -92,6 +93,16 @@ def descriptors() -> int:
     import resource
 
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def private_nbytes(pid: int | str) -> int:
+    """Return the resident memory of process ``pid`` in bytes, without shared memory; 0 if it is unknown."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            _, resident, shared, *_ = file.read().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * mmap.PAGESIZE
 
 
 def _quota(words: list[str]) -> float | None:

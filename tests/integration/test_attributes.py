@@ -81,6 +81,7 @@ MAP = {
     "job_timeout": 8.0,
     "max_failures": 5,
     "max_retries": 1,
+    "max_worker_memory": 1 << 30,
     "as_items": False,
 }
 #: [(class, what it is given, what differs in effect)]

@@ -78,8 +78,8 @@ class Schedule:
         self._loads = loads = WorkerLoads(stuck_ns=2 * bundle_ns)
         self.saw, self.unbegun_ns, self.may_relieve = loads.saw, loads.unbegun_ns, loads.may_relieve
         self.ticket, self.take_back, self.ready_workers = loads.ticket, loads.take_back, loads.ready_workers
-        self.resize, self.retire, self.may_go = self._bounds.resize, loads.retire, loads.may_go
-        self._passes = passes = Passes()
+        self.retire, self.retire_also, self.may_go = loads.retire, loads.retire_also, loads.may_go
+        self.resize, self._passes = self._bounds.resize, (passes := Passes())
         self.ahead, self.cut = passes.ahead, passes.cut
         self._again: list[int] = []  # heap of tickets to be sent again
         self._deaths: dict[int, list[Any]] = {}  # {ticket: the causes of death of the workers that ran its job}

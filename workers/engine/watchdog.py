@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from . import explanations
 from .executor import Executor, Stuck
+from .renewal import Renewal
 from .schedule import Schedule
 
 logger = logging.getLogger("workers")
@@ -24,6 +25,8 @@ class Timeouts(Protocol):
     def debug_job_report_timeout(self) -> float | None: ...
     @property
     def job_timeout(self) -> float | None: ...
+    @property
+    def max_worker_memory(self) -> int | None: ...
 
 
 class Asked(NamedTuple):
@@ -47,6 +50,7 @@ class Watchdog:
         self._asked: dict[int, Asked] = {}
         self._hopeless: set[int] = set()  # workers that are stuck and cannot be ended
         self._looked = 0.0
+        self._renewal = Renewal(executor, schedule, options.max_worker_memory)
 
     # -- notifications of the engine
 
@@ -60,6 +64,7 @@ class Watchdog:
         self._loading.pop(worker, None)
         self._reported.pop(worker, None)
         self._asked.pop(worker, None)
+        self._renewal.died(worker)
 
     # -- checks
 
@@ -81,6 +86,7 @@ class Watchdog:
         now = time.monotonic()
         if now - self._looked > TICK_S:
             self.look()
+            self._renewal.look()
         if self._asked:
             self._report_stacks(now)
 

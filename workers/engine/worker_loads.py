@@ -130,6 +130,11 @@ class WorkerLoads:
         for worker, load in self.by_worker.items():
             load.is_retired = worker in chosen
 
+    def retire_also(self, worker: int) -> None:
+        """Give no more jobs to ``worker`` either; do nothing if it is gone."""
+        if worker in self.by_worker:
+            self.by_worker[worker].is_retired = True
+
     def may_go(self) -> list[int]:
         """Return the retired workers that have finished all their jobs, even the jobs that are no longer needed."""
         idle = [worker for worker, load in self.by_worker.items() if not (load.jobs or load.is_wasted)]

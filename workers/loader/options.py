@@ -33,6 +33,7 @@ class PrefetchOptions(TypedDict, total=False):
     job_timeout: float | None
     max_failures: float | None
     max_retries: int
+    max_worker_memory: int | None
     on_error: Policy | None
     retry_wait: float | None
     seed: int | None
@@ -104,6 +105,10 @@ def _check_bound(name: str, value: Any) -> int | None:
     return None if value is None else check_int(name, value, 1, "None or an integer >= 1")
 
 
+def _check_nbytes(name: str, value: Any) -> int | None:
+    return None if value is None else check_int(name, value, 1 << 20, "None or a number of bytes, at least 2**20")
+
+
 def _check_retries(name: str, value: Any) -> int:
     return check_int(name, value, 0)
 
@@ -143,6 +148,7 @@ class Options:
     max_queue_size: int | None = field(default=None, metadata=_by(_check_bound))
     max_failures: float | None = field(default=None, metadata=_by(_check_failures))
     max_retries: int = field(default=2, metadata=_by(_check_retries))
+    max_worker_memory: int | None = field(default=None, metadata=_by(_check_nbytes))
     on_error: Policy = field(default="raise", metadata=_by(_check_policy, none_is_default=True))
     queue_timeout: float = field(default=0.001, metadata=_by(_check_wait))  # as in trw
     retry_wait: float | None = field(default=None, metadata=_by(check_seconds))

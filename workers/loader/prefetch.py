@@ -80,9 +80,9 @@ def prefetch(
             make the loop faster, see :class:`SequenceMap`.
         max_queue_size: the maximum number of batches ahead of the loop: see :class:`SequenceMap`.
         **options: ``executor``, ``executor_options``, ``seed``, ``in_order``, ``on_error``, ``max_failures``,
-            ``retry_wait``, ``job_timeout``, ``max_retries``, ``output`` and ``worker_init_fn``: see
-            :class:`SequenceMap`. If ``sequence`` is a front-end, or is made from one, options that are not given are
-            inherited from it.
+            ``retry_wait``, ``job_timeout``, ``max_retries``, ``max_worker_memory``, ``output`` and ``worker_init_fn``:
+            see :class:`SequenceMap`. If ``sequence`` is a front-end, or is made from one, it inherits the options that
+            are not given.
         shuffle: in each epoch, draw a new random order of the batches (with ``batch_size``, of the samples): see
             :meth:`Sequence.shuffle`.
         batch_size: the number of items of ``sequence`` that workers put into a batch; None if they are batches already.

@@ -78,8 +78,8 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         job_timeout: seconds after which a worker that is stuck in a job is replaced and the job run again; None,
             the default, for never.
         as_items: if False, a list returned by ``function_to_run`` is one batch.
-        max_retries: the most times that a job is run again, by default 2, whether because its worker died or was stuck,
-            or because ``on_error`` returned ``"retry"``.
+        max_retries: the most times that a job is run again, by default 2, for whatever reason.
+        max_worker_memory: the bytes of its own beyond which a worker process is replaced, between two jobs.
         output: ``"torch"``, ``"jax"`` or ``"tf"``: the loop gets tensors instead of arrays, over the same memory;
             strings and dates stay arrays. ``model.fit`` always gets what Keras needs. None to inherit it, else arrays.
         worker_init_fn: called once in each worker, with its number, before its first job; also in workers that replace

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
+
+from workers.limits import private_nbytes
 
 _LOOK_NS = 4_000_000_000  # between two checks of a busy worker's memory
 _MARGIN_NBYTES = 48 << 20  # tolerated beyond 1.25 times the usual memory
@@ -33,12 +34,7 @@ def give_back() -> None:
 
 def own_nbytes() -> int:
     """Return the resident memory of this process in bytes, without shared memory; 0 if it is unknown."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            _, resident, shared, *_ = file.read().split()
-    except OSError:
-        return 0
-    return (int(resident) - int(shared)) * mmap.PAGESIZE
+    return private_nbytes("self")
 
 
 class FreedMemory:
