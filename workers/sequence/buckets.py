@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -63,7 +65,7 @@ class SequenceBuckets(SequenceGroups):
             places = permutation(number)(places.astype(np.uint64), key)
         window = self._window()
         # Sort by (window, length): within each window, the shortest samples come first.
-        places = places[np.lexsort((self._lengths[places], np.arange(number) // window))]
+        places = places[_sorted(self._lengths[places], window)]
         ends = _ends(self._lengths[places], window, self.batch_size, self.max_tokens)
         sizes = np.diff(ends, prepend=0)
         if not (self.shuffle_batches and len(sizes)):
@@ -108,15 +110,29 @@ def _ends(lengths: NDArray[np.int64], window: int, batch_size: int | None, max_t
         return np.unique(found[found > 0]).astype(np.int64)
     most = number if batch_size is None else batch_size
     for first in range(0, number, window):
-        part = lengths[first : first + window]
+        part: list[int] = lengths[first : first + window].tolist()
         start = 0
         while start < len(part):
             # The first sample is the shortest, so the batch has at most as many samples as fit if all are as short.
-            fits = min(most, len(part) - start, max(1, int(max_tokens // max(part[start], 1))))
-            padded = part[start : start + fits] * np.arange(1, fits + 1)
-            start += max(1, int(np.searchsorted(padded, max_tokens, side="right")))
+            fits = min(most, len(part) - start, max(1, max_tokens // max(part[start], 1)))
+            padded = functools.partial(_padded, part, start)
+            start += max(1, bisect.bisect_right(range(1, fits + 1), max_tokens, key=padded))
             ends.append(first + start)
     return np.array(ends, np.int64)
+
+
+def _padded(lengths: list[int], start: int, size: int) -> int:
+    """Return the padded size of a batch of ``size`` samples, of these ascending ``lengths`` from ``start`` on."""
+    return lengths[start + size - 1] * size
+
+
+def _sorted(lengths: NDArray[np.int64], window: int) -> NDArray[np.int64]:
+    """Return the places of ``lengths`` that sort each window of them, those of equal length in their order."""
+    keys = lengths.astype(np.uint16) if len(lengths) and lengths.max() < 2**16 else lengths  # a radix sort of 16 bits
+    whole = len(keys) // window * window
+    within = keys[:whole].reshape(-1, window).argsort(axis=1, kind="stable")
+    within += np.arange(0, whole, window)[:, None]
+    return np.concatenate([within.ravel(), whole + keys[whole:].argsort(kind="stable")])
 
 
 def _checked(lengths: Any) -> NDArray[np.int64]:
