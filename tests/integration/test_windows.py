@@ -121,3 +121,19 @@ def test_what_has_indices_is_shuffled_as_a_whole() -> None:
         prefetch(iter([1]), 0).shuffle(window=0)
     with pytest.raises(TypeError, match="window=4096"):
         prefetch(iter([1]), 0).shuffle()
+
+
+def test_lengths() -> None:
+    """Of a source that has one; also after other words."""
+
+    class Counted:
+        def __len__(self) -> int:
+            return 10
+
+        def __iter__(self) -> Any:
+            return iter(range(10))
+
+    shuffled = prefetch(Counted(), 0, seed=1).shuffle(window=3)
+    assert [len(shuffled), len(shuffled.batch(4)), len(shuffled.map(str).batch(4, True))] == [10, 3, 2]
+    with pytest.raises(TypeError, match="has no length"):
+        len(prefetch(iter([1]), 0).shuffle(window=3).batch(2))

@@ -110,7 +110,7 @@ class SequenceChunks(SequenceOfSize):
         return samples.batched_as_read(Chunks(samples.source, size, discard), function, size, discard, assembly)
 
     def __len__(self) -> int:
-        origin = plan_of(self.source_split).source
+        origin = plan_of(self.source_split).origin
         if not hasattr(origin, "__len__"):
             raise TypeError(f"{type(origin).__name__} has no length, so batches of it have none")
         return self._num_batches()
