@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from workers.sequence.progress import Bar
-
 from .augmenter import AugmenterFunction
 from .memory.samplers import MultiShotMemorySampler
 
@@ -74,6 +72,8 @@ def _read(dataset: Any) -> tuple[Any, Any]:
     total = int(dataset.cardinality().numpy())
     if total == _INFINITE:
         raise ValueError("the dataset has no end, so it cannot be read into memory: write .take(n), or no .repeat()")
+    from workers.sequence.progress import Bar
+
     is_of_one_shape = bool(spec[0].shape.is_fully_defined())
     xs: list[Any] = []
     ys: list[Any] = []

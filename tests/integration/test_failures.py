@@ -167,6 +167,56 @@ def test_wrong_options(options: dict[str, Any], error: str) -> None:
 
 
 def test_a_share_of_what_has_no_length() -> None:
-    with pytest.raises(TypeError, match="has no length: give a number of samples"):
+    with pytest.raises(TypeError, match="is unknown: give a number of samples"):
         prefetch(iter([1, 2]), 0, on_error="skip", max_failures=0.5)
     assert issubclass(TooManyFailuresError, workers.PrefetchError)
+
+
+BEHIND: dict[str, Any] = {
+    "batch": lambda front: front.batch(4),
+    "batch_by": lambda front: front.batch_by(np.arange(LENGTH).reshape(-1, 4).tolist()),
+    "bucket": lambda front: front.bucket(np.ones(LENGTH, int), 4, shuffle=False),
+    "map, batch": lambda front: front.map(np.negative).batch(4),
+    "repeat": lambda front: front.repeat(2).batch(4),
+    "mix": lambda front: workers.mix([front, [np.int64(1)] * LENGTH]),
+    "concat": lambda front: workers.concat([[np.int64(1)], front]),
+    "shuffle, batch": lambda front: front.shuffle().batch(4),
+}
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+@pytest.mark.parametrize("word", BEHIND)
+def test_what_comes_after_a_front_end_that_skips(word: str, nb_workers: Any, executor: str) -> None:
+    """Tells of its samples too, by their indices, and is limited."""
+
+    def made(**options: Any) -> Any:
+        made = BEHIND[word](prefetch(Damaged(), 0, on_error="skip", seed=1, **options))
+        limits = {} if word in ("mix", "concat") and not options else options
+        return made.prefetch(nb_workers, executor=executor, on_error="skip", **limits)
+
+    with made() as batches:
+        list(batches)
+        found = [each.sample for each in batches.report().failures]
+    assert set(found) == set(BAD)
+    assert len(found) == (8 if word == "repeat" else 4)
+    with made(max_failures=2) as batches, pytest.raises(TooManyFailuresError, match="3 samples of epoch 0"):
+        list(batches)
+
+
+def test_an_epoch_that_is_read_again_is_counted_anew() -> None:
+    with prefetch(Damaged(), 0, batch_size=4, on_error="skip", max_failures=4) as batches:
+        for _ in range(3):
+            list(batches)
+            batches.epoch = 0
+
+
+@pytest.mark.parametrize(("slice_", "allowed"), [(slice(None), 4), (slice(2), 0), (slice(0, 10, 2), 2)])
+def test_a_share_of_the_samples_of_a_slice(slice_: slice, allowed: int) -> None:
+    batches = prefetch(Damaged(), 0, batch_size=4, on_error="redraw", max_failures=0.1, seed=1)[slice_]
+    bad = {4: 4, 0: 1, 2: 0}[allowed]
+    if bad <= allowed:
+        list(batches)
+        assert len(batches.report().failures) == bad
+    else:
+        with pytest.raises(TooManyFailuresError, match=f"max_failures=0.1 allows {allowed}"):
+            list(batches)

@@ -100,3 +100,36 @@ def test_shuffles_within_and_after_a_part_differ() -> None:
         )
     )
     assert outer != [inner[at] for at in places]
+
+
+DRAWN_ORDERS: dict[str, Any] = {
+    "reorder": lambda of: of.reorder(lambda epoch: np.random.permutation(len(of))),
+    "each once": lambda of: of.weighted(np.ones(len(of)), replacement=False),
+}
+
+
+@pytest.mark.parametrize("order", DRAWN_ORDERS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_drawn_orders_without_a_seed(order: str, nested: bool) -> None:
+    """Of any source; the workers read what the program has drawn, whatever was asked before."""
+    first, second = Named("a", 6), Named("b", 6)
+    joined = workers.concat([first, DRAWN_ORDERS[order](second)])
+    if nested:
+        joined = workers.concat([Named("c", 3), workers.zip([joined, joined.map(tuple)]).map(lambda pair: pair[0])])
+    with joined.prefetch(2) as batches:
+        found = list(batches)
+    assert sorted(number for name, number, _ in found if name == "b") == list(range(6))
+    assert list(joined) == found
+
+
+@pytest.mark.parametrize("make", [workers.mix, workers.concat, workers.zip])
+def test_a_seed_of_a_later_source(make: Any) -> None:
+    """Is that of this source alone, in states too."""
+    joined = make([Named("a", 6).shuffle(), Named("b", 6, seed=3).shuffle()])
+    seed = joined.seed
+    loop = iter(joined)
+    next(loop)
+    state, rest = joined.state_dict(), list(loop)
+    assert state["seed"] == seed == joined.seed != 3
+    joined.load_state_dict(state)
+    assert list(joined) == rest

@@ -283,3 +283,27 @@ def test_weights_of_what_has_none() -> None:
         drawn.weights[3] = 1
     with pytest.raises(TypeError, match=r"give that to \.weighted"):
         drawn.weights = lambda epoch: WEIGHTS
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), WORKERS)
+def test_weights_set_after_a_state_was_loaded(nb_workers: Any, executor: str) -> None:
+    """The rest of its epoch goes on with those of the state."""
+
+    def made(workers: Any = 0, **options: Any) -> Any:
+        return prefetch(Drawn(), workers, weights=only(range(20)), num_samples=9, **options)
+
+    with made() as batches:
+        loop = iter(batches)
+        for _ in range(3):
+            next(loop)
+        state, rest = batches.state_dict(), list(loop)
+    with made(nb_workers, executor=executor) as batches:
+        batches.load_state_dict(state)
+        batches.weights = only(range(30, 40))
+        assert batches.state_dict() == state
+        assert list(batches) == rest
+        assert {number for number, _, _ in batches} <= set(range(30, 40))
+    with made() as batches:
+        with pytest.raises(ValueError, match="weights has 3 values for the 40 batches"):
+            batches.weights = [1, 2, 3]
+        assert {number for number, _, _ in batches} <= set(range(20))

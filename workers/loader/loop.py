@@ -217,6 +217,7 @@ class Loop(Live):
 
     def _begun(self, pool: Pool, plan: EpochPlan, position: Position, places: OrderOf[int], assembly: Any) -> Pass:
         self.consumer.metadata = Metadata()
+        self.consumer.failures.begin()
         this_pass = self.current = pool.begin(plan, position, places, assembly)
         self.consumer.figures.begin(this_pass.epoch, *pool.begun)
         return this_pass

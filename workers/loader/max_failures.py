@@ -19,10 +19,10 @@ def check_share(limit: float | None, sequence: Any) -> None:
     """Raise TypeError if ``limit`` is a share of the samples of ``sequence``, which has no length."""
     if type(limit) is float:
         plan = sequence._plan()
-        if plan.is_read_here or plan.is_stream:
+        if plan.is_stream or plan.count() is None:
             raise TypeError(
-                f"max_failures={limit} is a share of the samples in an epoch, but {type(plan.origin).__name__} has no "
-                "length: give a number of samples"
+                f"max_failures={limit} is a share of the samples in an epoch, but how many "
+                f"{type(plan.origin).__name__} has is unknown: give a number of samples"
             )
 
 
@@ -52,5 +52,10 @@ def _num_samples(sequence: Any) -> int:
     made of samples."""
     plan = sequence._plan()
     made_of_samples = isinstance(plan.source, (SequenceOfSize, SequenceGroups))
-    number: int = with_clock(sequence._clock, source_length, plan.source) if made_of_samples else plan.count()
-    return number if is_endless(number) else number // plan.world
+    batches: int = with_clock(sequence._clock, plan.count)
+    samples: int = with_clock(sequence._clock, source_length, plan.source) if made_of_samples else batches
+    if is_endless(samples):
+        return samples
+    places: int = plan.num_places_of(batches)
+    of_ranks: int = samples * places // max(batches, 1)
+    return of_ranks // int(plan.world)  # a slice has some of the batches

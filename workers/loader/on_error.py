@@ -116,6 +116,8 @@ class OnError:
 
     def _what_of(self, error: BaseException, of: Any, check: Callable[[], None]) -> str:
         if self.policy == "redraw":
+            if any("other samples that were drawn" in note for note in getattr(error, "__notes__", ())):
+                return "raise"
             add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() after it')
             return "raise"
         if not callable(self.policy):

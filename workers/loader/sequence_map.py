@@ -21,6 +21,7 @@ from workers.sequence.derived import SequenceDerived, items_of, parts_of, source
 from workers.sequence.epochs import plan_of_epoch
 from workers.sequence.passes import PassIterator, read_alone
 from workers.sequence.plan import Plan
+from workers.sequence.sample_errors import skipped
 from workers.sequence.selection import Batch_co
 
 from . import trw
@@ -172,13 +173,13 @@ class SequenceMap(FrontEndTypes[Batch_co]):
 
     def _items_at(self, index: int, job: int | None, source: Any = None) -> list[Any]:
         """Return the items of ``job``, by default the one at ``index``, made from ``source``; [] if it is skipped."""
+        job = plan_of_epoch(self).job_at(index) if job is None else job
         try:
-            return _items_of(self, plan_of_epoch(self).jobs([index])[0] if job is None else job, source)
+            return _items_of(self, job, source)
         except Exception as error:
             if self.on_error != "skip":
                 raise
-            logger.error("item %d is skipped", index, exc_info=error)
-            return []
+            return skipped(error, "item", job)
 
     # -- loops
 

@@ -16,18 +16,20 @@ class Failures:
 
     def __init__(self) -> None:
         self._counts: dict[FailedSample, int] = {}  # {failure, its count left at 0: how often it came}
-        self._lost = 0  # samples lost in the current epoch
-        self._epoch = -1
+        self._lost = 0  # samples lost in the current pass
         self._lock = threading.Lock()
 
+    def begin(self) -> None:
+        """Count anew the samples that are lost: a pass begins."""
+        with self._lock:
+            self._lost = 0
+
     def note(self, epoch: int, batch: int, failures: list[SampleFailure]) -> int:
-        """Record ``failures``, those of batch ``batch``. Return how many samples were lost so far in this epoch.
+        """Record ``failures``, those of batch ``batch``. Return how many samples were lost so far in this pass.
 
         A sample is lost if it was skipped or replaced by another one; a batch that was skipped counts as one.
         """
         with self._lock:
-            if epoch != self._epoch:
-                self._epoch, self._lost = epoch, 0
             for sample, what, error in failures:
                 failed = FailedSample(epoch, batch, sample, what, error)
                 if failed in self._counts or len(self._counts) < _MOST_KEPT:

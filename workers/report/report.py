@@ -44,7 +44,7 @@ class FailedSample(NamedTuple):
 
     Attributes:
         epoch, batch: the batch that it belongs to.
-        sample: its index among the samples; None if the error is of the whole batch.
+        sample: its index in the sequence that was batched; None if the error is of the whole batch, or of a stream.
         what: ``"skipped"``, ``"redrawn"`` (replaced) or ``"retried"``.
         error: the type and text of the error.
         times: how often this error came.

@@ -108,7 +108,7 @@ class SequenceBatch(SequenceOfSize):
             batch = batch_at(samples, range(start, stop), on_error)
             if batch is not None:
                 return [batch]
-        part = SampleErrors(on_error, functools.partial(another, samples, source, None, index))
+        part = SampleErrors(on_error, samples.job_at, functools.partial(another, samples, source, None, index))
         items_at = getter(samples, source, range(start, stop), on_error)
         found = [part.items(at, functools.partial(items_at, at)) for at in range(start, stop)]
         found = [[] if len(items) == 1 and items[0] is Loose.FEWER else items for items in found]

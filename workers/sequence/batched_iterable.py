@@ -76,7 +76,7 @@ class _OfEach:
         self.wants_tensors = getattr(functions[0], "wants_tensors", True) if functions else collate_fn is not None
 
     def __call__(self, items: list[Any]) -> list[Any]:
-        task, part = Task(None, self.functions, 0, self.as_items), SampleErrors(self.on_error)
+        task, part = Task(None, self.functions, 0, self.as_items), SampleErrors(self.on_error, lambda at: None)
         task.private = private
         found = [part.items(at, functools.partial(task.run, 0, (item,))) for at, item in enumerate(items)]
         samples = [sample for each in found for sample in each]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from workers.errors import StalePassError, StateError
 from workers.frameworks import keras
 from workers.job import seeding
-from workers.job.task import chain_of
+from workers.job.task import chain_of, made_from
 
 from .position import Position
 
@@ -86,12 +86,21 @@ class Clock:
         return Clock, ()
 
     def seed_for(self, part: Sequence) -> int | None:
-        """Return the seed given last in this clock's chain to a sequence made from ``part``; None if none was given."""
-        given = None
-        for each in () if self.owner is None else chain_of(self.owner()):
+        """Return the seed given last in this clock's chain to a sequence made from ``part``; None if none was given.
+
+        A source of several that were given none, other than the first, has the seed of the first.
+        """
+        # [(a sequence, what has its seed: a sequence made from it that was given one, or that has several sources)]
+        waiting: list[tuple[Any, Any]] = [] if self.owner is None else [(self.owner(), None)]
+        while waiting:
+            each, by = waiting.pop()
             if each is part:
-                return given
-            given = getattr(each, "_own_seed", None) if given is None else given
+                return None if by is None else by.seed if by._own_seed is None else by._own_seed
+            by = each if by is None and getattr(each, "_own_seed", None) is not None else by
+            first = getattr(each, "__dict__", {}).get("source_split")
+            waiting += [
+                (source, by if source is first or by is not None else each) for source in reversed(made_from(each))
+            ]
         return None
 
     @property
@@ -101,8 +110,8 @@ class Clock:
 
     @property
     def is_announced(self) -> bool:
-        """True if a pass over the current epoch has begun, and so ``on_epoch_begin``, if defined, was called for it."""
-        return self._announced == self.epoch
+        """True if a pass over the current epoch has begun, or a state within the epoch was loaded."""
+        return self._announced == self.epoch or not self.start.is_at_start
 
     def at(self, epoch: int) -> Clock:
         """Return another clock of the same sequence, with ``epoch`` as its current epoch."""
@@ -158,10 +167,15 @@ class Clock:
             self._announced = self.epoch
             if sequence._has_hooks("on_epoch_begin"):
                 self._call(sequence, seeding.EPOCH_BEGIN, sequence.on_epoch_begin)
-            for each in chain_of(sequence):
-                begin = getattr(type(each), "_begin_epoch", None)
-                if begin is not None:
-                    begin(each, self.epoch)
+            if self.start.is_at_start:  # else the chain was told when the state was loaded
+                self.tell_chain(sequence)
+
+    def tell_chain(self, sequence: Sequence) -> None:
+        """Tell the chain of ``sequence`` that the current epoch begins, with what is set now, such as weights."""
+        for each in chain_of(sequence):
+            begin = getattr(type(each), "_begin_epoch", None)
+            if begin is not None:
+                begin(each, self.epoch)
 
     def end_epoch(self, sequence: Sequence) -> None:
         """Call ``on_epoch_end`` of ``sequence``, and move to the next epoch, or to the one that the hook has set."""

@@ -92,7 +92,9 @@ class SequenceDerived(Sequence[Batch_co]):
 
     def _weighted(self) -> SequenceDerived[Any]:
         source = self.source_split
-        if self._names_beside or not isinstance(source, SequenceDerived):
+        if self._names_beside:
+            raise AttributeError(f"a {type(self).__name__} has no weights of samples: set those of its sources")
+        if not isinstance(source, SequenceDerived):
             raise AttributeError(f"a {type(self).__name__} has no weights of samples: write .weighted(weights) first")
         return source
 

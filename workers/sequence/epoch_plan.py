@@ -82,6 +82,10 @@ class EpochPlan(NamedTuple):
         """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as a list."""
         return self.take(places).tolist() if self.plan.arrangements else list(places)
 
+    def job_at(self, place: int) -> int:
+        """Return the number of the job at ``place``."""
+        return self.jobs([place])[0]
+
     def take(self, places: Any) -> Any:
         """Return the numbers of the jobs at ``places`` (numbers in the epoch's order), as an int64 array."""
         return through(self._orderings() if self.plan.arrangements else (), np.array(places, np.int64))

@@ -84,7 +84,7 @@ class SequenceGroups(SequenceChosen[Any]):
             batch = batch_at(samples, places, on_error)
             if batch is not None:
                 return [batch]
-        part = SampleErrors(on_error, functools.partial(another, samples, source, places, index))
+        part = SampleErrors(on_error, samples.job_at, functools.partial(another, samples, source, places, index))
         items_at = getter(samples, source, places, on_error)
         of_each = [part.items(place, functools.partial(items_at, place)) for place in places]
         if self._has_bounds and any(len(items) > 1 for items in of_each):

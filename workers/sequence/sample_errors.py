@@ -24,11 +24,18 @@ class SampleErrors:
     Args:
         on_error: ``"raise"`` the error; ``"skip"`` the sample and log the error; ``"redraw"`` another sample in its
             place; or ``"ask"`` the user's function later, in the consumer's process, and collect the error until then.
+        index_of: returns the index of a sample among all samples, given its number; None if it is unknown.
         redraw: returns the items of another sample, given the number of the one that raised, and the attempt (from 0).
     """
 
-    def __init__(self, on_error: str, redraw: Callable[[int, int], list[Any]] | None = None) -> None:
+    def __init__(
+        self,
+        on_error: str,
+        index_of: Callable[[int], int | None],
+        redraw: Callable[[int, int], list[Any]] | None = None,
+    ) -> None:
         self._on_error = on_error
+        self._index_of = index_of
         self._redraw = redraw
         self._errors: list[Exception] = []
 
@@ -45,11 +52,9 @@ class SampleErrors:
             if self._on_error == "raise":
                 raise
             if self._on_error == "skip":
-                logger.error("sample %d is skipped", number, exc_info=error)
-                note_failure(failure_of(error, "skipped", number))
-            else:
-                error.__dict__[SAMPLE] = number
-                self._errors.append(error)
+                return skipped(error, "sample", self._index_of(number))
+            error.__dict__[SAMPLE] = self._index_of(number)
+            self._errors.append(error)
             return []
 
     def _items_of_another(self, number: int, error: Exception) -> list[Any]:
@@ -59,8 +64,9 @@ class SampleErrors:
                 items = self._redraw(number, attempt)
             except Exception:
                 continue
-            logger.error("sample %d has raised; another one is taken in its place", number, exc_info=error)
-            note_failure(failure_of(error, "redrawn", number))
+            index = self._index_of(number)
+            logger.error("sample %s has raised; another one is taken in its place", index, exc_info=error)
+            note_failure(failure_of(error, "redrawn", index))
             return items
         add_note(error, f"{_MOST_REDRAWS} other samples that were drawn in place of sample {number} have raised too")
         raise error
@@ -77,6 +83,13 @@ class SampleErrors:
             raise error
         finally:
             del error, others
+
+
+def skipped(error: Exception, what: str, index: int | None) -> list[Any]:
+    """Log and record the error of an item that is skipped, and return its items: []. ``what`` is the item's name."""
+    logger.error("%s is skipped", what if index is None else f"{what} {index}", exc_info=error)
+    note_failure(failure_of(error, "skipped", index))
+    return []
 
 
 def others(error: BaseException) -> list[BaseException]:

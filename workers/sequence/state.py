@@ -236,3 +236,5 @@ def load(sequence: Sequence, state: State) -> None:
             raise
         raise StateError(f"state is of epoch {epoch}, for which there is no length: {short(error)}") from error
     clock.load(state.position)
+    if not state.position.is_at_start:
+        clock.tell_chain(sequence)

@@ -98,7 +98,10 @@ class SequenceWeighted(SequenceChosen):
     def weights(self, weights: Any) -> None:
         if callable(weights) and not self._is_drawn:
             raise TypeError("weights that were given as numbers cannot become a function: give that to .weighted()")
-        self._now = self._checked_weights(weights)
+        now = self._checked_weights(weights)
+        if now.values is not None and SequenceDerived._is_length_at_hand(self):
+            self._check_number(now.values, source_length(self))
+        self._now = now
         self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] in self._begun}
 
     def _checked_weights(self, weights: Any) -> _Weights:
@@ -107,7 +110,7 @@ class SequenceWeighted(SequenceChosen):
 
     def _begin_epoch(self, epoch: int) -> None:
         before, now = self._begun.get(epoch), self._now
-        if before is not None and (before.given is not now.given or before.digest != now.digest):  # it begins again
+        if before is not None and not before.is_same(now):  # the epoch begins again
             self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] != epoch}
         self._begun = dict([*self._begun.items(), (epoch, now)][-2:])  # another loop may be in another epoch
 
@@ -171,8 +174,9 @@ class SequenceWeighted(SequenceChosen):
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers need only the cumulated weights; if a function gives the weights, the program draws the samples.
-        now = self._now if callable(self._now.given) else self._now._replace(given=None)
-        return {**self.__dict__, "_now": now, "_begun": {}, "_labels": None}
+        before = {epoch: each for epoch, each in self._begun.items() if not each.is_same(self._now)}
+        sent = {epoch: each.sent() for epoch, each in before.items()}  # usually none
+        return {**self.__dict__, "_now": self._now.sent(), "_begun": sent, "_labels": None}
 
 
 class _Weights(NamedTuple):
@@ -185,6 +189,14 @@ class _Weights(NamedTuple):
     given: Any
     values: Any
     digest: str
+
+    def is_same(self, other: _Weights) -> bool:
+        """Return True if ``other`` was given the same function, or equal numbers."""
+        return self.digest == other.digest and (bool(self.digest) or self.given is other.given)
+
+    def sent(self) -> _Weights:
+        """Return what workers need of these."""
+        return self if callable(self.given) else self._replace(given=None)
 
 
 class _Labels:
