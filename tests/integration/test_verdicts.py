@@ -224,8 +224,8 @@ class SlowLines:
 @pytest.mark.parametrize("nb_workers", [0, 2])
 def test_a_source_that_is_slow_to_read(nb_workers: int) -> None:
     with prefetch(SlowLines(), nb_workers).map(str) as batches:
-        for _ in batches:
-            pass
+        for _ in range(2):
+            list(batches)
         report = batches.report()
     assert is_input_bound(report), str(report)
     assert "Reading the source takes" in report.verdict, str(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,3 +138,24 @@ def test_lengths() -> None:
     assert [len(shuffled), len(shuffled.batch(4)), len(shuffled.map(str).batch(4, True))] == [10, 3, 2]
     with pytest.raises(TypeError, match="has no length"):
         len(prefetch(iter([1]), 0).shuffle(window=3).batch(2))
+
+
+def test_a_stream_that_is_slow_to_read_gives_its_first_batches_soon() -> None:
+    """Not only when all items are read that may be ahead of the loop."""
+    read = 0
+
+    class Slow:
+        def __iter__(self) -> Any:
+            nonlocal read
+            for number in range(60):
+                time.sleep(0.02)
+                read += 1
+                yield number
+
+    with prefetch(Slow(), 2, max_queue_size=100).map(str) as batches:
+        before_first = []
+        for _ in range(3):
+            read = 0
+            for at, _ in enumerate(batches):
+                before_first += [read] * (at == 0)
+        assert min(before_first) < 30

@@ -24,6 +24,7 @@ from workers.sequence.position import Position
 from .iterators import Iterators, source_of
 from .tensor_items import packed
 
+_TELL_NS = 5_000_000  # how long items are read before the workers are told of them
 _NEVER_AGAIN = 2**62  # as a number of runs, it rules out a retry: a stream cannot be read again
 
 
@@ -226,6 +227,7 @@ class FedPass(Pass):
         return num_ahead <= 1 or 4 * num_ahead <= 3 * self.reading.engine.bound()
 
     def _fill(self) -> None:
+        told_ns = time.monotonic_ns()
         while (
             source := self._source
         ) is not None and self._num_added - self.num_jobs_taken < self.reading.engine.bound():
@@ -247,6 +249,11 @@ class FedPass(Pass):
                 return
             self._num_added += 1
             source.item = None
+            if time.monotonic_ns() - told_ns > _TELL_NS:  # reading is slow: let the workers begin, and the loop go on
+                self._fed.added()
+                if self._outcome_that_is_there() is not None:
+                    return
+                told_ns = time.monotonic_ns()
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
         """Make the ``items`` of ``outcome`` ready for delivery. None stands for an error, which the caller raises."""
