@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from workers import Sequence, SequenceMap, current_job, current_rng, current_seed, prefetch
+from workers import Sequence, SequenceArray, SequenceMap, current_job, current_rng, current_seed, prefetch
+from workers.job import context
 
 COUNT = 9
 
@@ -168,3 +169,15 @@ def test_an_error_of_the_source_leaves_the_users_generators() -> None:
         with pytest.raises(LookupError):
             next(batches)
     assert source.states() == before
+
+
+def test_a_source_that_reads_a_sequence_leaves_no_job() -> None:
+    """A thread that draws later belongs to none."""
+
+    class Reads:
+        def __iter__(self) -> Any:
+            return iter(SequenceArray({"x": np.arange(3)}, seed=1).map(lambda row: current_rng().random()))
+
+    with prefetch(Reads(), 0, seed=1) as batches:
+        assert len(list(batches)) == 3
+    assert not context._streams

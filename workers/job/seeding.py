@@ -197,7 +197,8 @@ class SourceReading:
                     self._left = self._save()
                     raise
         finally:
-            context.current.job, context.current.stream = before
+            context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
+            context.enter(*before)  # a job of a sequence that the source has read has entered the reading's stream
             try:
                 for each in restore:
                     each()
