@@ -178,6 +178,7 @@ def test_a_source_that_reads_a_sequence_leaves_no_job() -> None:
         def __iter__(self) -> Any:
             return iter(SequenceArray({"x": np.arange(3)}, seed=1).map(lambda row: current_rng().random()))
 
-    with prefetch(Reads(), 0, seed=1) as batches:
-        assert len(list(batches)) == 3
-    assert not context._streams
+    for nb_workers in (0, 2):
+        with prefetch(Reads(), nb_workers, seed=1) as batches:
+            assert len(list(batches)) == 3
+        assert not context._streams
