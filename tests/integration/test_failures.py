@@ -42,7 +42,7 @@ def skip(error: BaseException) -> str:
 @pytest.mark.parametrize("on_error", ["skip", "redraw", skip])
 @pytest.mark.parametrize("collate_fn", [None, pad()])
 def test_failed_samples_are_listed(nb_workers: Any, executor: str, on_error: Any, collate_fn: Any) -> None:
-    """Each once an epoch, with its batch; what is computed ahead of the loop, and a state that is loaded, add none."""
+    """Each is listed once an epoch, with its batch. Batches that are computed ahead of the loop add none."""
     options: dict[str, Any] = {"on_error": on_error, "nb_workers": nb_workers, "executor": executor, "seed": 1}
     with prefetch(Damaged(), batch_size=4, collate_fn=collate_fn, **options) as batches:
         for _ in range(2):

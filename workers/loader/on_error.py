@@ -14,7 +14,7 @@ from workers.errors import add_note, safe_to_raise
 from workers.job.sample_failures import SampleFailure, failure_of
 from workers.job.task import SAMPLE
 from workers.sequence.passes import Pass
-from workers.sequence.sample_errors import left, others
+from workers.sequence.sample_errors import OTHERS_HAVE_RAISED, left, others
 
 from .options import Options
 
@@ -29,7 +29,7 @@ class OnError:
     def __init__(self, options: Options) -> None:
         self.policy = options.on_error
         self._max_retries = options.max_retries
-        self._retry_wait = options.retry_wait
+        self._may_retry, self._retry_wait = options.may_retry, options.retry_wait
         self._deciding_for: Any = None  # the pass whose error the function is deciding on, if any
 
     def check(self, of: Pass) -> None:
@@ -85,11 +85,7 @@ class OnError:
             what = "raise"
             raise
         finally:
-            if (
-                (callable(self.policy) or self.policy == "retry")
-                and what in ("skip", "raise")
-                and type(value) is Failure
-            ):
+            if self._may_retry and what in ("skip", "raise") and type(value) is Failure:
                 of.reading.forget(index)
             del value, outcome, of_sample  # no reference cycle with the error
 
@@ -116,7 +112,7 @@ class OnError:
 
     def _what_of(self, error: BaseException, of: Any, check: Callable[[], None]) -> str:
         if self.policy == "redraw":
-            if any("other samples that were drawn" in note for note in getattr(error, "__notes__", ())):
+            if any(OTHERS_HAVE_RAISED in note for note in getattr(error, "__notes__", ())):
                 return "raise"
             add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() after it')
             return "raise"

@@ -178,6 +178,11 @@ class Options:
         return replace(made, executor_options=options)
 
     @property
+    def may_retry(self) -> bool:
+        """True if ``on_error`` may run a failed job again, which then needs its input."""
+        return callable(self.on_error) or self.on_error == "retry"
+
+    @property
     def least_workers(self) -> int:
         """The minimum number of workers for ``nb_workers="auto"``: 1 if one of the options needs a worker, else 0."""
         return int(self.worker_init_fn is not None or self.job_timeout is not None or not self.in_order)

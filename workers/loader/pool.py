@@ -114,7 +114,7 @@ class Pool:
             options.in_order,
             options.max_retries + 1,
             explain=given_up,
-            keeps_failed=callable(options.on_error) or options.on_error == "retry",
+            keeps_failed=options.may_retry,
             # Within a bundle, it is unknown which job takes long, so job_timeout needs small bundles.
             bundle_ns=FAR_BUNDLE_NS if self.kind == "ray" and options.job_timeout is None else BUNDLE_NS,
         )

@@ -11,7 +11,7 @@ from workers.sequence.base import plan_of
 from workers.sequence.clock import with_clock
 from workers.sequence.derived import source_length
 from workers.sequence.position import Position
-from workers.sequence.reservoir import SequenceLoads, draws_of
+from workers.sequence.reservoir import Loads, SequenceLoads, draws_of
 
 from .sequence_map import SequenceMap
 
@@ -27,10 +27,10 @@ class Reservoir:
 
     def __len__(self) -> int:
         """Return the number of draws in an epoch."""
-        return self._number() * self.draws_per_item
+        return self._order().number * self.draws_per_item
 
-    def _number(self) -> int:
-        return with_clock(self.loads._clock, source_length, self.loads.source_split)  # type: ignore[no-any-return]
+    def _order(self) -> Loads:
+        return with_clock(self.loads._clock, self.loads.source_split._choice)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Any]:
         return self.begin_at(0, self.loads.epoch, self.loads.seed)
@@ -40,8 +40,7 @@ class Reservoir:
         loads, clock = self.loads, self.loads._clock
         if clock.epoch != epoch:
             with_clock(clock, clock.go_to, loads, epoch)
-        number = self._number()
-        draws = draws_of(number, min(loads.source_split.size, number), self.draws_per_item, seed, epoch)
+        draws = draws_of(*self._order(), self.draws_per_item, seed, epoch)
         if first >= len(draws.loads):
             return
         start = int(draws.loads[first:].min())

@@ -109,7 +109,7 @@ class Clock:
         return self.is_fitted or self.position.delivered != self.start.delivered
 
     @property
-    def is_announced(self) -> bool:
+    def is_underway(self) -> bool:
         """True if a pass over the current epoch has begun, or a state within the epoch was loaded."""
         return self._announced == self.epoch or not self.start.is_at_start
 

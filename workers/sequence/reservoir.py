@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from workers.job.stream import hashed
 
-from .chosen import ChosenPlaces, SequenceChosen
+from .chosen import SequenceChosen
 from .derived import source_length
 
 _OF_RESERVOIR = 5  # part of the key of the random order: other methods, such as shuffle, have other numbers
@@ -50,7 +50,7 @@ def draws_of(number: int, size: int, draws_per_item: int, seed: int, epoch: int)
     return Draws(loads, np.maximum.accumulate(loads) + 1, last)
 
 
-class _Loads(NamedTuple):
+class Loads(NamedTuple):
     """The items in the order of loading: the last ``size`` of them, and then all."""
 
     number: int
@@ -73,9 +73,9 @@ class SequenceLoads(SequenceChosen[Any]):
         self.size = size
         super().__init__(source_split, "kept in a reservoir")
 
-    def _choice(self) -> ChosenPlaces:
+    def _choice(self) -> Loads:
         number = source_length(self)
-        return _Loads(number, min(self.size, number))
+        return Loads(number, min(self.size, number))
 
     def _arguments(self) -> tuple[Any, ...]:
         return (self.size,)

@@ -16,6 +16,8 @@ logger = logging.getLogger("workers")
 
 
 _MOST_REDRAWS = 10  # samples that are tried in place of one that raises
+#: A part of the note on an error for which there were redraws.
+OTHERS_HAVE_RAISED = f"{_MOST_REDRAWS} other samples that were drawn in place of sample"
 
 
 class SampleErrors:
@@ -68,7 +70,7 @@ class SampleErrors:
             logger.error("sample %s has raised; another one is taken in its place", index, exc_info=error)
             note_failure(failure_of(error, "redrawn", index))
             return items
-        add_note(error, f"{_MOST_REDRAWS} other samples that were drawn in place of sample {number} have raised too")
+        add_note(error, f"{OTHERS_HAVE_RAISED} {number} have raised too")
         raise error
 
     def end(self, items: list[Any]) -> list[Any]:

@@ -82,8 +82,7 @@ class SequenceWeighted(SequenceChosen):
         self._begun: dict[int, _Weights] = {}  # {an epoch that has begun: the weights it began with}, the last two
         self._now = self._checked_weights(weights)
         super().__init__(source_split, "weighted")
-        if self._now.values is not None and SequenceDerived._is_length_at_hand(self):
-            self._check_number(self._now.values, source_length(self))
+        self._check_now(self._now)
 
     @property
     def weights(self) -> Any:
@@ -99,8 +98,7 @@ class SequenceWeighted(SequenceChosen):
         if callable(weights) and not self._is_drawn:
             raise TypeError("weights that were given as numbers cannot become a function: give that to .weighted()")
         now = self._checked_weights(weights)
-        if now.values is not None and SequenceDerived._is_length_at_hand(self):
-            self._check_number(now.values, source_length(self))
+        self._check_now(now)
         self._now = now
         self._kept = {place: drawn for place, drawn in self._kept.items() if place[0] in self._begun}
 
@@ -119,7 +117,7 @@ class SequenceWeighted(SequenceChosen):
         job, clock = current_job(), asking()
         if job is None:
             clock = clock or self._clock
-        if clock is not None and not clock.is_announced:
+        if clock is not None and not clock.is_underway:
             return self._now
         epoch = job.epoch if clock is None else clock.epoch  # type: ignore[union-attr]
         return self._begun.get(epoch, self._now)
@@ -150,6 +148,11 @@ class SequenceWeighted(SequenceChosen):
         if self.replacement:
             return Systematic(values, number, seed, self.epoch)
         return Given(_without_replacement(values, number, seed, self.epoch))
+
+    def _check_now(self, weights: _Weights) -> None:
+        """Check the number of ``weights``, if it is known now how many there must be."""
+        if weights.values is not None and SequenceDerived._is_length_at_hand(self):
+            self._check_number(weights.values, source_length(self))
 
     def _check_number(self, values: NDArray[np.float64], length: int) -> None:
         what = "labels" if self._labels is not None else "weights"
