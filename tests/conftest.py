@@ -174,7 +174,17 @@ def _mapped(pid: str) -> set[str]:
     return {line[line.index("/dev/shm/") :] for line in lines if "/dev/shm/" in line}
 
 
-WATCHED: list[Callable[[], set[str]]] = [processes, threads, descriptors, shared_names]
+LOCKS = type(threading.Lock()), type(threading.RLock())
+
+
+def held_locks() -> set[str]:
+    """Those of our modules: one that a Ctrl-C has left locked makes all other threads wait."""
+    modules = [(name, module) for name, module in sys.modules.items() if name.startswith("workers.")]
+    named = {f"lock {name}.{key}": each for name, module in modules for key, each in vars(module).items()}
+    return {name for name, lock in named.items() if isinstance(lock, LOCKS) and not repr(lock).startswith("<unlocked")}
+
+
+WATCHED: list[Callable[[], set[str]]] = [processes, threads, descriptors, shared_names, held_locks]
 
 
 def everything() -> set[str]:

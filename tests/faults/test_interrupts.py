@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import itertools
 import os
@@ -18,6 +19,8 @@ import pytest
 
 import workers
 from workers import Sequence, SequenceMap, current_rng
+from workers.job import seeding
+from workers.process import server_handle
 
 # Where it strikes a generator that is closed, Python says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -221,3 +224,68 @@ def test_at_random_moments(kind: str) -> None:
             thread.join()
             signal.signal(signal.SIGINT, before)
         assert got == expected
+
+
+class InterruptedLock:
+    """A lock whose acquire() is followed by a Ctrl-C before its result is there."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+
+    def acquire(self, *args: Any, **options: Any) -> bool:
+        self.lock.acquire(*args, **options)
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def is_free(lock: Any) -> bool:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: lock.acquire(blocking=False) and lock.release() is None).result()
+
+
+@pytest.mark.parametrize("kind", ["loop", "serial", "serial, stream", "serial, iterator"])
+def test_behind_the_lock_of_the_global_generators(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock left locked would make each job in another thread wait, such as those of Keras."""
+    lock = seeding._globals_lock
+    with KINDS[kind]() as batches:
+        expected = [told(batch) for batch in batches]
+        batches.epoch = 0
+        loop = iter(batches)
+        monkeypatch.setattr(seeding, "_globals_lock", InterruptedLock(lock))
+        with pytest.raises(KeyboardInterrupt):
+            next(loop)
+        assert is_free(lock)
+        monkeypatch.undo()
+        assert read_on(loop) == expected
+
+
+def test_behind_the_lock_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = server_handle._lock
+    monkeypatch.setattr(server_handle, "_lock", InterruptedLock(lock))
+    with pytest.raises(KeyboardInterrupt):
+        server_handle._tidy()
+    assert is_free(lock)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "use"),
+    [(seeding, "_globals_lock", lambda: list(KINDS["serial"]())), (server_handle, "_lock", server_handle._tidy)],
+    ids=["of the global generators", "of the servers"],
+)
+def test_a_lock_that_another_thread_has(
+    module: Any, name: str, use: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays with that thread."""
+    monkeypatch.setattr(seeding, "_MAX_WAIT_S", 0.01)
+    lock = getattr(module, name)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lock.acquire, timeout=1).result()
+        use()
+        assert not is_free(lock)
+        pid = os.fork()
+        if pid == 0:  # in a fork, that thread is not there
+            os._exit(0 if getattr(module, name).acquire(blocking=False) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        pool.submit(lock.release).result()

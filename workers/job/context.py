@@ -39,6 +39,7 @@ class _Context:
     part: tuple[int, ...] = ()  # see :func:`in_part`
     failures: list[Any] | None = None  # see ``sample_failures``
     stream: Stream | None = None
+    is_alone = False  # True while this thread has, or has waited for, the lock of the global generators
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded
 
 

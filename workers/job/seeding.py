@@ -25,6 +25,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import os
 import random
 import sys
 import threading
@@ -72,10 +73,20 @@ __all__ = [
 
 logger = logging.getLogger("workers")
 
-_globals_lock = threading.RLock()
+_globals_lock = threading.RLock()  # only its owner can release it
 _MAX_WAIT_S = 5.0
 _numbers = itertools.count()  # counts the seeds drawn so far, so that no two are the same
 _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read here from those of the jobs
+
+
+def _begin_anew() -> None:
+    """Replace the lock in a new fork, as a thread of the parent may hold the old one."""
+    global _globals_lock
+    _globals_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
@@ -130,9 +141,13 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         stream: the random numbers of the job.
         seed_globals: False if other threads run jobs at the same time: then no generator that threads share is seeded.
     """
+    if not seed_globals:
+        return _run_job(stream, job, function, False)
+    return _run_alone(lambda: _run_job(stream, job, function, True))
+
+
+def _run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool) -> Any:
     before = context.current.job, context.current.stream
-    # One thread at a time. But a job may wait for threads that run jobs too, so such threads must not wait forever.
-    is_alone = seed_globals and _globals_lock.acquire(timeout=_MAX_WAIT_S)
     restore: list[Callable[[], None]] = []
     try:
         if seed_globals:
@@ -144,13 +159,29 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
         context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
-        try:
-            for each in restore:
-                each()
-            context.enter(*before)
-        finally:
-            if is_alone:
-                _globals_lock.release()
+        for each in restore:
+            each()
+        context.enter(*before)
+
+
+def _run_alone(function: Callable[[], Any]) -> Any:
+    """Return ``function()``, while no other thread is within this function: threads share the global generators.
+
+    But a job may wait for threads that run jobs too. So such a thread waits for 5 s at most.
+    """
+    current = context.current
+    if current.is_alone:
+        return function()
+    try:
+        current.is_alone = True
+        _globals_lock.acquire(timeout=_MAX_WAIT_S)
+        return function()
+    finally:
+        current.is_alone = False
+        try:  # noqa: SIM105 - a Ctrl-C must not come first
+            _globals_lock.release()
+        except RuntimeError:  # another thread has it
+            pass
 
 
 class SourceReading:
@@ -171,8 +202,10 @@ class SourceReading:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Return ``function()``, run as the next part of the reading: its draws continue those of the previous part."""
+        return _run_alone(lambda: self._run(function))
+
+    def _run(self, function: Callable[[], Any]) -> Any:
         before = context.current.job, context.current.stream
-        is_alone = _globals_lock.acquire(timeout=_MAX_WAIT_S)
         restore: list[Callable[[], None]] = []
         try:
             process_generators.look_after_frameworks()
@@ -199,12 +232,8 @@ class SourceReading:
         finally:
             context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
             context.enter(*before)  # a job of a sequence that the source has read has entered the reading's stream
-            try:
-                for each in restore:
-                    each()
-            finally:
-                if is_alone:
-                    _globals_lock.release()
+            for each in restore:
+                each()
 
     @property
     def _held(self) -> Generators:

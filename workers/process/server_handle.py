@@ -267,13 +267,16 @@ def end_idle(but: ServerHandle | None = None) -> None:
 
 def _tidy() -> None:
     """End unused servers, unless their imports were slow. If :func:`connect` holds the lock, leave this to it."""
-    if _lock.acquire(blocking=False):
-        try:
+    try:
+        if _lock.acquire(blocking=False):
             for each in [each for each in _servers if not each.pools]:
                 if each.import_s is None or each.import_s < _LONG_S:
                     _forget(each)
-        finally:
+    finally:
+        try:  # noqa: SIM105 - a Ctrl-C must not come first
             _lock.release()
+        except RuntimeError:  # another thread has it
+            pass
 
 
 def _forget(server: ServerHandle) -> None:
