@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.engine.delivery import Result
 from workers.engine.handover import NEVER, Handover, Outcome
+from workers.engine.results import Result
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.engine.bounds import BUNDLE_NS
-from workers.engine.delivery import Failure, Result
+from workers.engine.results import Failure, Result
 from workers.engine.serial import SerialEngine
 from workers.engine.worker_loads import UNBEGUN_NS
 from workers.job.task import Task

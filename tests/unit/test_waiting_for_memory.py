@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workers.engine.bounds import Bounds
-from workers.engine.delivery import Failure, Result
+from workers.engine.results import Failure, Result
 from workers.engine.waiting_for_memory import NextStep
 
 

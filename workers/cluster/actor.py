@@ -26,6 +26,7 @@ from workers.engine.schedule import JobRow
 from workers.job import seeding
 from workers.job.context import Stages, begin_marks, mark, stages
 from workers.job.cores import Cores, CoreUse
+from workers.job.portions import PortionSender
 from workers.job.sample_failures import with_failures
 from workers.process import program_settings, replica
 from workers.process.logs import Records
@@ -38,10 +39,22 @@ class Items(NamedTuple):
     arrays: list[np.ndarray[Any, Any]]
     rest: bytes  # the pickled (spec, leaves other than arrays)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
     def together(self) -> Any:
         """Rebuild the batches of the job, and return them. Runs in: consumer."""
         spec, rest = pickle.loads(self.rest)
         return unflattener(spec)(iter(self.arrays), iter(rest))
+
+
+def _apart(items: list[Any]) -> Items:
+    """Take ``items`` apart. Runs in: actor."""
+    arrays: list[np.ndarray[Any, Any]] = []
+    rest: list[Any] = []
+    spec = flatten(items, arrays, rest)
+    return Items(arrays, dumps((spec, rest)))
 
 
 class Answer(NamedTuple):
@@ -52,6 +65,7 @@ class Answer(NamedTuple):
     job_ns: int
     nbytes: int
     stages: Stages
+    before: Items | None = None  # the items that the job has made before its error
 
     def items(self, sending: int) -> Any:
         """Return the batches of the job. Runs in: consumer.
@@ -159,6 +173,7 @@ class Actor:
         self._thread = threading.get_ident()
         start_ns, marks, nbytes = time.monotonic_ns(), begin_marks(), 0
         value: Items | RemoteFailure
+        yielded: list[Any] = []
         try:
             check_replica(self._replica, replica, epoch, index)
             job = seeding.Job(epoch, index, attempt, self._number)
@@ -166,21 +181,26 @@ class Actor:
             if payload is not None:
                 self._enter(job)
                 item = (pickle.loads(payload),)
+            portions = PortionSender(self._stream, yielded.extend)
             items = seeding.run_seeded(
-                self._stream, lambda: self._enter(job), lambda: with_failures(self._task.run, index, item)
+                self._stream,
+                lambda: self._enter(job),
+                lambda: with_failures(self._task.run, index, item, portions=portions),
             )
             mark("transport")
-            arrays: list[np.ndarray[Any, Any]] = []
-            rest: list[Any] = []
-            spec = flatten(items, arrays, rest)
-            value = Items(arrays, dumps((spec, rest)))
-            nbytes = sum(array.nbytes for array in arrays)
+            value = _apart(items)
+            nbytes = value.nbytes
         except BaseException as error:
             value = pack(error)
         finally:
             seeding.leave_job()
         end_ns = time.monotonic_ns()
-        return Answer(sending, value, end_ns - start_ns, nbytes, stages(marks, end_ns))
+        before = None
+        try:
+            before = _apart(yielded) if yielded else None
+        except BaseException as error:
+            value = pack(error)
+        return Answer(sending, value, end_ns - start_ns, nbytes, stages(marks, end_ns), before)
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:

@@ -39,6 +39,7 @@ from workers.engine.executor import (
     Stuck,
     Trimmed,
     WorkerReady,
+    Yielded,
 )
 from workers.engine.remote_errors import RemoteFailure, unpack
 from workers.engine.schedule import JobRow
@@ -253,7 +254,7 @@ class RayExecutor:
             start_ns = actor.since_ns - sum(times_ns)
             for sending, answer, job_ns in zip(call, answers, times_ns, strict=True):
                 actor.sent_ns.pop(sending, None)
-                self._events.append(_event(name, actor.number, sending, answer, start_ns))
+                self._events += _events(name, actor.number, sending, answer, start_ns)
                 start_ns += job_ns
 
     def _loaded(self, name: int, actor: ActorHandle, failure: RemoteFailure | BaseException | None) -> None:
@@ -312,16 +313,20 @@ class RayExecutor:
         self.parcel = None
 
 
-def _event(name: int, number: int, sending: int, answer: Answer | BaseException | None, start_ns: int) -> Event:
-    """Return the engine's event for an answered job: Done, Failed, or Cancelled if ``answer`` is None."""
+def _events(name: int, number: int, sending: int, answer: Answer | BaseException | None, start_ns: int) -> list[Event]:
+    """Return the engine's events for an answered job: Done, Failed, or Cancelled if ``answer`` is None.
+    Before Failed comes Yielded, if the job had made items before its error."""
     if answer is None:
-        return Cancelled(name, sending)
+        return [Cancelled(name, sending)]
     if isinstance(answer, BaseException):
-        return Failed(name, sending, answer, 0)
-    detail = Detail(number, start_ns, answer.stages)
-    if isinstance(answer.value, RemoteFailure):
-        return Failed(name, sending, answer.value, answer.job_ns, detail)
-    return Done(name, sending, answer, answer.job_ns, answer.nbytes, detail)
+        return [Failed(name, sending, answer, 0)]
+    detail, before = Detail(number, start_ns, answer.stages), answer.before
+    if not isinstance(answer.value, RemoteFailure):
+        return [Done(name, sending, answer, answer.job_ns, answer.nbytes, detail)]
+    failed = Failed(name, sending, answer.value, answer.job_ns, detail)
+    if before is None:
+        return [failed]
+    return [Yielded(name, sending, answer._replace(value=before), before.nbytes), failed]
 
 
 def _detail(text: str) -> str:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from workers.batch.tree import own
 
 from .comparison import difference
-from .delivery import Failure
 from .engine import Reading
 from .handover import Outcome, Outcomes
 from .passes import Ahead
+from .results import Failure
 from .serial import SerialReading
 
 if TYPE_CHECKING:
@@ -65,24 +65,24 @@ class AutoReading:
         """The workers' outcomes (batches or errors) that can be taken now, as {number in the pass: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+    def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         try:
-            if time.monotonic() >= self._look_at_s:
+            if not after and time.monotonic() >= self._look_at_s:
                 with self.engine.lock:
                     if self.engine.is_read_by(self):
                         self._look(number)
             self._is_at = number
-            if self._trial is not None:
+            if self._trial is not None and not after:
                 self._compare(number, timeout_s)
             if self._is_of_workers(number):
                 assert self._shared is not None
-                return self._shared.peek(number, timeout_s)
+                return self._shared.peek(number, timeout_s, after)
         except Exception:
             if not self._has_lost_workers():
                 raise
-        outcome = self._alone.peek(number, timeout_s)
+        outcome = self._alone.peek(number, timeout_s, after)
         if number == self._trial:
-            self._tried = _NOT_COMPARED if type(outcome.value) is Failure else own(outcome.value)
+            self._tried = own(outcome.value) if type(outcome.value) is list and not after else _NOT_COMPARED
         return outcome
 
     def _is_of_workers(self, number: int) -> bool:
@@ -95,7 +95,7 @@ class AutoReading:
         if trial is None or shared is None or trial >= self._end:  # the workers did not get the batch's job
             self._trial = None
         elif trial < number:
-            theirs = shared.peek(trial, timeout_s)
+            theirs = shared.peek(trial, timeout_s, None)
             value = theirs.value
             if type(value) is Failure:
                 fails_only_there = self._tried is not _NOT_COMPARED
@@ -122,7 +122,7 @@ class AutoReading:
     def _is_same_again(self, number: int) -> bool:
         """Compute batch ``number`` in the loop again. Return False if the result differs from the loop's first one.
         The batch is then random, so its difference from the workers' batch proves nothing."""
-        value = self._alone.peek(number).value
+        value = self._alone.peek(number, None, None).value
         if type(value) is Failure or difference(_one(self._tried), _one(value)) is None:
             return True
         logger.info(

@@ -10,14 +10,27 @@ from workers.batch.memory_limit import DoesNotFit
 from workers.errors import IntegrityError, PrefetchError, safe_to_raise
 
 from . import explanations
-from .delivery import Failure, Result
-from .executor import Cancelled, Detail, Died, Done, Event, Executor, Failed, NotStarted, Started, Trimmed, WorkerReady
+from .executor import (
+    Cancelled,
+    Detail,
+    Died,
+    Done,
+    Event,
+    Executor,
+    Failed,
+    NotStarted,
+    Started,
+    Trimmed,
+    WorkerReady,
+    Yielded,
+)
 from .handover import Handover, Outcomes
 from .idle_shutdown import IdleShutdown
 from .memory_pressure import MemoryPressure
 from .passes import Ahead
 from .publishing import Publisher
 from .remote_errors import RemoteFailure, unpack
+from .results import Failure, Result
 from .schedule import Schedule
 from .watchdog import Timeouts, Watchdog
 
@@ -199,7 +212,7 @@ class Driver:
         self._handover.hand_over(self._schedule.take_outcomes(), self._schedule.take_repeated())
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, Done):
+        if isinstance(event, (Done, Yielded)):
             self._done(event)
         elif isinstance(event, Failed):
             self._failed(event)
@@ -230,36 +243,34 @@ class Driver:
         self._watchdog.died(worker)
         self._schedule.died(worker, 0)
 
-    def _done(self, event: Done) -> None:
-        worker, sending, value, job_ns, nbytes, detail = event
-        schedule = self._schedule
-        ticket = schedule.take_back(worker, sending)
-        if detail is not None:
-            self._note(ticket, job_ns, detail)
+    def _done(self, event: Done | Yielded) -> None:
+        schedule, end = self._schedule, event if isinstance(event, Done) else None
+        worker, sending, value, nbytes = event.worker, event.sending, event.value, event.nbytes
+        ticket = schedule.ticket(worker, sending) if end is None else schedule.take_back(worker, sending)
+        if end is not None:
+            _note(self._executor, schedule, ticket, end.job_ns, end.detail)
         if ticket is None:
             self._executor.skip(value)
             return
         self._executor.figures.nbytes += nbytes
         try:
-            batch = self._executor.read(value, sending)
+            items = self._executor.read(value, sending)
         except IntegrityError as error:  # nothing else in shared memory can be trusted either
             self.fatal = error
             return
         except BaseException as raised:  # unpickling runs the user's code, even sys.exit(); memory may run out
-            batch = Failure(safe_to_raise(raised), schedule.runs_before(ticket) + 1)
-        schedule.finish(ticket, Result(batch, job_ns, time.monotonic_ns()), job_ns, nbytes)
-
-    def _note(self, ticket: int | None, job_ns: int, detail: Detail) -> None:
-        epoch, index = self._schedule.place_of(ticket)
-        number, start_ns, stages = detail
-        self._executor.figures.span(number, epoch, index, start_ns, job_ns, stages)
+            items = Failure(safe_to_raise(raised), schedule.runs_before(ticket) + 1)
+        if end is None:
+            schedule.add_portion(ticket, sending, items, nbytes)
+        else:
+            items = schedule.last_items(ticket, sending, items)
+            schedule.finish(ticket, Result(items, end.job_ns, time.monotonic_ns()), end.job_ns, nbytes)
 
     def _failed(self, event: Failed) -> None:
         worker, sending, error, job_ns, detail = event
         schedule = self._schedule
         ticket = schedule.take_back(worker, sending)
-        if detail is not None:
-            self._note(ticket, job_ns, detail)
+        _note(self._executor, schedule, ticket, job_ns, detail)
         if ticket is None:
             return
         if isinstance(error, RemoteFailure):
@@ -273,3 +284,10 @@ class Driver:
             return
         failure = Failure(error, schedule.runs_before(ticket) + 1)
         schedule.finish(ticket, Result(failure, job_ns, time.monotonic_ns()))
+
+
+def _note(executor: Executor, schedule: Schedule, ticket: int | None, job_ns: int, detail: Detail | None) -> None:
+    """Record a finished job in the figures of the pool, if its worker has sent details."""
+    if detail is not None:
+        epoch, index = schedule.place_of(ticket)
+        executor.figures.span(detail.number, epoch, index, detail.start_ns, job_ns, detail.stages)

@@ -33,7 +33,7 @@ from workers.report.pool import PoolFigures
 from . import explanations
 from .driver import Driver
 from .executor import Executor
-from .handover import Handover, Outcome, Outcomes
+from .handover import Handover, Outcome, Outcomes, ready
 from .passes import Ahead
 from .publishing import Publisher
 from .schedule import Schedule
@@ -218,16 +218,16 @@ class Reading:
         self._handover = engine.handover
         self._first = first
 
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
+    def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         outcomes = self.outcomes
         if number - 1 in outcomes:  # a Ctrl-C interrupted drop()
             self.drop(number - 1)
-        outcome = outcomes.get(number)
+        outcome = ready(outcomes, number, after)
         if outcome is not None and os.getpid() == self.engine.pid:
             return outcome
         if self._handover.outcomes is outcomes:
             self._handover.wait_for(number)
-        return self._wait(outcomes, number, timeout_s)
+        return self._wait(outcomes, number, timeout_s, after)
 
     def drop(self, number: int) -> None:
         if self._handover.outcomes is self.outcomes:
@@ -276,7 +276,7 @@ class Reading:
 
         self.engine.order(order, at_once)
 
-    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None) -> Outcome:
+    def _wait(self, outcomes: Outcomes, key: int, timeout_s: float | None, after: int | None = None) -> Outcome:
         handover, engine = self._handover, self.engine
         engine.check_process()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -284,7 +284,7 @@ class Reading:
         try:
             while True:
                 handover.is_waiting = True  # set before the check: the outcome may arrive in between
-                outcome = outcomes.get(key)
+                outcome = ready(outcomes, key, after)
                 if outcome is not None:
                     return outcome
                 engine.check()

@@ -79,6 +79,15 @@ class Done(NamedTuple):
     detail: Detail | None = None
 
 
+class Yielded(NamedTuple):
+    """The event that the job sent under the number ``sending``, which still runs, has made some of its items."""
+
+    worker: int
+    sending: int
+    value: Any  # the argument of Executor.read
+    nbytes: int
+
+
 class Failed(NamedTuple):
     """The event that the job sent under the number ``sending`` has raised an exception."""
 
@@ -123,7 +132,7 @@ class Fatal(NamedTuple):
     error: BaseException
 
 
-Event = Started | NotStarted | WorkerReady | Done | Failed | Cancelled | Trimmed | Died | Fatal
+Event = Started | NotStarted | WorkerReady | Done | Yielded | Failed | Cancelled | Trimmed | Died | Fatal
 
 
 class Executor(Protocol):

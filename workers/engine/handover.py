@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .delivery import Result
+from .results import Portions, Result
 
 NEVER = 2**62  # more outcomes than there will ever be
 
@@ -27,6 +27,19 @@ class Outcome(NamedTuple):
 
 
 Outcomes = dict[int, Outcome]
+
+
+def ready(outcomes: Outcomes, number: int, after: int | None = 0) -> Outcome | None:
+    """Return what follows the first ``after`` items of outcome ``number``, or the whole outcome if ``after`` is None.
+    Return None if it has not arrived."""
+    outcome = outcomes.get(number)
+    if outcome is None:
+        return None
+    value = outcome.value
+    if type(value) is Portions:
+        result = value.whole() if after is None else value.after(after)
+        return None if result is None else Outcome(outcome.index, *result)
+    return outcome._replace(value=value[after:]) if after and type(value) is list else outcome
 
 
 class Handover:

@@ -15,9 +15,9 @@ from workers import limits
 from workers.batch.memory_limit import DoesNotFit, available_nbytes
 
 from . import explanations
-from .delivery import Failure, Result
 from .executor import Executor
 from .handover import Handover
+from .results import Failure, Result
 from .schedule import Schedule
 from .waiting_for_memory import NextStep
 

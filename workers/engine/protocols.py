@@ -13,7 +13,7 @@ from .passes import Ahead
 
 
 class AnyReading(Protocol):
-    """The handle by which a loop reads the outcomes (batches or errors) of one pass, numbered in order of delivery.
+    """The handle by which a loop reads the outcomes (items or errors) of one pass, numbered in order of delivery.
     Only the consumer's thread uses the handle."""
 
     @property
@@ -23,10 +23,11 @@ class AnyReading(Protocol):
     @property
     def engine(self) -> AnyEngine: ...
 
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        """Return outcome ``number`` of this pass, and keep it until :meth:`drop`, so that it can be read again.
+    def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
+        """Return what follows the first ``after`` items of outcome ``number`` of this pass; None for all of it.
 
-        Wait until the outcome is ready, but at most for ``timeout_s``.
+        Wait until it is ready, but at most for ``timeout_s``. It is kept until :meth:`drop`, or until items behind it
+        are asked for. Its value is a Portion if more of the outcome follows.
 
         Raises:
             queue.Empty: the outcome was not ready within ``timeout_s``.

@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .bounds import BUNDLE_NS, Bounds, QueueLoad
-from .delivery import Delivery, Failure, Result
+from .delivery import Delivery
 from .passes import EnginePass, Passes
+from .results import Failure, Result
 from .waiting_for_memory import WaitingForMemory
 from .worker_loads import WorkerLoad, WorkerLoads
 
@@ -71,8 +72,9 @@ class Schedule:
         bundle_ns: int = BUNDLE_NS,
     ) -> None:
         self._max_runs = max_runs
-        self._explain = explain or (lambda epoch, index, deaths, causes, load: RuntimeError(f"{deaths} {causes}"))
+        self._explain = explain or (lambda *arguments: RuntimeError(str(arguments)))
         self._delivery = Delivery(in_order, keeps_failed)
+        self.add_portion, self.last_items = self._delivery.add_portion, self._delivery.last_items
         self._bounds = bounds = Bounds(num_workers, max_queue_size, bundle_ns)
         self.bound, self.bundle, self.load, self.is_away = bounds.bound, bounds.bundle, bounds.load, bounds.is_away
         self._loads = loads = WorkerLoads(stuck_ns=2 * bundle_ns)
@@ -125,16 +127,12 @@ class Schedule:
         self._loads.revoke()
         self._passes.clear()
         self._delivery.clear(head=self._passes.next)
-        self._again.clear()
-        self._deaths.clear()
-        self._suspects.clear()
-        self._repeats.clear()
-        self._repeated.clear()
-        self.parked.clear()
+        for each in (self._again, self._deaths, self._suspects, self._repeats, self._repeated, self.parked):
+            each.clear()
 
     def take_outcomes(self) -> list[tuple[int, Any]]:
         """Return the results to hand over to the consumer now, in this order, as [(index of the batch, result)]."""
-        if self._passes.is_reading and self._delivery.finished:
+        if self._passes.is_reading and self._delivery.has_any:
             self._delivery.deliver(self._passes.current)
         return self._delivery.take()
 
@@ -167,7 +165,7 @@ class Schedule:
     def finish(self, ticket: int, result: Any, job_ns: int = 0, nbytes: int = 0) -> None:
         """Record the ``result`` of the job with this ``ticket``, which is no longer with a worker."""
         if job_ns:
-            self._bounds.learn(job_ns, nbytes)
+            self._bounds.learn(job_ns, nbytes + self._delivery.num_bytes_of_portions(ticket))
         if self._deaths:
             self._deaths.pop(ticket, None)
             self._suspects.discard(ticket)
@@ -176,7 +174,7 @@ class Schedule:
         if ticket in self._repeats:
             del self._repeats[ticket]
             current = self._passes.of(ticket)
-            self._repeated.append((current.index(ticket), result))
+            self._repeated.append((current.index(ticket), self._delivery.whole(ticket, result)))
             self._delivery.release(current, ticket, result)
         else:
             self._delivery.finished[ticket] = result

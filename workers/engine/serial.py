@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.batch.tree import flatten, makes_fresh_batches, own
@@ -15,21 +15,28 @@ from workers.errors import ClosedError, add_note, safe_to_raise
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
+from workers.job.portions import PortionSender
 from workers.job.sample_failures import with_failures
 from workers.report.pool import PoolFigures
 from workers.report.timeline import LOOP
 
-from .delivery import Failure
 from .handover import Outcome, Outcomes
 from .passes import Ahead
 from .remote_errors import exit_code
+from .results import Failure, Portion
 from .schedule import JobRow
 
 _DETAILED_NS = 4_000_000  # time between two jobs that are measured in detail, which costs 5 us each
 
 
 def run_here(
-    task: Any, row: JobRow, stream: seeding.Stream, worker: int | None, seed_globals: bool
+    task: Any,
+    row: JobRow,
+    stream: seeding.Stream,
+    worker: int | None,
+    seed_globals: bool,
+    send: Callable[[list[Any]], object],
+    every_ns: int | None = None,
 ) -> tuple[bool, Any, int]:
     """Run a job, which computes a batch, in this thread.
 
@@ -37,14 +44,17 @@ def run_here(
         stream: the source of the job's random numbers.
         worker: the number of the worker that this thread is; None in the loop's thread.
         seed_globals: seed global generators, such as ``np.random``; False if other threads, which share them, run jobs.
+        send: gets items that the job yields before its end: see :class:`PortionSender`.
+        every_ns: the least time between two calls of ``send``; None to call it only before an error.
 
     Returns:
-        (True if it succeeded, its batches or its error, how many ns it took).
+        (True if it succeeded, its items that were not sent or its error, how many ns it took).
     """
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        compute = functools.partial(with_failures, task.run, row.index, row.payload)
+        portions = PortionSender(stream, lambda items: send(own(items)), every_ns)
+        compute = functools.partial(with_failures, task.run, row.index, row.payload, portions=portions)
         value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
@@ -97,15 +107,16 @@ class SerialEngine:
             raise self._fatal from self._fatal.__cause__
         self._has_begun = True
 
-    def run(self, row: JobRow) -> tuple[bool, Any, int]:
+    def run(self, row: JobRow, send: Callable[[list[Any]], object]) -> tuple[bool, Any, int]:
         """Run a job in this thread, and from time to time record its stages and its use of cores.
-        Return (True if it succeeded, its batches or its error, how many ns it took)."""
+        Return (True if it succeeded, its items or its error, how many ns it took). ``send`` gets those before an error.
+        """
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
-            return run_here(self.task, row, self.stream, None, True)
+            return run_here(self.task, row, self.stream, None, True, send)
         self._detailed_ns, marks, cores = start_ns, begin_marks(), JobCoreUse()
         try:
-            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True)
+            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True, send)
         finally:
             end_marks()
         use = cores.use(job_ns)
@@ -151,6 +162,7 @@ class SerialReading:
         self._epoch = epoch
         self._order = order  # the indices of the pass; if it is open, our own list, which grows
         self._items: dict[int, tuple[Any]] = {}  # {index: payload of its job}, if the pass is open
+        self._failed: Outcome | None = None  # the failure of a job whose items before the error are delivered first
 
     def add(self, number: int, index: int, item: Any) -> None:
         if isinstance(self._order, list) and number == len(self._order):
@@ -160,15 +172,28 @@ class SerialReading:
     def added(self) -> None:
         pass
 
-    def peek(self, number: int, timeout_s: float | None = None) -> Outcome:
-        return self.repeat(self._order[number], 0)
+    def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
+        index, failed, self._failed = self._order[number], self._failed, None
+        before: list[Any] = []
+        outcome = failed if after and failed is not None and failed.index == index else self._run(index, 0, before)
+        try:
+            if after is not None and type(outcome.value) is Failure and len(before) > after:
+                self._failed = outcome
+                return outcome._replace(value=Portion(before[after:]), job_ns=0)
+            return outcome._replace(value=outcome.value[after:]) if after and type(outcome.value) is list else outcome
+        finally:
+            del outcome, failed  # no reference cycle with an error
 
     def repeat(self, index: int, runs: int) -> Outcome:
+        return self._run(index, runs, [])
+
+    def _run(self, index: int, runs: int, before: list[Any]) -> Outcome:
+        """Run a job, and return its outcome. If it fails, add the items before the error to ``before``."""
         engine = self.engine
         engine.check()
         engine.begin_jobs()
         row, pid = JobRow(0, self._epoch, index, runs, self._items.get(index)), os.getpid()
-        succeeded, value, ns = engine.run(row)
+        succeeded, value, ns = engine.run(row, before.extend)
         try:
             if os.getpid() != pid:  # a child that the job has forked: it must not go on as a second consumer
                 os._exit(exit_code(None if succeeded else value))

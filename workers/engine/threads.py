@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import os
 import queue
@@ -14,10 +15,24 @@ from typing import Any
 
 from workers.errors import safe_to_raise
 from workers.job.context import begin_marks, stages
+from workers.job.portions import EVERY_NS
 from workers.report.pool import PoolFigures
 
 from . import explanations
-from .executor import NO_LIMIT, Cancelled, Detail, Done, Event, Failed, Fatal, Started, Stuck, Trimmed, WorkerReady
+from .executor import (
+    NO_LIMIT,
+    Cancelled,
+    Detail,
+    Done,
+    Event,
+    Failed,
+    Fatal,
+    Started,
+    Stuck,
+    Trimmed,
+    WorkerReady,
+    Yielded,
+)
 from .remote_errors import exit_code
 from .schedule import JobRow
 from .serial import run_here
@@ -57,7 +72,8 @@ class _Thread(threading.Thread):
                 del row
                 continue
             start_ns, marks = time.monotonic_ns(), begin_marks()
-            succeeded, value, ns = run_here(self._task, row, stream, self.number, False)
+            send = functools.partial(self._send, row.sending)
+            succeeded, value, ns = run_here(self._task, row, stream, self.number, False, send, EVERY_NS)
             detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
             if os.getpid() != self._pid:  # a child that the job has forked: nobody reads its results
                 os._exit(exit_code(None if succeeded else value))
@@ -67,6 +83,9 @@ class _Thread(threading.Thread):
             else:
                 self._events.put(Failed(self.worker, row.sending, value, ns, detail))
             del value, row
+
+    def _send(self, sending: int, items: list[Any]) -> None:
+        self._events.put(Yielded(self.worker, sending, items, 0))
 
 
 class ThreadExecutor:

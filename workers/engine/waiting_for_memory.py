@@ -16,8 +16,12 @@ import enum
 import heapq
 
 from .bounds import Bounds
-from .delivery import Delivery, Failure, Result
+from .delivery import Delivery
 from .passes import Passes
+from .results import Failure, Result
+
+#: How often a batch that should fit is retried in vain before it fails. Its worker may have been late to free memory.
+_MOST_TRIED = 3
 
 
 class NextStep(enum.Enum):
@@ -44,6 +48,7 @@ class WaitingForMemory:
         self.waiting: dict[int, int] = {}  # {ticket: bytes that did not fit; 0: it was dropped}, e.g. {7: 268435456}
         self.trying = -1  # the ticket being retried; -1: none
         self._tried = -1  # the ticket retried in vain, if nothing has changed since; -1: none
+        self._num_tried = 0  # how often it was
 
     def __bool__(self) -> bool:
         """Return True if a batch waits for memory or is being retried."""
@@ -60,6 +65,7 @@ class WaitingForMemory:
         if is_first:
             self._bounds.halve()
         if ticket == self.trying:
+            self._num_tried = self._num_tried + 1 if ticket == self._tried else 1
             self.trying, self._tried = -1, ticket
         self.waiting[ticket] = nbytes
         return is_first
@@ -88,7 +94,12 @@ class WaitingForMemory:
         """
         ticket = self.first
         lacks = self.waiting[ticket]
-        if ticket != self._tried and (not lacks or available is None or lacks <= available):
+        fits = available is not None and lacks <= available
+        if ticket == self._tried:
+            may_try = fits and self._num_tried < _MOST_TRIED
+        else:
+            may_try = fits or not lacks or available is None
+        if may_try:
             del self.waiting[ticket]
             self.trying = ticket
             heapq.heappush(self._again, ticket)

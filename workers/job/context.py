@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .portions import PortionSender
     from .stream import Stream
 
 
@@ -38,6 +39,7 @@ class _Context:
     round: int | None = None  # see :func:`in_round`
     part: tuple[int, ...] = ()  # see :func:`in_part`
     failures: list[Any] | None = None  # see ``sample_failures``
+    portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     stream: Stream | None = None
     is_alone = False  # True while this thread has, or has waited for, the lock of the global generators
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import context
+
+if TYPE_CHECKING:
+    from .portions import PortionSender
 
 _MOST_TEXT = 200  # characters of an error
 
@@ -38,14 +41,17 @@ def note_failure(failure: SampleFailure) -> None:
         failures.append(failure)
 
 
-def with_failures(run: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
-    """Return ``run(*arguments)``, the items of a job. If samples have failed, one more item tells of them."""
+def with_failures(run: Callable[..., list[Any]], *arguments: Any, portions: PortionSender | None = None) -> list[Any]:
+    """Return ``run(*arguments)``, the items of a job but for those that were sent as ``portions``.
+    If samples have failed, one more item tells of them."""
     failures: list[SampleFailure] = []
-    context.current.failures = failures
+    context.current.failures, context.current.portions = failures, portions
+    if portions is not None:
+        portions.begin()
     try:
         items = run(*arguments)
     finally:
-        context.current.failures = None
+        context.current.failures = context.current.portions = None
     return [*items, _Failures(failures)] if failures else items
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "EPOCH_START",
     "MAX_SEED",
     "Job",
+    "RunAgain",
     "SourceReading",
     "Stream",
     "check_seed",
@@ -67,8 +68,10 @@ __all__ = [
     "enter_worker_process",
     "is_in_worker_process",
     "leave_job",
+    "loaded_frameworks",
     "run_job",
     "run_seeded",
+    "unseeded",
 ]
 
 logger = logging.getLogger("workers")
@@ -95,32 +98,49 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
     Both are called again if ``function`` has imported a framework that draws random numbers (``THAT_DRAW``), or has
     created generators that the Sequence can reach, because they were not seeded when ``function`` drew from them.
     """
-    modules = sys.modules
     while True:
-        loaded = tuple(map(modules.__contains__, THAT_DRAW))
+        loaded = loaded_frameworks()
         begin()
-        result = function()
-        if tuple(map(modules.__contains__, THAT_DRAW)) != loaded:
-            are_new = zip(THAT_DRAW, loaded, strict=True)
-            new = "imported " + ", ".join(name for name, was in are_new if name in modules and not was)
-        elif stream.generators is not None and stream.generators.has_grown():
-            new = "created random generators"
-        else:
+        try:
+            result = function()
+            why = unseeded(stream, loaded)
+        except RunAgain as raised:
+            why = str(raised)
+        if not why:
             return result
-        _tell(new)
+        _tell(why)
 
 
-def _loaded_frameworks() -> tuple[str, ...]:
-    return tuple(name for name in THAT_DRAW if name in sys.modules)
+class RunAgain(Exception):
+    """Raised in a job that :func:`run_seeded` must run again, because it has drawn numbers that were not seeded."""
+
+
+def loaded_frameworks() -> tuple[bool, ...]:
+    """Return, for each framework in ``THAT_DRAW``, True if it is imported."""
+    return tuple(map(sys.modules.__contains__, THAT_DRAW))
+
+
+def unseeded(stream: Stream, loaded: tuple[bool, ...]) -> str:
+    """Return why the running job may have drawn numbers that were not seeded, e.g. "imported torch"; "" if it has not.
+    Each reason is returned once. ``loaded``: the result of :func:`loaded_frameworks` when the job began."""
+    if loaded_frameworks() != loaded:
+        return "imported " + ", ".join(_new_frameworks(loaded))
+    if stream.generators is not None and stream.generators.has_grown():
+        return "created random generators"
+    return ""
+
+
+def _new_frameworks(before: tuple[bool, ...]) -> list[str]:
+    return [name for name, was in zip(THAT_DRAW, before, strict=True) if name in sys.modules and not was]
 
 
 @functools.cache
-def _tell_of_import(before: tuple[str, ...]) -> None:
+def _tell_of_import(before: tuple[bool, ...]) -> None:
     """Warn that reading the source has imported frameworks besides ``before``. Warn once for the same ``before``."""
     logger.warning(
         "reading the source has imported %s, whose draws are not seeded in this epoch. Import it at the top of the "
         "module instead",
-        ", ".join(name for name in _loaded_frameworks() if name not in before),
+        ", ".join(_new_frameworks(before)),
     )
 
 
@@ -218,11 +238,11 @@ class SourceReading:
             else:
                 for each in self._left:
                     each()
-            loaded = _loaded_frameworks()
+            loaded = loaded_frameworks()
             try:
                 return function()
             finally:
-                if _loaded_frameworks() != loaded:
+                if loaded_frameworks() != loaded:
                     _tell_of_import(loaded)
                 try:
                     self._left = self._save()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import pickle
 from collections.abc import Callable, Iterator
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workers.checks import short
 from workers.errors import add_note
 
+from . import context
 from .context import forget_epoch, is_in_worker_process, mark
 from .generators import Generators, History
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .portions import PortionSender
 
 
 def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
@@ -22,6 +27,9 @@ def single_function_to_run(batch: Any, function_to_run: Any) -> Any:
     for function in function_to_run:
         batch = function(batch)
     return batch
+
+
+_END = object()
 
 
 class Loose(enum.Enum):
@@ -216,6 +224,7 @@ class Task:
             raise
 
     def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
+        portions, context.current.portions = context.current.portions, None  # not for jobs that run within this one
         mark("source")
         if payload is not None:
             items = [payload[0] if self.unpack is None else self.unpack(payload[0])]
@@ -225,33 +234,80 @@ class Task:
             items = [self.source[index]]
         if self.functions:
             mark("function_to_run")
-        made_by, are_private = self.source, payload is not None and is_in_worker_process()  # just unpickled
-        for function, as_items in zip(self.functions, self.as_items, strict=True):
+        are_private = payload is not None and is_in_worker_process()  # just unpickled
+        return self._applied(items, 0, are_private, portions)
+
+    def _applied(self, items: list[Any], start: int, are_private: bool, portions: PortionSender | None) -> list[Any]:
+        """Apply the functions from number ``start`` on to ``items``; return the results that were not sent in portions.
+        ``are_private``: functions may write into the items."""
+        made_by = self.functions[start - 1] if start else self.source
+        for at in range(start, len(self.functions)):
+            function, as_items = self.functions[at], self.as_items[at]
             if items and isinstance(items[0], Loose):
                 items = _put_together(items, made_by)
             elif self.private is not None and not are_private:
                 items = self.private(items)
             made_by, are_private = function, False
             results = [function(item) for item in items]
+            if any(type(result) is GeneratorType for result in results):
+                return self._yielded(results, at, portions)
             items = []
             for result in results:
                 if type(result) is list and as_items:  # not a tuple, which is one batch
                     items.extend(result)
-                elif type(result) is GeneratorType:
-                    items.extend(self._yielded(result, as_items))
                 else:
                     items.append(result)
         return items
 
-    def _yielded(self, generator: Iterator[Any], as_items: bool) -> Iterator[Any]:
-        """Yield the items of a ``generator`` that a function has returned. They are copied, as it may reuse memory."""
-        if not as_items:
-            raise TypeError(
-                "the function has returned a generator, which is no batch: return a list or an array, or write "
-                ".map(function), which delivers what a generator yields one by one"
-            )
-        for item in generator:
-            yield from [item] if self.private is None else self.private([item])
+    def _yielded(self, results: list[Any], at: int, portions: PortionSender | None) -> list[Any]:
+        """Apply the functions that follow function ``at`` to each item that the generators in its ``results`` yield.
+
+        Items are sent in ``portions``, but for the last one, which is returned. If an error is raised, all items before
+        it are sent, so that the loop gets the same items however fast they are yielded.
+        """
+        made: list[Any] = []
+        items = self._each_of(results, self.as_items[at])
+        while True:
+            try:
+                item = next(items, _END)
+                new = [] if item is _END else self._applied([item], at + 1, True, None)
+            except BaseException:
+                if portions is not None:
+                    portions.send(made)
+                raise
+            if item is _END:
+                return made
+            if new and made and portions is not None and portions.is_due:
+                portions.send(made)
+            made += new
+            del new, item
+
+    def _each_of(self, results: list[Any], as_items: bool) -> Iterator[Any]:
+        """Yield the items in the ``results`` of a function, among which are generators. A generator's items are copied,
+        as it may reuse memory."""
+        results.reverse()
+        while results:
+            result = results.pop()
+            if type(result) is GeneratorType:
+                if not as_items:
+                    raise TypeError(
+                        "the function has returned a generator, which is no batch: return a list or an array, or write "
+                        ".map(function), which delivers what a generator yields one by one"
+                    )
+                for item in result:
+                    yield from [item] if self.private is None else self.private([item])
+            elif type(result) is list and as_items:
+                yield from result
+            else:
+                yield result
+
+
+def is_generator_function(function: Any) -> bool:
+    """Return True if ``function``, which :func:`one_function` has returned, is known to return a generator."""
+    if isinstance(function, functools.partial) and function.func is single_function_to_run:
+        return is_generator_function(function.keywords["function_to_run"][-1])
+    call = vars(type(function)).get("__call__")  # of an object that can be called
+    return inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(call)
 
 
 def one_function(function_to_run: Any) -> Any:

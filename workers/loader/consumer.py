@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
+from workers.engine.results import Failure, Portion
 from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
 from workers.job.sample_failures import SampleFailure, without_failures
 from workers.report.failures import Failures
@@ -175,13 +175,16 @@ class Consumer:
         loop.check(this_pass)
         metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
         asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
-        outcome = this_pass.outcome(timeout_s)
-        if outcome is None:
-            raise StopIteration
-        try:
-            self._take(loop, this_pass, outcome)
-        finally:
-            del outcome  # no reference cycle with an error that it may hold
+        is_portion = True
+        while is_portion:
+            outcome = this_pass.outcome(timeout_s)
+            if outcome is None:
+                raise StopIteration
+            is_portion = type(outcome.value) is Portion
+            try:
+                self._take(loop, this_pass, outcome)
+            finally:
+                del outcome  # no reference cycle with an error that it may hold
         self._asked_ns, got_ns = 0, time.monotonic_ns()
         metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
@@ -212,6 +215,8 @@ class Consumer:
                 raise
             except Exception as raised:
                 error, items = raised, None
+        elif type(items) is Portion:
+            items = items.items
         else:
             metadata.time_pinning += (time.monotonic_ns() - outcome.received_ns) / 1e9
             if len(items) > 1 and not self._has_warned:

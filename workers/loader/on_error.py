@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.checks import short
-from workers.engine.delivery import Failure
 from workers.engine.handover import Outcome
+from workers.engine.results import Failure
 from workers.errors import add_note, safe_to_raise
 from workers.job.sample_failures import SampleFailure, failure_of
 from workers.job.task import SAMPLE
@@ -73,7 +73,7 @@ class OnError:
                 _, value, ns, _ = of.reading.repeat(index, value.runs)
                 told(ns)
                 if type(value) is not Failure:
-                    return list(value)
+                    return list(value[of.num_items_taken :])
             if what != "skip":
                 raise of_sample or value.error
             failures += _failures(value.error, "skipped")

@@ -9,9 +9,9 @@ from collections.abc import Sequence as Order
 from typing import Any, NamedTuple, Protocol
 
 from workers.batch.tree import as_numpy, own
-from workers.engine.delivery import Failure
-from workers.engine.handover import Outcome
+from workers.engine.handover import Outcome, ready
 from workers.engine.protocols import OpenReading
+from workers.engine.results import Failure, Portion
 from workers.errors import PrefetchError, safe_to_raise
 from workers.job import seeding
 from workers.report.loop import LoopFigures
@@ -168,7 +168,7 @@ class FedPass(Pass):
         self._error: Exception | None = None  # the error that ended the source
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome (a job's items or error), the same one until it is taken; None after the last one.
+        """Return the next outcome, or the next portion of it, the same one until it is taken; None after the last.
 
         Raises:
             queue.Empty: none came within ``timeout_s``. ClosedError. Any error of the engine, or of reading the source.
@@ -179,7 +179,7 @@ class FedPass(Pass):
         if item is not None and item.error is not None:
             return Outcome(item.index, Failure(item.error, _NEVER_AGAIN), 0, 0)
         if self.num_jobs_taken < self._num_added:
-            return self.reading.peek(self.num_jobs_taken, timeout_s)
+            return self.reading.peek(self.num_jobs_taken, timeout_s, self.num_items_taken)
         error, self._error = self._error, None
         if error is None:
             return None
@@ -189,9 +189,9 @@ class FedPass(Pass):
             del error  # no reference cycle with this frame
 
     def _outcome_that_is_there(self) -> Outcome | None:
-        if self.num_taken in self._unread:
+        if self.num_taken in self._unread or self.num_jobs_taken >= self._num_added:
             return None
-        return self.reading.outcomes.get(self.num_jobs_taken) if self.num_jobs_taken < self._num_added else None
+        return ready(self.reading.outcomes, self.num_jobs_taken, self.num_items_taken)
 
     def is_at_end(self) -> bool:
         """Return True if all items of the source were delivered. To find out, this may read the next job's item."""
@@ -260,7 +260,7 @@ class FedPass(Pass):
         number, job = self.num_taken, self.num_jobs_taken
         is_job = number not in self._unread
         self._commit(outcome, outcome.index, items, is_job)
-        if is_job:
-            self.reading.drop(job)
-        else:
+        if not is_job:
             self._unread.pop(number, None)
+        elif type(outcome.value) is not Portion:
+            self.reading.drop(job)

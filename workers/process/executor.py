@@ -204,7 +204,7 @@ class ProcessExecutor:
         for message, files in received:
             if isinstance(message, messages.Results):
                 self.figures.segments_made += len(message.slots)
-                times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns]  # 0 for a cancelled job
+                times_ns = [job_ns for _, job_ns, _ in message.rows if job_ns > 0]  # 0 for a cancelled job
                 self.figures.finished(worker.number, times_ns)
                 if message.cores is not None:
                     had, wanted, of_ns, looks, free = message.cores

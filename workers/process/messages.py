@@ -65,6 +65,9 @@ class Ready(NamedTuple):
     failure: Any  # a RemoteFailure; None if the replica was loaded
 
 
+YIELDED = -1  # stands for the duration of a job that has sent only some of its items
+
+
 class Results(NamedTuple):
     """The worker's message with the results of jobs, except the arrays of batches: these are in slots (shared memory).
 
@@ -75,7 +78,8 @@ class Results(NamedTuple):
     gone: list[int]  # the numbers of slots that no longer exist
     forgets: bool  # True if the consumer must forget the layouts of all earlier messages
     layouts: list[bytes]  # layouts (structures of batches) that rows refer to for the first time, each pickled
-    rows: list[tuple[int, int, Any]]  # (sending, job_ns, a Placed as a tuple | a RemoteFailure | None if cancelled)
+    #: (sending, job_ns or YIELDED, a Placed as a tuple | a RemoteFailure | None if the job was cancelled)
+    rows: list[tuple[int, int, Any]]
     details: list[tuple[int, int, Any]]  # for some of the rows: (sending, monotonic start in ns, Stages)
     #: Since the last report: the two times of a job.cores.CoreUse, the run time of jobs in ns, how often the
     #: interpreter lock was probed and how often it was free, e.g. (9_100_000, 0, 9_000_000, 3, 2). None: no new report.

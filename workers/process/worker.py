@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ from workers.job import seeding
 from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
 from workers.job.interpreter_lock import LockProbe
+from workers.job.portions import EVERY_NS, PortionSender
 from workers.job.sample_failures import with_failures
 
 from . import inheritance, program_settings, replica
@@ -37,7 +39,7 @@ from .channel import Channel
 from .freed_memory import FreedMemory
 from .item_slots import ItemReader, PlacedItem
 from .logs import Outlet
-from .messages import Broken, Jobs, Load, Ready, Results, Stop, Trim
+from .messages import YIELDED, Broken, Jobs, Load, Ready, Results, Stop, Trim
 from .status import StatusPage
 
 _FLUSH_NS = 8_000_000
@@ -133,7 +135,8 @@ class Worker:
         for plain in message.rows:
             row = JobRow._make(plain)
             if self._page.begin(row.sending):
-                self._rows.append(self._job(row, message.replica))
+                result = self._job(row, message.replica)
+                self._rows.append(result)  # to the list of now: _yielded() replaces it
                 is_late = time.monotonic_ns() - self._flushed_ns > _FLUSH_NS
                 if is_late or self._writer.num_new_slots >= MAX_SLOTS:  # each slot costs a descriptor at both ends
                     self._flush()
@@ -169,8 +172,11 @@ class Worker:
             if row.payload is not None:
                 self._enter(job)
                 payload = (self._item(row.payload),)
+            portions = PortionSender(self._stream, functools.partial(self._yielded, row.sending), EVERY_NS)
             result = seeding.run_seeded(
-                self._stream, lambda: self._enter(job), lambda: with_failures(self._task.run, row.index, payload)
+                self._stream,
+                lambda: self._enter(job),
+                lambda: with_failures(self._task.run, row.index, payload, portions=portions),
             )
             self._end_if_forked()
             mark("transport")
@@ -193,6 +199,16 @@ class Worker:
             self._details.append((row.sending, start, stages(marks, end)))
             self._detailed_ns = end
         return row.sending, job_ns, failure if placed is None else tuple(placed)
+
+    def _yielded(self, sending: int, items: list[Any]) -> None:
+        """Send some items of the job that runs."""
+        self._end_if_forked()
+        placed = self._writer.write(items, sending)
+        items.clear()
+        if self._writer.used_empty:
+            self._writer.end_job(placed.slots)
+        self._rows.append((sending, YIELDED, tuple(placed)))
+        self._flush()
 
     def _enter(self, job: seeding.Job) -> None:
         if self._unsettled:

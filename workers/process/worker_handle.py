@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workers.batch.slot_reader import SlotReader
-from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck, Trimmed
+from workers.engine.executor import Cancelled, Death, Detail, Done, Event, Failed, Stuck, Trimmed, Yielded
 from workers.engine.remote_errors import RemoteFailure
 from workers.engine.schedule import JobRow
 
@@ -121,11 +121,15 @@ class WorkerHandle:
         for sending, job_ns, what in results.rows:
             if what is None:
                 events.append(Cancelled(self.name, sending))
-            elif isinstance(what, RemoteFailure):
+                continue
+            if isinstance(what, RemoteFailure):
                 events.append(Failed(self.name, sending, what, job_ns, details.get(sending)))
+                continue
+            _, _, _, nbytes, _ = what
+            unread = reader.unread(what)
+            if job_ns == messages.YIELDED:
+                events.append(Yielded(self.name, sending, unread, nbytes))
             else:
-                _, _, _, nbytes, _ = what
-                unread = reader.unread(what)
                 events.append(Done(self.name, sending, unread, job_ns, nbytes, details.get(sending)))
         return events
 

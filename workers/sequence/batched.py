@@ -16,7 +16,7 @@ from workers.job.task import Loose, one_of
 from .base import Sequence, plan_of
 from .derived import SequenceDerived, plan_of_source, source_length
 from .fetching import another, batch_at, getter
-from .grouping import OfSamples
+from .grouping import OfItems, OfSamples
 from .of_epoch import of_epoch
 from .plan import MAY_LACK, Plan
 from .sample_errors import SampleErrors
@@ -70,8 +70,10 @@ class SequenceBatch(SequenceOfSize):
 
     def _plan(self) -> Plan:
         size, discard = self.batch_size, self.discard_batch_not_full
-        assembly = OfSamples(size, discard) if self._has_lists else None
-        return plan_of(self.source_split).batched(self, size, discard, assembly)
+        samples = plan_of(self.source_split)
+        if samples.yields:
+            return samples.batched_as_yielded(size, discard, OfItems(size, discard, self.collate_fn or stack))
+        return samples.batched(self, size, discard, OfSamples(size, discard) if self._has_lists else None)
 
     def __len__(self) -> int:
         number = self._num_batches()
@@ -87,6 +89,8 @@ class SequenceBatch(SequenceOfSize):
         return samples.has_lists or self._on_error(samples) in MAY_LACK
 
     def __getitem__(self, index: int) -> Any:
+        if plan_of(self.source_split).yields:
+            return super().__getitem__(index)  # raises
         return one_of(self._items_of_job(index))
 
     def _items_of_job(self, index: int) -> list[Any]:

@@ -18,7 +18,7 @@ from workers.job.task import Loose, Task
 from .base import plan_of
 from .batched import SequenceBatch, SequenceOfSize
 from .derived import SequenceDerived, source_length
-from .grouping import OfSamples
+from .grouping import OfItems, OfSamples
 from .plan import Plan
 from .sample_errors import SampleErrors
 from .shuffle import SequenceShuffle
@@ -100,6 +100,8 @@ class SequenceChunks(SequenceOfSize):
 
     def _plan(self) -> Plan:
         samples, size, discard = plan_of(self.source_split), self.batch_size, self.discard_batch_not_full
+        if samples.yields:
+            return samples.batched_as_yielded(size, discard, OfItems(size, discard, self.collate_fn or stack))
         on_error = self._on_error(samples)
         if on_error == "redraw":
             name = type(samples.origin).__name__

@@ -145,7 +145,13 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
     Call it within a job.
     """
-    task = sequence._plan().task(sequence.seed)
+    plan = sequence._plan()
+    if plan.is_rebatched:
+        raise TypeError(
+            "the samples of a batch of .rebatch(), or of .batch() behind a generator function, are known only in a "
+            "loop over all batches: use `for batch in ...` instead of an index"
+        )
+    task = plan.task(sequence.seed)
     task.private = private
     if source is not None:
         task.source = source

@@ -16,6 +16,26 @@ from .position import Mark
 Ready = tuple[Any, list[Mark]]
 
 
+class JobItems(NamedTuple):
+    """Items of a job: all of them, or a portion, if others have come before or ``is_end`` is False.
+
+    ``before`` counts what has come before, as the assembly counts: see :meth:`Assembly.count`.
+    """
+
+    place: int  # the job's number in the epoch's order of delivery
+    items: list[Any]
+    before: int = 0
+    is_end: bool = True
+
+    def mark(self, at: int) -> Mark:
+        """Return the mark of item ``at``: (place, number of the job's items delivered up to this one; None for all)."""
+        return self.place, None if self.is_end and at + 1 == len(self.items) else self.before + at + 1
+
+    def num_passed_by(self, num_delivered: int) -> int:
+        """Return how many of these items are among the first ``num_delivered`` of the job."""
+        return max(0, num_delivered - self.before)
+
+
 class Assembly(ABC):
     """The base class of assemblies. An assembly makes batches out of the items of several jobs.
 
@@ -24,25 +44,28 @@ class Assembly(ABC):
         discard_batch_not_full: True to drop the last batch if it is short.
     """
 
-    #: True if jobs make batches, which are cut and joined; False if jobs make samples, which are stacked.
-    is_of_batches = False
+    #: True if this makes all batches; False if the workers make those for which no other job's samples are needed.
+    makes_all = False
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool) -> None:
         self.batch_size = batch_size
         self.discard_batch_not_full = discard_batch_not_full
 
+    def count(self, items: list[Any]) -> int:
+        """Return the number of the items, or of their samples if marks count samples."""
+        return len(items)
+
     @abstractmethod
-    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+    def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """Combine the ``items`` of a job with the leftovers of earlier jobs, and return all batches that are full.
 
         Args:
             carry: the samples or parts of batches that are left over from earlier jobs.
-            place: the job's number in the epoch's order of delivery.
             passed_by: how many samples to leave out at the start of this job: a loaded state says they were delivered.
 
         Returns:
-            (the new leftovers, the full batches), each as [(part, marks)]; the last batch comes first. A mark is
-            (place, number of the items of the job at this place that are delivered up to this part; None for all).
+            (the new leftovers, the full batches), each as [(part, marks)]; the last batch comes first. For a mark, see
+            :meth:`JobItems.mark`.
         """
 
     def remaining(self, carry: list[Ready]) -> list[Ready]:
@@ -61,23 +84,24 @@ class Assembly(ABC):
 class OfSamples(Assembly):
     """The assembly that stacks samples into batches, for jobs that each make any number of samples."""
 
-    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+    def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """Combine a job's samples with those left over from earlier jobs, and return all batches that are full.
 
         ``items`` holds one whole batch, or a ``Loose`` marker and any number of samples. See :meth:`Assembly.add` for
         the other arguments and the result.
         """
-        is_loose = bool(items) and isinstance(items[0], Loose)
-        if items and not (is_loose or carry or passed_by):
-            return carry, [(items[0], [(place, None)])]  # a whole batch, as a worker has made it
-        samples = items[1:] if is_loose else unstack(items[0]) if items else []
-        last = len(samples)
-        carry = carry + [
-            (sample, [(place, at if at < last else None)])
-            for at, sample in enumerate(samples[passed_by:], passed_by + 1)
-        ]
-        if passed_by >= last and carry:
-            carry[-1][1].append((place, None))
+        place, made, _, _ = items
+        is_loose = bool(made) and isinstance(made[0], Loose)
+        if made and not (is_loose or carry or passed_by):
+            return carry, [(made[0], [(place, None)])]  # a whole batch, as a worker has made it
+        samples = made[1:] if is_loose else unstack(made[0]) if made else []
+        return self._add(carry, items._replace(items=samples), passed_by)
+
+    def _add(self, carry: list[Ready], samples: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        each, start = samples.items, samples.num_passed_by(passed_by)
+        carry = carry + [(each[at], [samples.mark(at)]) for at in range(start, len(each))]
+        if samples.is_end and start >= len(each) and carry:
+            carry[-1][1].append((samples.place, None))
         stop = len(carry) // self.batch_size * self.batch_size
         ready = [self._batch(carry[at : at + self.batch_size]) for at in range(0, stop, self.batch_size)]
         return carry[stop:], ready[::-1]
@@ -86,16 +110,38 @@ class OfSamples(Assembly):
         return stack(parts)
 
 
-class OfBatches(Assembly):
-    """The assembly that cuts and joins batches of any size into batches of one size. Its marks count samples."""
+class OfItems(OfSamples):
+    """The assembly that makes batches of samples, each of which is an item of a job, as a generator function yields it.
 
-    is_of_batches = True
+    ``collate_fn`` makes a batch of a list of samples. It is called in the consumer's process.
+    """
+
+    makes_all = True
 
     def __init__(self, batch_size: int, discard_batch_not_full: bool, collate_fn: Callable[[list[Any]], Any]) -> None:
         super().__init__(batch_size, discard_batch_not_full)
         self.collate_fn = collate_fn
 
-    def add(self, carry: list[Ready], place: int, items: list[Any], passed_by: int) -> tuple[list[Ready], list[Ready]]:
+    def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
+        return self._add(carry, items, passed_by)
+
+    def _made_of(self, parts: list[Any]) -> Any:
+        return Pieces(parts, self.collate_fn)
+
+
+class OfBatches(Assembly):
+    """The assembly that cuts and joins batches of any size into batches of one size. Its marks count samples."""
+
+    makes_all = True
+
+    def __init__(self, batch_size: int, discard_batch_not_full: bool, collate_fn: Callable[[list[Any]], Any]) -> None:
+        super().__init__(batch_size, discard_batch_not_full)
+        self.collate_fn = collate_fn
+
+    def count(self, items: list[Any]) -> int:
+        return sum(map(num_samples, items))
+
+    def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """Combine a job's batches with the parts left over from earlier jobs, and return all batches that are full.
 
         ``items`` holds any number of batches, or a ``Loose`` marker and the samples of one batch. See
@@ -104,29 +150,32 @@ class OfBatches(Assembly):
         Raises:
             TypeError, ValueError: an item is not a batch. StateError: the job has fewer than ``passed_by`` samples.
         """
-        if items and isinstance(items[0], Loose):  # samples from a .batch() earlier in the chain
-            items = [stack(items[1:])] if len(items) > 1 else []
-        sizes = [num_samples(item) for item in items]
-        total, start = sum(sizes), 0  # start: how many samples of the job come before the item
-        if items and passed_by > total:
+        place, batches, before, is_end = items
+        if batches and isinstance(batches[0], Loose):  # samples from a .batch() earlier in the chain
+            batches = [stack(batches[1:])] if len(batches) > 1 else []
+        sizes = [num_samples(item) for item in batches]
+        total, start = before + sum(sizes), before  # start: how many samples of the job come before the item
+        if batches and is_end and passed_by > total:
             raise StateError(
                 f"the state was taken after sample {passed_by} of batch {place}, which has only {total} samples"
             )
         carry, ready = list(carry), []
         missing = self.batch_size - sum(num_samples(part) for part, _ in carry)
-        for item, size in zip(items, sizes, strict=True):
+        for item, size in zip(batches, sizes, strict=True):
             at = max(0, passed_by - start)
             while at < size:
                 stop = min(size, at + missing)
                 end = start + stop
-                carry.append((cut(item, at, stop), [(place, end if end < total else None)]))
+                carry.append((cut(item, at, stop), [(place, None if is_end and end == total else end)]))
                 missing -= stop - at
                 at = stop
                 if not missing:
                     ready.append(self._batch(carry))
                     carry, missing = [], self.batch_size
             start += size
-        if passed_by >= total and carry:  # no samples of the job are left: it is delivered with the previous part
+        if (
+            is_end and passed_by >= total and carry
+        ):  # no samples of the job are left: it is delivered with the previous part
             part, marks = carry[-1]
             carry[-1] = part, [*marks, (place, None)]
         return carry, ready[::-1]

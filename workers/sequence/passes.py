@@ -8,14 +8,14 @@ from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
-from workers.engine.delivery import Failure
-from workers.engine.handover import Outcome
+from workers.engine.handover import Outcome, ready
 from workers.engine.protocols import AnyReading
+from workers.engine.results import Failure, Portion
 from workers.errors import StateError, integrity_error, safe_to_raise
 from workers.job.sample_failures import without_failures
 
 from .clock import Clock
-from .grouping import Assembly, Pieces, Ready
+from .grouping import Assembly, JobItems, Pieces, Ready
 from .position import Delivered, Position
 
 if TYPE_CHECKING:
@@ -27,16 +27,13 @@ if TYPE_CHECKING:
 _POLL_S = 0.001  # how often a thread checks whether another one has received its batch
 
 
-def _each(items: list[Any], place: int, passed_by: int) -> list[Ready]:
-    """Return [(item, [mark])] for the ``items`` at ``place`` except the first ``passed_by``, in reverse order.
-
-    A mark is (place in the epoch's order, number of its items that are delivered up to this one; None for all).
-    """
-    last = len(items)
-    if last == 1:
-        return [(items[0], [(place, None)])]
-    numbered = list(enumerate(items[passed_by:], passed_by + 1))
-    return [(item, [(place, at if at < last else None)]) for at, item in reversed(numbered)]
+def _each(items: JobItems, passed_by: int) -> list[Ready]:
+    """Return [(item, [mark])] for the ``items`` except the first ``passed_by`` of their job, in reverse order."""
+    each = items.items
+    if len(each) == 1 and not passed_by:
+        return [(each[0], [items.mark(0)])]
+    start = items.num_passed_by(passed_by)
+    return [(each[at], [items.mark(at)]) for at in reversed(range(start, len(each)))]
 
 
 class Pass:
@@ -73,6 +70,8 @@ class Pass:
         self.is_counted = position is clock.position  # True if states count its batches; False in model.fit
         self.num_taken = 0  # outcomes taken
         self.num_jobs_taken = 0  # outcomes of jobs among them
+        self.num_items_taken = 0  # items of the next outcome, which have come in portions
+        self._num_counted = 0  # the same, as the assembly counts
         self.ready: list[Ready] = []  # taken but not delivered; the next batch is the last one
         self._places = places
         self._order = order
@@ -94,13 +93,13 @@ class Pass:
             raise clock.stale(type(of).__name__)
 
     def outcome(self, timeout_s: float | None = None) -> Outcome | None:
-        """Return the next outcome (result of a job) without taking it; None if there are no more.
+        """Return the next outcome, or the next portion of it, without taking it; None if there are no more.
 
         Raises:
             queue.Empty: no outcome came within ``timeout_s``. ClosedError, or the error that ended the engine.
         """
         if self.num_taken < len(self._places):
-            return self.reading.peek(self.num_taken, timeout_s)
+            return self.reading.peek(self.num_taken, timeout_s, self.num_items_taken)
         return None
 
     def take_ahead(self) -> bool:
@@ -108,56 +107,73 @@ class Pass:
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
             return False
-        if without_failures(outcome.value)[1]:  # which the loop has to count when the batch is due
+        items = outcome.value.items if type(outcome.value) is Portion else outcome.value
+        if without_failures(items)[1]:  # which the loop has to count when the batch is due
             return False
-        self.take(outcome, outcome.value)
+        self.take(outcome, items)
         return True
 
     def _outcome_that_is_there(self) -> Outcome | None:
-        return self.reading.outcomes.get(self.num_taken) if self.num_taken < len(self._places) else None
+        if self.num_taken >= len(self._places):
+            return None
+        return ready(self.reading.outcomes, self.num_taken, self.num_items_taken)
 
     def take(self, outcome: Outcome, items: list[Any] | None) -> None:
-        """Make the ``items`` of a job ready for delivery; None if the job failed, and the caller raises its error."""
+        """Make the ``items`` of an outcome, or of a portion of it, ready for delivery.
+        They are None if the job failed, and the caller raises its error."""
         number, place = self.num_taken, outcome.index
         if self._order is not None:
             if place != self._order[number]:
                 raise integrity_error(f"batch {place} of epoch {self.epoch} has come for batch {self._order[number]}")
             place = self._places[number]
         self._commit(outcome, place, items)
-        self.reading.drop(number)
+        if type(outcome.value) is not Portion:
+            self.reading.drop(number)
 
     def _commit(self, outcome: Outcome, place: int, items: list[Any] | None, is_job: bool = True) -> None:
-        position, number, jobs = self.position, self.num_taken, self.num_jobs_taken
+        position, before, is_end = self.position, self._num_counted, type(outcome.value) is not Portion
         passed_by = position.num_passed_by(place)
         delivered: Delivered = position.delivered
         error: Exception | None = None
-        if items and passed_by >= len(items) and self._assembly is None:
-            text = f"the state was taken after item {passed_by} of batch {place}, which has only {len(items)} items"
+        num_items = len(items or ())
+        number = before + num_items
+        if items and is_end and passed_by >= number and self._assembly is None:
+            text = f"the state was taken after item {passed_by} of batch {place}, which has only {number} items"
             error, items = StateError(text), None
         carry: list[Ready] = self._carry
-        ready: list[Ready] = []
+        made: list[Ready] = []
         if items and self._assembly is not None:
             try:
-                carry, ready = self._assembly.add(carry, place, items, passed_by)
+                carry, made = self._assembly.add(carry, JobItems(place, items, before, is_end), passed_by)
             except Exception as raised:  # e.g. the items are not batches; raised in place of them
                 error, items = raised, None
         elif items:
-            ready = _each(items, place, passed_by)
-        if not items and carry and (items is not None or position.stride > 1):  # delivered with the previous part
-            carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]
-            delivered = delivered if items is not None else position.within(place)
-        elif not items or not (ready or carry):
+            made = _each(JobItems(place, items, before, is_end), passed_by)
+        if not is_end:
+            pass
+        elif not items and carry and (items is not None or position.stride > 1 or carry[-1][1][-1][0] == place):
+            carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]  # delivered with the previous part
+            is_between = items is None and position.stride > 1
+            delivered = position.within(place) if is_between else delivered
+        elif not items or not (made or carry):
             delivered = position.behind(place)
         if self.ready:  # taken ahead of time: it comes after the batches that are ready
-            ready = [*ready, *self.ready]
+            made = [*made, *self.ready]
+        taken = self.num_taken + 1, self.num_jobs_taken + is_job, 0, 0
+        if not is_end:
+            counted = before + (num_items if items is None else self._count(items))
+            taken = self.num_taken, self.num_jobs_taken, self.num_items_taken + num_items, counted
         # No call in between, so that a Ctrl-C loses no batch.
-        position.delivered, self.ready, self._carry = delivered, ready, carry
-        self.num_taken, self.num_jobs_taken = number + 1, jobs + is_job
+        position.delivered, self.ready, self._carry = delivered, made, carry
+        self.num_taken, self.num_jobs_taken, self.num_items_taken, self._num_counted = taken
         if error is not None:
             try:
                 raise error
             finally:
                 del error  # no reference cycle with this frame
+
+    def _count(self, items: list[Any]) -> int:
+        return len(items) if self._assembly is None else self._assembly.count(items)
 
     def deliver(self) -> Any:
         """Return the next batch that is ready, and count it as delivered in the position of the pass."""
@@ -200,7 +216,7 @@ class Pass:
                     raise value.error
                 finally:
                     del outcome, value  # no cycle with this frame
-            self.take(outcome, without_failures(value)[0])
+            self.take(outcome, value.items if type(value) is Portion else without_failures(value)[0])
         return self.deliver()
 
     def has_rest(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from workers import frameworks
 from workers.frameworks.keras import Counted
-from workers.job.task import Task, knows_items
+from workers.job.task import Task, is_generator_function, knows_items
 
 from .grouping import Assembly
 from .order import Arrangement, InOrder, Shard, Shuffle, Slice
@@ -83,8 +83,13 @@ class Plan(NamedTuple):
 
     @property
     def is_rebatched(self) -> bool:
-        """True if the consumer's process makes the batches, out of other batches, so workers cannot process them."""
-        return self.assembly is not None and self.assembly.is_of_batches
+        """True if the consumer's process makes all batches, so workers cannot process them."""
+        return self.assembly is not None and self.assembly.makes_all
+
+    @property
+    def yields(self) -> bool:
+        """True if a generator function makes the items of a job, so that they come in portions, while the job runs."""
+        return any(map(is_generator_function, self.functions))
 
     @property
     def is_stream(self) -> bool:
@@ -200,6 +205,11 @@ class Plan(NamedTuple):
         self._check_not_sharded("shard batches, not samples: sequence.batch(...).shard(rank, world)")
         return self._over(batches, "SequenceBatch", size, discard)._replace(assembly=assembly)
 
+    def batched_as_yielded(self, size: int, discard: bool, assembly: Assembly) -> Plan:
+        """Return this plan with the items that a generator function yields made into batches, by ``assembly``."""
+        self._check_can_follow()
+        return self._with("SequenceBatch", size, discard, assembly=assembly)
+
     def batched_as_read(self, chunks: Any, function: Any, size: int, discard: bool, assembly: Assembly | None) -> Plan:
         """Return this plan with ``chunks``, lists of an iterable's items, as source; ``function`` makes the batches."""
         self._check_can_follow()
@@ -232,8 +242,9 @@ class Plan(NamedTuple):
         self._check_is_not_last()
         if self.is_rebatched:
             raise TypeError(
-                "the batches of rebatch() are put together in the consumer's process, so only .prefetch() and "
-                ".max_samples() can follow it: apply functions of batches before it, or in the loop"
+                "the batches of .rebatch(), and of .batch() behind a generator function, are put together in the "
+                "consumer's process, so only .prefetch() and .max_samples() can follow it: apply functions before it, "
+                "or in the loop"
             )
 
     def _check_not_sharded(self, instead: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from workers.batch.stacking import join
 
 from .base import plan_of
@@ -26,6 +24,3 @@ class SequenceRebatch(SequenceOfSize):
 
     def __len__(self) -> int:
         raise TypeError("rebatch() has no length: it is known only when all batches of the source were read")
-
-    def __getitem__(self, index: int) -> Any:
-        raise TypeError("rebatch() has no index: a batch's samples are known only in a loop, so use for batch in ...")

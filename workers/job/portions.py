@@ -1,0 +1,59 @@
+"""Sends the items of a job while the job's function still yields more: a portion is a list of such items."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import seeding
+from .stream import Stream
+
+EVERY_NS = 8_000_000  # the least time between two portions
+
+
+class PortionSender:
+    """Sends portions of the items of one job, which a generator function yields.
+
+    The job may run again because its first draws were not seeded: see :func:`seeding.run_seeded`. No item is sent twice
+    then. The items sent before are right, because nothing is sent after a draw that was not seeded.
+
+    Args:
+        stream: the random numbers of the job.
+        send: sends a portion.
+        every_ns: the least time between two portions; None to send one only before an error.
+    """
+
+    __slots__ = "_every_ns", "_loaded", "_num_seen", "_num_sent", "_send", "_sent_ns", "_stream"
+
+    def __init__(self, stream: Stream, send: Callable[[list[Any]], object], every_ns: int | None = None) -> None:
+        self._stream, self._send, self._every_ns = stream, send, every_ns
+        self._num_sent = 0  # items, in all runs
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a run of the job."""
+        self._num_seen = 0  # items of this run
+        self._sent_ns = time.monotonic_ns()
+        self._loaded = seeding.loaded_frameworks()
+
+    @property
+    def is_due(self) -> bool:
+        """True if the items so far should be sent."""
+        return self._every_ns is not None and time.monotonic_ns() - self._sent_ns >= self._every_ns
+
+    def send(self, items: list[Any]) -> None:
+        """Send those of ``items``, which the function has yielded next, that no earlier run has sent. Empty the list.
+
+        Raises:
+            RunAgain: the job has drawn numbers that were not seeded.
+        """
+        if why := seeding.unseeded(self._stream, self._loaded):
+            raise seeding.RunAgain(why)
+        self._num_seen += len(items)
+        new = items[max(0, len(items) - max(0, self._num_seen - self._num_sent)) :]
+        items.clear()
+        if new:
+            self._num_sent += len(new)
+            self._send(new)
+        self._sent_ns = time.monotonic_ns()
