@@ -21,8 +21,8 @@ the batch.
 These are the rooms (modules and subpackages). Each room imports only from the rooms before it. For the module that
 decides a given question, see the list in ``.github/CONTRIBUTING.rst``.
 
-- ``arguments``, ``checks``, ``errors``, ``limits``: argument checks, exceptions, and the memory, processes and cores
-  that this process may use.
+- ``arguments``, ``checks``, ``errors``, ``limits``, ``opening``: argument checks, exceptions, the memory, processes and
+  cores that this process may use, and files.
 - ``frameworks``: the code for TensorFlow, torch, JAX, Keras, albumentations and Pillow, one file each.
 - ``job``: the job that runs (epoch, index), its random numbers (stream), and the seeding of the generators it uses.
 - ``batch``: batches as bytes in shared memory, shared arrays and lists of strings; stacking samples into batches,
@@ -75,6 +75,7 @@ from .job.task import single_function_to_run
 from .loader.consumer import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
+from .opening import open  # noqa: A004
 from .report.pictures.preview import preview
 from .report.report import Report
 from .sequence.array import SequenceArray
@@ -113,6 +114,7 @@ __all__ = [
     "empty",
     "logger",
     "mix",
+    "open",
     "pad",
     "prefetch",
     "preview",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import workers
-from workers import Sequence, SequenceMap, current_rng
+from workers import Sequence, SequenceMap, current_job, current_rng
 from workers.job import seeding
 from workers.process import server_handle
 
@@ -70,6 +70,22 @@ def same(item: Any, source: Any) -> Any:
     return item
 
 
+def in_worker() -> bool:
+    job = current_job()
+    return job is not None and job.worker is not None
+
+
+def yields(item: Any) -> Iterator[Any]:
+    for number in range(2):
+        if item[1] == 1 and in_worker():
+            time.sleep(0.009)  # a portion is sent every 8 ms
+        yield [item, number, int(current_rng().integers(1000))]
+
+
+def joined(items: list[Any]) -> Any:
+    return items
+
+
 KINDS: dict[str, Callable[[], Any]] = {
     "loop": lambda: Batches(seed=1),
     "shard": lambda: Batches(seed=1).shard(1, 2),
@@ -82,6 +98,9 @@ KINDS: dict[str, Callable[[], Any]] = {
     "processes, shard": lambda: Batches(seed=1).shard(1, 2).prefetch(1, max_queue_size=1),
     "processes, stream": lambda: Stream(seed=1).map(twice, 1),
     "processes, iterator": lambda: SequenceMap(Iterable(), 1, noisy, seed=1),
+    "serial, portions": lambda: Batches(seed=1).map(yields).batch(2, collate_fn=joined).prefetch(0),
+    "threads, portions": lambda: Batches(seed=1).map(yields, 2, executor="thread"),
+    "processes, portions": lambda: Batches(seed=1).map(yields).batch(2, collate_fn=joined).prefetch(2),
 }
 
 

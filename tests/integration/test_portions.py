@@ -110,6 +110,8 @@ CHAINS: dict[str, Callable[[], Sequence[Any]]] = {
     "large": lambda: Shards(seed=1).map(large),
     "a rank": lambda: Shards(seed=1).shard(1, 2).map(read).batch(2),
     "of an iterable": lambda: SequenceMap(iterable(), 0, seed=1).map(read).batch(4),
+    "interleaved": lambda: Shards(seed=1).interleave(read, 4).map(draw).batch(4),
+    "interleaved blocks": lambda: SequenceMap(iterable(), 0, seed=1).interleave(read, 2, block_length=2),
     "a list of functions": lambda: Shards(seed=1).map([int, read]).batch(4),
 }
 
@@ -137,6 +139,35 @@ def test_what_comes() -> None:
         assert [batch["x"][:, 0].tolist() for batch in loop] == [every[at : at + 4] for at in range(0, len(every), 4)]
     with CHAINS["large"]().prefetch(2) as loop:
         assert [int(item[0]) for item in loop] == [each + more for each in every for more in (0, 1000)]
+
+
+def test_the_order_of_interleaved_items() -> None:
+    """In turn; those that are left when one has ended go on; then the next ones begin."""
+    expected: list[int] = []
+    for first in range(0, SHARDS, 4):
+        shards = range(first, min(first + 4, SHARDS))
+        left = [[10 * shard + number for number in range(size(shard))] for shard in shards]
+        while left:
+            each = left.pop(0)
+            expected += each[:2]
+            left += [each[2:]] * (len(each) >= 2)
+    with Shards(seed=1).interleave(read_fast, 4, block_length=2).prefetch(2) as loop:
+        assert [int(sample["x"][0]) for sample in loop] == expected
+    with Shards(seed=1).interleave(lists, 3).prefetch(2) as loop:
+        assert list(loop) == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ((None, 2), TypeError, "function must be a function, not None"),
+        ((read, 0), ValueError, "cycle_length must be an integer >= 1, not 0"),
+        ((read, 2, 0), ValueError, "block_length must be an integer >= 1, not 0"),
+    ],
+)
+def test_wrong_arguments_of_interleave(arguments: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        Shards().interleave(*arguments)
 
 
 def test_what_is_kept_is_not_overwritten() -> None:
@@ -414,7 +445,7 @@ def test_what_cannot_follow() -> None:
     made = CHAINS["batches"]()
     others = [CHAINS["rebatched"](), Shards().map(lists).batch(2).rebatch(3), Shards().batch(2).rebatch(3)]
     for each in (made, made.prefetch(0), *others):
-        with pytest.raises(TypeError, match=r"known only"):
+        with pytest.raises(TypeError, match=r"known only|only a loop"):
             each[0]
     for follow in (
         lambda: made.map(rows),

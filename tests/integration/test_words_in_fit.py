@@ -64,6 +64,11 @@ WORDS: dict[str, Any] = {
     "counted": lambda: Pairs().filter(lambda pair: pair[1] % 3 > 0, count=True).batch(4),
     "redraw": lambda: prefetch(Pairs().map(failing), 0, batch_size=4, on_error="redraw"),
     "reservoir": lambda: Pairs().reservoir(3, 2).batch(4),
+    "yields": lambda: Pairs().map(several).batch(4),
+    "yields batches": lambda: Pairs().batch(3).map(again),
+    "interleave": lambda: Pairs().interleave(several, 3).batch(4),
+    "yields, of a stream": lambda: prefetch(Stream(), 0, seed=1).map(several).batch(4),
+    "rebatch": lambda: Pairs().batch(3).rebatch(5),
     "windows": lambda: prefetch(Stream(), 0, seed=1).shuffle(window=5).batch(4),
 }
 
@@ -74,6 +79,17 @@ class Stream:
 
     def __iter__(self) -> Any:
         return iter([(np.float32(number), np.float32(number)) for number in range(NUMBER)])
+
+
+def several(pair: Any) -> Any:
+    """None to three for each."""
+    for number in range(int(pair[1]) % 4):
+        yield pair[0] + number, pair[1]
+
+
+def again(batch: Any) -> Any:
+    yield batch
+    yield batch[0] + 1, batch[1]
 
 
 def failing(pair: Any) -> Any:

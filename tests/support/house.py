@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST = ["arguments", "checks", "errors", "limits"]
+FIRST = ["arguments", "checks", "errors", "limits", "opening"]
 ROOMS = [
     *FIRST,
     "frameworks",

@@ -37,10 +37,17 @@ def failing(batch: Any) -> Any:
     return batch
 
 
+def yields(batch: Any) -> Any:
+    for number in range(int(batch[0]) % 3):
+        yield (*batch, number)
+
+
 WORDS: dict[str, Any] = {
     "weights": lambda: Numbered().weighted(np.arange(NUMBER)),
     "each once": lambda: Numbered().weighted(np.arange(1, NUMBER + 1), replacement=False, num_samples=6),
     "reorder": lambda: Numbered().reorder(lambda epoch: range(epoch, NUMBER, 2)),
+    "yields": lambda: Numbered().map(yields).batch(4),
+    "interleave": lambda: Numbered().interleave(yields, 2),
     "batch_by": lambda: Numbered().batch_by([[0, 3], [5], [1, 1, 2]]),
     "bucket": lambda: Sized().bucket(LENGTHS, 4, collate_fn=pad(-1)),
     "repeat": lambda: Numbered().shuffle().repeat(2),

@@ -31,8 +31,9 @@ class EndOfSource(Exception):
 
 
 def is_read_as_it_comes(sequence: Any) -> bool:
-    """Return True if ``sequence`` has only ``__iter__``, so that an epoch consists of the batches that this yields."""
-    return bool(sequence._plan().is_read_here)
+    """Return True if an epoch of ``sequence`` consists of whatever batches come: its source has only ``__iter__``, a
+    generator function makes them, or the loop does."""
+    return bool(sequence._plan().is_known_in_loop)
 
 
 class FitReading:
@@ -42,8 +43,8 @@ class FitReading:
     remaining batches are computed in this process. The sequence is held weakly.
 
     Args:
-        order: the indices of the batches; None to read all batches of a source that has only ``__iter__``. These cannot
-            be computed one by one, so a loop that takes over the workers ends such a reading.
+        order: the indices of the batches; None to read all batches as they come. These cannot be computed one by one,
+            so a loop that takes over the workers ends such a reading.
         is_probe: True if Keras reads only to learn shapes, so that the epoch does not count as being read.
     """
 
@@ -53,6 +54,8 @@ class FitReading:
         clock.begin_epoch(sequence)
         self._sequence = weakref.ref(sequence)
         self._order = order
+        plan = sequence._plan()
+        self._as_they_come = order is None and (plan.yields or plan.is_rebatched)  # else each job makes one batch
         self._num_batches = count_batches(sequence) if order is None else len(order)
         self._is_probe = is_probe
         self._clock, self._epoch, self._version = clock, clock.epoch, clock.version
@@ -101,7 +104,7 @@ class FitReading:
         if loop is not None and self._pass is not None:
             while True:
                 try:
-                    items: list[Any] = _stacked(loop.next_items(self._pass, _POLL_S))
+                    items: list[Any] = _stacked(loop.next_items(self._pass, _POLL_S, self._as_they_come))
                     break
                 except queue.Empty:
                     continue

@@ -163,8 +163,9 @@ class Consumer:
             except Exception:  # raised again when the batch is due
                 break
 
-    def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float) -> list[Any]:
+    def next_items(self, loop: Loop, this_pass: Pass, timeout_s: float, as_they_come: bool) -> list[Any]:
         """Return the items of the next job in a pass of ``model.fit``: usually one batch, or [] if the job is skipped.
+        With ``as_they_come``, return [the next batch] instead, however many jobs it takes.
 
         A pass of ``model.fit`` does not move the position that ``state_dict()`` saves.
 
@@ -176,9 +177,11 @@ class Consumer:
         metadata, num_ready = self.metadata, len(this_pass.reading.outcomes)
         asked_ns = self._asked_ns = self._asked_ns or time.monotonic_ns()
         is_portion = True
-        while is_portion:
+        while (is_portion and not as_they_come) or (as_they_come and not this_pass.ready):
             outcome = this_pass.outcome(timeout_s)
             if outcome is None:
+                if as_they_come and this_pass.has_rest():
+                    break
                 raise StopIteration
             is_portion = type(outcome.value) is Portion
             try:
@@ -189,8 +192,8 @@ class Consumer:
         metadata.time_to_get_next_batch += (got_ns - asked_ns) / 1e9
         metadata.nb_batches += 1
         self.figures.note(asked_ns, got_ns, num_ready)
-        items = []
-        while this_pass.ready:
+        items: list[Any] = []
+        while this_pass.ready and not (as_they_come and items):
             items.append(this_pass.deliver() if self._collate_fn is None else self._collated(loop, this_pass))
         return items
 

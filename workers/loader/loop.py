@@ -200,16 +200,17 @@ class Loop(Live):
     def begin_apart(self, order: OrderOf[int] | None) -> Pass:
         """Begin and return a pass for ``model.fit``, which does not move the position that ``state_dict()`` saves.
 
-        ``order`` lists the indices of its batches in the epoch; None to read all of a source with only ``__iter__``.
+        ``order`` lists the indices of its batches in the epoch; None to read all batches as they come.
         """
         self.current = None
         with self.lock:
             pool, plan = self._running(), plan_of_epoch(self.sequence, self.clock)
             position = Position(stride=plan.plan.world)
             places = plan.places(position) or ()
-            if order is not None:  # else all batches of a source that is read here
+            if order is not None:
                 places = _at(places, order, self.options.in_order)
-            return self._begun(pool, plan, position, places, None)
+            assembly = plan.plan.assembly if order is None else None
+            return self._begun(pool, plan, position, places, assembly)
 
     def _running(self) -> Pool:
         self.sequence._check_open()
@@ -226,9 +227,9 @@ class Loop(Live):
         """Return the next batch of ``this_pass``; raise StopIteration after the last one, or after ``timeout_s``."""
         return read_alone(this_pass, self.consumer.next, self, this_pass, timeout_s)
 
-    def next_items(self, this_pass: Pass, timeout_s: float) -> list[Any]:
-        """Return the items, usually one batch, of the next job in a pass of ``model.fit``; [] if the job is skipped."""
-        items: list[Any] = read_alone(this_pass, self.consumer.next_items, self, this_pass, timeout_s)
+    def next_items(self, this_pass: Pass, timeout_s: float, as_they_come: bool) -> list[Any]:
+        """Return the items of the next job in a pass of ``model.fit``: see :meth:`Consumer.next_items`."""
+        items: list[Any] = read_alone(this_pass, self.consumer.next_items, self, this_pass, timeout_s, as_they_come)
         return items
 
     def check(self, this_pass: Pass) -> None:

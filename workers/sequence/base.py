@@ -302,11 +302,13 @@ def seen_class(own: type) -> type:
 
 def count_batches(sequence: Sequence[Any]) -> int | None:
     """Return how many batches ``model.fit`` may read in an epoch of ``sequence``; None if unknown or infinite."""
+    plan = sequence._plan()
+    if plan.yields:
+        return None
     try:
         length = len(sequence)
     except TypeError:
-        plan = sequence._plan()
-        if plan.is_read_here or (not plan.is_rebatched and keras.is_endless(plan.num_places() or 0)):
+        if plan.is_known_in_loop or keras.is_endless(plan.num_places() or 0):
             return None
         raise
     return None if keras.is_endless(length) else length

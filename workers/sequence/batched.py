@@ -48,6 +48,10 @@ class SequenceOfSize(SequenceDerived[Any]):
         self.collate_fn = check_function("collate_fn", collate_fn)
         super().__init__(source_split)
 
+    def _check_length(self) -> None:
+        if plan_of(self.source_split).yields:
+            raise TypeError("batches of what a generator function yields have no length: only a loop counts them")
+
     def _on_error(self, samples: Plan) -> str:
         return self.on_error_of_samples or samples.on_error
 
@@ -76,6 +80,7 @@ class SequenceBatch(SequenceOfSize):
         return samples.batched(self, size, discard, OfSamples(size, discard) if self._has_lists else None)
 
     def __len__(self) -> int:
+        self._check_length()
         number = self._num_batches()
         # If a function returns lists, their items may fill a batch, even if there are too few indices for one.
         return max(1, number) if self._has_lists and source_length(self) else number

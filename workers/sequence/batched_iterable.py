@@ -112,6 +112,7 @@ class SequenceChunks(SequenceOfSize):
         return samples.batched_as_read(Chunks(samples.source, size, discard), function, size, discard, assembly)
 
     def __len__(self) -> int:
+        self._check_length()
         origin = plan_of(self.source_split).origin
         if not hasattr(origin, "__len__"):
             raise TypeError(f"{type(origin).__name__} has no length, so batches of it have none")

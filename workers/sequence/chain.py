@@ -9,6 +9,7 @@ from workers.arguments import explains_arguments
 from workers.batch.stacking import Split, stack_list
 from workers.checks import short
 
+from .interleaved import interleaved
 from .selection import Batch_co, Selection, makers
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ class Chain(Selection[Batch_co]):
 
         Args:
             function_to_run: a function of a batch, or a list of functions applied one after the other. If it
-                returns a *list*, or is a generator, the items are delivered one by one, after the last one is made;
-                with ``as_items=False``, a list is delivered as one batch.
+                returns a *list*, or is a generator function, the items are delivered one by one: those of a list
+                after the last one is made, those of a generator while it yields more. With ``as_items=False``, a list
+                is delivered as one batch.
             nb_workers: the number of worker processes to add; without any, this process computes batches on demand.
             max_jobs_at_once, queue_timeout, collate_fn, max_queue_size_pin: as for :class:`workers.SequenceMap`.
             **options: as for :class:`workers.SequenceMap`.
@@ -136,6 +138,21 @@ class Chain(Selection[Batch_co]):
                 in the workers; None to stack them.
         """
         return self._made("batch", batch_size, discard_batch_not_full, collate_fn)
+
+    @explains_arguments
+    def interleave(self, function: Any, cycle_length: int, block_length: int = 1) -> Sequence[Any]:
+        """Return a sequence of the items that ``function`` yields for each item of this one, several of them in turn.
+
+        Each job reads ``cycle_length`` items of this sequence, such as paths of files, at the same time, to their end.
+
+        Args:
+            function: a generator function of an item; any iterable that it returns will do.
+            cycle_length: how many items of this sequence are read at the same time.
+            block_length: how many items are taken from one of them before it is the turn of the next.
+
+        Source: ``tf.data.Dataset.interleave``, where the next item takes the place of one that has ended.
+        """
+        return interleaved(self, function, cycle_length, block_length)
 
     @explains_arguments
     def batch_by(self, batch_sampler: Any, collate_fn: Callable[[list[Any]], Any] | None = None) -> Sequence[Any]:

@@ -102,6 +102,11 @@ class Plan(NamedTuple):
         return not (is_indexed(self.origin) or self.is_stream)
 
     @property
+    def is_known_in_loop(self) -> bool:
+        """True if only a loop over all batches finds out how many there are, and what is in each."""
+        return self.is_read_here or self.yields or self.is_rebatched
+
+    @property
     def has_lists(self) -> bool:
         """True if a job may make any number of items; False if each job makes exactly one."""
         if any(self.as_items) or self.on_error in MAY_LACK:
