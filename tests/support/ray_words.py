@@ -42,11 +42,20 @@ def yields(batch: Any) -> Any:
         yield (*batch, number)
 
 
+def yields_until(batch: Any) -> Any:
+    """Two of its three items, where the number is odd."""
+    for number in range(3):
+        if number == 2 and batch[0] % 2:
+            raise ValueError(f"item 2 of {batch[0]}")
+        yield (*batch, number)
+
+
 WORDS: dict[str, Any] = {
     "weights": lambda: Numbered().weighted(np.arange(NUMBER)),
     "each once": lambda: Numbered().weighted(np.arange(1, NUMBER + 1), replacement=False, num_samples=6),
     "reorder": lambda: Numbered().reorder(lambda epoch: range(epoch, NUMBER, 2)),
     "yields": lambda: Numbered().map(yields).batch(4),
+    "yields, then fails": lambda: workers.prefetch(Numbered().map(yields_until), 0, on_error="skip"),
     "interleave": lambda: Numbered().interleave(yields, 2),
     "batch_by": lambda: Numbered().batch_by([[0, 3], [5], [1, 1, 2]]),
     "bucket": lambda: Sized().bucket(LENGTHS, 4, collate_fn=pad(-1)),
