@@ -44,7 +44,7 @@ class ClassIndex:
     """The positions of the examples of each class in the data of a sampler, grouped by class.
 
     Args:
-        y: labels (n,), integers or strings; or one-hot rows (n, number of classes).
+        y: labels (n,), integers or strings; or one-hot or multi-hot rows (n, number of classes).
         num_examples: the length that ``y`` must have.
         class_list: the classes to keep; None: all.
         total_examples_per_class: how many different examples of each class to keep, drawn by ``seed``; None: all.
@@ -53,8 +53,10 @@ class ClassIndex:
 
     Attributes:
         y: the labels as an array.
-        classes: the labels of the classes kept, ascending; for one-hot rows, their columns.
-        positions: int64, the positions of all examples kept, class after class.
+        classes: the labels of the classes kept, ascending; for rows, their columns.
+        positions: int64, the positions of all examples kept, class after class; of several labels, in each class.
+        has_several: True if some examples have several labels.
+        num_examples: the number of different examples kept.
         starts: list of the index in ``positions`` where each class starts, and the end, e.g. [0, 12, 19].
 
     Raises:
@@ -76,8 +78,8 @@ class ClassIndex:
         self.y = as_labels(y)
         if len(self.y) != num_examples:
             raise ValueError(f"x and y must be of the same length, not {num_examples} and {len(self.y)}")
-        classes, number = _classes_of(self.y)
-        order = number.argsort(kind="stable")  # a fast radix sort if number has 16 bits
+        examples, classes, number = _classes_of(self.y)
+        order = examples[number.argsort(kind="stable")]  # a fast radix sort if number has 16 bits
         starts = [0, *np.bincount(number, minlength=len(classes)).cumsum().tolist()]
         groups = [order[start:stop] for start, stop in itertools.pairwise(starts)]
         if class_list is not None:
@@ -88,6 +90,8 @@ class ClassIndex:
         self.classes = classes
         self.positions = np.concatenate(groups)
         self.starts = [0, *np.cumsum([len(group) for group in groups]).tolist()]
+        self.has_several = len(examples) > len(self.y)
+        self.num_examples = len(self.examples) if self.has_several else len(self.positions)
         if total_examples_per_class is not None and not is_told:
             self.warn_of_few("total_examples_per_class", total_examples_per_class, "all are kept")
 
@@ -105,6 +109,11 @@ class ClassIndex:
         """Return the number of classes kept."""
         return len(self.classes)
 
+    @property
+    def examples(self) -> NDArray[np.int64]:
+        """The positions of all examples kept, ascending, each once."""
+        return np.unique(self.positions) if self.has_several else np.sort(self.positions)
+
     def warn_of_few(self, name: str, count: int, then: str) -> None:
         """Log a warning that names the classes with fewer than ``count`` examples, if there are any.
 
@@ -119,7 +128,7 @@ class ClassIndex:
 
 
 def as_labels(y: Any) -> NDArray[Any]:
-    """Return ``y`` as an array of labels (n,), or of one-hot rows (n, c).
+    """Return ``y`` as an array of labels (n,), or of one-hot or multi-hot rows (n, c).
 
     Raises:
         TypeError, ValueError: it holds no labels, or some are masked or cannot be kept exactly.
@@ -135,16 +144,25 @@ def as_labels(y: Any) -> NDArray[Any]:
         labels = np.ma.getdata(labels)
     if labels.dtype.hasobject or labels.dtype.kind not in "biufSUV":  # objects, or a string dtype of numpy 2
         labels = _of_objects(labels)
-    is_one_hot = labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf"
-    if is_one_hot and bool(((labels != 0).sum(1) == 1).all()):
-        return labels
+    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
+        counts = np.count_nonzero(labels, 1)
+        if bool((counts == 1).all()):
+            return labels
+        if bool(((labels == 0) | (labels == 1)).all()):
+            num_without = int((counts == 0).sum())
+            if num_without:
+                raise ValueError(
+                    f"{num_without} rows of y have no label, so these examples would never be drawn: leave them out "
+                    "with x[y.any(1)], y[y.any(1)], or give them a class of their own"
+                )
+            return labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind == "f" and bool(((labels == np.floor(labels)) & (np.abs(labels) < 2**53)).all()):
         labels = labels.astype(np.int64)
     if labels.ndim != 1 or labels.dtype.kind not in "biuSU":
         raise TypeError(
-            "y must be labels (n,), integers or strings, or one-hot rows (n, classes), "
+            "y must be labels (n,), integers or strings, or one-hot or multi-hot rows (n, classes), "
             f"not {labels.dtype} of shape {labels.shape}"
         )
     return labels
@@ -166,10 +184,12 @@ def _of_objects(labels: NDArray[Any]) -> NDArray[Any]:
     return labels
 
 
-def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return (the different classes in ``labels``, ascending; for each label, the position of its class among them)."""
-    classes, number = np.unique(labels.argmax(1) if labels.ndim == 2 else labels, return_inverse=True)
-    return classes, number.astype(np.uint16 if len(classes) <= 2**16 else np.int64)
+def _classes_of(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Return (the example of each label; the different classes, ascending; the position of each label's class there).
+    An example has several labels if its row has several ones."""
+    examples, each = labels.nonzero() if labels.ndim == 2 else (np.arange(len(labels)), labels)
+    classes, number = np.unique(each, return_inverse=True)
+    return examples, classes, number.astype(np.uint16 if len(classes) <= 2**16 else np.int64)
 
 
 def _check_class_list(class_list: Any, classes: NDArray[Any]) -> list[int]:

@@ -128,7 +128,8 @@ class MultiShotMemorySampler(MemorySampler):
 
     Args:
         x: the examples, as for :class:`SingleShotMemorySampler`.
-        y: their labels (n,), integers or strings; or one-hot rows (n, classes).
+        y: their labels (n,), integers or strings; or rows (n, classes) with a one for each label of an example. An
+            example of several labels is drawn for each of its classes, so it may be in a batch once for each.
         classes_per_batch: the number of classes in a batch, 1 to the number of classes of y.
         examples_per_class_per_batch: the number of examples of each class.
         steps_per_epoch: the number of batches in an epoch.
@@ -199,7 +200,7 @@ class MultiShotMemorySampler(MemorySampler):
         Returns:
             (x, y): x holds the examples (num_classes * examples_per_class, ...), class after class, with the dtype of
             ``x`` or of the arrays from ``load_example_fn``. y holds their labels, (num_classes * examples_per_class,)
-            or one-hot rows, with the dtype of ``y``.
+            or rows, with the dtype of ``y``.
 
         Raises:
             ValueError: ``num_classes`` is not 1 to the number of classes, or the examples differ in shape and there is
@@ -218,7 +219,7 @@ class MultiShotMemorySampler(MemorySampler):
         return ClassDraws(index, num_classes, examples_per_class, self.steps_per_epoch, self.seed)
 
     def _drawn_from(self, start: int, stop: int) -> NDArray[np.int64]:
-        return np.sort(self._index.with_seed(self.seed).positions)[start:stop]
+        return self._index.with_seed(self.seed).examples[start:stop]
 
     def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         return gather(self._index.y, positions)
@@ -245,7 +246,7 @@ class MultiShotMemorySampler(MemorySampler):
     @property
     def num_examples(self) -> int:
         """The number of examples to draw from, after the choice of classes and of examples per class."""
-        return len(self._index.positions)
+        return self._index.num_examples
 
 
 def select_examples(
@@ -284,5 +285,6 @@ def select_examples(
     index = ClassIndex(y, len(examples), class_list, num_examples_per_class, key, is_told=True)
     if num_examples_per_class is not None:
         index.warn_of_few("num_examples_per_class", num_examples_per_class, "all are taken")
-    positions = index.positions[Draws(len(index.positions), len(index.positions), key).view(0)]
+    chosen = index.examples if index.has_several else index.positions
+    positions = chosen[Draws(len(chosen), len(chosen), key).view(0)]
     return examples.take(positions), gather(index.y, positions)

@@ -271,7 +271,7 @@ WRONG: list[tuple[type[Exception], dict[str, Any], str]] = [
     (ValueError, {"steps_per_epoch": 0}, "steps_per_epoch must be"),
     (TypeError, {"y": np.arange(63) + 0.5}, "y must be labels"),
     (TypeError, {"y": [None] * 63}, "y must be labels"),
-    (TypeError, {"y": np.ones((63, 4))}, "y must be labels"),
+    (TypeError, {"y": np.full((63, 4), 2)}, "y must be labels"),
     (ValueError, {"x": [], "y": []}, "x must have at least one element"),
     (TypeError, {"load_example_fn": 3}, "load_example_fn must be"),
     (TypeError, {"augmenter": 3}, "augmenter must be"),
@@ -289,3 +289,62 @@ def test_what_is_wrong_is_named(error: type[Exception], options: dict[str, Any],
 def test_wrong_slices(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"begin|size"):
         sampler().get_slice(**options)
+
+
+# -- several labels
+
+
+def several_labels(dtype: Any = np.int64) -> Any:
+    """Of 40 examples: one to three of five labels each; the fifth is rare."""
+    rng = np.random.default_rng(1)
+    y = np.zeros((40, 5), dtype)
+    for row in y:
+        row[rng.choice(4, rng.integers(1, 4), replace=False)] = 1
+    y[[3, 9, 21], 4] = 1
+    return y
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool, np.float32])
+def test_several_labels(dtype: Any) -> None:
+    """The examples of each class have its label; each example of a class comes as often as the others."""
+    y = several_labels(dtype)
+    seq = sampler(np.arange(40), y, classes_per_batch=3, examples_per_class_per_batch=2, steps_per_epoch=50)
+    assert seq.num_examples == 40
+    assert seq.class_list == [0, 1, 2, 3, 4]
+    draws = ClassDraws(seq._index, 3, 2, 50, seq.seed)
+    drawn: list[Counter[int]] = [Counter() for _ in range(5)]
+    for epoch in range(2):
+        seq.epoch = epoch
+        for batch_id in range(50):
+            x, got = seq[batch_id]
+            assert got.dtype == dtype
+            assert (got == y[x]).all()
+            draws.batch(epoch, batch_id)
+            for at, of in enumerate(draws._epochs[epoch].draws.view(batch_id).tolist()):
+                assert got[2 * at : 2 * at + 2, of].all()
+                drawn[of].update(x[2 * at : 2 * at + 2].tolist())
+        for of, counts in enumerate(drawn):
+            assert set(counts) == set(y[:, of].nonzero()[0].tolist())
+            assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_choice_of_examples_of_several_labels() -> None:
+    y = several_labels()
+    seq = sampler(np.arange(40), y, class_list=[0, 4], total_examples_per_class=3)
+    x, got = seq.get_slice()
+    assert x.tolist() == sorted(set(x.tolist()))
+    assert len(x) == seq.num_examples <= 6
+    assert (got[:, [0, 4]].sum(0) >= 3).all()
+    x, got = select_examples(np.arange(40), y, num_examples_per_class=2, seed=1)
+    assert len(set(x.tolist())) == len(x)
+    assert (got.sum(0) >= 2).all()
+
+
+def test_rows_that_are_no_labels() -> None:
+    y = several_labels()
+    y[[5, 7]] = 0
+    with pytest.raises(ValueError, match=r"2 rows of y have no label, so these examples would never be drawn"):
+        sampler(np.arange(40), y)
+    for wrong in (several_labels() * 2, several_labels() - 0.5):
+        with pytest.raises(TypeError, match="one-hot or multi-hot rows"):
+            sampler(np.arange(40), wrong)
