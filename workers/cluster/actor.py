@@ -181,11 +181,11 @@ class Actor:
             if payload is not None:
                 self._enter(job)
                 item = (pickle.loads(payload),)
-            portions = PortionSender(self._stream, yielded.extend)
+            portions = PortionSender(yielded.extend)
             items = seeding.run_seeded(
                 self._stream,
                 lambda: self._enter(job),
-                lambda: with_failures(self._task.run, index, item, portions=portions),
+                lambda: with_failures(self._task.run, index, item, portions),
             )
             mark("transport")
             value = _apart(items)

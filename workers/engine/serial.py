@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from workers.batch.tree import flatten, makes_fresh_batches, own
@@ -35,8 +35,7 @@ def run_here(
     stream: seeding.Stream,
     worker: int | None,
     seed_globals: bool,
-    send: Callable[[list[Any]], object],
-    every_ns: int | None = None,
+    portions: PortionSender,
 ) -> tuple[bool, Any, int]:
     """Run a job, which computes a batch, in this thread.
 
@@ -44,8 +43,7 @@ def run_here(
         stream: the source of the job's random numbers.
         worker: the number of the worker that this thread is; None in the loop's thread.
         seed_globals: seed global generators, such as ``np.random``; False if other threads, which share them, run jobs.
-        send: gets items that the job yields before its end: see :class:`PortionSender`.
-        every_ns: the least time between two calls of ``send``; None to call it only before an error.
+        portions: sends items that the job yields before its end.
 
     Returns:
         (True if it succeeded, its items that were not sent or its error, how many ns it took).
@@ -53,8 +51,8 @@ def run_here(
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        portions = PortionSender(stream, lambda items: send(own(items)), every_ns)
-        compute = functools.partial(with_failures, task.run, row.index, row.payload, portions=portions)
+        portions.begin_job()
+        compute = functools.partial(with_failures, task.run, row.index, row.payload, portions)
         value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
@@ -90,6 +88,8 @@ class SerialEngine:
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last measured in detail
         self.stream = task.stream(task.generators())
+        self.before: list[Any] = []  # items that the last job has yielded before its error
+        self._portions = PortionSender(lambda items: self.before.extend(own(items)))
         self.has_ended = False
         self._has_begun = False
         self._fatal: BaseException | None = None  # the error of worker_init_fn
@@ -107,16 +107,15 @@ class SerialEngine:
             raise self._fatal from self._fatal.__cause__
         self._has_begun = True
 
-    def run(self, row: JobRow, send: Callable[[list[Any]], object]) -> tuple[bool, Any, int]:
+    def run(self, row: JobRow) -> tuple[bool, Any, int]:
         """Run a job in this thread, and from time to time record its stages and its use of cores.
-        Return (True if it succeeded, its items or its error, how many ns it took). ``send`` gets those before an error.
-        """
+        Return (True if it succeeded, its items or its error, how many ns it took)."""
         start_ns = time.monotonic_ns()
         if start_ns - self._detailed_ns < _DETAILED_NS:
-            return run_here(self.task, row, self.stream, None, True, send)
+            return run_here(self.task, row, self.stream, None, True, self._portions)
         self._detailed_ns, marks, cores = start_ns, begin_marks(), JobCoreUse()
         try:
-            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True, send)
+            succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True, self._portions)
         finally:
             end_marks()
         use = cores.use(job_ns)
@@ -174,26 +173,28 @@ class SerialReading:
 
     def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         index, failed, self._failed = self._order[number], self._failed, None
-        before: list[Any] = []
-        outcome = failed if after and failed is not None and failed.index == index else self._run(index, 0, before)
+        if failed is not None and not (after and failed.index == index):
+            failed = None
+        outcome = failed or self.repeat(index, 0)
         try:
-            if after is not None and type(outcome.value) is Failure and len(before) > after:
-                self._failed = outcome
-                return outcome._replace(value=Portion(before[after:]), job_ns=0)
-            return outcome._replace(value=outcome.value[after:]) if after and type(outcome.value) is list else outcome
+            if type(outcome.value) is Failure:
+                before = self.engine.before
+                if failed is None and after is not None and len(before) > after:
+                    self._failed = outcome
+                    return outcome._replace(value=Portion(before[after:]), job_ns=0)
+            elif after:
+                return outcome._replace(value=outcome.value[after:])
+            return outcome
         finally:
             del outcome, failed  # no reference cycle with an error
 
     def repeat(self, index: int, runs: int) -> Outcome:
-        return self._run(index, runs, [])
-
-    def _run(self, index: int, runs: int, before: list[Any]) -> Outcome:
-        """Run a job, and return its outcome. If it fails, add the items before the error to ``before``."""
         engine = self.engine
         engine.check()
         engine.begin_jobs()
         row, pid = JobRow(0, self._epoch, index, runs, self._items.get(index)), os.getpid()
-        succeeded, value, ns = engine.run(row, before.extend)
+        engine.before.clear()
+        succeeded, value, ns = engine.run(row)
         try:
             if os.getpid() != pid:  # a child that the job has forked: it must not go on as a second consumer
                 os._exit(exit_code(None if succeeded else value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import itertools
 import os
 import queue
@@ -13,9 +12,10 @@ import time
 import traceback
 from typing import Any
 
+from workers.batch.tree import own
 from workers.errors import safe_to_raise
 from workers.job.context import begin_marks, stages
-from workers.job.portions import EVERY_NS
+from workers.job.portions import EVERY_NS, PortionSender
 from workers.report.pool import PoolFigures
 
 from . import explanations
@@ -63,7 +63,7 @@ class _Thread(threading.Thread):
         except BaseException as raised:
             self._events.put(Fatal(safe_to_raise(raised)))
             return
-        stream = self._task.stream()
+        stream, portions = self._task.stream(), PortionSender(self._yielded, EVERY_NS)
         while (row := self.inbox.get()) is not None and not self.is_closing:
             self.running = (row.sending, time.monotonic_ns())
             if row.sending <= self.cancelled:  # checked after running is set: see StatusPage.begin
@@ -72,8 +72,7 @@ class _Thread(threading.Thread):
                 del row
                 continue
             start_ns, marks = time.monotonic_ns(), begin_marks()
-            send = functools.partial(self._send, row.sending)
-            succeeded, value, ns = run_here(self._task, row, stream, self.number, False, send, EVERY_NS)
+            succeeded, value, ns = run_here(self._task, row, stream, self.number, False, portions)
             detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
             if os.getpid() != self._pid:  # a child that the job has forked: nobody reads its results
                 os._exit(exit_code(None if succeeded else value))
@@ -84,8 +83,9 @@ class _Thread(threading.Thread):
                 self._events.put(Failed(self.worker, row.sending, value, ns, detail))
             del value, row
 
-    def _send(self, sending: int, items: list[Any]) -> None:
-        self._events.put(Yielded(self.worker, sending, items, 0))
+    def _yielded(self, items: list[Any]) -> None:
+        """Send some items of the job that runs."""
+        self._events.put(Yielded(self.worker, self.running[0], own(items), 0))
 
 
 class ThreadExecutor:

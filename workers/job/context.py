@@ -40,6 +40,7 @@ class _Context:
     part: tuple[int, ...] = ()  # see :func:`in_part`
     failures: list[Any] | None = None  # see ``sample_failures``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
+    loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began
     stream: Stream | None = None
     is_alone = False  # True while this thread has, or has waited for, the lock of the global generators
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded

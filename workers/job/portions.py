@@ -6,36 +6,36 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import seeding
-from .stream import Stream
+from . import context, seeding
 
 EVERY_NS = 8_000_000  # the least time between two portions
 
 
 class PortionSender:
-    """Sends portions of the items of one job, which a generator function yields.
+    """Sends portions of the items that the generator function of a job yields. It serves one job after the other.
 
-    The job may run again because its first draws were not seeded: see :func:`seeding.run_seeded`. No item is sent twice
+    A job may run again because its first draws were not seeded: see :func:`seeding.run_seeded`. No item is sent twice
     then. The items sent before are right, because nothing is sent after a draw that was not seeded.
 
     Args:
-        stream: the random numbers of the job.
         send: sends a portion.
         every_ns: the least time between two portions; None to send one only before an error.
     """
 
-    __slots__ = "_every_ns", "_loaded", "_num_seen", "_num_sent", "_send", "_sent_ns", "_stream"
+    __slots__ = "_every_ns", "_num_seen", "_num_sent", "_send", "_sent_ns"
 
-    def __init__(self, stream: Stream, send: Callable[[list[Any]], object], every_ns: int | None = None) -> None:
-        self._stream, self._send, self._every_ns = stream, send, every_ns
-        self._num_sent = 0  # items, in all runs
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin a run of the job."""
+    def __init__(self, send: Callable[[list[Any]], object], every_ns: int | None = None) -> None:
+        self._send, self._every_ns = send, every_ns
+        self._num_sent = 0  # items, in all runs of the job
         self._num_seen = 0  # items of this run
-        self._sent_ns = time.monotonic_ns()
-        self._loaded = seeding.loaded_frameworks()
+        self._sent_ns = 0
+
+    def begin_job(self) -> None:
+        self._num_sent = 0
+
+    def begin_run(self) -> None:
+        """Begin to get the items of a run of the job."""
+        self._num_seen, self._sent_ns = 0, time.monotonic_ns()
 
     @property
     def is_due(self) -> bool:
@@ -48,7 +48,7 @@ class PortionSender:
         Raises:
             RunAgain: the job has drawn numbers that were not seeded.
         """
-        if why := seeding.unseeded(self._stream, self._loaded):
+        if context.current.stream is not None and (why := seeding.unseeded(context.current.stream)):
             raise seeding.RunAgain(why)
         self._num_seen += len(items)
         new = items[max(0, len(items) - max(0, self._num_seen - self._num_sent)) :]

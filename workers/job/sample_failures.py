@@ -41,17 +41,18 @@ def note_failure(failure: SampleFailure) -> None:
         failures.append(failure)
 
 
-def with_failures(run: Callable[..., list[Any]], *arguments: Any, portions: PortionSender | None = None) -> list[Any]:
-    """Return ``run(*arguments)``, the items of a job but for those that were sent as ``portions``.
+def with_failures(
+    run: Callable[..., list[Any]], index: int, payload: tuple[Any] | None, portions: PortionSender
+) -> list[Any]:
+    """Return ``run(index, payload)``, the items of a job but for those that were sent as ``portions``.
     If samples have failed, one more item tells of them."""
     failures: list[SampleFailure] = []
-    context.current.failures, context.current.portions = failures, portions
-    if portions is not None:
-        portions.begin()
+    current = context.current
+    current.failures, current.portions = failures, portions
     try:
-        items = run(*arguments)
+        items = run(index, payload)
     finally:
-        context.current.failures = context.current.portions = None
+        current.failures = current.portions = None
     return [*items, _Failures(failures)] if failures else items
 
 

@@ -99,15 +99,17 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
     created generators that the Sequence can reach, because they were not seeded when ``function`` drew from them.
     """
     while True:
-        loaded = loaded_frameworks()
+        context.current.loaded = loaded = loaded_frameworks()
         begin()
         try:
             result = function()
-            why = unseeded(stream, loaded)
         except RunAgain as raised:
             why = str(raised)
-        if not why:
-            return result
+        else:
+            grown = stream.generators is not None and stream.generators.has_grown()
+            if not grown and tuple(map(sys.modules.__contains__, THAT_DRAW)) == loaded:
+                return result
+            why = _reason(loaded)
         _tell(why)
 
 
@@ -120,14 +122,17 @@ def loaded_frameworks() -> tuple[bool, ...]:
     return tuple(map(sys.modules.__contains__, THAT_DRAW))
 
 
-def unseeded(stream: Stream, loaded: tuple[bool, ...]) -> str:
-    """Return why the running job may have drawn numbers that were not seeded, e.g. "imported torch"; "" if it has not.
-    Each reason is returned once. ``loaded``: the result of :func:`loaded_frameworks` when the job began."""
-    if loaded_frameworks() != loaded:
-        return "imported " + ", ".join(_new_frameworks(loaded))
-    if stream.generators is not None and stream.generators.has_grown():
-        return "created random generators"
-    return ""
+def unseeded(stream: Stream) -> str:
+    """Return why the running job, whose random numbers ``stream`` holds, may have drawn some that were not seeded.
+    Return "" if it has not. A reason is returned once."""
+    loaded = context.current.loaded
+    grown = stream.generators is not None and stream.generators.has_grown()
+    return _reason(loaded) if grown or loaded_frameworks() != loaded else ""
+
+
+def _reason(loaded: tuple[bool, ...]) -> str:
+    new = _new_frameworks(loaded)
+    return "imported " + ", ".join(new) if new else "created random generators"
 
 
 def _new_frameworks(before: tuple[bool, ...]) -> list[str]:

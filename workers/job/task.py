@@ -265,6 +265,8 @@ class Task:
         Items are sent in ``portions``, but for the last one, which is returned. If an error is raised, all items before
         it are sent, so that the loop gets the same items however fast they are yielded.
         """
+        if portions is not None:
+            portions.begin_run()
         made: list[Any] = []
         items = self._each_of(results, self.as_items[at])
         while True:

@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import ctypes
 import errno
-import functools
 import os
 import pickle
 import signal
@@ -67,6 +66,7 @@ class Worker:
         self._replica = -1  # the number of the replica; -1 if there is none
         self._stream = seeding.Stream(0)
         self._writer = SlotWriter()
+        self._portions = PortionSender(self._yielded, EVERY_NS)
         self._item_slots = ItemReader()
         self._unsettled: program_settings.Settings = {}  # settings of modules that are not loaded yet
         self._rows: list[tuple[int, int, Any]] = []  # results that are not sent yet
@@ -172,11 +172,12 @@ class Worker:
             if row.payload is not None:
                 self._enter(job)
                 payload = (self._item(row.payload),)
-            portions = PortionSender(self._stream, functools.partial(self._yielded, row.sending), EVERY_NS)
+            portions = self._portions
+            portions.begin_job()
             result = seeding.run_seeded(
                 self._stream,
                 lambda: self._enter(job),
-                lambda: with_failures(self._task.run, row.index, payload, portions=portions),
+                lambda: with_failures(self._task.run, row.index, payload, portions),
             )
             self._end_if_forked()
             mark("transport")
@@ -200,9 +201,10 @@ class Worker:
             self._detailed_ns = end
         return row.sending, job_ns, failure if placed is None else tuple(placed)
 
-    def _yielded(self, sending: int, items: list[Any]) -> None:
+    def _yielded(self, items: list[Any]) -> None:
         """Send some items of the job that runs."""
         self._end_if_forked()
+        sending = self._lock.job
         placed = self._writer.write(items, sending)
         items.clear()
         if self._writer.used_empty:

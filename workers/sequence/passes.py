@@ -29,10 +29,7 @@ _POLL_S = 0.001  # how often a thread checks whether another one has received it
 
 def _each(items: JobItems, passed_by: int) -> list[Ready]:
     """Return [(item, [mark])] for the ``items`` except the first ``passed_by`` of their job, in reverse order."""
-    each = items.items
-    if len(each) == 1 and not passed_by:
-        return [(each[0], [items.mark(0)])]
-    start = items.num_passed_by(passed_by)
+    each, start = items.items, items.num_passed_by(passed_by)
     return [(each[at], [items.mark(at)]) for at in reversed(range(start, len(each)))]
 
 
@@ -147,6 +144,8 @@ class Pass:
                 carry, made = self._assembly.add(carry, JobItems(place, items, before, is_end), passed_by)
             except Exception as raised:  # e.g. the items are not batches; raised in place of them
                 error, items = raised, None
+        elif items and num_items == 1 and is_end and not before:  # the usual case
+            made = [(items[0], [(place, None)])]
         elif items:
             made = _each(JobItems(place, items, before, is_end), passed_by)
         if not is_end:
