@@ -10,7 +10,7 @@ import pytest
 from numbered import Named, named
 
 import workers
-from workers import SequenceArray, SequenceMap, prefetch
+from workers import SequenceArray, SequenceMap, current_job, prefetch
 from workers.sequence.apportion import Turns
 
 WORKERS = [(0, "process"), (2, "process"), (2, "thread"), ("auto", "process")]
@@ -262,3 +262,37 @@ def test_hooks_of_one_object_in_two_parts() -> None:
         list(batches)
         list(batches)
     assert source.num_epochs == 2
+
+
+@pytest.mark.parametrize("options", [{"nb_workers": 0}, {"nb_workers": 2}, {"nb_workers": 2, "executor": "thread"}, {}])
+@pytest.mark.parametrize("size", [None, 4])
+def test_the_report_counts_the_samples_of_each_source(options: dict[str, Any], size: int | None) -> None:
+    """Those that came, once, whatever failed on the way."""
+    made = workers.mix({"a": range(30), "b": range(100, 120)}, {"a": 2, "b": 1}, until=30, seed=1).shuffle()
+    made = made.map(fails_at_first) if size is None else made.map(fails_at_first).batch(size)
+    with made.prefetch(**options, on_error="retry") as loop:
+        found = [np.atleast_1d(batch) for _ in range(2) for batch in loop]
+        assert loop.report().sources == {"a": 40, "b": 20}
+        assert sum((batch < 100).sum() for batch in found) == 40
+        assert "sources: a 40 (67 %), b 20 (33 %)" in str(loop.report())
+    with workers.concat({"a": range(3), "b": range(4)}, seed=1).prefetch(2) as loop:
+        list(loop)
+        assert loop.report().sources == {"a": 3, "b": 4}
+    with workers.mix([range(3), range(4)], seed=1).prefetch(0) as loop:
+        list(loop)
+        assert loop.report().sources == {}
+
+
+def fails_at_first(number: Any) -> Any:
+    job = current_job()
+    if number % 7 == 3 and job is not None and job.attempt == 0:
+        raise OSError("a slow disk")
+    return np.int64(number)
+
+
+@pytest.mark.needs("torch")
+def test_the_report_counts_what_was_moved_ahead() -> None:
+    made = workers.mix({"a": range(30), "b": range(100, 120)}, until=40, seed=1).map(np.int64)
+    with made.prefetch(2, output="torch").to_device("cpu", depth=3) as loop:
+        assert len(list(loop)) == 40
+        assert loop.report().sources == {"a": 20, "b": 20}

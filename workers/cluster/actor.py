@@ -26,8 +26,8 @@ from workers.engine.schedule import JobRow
 from workers.job import seeding
 from workers.job.context import Stages, begin_marks, mark, stages
 from workers.job.cores import Cores, CoreUse
+from workers.job.notes import with_notes
 from workers.job.portions import PortionSender
-from workers.job.sample_failures import with_failures
 from workers.process import program_settings, replica
 from workers.process.logs import Records
 from workers.process.messages import Logged
@@ -185,7 +185,7 @@ class Actor:
             items = seeding.run_seeded(
                 self._stream,
                 lambda: self._enter(job),
-                lambda: with_failures(self._task.run, index, item, portions),
+                lambda: with_notes(self._task.run, index, item, portions),
             )
             mark("transport")
             value = _apart(items)

@@ -15,8 +15,8 @@ from workers.errors import ClosedError, add_note, safe_to_raise
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
+from workers.job.notes import with_notes
 from workers.job.portions import PortionSender
-from workers.job.sample_failures import with_failures
 from workers.report.pool import PoolFigures
 from workers.report.timeline import LOOP
 
@@ -52,7 +52,7 @@ def run_here(
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
         portions.begin_job()
-        compute = functools.partial(with_failures, task.run, row.index, row.payload, portions)
+        compute = functools.partial(with_notes, task.run, row.index, row.payload, portions)
         value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():

@@ -38,7 +38,8 @@ class _Context:
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
     part: tuple[int, ...] = ()  # see :func:`in_part`
-    failures: list[Any] | None = None  # see ``sample_failures``
+    failures: list[Any] | None = None  # see ``notes``
+    sources: dict[str, int] | None = None  # see ``notes``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began
     stream: Stream | None = None

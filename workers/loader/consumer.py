@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from workers.engine.handover import Outcome
 from workers.engine.results import Failure, Portion
 from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
-from workers.job.sample_failures import SampleFailure, without_failures
+from workers.job.notes import SampleFailure, without_notes
 from workers.report.failures import Failures
 from workers.report.loop import LoopFigures
 from workers.sequence.display import Display, DisplayedFact, count, named
@@ -86,6 +87,7 @@ class Consumer:
         self._collate_fn = collate_fn
         self._has_warned = False
         self.failures = Failures()
+        self.sources: Counter[str] = Counter()  # {name of a source of a mix: samples of it that were delivered}
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
@@ -149,8 +151,8 @@ class Consumer:
         return batch.batch
 
     def _move_ahead(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> None:
-        while len(this_pass.ready) < tensors.depth and this_pass.take_ahead():
-            pass
+        while len(this_pass.ready) < tensors.depth and (notes := this_pass.take_ahead()) is not None:
+            self.sources.update(notes.sources)
         ready = this_pass.ready
         for at in reversed(range(len(ready))):  # the last one is delivered next
             batch, marks = ready[at]
@@ -225,8 +227,9 @@ class Consumer:
             if len(items) > 1 and not self._has_warned:
                 self._has_warned = _warn_of_columns(items)
         if items:
-            items, of_samples = without_failures(items)
-            failures += of_samples
+            items, notes = without_notes(items)
+            failures += notes.failures
+            self.sources.update(notes.sources)
         if failures:
             error = self._note(loop, this_pass, outcome.index, failures) or error
             items = None if error is not None else items

@@ -71,6 +71,7 @@ def report_of(loop: Loop) -> Report:
         cores=facts.cores,
         executor=(loop.options.executor if loop.pool is None else loop.pool.kind) if number else "serial",
         failures=loop.consumer.failures.all(),
+        sources=dict(loop.consumer.sources),
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),

@@ -11,7 +11,7 @@ from workers.checks import short
 from workers.engine.handover import Outcome
 from workers.engine.results import Failure
 from workers.errors import add_note, safe_to_raise
-from workers.job.sample_failures import SampleFailure, failure_of
+from workers.job.notes import SampleFailure, failure_of
 from workers.job.task import SAMPLE
 from workers.sequence.passes import Pass
 from workers.sequence.sample_errors import OTHERS_HAVE_RAISED, left, others

@@ -29,8 +29,8 @@ from workers.job import seeding
 from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
 from workers.job.interpreter_lock import LockProbe
+from workers.job.notes import with_notes
 from workers.job.portions import EVERY_NS, PortionSender
-from workers.job.sample_failures import with_failures
 
 from . import inheritance, program_settings, replica
 from .changed_attributes import merged
@@ -177,7 +177,7 @@ class Worker:
             result = seeding.run_seeded(
                 self._stream,
                 lambda: self._enter(job),
-                lambda: with_failures(self._task.run, row.index, payload, portions),
+                lambda: with_notes(self._task.run, row.index, payload, portions),
             )
             self._end_if_forked()
             mark("transport")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from workers.job.sample_failures import SampleFailure
+from workers.job.notes import SampleFailure
 
 from .report import FailedSample
 

@@ -94,6 +94,8 @@ class Report:
         cores: number of cores that this process may use.
         executor: ``"process"``, ``"thread"``, ``"ray"`` or, without workers, ``"serial"``.
         failures: samples and batches that raised errors and were skipped, replaced or tried again; the first 1,000.
+        sources: {name: how many samples came from this source of a ``workers.mix`` or ``concat``}, if sources have
+            names; batches, if sources are batched.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         timeline: the most recent jobs, steps and incidents.
@@ -119,6 +121,7 @@ class Report:
     verdict: str
     timeline: Timeline
     failures: list[FailedSample] = dataclasses.field(default_factory=list)
+    sources: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from .table import lines

@@ -72,6 +72,10 @@ def _lists(report: Report) -> Iterator[str]:
         counts = Counter(each.what for each in report.failures)
         told = ", ".join(f"{number:,} {what}" for what, number in counts.items())
         yield from _wrapped(f"failures: {told}; the last one, epoch {report.failures[-1].epoch}, {report.failures[-1]}")
+    if report.sources:
+        total = sum(report.sources.values())
+        each = (f"{name} {number:,} ({units.share(number / total)})" for name, number in report.sources.items())
+        yield from _wrapped(f"sources: {', '.join(each)}")
     for choice in report.choices:
         yield from _wrapped(f"chosen: {choice}")
 

@@ -15,6 +15,7 @@ from workers.errors import add_note
 from workers.frameworks.keras import ENDLESS, is_endless
 from workers.job import seeding
 from workers.job.context import in_part
+from workers.job.notes import note_source
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
@@ -120,9 +121,15 @@ class SequenceOfParts(SequenceDerived[Any]):
         def read() -> list[Any]:
             part, epoch, place = next(left)
             found: list[Any] = in_part(part, getters[part, epoch], place, epoch=epoch)
+            self._note(part)
             return found
 
         return read
+
+    def _note(self, part: int) -> None:
+        """Count, for the report, a sample that was read from source number ``part``, if sources have names."""
+        if self._names is not None:
+            note_source(self._names[part])
 
     def _getter_of(self, part: int, places: list[int], on_error: str) -> Callable[[int], list[Any]]:
         source = self._source_of(part)
@@ -149,7 +156,9 @@ class SequenceOfParts(SequenceDerived[Any]):
 
     def _items_of_job(self, index: int) -> list[Any]:
         part, epoch, place = self._turn(index)
-        return self._items(part, place, epoch)
+        found = self._items(part, place, epoch)
+        self._note(part)
+        return found
 
     @property
     def _has_lists(self) -> bool:

@@ -12,7 +12,7 @@ from workers.engine.handover import Outcome, ready
 from workers.engine.protocols import AnyReading
 from workers.engine.results import Failure, Portion
 from workers.errors import StateError, integrity_error, safe_to_raise
-from workers.job.sample_failures import without_failures
+from workers.job.notes import Notes, without_notes
 
 from .clock import Clock
 from .grouping import Assembly, JobItems, Pieces, Ready
@@ -99,16 +99,17 @@ class Pass:
             return self.reading.peek(self.num_taken, timeout_s, self.num_items_taken)
         return None
 
-    def take_ahead(self) -> bool:
-        """Take the next outcome before the loop needs it. Return False if it is not there, failed, or has no items."""
+    def take_ahead(self) -> Notes | None:
+        """Take the next outcome before the loop needs it, and return its notes. Return None if it is not there, failed,
+        or has no items."""
         outcome = self._outcome_that_is_there()
         if outcome is None or type(outcome.value) is Failure or not outcome.value:
-            return False
-        items = outcome.value.items if type(outcome.value) is Portion else outcome.value
-        if without_failures(items)[1]:  # which the loop has to count when the batch is due
-            return False
+            return None
+        items, notes = without_notes(outcome.value.items if type(outcome.value) is Portion else outcome.value)
+        if notes.failures or not items:  # which the loop has to count when the batch is due
+            return None
         self.take(outcome, items)
-        return True
+        return notes
 
     def _outcome_that_is_there(self) -> Outcome | None:
         if self.num_taken >= len(self._places):
@@ -215,7 +216,7 @@ class Pass:
                     raise value.error
                 finally:
                     del outcome, value  # no cycle with this frame
-            self.take(outcome, value.items if type(value) is Portion else without_failures(value)[0])
+            self.take(outcome, value.items if type(value) is Portion else without_notes(value)[0])
         return self.deliver()
 
     def has_rest(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from workers.batch.tree import own
 from workers.errors import add_note
 from workers.job.context import current_job
-from workers.job.sample_failures import failure_of, note_failure
+from workers.job.notes import failure_of, note_failure
 from workers.job.task import LEFT, SAMPLE, left_of
 
 logger = logging.getLogger("workers")

@@ -1,4 +1,7 @@
-"""Sends the errors of samples that a job has skipped or replaced to the consumer, as the last item of the job."""
+"""Sends what a job has noted to the consumer, as the last item of the job.
+
+A job notes the errors of samples that it has skipped or replaced, and how many samples it has read from each source.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,19 @@ class SampleFailure(NamedTuple):
     error: str
 
 
-class _Failures:
-    """The last item of a job in which samples have failed."""
+class Notes:
+    """What a job has noted: its last item, if there is anything.
 
-    def __init__(self, failures: list[SampleFailure]) -> None:
-        self.failures = failures
+    Attributes:
+        failures: the errors of samples that were skipped or replaced.
+        sources: {name: how many samples, or batches, were read from this source of a mix or a concat}.
+    """
+
+    def __init__(self, failures: list[SampleFailure], sources: dict[str, int]) -> None:
+        self.failures, self.sources = failures, sources
+
+
+NOTHING = Notes([], {})
 
 
 def failure_of(error: BaseException, what: str, sample: int | None = None) -> SampleFailure:
@@ -41,23 +52,31 @@ def note_failure(failure: SampleFailure) -> None:
         failures.append(failure)
 
 
-def with_failures(
+def note_source(name: str) -> None:
+    """Record that the running job has read a sample or batch of the source ``name``; do nothing outside of a job."""
+    sources = context.current.sources
+    if sources is not None:
+        sources[name] = sources.get(name, 0) + 1
+
+
+def with_notes(
     run: Callable[..., list[Any]], index: int, payload: tuple[Any] | None, portions: PortionSender
 ) -> list[Any]:
     """Return ``run(index, payload)``, the items of a job but for those that were sent as ``portions``.
-    If samples have failed, one more item tells of them."""
+    If the job has noted anything, its :class:`Notes` are one more item."""
     failures: list[SampleFailure] = []
+    sources: dict[str, int] = {}
     current = context.current
-    current.failures, current.portions = failures, portions
+    current.failures, current.sources, current.portions = failures, sources, portions
     try:
         items = run(index, payload)
     finally:
-        current.failures = current.portions = None
-    return [*items, _Failures(failures)] if failures else items
+        current.failures = current.sources = current.portions = None
+    return [*items, Notes(failures, sources)] if failures or sources else items
 
 
-def without_failures(items: list[Any]) -> tuple[list[Any], list[SampleFailure]]:
-    """Return (the items of a job, the failures of its samples); see :func:`with_failures`."""
-    if items and type(items[-1]) is _Failures:
-        return items[:-1], items[-1].failures
-    return items, []
+def without_notes(items: list[Any]) -> tuple[list[Any], Notes]:
+    """Return (the items of a job, what it has noted); see :func:`with_notes`."""
+    if items and type(items[-1]) is Notes:
+        return items[:-1], items[-1]
+    return items, NOTHING
