@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 from model import Word
 from pairwise import Row, all_pairs
-from pipelines import SOURCES, Loop, Spec, copies, failing, is_kept, kept_server, made, modelled, noisy
+from pipelines import (
+    SOURCES,
+    Loop,
+    Spec,
+    copies,
+    failing,
+    is_kept,
+    kept_server,
+    made,
+    modelled,
+    noisy,
+    spread,
+    spread_and_fail,
+)
 from scripted import have, scripted
 
 from workers import SequenceMap
@@ -22,16 +35,18 @@ WORDS: dict[str, Word | None] = {
     "map": Word("map", (noisy,)),
     "map to lists": Word("map", (copies,)),
     "map that fails": Word("map", (failing,)),
+    "map that yields": Word("map", (spread,)),
+    "map that yields and fails": Word("map", (spread_and_fail,)),
     "collate": Word("collate"),
     "batch": Word("batch", (3,)),
     "shuffle": Word("shuffle"),
     "shard": Word("shard", (1, 2)),
-    "take": Word("take", (3,)),
+    "take": Word("take", (6,)),
     "skip": Word("skip", (1,)),
     "reorder": Word("reorder", ([3, 0, 2, 2, 1, 0],)),
     "weighted": Word("weighted", ()),
     "repeat": Word("repeat", (2,)),
-    "batch_by": Word("batch_by", ([[3, 1, 0], [2, 2, 1]],)),
+    "batch_by": Word("batch_by", ([[3, 1, 0], [2, 2, 1], [0, 4, 5], [1, 2, 3]],)),
     "filter": Word("filter", (is_kept,)),
     "sub_batch": Word("sub_batch", (1,)),
     "rebatch": Word("rebatch", (4,)),
@@ -98,12 +113,23 @@ def number_of_jobs(words: list[Word]) -> int:
     return length
 
 
+YIELDS = {"map that yields", "map that yields and fails"}
+
+
+def makes_in_loop(names: list[str]) -> bool:
+    """Whether ``.batch`` behind these words puts items of a generator function together in the loop."""
+    yields = False
+    for name in names:
+        yields = name in YIELDS or (yields and name not in NAME_PLACES and name != "repeat")
+    return yields
+
+
 def has_meaning(row: Row) -> bool:
     """As far as the columns in it say."""
     names = []
     for word in words_of(row):
         if word.name != "prefetch":
-            names.append(word.name)
+            names.append(next((name for name in YIELDS if WORDS[name] == word), word.name))
         elif "place" in row:
             names += ["prefetch shuffled"] * bool(row.get("shuffle")) + ["prefetch batched"] * bool(
                 row.get("batch_size")
@@ -113,9 +139,15 @@ def has_meaning(row: Row) -> bool:
     makes_lists = row.get("first") in ("sub_batch", "map to lists")
     if row.get("source") == "iterable" and makes_lists and row.get("batch_size") and row.get("second") == "max_samples":
         return False  # each of its batches raises, so a pass never has its samples
-    makes_any_number = row.get("first") in ("filter", "sub_batch", "map to lists", "map that fails")
+    makes_any_number = row.get("first") in ("filter", "sub_batch", "map to lists", "map that fails", *YIELDS)
     if makes_any_number and row.get("second") == "batch_by" and row.get("batch_size"):
         return False  # its batches are of several sizes
+    if "skip" in names and sum(name in ("batch", "prefetch batched") for name in names[names.index("skip") :]) > 1:
+        return False  # the last batch is short, so that it cannot be batched again
+    for at, name in enumerate(names):
+        is_batch = name in ("batch", "prefetch batched")
+        if is_batch and makes_in_loop(names[:at]) and not {*names[at + 1 :]} <= {"max_samples"}:
+            return False
     for before, after in itertools.combinations(names, 2):
         if (before in CHANGE_ORDER and after in NAME_PLACES) or (before in DRAWN and after == "repeat"):
             return False

@@ -16,7 +16,8 @@ that ``shuffle`` draws for (seed, epoch) (an argument, as it is free to be any p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -58,9 +59,10 @@ class Samples(NamedTuple):
 
 class Job(NamedTuple):
     number: int
-    items: Callable[[], list[Any]]  # called within the job
+    items: Callable[[], Iterable[Any]]  # called within the job
     may_fail: bool = False  # on_error="skip" was said: it counts as a job that delivers nothing
     may_have_lists: bool = False  # it may deliver any number of items: behind a function, or where it may fail
+    yields: bool = False  # by a generator function: items before an error are delivered
 
 
 def in_job(seed: int, epoch: int, number: int, function: Callable[[], Any]) -> Any:
@@ -72,15 +74,24 @@ def in_job(seed: int, epoch: int, number: int, function: Callable[[], Any]) -> A
 
 
 def mapped(jobs: list[Job], function: Callable[[Any], Any], as_items: bool = True) -> list[Job]:
-    """``.map(f)``: f of each item; the items of a list that it returns are delivered one by one."""
+    """``.map(f)``: f of each item; the items of a list that it returns are delivered one by one. Behind a generator
+    function, it is asked for each item as it is yielded."""
+    makes = inspect.isgeneratorfunction(function)
 
     def items(job: Job) -> Iterator[Any]:
         for item in job.items():
             result = function(batch_of(item))
-            yield from result if type(result) is list and as_items else [result]
+            yield from result if makes or (type(result) is list and as_items) else [result]
+
+    def items_of(job: Job) -> Iterable[Any]:
+        return items(job) if makes or job.yields else list(items(job))
 
     return [
-        job._replace(items=lambda job=job: list(items(job)), may_have_lists=job.may_have_lists or as_items)
+        job._replace(
+            items=lambda job=job: items_of(job),
+            may_have_lists=job.may_have_lists or as_items,
+            yields=job.yields or makes,
+        )
         for job in jobs
     ]
 
@@ -109,6 +120,9 @@ def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool
     With ``drop_last``, jobs behind the last whole batch belong to it where its own deliver other numbers than one: they
     may fill another one. If there is no whole batch, there is one job all the same, where there may be lists.
     """
+
+    if jobs and jobs[0].yields:  # put together where they are read
+        return jobs
 
     def items(group: list[Job], behind: list[Job]) -> list[Any]:
         each = [outcome(job) for job in group]
@@ -143,12 +157,15 @@ def batched(jobs: list[Job], size: int, drop_last: bool = False, has_index: bool
 
 def chosen(jobs: list[Job], places: list[int]) -> list[Job]:
     """``.reorder`` and the like: job k has the items of the job at place k, and draws as job k."""
-    return [jobs[place]._replace(number=number) for number, place in enumerate(places)]
+    return [
+        jobs[place]._replace(number=number, items=lambda job=jobs[place]: list(job.items()), yields=False)
+        for number, place in enumerate(places)
+    ]
 
 
 def seen_from(job: Job, epoch: int) -> Job:
     """The same job, whose source sees ``epoch`` as its own."""
-    return job._replace(items=lambda: context.in_round(epoch, job.items))
+    return job._replace(items=lambda: context.in_round(epoch, lambda: list(job.items())), yields=False)
 
 
 def grouped(jobs: list[Job], lists: list[list[int]]) -> list[Job]:
@@ -174,7 +191,7 @@ def filtered(jobs: list[Job], function: Callable[[Any], Any]) -> list[Job]:
 def outcome(job: Job) -> list[Any]:
     """What a job delivers: nothing, if it fails and may."""
     try:
-        return job.items()
+        return list(job.items())
     except Exception:
         if not job.may_fail:
             raise
@@ -251,6 +268,19 @@ def joined(parts: list[Any]) -> Any:
     return np.stack(parts) if isinstance(first, (int, float, np.generic)) else parts
 
 
+def delivered_by(job: Job) -> tuple[list[Any], list[Raised]]:
+    """(what a job delivers, the error behind it)."""
+    found: list[Any] = []
+    if not job.yields:
+        return outcome(job), []
+    try:
+        for item in job.items():
+            found.append(item)  # noqa: PERF402 - an error must not lose those before it
+    except Exception as error:
+        return found, [] if job.may_fail else [Raised(error)]
+    return found, []
+
+
 # -- the end of the chain: batches of several jobs are put together where they are read
 
 
@@ -273,6 +303,13 @@ class Whole:
 
     def remaining(self) -> list[Any]:
         return [stacked(self.left)] if self.left and not self.drop_last else []
+
+
+class Yielded(Whole):
+    """``.batch(n)`` behind a generator function: each item is a sample."""
+
+    def add(self, item: Any) -> list[Any]:
+        return super().add(Samples([item], False))
 
 
 class Rebatched:
@@ -333,9 +370,13 @@ class Pipeline:
     def jobs(self, epoch: int) -> tuple[list[Job], Any]:
         """(the jobs of an epoch in their order, what puts their items together)."""
         end: Any = Whole()
+        yields = False
         for name, arguments, _ in self.words:
+            yields = name not in ("reorder", "weighted", "batch_by", "repeat") and (
+                yields or (name == "map" and inspect.isgeneratorfunction(arguments[0]))
+            )
             if name in ("batch", "batch_by", "rebatch"):
-                end = {"batch": Whole, "rebatch": Rebatched}.get(name, Whole)(
+                end = {"batch": Yielded if yields else Whole, "rebatch": Rebatched}.get(name, Whole)(
                     *(arguments if name != "batch_by" else ())
                 )
         return self._jobs(self.words, epoch, epoch), end
@@ -373,8 +414,10 @@ class Pipeline:
         for job in jobs:
             before = len(delivered)
             try:
-                for item in in_job(self.seed, epoch, job.number, lambda job=job: outcome(job)):
+                items, errors = in_job(self.seed, epoch, job.number, lambda job=job: delivered_by(job))
+                for item in items:
                     delivered += end.add(item)
+                delivered += errors
             except Exception as error:
                 delivered.append(Raised(error))
             ends_with_nothing = len(delivered) == before

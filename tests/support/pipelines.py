@@ -41,6 +41,20 @@ def copies(item: Any) -> Any:
     return [noisy(item) for _ in range((number + number // 3) % 3)]
 
 
+def spread(item: Any) -> Any:
+    """None to two of it, by a generator function."""
+    number = number_of(item)
+    for _ in range((number + number // 3) % 3):
+        yield noisy(item)
+
+
+def spread_and_fail(item: Any) -> Any:
+    yield noisy(item)
+    if number_of(item) % 4 == 1:
+        raise LookupError(f"item {number_of(item)}")
+    yield noisy(item)
+
+
 def two(item: Any) -> Any:
     """A list that is one batch, with as_items=False."""
     return [item, noisy(item)]

@@ -6,7 +6,7 @@ import enum
 import functools
 import inspect
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -235,11 +235,12 @@ class Task:
         if self.functions:
             mark("function_to_run")
         are_private = payload is not None and is_in_worker_process()  # just unpickled
-        return self._applied(items, 0, are_private, portions)
+        made = self._applied(items, 0, are_private)
+        return made if isinstance(made, list) else _sent(iter(made), portions)
 
-    def _applied(self, items: list[Any], start: int, are_private: bool, portions: PortionSender | None) -> list[Any]:
-        """Apply the functions from number ``start`` on to ``items``; return the results that were not sent in portions.
-        ``are_private``: functions may write into the items."""
+    def _applied(self, items: list[Any], start: int, are_private: bool) -> Iterable[Any]:
+        """Apply the functions from number ``start`` on to ``items``. Return a list of the results, or an iterator over
+        them if a function has returned a generator. ``are_private``: functions may write into the items."""
         made_by = self.functions[start - 1] if start else self.source
         for at in range(start, len(self.functions)):
             function, as_items = self.functions[at], self.as_items[at]
@@ -250,7 +251,7 @@ class Task:
             made_by, are_private = function, False
             results = [function(item) for item in items]
             if any(type(result) is GeneratorType for result in results):
-                return self._yielded(results, at, portions)
+                return self._yielded(results, at)
             items = []
             for result in results:
                 if type(result) is list and as_items:  # not a tuple, which is one batch
@@ -259,30 +260,11 @@ class Task:
                     items.append(result)
         return items
 
-    def _yielded(self, results: list[Any], at: int, portions: PortionSender | None) -> list[Any]:
-        """Apply the functions that follow function ``at`` to each item that the generators in its ``results`` yield.
-
-        Items are sent in ``portions``, but for the last one, which is returned. If an error is raised, all items before
-        it are sent, so that the loop gets the same items however fast they are yielded.
-        """
-        if portions is not None:
-            portions.begin_run()
-        made: list[Any] = []
-        items = self._each_of(results, self.as_items[at])
-        while True:
-            try:
-                item = next(items, _END)
-                new = [] if item is _END else self._applied([item], at + 1, True, None)
-            except BaseException:
-                if portions is not None:
-                    portions.send(made)
-                raise
-            if item is _END:
-                return made
-            if new and made and portions is not None and portions.is_due:
-                portions.send(made)
-            made += new
-            del new, item
+    def _yielded(self, results: list[Any], at: int) -> Iterator[Any]:
+        """Yield what the functions behind function ``at`` make of each item in its ``results``, some of which are
+        generators: the next item is asked for when they are done with the last one."""
+        for item in self._each_of(results, self.as_items[at]):
+            yield from self._applied([item], at + 1, True)
 
     def _each_of(self, results: list[Any], as_items: bool) -> Iterator[Any]:
         """Yield the items in the ``results`` of a function, among which are generators. A generator's items are copied,
@@ -302,6 +284,29 @@ class Task:
                 yield from result
             else:
                 yield result
+
+
+def _sent(items: Iterator[Any], portions: PortionSender | None) -> list[Any]:
+    """Send ``items`` in ``portions``, but for the last ones, which are returned.
+
+    If an error is raised, all items before it are sent, so that the loop gets the same ones however fast they come.
+    """
+    left: list[Any] = []
+    if portions is not None:
+        portions.begin_run()
+    while True:
+        try:
+            item = next(items, _END)
+        except BaseException:
+            if portions is not None:
+                portions.send(left)
+            raise
+        if item is _END:
+            return left
+        if left and portions is not None and portions.is_due:
+            portions.send(left)
+        left.append(item)
+        del item
 
 
 def is_generator_function(function: Any) -> bool:
