@@ -30,6 +30,8 @@ from pipelines import (
     modelled,
     noisy,
     noisy_by_numpy,
+    spread,
+    spread_and_fail,
     two,
 )
 from scripted import have, scripted
@@ -38,6 +40,7 @@ from workers import SequenceMap, StateError
 
 MANY = 1_000_000  # retries: what is killed must not be given up
 MOST = 50  # batches that are read at once
+YIELDING = spread, spread_and_fail
 
 
 # -- pipelines that mean something
@@ -56,6 +59,7 @@ class Chain:
         self.is_loose = False  # what its batches are is known in the loop only
         self.may_be_short = False  # a batch may have too few samples, and be dropped
         self.is_filtered = False
+        self.yields = False  # a generator function makes its items
 
     def allowed(self) -> list[str]:
         if self.is_last:
@@ -70,11 +74,14 @@ class Chain:
                 names += ["reorder", "weighted"] + ["batch_by"] * (self.are_equal and not self.is_loose)
         if not self.is_loose:
             names += ["map", "map", "collate", "rebatch", "sub_batch"] + ["filter"] * (not self.is_sharded)
-            if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists):
+            if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists or self.yields):
                 names += ["batch", "batch", "batch"]
         return [*names, "max_samples"]
 
     def batch(self, drop_last: bool) -> None:
+        if self.yields:
+            self.is_rebatched = True
+            return
         self.is_loose = self.has_lists or (self.skips and self.may_fail)
         self.are_equal, self.may_be_short = drop_last and not self.is_loose, drop_last
 
@@ -89,6 +96,7 @@ class Chain:
         if name == "filter":
             self.has_lists = self.is_filtered = True
             return [Word("filter", (is_kept,))]
+        self.yields &= name not in ("repeat", "reorder", "batch_by", "weighted")
         if name == "repeat":
             return [Word("repeat", (draw(st.integers(1, 3)),))]
         if name in ("reorder", "batch_by", "weighted"):
@@ -102,10 +110,11 @@ class Chain:
                 return [Word("batch_by", (draw(st.lists(places, min_size=1, max_size=5)),))]
             return [Word("reorder", (draw(places),))]
         if name == "map":
-            functions = [noisy, copies, failing, two] + [noisy_by_numpy] * self.may_draw_by_numpy
+            functions = [noisy, copies, failing, two, *YIELDING] + [noisy_by_numpy] * self.may_draw_by_numpy
             function = draw(st.sampled_from(functions))
-            self.has_lists |= function is copies
-            self.may_fail |= function is failing
+            self.yields |= function in YIELDING
+            self.has_lists |= function in (copies, *YIELDING)
+            self.may_fail |= function in (failing, spread_and_fail)
             if function is two:
                 self.are_equal = False
                 return [Word("map", (two,), {"as_items": False}), Word("collate")]
@@ -183,7 +192,11 @@ def is_ordered(spec: Spec) -> bool:
 def puts_together(spec: Spec) -> bool:
     """Batches are put together where they are read: of jobs as they come, with in_order=False."""
     names = spec.names()
-    return "rebatch" in names or "max_samples" in names or any(copies in word.arguments for word in spec.words)
+    return (
+        "rebatch" in names
+        or "max_samples" in names
+        or any({copies, *YIELDING} & {*filter(callable, word.arguments)} for word in spec.words)
+    )
 
 
 # -- machines
