@@ -98,6 +98,7 @@ def test_what_is_made_of_failures_only_in_a_loop() -> None:
     assert [len(batch) for batch in samples.source_split] == [4, 3, 4, 3, 4, 3, 4, 3, 4, 4]
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
 def test_with_tensors_that_are_moved_ahead(nb_workers: Any) -> None:
     with prefetch(Damaged(), nb_workers, batch_size=4, on_error="redraw", output="torch", seed=1) as batches:

@@ -60,6 +60,7 @@ def served(folder: Path, num_failing: int = 0) -> Iterator[str]:
 EVERY = [(f"line {number} of {shard}", number) for shard in range(5) for number in range(shard + 1)]
 
 
+@pytest.mark.needs("fsspec")
 @pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_paths(nb_workers: Any, scheme: str, folder: Path) -> None:
@@ -69,6 +70,7 @@ def test_paths(nb_workers: Any, scheme: str, folder: Path) -> None:
 
 
 @pytest.mark.own_server
+@pytest.mark.needs("fsspec", "aiohttp")
 @pytest.mark.parametrize("options", [{"nb_workers": 2}, {"nb_workers": 2, "executor": "thread"}])
 def test_urls(options: dict[str, Any], folder: Path) -> None:
     """In workers only: fsspec keeps a thread for its connections in a process that has had one."""
@@ -81,6 +83,7 @@ def test_urls(options: dict[str, Any], folder: Path) -> None:
             assert list(lines) == EVERY
 
 
+@pytest.mark.needs("fsspec")
 def test_bytes_and_options(folder: Path) -> None:
     with workers.open(folder / "0.txt", "rb") as file:
         assert file.read() == b"line 0 of 0\n"
@@ -91,6 +94,7 @@ def test_bytes_and_options(folder: Path) -> None:
     assert (folder / "new.txt").read_text("utf-16") == "é"
 
 
+@pytest.mark.needs("fsspec")
 def test_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (folder / "none.txt", f"file://{folder}/none.txt"):
         with pytest.raises(FileNotFoundError):

@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import types
+import weakref
 from typing import Any
 
 import cloudpickle
@@ -87,6 +88,8 @@ def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
         return function and (_ufunc, (function, obj.nin, obj.nout, *identity_of(obj)))
     if isinstance(obj, functools.cached_property) and isinstance(vars(obj).get("lock"), _LOCK):  # before Python 3.12
         return _cached_property, (kind,), {key: value for key, value in vars(obj).items() if key != "lock"}
+    if isinstance(obj, functools.singledispatchmethod) and "_method_cache" in vars(obj):  # since Python 3.13
+        return _dispatcher_of_methods, (kind,), {key: each for key, each in vars(obj).items() if key != "_method_cache"}
     return None
 
 
@@ -136,6 +139,12 @@ def _ufunc(function: Any, nin: int, nout: int, *identity: Any) -> Any:
 def _cached_property(kind: Any) -> Any:
     made = kind.__new__(kind)
     made.lock = threading.RLock()
+    return made
+
+
+def _dispatcher_of_methods(kind: Any) -> Any:
+    made = kind.__new__(kind)
+    made._method_cache = weakref.WeakKeyDictionary()
     return made
 
 
