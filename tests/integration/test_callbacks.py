@@ -252,6 +252,22 @@ def test_nothing_is_kept(options: dict[str, Any], on_error: Any) -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("options", EXECUTORS)
+def test_nothing_is_kept_without_an_error(options: dict[str, Any]) -> None:
+    """What the sequence holds may take much of the memory: it is gone as soon as nobody holds the sequence."""
+    batches = SequenceMap(Fails(None), **options)
+    gc.collect()
+    gc.disable()
+    try:
+        list(batches)
+        gone = weakref.ref(batches.source_split)
+        batches.close()
+        del batches
+        wait_for(lambda: gone() is None)
+    finally:
+        gc.enable()
+
+
 def test_changes_between_epochs() -> None:
     """Of attributes, without a hook: all executors see them."""
     for options in EXECUTORS:

@@ -88,8 +88,8 @@ class SerialEngine:
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last measured in detail
         self.stream = task.stream(task.generators())
-        self.before: list[Any] = []  # items that the last job has yielded before its error
-        self._portions = PortionSender(lambda items: self.before.extend(own(items)))
+        self.before = before = list[Any]()  # items that the last job has yielded before its error
+        self._portions = PortionSender(lambda items: before.extend(own(items)))  # refers to no engine: no cycle
         self.has_ended = False
         self._has_begun = False
         self._fatal: BaseException | None = None  # the error of worker_init_fn
