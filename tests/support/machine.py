@@ -60,6 +60,7 @@ class Chain:
         self.may_be_short = False  # a batch may have too few samples, and be dropped
         self.is_filtered = False
         self.yields = False  # a generator function makes its items
+        self.are_joinable = True  # batches of several sizes are so along their first axis only
 
     def allowed(self) -> list[str]:
         if self.is_last:
@@ -73,7 +74,11 @@ class Chain:
             if not self.is_shuffled:
                 names += ["reorder", "weighted"] + ["batch_by"] * (self.are_equal and not self.is_loose)
         if not self.is_loose:
-            names += ["map", "map", "collate", "rebatch", "sub_batch"] + ["filter"] * (not self.is_sharded)
+            names += (
+                ["map", "map", "collate", "sub_batch"]
+                + ["rebatch"] * self.are_joinable
+                + ["filter"] * (not self.is_sharded)
+            )
             if self.are_equal and not self.is_sharded and (self.has_index or not self.has_lists or self.yields):
                 names += ["batch", "batch", "batch"]
         return [*names, "max_samples"]
@@ -116,6 +121,7 @@ class Chain:
             self.has_lists |= function in (copies, *YIELDING)
             self.may_fail |= function in (failing, spread_and_fail)
             if function is two:
+                self.are_joinable &= self.are_equal
                 self.are_equal = False
                 return [Word("map", (two,), {"as_items": False}), Word("collate")]
             return [Word("map", (function,))]

@@ -50,10 +50,15 @@ class PortionSender:
         """
         if context.current.stream is not None and (why := seeding.unseeded(context.current.stream)):
             raise seeding.RunAgain(why)
-        self._num_seen += len(items)
-        new = items[max(0, len(items) - max(0, self._num_seen - self._num_sent)) :]
+        new = self.new(items)
         items.clear()
         if new:
             self._num_sent += len(new)
             self._send(new)
         self._sent_ns = time.monotonic_ns()
+
+    def new(self, items: list[Any]) -> list[Any]:
+        """Return those of ``items``, which the function has yielded next, that no earlier run has sent."""
+        num_known = self._num_sent - self._num_seen
+        self._num_seen += len(items)
+        return items[max(0, num_known) :]
