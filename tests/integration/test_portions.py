@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import random
@@ -466,3 +468,102 @@ def test_items_that_cannot_be_batched() -> None:
 
 def fail(samples: list[Any]) -> Any:
     raise ValueError("no")
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise TypeError("no pickle")
+
+
+def unpicklable(shard: int, pause_s: float) -> Iterator[Any]:
+    for number in range(4):
+        time.sleep(pause_s)
+        yield Unpicklable() if (shard, number) == (1, 3) else 10 * shard + number
+
+
+@pytest.mark.parametrize("pause_s", [0, PAUSE_S])
+def test_items_before_one_that_cannot_be_sent(pause_s: float) -> None:
+    with Shards(seed=1).map(functools.partial(unpicklable, pause_s=pause_s)).prefetch(2) as loop:
+        found, iterator = [], iter(loop)
+        for _ in range(12):
+            try:
+                found.append(next(iterator))
+            except TypeError:
+                found.append(-1)
+    assert found == [0, 1, 2, 3, 10, 11, 12, -1, 20, 21, 22, 23]
+
+
+def endless(shard: int) -> Iterator[int]:
+    for number in itertools.count():
+        time.sleep(0.001)
+        yield number
+
+
+@pytest.mark.parametrize("kind", ["one", "two", "threads"])
+def test_a_job_that_nobody_waits_for_ends_when_it_yields(kind: str) -> None:
+    """Also one that would never end."""
+    with Shards(seed=1).map(endless).prefetch(**WORKERS[kind]) as loop:
+        for _ in range(3):
+            loop.epoch = 0
+            assert list(itertools.islice(loop, 30)) == list(range(30))
+
+
+@pytest.mark.parametrize(("chain", "first"), [("items", 20), ("batches", 12)])
+def test_a_shard_that_no_longer_fails(chain: str, first: int) -> None:
+    """A state from behind its last item: the next shard comes."""
+    with failing_at_the_end(chain, True).prefetch(2) as loop, failing_at_the_end(chain, False).prefetch(2) as other:
+        state: Any = None
+        with contextlib.suppress(ValueError):
+            for _ in loop:
+                state = loop.state_dict()
+        other.load_state_dict(state)
+        assert np.ravel(rows(next(iter(other)))["x"])[0] == first
+
+
+class FailsAtTheEnd:
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __call__(self, shard: int) -> Iterator[dict[str, Any]]:
+        yield from read(shard)
+        if self.fails and shard == 1:
+            raise ValueError("at the end")
+
+
+def failing_at_the_end(chain: str, fails: bool) -> Sequence[Any]:
+    made = Shards(seed=1).map(FailsAtTheEnd(fails))
+    return made if chain == "items" else made.batch(3)
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_ctrl_c_while_batches_become_tensors(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each call of the function that makes them: the batch still comes."""
+    with CHAINS["batches"]().prefetch(2, executor=executor, output="torch") as loop:
+        expected = [rows(batch) for batch in loop]
+        loop.epoch = 0
+        tensors = loop._live.output.tensors
+        fails = itertools.cycle([True, False])
+
+        def interrupted(self: Any, batch: Any) -> Any:
+            if next(fails):
+                raise KeyboardInterrupt
+            return made(self, batch)
+
+        made = type(tensors).__call__
+        monkeypatch.setattr(type(tensors), "__call__", interrupted)
+        got, iterator = [], iter(loop)
+        while len(got) < len(expected):
+            try:
+                got.append(rows(next(iterator)))
+            except KeyboardInterrupt:
+                continue
+        assert got == expected
+
+
+def test_fit_of_max_samples_is_refused() -> None:
+    from workers.sequence.base import count_batches
+
+    for made in (CHAINS["batches"](), CHAINS["rebatched"](), CHAINS["of an iterable"]()):
+        with pytest.raises(TypeError, match="max_samples"):
+            count_batches(made.max_samples(6))

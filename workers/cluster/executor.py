@@ -158,7 +158,7 @@ class RayExecutor:
         self._events.append(Trimmed(worker, 0))  # Ray's store spills to disk what does not fit
         self.wake()
 
-    def cancel(self, worker: int, sending: int) -> None:
+    def cancel(self, worker: int, sending: int, is_unwanted: bool = True) -> None:
         if worker in self._actors:  # not by ray.cancel, after which the actor waits for the cancelled call
             self._actors[worker].handle.cancel.options(concurrency_group=_CONTROL).remote(sending)
 

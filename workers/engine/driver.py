@@ -146,7 +146,7 @@ class Driver:
         self._watchdog.look()  # update each worker's current job: by old data, one may only seem to be stuck
         stuck = schedule.to_relieve(time.monotonic_ns())
         for worker, sending in stuck.items():
-            executor.cancel(worker, sending)
+            executor.cancel(worker, sending, is_unwanted=False)
             schedule.saw(worker, *executor.look(worker), time.monotonic_ns())
         for worker, rows in schedule.relieve(stuck):
             executor.send(worker, rows)

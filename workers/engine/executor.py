@@ -180,8 +180,9 @@ class Executor(Protocol):
     def skip(self, value: Any) -> None:
         """Discard the batch in ``value``, which came with a Done event, without reading it."""
 
-    def cancel(self, worker: int, sending: int) -> None:
-        """Tell a worker to skip the jobs that it has not started, up to the one sent under the number ``sending``."""
+    def cancel(self, worker: int, sending: int, is_unwanted: bool = True) -> None:
+        """Tell a worker to skip the jobs that it has not started, up to the one sent under the number ``sending``.
+        If ``is_unwanted``, the running one may end too, when its function yields an item."""
 
     def update(self, parcel: Any) -> None:
         """Make all workers load the sequence that is pickled in ``parcel``, and run later jobs on it."""

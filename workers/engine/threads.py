@@ -15,7 +15,7 @@ from typing import Any
 from workers.batch.tree import own
 from workers.errors import safe_to_raise
 from workers.job.context import begin_marks, stages
-from workers.job.portions import EVERY_NS, PortionSender
+from workers.job.portions import EVERY_NS, JobUnwantedError, PortionSender
 from workers.report.pool import PoolFigures
 
 from . import explanations
@@ -44,7 +44,8 @@ class _Thread(threading.Thread):
     ) -> None:
         super().__init__(name=f"prefetch-worker-{number}", daemon=True)
         self.inbox: queue.SimpleQueue[JobRow | None] = queue.SimpleQueue()
-        self.cancelled = 0
+        self.cancelled = 0  # jobs up to this sending are not to begin
+        self.unwanted = 0  # jobs up to this sending may end when they yield an item
         self.is_closing = False
         self.running: tuple[int, int] = (0, 0)
         self._task = task
@@ -85,6 +86,8 @@ class _Thread(threading.Thread):
 
     def _yielded(self, items: list[Any]) -> None:
         """Send some items of the job that runs."""
+        if self.is_closing or self.running[0] <= self.unwanted:
+            raise JobUnwantedError
         self._events.put(Yielded(self.worker, self.running[0], own(items), 0))
 
 
@@ -152,9 +155,11 @@ class ThreadExecutor:
     def trim(self, worker: int) -> None:
         self._queue.put(Trimmed(worker, 0))  # nothing to free: its batches are the loop's own arrays
 
-    def cancel(self, worker: int, sending: int) -> None:
+    def cancel(self, worker: int, sending: int, is_unwanted: bool = True) -> None:
         if worker in self._threads:
             self._threads[worker].cancelled = sending
+            if is_unwanted:
+                self._threads[worker].unwanted = sending
 
     def wake(self) -> None:
         self._queue.put(None)

@@ -11,6 +11,10 @@ from . import context, seeding
 EVERY_NS = 8_000_000  # the least time between two portions
 
 
+class JobUnwantedError(BaseException):
+    """Raised in a job that yields items, but whose result nobody waits for any more."""
+
+
 class PortionSender:
     """Sends portions of the items that the generator function of a job yields. It serves one job after the other.
 
@@ -22,20 +26,21 @@ class PortionSender:
         every_ns: the least time between two portions; None to send one only before an error.
     """
 
-    __slots__ = "_every_ns", "_num_seen", "_num_sent", "_send", "_sent_ns"
+    __slots__ = "_every_ns", "_num_seen", "_num_sent", "_send", "_sent_ns", "is_used"
 
     def __init__(self, send: Callable[[list[Any]], object], every_ns: int | None = None) -> None:
         self._send, self._every_ns = send, every_ns
         self._num_sent = 0  # items, in all runs of the job
         self._num_seen = 0  # items of this run
         self._sent_ns = 0
+        self.is_used = False  # True if the job yields its items
 
     def begin_job(self) -> None:
-        self._num_sent = 0
+        self._num_sent, self.is_used = 0, False
 
     def begin_run(self) -> None:
         """Begin to get the items of a run of the job."""
-        self._num_seen, self._sent_ns = 0, time.monotonic_ns()
+        self._num_seen, self._sent_ns, self.is_used = 0, time.monotonic_ns(), True
 
     @property
     def is_due(self) -> bool:
@@ -52,10 +57,20 @@ class PortionSender:
             raise seeding.RunAgain(why)
         new = self.new(items)
         items.clear()
-        if new:
-            self._num_sent += len(new)
-            self._send(new)
+        try:
+            self._send_all(new)
+        except Exception:  # such as an item that cannot be pickled: those before it can be sent
+            if len(new) > 1:
+                for item in new:
+                    self._send_all([item])
+            raise
         self._sent_ns = time.monotonic_ns()
+
+    def _send_all(self, items: list[Any]) -> None:
+        if items:
+            number = len(items)
+            self._send(items)
+            self._num_sent += number
 
     def new(self, items: list[Any]) -> list[Any]:
         """Return those of ``items``, which the function has yielded next, that no earlier run has sent."""

@@ -137,10 +137,9 @@ class Consumer:
         if type(batch) is not Moved:
             if self._collate_fn is not None:
                 batch = self._collated(loop, this_pass, then=tensors)
-            elif type(batch) is Pieces:  # deliver() joins them
-                batch = tensors(this_pass.deliver())
             else:
-                ready[-1] = tensors(batch), marks
+                this_pass.join()
+                ready[-1] = tensors(ready[-1][0]), marks
                 batch = this_pass.deliver()
         else:
             this_pass.deliver()

@@ -101,9 +101,9 @@ class ProcessExecutor:
     def trim(self, worker: int) -> None:
         self._workers[worker].trim()
 
-    def cancel(self, worker: int, sending: int) -> None:
+    def cancel(self, worker: int, sending: int, is_unwanted: bool = True) -> None:
         if worker in self._workers:
-            self._workers[worker].page.cancel(sending)
+            self._workers[worker].page.cancel(sending, is_unwanted)
 
     def number(self, worker: int) -> int:
         return self._workers[worker].number if worker in self._workers else -1

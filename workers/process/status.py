@@ -14,7 +14,7 @@ import time
 
 from workers.batch import shared_memory
 
-_RUNNING, _SINCE, _CANCEL, _LOST = range(4)
+_RUNNING, _SINCE, _CANCEL, _LOST, _UNWANTED = range(5)
 
 #: The signal that asks a worker or the server for its stack. Other software is unlikely to use this signal.
 STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else getattr(signal, "SIGUSR2", 0)
@@ -52,6 +52,10 @@ class StatusPage:
         words[_RUNNING] = 0
         return False
 
+    def is_unwanted(self, sending: int) -> bool:
+        """Return True if the consumer no longer wants the job sent under number ``sending``, which runs."""
+        return bool(sending <= self._words[_UNWANTED])
+
     def show_idle(self) -> None:
         """Note that the worker has no current job."""
         self._words[_RUNNING] = 0
@@ -81,9 +85,12 @@ class StatusPage:
     def has_lost_descriptors(self) -> bool:
         return bool(self._words[_LOST])
 
-    def cancel(self, sending: int) -> None:
-        """Cancel the jobs that the worker has not begun, up to the one sent under number ``sending``."""
+    def cancel(self, sending: int, is_unwanted: bool) -> None:
+        """Cancel the jobs that the worker has not begun, up to the one sent under number ``sending``.
+        If ``is_unwanted``, the running one may end too, when its function yields an item."""
         self._words[_CANCEL] = sending
+        if is_unwanted:
+            self._words[_UNWANTED] = sending
 
     def take_text(self) -> str:
         """Return what faulthandler has written since the last call, as text; "" if it has written nothing."""

@@ -29,8 +29,8 @@ from workers.job import seeding
 from workers.job.context import begin_marks, mark, stages
 from workers.job.cores import Cores
 from workers.job.interpreter_lock import LockProbe
-from workers.job.notes import with_notes
-from workers.job.portions import EVERY_NS, PortionSender
+from workers.job.notes import Notes, with_notes
+from workers.job.portions import EVERY_NS, JobUnwantedError, PortionSender
 
 from . import inheritance, program_settings, replica
 from .changed_attributes import merged
@@ -163,7 +163,7 @@ class Worker:
         self._lock.job = row.sending
         marks = begin_marks()
         writer = self._writer
-        placed = None
+        placed, is_unwanted = None, False
         try:
             if replica != self._replica:
                 check_replica(self._replica, replica, row.epoch, row.index)
@@ -181,8 +181,15 @@ class Worker:
             )
             self._end_if_forked()
             mark("transport")
-            placed = writer.write(result, row.sending)
+            try:
+                placed = writer.write(result, row.sending)
+            except Exception:
+                if portions.is_used:  # those before an item that cannot be sent
+                    portions.send([item for item in result if type(item) is not Notes])
+                raise
             del result
+        except JobUnwantedError:
+            is_unwanted = True
         except BaseException as error:  # also SystemExit: the consumer handles it
             self._end_if_forked(error)
             failure = pack(error)
@@ -196,6 +203,8 @@ class Worker:
         self._lock.job = 0
         if self._number == 0:
             self._lock.ran(job_ns)
+        if is_unwanted:
+            return row.sending, 0, None
         if job_ns > _DETAILED_NS or end - self._detailed_ns > _NOW_AND_THEN_NS:
             self._details.append((row.sending, start, stages(marks, end)))
             self._detailed_ns = end
@@ -205,6 +214,8 @@ class Worker:
         """Send some items of the job that runs."""
         self._end_if_forked()
         sending = self._lock.job
+        if self._page.is_unwanted(sending):
+            raise JobUnwantedError
         placed = self._writer.write(items, sending)
         items.clear()
         if self._writer.used_empty:

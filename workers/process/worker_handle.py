@@ -102,7 +102,7 @@ class WorkerHandle:
 
     def stop(self) -> None:
         """Ask the worker to exit, and cancel all jobs that it has not begun."""
-        self.page.cancel(2**62)
+        self.page.cancel(2**62, True)
         self._transmit(messages.Stop(), [])
 
     def _transmit(self, message: tuple[Any, ...], files: list[int], owner: Any = None) -> None:

@@ -303,12 +303,12 @@ def seen_class(own: type) -> type:
 def count_batches(sequence: Sequence[Any]) -> int | None:
     """Return how many batches ``model.fit`` may read in an epoch of ``sequence``; None if unknown or infinite."""
     plan = sequence._plan()
-    if plan.yields:
+    if plan.yields and not plan.is_last:
         return None
     try:
         length = len(sequence)
     except TypeError:
-        if plan.is_known_in_loop or keras.is_endless(plan.num_places() or 0):
+        if not plan.is_last and (plan.is_known_in_loop or keras.is_endless(plan.num_places() or 0)):
             return None
         raise
     return None if keras.is_endless(length) else length

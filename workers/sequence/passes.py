@@ -135,7 +135,7 @@ class Pass:
         error: Exception | None = None
         num_items = len(items or ())
         number = before + num_items
-        if items and is_end and passed_by >= number and self._assembly is None:
+        if items and is_end and passed_by > number and self._assembly is None:
             text = f"the state was taken after item {passed_by} of batch {place}, which has only {number} items"
             error, items = StateError(text), None
         carry: list[Ready] = self._carry
@@ -175,21 +175,27 @@ class Pass:
     def _count(self, items: list[Any]) -> int:
         return len(items) if self._assembly is None else self._assembly.count(items)
 
+    def join(self) -> None:
+        """Put the next batch together if it consists of pieces. If this raises, it counts as delivered."""
+        batch, marks = self.ready[-1]
+        if type(batch) is Pieces:
+            try:
+                whole = batch.whole()
+            except Exception as error:
+                self.position.delivered = self.position.after(marks)
+                del self.ready[-1]
+                if safe_to_raise(error) is error:
+                    raise
+                raise safe_to_raise(error) from error
+            self.ready[-1] = whole, marks
+
     def deliver(self) -> Any:
         """Return the next batch that is ready, and count it as delivered in the position of the pass."""
+        self.join()
         ready = self.ready
         batch, marks = ready[-1]
         position = self.position
         delivered = position.behind(*marks[0]) if len(marks) == 1 else position.after(marks)
-        if type(batch) is Pieces:
-            try:
-                batch = batch.whole()
-            except Exception as error:
-                position.delivered = delivered
-                del ready[-1]
-                if safe_to_raise(error) is error:
-                    raise
-                raise safe_to_raise(error) from error
         # No call follows, here or in the caller, in which a Ctrl-C could lose the batch.
         position.delivered = delivered
         del ready[-1]
