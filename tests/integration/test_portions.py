@@ -567,3 +567,70 @@ def test_fit_of_max_samples_is_refused() -> None:
     for made in (CHAINS["batches"](), CHAINS["rebatched"](), CHAINS["of an iterable"]()):
         with pytest.raises(TypeError, match="max_samples"):
             count_batches(made.max_samples(6))
+
+
+def no_batch(shard: int, pause_s: float, bad: int) -> Iterator[Any]:
+    for number in range(4):
+        time.sleep(pause_s)
+        yield 5 if (shard, number) == (1, bad) else np.full((2, 2), 10 * shard + number)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 3])
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_an_item_that_is_no_batch(bad: int, size: int) -> None:
+    """It raises behind those before it, and ends its shard, however fast they come."""
+    found = []
+    for pause_s, kind in itertools.product([0, PAUSE_S], ["none", "two", "threads"]):
+        function = functools.partial(no_batch, pause_s=pause_s, bad=bad)
+        got: list[Any] = []
+        with Shards(seed=1).take(3).map(function).rebatch(size).prefetch(**WORKERS[kind]) as loop:
+            iterator = iter(loop)
+            for _ in range(40):
+                try:
+                    got.append(next(iterator)[:, 0].tolist())
+                except TypeError:
+                    got.append([-1])
+                except StopIteration:
+                    break
+        found.append(got)
+    assert [got != found[0] for got in found] == [False] * 6
+    every = list(itertools.chain(*found[0]))
+    shards = [10 * shard + number for shard in range(3) for number in range(bad if shard == 1 else 4)]
+    assert every.count(-1) == 1
+    assert [each for each in every if each >= 0] == [each for each in shards for _ in range(2)]
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("options", [WORKERS["none"], WORKERS["two"], {"nb_workers": 2, "output": "torch"}])
+@pytest.mark.parametrize("size", [1, 3])
+def test_states_around_an_item_that_is_no_batch(options: dict[str, Any], size: int) -> None:
+    def made() -> Any:
+        function = functools.partial(no_batch, pause_s=PAUSE_S, bad=2)
+        loop = Shards(seed=1).take(3).map(function).rebatch(size).prefetch(**options)
+        return loop.to_device("cpu", depth=3) if "output" in options else loop
+
+    with made() as loop, made() as other:
+        got, states, iterator = [], [], iter(loop)
+        for _ in range(40):
+            try:
+                got.append(np.asarray(next(iterator))[:, 0].tolist())
+            except TypeError:
+                got.append([-1])
+            except StopIteration:
+                break
+            states.append(loop.state_dict())
+        assert len(got) > 5
+        for number, state in enumerate(states[:-1]):
+            other.load_state_dict(state)
+            found = []
+            iterator = iter(other)
+            for _ in range(40):
+                try:
+                    found.append(np.asarray(next(iterator))[:, 0].tolist())
+                except TypeError:
+                    found.append([-1])
+                except StopIteration:
+                    break
+            if got[number] == [-1] and found[0] == [-1]:  # samples before it were not delivered
+                found.pop(0)
+            assert found == got[number + 1 :], number

@@ -55,6 +55,10 @@ class Assembly(ABC):
         """Return the number of the items, or of their samples if marks count samples."""
         return len(items)
 
+    def num_usable(self, items: list[Any]) -> int:
+        """Return how many of ``items`` come before the first that this cannot make batches of."""
+        return len(items)
+
     @abstractmethod
     def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """Combine the ``items`` of a job with the leftovers of earlier jobs, and return all batches that are full.
@@ -141,6 +145,14 @@ class OfBatches(Assembly):
     def count(self, items: list[Any]) -> int:
         return sum(map(num_samples, items))
 
+    def num_usable(self, items: list[Any]) -> int:
+        for number, item in enumerate(items):
+            try:
+                num_samples(item)
+            except Exception:
+                return number
+        return len(items)
+
     def add(self, carry: list[Ready], items: JobItems, passed_by: int) -> tuple[list[Ready], list[Ready]]:
         """Combine a job's batches with the parts left over from earlier jobs, and return all batches that are full.
 
@@ -192,3 +204,12 @@ class Pieces(NamedTuple):
 
     def whole(self) -> Any:
         return self.collate_fn(self.parts)
+
+
+def raising(error: Exception) -> Ready:
+    """Return what raises ``error`` when it is due, in place of a batch."""
+
+    def fail(parts: list[Any]) -> Any:
+        raise error
+
+    return Pieces([], fail), []

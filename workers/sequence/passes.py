@@ -15,7 +15,7 @@ from workers.errors import StateError, integrity_error, safe_to_raise
 from workers.job.notes import Notes, without_notes
 
 from .clock import Clock
-from .grouping import Assembly, JobItems, Pieces, Ready
+from .grouping import Assembly, JobItems, Pieces, Ready, raising
 from .position import Delivered, Position
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Pass:
         self.num_jobs_taken = 0  # outcomes of jobs among them
         self.num_items_taken = 0  # items of the next outcome, which have come in portions
         self._num_counted = 0  # the same, as the assembly counts
+        self._is_spoilt = False  # one of them could not be used, so the rest of the outcome is left out
         self.ready: list[Ready] = []  # taken but not delivered; the next batch is the last one
         self._places = places
         self._order = order
@@ -135,6 +136,8 @@ class Pass:
         error: Exception | None = None
         num_items = len(items or ())
         number = before + num_items
+        is_spoilt = self._is_spoilt
+        items = [] if is_spoilt and items else items
         if items and is_end and passed_by > number and self._assembly is None:
             text = f"the state was taken after item {passed_by} of batch {place}, which has only {number} items"
             error, items = StateError(text), None
@@ -143,29 +146,35 @@ class Pass:
         if items and self._assembly is not None:
             try:
                 carry, made = self._assembly.add(carry, JobItems(place, items, before, is_end), passed_by)
-            except Exception as raised:  # e.g. the items are not batches; raised in place of them
-                error, items = raised, None
+            except Exception as raised:  # e.g. an item is not a batch; raised behind those before it
+                usable = items[: self._assembly.num_usable(items)]
+                if len(usable) < len(items):
+                    carry, made = self._assembly.add(carry, JobItems(place, usable, before, False), passed_by)
+                error, items, is_spoilt = (None, [], True) if made else (raised, None, True)
+                made = [raising(raised), *made] if made else made
         elif items and num_items == 1 and is_end and not before:  # the usual case
             made = [(items[0], [(place, None)])]
         elif items:
             made = _each(JobItems(place, items, before, is_end), passed_by)
+        waiting = [*made, *self.ready]  # the last one, perhaps taken ahead of time, is delivered next
         if not is_end:
             pass
         elif not items and carry and (items is not None or position.stride > 1 or carry[-1][1][-1][0] == place):
             carry = [*carry[:-1], (carry[-1][0], [*carry[-1][1], (place, None)])]  # delivered with the previous part
             is_between = items is None and position.stride > 1
             delivered = position.within(place) if is_between else delivered
+        elif (not items or not (made or carry)) and waiting:  # delivered with the batch before it
+            waiting[0] = waiting[0][0], [*waiting[0][1], (place, None)]
         elif not items or not (made or carry):
             delivered = position.behind(place)
-        if self.ready:  # taken ahead of time: it comes after the batches that are ready
-            made = [*made, *self.ready]
         taken = self.num_taken + 1, self.num_jobs_taken + is_job, 0, 0
         if not is_end:
-            counted = before + (num_items if items is None else self._count(items))
+            counted = before + self._count(items or [])
             taken = self.num_taken, self.num_jobs_taken, self.num_items_taken + num_items, counted
         # No call in between, so that a Ctrl-C loses no batch.
-        position.delivered, self.ready, self._carry = delivered, made, carry
+        position.delivered, self.ready, self._carry = delivered, waiting, carry
         self.num_taken, self.num_jobs_taken, self.num_items_taken, self._num_counted = taken
+        self._is_spoilt = is_spoilt and not is_end
         if error is not None:
             try:
                 raise error
