@@ -98,6 +98,7 @@ def failing(pair: Any) -> Any:
     return pair
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, of data of unknown length
 @pytest.mark.parametrize("nb_workers", [0, 2, "auto"])
 @pytest.mark.parametrize("word", WORDS)
 def test_fit_gets_the_batches_of_a_loop(word: str, nb_workers: Any) -> None:

@@ -220,6 +220,7 @@ class Loop(Live):
         self.consumer.metadata = Metadata()
         self.consumer.failures.begin()
         this_pass = self.current = pool.begin(plan, position, places, assembly)
+        this_pass.yields = plan.plan.yields
         self.consumer.figures.begin(this_pass.epoch, *pool.begun)
         return this_pass
 

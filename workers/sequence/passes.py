@@ -69,6 +69,7 @@ class Pass:
         self.num_jobs_taken = 0  # outcomes of jobs among them
         self.num_items_taken = 0  # items of the next outcome, which have come in portions
         self._num_counted = 0  # the same, as the assembly counts
+        self.yields = False  # a generator function makes the items, so an error may come behind the last one
         self._is_spoilt = False  # one of them could not be used, so the rest of the outcome is left out
         self.ready: list[Ready] = []  # taken but not delivered; the next batch is the last one
         self._places = places
@@ -138,7 +139,7 @@ class Pass:
         number = before + num_items
         is_spoilt = self._is_spoilt
         items = [] if is_spoilt and items else items
-        if items and is_end and passed_by > number and self._assembly is None:
+        if items and is_end and passed_by >= number + self.yields and self._assembly is None:
             text = f"the state was taken after item {passed_by} of batch {place}, which has only {number} items"
             error, items = StateError(text), None
         carry: list[Ready] = self._carry
