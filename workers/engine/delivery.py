@@ -43,6 +43,11 @@ class Delivery:
         portions.add(sending, items)
         portions.nbytes += nbytes
 
+    def drop(self, ticket: int) -> None:
+        """Drop the result of a job, and the portions before it: it will run again."""
+        del self.finished[ticket]
+        self._portions.pop(ticket, None)
+
     def last_items(self, ticket: int, sending: int, items: list[Any] | Failure) -> list[Any] | Failure:
         """Return the last ``items`` of a job without those that have arrived from an earlier run of it."""
         if isinstance(items, Failure) or ticket not in self._portions:

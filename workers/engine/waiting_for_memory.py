@@ -126,7 +126,7 @@ class WaitingForMemory:
         finished = self._delivery.finished
         dropped = [ticket for ticket, result in finished.items() if not _has_failed(result)]
         for ticket in dropped:
-            del finished[ticket]
+            self._delivery.drop(ticket)
             self.waiting[ticket] = 0
         if dropped:
             self._tried = -1

@@ -55,7 +55,7 @@ class PortionSender:
         """
         if context.current.stream is not None and (why := seeding.unseeded(context.current.stream)):
             raise seeding.RunAgain(why)
-        new = self.new(items)
+        new = self.unsent(items)
         items.clear()
         try:
             self._send_all(new)
@@ -72,7 +72,7 @@ class PortionSender:
             self._send(items)
             self._num_sent += number
 
-    def new(self, items: list[Any]) -> list[Any]:
+    def unsent(self, items: list[Any]) -> list[Any]:
         """Return those of ``items``, which the function has yielded next, that no earlier run has sent."""
         num_known = self._num_sent - self._num_seen
         self._num_seen += len(items)

@@ -302,7 +302,7 @@ def _sent(items: Iterator[Any], portions: PortionSender | None) -> list[Any]:
                 portions.send(left)
             raise
         if item is _END:
-            return left if portions is None else portions.new(left)
+            return left if portions is None else portions.unsent(left)
         if left and portions is not None and portions.is_due:
             portions.send(left)
         left.append(item)
