@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import time
 from typing import Any
 
@@ -221,3 +223,45 @@ def test_a_share_of_the_samples_of_a_slice(slice_: slice, allowed: int) -> None:
     else:
         with pytest.raises(TooManyFailuresError, match=f"max_failures=0.1 allows {allowed}"):
             list(batches)
+
+
+class DamagedAndDeadly(Damaged):
+    """Each batch with a sample that raises ends its worker first."""
+
+    def __getitem__(self, index: int) -> Any:
+        job = current_job()
+        if index in BAD and job is not None and job.worker is not None and job.attempt == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "redraw"])
+def test_failures_of_jobs_whose_workers_have_died(on_error: Any) -> None:
+    """Each is counted once, and the batches are those without workers."""
+    with prefetch(Damaged(), 0, batch_size=4, on_error=on_error, seed=1) as batches:
+        expected = [batch.tolist() for batch in batches]
+        failures = batches.report().failures
+    options: dict[str, Any] = {"on_error": on_error, "max_failures": len(BAD), "seed": 1}
+    with prefetch(DamagedAndDeadly(), 2, batch_size=4, **options) as batches:
+        assert [batch.tolist() for batch in batches] == expected
+        assert batches.report().failures == failures
+        assert sum(worker.restarts for worker in batches.report().workers) >= len(BAD)
+
+
+@pytest.mark.needs("keras")
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # Keras, before the error
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_fit_with_too_many_failures(nb_workers: int) -> None:
+    """It ends with the error of the loop."""
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    made = prefetch(Rows(), nb_workers, batch_size=4, on_error="skip", max_failures=2, seed=1)
+    with made as batches, pytest.raises(TooManyFailuresError, match="max_failures=2 allows 2"):
+        model.fit(batches, epochs=2, verbose=0, shuffle=False)
+
+
+class Rows(Damaged):
+    def __getitem__(self, index: int) -> Any:
+        return np.full(3, super().__getitem__(index), np.float32), np.float32(index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import workers
-from workers import Sequence, current_rng, prefetch
+from workers import Sequence, current_job, current_rng, prefetch
 from workers.sequence.reservoir import draws_of
 
 WORKERS = [(0, "process"), (2, "process"), (2, "thread"), ("auto", "process")]
@@ -179,3 +181,23 @@ def test_what_has_no_meaning(tmp_path: Path, wrong: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError)) as raised:
         wrong(Volumes(tmp_path))
     assert error in str(raised.value)
+
+
+class Deadly(Volumes):
+    """Loading some items ends their worker, the first time."""
+
+    def __getitem__(self, index: int) -> Any:
+        job = current_job()
+        if index % 6 == 2 and job is not None and job.worker is not None and job.attempt == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_workers_that_die_while_they_load(tmp_path: Path) -> None:
+    """Each is replaced, and the draws are those of a pool without workers."""
+    with prefetch(Volumes(tmp_path), 0, seed=3).shuffle().reservoir(SIZE, DRAWS) as pool:
+        expected = [volume.tolist() for _ in range(2) for volume in pool]
+    with prefetch(Deadly(tmp_path), 2, seed=3).shuffle().reservoir(SIZE, DRAWS) as pool:
+        assert [volume.tolist() for _ in range(2) for volume in pool] == expected
+        restarts = sum(worker.restarts for worker in pool.source_split.loads.report().workers)
+        assert restarts >= 3
