@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as OrderOf
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +120,10 @@ class Pool:
         try:
             publisher = functools.partial(Publisher, figures=self._figures, name=_name(loop), kind=self.kind)
             self._num_changes = self._num_changes_now = loop.count_changes()
-            with _room_for_sequence():
-                executor = self._executor(loop.task(), nb_workers, loop.sequence._has_hooks())
-                engine = Engine(executor, schedule, options, publisher)
+            executor = self._executor(loop.task(), nb_workers, loop.sequence._has_hooks())
+            engine = Engine(executor, schedule, options, publisher)
+        except DoesNotFit as error:
+            raise _no_room(error) from error
         except OSError as error:
             raise _explained(error, nb_workers) from error
         self._finalizer = weakref.finalize(loop.sequence, engine.close)
@@ -200,8 +200,10 @@ class Pool:
         self._why = f"{self._why}; {changed}" if self._why else changed
         # A sequence that changes between epochs will do so again, and jobs done ahead would be wasted.
         self._looks_ahead = self._num_passes <= 1
-        with _room_for_sequence():
+        try:
             parcel = Parcel(pickled, self._parcel, same)
+        except DoesNotFit as error:
+            raise _no_room(error) from error
         parcel.changed = self._attributes.changed(task, has_hooks, self._unpicklable_attributes.states())
         return parcel
 
@@ -301,18 +303,14 @@ def _name(loop: Loop) -> str:
     return short(getattr(sequence, "source_split", sequence))
 
 
-@contextlib.contextmanager
-def _room_for_sequence() -> Iterator[None]:
-    """Turn a DoesNotFit raised in this block (shared memory has no room) into a MemoryError that gives advice."""
-    try:
-        yield
-    except DoesNotFit as error:
-        raise MemoryError(
-            "the large arrays of the sequence are copied into shared memory, which all workers read, but there is no "
-            f"room for a second copy: {error}. Create such an array in shared memory: array = "
-            "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file with np.load(path, mmap_mode="
-            '"r"); or use executor="thread" or nb_workers=0'
-        ) from error
+def _no_room(error: DoesNotFit) -> MemoryError:
+    """Return the error to raise if the sequence does not fit into shared memory. It gives advice."""
+    return MemoryError(
+        "the large arrays of the sequence are copied into shared memory, which all workers read, but there is no "
+        f"room for a second copy: {error}. Create such an array in shared memory: array = "
+        "workers.share(np.zeros(shape, dtype)), and then fill it; or read its file with np.load(path, mmap_mode="
+        '"r"); or use executor="thread" or nb_workers=0'
+    )
 
 
 def _explained(error: OSError, nb_workers: int) -> Exception:
