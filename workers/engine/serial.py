@@ -51,7 +51,7 @@ def run_here(
     start = time.monotonic_ns()
     job = seeding.Job(row.epoch, row.index, row.attempt, worker)
     try:
-        portions.begin_job()
+        portions.num_sent, portions.is_used = 0, False
         compute = functools.partial(with_notes, task.run, row.index, row.payload, portions)
         value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know

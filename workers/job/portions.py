@@ -24,19 +24,19 @@ class PortionSender:
     Args:
         send: sends a portion.
         every_ns: the least time between two portions; None to send one only before an error.
+
+    Attributes, which are to be set to 0 and False before each job:
+        num_sent: how many items were sent, in all runs of the job.
+        is_used: True if the job yields its items.
     """
 
-    __slots__ = "_every_ns", "_num_seen", "_num_sent", "_send", "_sent_ns", "is_used"
+    __slots__ = "_every_ns", "_num_seen", "_send", "_sent_ns", "is_used", "num_sent"
 
     def __init__(self, send: Callable[[list[Any]], object], every_ns: int | None = None) -> None:
         self._send, self._every_ns = send, every_ns
-        self._num_sent = 0  # items, in all runs of the job
         self._num_seen = 0  # items of this run
         self._sent_ns = 0
-        self.is_used = False  # True if the job yields its items
-
-    def begin_job(self) -> None:
-        self._num_sent, self.is_used = 0, False
+        self.num_sent, self.is_used = 0, False
 
     def begin_run(self) -> None:
         """Begin to get the items of a run of the job."""
@@ -70,10 +70,10 @@ class PortionSender:
         if items:
             number = len(items)
             self._send(items)
-            self._num_sent += number
+            self.num_sent += number
 
     def unsent(self, items: list[Any]) -> list[Any]:
         """Return those of ``items``, which the function has yielded next, that no earlier run has sent."""
-        num_known = self._num_sent - self._num_seen
+        num_known = self.num_sent - self._num_seen
         self._num_seen += len(items)
         return items[max(0, num_known) :]

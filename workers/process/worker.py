@@ -173,7 +173,7 @@ class Worker:
                 self._enter(job)
                 payload = (self._item(row.payload),)
             portions = self._portions
-            portions.begin_job()
+            portions.num_sent, portions.is_used = 0, False
             result = seeding.run_seeded(
                 self._stream,
                 lambda: self._enter(job),
