@@ -252,18 +252,24 @@ FAILING: dict[str, Callable[[], Sequence[Any]]] = {
 }
 
 
-def told(loop: Any, most: int = 100) -> list[Any]:
-    """What a loop gets that goes on behind errors."""
+def told(loop: Any, error: Any = ValueError, read: Callable[[Any], Any] = rows, then: Any = None) -> list[Any]:
+    """What a loop gets that goes on behind errors, whose texts stand in their places. ``then`` is called each time."""
     got: list[Any] = []
     iterator = iter(loop)
-    for _ in range(most):
+    for _ in range(100):
         try:
-            got.append(rows(next(iterator)))
-        except ValueError as error:
-            got.append(str(error))
+            got.append(read(next(iterator)))
+        except error as raised:
+            got.append(str(raised))
         except StopIteration:
             break
+        if then is not None:
+            then()
     return got
+
+
+def first_column(batch: Any) -> Any:
+    return np.asarray(batch)[:, 0].tolist()
 
 
 @pytest.mark.parametrize("chain", FAILING)
@@ -287,20 +293,17 @@ def test_errors(chain: str, on_error: Any) -> None:
 @pytest.mark.parametrize("kind", ["none", "two", "threads"])
 def test_states_around_errors(chain: str, kind: str) -> None:
     with FAILING[chain]().prefetch(**WORKERS[kind]) as loop, FAILING[chain]().prefetch(2) as other:
-        got, states, iterator = [], [], iter(loop)
-        while True:
-            try:
-                got.append(rows(next(iterator)))
-            except ValueError as error:
-                got.append(str(error))
-            except StopIteration:
-                break
+        states: list[Any] = []
+
+        def take() -> None:
             try:
                 states.append(loop.state_dict())
             except workers.StateError:  # another rank could not go on from here
                 assert chain == "a rank"
-                assert isinstance(got[-1], str)
                 states.append({})
+
+        got = told(loop, then=take)
+        assert all(state or isinstance(each, str) for each, state in zip(got, states, strict=True))
         for number, state in enumerate(states[:-1]):
             if state:
                 other.load_state_dict(state)
@@ -582,22 +585,14 @@ def test_an_item_that_is_no_batch(bad: int, size: int) -> None:
     found = []
     for pause_s, kind in itertools.product([0, PAUSE_S], ["none", "two", "threads"]):
         function = functools.partial(no_batch, pause_s=pause_s, bad=bad)
-        got: list[Any] = []
         with Shards(seed=1).take(3).map(function).rebatch(size).prefetch(**WORKERS[kind]) as loop:
-            iterator = iter(loop)
-            for _ in range(40):
-                try:
-                    got.append(next(iterator)[:, 0].tolist())
-                except TypeError:
-                    got.append([-1])
-                except StopIteration:
-                    break
-        found.append(got)
+            found.append(told(loop, TypeError, first_column))
     assert [got != found[0] for got in found] == [False] * 6
-    every = list(itertools.chain(*found[0]))
+    errors = [batch for batch in found[0] if isinstance(batch, str)]
+    every = [each for batch in found[0] if not isinstance(batch, str) for each in batch]
     shards = [10 * shard + number for shard in range(3) for number in range(bad if shard == 1 else 4)]
-    assert every.count(-1) == 1
-    assert [each for each in every if each >= 0] == [each for each in shards for _ in range(2)]
+    assert len(errors) == 1
+    assert every == [each for each in shards for _ in range(2)]
 
 
 @pytest.mark.needs("torch")
@@ -610,27 +605,12 @@ def test_states_around_an_item_that_is_no_batch(options: dict[str, Any], size: i
         return loop.to_device("cpu", depth=3) if "output" in options else loop
 
     with made() as loop, made() as other:
-        got, states, iterator = [], [], iter(loop)
-        for _ in range(40):
-            try:
-                got.append(np.asarray(next(iterator))[:, 0].tolist())
-            except TypeError:
-                got.append([-1])
-            except StopIteration:
-                break
-            states.append(loop.state_dict())
+        states: list[Any] = []
+        got = told(loop, TypeError, first_column, lambda: states.append(loop.state_dict()))
         assert len(got) > 5
         for number, state in enumerate(states[:-1]):
             other.load_state_dict(state)
-            found = []
-            iterator = iter(other)
-            for _ in range(40):
-                try:
-                    found.append(np.asarray(next(iterator))[:, 0].tolist())
-                except TypeError:
-                    found.append([-1])
-                except StopIteration:
-                    break
-            if got[number] == [-1] and found[0] == [-1]:  # samples before it were not delivered
+            found = told(other, TypeError, first_column)
+            if isinstance(got[number], str) and found[0] == got[number]:  # samples before it were not delivered
                 found.pop(0)
             assert found == got[number + 1 :], number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -251,3 +252,24 @@ def test_a_thread_while_several_jobs_run(caplog: pytest.LogCaptureFixture) -> No
         drawn = [each.result() for each in results]
     assert drawn == [in_job(lambda: current_rng("a").random(), index=index) for index in range(2)]
     assert "several jobs run in this process" in caplog.text
+
+
+def test_a_job_within_a_job_hides_no_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job has imported before another job ran in it is still new to it: what it drew then was not seeded."""
+    from workers.job import context
+
+    monkeypatch.setattr(seeding, "THAT_DRAW", ("a_framework_of_this_test",))
+    found = []
+
+    def outer() -> None:
+        if not found:
+            sys.modules["a_framework_of_this_test"] = sys
+        seeding.run_seeded(seeding.Stream(2), lambda: None, lambda: None)
+        found.append(seeding.unseeded(seeding.Stream(1)))
+
+    try:
+        seeding.run_seeded(seeding.Stream(1), lambda: None, outer)
+    finally:
+        del sys.modules["a_framework_of_this_test"]
+    assert found == ["imported a_framework_of_this_test", ""]
+    assert context.current.loaded == ()

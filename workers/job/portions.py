@@ -55,6 +55,10 @@ class PortionSender:
         """
         if context.current.stream is not None and (why := seeding.unseeded(context.current.stream)):
             raise seeding.RunAgain(why)
+        self.send_seeded(items)
+
+    def send_seeded(self, items: list[Any]) -> None:
+        """Send ``items`` as :meth:`send` does, where it is known that all draws were seeded: at the end of a job."""
         new = self.unsent(items)
         items.clear()
         try:

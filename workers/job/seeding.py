@@ -98,19 +98,22 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
     Both are called again if ``function`` has imported a framework that draws random numbers (``THAT_DRAW``), or has
     created generators that the Sequence can reach, because they were not seeded when ``function`` drew from them.
     """
-    while True:
-        context.current.loaded = loaded = loaded_frameworks()
-        begin()
-        try:
-            result = function()
-        except RunAgain as raised:
-            why = str(raised)
-        else:
-            grown = stream.generators is not None and stream.generators.has_grown()
-            if not grown and tuple(map(sys.modules.__contains__, THAT_DRAW)) == loaded:
+    current = context.current
+    before = current.loaded  # of the job that this one runs in
+    try:
+        while True:
+            current.loaded = loaded_frameworks()
+            begin()
+            try:
+                result = function()
+                why = unseeded(stream)
+            except RunAgain as raised:
+                why = str(raised)
+            if not why:
                 return result
-            why = _reason(loaded)
-        _tell(why)
+            _tell(why)
+    finally:
+        current.loaded = before
 
 
 class RunAgain(Exception):
@@ -127,12 +130,9 @@ def unseeded(stream: Stream) -> str:
     Return "" if it has not. A reason is returned once."""
     loaded = context.current.loaded
     grown = stream.generators is not None and stream.generators.has_grown()
-    return _reason(loaded) if grown or loaded_frameworks() != loaded else ""
-
-
-def _reason(loaded: tuple[bool, ...]) -> str:
-    new = _new_frameworks(loaded)
-    return "imported " + ", ".join(new) if new else "created random generators"
+    if loaded_frameworks() != loaded:
+        return "imported " + ", ".join(_new_frameworks(loaded))
+    return "created random generators" if grown else ""
 
 
 def _new_frameworks(before: tuple[bool, ...]) -> list[str]:

@@ -185,7 +185,7 @@ class Worker:
                 placed = writer.write(result, row.sending)
             except Exception:
                 if portions.is_used:  # those before an item that cannot be sent
-                    portions.send([item for item in result if type(item) is not Notes])
+                    portions.send_seeded([item for item in result if type(item) is not Notes])
                 raise
             del result
         except JobUnwantedError:
