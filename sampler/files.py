@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ class MultiShotFileSampler(MultiShotMemorySampler):
         y: their labels, as for :class:`MultiShotMemorySampler`.
         load_example_fn: a function from a path to an array, called for each drawn file.
         classes_per_batch, examples_per_class_per_batch, steps_per_epoch, class_list, total_examples_per_class,
-        augmenter, warmup, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
+        augmenter, warmup, cache, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range.
@@ -42,6 +43,7 @@ class MultiShotFileSampler(MultiShotMemorySampler):
         augmenter: AugmenterFunction | None = None,
         warmup: int = -1,
         *,
+        cache: bool | str | os.PathLike[str] = False,
         num_augmentations_per_example: int = 1,
         seed: int | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class MultiShotFileSampler(MultiShotMemorySampler):
             augmenter,
             warmup,
             load_example_fn=load_example_fn,
+            cache=cache,
             num_augmentations_per_example=num_augmentations_per_example,
             seed=seed,
         )

@@ -33,6 +33,7 @@ decides a given question, see the list in ``.github/CONTRIBUTING.rst``.
   ``serial`` runs jobs without workers. ``auto`` uses the number of workers that ``chooser`` finds to be the best.
 - ``process``: everything that crosses a process boundary (messages, the replica and changes to it, log records), the
   server with its imports, and the worker.
+- ``cache``: keeps what functions return, in shared memory or in a folder, and finds out when that has changed.
 - ``cluster``: the same for workers on the machines of a cluster, which are Ray actors.
 - ``sequence``: the classes that users derive from, their position and state, and the methods that make one sequence
   from another. Sequences made from each other form a chain. Its ``plan`` describes what the chain computes.
@@ -53,7 +54,9 @@ from . import wiring as _wiring  # noqa: F401  # registers what methods such as 
 from .batch.padding import pad
 from .batch.share import share
 from .batch.slot_writer import empty
+from .cache.in_folder import cache_info, clear_cache
 from .errors import (
+    CacheError,
     ClosedError,
     IntegrityError,
     JobError,
@@ -70,7 +73,8 @@ from .errors import (
     WorkerStartError,
 )
 from .for_keras.resume import ResumeSequence
-from .job.seeding import Job, current_job, current_rng, current_seed
+from .job.draws import current_job
+from .job.seeding import Job, current_rng, current_seed
 from .job.task import single_function_to_run
 from .loader.consumer import Metadata
 from .loader.prefetch import prefetch
@@ -86,6 +90,7 @@ from .sequence.parts import concat, zip  # noqa: A004
 __version__ = "0.1.0"  # defined only here; setup.cfg reads it
 
 __all__ = [
+    "CacheError",
     "ClosedError",
     "IntegrityError",
     "Job",
@@ -107,6 +112,8 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerStartError",
+    "cache_info",
+    "clear_cache",
     "concat",
     "current_job",
     "current_rng",

@@ -6,6 +6,7 @@
     +-- ClosedError                  (ValueError)    an object was used after its close()
     +-- NotPicklableError            (TypeError)     the Sequence cannot be sent to worker processes
     +-- StateError                   (ValueError)    a state does not fit, or a source cannot begin again
+    +-- CacheError                   (ValueError)    what is to be cached differs from epoch to epoch
     +-- StalePassError               (RuntimeError)  an iterator was read after a newer pass had replaced its own
     +-- PlatformError                (OSError)       this system lacks what the engine needs
     +-- IntegrityError               (RuntimeError)  a worker sent the wrong result: a bug of this package
@@ -41,6 +42,10 @@ class NotPicklableError(PrefetchError, TypeError):
 
 class StateError(PrefetchError, ValueError):
     """Raised if a saved state does not fit the sequence, or a source that has only ``__iter__`` cannot restart."""
+
+
+class CacheError(PrefetchError, ValueError):
+    """Raised if a function before ``.cache()`` draws random numbers, or depends on the epoch. It is never skipped."""
 
 
 class StalePassError(PrefetchError, RuntimeError):

@@ -9,6 +9,7 @@ from .loader.sequence_filter import SequenceFilter
 from .loader.sequence_map import SequenceMap
 from .sequence.batched_iterable import batches, shuffled
 from .sequence.buckets import SequenceBuckets
+from .sequence.cached import SequenceCached
 from .sequence.drawn import SequenceOfLists, SequenceReordered
 from .sequence.filtering import filtered
 from .sequence.max_samples import SequenceMaxSamples
@@ -28,6 +29,7 @@ makers.update(
     rebatch=SequenceRebatch,
     max_samples=SequenceMaxSamples,
     shuffle=shuffled,
+    cache=SequenceCached,
     shard=SequenceShard,
     slice=sliced,
     take=taken,

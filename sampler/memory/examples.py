@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from workers.batch.exact import exact_array
 from workers.batch.forms import is_of_framework
 from workers.batch.strings import Strings, array_of, shared
 from workers.batch.to_numpy import arrays_of
+from workers.cache.items import ItemCache, function_name
 from workers.sequence.gather import gather, own_items
 from workers.sequence.tables import check_table
 
@@ -30,18 +32,37 @@ class Examples:
             kept as objects if numpy's strings would cut them short. With ``load_example_fn``: items to load, such as
             paths, in any object that has a length and can be indexed by position.
         load_example_fn: ``item of x -> array`` or ``bytes``; None: the items are the examples.
+        cache: True to keep what ``load_example_fn`` returns in shared memory; or the folder to keep it in.
 
     Raises:
         TypeError, ValueError: ``x`` or ``load_example_fn`` has the wrong type, or ``x`` is empty or ragged.
     """
 
-    def __init__(self, x: Any, load_example_fn: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, x: Any, load_example_fn: Callable[[Any], Any] | None, cache: bool | str | os.PathLike[str] = False
+    ) -> None:
         if load_example_fn is not None and not callable(load_example_fn):
             raise TypeError(f"load_example_fn must be None or callable, not {load_example_fn!r:.200}")
         self.load_example_fn = load_example_fn
         self.x: Any = as_array(x) if load_example_fn is None else as_items(x)
         if not len(self.x):
             raise ValueError("x must have at least one element, but it is empty")
+        self.cache = self._cache_of(cache)
+
+    def _cache_of(self, cache: Any) -> ItemCache | None:
+        if cache is False:
+            return None
+        if self.load_example_fn is None:
+            raise TypeError("cache keeps what load_example_fn returns: give load_example_fn, or leave cache out")
+        return ItemCache(len(self), self._made_from, folder=None if cache is True else cache)
+
+    def _made_from(self) -> list[Any]:
+        return [self.load_example_fn, self.x]
+
+    def begin_epoch(self, has_hooks: bool, num_changes: int) -> None:
+        """Empty the cache, if there is one, if ``x`` or ``load_example_fn`` has changed."""
+        if self.cache is not None:
+            self.cache.begin_epoch(len(self), self._made_from(), has_hooks, num_changes)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -56,7 +77,7 @@ class Examples:
         """
         at = positions.tolist()
         if self.load_example_fn is not None:
-            loaded = [self.load_example_fn(self.x[p]) for p in (_with_bar(at) if may_take_long else at)]
+            loaded = [self._loaded(p) for p in (_with_bar(at) if may_take_long else at)]
             if all(isinstance(each, bytes) for each in loaded):
                 return array_of(loaded)  # objects, each of its own length
             found = [exact.as_array(each, "the result of load_example_fn") for each in loaded]
@@ -73,6 +94,19 @@ class Examples:
                 "or in load_example_fn"
             )
         return batch
+
+    def _loaded(self, position: int) -> Any:
+        assert self.load_example_fn is not None
+        if self.cache is None:
+            return self.load_example_fn(self.x[position])
+        kept = self.cache.get(position)
+        if kept is None:
+            kept = self.cache.computed(position, self._load, lambda: function_name(self.load_example_fn), position)
+        return kept[0]
+
+    def _load(self, position: int) -> list[Any]:
+        assert self.load_example_fn is not None
+        return [self.load_example_fn(self.x[position])]
 
     def share(self) -> None:
         """Move the examples into shared memory, for worker processes, if they are large."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class HierarchicalSampler(MultiShotMemorySampler):
         examples_per_class_per_batch: the number of examples of each class.
         super_classes_per_batch: the number of super-classes in a batch.
         steps_per_epoch, class_list, total_examples_per_class, augmenter, warmup, load_example_fn,
-        num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
+        cache, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range, a class belongs to several
@@ -66,6 +67,7 @@ class HierarchicalSampler(MultiShotMemorySampler):
         warmup: int = -1,
         *,
         load_example_fn: Callable[[Any], Any] | None = None,
+        cache: bool | str | os.PathLike[str] = False,
         num_augmentations_per_example: int = 1,
         seed: int | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class HierarchicalSampler(MultiShotMemorySampler):
             augmenter,
             warmup,
             load_example_fn=load_example_fn,
+            cache=cache,
             num_augmentations_per_example=num_augmentations_per_example,
             seed=seed,
         )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sampler.sampler import Sampler
+from workers.cache.items import ItemCache
 from workers.checks import check_int
 from workers.job import seeding
 
@@ -68,6 +69,12 @@ class MemorySampler(Sampler):
     @abstractmethod
     def _labels_of(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Return the labels y of the examples at ``positions`` in ``x``."""
+
+    def _caches(self) -> list[ItemCache]:
+        return [] if self._examples.cache is None else [self._examples.cache]
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._examples.begin_epoch(self._has_hooks(), self._clock.num_changes)
 
     def _share(self) -> None:
         self._examples.share()

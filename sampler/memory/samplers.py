@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,8 @@ class SingleShotMemorySampler(MemorySampler):
         warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
         load_example_fn: ``item of x -> array``, called for each drawn item. The arrays may differ in shape.
+        cache: True to keep what ``load_example_fn`` returns in shared memory, as :meth:`workers.Sequence.cache` does;
+            or the folder to keep it in. Then ``load_example_fn`` must draw no random numbers.
         seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
     Raises:
@@ -62,6 +65,7 @@ class SingleShotMemorySampler(MemorySampler):
         *,
         num_augmentations_per_example: int = 2,
         load_example_fn: Callable[[Any], Any] | None = None,
+        cache: bool | str | os.PathLike[str] = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -73,7 +77,7 @@ class SingleShotMemorySampler(MemorySampler):
             warmup,
             seed=seed,
         )
-        self._examples = Examples(x, load_example_fn)
+        self._examples = Examples(x, load_example_fn, cache)
         self._draws = self._draws_of(self.class_per_batch)
 
     @plain
@@ -138,6 +142,8 @@ class MultiShotMemorySampler(MemorySampler):
         augmenter: see :class:`Sampler`.
         warmup: ``is_warmup`` is True in the first ``warmup`` epochs. 0 or less: in none.
         load_example_fn: ``item of x -> array``, called for each drawn item. The arrays may differ in shape.
+        cache: True to keep what ``load_example_fn`` returns in shared memory, as :meth:`workers.Sequence.cache` does;
+            or the folder to keep it in. Then ``load_example_fn`` must draw no random numbers.
         num_augmentations_per_example: how many examples the augmenter is asked to return for each that it gets.
         seed: the seed of all random draws; None: drawn once and kept in ``seed``.
 
@@ -166,6 +172,7 @@ class MultiShotMemorySampler(MemorySampler):
         warmup: int = -1,
         *,
         load_example_fn: Callable[[Any], Any] | None = None,
+        cache: bool | str | os.PathLike[str] = False,
         num_augmentations_per_example: int = 1,
         seed: int | None = None,
     ) -> None:
@@ -183,7 +190,7 @@ class MultiShotMemorySampler(MemorySampler):
                 "total_examples_per_class", total_examples_per_class, 1, "None or an integer >= 1"
             )
         self.total_examples_per_class = total_examples_per_class
-        self._examples = Examples(x, load_example_fn)
+        self._examples = Examples(x, load_example_fn, cache)
         self._index = ClassIndex(y, len(self._examples), class_list, total_examples_per_class, self.seed)
         self._draws = self._draws_of(self.class_per_batch, self.examples_per_class_per_batch)
         self._index.warn_of_few("examples_per_class_per_batch", examples_per_class_per_batch, "these repeat in a batch")

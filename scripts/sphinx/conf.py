@@ -41,6 +41,7 @@ _PAGES = """
    workers/frameworks/README
    workers/process/README
    workers/report/README
+   workers/cache/README
    workers/cluster/README
    scripts/sphinx/api
    scripts/README

@@ -20,6 +20,7 @@ PAGES = [
     "workers/README.rst",
     "workers/sequence/README.rst",
     "workers/frameworks/README.rst",
+    "workers/cache/README.rst",
     "workers/process/README.rst",
     "workers/report/README.rst",
     "workers/cluster/README.rst",

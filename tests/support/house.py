@@ -16,6 +16,7 @@ ROOMS = [
     "report",
     "engine",
     "process",
+    "cache",
     "cluster",
     "sequence",
     "loader",

@@ -5,6 +5,7 @@ sense for its framework. The functions of this module call them, in the files of
 
 - ``kinds()``: {class of random generators: :class:`Kind`}.
 - ``seed(number)``, ``save()``: seed the framework's global generators for a job; return functions that restore them.
+- ``states()``: [(name, state)] of these global generators, to find out whether a job has drawn from them.
 - ``look_after(job)``: make the framework draw from the current job's generators, which functions of ``job`` return.
 - ``process_generators()``: [(path, generator)] of the global generators that the framework creates on first use;
   ``generator`` is None if it does not exist yet.

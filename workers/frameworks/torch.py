@@ -70,6 +70,10 @@ def save() -> list[Callable[[], None]]:
     return [_save_one(generator) for generator in _of_process()]
 
 
+def states() -> list[tuple[str, Any]]:
+    return [(f"torch ({generator.device})", _state_of(generator)) for generator in _of_process()]
+
+
 def default_generator() -> Any:
     return getattr(_module(), "default_generator", None)
 

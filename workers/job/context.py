@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .notes import CacheUse
     from .portions import PortionSender
     from .stream import Stream
 
@@ -40,9 +41,12 @@ class _Context:
     part: tuple[int, ...] = ()  # see :func:`in_part`
     failures: list[Any] | None = None  # see ``notes``
     sources: dict[str, int] | None = None  # see ``notes``
+    cached: CacheUse | None = None  # see ``notes``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began
     stream: Stream | None = None
+    seeds_globals = False  # True if the job has seeded the global generators
+    asked: list[str] | None = None  # see :func:`ask`
     is_alone = False  # True while this thread has, or has waited for, the lock of the global generators
     marks: list[tuple[str, int]] | None = None  # see :func:`mark`; None if stages are not recorded
 
@@ -98,6 +102,13 @@ def current_epoch() -> int | None:
     """Return the epoch of the current job, or the one that :func:`in_round` has set; None outside of a job."""
     job = current.job
     return None if job is None else job.epoch if current.round is None else current.round
+
+
+def ask(what: str) -> None:
+    """Record that the running job has used ``what``, which depends on the job, for a search by ``draws.DrawSearch``."""
+    asked = current.asked
+    if asked is not None:
+        asked.append(what)
 
 
 def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -124,6 +124,10 @@ class Generators:
         for found in self._found.values():
             found.kind.seed(found.generator, number(found.number))
 
+    def states(self) -> list[tuple[str, Any]]:
+        """Return [(path, state)] of the random generators, to find out whether a job has drawn from them."""
+        return [(path, found.kind.state(found.generator)) for path, found in self._found.items()]
+
     def save(self) -> list[Callable[[], None]]:
         """Return functions that restore the present states of the random generators."""
         return [found.kind.save(found.generator) for found in self._found.values()]

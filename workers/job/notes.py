@@ -30,13 +30,25 @@ class Notes:
     Attributes:
         failures: the errors of samples that were skipped or replaced.
         sources: {name: how many samples, or batches, were read from this source of a mix or a concat}.
+        cached: the use of caches.
     """
 
-    def __init__(self, failures: list[SampleFailure], sources: dict[str, int]) -> None:
-        self.failures, self.sources = failures, sources
+    def __init__(self, failures: list[SampleFailure], sources: dict[str, int], cached: CacheUse) -> None:
+        self.failures, self.sources, self.cached = failures, sources, cached
 
 
-NOTHING = Notes([], {})
+class CacheUse(NamedTuple):
+    """How often a job has found items in a cache; how often, and for how long, it has computed items that were not."""
+
+    hits: int = 0
+    misses: int = 0
+    miss_ns: int = 0
+
+    def plus(self, other: CacheUse) -> CacheUse:
+        return CacheUse(self.hits + other.hits, self.misses + other.misses, self.miss_ns + other.miss_ns)
+
+
+NOTHING = Notes([], {}, CacheUse())
 
 
 def failure_of(error: BaseException, what: str, sample: int | None = None) -> SampleFailure:
@@ -59,6 +71,13 @@ def note_source(name: str) -> None:
         sources[name] = sources.get(name, 0) + 1
 
 
+def note_cached(use: CacheUse) -> None:
+    """Record that the running job has used a cache; do nothing outside of a job."""
+    cached = context.current.cached
+    if cached is not None:
+        context.current.cached = cached.plus(use)
+
+
 def with_notes(
     run: Callable[..., list[Any]], index: int, payload: tuple[Any] | None, portions: PortionSender
 ) -> list[Any]:
@@ -68,11 +87,13 @@ def with_notes(
     sources: dict[str, int] = {}
     current = context.current
     current.failures, current.sources, current.portions = failures, sources, portions
+    current.cached = NOTHING.cached
     try:
         items = run(index, payload)
+        cached = current.cached
     finally:
-        current.failures = current.sources = current.portions = None
-    return [*items, Notes(failures, sources)] if failures or sources else items
+        current.failures = current.sources = current.portions = current.cached = None
+    return [*items, Notes(failures, sources, cached)] if failures or sources or any(cached) else items
 
 
 def without_notes(items: list[Any]) -> tuple[list[Any], Notes]:

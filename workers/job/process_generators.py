@@ -73,6 +73,26 @@ def _restore_python(words: Any, gaussian: float | None) -> None:
     _python_random.gauss_next = gaussian
 
 
+def states() -> list[tuple[str, Any]]:
+    """Return [(name, state)] of the global random generators, to find out whether a job has drawn from them."""
+    words = None if _python_words is None else (int(_python_words[0]), int(_python_words[1]))
+    found = [
+        ("random", (words or hash(random.getstate()), _python_random.gauss_next)),
+        ("numpy.random", _numpy_state()),
+    ]
+    return found + [each for states_of_framework in frameworks.asked("states") for each in states_of_framework]
+
+
+def _numpy_state() -> Any:
+    generator: Any = np.random.mtrand._rand._bit_generator
+    if type(generator) is np.random.MT19937:
+        if not _users or _users[0].generator is not generator:
+            _users[:] = [_Users(generator)]
+        if _users[0].is_known:
+            return _users[0].place
+    return numpy_words()
+
+
 def numpy_words() -> list[tuple[str, bytes]]:
     """Return the state of ``numpy.random`` as [(name of a part, its bytes)], sorted by name."""
     of_numpy: Any = np.random
@@ -122,6 +142,11 @@ class _Users:
         self._words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(address))  # 624, and the position
         told = generator.state["state"]
         self.is_known = bool((self._words[:624] == told["key"]).all() and self._words[624] == told["pos"])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The position, and a word of the state, which show together whether anything has been drawn."""
+        return int(self._words[624]), int(self._words[0])
 
     def save(self) -> Callable[[], None]:
         """Return a function that restores the present state of ``numpy.random``.
@@ -205,9 +230,11 @@ class _Current:
     def numpy_generator() -> Any:
         """Return the current job's numpy generator, as ``current_rng()`` does; None outside of a job."""
         stream = context.current.stream
+        context.ask("a transform's generator")
         return None if stream is None else stream.generator()
 
     @staticmethod
     def python_generator() -> Any:
         stream = context.current.stream
+        context.ask("a transform's generator")
         return None if stream is None else stream.python()

@@ -173,6 +173,7 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
 
 def _run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool) -> Any:
     before = context.current.job, context.current.stream
+    seeds_globals = context.current.seeds_globals
     restore: list[Callable[[], None]] = []
     try:
         if seed_globals:
@@ -184,6 +185,7 @@ def _run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals
         return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
     finally:
         context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
+        context.current.seeds_globals = seeds_globals
         for each in restore:
             each()
         context.enter(*before)
@@ -280,6 +282,7 @@ def enter_job(stream: Stream, job: Job, seed_globals: bool = True) -> None:
     A worker process calls this directly. Elsewhere :func:`run_job` does, and restores the user's generators later."""
     process_generators.look_after_frameworks()
     context.enter(job, stream)
+    context.current.seeds_globals = seed_globals
     stream.begin(job.epoch, job.index)
     if seed_globals:
         if stream.generators is not None:

@@ -75,6 +75,7 @@ def current_rng(key: Key | None = None) -> np.random.Generator:
     """
     encoded = None if key is None else encode(key)
     stream = _stream_of_this_thread("current_rng", key)
+    context.ask("current_rng()")
     if stream is None:
         return np.random.default_rng()
     return stream.generator() if encoded is None else stream.keyed_generator(encoded)
@@ -132,6 +133,7 @@ def current_seed() -> np.ndarray[Any, Any]:
         ``generator.manual_seed(int(current_seed()[0]))``.
     """
     stream = _stream_of_this_thread("current_seed")
+    context.ask("current_seed()")
     seed = (secrets.randbits(31), secrets.randbits(31)) if stream is None else stream.next_seed()
     return np.array(seed, np.int32)
 
@@ -233,6 +235,15 @@ class Stream:
         number = mix(self._num_seeds ^ self._number(_OF_NEXT_SEED))
         self._num_seeds += 1
         return number & _MASK31, number >> 33
+
+    def states(self) -> list[tuple[str, Any]]:
+        """Return [(name, state)] of this stream's own generators, to find out whether the job has drawn from them."""
+        generator, draws = self._generator, (self._num_seeds, sum(self.num_repeats.values()))
+        if generator is None or self._stale:
+            return [("current_rng()", None), ("TensorFlow", draws)]
+        state: Any = generator.bit_generator.state
+        counter, rest = state["state"]["counter"].tolist(), (state["buffer_pos"], state["has_uint32"])
+        return [("current_rng()", (counter, rest)), ("TensorFlow", draws)]
 
     def seed_of_held(self, name: str) -> int:
         """Return the seed for a sequence of class ``name`` that was given none. It is the same in all jobs.

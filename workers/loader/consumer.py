@@ -18,7 +18,7 @@ import numpy as np
 from workers.engine.handover import Outcome
 from workers.engine.results import Failure, Portion
 from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
-from workers.job.notes import SampleFailure, without_notes
+from workers.job.notes import NOTHING, CacheUse, Notes, SampleFailure, without_notes
 from workers.report.failures import Failures
 from workers.report.loop import LoopFigures
 from workers.sequence.display import Display, DisplayedFact, count, named
@@ -88,6 +88,7 @@ class Consumer:
         self._has_warned = False
         self.failures = Failures()
         self.sources: Counter[str] = Counter()  # {name of a source of a mix: samples of it that were delivered}
+        self.cached = CacheUse()
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
@@ -151,7 +152,7 @@ class Consumer:
 
     def _move_ahead(self, loop: Loop, this_pass: Pass, tensors: TensorMaker) -> None:
         while len(this_pass.ready) < tensors.depth and (notes := this_pass.take_ahead()) is not None:
-            self.sources.update(notes.sources)
+            self._count(notes)
         ready = this_pass.ready
         for at in reversed(range(len(ready))):  # the last one is delivered next
             batch, marks = ready[at]
@@ -228,7 +229,7 @@ class Consumer:
         if items:
             items, notes = without_notes(items)
             failures += notes.failures
-            self.sources.update(notes.sources)
+            self._count(notes)
         if failures:
             error = self._note(loop, this_pass, outcome.index, failures) or error
             items = None if error is not None else items
@@ -241,6 +242,11 @@ class Consumer:
                 raise error
             finally:
                 del error, outcome  # no reference cycle with the error
+
+    def _count(self, notes: Notes) -> None:
+        if notes is not NOTHING:
+            self.sources.update(notes.sources)
+            self.cached = self.cached.plus(notes.cached)
 
     def _note(self, loop: Loop, this_pass: Pass, index: int, failures: list[SampleFailure]) -> Exception | None:
         """Record the failures of a job. Return the error of the loop if there are more than it allows."""

@@ -9,9 +9,11 @@ from workers import limits
 from workers.job.interpreter_lock import ENOUGH
 from workers.report.loop import LoopFigures
 from workers.report.pool import Lane, PoolFigures, usage
-from workers.report.report import EpochStart, Report, Slow, WorkerFigures
+from workers.report.report import CacheFigures, EpochStart, Report, Slow, WorkerFigures
 from workers.report.timeline import Incident, Timeline
 from workers.report.verdict import Facts, verdict
+from workers.sequence.base import Sequence
+from workers.sequence.derived import parts_of
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -72,6 +74,7 @@ def report_of(loop: Loop) -> Report:
         executor=(loop.options.executor if loop.pool is None else loop.pool.kind) if number else "serial",
         failures=loop.consumer.failures.all(),
         sources=dict(loop.consumer.sources),
+        cache=_cache_of(loop),
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),
@@ -90,6 +93,16 @@ def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
     span = pool.spans[-1] if pool.spans else None
     last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
     return last_ns or time.monotonic_ns()
+
+
+def _cache_of(loop: Loop) -> CacheFigures | None:
+    caches = [cache for each in parts_of(loop.sequence) if isinstance(each, Sequence) for cache in each._caches()]
+    stores = list({id(each.store): each.store for each in caches if each.store is not None}.values())
+    if not caches:
+        return None
+    use = loop.consumer.cached
+    held = sum(each.num_items for each in stores), sum(each.nbytes for each in stores)
+    return CacheFigures(*held, use.hits, use.misses, use.miss_ns / max(use.misses, 1) / 1e9)
 
 
 def _worker(number: int, lane: Lane, until_ns: int) -> WorkerFigures:

@@ -10,7 +10,7 @@ from typing import Any
 from workers.checks import short
 from workers.engine.handover import Outcome
 from workers.engine.results import Failure
-from workers.errors import add_note, safe_to_raise
+from workers.errors import CacheError, add_note, safe_to_raise
 from workers.job.notes import SampleFailure, failure_of
 from workers.job.task import SAMPLE
 from workers.sequence.passes import Pass
@@ -115,6 +115,8 @@ class OnError:
             if any(OTHERS_HAVE_RAISED in note for note in getattr(error, "__notes__", ())):
                 return "raise"
             add_note(error, 'on_error="redraw" takes other samples: give batch_size, or write .batch() after it')
+            return "raise"
+        if isinstance(error, CacheError):
             return "raise"
         if not callable(self.policy):
             return self.policy

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.arguments import explains_options
 from workers.checks import check_bool, check_function, check_int
+from workers.errors import CacheError
 from workers.frameworks import OutputName
 from workers.frameworks.keras import Counted, counted, is_endless
 from workers.job import seeding
@@ -177,7 +178,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         try:
             return _items_of(self, job, source)
         except Exception as error:
-            if self.on_error != "skip":
+            if self.on_error != "skip" or isinstance(error, CacheError):
                 raise
             return skipped(error, "item", job)
 

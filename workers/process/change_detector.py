@@ -109,6 +109,7 @@ class ChangeDetector:
         self._numbers = itertools.count()
         self._last = self._now = Seen(b"", [], [])
         self._has_told = False
+        self.is_known = True  # False if the task last seen cannot be pickled, so that its changes are unknown
 
     def has_changed(self, task: Any, is_exact: bool, states: dict[int, dict[str, Any]] | None = None) -> bool:
         """Return True if ``task`` has changed since the last :meth:`commit`, or if only a full comparison can tell.
@@ -121,7 +122,8 @@ class ChangeDetector:
         start_s = time.monotonic()
         last, now = self._last, self._look(task, is_exact, states or {})
         self._now = now
-        is_same = bool(now.pickle) and last.pickle == now.pickle and last.versions == now.versions
+        self.is_known = is_same = bool(now.pickle)
+        is_same = is_same and last.pickle == now.pickle and last.versions == now.versions
         is_same = is_same and _are_equal(last.buffers, now.buffers)
         seconds = time.monotonic() - start_s
         if last.pickle:

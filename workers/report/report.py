@@ -72,6 +72,25 @@ class EpochStart(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class CacheFigures:
+    """What the caches of a loop hold, and how often the delivered batches used them.
+
+    Attributes:
+        num_items: how many items they hold.
+        nbytes: the memory, or space on disk, that these take.
+        hits: how often an item was found.
+        misses: how often an item was not found, and was made.
+        miss: the mean time of making such an item, in seconds.
+    """
+
+    num_items: int
+    nbytes: int
+    hits: int
+    misses: int
+    miss: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """A report on all loops over a front-end (the object that a ``for`` loop reads) since the front-end was made.
 
@@ -96,6 +115,7 @@ class Report:
         failures: samples and batches that raised errors and were skipped, replaced or tried again; the first 1,000.
         sources: {name: how many samples came from this source of a ``workers.mix`` or ``concat``}, if sources have
             names; batches, if sources are batched.
+        cache: what the caches of ``.cache()`` hold, and how often they were used; None if there is none.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         timeline: the most recent jobs, steps and incidents.
@@ -122,6 +142,7 @@ class Report:
     timeline: Timeline
     failures: list[FailedSample] = dataclasses.field(default_factory=list)
     sources: dict[str, int] = dataclasses.field(default_factory=dict)
+    cache: CacheFigures | None = None
 
     def __str__(self) -> str:
         from .table import lines

@@ -76,6 +76,13 @@ def _lists(report: Report) -> Iterator[str]:
         total = sum(report.sources.values())
         each = (f"{name} {number:,} ({units.share(number / total)})" for name, number in report.sources.items())
         yield from _wrapped(f"sources: {', '.join(each)}")
+    if report.cache is not None:
+        cache = report.cache
+        found = f"{cache.hits:,} of {cache.hits + cache.misses:,} found"
+        miss = f"; to make one took {units.seconds(cache.miss)}" if cache.misses else ""
+        yield from _wrapped(
+            f"cache: {units.count(cache.num_items, 'item')}, {units.nbytes(cache.nbytes)}, {found}{miss}"
+        )
     for choice in report.choices:
         yield from _wrapped(f"chosen: {choice}")
 

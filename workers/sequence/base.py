@@ -13,7 +13,8 @@ from workers.engine.serial import SerialEngine
 from workers.errors import ClosedError, StateError
 from workers.frameworks import keras
 from workers.job import seeding
-from workers.job.context import current_epoch
+from workers.job.context import ask, current_epoch
+from workers.job.task import chain_of
 
 from . import display, state
 from .chain import Chain
@@ -105,7 +106,7 @@ class Sequence(Chain[Batch_co]):
     def epoch(self) -> int:
         """The current epoch (from 0) of loops and of ``model.fit``; in a job or hook, the epoch of that job or hook."""
         epoch = current_epoch()
-        return (asking() or self._clock).epoch if epoch is None else epoch
+        return (asking() or self._clock).epoch if epoch is None else asked_for(epoch, self)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
@@ -246,7 +247,7 @@ class Sequence(Chain[Batch_co]):
         writes between epochs into a large or shared array, a memmap, a file or (unless by torch) a large tensor, and
         changes within the items of a large container. Workers keep all attributes that have not changed.
         """
-        self._clock.num_changes += 1
+        announce_change(self)
 
     def close(self) -> None:
         """Stop ``model.fit``'s workers and end progress bars. May be called again; later loops raise ClosedError."""
@@ -285,6 +286,20 @@ class Sequence(Chain[Batch_co]):
     def num_batches(self) -> int | None:
         """The number of batches in an epoch, under Keras's name; None if it is unknown or infinite."""
         return count_batches(self)
+
+
+def asked_for(epoch: int, sequence: Any) -> int:
+    """Return ``epoch``, which ``sequence`` was asked for in a job. Note it if the class is the user's."""
+    if not type(sequence).__module__.startswith("workers."):
+        ask("epoch")
+    return epoch
+
+
+def announce_change(sequence: Any) -> None:
+    """Count a call of ``changed()`` of ``sequence``, and of all sequences that it was made from."""
+    for each in chain_of(sequence):
+        if isinstance(each, Sequence):
+            each._clock.num_changes += 1
 
 
 _fitted: list[bool] = []  # [True] once Keras reads sequences by our adapter

@@ -221,6 +221,12 @@ class Plan(NamedTuple):
         made = self._with("SequenceChunks", size, discard, source=chunks, counted=None, assembly=assembly)
         return made._replace(functions=(function,), as_items=(True,))
 
+    def cached(self, cache: Any) -> Plan:
+        """Return this plan with ``cache``, which keeps the items of each job, as its source. No state shows it."""
+        self._check_can_follow()
+        name = "SequenceCache" if self.yields else ""  # whose items then come all at once, not one by one
+        return self._with(name, source=cache, functions=(), as_items=())
+
     def rebatched(self, assembly: Assembly, size: int, discard: bool) -> Plan:
         """Return this plan with its batches regrouped into ``size`` samples each, by ``assembly``, in the consumer."""
         self._check_can_follow()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from workers.batch.tree import own
-from workers.errors import add_note
+from workers.errors import CacheError, add_note
 from workers.job.context import current_job
 from workers.job.notes import failure_of, note_failure
 from workers.job.task import LEFT, SAMPLE, left_of
@@ -48,6 +48,8 @@ class SampleErrors:
         """
         try:
             return function()
+        except CacheError:
+            raise
         except Exception as error:
             if self._on_error == "redraw":
                 return self._items_of_another(number, error)

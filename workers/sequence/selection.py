@@ -9,7 +9,11 @@ from workers.arguments import explains_arguments
 from workers.checks import check_bool, check_callable
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from typing_extensions import TypeVar
+
+    from workers.cache.items import ItemCache
 
     from .base import Sequence
 
@@ -192,6 +196,36 @@ class Selection(Generic[Batch_co]):
         made: Sequence[Any] = makers["reservoir"](self, size, draws_per_item)
         return made
 
+    @explains_arguments
+    def cache(
+        self,
+        folder: str | PathLike[str] | None = None,
+        *,
+        memory: int | str | None = None,
+        name: str | None = None,
+    ) -> Sequence[Batch_co]:
+        """Return a sequence of these items, each of which is made only once, and then read from a cache.
+
+        The cache is in shared memory, one for all workers and front-ends, or in ``folder``, also for later runs of the
+        program. What fits is kept and stays; other items are made each time. Items are the same with and without it.
+        When data, attributes or functions have changed, the next epoch begins with an empty one; what is not noticed is
+        listed at :meth:`workers.Sequence.changed`.
+
+        Args:
+            folder: where to keep the items, one file each; None for memory. Another source or function, or another
+                version of a library, has another cache there: see :func:`workers.cache_info`.
+            memory: the most memory to use, a number of bytes or a text such as ``"8GB"``; None for half of what is
+                available now.
+            name: the name of the cache in ``folder``, if what is cached cannot be identified in another run.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong; or this sequence has no indices, or makes batches of other
+                samples in each epoch. CacheError: in a loop, if a function before draws random numbers.
+
+        Source: ``tf.data.Dataset.cache`` for the name.
+        """
+        return self._made("cache", folder, memory, name)
+
     def subsample(self, nb_samples: int) -> Sequence[Batch_co]:
         """Return a sequence of ``nb_samples`` of these samples, chosen once, at random, by this sequence's seed.
 
@@ -207,6 +241,10 @@ class Selection(Generic[Batch_co]):
             TypeError: this sequence is not made from a SequenceArray.
         """
         raise TypeError(f"{type(self).__name__} has no samples to choose from; SequenceArray has")
+
+    def _caches(self) -> list[ItemCache]:
+        """Return the caches of items that this sequence itself uses."""
+        return []
 
     def _made(self, name: str, *arguments: Any, **options: Any) -> Sequence[Any]:
         """Return the sequence that the method ``name``, e.g. "batch", makes from this one with ``arguments``.
