@@ -32,9 +32,10 @@ Source: TensorFlow Similarity API, ``TFSimilarity.samplers`` and ``TFSimilarity.
 
 from . import check_package as _beside  # noqa: F401  # first, before any import of workers
 from .augmenter import Augmenter, ContrastiveAugmenter
+from .augmenters import BarlowAugmenter, RandAugmenter, SimCLRAugmenter
 from .files import MultiShotFileSampler
 from .folders import ClassFolders, class_folders
-from .image import load_image
+from .image import image_size, load_image
 from .memory.hierarchical import HierarchicalSampler
 from .memory.samplers import MultiShotMemorySampler, SingleShotMemorySampler, select_examples
 from .sampler import Sampler
@@ -43,23 +44,30 @@ from .tfds import TFDatasetMultiShotMemorySampler
 from .tfrecord.check import Problem, verify_shards
 from .tfrecord.samplers import TFRecordDatasetSampler, TFRecordSequence
 from .tfrecord.writer import write_class_shards
+from .transforms import random_flip, random_resized_crop
 
 __all__ = [
     "Augmenter",
+    "BarlowAugmenter",
     "ClassFolders",
     "ContrastiveAugmenter",
     "HierarchicalSampler",
     "MultiShotFileSampler",
     "MultiShotMemorySampler",
     "Problem",
+    "RandAugmenter",
     "Sampler",
+    "SimCLRAugmenter",
     "SingleShotMemorySampler",
     "TFDataSampler",
     "TFDatasetMultiShotMemorySampler",
     "TFRecordDatasetSampler",
     "TFRecordSequence",
     "class_folders",
+    "image_size",
     "load_image",
+    "random_flip",
+    "random_resized_crop",
     "select_examples",
     "verify_shards",
     "write_class_shards",

@@ -1,64 +1,273 @@
-"""Read image files as arrays with Pillow, without TensorFlow, in any process or thread."""
+"""Read image files as arrays: whole, or only a part of them, by the fastest decoder that is installed."""
 
 from __future__ import annotations
 
+import io
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.checks import check_int
+from workers.checks import check_bool, check_int, short
+
+from .decoding import DECODERS, Box, CannotDecode, Decoder, by_pillow, decoder_named, is_there
+
+Image: TypeAlias = NDArray[np.uint8]
+#: (top, left, height, width), in pixels, or as shares of the image's height and width.
+Crop: TypeAlias = tuple[int, int, int, int] | tuple[float, float, float, float]
+Backend: TypeAlias = Literal["auto", "simplejpeg", "cv2", "tensorflow", "pillow"]
+
+_MODES = "RGB", "L", "RGBA"
+_ORIENTATION = 0x0112  # of EXIF
+_SCALES = 8, 4, 2  # by which a JPEG can be decoded smaller
+_END = b"\xff\xd9"  # of a JPEG
+#: {orientation of EXIF: what turns the array upright}.
+_UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image[::-1].swapaxes(0, 1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image[:, ::-1].swapaxes(0, 1),
+}
 
 
-def load_image(path: str | os.PathLike[str], target_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Read an image file, such as a JPEG, PNG or any other that Pillow reads, and return it as an RGB array.
+def load_image(
+    path: str | os.PathLike[str] | bytes,
+    size: tuple[int, int] | None = None,
+    crop: Crop | None = None,
+    mode: Literal["RGB", "L", "RGBA"] = "RGB",
+    backend: Backend = "auto",
+    *,
+    fast: bool = False,
+) -> Image:
+    """Read an image, such as a JPEG, PNG, WebP or any other that Pillow reads, and return it as an array.
+
+    All decoders return the same pixels. JPEG files are decoded by ``backend``, all others by Pillow.
 
     Args:
-        path: the path of the file.
-        target_size: the (height, width) in pixels to which the image is resized (bilinear, with antialiasing); None to
-            keep its size.
+        path: the path of the file, or its content as ``bytes``.
+        size: the (height, width) in pixels to which the image, or the ``crop``, is resized (bilinear, with
+            antialiasing). A JPEG that is at least twice as large is decoded at half the size or less. None to keep its
+            size.
+        crop: the part to return, (top, left, height, width): integers in pixels, or floats as shares of the image's
+            height and width. See :func:`random_resized_crop`. None for the whole image.
+        mode: ``"RGB"``, ``"L"`` for grey, or ``"RGBA"``.
+        backend: ``"simplejpeg"``, ``"cv2"`` (OpenCV), ``"tensorflow"``, which decodes little more than the crop, or
+            ``"pillow"``. By default, TensorFlow for a crop if the program has loaded it; else the first one of them
+            that is installed.
+        fast: True to decode a JPEG with less exact arithmetic, and to resize without antialiasing, if OpenCV is
+            installed: pixels differ by a few levels, and details that are finer than the new pixels by more.
 
     Returns:
-        A uint8 array (height, width, 3), turned upright according to the EXIF data. Grey is repeated in all channels,
-        transparency is dropped, and 16-bit values are reduced to their upper 8 bits unless all are below 256.
+        A uint8 array (height, width, 3), turned upright according to the EXIF data; (height, width) for ``"L"``,
+        (height, width, 4) for ``"RGBA"``. For ``"RGB"``, grey is repeated in all channels and transparency is dropped.
+        16-bit values are reduced to their upper 8 bits unless all are below 256.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is not an image, or is truncated; the error names it.
-        TypeError, ValueError: ``target_size`` is not two positive integers.
+        ValueError: this is not an image, it is truncated or far too large, or the crop is not within it; the error
+            names the file.
+        TypeError, ValueError: another argument is wrong. ImportError: ``backend`` is not installed.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save("black.png")
+        >>> load_image("black.png", crop=(0, 0, 0.5, 0.5)).shape
+        (24, 32, 3)
     """
-    from PIL import Image, ImageOps
+    asked = _Asked(_checked_size(size), _checked_crop(crop), _checked(mode, "mode", _MODES), check_bool("fast", fast))
+    decoder = decoder_named(_checked(backend, "backend", ("auto", *DECODERS, "pillow")), crop is not None)
+    content, name = _content(path)
+    found: Image = _read(content, name, lambda image: _decoded(content, image, asked, decoder))
+    return found
 
-    size = None if target_size is None else _check_size(target_size)
+
+def image_size(path: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """Return the (height, width) of an image in pixels, upright as :func:`load_image` returns it, without decoding it.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_image`.
+    """
+    content, name = _content(path)
+    found: tuple[int, int] = _read(content, name, lambda image: _size_of(image, _orientation_of(image)))
+    return found
+
+
+class _Asked(NamedTuple):
+    """The arguments of :func:`load_image`."""
+
+    size: tuple[int, int] | None
+    crop: Crop | None
+    mode: str
+    fast: bool
+
+
+def _content(path: Any) -> tuple[bytes, str]:
+    """Return (the bytes of the image, its name in error texts)."""
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        return bytes(path), f"the image of {len(path):,} bytes"
+    with open(path, "rb") as file:
+        return file.read(), repr(os.fspath(path))
+
+
+def _read(content: bytes, name: str, read: Callable[[Any], Any]) -> Any:
+    """Return ``read(image)``, with the image as Pillow has opened it. Raise ValueError if it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        with Image.open(path) as image:
-            if size is not None and image.format == "JPEG":
-                image.draft("RGB", (max(size), max(size)))  # decodes at half the size or less if that suffices
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # of 16 bits or more, which convert() would clip at 255
-                values = np.maximum(np.asarray(upright), 0)
-                surplus = -(-max(0, int(values.max()).bit_length() - 8) // 8) * 8
-                upright = Image.fromarray((values >> surplus).astype(np.uint8))
-            upright = upright.convert("RGB")
-            if size is not None and upright.size != size:
-                upright = upright.resize(size, Image.Resampling.BILINEAR)
-            return np.array(upright)
-    except FileNotFoundError:
-        raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # Pillow's errors for files that it cannot read
-        raise ValueError(f"{os.fspath(path)!r} cannot be read as an image: {error}") from error
+        with Image.open(io.BytesIO(content)) as image:
+            return read(image)
+    except _NotWithinError as error:
+        raise ValueError(f"{name} has {error}") from None
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} cannot be read as an image: Pillow does not know its format") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _check_size(target_size: Any) -> tuple[int, int]:
-    """Return ``target_size``, (height, width), in Pillow's order, (width, height). Raise an error if it is wrong."""
-    allowed = "target_size must be None or (height, width) in pixels"
-    if not isinstance(target_size, (tuple, list)) or len(target_size) != 2:
-        raise TypeError(f"{allowed}, not {target_size!r}")
-    height, width = (check_int("target_size", each, 1, "None or two integers >= 1") for each in target_size)
-    return width, height
+class _NotWithinError(Exception):
+    """Raised if a crop is not within the image."""
+
+
+def _orientation_of(image: Any) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def _size_of(image: Any, orientation: int) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def _decoded(content: bytes, image: Any, asked: _Asked, decoder: Decoder | None) -> Image:
+    """Return what was ``asked`` for of ``image``, which Pillow has opened, and whose bytes are ``content``."""
+    orientation = _orientation_of(image)
+    size = _size_of(image, orientation)
+    box = None if asked.crop is None else _box_of(asked.crop, size)
+    scale = _scale_of(box or Box(0, 0, *size), asked, image) if box is None or orientation == 1 else 1
+    pixels = None
+    if decoder is not None and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and _END in content[-64:]:
+        try:
+            pixels, shown = decoder(content, scale, asked.fast, box if orientation == scale == 1 else None)
+        except CannotDecode:  # Pillow then says why, or can
+            shown = None
+        if box is not None and shown is not None:
+            box = Box(box.top - shown.top, box.left - shown.left, box.height, box.width)
+    if pixels is None:
+        pixels = by_pillow(image, scale)
+    if orientation in _UPRIGHT:
+        pixels = _UPRIGHT[orientation](pixels)
+    return _finished(pixels, box, scale, asked)
+
+
+def _box_of(crop: Crop, size: tuple[int, int]) -> Box:
+    """Return ``crop`` in pixels of an image of (height, width) ``size``."""
+    height, width = size
+    if isinstance(crop[0], float):
+        ends = (crop[0] + crop[2]) * height, (crop[1] + crop[3]) * width
+        top, left = round(crop[0] * height), round(crop[1] * width)
+        top, left = min(top, height - 1), min(left, width - 1)
+        return Box(top, left, max(1, round(ends[0]) - top), max(1, round(ends[1]) - left))
+    box = Box(*(int(each) for each in crop))
+    if box.top + box.height > height or box.left + box.width > width:
+        raise _NotWithinError(f"{height} x {width} pixels, and so not the crop (top, left, height, width) = {crop}")
+    return box
+
+
+def _scale_of(box: Box, asked: _Asked, image: Any) -> int:
+    """Return how many times smaller a JPEG is to be decoded: 1, 2, 4 or 8."""
+    if asked.size is None or image.format not in ("JPEG", "MPO"):
+        return 1
+    longest = max(asked.size) if asked.crop is None else 0
+    height, width = (max(each, longest) for each in asked.size)
+    return next((scale for scale in _SCALES if box.height // scale >= height and box.width // scale >= width), 1)
+
+
+def _finished(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Image:
+    """Return ``pixels``, decoded ``scale`` times smaller, cropped to ``box``, resized and in the mode asked for."""
+    if asked.size is not None:
+        pixels = _resized(pixels, box, scale, asked)
+    elif box is not None:
+        pixels = box.cut(pixels)
+    if asked.mode == "RGB" and pixels.ndim == 3 and pixels.shape[2] == 3:
+        return np.ascontiguousarray(pixels)
+    from PIL import Image
+
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert(asked.mode))
+
+
+def _resized(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Any:
+    assert asked.size is not None
+    height, width = asked.size
+    box = box or Box(0, 0, *(length * scale for length in pixels.shape[:2]))
+    if asked.fast and is_there("cv2"):
+        return _resized_fast(pixels, box, scale, height, width)
+    if (height, width) == pixels.shape[:2] and box == (0, 0, height, width):
+        return pixels
+    from PIL import Image
+
+    corners = box.left, box.top, box.left + box.width, box.top + box.height
+    within = tuple(min(corner / scale, length) for corner, length in zip(corners, pixels.shape[1::-1] * 2, strict=True))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=within))
+
+
+def _resized_fast(pixels: Any, box: Box, scale: int, height: int, width: int) -> Any:
+    """Return ``box`` of ``pixels``, which are ``scale`` times smaller, resized without antialiasing."""
+    import cv2
+
+    if any(each % scale for each in box):  # the box begins or ends within a pixel
+        down, right = box.height / height / scale, box.width / width / scale
+        start = (box.left / scale + right / 2 - 0.5, box.top / scale + down / 2 - 0.5)
+        matrix = np.array([[right, 0, start[0]], [0, down, start[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(pixels, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    part = Box(*(each // scale for each in box)).cut(pixels)
+    return cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+# -- the arguments
+
+
+def _checked(value: Any, name: str, allowed: tuple[str, ...]) -> Any:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {short(value)}")
+    return value
+
+
+def _checked_size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"size must be None or (height, width) in pixels, not {short(size)}")
+    height, width = (check_int("size", each, 1, "None or two integers >= 1") for each in size)
+    return height, width
+
+
+def _checked_crop(crop: Any) -> Any:
+    if crop is None:
+        return None
+    allowed = "(top, left, height, width), four integers in pixels, or four floats between 0 and 1"
+    if isinstance(crop, np.ndarray):
+        crop = crop.tolist()
+    if not isinstance(crop, (tuple, list)) or len(crop) != 4:
+        raise TypeError(f"crop must be None or {allowed}, not {short(crop)}")
+    if all(hasattr(type(each), "__index__") and not isinstance(each, bool) for each in crop):
+        found = tuple(int(each) for each in crop)
+        if min(found) < 0 or min(found[2:]) < 1:
+            raise ValueError(f"crop must be {allowed}, with a height and width of at least 1, not {short(crop)}")
+        return found
+    if not all(isinstance(each, (float, int, np.floating)) and not isinstance(each, bool) for each in crop):
+        raise TypeError(f"crop must be None or {allowed}, not {short(crop)}")
+    shares = list(map(float, crop))
+    top, left, height, width = shares
+    is_within = top >= 0 and left >= 0 and height > 0 and width > 0 and top + height <= _ONE and left + width <= _ONE
+    if not is_within:
+        raise ValueError(f"crop must be {allowed}, within the image, not {short(crop)}")
+    return top, left, height, width
+
+
+_ONE = 1 + 1e-9

@@ -15,11 +15,14 @@ import pytest
 import sampler
 import workers
 from sampler import (
+    BarlowAugmenter,
     ContrastiveAugmenter,
     HierarchicalSampler,
     MultiShotFileSampler,
     MultiShotMemorySampler,
     Problem,
+    RandAugmenter,
+    SimCLRAugmenter,
     SingleShotMemorySampler,
 )
 from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap
@@ -105,6 +108,10 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (MultiShotFileSampler, {**MULTI, "load_example_fn": load}, {}),
     (HierarchicalSampler, {**MULTI, "super_classes": Y, "classes_per_batch": 2, "super_classes_per_batch": 2}, {}),
 ]
+CASES += [
+    (cls, {"height": 4, "width": 5, "is_training": False, "jitter_strength": 0.3}, {})
+    for cls in (BarlowAugmenter, SimCLRAugmenter)
+] + [(RandAugmenter, {"num_layers": 3, "magnitude": 2.0}, {})]
 #: Those that are made in tests of their own, or cannot be made.
 ELSEWHERE = {
     "ClassFolders",
