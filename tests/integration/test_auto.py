@@ -138,7 +138,7 @@ def test_it_begins_in_the_loop_and_then_has_workers() -> None:
     assert spans[0].worker == LOOP
     assert spans[-1].worker != LOOP
     assert report.nb_workers >= 1
-    assert "a job takes 1" in report.choices[0], report.choices
+    assert "a job takes" in report.choices[0], report.choices
     assert any(each.kind == "chosen" for each in report.timeline.incidents)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from any_workers import WORKERS, Several, epochs_on
 
+import workers
 from sampler import ContrastiveAugmenter, MultiShotMemorySampler, SingleShotMemorySampler
 from workers import SequenceArray, prefetch
 
@@ -285,3 +286,57 @@ def test_what_collates_may_write_into_samples() -> None:
         with prefetch(SequenceArray({"x": DATA[name]()}), 0, batch_size=2, collate_fn=one_by_one) as batches:
             for _ in range(2):
                 assert [numbers_in(batch) for batch in batches] == [{1, 2}, {3, 4}, {5, 6}, {7, 8}]
+
+
+def refuse_copies(worker: int) -> None:
+    """In a worker: an error for each large array that is copied into the memory that the loop reads."""
+    from workers.batch import slot_writer
+
+    copy = slot_writer.copy_into
+
+    def refuse(target: Any, array: Any) -> None:
+        assert array.nbytes < 100_000, "copied"
+        copy(target, array)
+
+    slot_writer.copy_into = refuse
+
+
+def picture(index: int) -> Any:
+    return {"x": np.full((40, 50, 3), index, np.uint8)[:, ::-1], "y": index}
+
+
+def as_it_is(batch: Any) -> Any:
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("make", "is_copied"),
+    [
+        (lambda seq: seq.batch(32), False),
+        (lambda seq: seq.batch(32).shuffle(), False),
+        (lambda seq: seq.map(as_it_is).batch(32), False),
+        (lambda seq: seq.batch_by([list(range(32))]), False),
+        (lambda seq: workers.mix([seq.batch(32), seq.batch(32)]), False),
+        (lambda seq: seq.batch(32).map(as_it_is), True),
+        (lambda seq: seq.batch(32).cache(), True),
+    ],
+)
+def test_samples_are_stacked_where_the_loop_reads_them(make: Any, is_copied: bool) -> None:
+    seq = workers.prefetch(list(range(64)), 0, seed=1, worker_init_fn=refuse_copies).map(picture, as_items=False)
+    with make(seq).prefetch(1, worker_init_fn=refuse_copies) as batches:
+        if is_copied:
+            with pytest.raises(AssertionError, match="copied"):
+                list(batches)
+        else:
+            for batch in batches:
+                assert (batch["x"][:, 0, 0, 0] == batch["y"]).all()
+                assert batch["x"].flags.writeable
+
+
+def test_samples_in_another_order_of_axes_keep_it() -> None:
+    columns = [np.asfortranarray(np.full((30, 40), index, np.float32)) for index in range(64)]
+    found = []
+    for nb_workers in (0, 1):
+        with workers.prefetch(columns, nb_workers, batch_size=32, seed=1) as batches:
+            found.append([(batch.strides, batch.tobytes()) for batch in batches])
+    assert found[0] == found[1]

@@ -139,6 +139,8 @@ class Clock:
     def monotonic(cls) -> float:
         return cls.now
 
+    thread_time = monotonic
+
 
 class Slow:
     def __init__(self, seconds: float = 1.0) -> None:

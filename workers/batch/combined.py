@@ -10,6 +10,8 @@ import numpy as np
 
 from workers.batch.to_numpy import arrays_of
 
+from .slot_writer import empty
+
 #: The advice in errors about samples that cannot be stacked.
 ALIKE = (
     "make all samples alike, for example by padding, or pass prefetch(..., batch_size=..., collate_fn=...) a function "
@@ -32,6 +34,28 @@ def stacked(values: list[Any], place: str = "") -> Any:
         ValueError: the shapes differ.
     """
     return _combined(values, np.stack, np.ma.stack, place)
+
+
+def stacked_in_place(values: list[Any], place: str = "") -> Any:
+    """Stack ``values`` as :func:`stacked` does; in a worker, in the shared memory from which the loop will get them."""
+    return _combined(values, _stack_in_place, np.ma.stack, place)
+
+
+def _stack_in_place(arrays: list[Any]) -> Any:
+    first = arrays[0]
+    if first.dtype.hasobject or not all(map(_is_in_c_order, arrays)):
+        return np.stack(arrays)  # in the order of axes in memory that numpy chooses
+    if any(array.shape != first.shape or array.dtype != first.dtype for array in arrays):
+        return np.stack(arrays)
+    return np.stack(arrays, out=empty((len(arrays), *first.shape), first.dtype))
+
+
+def _is_in_c_order(array: Any) -> bool:
+    """Return True if the items of ``array`` lie in the order of its axes in memory, perhaps with gaps or backwards."""
+    if array.flags.c_contiguous:
+        return True
+    strides = [abs(stride) for stride, length in zip(array.strides, array.shape, strict=True) if length > 1]
+    return strides == sorted(strides, reverse=True)
 
 
 def concatenated(values: list[Any], place: str = "") -> Any:

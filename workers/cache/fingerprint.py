@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,12 +20,10 @@ import numpy as np
 from workers import frameworks
 from workers.checks import short
 from workers.frameworks.keras import Counted
+from workers.job.installed import is_installed
 from workers.job.walk import Cached, function_of
 
 _PLAIN = int, float, complex, bool, str, bytes, bytearray, type(None), type(...), range, slice
-_INSTALLED = tuple(
-    os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
 
 
 class NoFingerprintError(TypeError):
@@ -128,7 +125,7 @@ class _Hashing:
             self._hash.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def _function(self, function: Any) -> None:
-        if _is_installed(function.__module__):
+        if is_installed(function.__module__):
             self._named(function)
             return
         cells = [_content(cell) for cell in function.__closure__ or ()]
@@ -143,7 +140,7 @@ class _Hashing:
         self._each((at, each) for at, each in enumerate(code.co_consts) if at or not isinstance(each, str))
 
     def _class(self, kind: type) -> None:
-        if _is_installed(kind.__module__):
+        if is_installed(kind.__module__):
             self._named(kind)
             return
         self._text(kind.__qualname__)
@@ -233,18 +230,6 @@ def _names(code: types.CodeType) -> Iterable[str]:
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
             yield from _names(each)
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_installed(module: str | None) -> bool:
-    """Return True if ``module`` belongs to an installed package, or to Python."""
-    found = sys.modules.get(module or "")
-    if module == "__main__" or found is None:
-        return False
-    if module is not None and module.partition(".")[0] in ("workers", "sampler"):
-        return True
-    file = getattr(found, "__file__", None)
-    return file is None or os.path.realpath(file).startswith(_INSTALLED)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -43,6 +43,7 @@ class _Context:
     sources: dict[str, int] | None = None  # see ``notes``
     cached: CacheUse | None = None  # see ``notes``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
+    is_delivered = False  # see :func:`take_is_delivered`
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began
     stream: Stream | None = None
     seeds_globals = False  # True if the job has seeded the global generators
@@ -109,6 +110,13 @@ def ask(what: str) -> None:
     asked = current.asked
     if asked is not None:
         asked.append(what)
+
+
+def take_is_delivered() -> bool:
+    """Return True, once, if what the source of the running job makes is delivered as it is, so that it may be made
+    right where the loop will read it."""
+    is_delivered, current.is_delivered = current.is_delivered, False
+    return is_delivered
 
 
 def in_round(epoch: int, function: Callable[..., Any], *arguments: Any) -> Any:

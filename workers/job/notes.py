@@ -87,7 +87,7 @@ def with_notes(
     sources: dict[str, int] = {}
     current = context.current
     current.failures, current.sources, current.portions = failures, sources, portions
-    current.cached = NOTHING.cached
+    current.cached, current.is_delivered = NOTHING.cached, True
     try:
         items = run(index, payload)
         cached = current.cached

@@ -213,21 +213,26 @@ class Task:
             add_note(error, f"raised in worker_init_fn({worker})")
             raise
 
-    def run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
+    def run(self, index: int, payload: tuple[Any] | None, source: Any = None) -> list[Any]:
         """Compute and return the items (batches or samples) of job ``index``.
-        They are made from the item in ``payload``, or from the source's items at ``index`` if ``payload`` is None."""
+        They are made from the item in ``payload``; if that is None, from the items of ``source`` at ``index``, by
+        default those of the task's own source."""
         try:
-            return self._run(index, payload)
+            return self._run(index, payload, source)
         except Exception as error:
             if self._has_more:
                 left_of(error)  # drop the rest of the job: functions would still have to work on its items
             raise
 
-    def _run(self, index: int, payload: tuple[Any] | None) -> list[Any]:
-        portions, context.current.portions = context.current.portions, None  # not for jobs that run within this one
+    def _run(self, index: int, payload: tuple[Any] | None, source: Any) -> list[Any]:
+        current = context.current
+        portions, current.portions = current.portions, None  # not for jobs that run within this one
+        current.is_delivered = current.is_delivered and payload is None and not self.functions
         mark("source")
         if payload is not None:
             items = [payload[0] if self.unpack is None else self.unpack(payload[0])]
+        elif source is not None:
+            items = items_of_job(source, index)
         elif self._knows_items:
             items = self.source._items_of_job(index)
         else:

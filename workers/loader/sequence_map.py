@@ -310,9 +310,6 @@ def _length_of(front: SequenceMap[Any]) -> int:
 
 
 def _items_of(front: SequenceMap[Any], job: int, source: Any = None) -> list[Any]:
-    if front._plan().is_read_here:
-        name = type(front.source_split).__name__
-        raise TypeError(f"{name} has no __getitem__: its batches can only be read by a loop")
     items = items_of(front, job, source)
     return items if front.collate_fn is None else [front.collate_fn(item, source=front) for item in items]
 

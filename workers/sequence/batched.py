@@ -11,6 +11,7 @@ from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
 from workers.checks import check_bool, check_function, check_int
 from workers.frameworks.keras import is_endless
+from workers.job.context import take_is_delivered
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
@@ -105,6 +106,7 @@ class SequenceBatch(SequenceOfSize):
         marker, *the samples]. With ``collate_fn``, the result is [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
+        stack_samples = functools.partial(stack, in_place=take_is_delivered())
         samples = of_epoch(self, "samples", functools.partial(plan_of_source, self, source))
         plan, end = samples.plan, samples.length
         assert end is not None
@@ -129,9 +131,12 @@ class SequenceBatch(SequenceOfSize):
             found += [part.items(at, functools.partial(items_at, at)) for at in behind]
         if self.collate_fn is not None:
             found = list(map(private, found))
-        return part.end(self._made_of(found, is_whole, on_error in MAY_LACK))
+        make = self.collate_fn or stack_samples
+        return part.end(self._made_of(found, is_whole, on_error in MAY_LACK, make))
 
-    def _made_of(self, found: list[list[Any]], is_whole: bool, may_lack: bool) -> list[Any]:
+    def _made_of(
+        self, found: list[list[Any]], is_whole: bool, may_lack: bool, make: Callable[[list[Any]], Any]
+    ) -> list[Any]:
         samples = [item for items in found for item in items]
         if any(isinstance(item, Loose) for item in samples):
             why = (
@@ -144,7 +149,7 @@ class SequenceBatch(SequenceOfSize):
                 "use .rebatch(...) for batches of another size"
             )
         if is_whole:
-            return [(self.collate_fn or stack)(samples)]
+            return [make(samples)]
         if self.collate_fn is not None:
             if may_lack and all(len(items) <= 1 for items in found):
                 return [self.collate_fn(samples)] if samples else []

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from workers.cache.items import ItemCache, function_name
+from workers.job.context import take_is_delivered
 from workers.job.task import chain_of, makes_items
 
 from .base import Sequence, plan_of
@@ -68,6 +69,7 @@ class SequenceCached(SequenceDerived[Batch_co]):
 
     def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]]:
         """Return a function that returns the items of the next of ``jobs``: see :func:`getter`."""
+        take_is_delivered()  # what is made now is delivered from the cache
         source = of_epoch(self, "source", self._made_source)
         plan = source.plan.plan
         cache, keys = self._cache, keys_of(plan, jobs)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from workers.batch.private import private
 from workers.errors import StateError
-from workers.job.task import made_from, one_of
+from workers.job.task import Task, made_from, one_of
 
 from .base import Sequence, plan_of
 from .clock import Clock, asking, seed_of_chain, with_clock
 from .epoch_plan import EpochPlan
 from .epochs import plan_of_epoch, seed_of_orders
+from .of_epoch import of_epoch
 from .plan import Plan, is_indexed
 from .selection import Batch_co
 from .source import check_source
@@ -145,7 +147,15 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
 
     Call it within a job.
     """
+    task = of_epoch(sequence, "task", functools.partial(_task_of, sequence))
+    return task.run(job, None, source)
+
+
+def _task_of(sequence: SequenceDerived[Any]) -> Task:
     plan = sequence._plan()
+    if plan.is_read_here:
+        name = type(sequence.source_split).__name__
+        raise TypeError(f"{name} has no __getitem__: its batches can only be read by a loop")
     if plan.is_rebatched:
         raise TypeError(
             "the samples of a batch of .rebatch(), or of .batch() behind a generator function, are known only in a "
@@ -153,9 +163,7 @@ def items_of(sequence: SequenceDerived[Any], job: int, source: Any = None) -> li
         )
     task = plan.task(sequence.seed)
     task.private = private
-    if source is not None:
-        task.source = source
-    return task.run(job, None)
+    return task
 
 
 def source_length(sequence: SequenceDerived[Any]) -> int:

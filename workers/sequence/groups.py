@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
+from workers.job.context import take_is_delivered
 from workers.job.task import Loose
 
 from .chosen import SequenceChosen, digest
@@ -78,6 +79,7 @@ class SequenceGroups(SequenceChosen[Any]):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
         source, samples = self.source_split, self._source().plan
+        stack_samples = functools.partial(stack, in_place=take_is_delivered())
         places = of_epoch(self, "groups", self._choice).of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
@@ -100,7 +102,7 @@ class SequenceGroups(SequenceChosen[Any]):
             )
         if self.collate_fn is not None:
             found = private(found)
-        return part.end([(self.collate_fn or stack)(found)] if found else [])
+        return part.end([(self.collate_fn or stack_samples)(found)] if found else [])
 
     def _source_places(self, jobs: Any) -> None:
         """Return None: a job here reads several places of the source, while callers need exactly one for each job."""
