@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -12,7 +13,17 @@ from numpy.typing import NDArray
 
 from workers.checks import check_bool, check_int, short
 
-from .decoding import DECODERS, Box, CannotDecode, Decoder, by_pillow, decoder_named, is_there
+from .decoding import (
+    DECODERS,
+    Box,
+    CannotDecode,
+    Decoder,
+    by_pillow,
+    decoder_named,
+    ends_as_jpeg,
+    is_there,
+    upright_jpeg_size,
+)
 
 Image: TypeAlias = NDArray[np.uint8]
 #: (top, left, height, width), in pixels, or as shares of the image's height and width.
@@ -22,7 +33,6 @@ Backend: TypeAlias = Literal["auto", "simplejpeg", "cv2", "tensorflow", "pillow"
 _MODES = "RGB", "L", "RGBA"
 _ORIENTATION = 0x0112  # of EXIF
 _SCALES = 8, 4, 2  # by which a JPEG can be decoded smaller
-_END = b"\xff\xd9"  # of a JPEG
 #: {orientation of EXIF: what turns the array upright}.
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: lambda image: image[:, ::-1],
@@ -38,7 +48,7 @@ _UPRIGHT: dict[int, Callable[[Any], Any]] = {
 def load_image(
     path: str | os.PathLike[str] | bytes,
     size: tuple[int, int] | None = None,
-    crop: Crop | None = None,
+    crop: Crop | Callable[[int, int], Crop] | None = None,
     mode: Literal["RGB", "L", "RGBA"] = "RGB",
     backend: Backend = "auto",
     *,
@@ -54,7 +64,8 @@ def load_image(
             antialiasing). A JPEG that is at least twice as large is decoded at half the size or less. None to keep its
             size.
         crop: the part to return, (top, left, height, width): integers in pixels, or floats as shares of the image's
-            height and width. See :func:`random_resized_crop`. None for the whole image.
+            height and width; or a function that returns this, of the image's height and width in pixels, such as
+            ``functools.partial(random_resized_crop, current_rng())``. None for the whole image.
         mode: ``"RGB"``, ``"L"`` for grey, or ``"RGBA"``.
         backend: ``"simplejpeg"``, ``"cv2"`` (OpenCV), ``"tensorflow"``, which decodes little more than the crop, or
             ``"pillow"``. By default, TensorFlow for a crop if the program has loaded it; else the first one of them
@@ -82,7 +93,7 @@ def load_image(
     asked = _Asked(_checked_size(size), _checked_crop(crop), _checked(mode, "mode", _MODES), check_bool("fast", fast))
     decoder = decoder_named(_checked(backend, "backend", ("auto", *DECODERS, "pillow")), crop is not None)
     content, name = _content(path)
-    found: Image = _read(content, name, lambda image: _decoded(content, image, asked, decoder))
+    found: Image = _named(name, lambda: _loaded(content, asked, decoder))
     return found
 
 
@@ -93,7 +104,7 @@ def image_size(path: str | os.PathLike[str] | bytes) -> tuple[int, int]:
         FileNotFoundError, ValueError: as :func:`load_image`.
     """
     content, name = _content(path)
-    found: tuple[int, int] = _read(content, name, lambda image: _size_of(image, _orientation_of(image)))
+    found: tuple[int, int] = _named(name, lambda: upright_jpeg_size(content) or _size_by_pillow(content))
     return found
 
 
@@ -101,7 +112,7 @@ class _Asked(NamedTuple):
     """The arguments of :func:`load_image`."""
 
     size: tuple[int, int] | None
-    crop: Crop | None
+    crop: Any
     mode: str
     fast: bool
 
@@ -114,15 +125,16 @@ def _content(path: Any) -> tuple[bytes, str]:
         return file.read(), repr(os.fspath(path))
 
 
-def _read(content: bytes, name: str, read: Callable[[Any], Any]) -> Any:
-    """Return ``read(image)``, with the image as Pillow has opened it. Raise ValueError if it cannot be read."""
+def _named(name: str, read: Callable[[], Any]) -> Any:
+    """Return ``read()``, which reads the image called ``name``. Raise ValueError if it cannot be read."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return read(image)
+        return read()
     except _NotWithinError as error:
         raise ValueError(f"{name} has {error}") from None
+    except _OfFunctionError as raised:
+        raise raised.error from None
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} cannot be read as an image: Pillow does not know its format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -131,6 +143,13 @@ def _read(content: bytes, name: str, read: Callable[[Any], Any]) -> Any:
 
 class _NotWithinError(Exception):
     """Raised if a crop is not within the image."""
+
+
+class _OfFunctionError(Exception):
+    """Raised if the user's function ``crop`` raises ``error``, or returns no crop."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 def _orientation_of(image: Any) -> int:
@@ -142,25 +161,66 @@ def _size_of(image: Any, orientation: int) -> tuple[int, int]:
     return (width, height) if orientation >= 5 else (height, width)
 
 
-def _decoded(content: bytes, image: Any, asked: _Asked, decoder: Decoder | None) -> Image:
-    """Return what was ``asked`` for of ``image``, which Pillow has opened, and whose bytes are ``content``."""
-    orientation = _orientation_of(image)
-    size = _size_of(image, orientation)
-    box = None if asked.crop is None else _box_of(asked.crop, size)
-    scale = _scale_of(box or Box(0, 0, *size), asked, image) if box is None or orientation == 1 else 1
-    pixels = None
-    if decoder is not None and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and _END in content[-64:]:
+def _size_by_pillow(content: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return _size_of(image, _orientation_of(image))
+
+
+def _loaded(content: bytes, asked: _Asked, decoder: Decoder | None) -> Image:
+    """Return what was ``asked`` for of the image whose bytes are ``content``."""
+    size = None if decoder is None else upright_jpeg_size(content)
+    if decoder is not None and size is not None:
+        asked = asked._replace(crop=_crop_of(asked, size))
+        box = None if asked.crop is None else _box_of(asked.crop, size)
+        scale = _scale_of(box or Box(0, 0, *size), asked)
         try:
-            pixels, shown = decoder(content, scale, asked.fast, box if orientation == scale == 1 else None)
-        except CannotDecode:  # Pillow then says why, or can
-            shown = None
-        if box is not None and shown is not None:
-            box = Box(box.top - shown.top, box.left - shown.left, box.height, box.width)
+            pixels, shown = decoder(content, size, scale, asked.fast, box if scale == 1 else None)
+        except CannotDecode:
+            pass  # Pillow then says why, or can
+        else:
+            return _finished(pixels, _within(box, shown), scale, asked)
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        return _by_pillow_first(content, image, asked, decoder)
+
+
+def _by_pillow_first(content: bytes, image: Any, asked: _Asked, decoder: Decoder | None) -> Image:
+    """Return what was ``asked`` for of ``image``, which Pillow has opened, and whose bytes are ``content``."""
+    orientation, is_jpeg = _orientation_of(image), image.format in ("JPEG", "MPO")
+    size = _size_of(image, orientation)
+    asked = asked._replace(crop=_crop_of(asked, size))
+    box = None if asked.crop is None else _box_of(asked.crop, size)
+    scale = _scale_of(box or Box(0, 0, *size), asked) if is_jpeg and (box is None or orientation == 1) else 1
+    pixels = None
+    if decoder is not None and is_jpeg and image.mode in ("RGB", "L") and ends_as_jpeg(content):
+        part = box if orientation == scale == 1 else None
+        with contextlib.suppress(CannotDecode):
+            pixels, shown = decoder(content, image.size[::-1], scale, asked.fast, part)
+            box = _within(box, shown)
     if pixels is None:
         pixels = by_pillow(image, scale)
     if orientation in _UPRIGHT:
         pixels = _UPRIGHT[orientation](pixels)
     return _finished(pixels, box, scale, asked)
+
+
+def _crop_of(asked: _Asked, size: tuple[int, int]) -> Any:
+    if not callable(asked.crop):
+        return asked.crop
+    try:
+        return _checked_crop(asked.crop(*size))
+    except Exception as error:
+        raise _OfFunctionError(error) from error
+
+
+def _within(box: Box | None, shown: Box | None) -> Box | None:
+    """Return ``box``, a part of an image, as a part of the part ``shown``."""
+    if box is None or shown is None:
+        return box
+    return Box(box.top - shown.top, box.left - shown.left, box.height, box.width)
 
 
 def _box_of(crop: Crop, size: tuple[int, int]) -> Box:
@@ -177,9 +237,9 @@ def _box_of(crop: Crop, size: tuple[int, int]) -> Box:
     return box
 
 
-def _scale_of(box: Box, asked: _Asked, image: Any) -> int:
+def _scale_of(box: Box, asked: _Asked) -> int:
     """Return how many times smaller a JPEG is to be decoded: 1, 2, 4 or 8."""
-    if asked.size is None or image.format not in ("JPEG", "MPO"):
+    if asked.size is None:
         return 1
     longest = max(asked.size) if asked.crop is None else 0
     height, width = (max(each, longest) for each in asked.size)
@@ -193,7 +253,8 @@ def _finished(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Image:
     elif box is not None:
         pixels = box.cut(pixels)
     if asked.mode == "RGB" and pixels.ndim == 3 and pixels.shape[2] == 3:
-        return np.ascontiguousarray(pixels)
+        is_own = pixels.flags.c_contiguous and pixels.flags.writeable
+        return pixels if is_own else np.array(pixels, order="C")
     from PIL import Image
 
     return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert(asked.mode))
@@ -248,9 +309,9 @@ def _checked_size(size: Any) -> tuple[int, int] | None:
 
 
 def _checked_crop(crop: Any) -> Any:
-    if crop is None:
-        return None
-    allowed = "(top, left, height, width), four integers in pixels, or four floats between 0 and 1"
+    if crop is None or callable(crop):
+        return crop
+    allowed = "(top, left, height, width), four integers in pixels, four floats between 0 and 1, or a function"
     if isinstance(crop, np.ndarray):
         crop = crop.tolist()
     if not isinstance(crop, (tuple, list)) or len(crop) != 4:

@@ -79,19 +79,25 @@ def plain(path: str, index: int) -> Any:
     return finished(decoded(path), index)
 
 
-def with_load_image(path: str, index: int, fast: bool = False) -> Any:
+def with_load_image(path: str, index: int, fast: bool = False, backend: Any = "auto") -> Any:
     """Return the same as :func:`plain`, by ``load_image(crop=...)``, which may decode less."""
     import cv2
 
-    from sampler import image_size, load_image
+    from sampler import load_image
 
-    with open(path, "rb") as file:
-        content = file.read()
-    crop, is_mirrored = crop_of(index, *image_size(content))
-    if fast:
-        resized: Any = load_image(content, (SIZE, SIZE), crop, fast=True)
-    else:
-        resized = cv2.resize(load_image(content, crop=crop), (SIZE, SIZE))
+    is_mirrored = False
+
+    def crop(height: int, width: int) -> tuple[int, int, int, int]:
+        nonlocal is_mirrored
+        box, is_mirrored = crop_of(index, height, width)
+        return box
+
+    size = (SIZE, SIZE)
+    resized: Any = (
+        load_image(path, size, crop, backend=backend, fast=True)
+        if fast
+        else cv2.resize(load_image(path, crop=crop, backend=backend), size)
+    )
     return resized[:, ::-1] if is_mirrored else resized
 
 

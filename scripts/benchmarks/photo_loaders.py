@@ -314,4 +314,6 @@ def tensorflow(is_cached: bool) -> Open:
 
 
 LOAD_IMAGE = with_load_image
+LOAD_IMAGE_TENSORFLOW = functools.partial(with_load_image, backend="tensorflow")
 LOAD_IMAGE_FAST = functools.partial(with_load_image, fast=True)
+LOAD_IMAGE_FAST_TENSORFLOW = functools.partial(with_load_image, fast=True, backend="tensorflow")

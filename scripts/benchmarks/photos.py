@@ -25,16 +25,17 @@ from benchmarks.photo_loaders import Epoch, Open
 from benchmarks.processes import megabytes_of_processes
 
 _LOOKED_AT = 8  # every eighth photo is compared with the plain loop's
-_PLAIN = 192  # photos of the plain loop, before and after
+_WARM, _PLAIN = 64, 256  # photos of the plain loop, before and after; the first ones are not counted
 _KILL_EVERY_S = 5.0
 
 
 def _plain_rate(paths: list[str]) -> float:
-    start = time.perf_counter()
-    with photo_loaders.serial(paths[:_PLAIN], 0, "") as epoch:
-        for _ in epoch():
-            pass
-    return len(paths[:_PLAIN]) / (time.perf_counter() - start)
+    for number in (_WARM, _PLAIN):
+        start = time.perf_counter()
+        with photo_loaders.serial(paths[:number], 0, "") as epoch:
+            for _ in epoch():
+                pass
+    return len(paths[:number]) / (time.perf_counter() - start)
 
 
 def _cpu_s() -> float:
@@ -128,8 +129,15 @@ def _separate(settings: Settings) -> Numbers:
         process.start()
     for process in processes:
         process.join()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     plain, rate = (before + _plain_rate(paths)) / 2, sum(results)
-    return {"first_epoch": rate, "later_epoch": rate, "times_serial": rate / plain, "times_serial_later": rate / plain}
+    return {
+        "first_epoch": rate,
+        "later_epoch": rate,
+        "times_serial": rate / plain,
+        "times_serial_later": rate / plain,
+        "per_cpu_s": len(paths) / (used.ru_utime + used.ru_stime),
+    }
 
 
 def _killed(open_loader: Open, settings: Settings) -> Numbers:
@@ -175,6 +183,21 @@ _OURS: dict[str, tuple[str, Open, float]] = {
     "thread": ("workers.prefetch, threads, a photo a sample", photo_loaders.ours(**_THREAD), _EXACT),
     "thread_batch": ("workers.prefetch, threads, a batch a job", photo_loaders.ours_by_batch(**_THREAD), _EXACT),
     "crop": ("load_image(crop=...)", photo_loaders.ours(photo_loaders.LOAD_IMAGE), _EXACT),
+    "crop_tf": (
+        'load_image(crop=..., backend="tensorflow")',
+        photo_loaders.ours(photo_loaders.LOAD_IMAGE_TENSORFLOW),
+        _EXACT,
+    ),
+    "crop_tf_thread": (
+        'load_image(crop=..., backend="tensorflow"), threads',
+        photo_loaders.ours(photo_loaders.LOAD_IMAGE_TENSORFLOW, **_THREAD),
+        _EXACT,
+    ),
+    "fast_tf": (
+        'load_image(crop=..., backend="tensorflow", fast=True)',
+        photo_loaders.ours(photo_loaders.LOAD_IMAGE_FAST_TENSORFLOW),
+        _NEARLY,
+    ),
     "fast": ("load_image(crop=..., fast=True)", photo_loaders.ours(photo_loaders.LOAD_IMAGE_FAST), _NEARLY),
     "cache": (".cache()", photo_loaders.ours_cached(), _EXACT),
     "cache_thread": (".cache(), threads", photo_loaders.ours_cached(**_THREAD), _EXACT),

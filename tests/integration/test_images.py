@@ -88,6 +88,28 @@ def test_fast_differs_little(backend: Any, photo: Any) -> None:
     assert np.abs(load_image(content, backend=backend, fast=True) - exact).mean() < 2
 
 
+def test_crops_by_a_function(photo: Any) -> None:
+    content, asked = jpeg(photo), []
+
+    def lower_half(height: int, width: int) -> Any:
+        asked.append((height, width))
+        return height // 2, 0, height - height // 2, width
+
+    def wrong(height: int, width: int) -> Any:
+        raise LookupError("of the function")
+
+    for backend in BACKENDS:
+        for kind in (content, saved("PNG", Image.fromarray(photo))):
+            found = load_image(kind, crop=lower_half, backend=backend)
+            assert np.array_equal(found, by_pillow(kind)[HEIGHT // 2 :])
+            assert found.flags.writeable
+            with pytest.raises(LookupError, match="of the function"):
+                load_image(kind, crop=wrong, backend=backend)
+            with pytest.raises(TypeError, match="crop must be"):
+                load_image(kind, crop=lambda height, width: (1, 2), backend=backend)
+    assert set(asked) == {(HEIGHT, WIDTH)}
+
+
 def test_crops_in_shares(photo: Any) -> None:
     content = jpeg(photo)
     whole = by_pillow(content)
