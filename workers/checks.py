@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 from collections.abc import Sized
 from typing import Any
@@ -92,3 +93,11 @@ def check_index(index: Any, of: Sized) -> int:
             f"(0 to {length - 1}, or -{length} to -1 from the end)"
         )
     return position % length
+
+
+def function_name(function: Any) -> str:
+    """Return the name of ``function``, or of the class of an object that can be called, for texts."""
+    if isinstance(function, functools.partial):
+        several = function.keywords.get("function_to_run")
+        return ", ".join(map(function_name, several)) if several else function_name(function.func)
+    return str(getattr(function, "__qualname__", type(function).__name__)).rpartition("<locals>.")[2]

@@ -14,7 +14,8 @@ from workers.batch.exact import exact_array
 from workers.batch.forms import is_of_framework
 from workers.batch.strings import Strings, array_of, shared
 from workers.batch.to_numpy import arrays_of
-from workers.cache.items import ItemCache, function_name
+from workers.cache.items import ItemCache
+from workers.checks import function_name
 from workers.sequence.gather import gather, own_items
 from workers.sequence.tables import check_table
 

@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from workers.batch.memory_limit import available_nbytes
-from workers.checks import check_int, short
+from workers.checks import check_int, function_name, short
 from workers.errors import CacheError, add_note
+from workers.job import context
 from workers.job.draws import DrawSearch
 from workers.job.notes import CacheUse, note_cached
 from workers.process.change_detector import ChangeDetector
@@ -118,11 +119,13 @@ class ItemCache:
 
     def watched(self, compute: Callable[[], _Result], what: Callable[[], str]) -> _Result:
         """Return ``compute()``. Raise CacheError if it has drawn random numbers: see :meth:`computed`."""
-        draws = DrawSearch()
+        draws, functions = DrawSearch(), context.current.functions
         try:
+            context.current.functions = None  # what is made only once is not measured
             found = compute()
             drawn = draws.found()
         finally:
+            context.current.functions = functions
             draws.end()
         if drawn:
             raise _error_of(drawn, what())
@@ -244,8 +247,3 @@ def _checked_name(name: Any) -> str:
     if not re.fullmatch(r"[\w.-]*\w[\w.-]*", name):
         raise ValueError(f"name must consist of letters, digits, '-', '_' and '.', not {short(name)}")
     return name
-
-
-def function_name(function: Any) -> str:
-    """Return the name of ``function``, or of the class of an object that can be called, for error texts."""
-    return str(getattr(function, "__qualname__", type(function).__name__))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .function_use import Uses
     from .notes import CacheUse
     from .portions import PortionSender
     from .stream import Stream
@@ -42,6 +43,7 @@ class _Context:
     failures: list[Any] | None = None  # see ``notes``
     sources: dict[str, int] | None = None  # see ``notes``
     cached: CacheUse | None = None  # see ``notes``
+    functions: Uses | None = None  # see ``function_use``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     is_delivered = False  # see :func:`take_is_delivered`
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began

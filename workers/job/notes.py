@@ -5,12 +5,14 @@ A job notes the errors of samples that it has skipped or replaced, and how many 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import context
+from . import context, function_use
 
 if TYPE_CHECKING:
+    from .function_use import Uses
     from .portions import PortionSender
 
 _MOST_TEXT = 200  # characters of an error
@@ -31,10 +33,13 @@ class Notes:
         failures: the errors of samples that were skipped or replaced.
         sources: {name: how many samples, or batches, were read from this source of a mix or a concat}.
         cached: the use of caches.
+        functions: the use of functions, if the job was measured.
     """
 
-    def __init__(self, failures: list[SampleFailure], sources: dict[str, int], cached: CacheUse) -> None:
-        self.failures, self.sources, self.cached = failures, sources, cached
+    def __init__(
+        self, failures: list[SampleFailure], sources: dict[str, int], cached: CacheUse, functions: Uses | None
+    ) -> None:
+        self.failures, self.sources, self.cached, self.functions = failures, sources, cached, functions
 
 
 class CacheUse(NamedTuple):
@@ -48,7 +53,7 @@ class CacheUse(NamedTuple):
         return CacheUse(self.hits + other.hits, self.misses + other.misses, self.miss_ns + other.miss_ns)
 
 
-NOTHING = Notes([], {}, CacheUse())
+NOTHING = Notes([], {}, CacheUse(), None)
 
 
 def failure_of(error: BaseException, what: str, sample: int | None = None) -> SampleFailure:
@@ -88,12 +93,17 @@ def with_notes(
     current = context.current
     current.failures, current.sources, current.portions = failures, sources, portions
     current.cached, current.is_delivered = NOTHING.cached, True
+    functions, start_ns = function_use.begin(), time.monotonic_ns()
+    current.functions = functions
     try:
         items = run(index, payload)
         cached = current.cached
     finally:
-        current.failures = current.sources = current.portions = current.cached = None
-    return [*items, Notes(failures, sources, cached)] if failures or sources or any(cached) else items
+        current.failures = current.sources = current.portions = current.cached = current.functions = None
+    if functions is not None:
+        function_use.end(functions, start_ns)
+    has_notes = failures or sources or any(cached) or functions
+    return [*items, Notes(failures, sources, cached, functions)] if has_notes else items
 
 
 def without_notes(items: list[Any]) -> tuple[list[Any], Notes]:

@@ -15,6 +15,7 @@ from workers.errors import add_note
 
 from . import context
 from .context import forget_epoch, is_in_worker_process, mark
+from .function_use import called
 from .generators import Generators, History
 from .stream import Stream
 
@@ -254,7 +255,7 @@ class Task:
             elif self.private is not None and not are_private:
                 items = self.private(items)
             made_by, are_private = function, False
-            results = [function(item) for item in items]
+            results = [called(function, item) for item in items]
             if any(type(result) is GeneratorType for result in results):
                 return self._yielded(results, at)
             items = []

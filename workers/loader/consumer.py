@@ -18,6 +18,7 @@ import numpy as np
 from workers.engine.handover import Outcome
 from workers.engine.results import Failure, Portion
 from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
+from workers.job.function_use import FunctionUse, Uses
 from workers.job.notes import NOTHING, CacheUse, Notes, SampleFailure, without_notes
 from workers.report.failures import Failures
 from workers.report.loop import LoopFigures
@@ -89,6 +90,7 @@ class Consumer:
         self.failures = Failures()
         self.sources: Counter[str] = Counter()  # {name of a source of a mix: samples of it that were delivered}
         self.cached = CacheUse()
+        self.functions: Uses = {}
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
@@ -247,6 +249,8 @@ class Consumer:
         if notes is not NOTHING:
             self.sources.update(notes.sources)
             self.cached = self.cached.plus(notes.cached)
+            for name, use in (notes.functions or {}).items():
+                self.functions[name] = self.functions.get(name, FunctionUse()).plus(use)
 
     def _note(self, loop: Loop, this_pass: Pass, index: int, failures: list[SampleFailure]) -> Exception | None:
         """Record the failures of a job. Return the error of the loop if there are more than it allows."""

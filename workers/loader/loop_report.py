@@ -6,14 +6,17 @@ import time
 from typing import TYPE_CHECKING
 
 from workers import limits
+from workers.job.function_use import FunctionUse, Uses
 from workers.job.interpreter_lock import ENOUGH
 from workers.report.loop import LoopFigures
 from workers.report.pool import Lane, PoolFigures, usage
-from workers.report.report import CacheFigures, EpochStart, Report, Slow, WorkerFigures
+from workers.report.report import CacheFigures, EpochStart, FunctionFigures, Report, Slow, WorkerFigures
 from workers.report.timeline import Incident, Timeline
 from workers.report.verdict import Facts, verdict
 from workers.sequence.base import Sequence
 from workers.sequence.derived import parts_of
+
+from .cache_advice import advice_for
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -52,6 +55,7 @@ def report_of(loop: Loop) -> Report:
         bound=pool.bound,
         is_bound_given=loop.options.max_queue_size is not None,
         lets_go=pool.lock_free / pool.lock_looks if pool.lock_looks >= ENOUGH else None,
+        cache=advice_for(loop, loop.consumer.functions),
         reading=figures.reading_ns / 1e9,
         workers_nbytes=sum(worker.nbytes or 0 for worker in workers),
     )
@@ -75,6 +79,7 @@ def report_of(loop: Loop) -> Report:
         failures=loop.consumer.failures.all(),
         sources=dict(loop.consumer.sources),
         cache=_cache_of(loop),
+        functions=_functions_of(loop.consumer.functions),
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),
@@ -93,6 +98,15 @@ def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
     span = pool.spans[-1] if pool.spans else None
     last_ns = max(loop.last_ns, span.start_ns + span.job_ns if span else 0)
     return last_ns or time.monotonic_ns()
+
+
+def _functions_of(uses: Uses) -> dict[str, FunctionFigures]:
+    total_ns = max(uses.get("", FunctionUse()).ns, 1)
+    return {
+        name: FunctionFigures(use.ns / use.calls / 1e9, min(1.0, use.ns / total_ns), use.nbytes / use.calls)
+        for name, use in uses.items()
+        if name
+    }
 
 
 def _cache_of(loop: Loop) -> CacheFigures | None:

@@ -72,6 +72,21 @@ class EpochStart(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class FunctionFigures:
+    """A function of the chain, in the calls that were measured.
+
+    Attributes:
+        seconds: the mean time of a call.
+        share: the share of a job that its calls take, 0 to 1.
+        nbytes: the mean size of a result.
+    """
+
+    seconds: float
+    share: float
+    nbytes: float
+
+
+@dataclasses.dataclass(frozen=True)
 class CacheFigures:
     """What the caches of a loop hold, and how often the delivered batches used them.
 
@@ -116,6 +131,7 @@ class Report:
         sources: {name: how many samples came from this source of a ``workers.mix`` or ``concat``}, if sources have
             names; batches, if sources are batched.
         cache: what the caches of ``.cache()`` hold, and how often they were used; None if there is none.
+        functions: {name: how long a call takes}, of the functions of the chain, measured now and then.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         timeline: the most recent jobs, steps and incidents.
@@ -143,6 +159,7 @@ class Report:
     failures: list[FailedSample] = dataclasses.field(default_factory=list)
     sources: dict[str, int] = dataclasses.field(default_factory=dict)
     cache: CacheFigures | None = None
+    functions: dict[str, FunctionFigures] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from .table import lines

@@ -76,6 +76,11 @@ def _lists(report: Report) -> Iterator[str]:
         total = sum(report.sources.values())
         each = (f"{name} {number:,} ({units.share(number / total)})" for name, number in report.sources.items())
         yield from _wrapped(f"sources: {', '.join(each)}")
+    if report.functions:
+        each = (
+            f"{name} {units.seconds(use.seconds)} ({units.share(use.share)})" for name, use in report.functions.items()
+        )
+        yield from _wrapped(f"functions (share of a job): {', '.join(each)}")
     if report.cache is not None:
         cache = report.cache
         found = f"{cache.hits:,} of {cache.hits + cache.misses:,} found"

@@ -21,7 +21,27 @@ _QUEUES = 0.2  # share of a job's time in which it waits for a core
 _SPARE = 0.85  # share of the loop's time in which workers are busy; below this, there are enough workers
 _LETS_GO = 0.9  # share of the jobs' time in which the interpreter's lock is free; above this, threads would do
 _MUCH_NBYTES = 20_000_000  # of memory; less is not worth mentioning
+_WORTH_A_CACHE = 1.2  # times as fast
 _MOST_WORKERS = 1000  # more are never recommended
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheAdvice:
+    """What ``.cache()`` would do.
+
+    Attributes:
+        slowest: the function that takes longest among those whose results are the same in each epoch.
+        share: the share of a job that it takes.
+        behind: the last one of these functions.
+        times: how many times as fast the later epochs would be.
+        nbytes: the size of the cache.
+    """
+
+    slowest: str
+    share: float
+    behind: str
+    times: float
+    nbytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +70,7 @@ class Facts:
     is_bound_given: bool  # the user has set max_queue_size
     lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None if unknown
     workers_nbytes: int = 0  # memory of the worker processes
+    cache: CacheAdvice | None = None
     reading: float = 0.0  # the part of ``wait`` in which the loop's process read a source that has only __iter__
 
     @property
@@ -115,6 +136,23 @@ def _start_up(facts: Facts, lost: float, total: float, later: float) -> str:
 
 
 def _cause(facts: Facts) -> str:
+    """Return sentences on what the loop waits for, and what would help."""
+    return _main_cause(facts) + _cache(facts)
+
+
+def _cache(facts: Facts) -> str:
+    """Return a sentence that recommends ``.cache()``, if it would make the loop faster; else ""."""
+    advice = facts.cache
+    if advice is None or advice.times < _WORTH_A_CACHE:
+        return ""
+    return (
+        f" {share(advice.share)} of a job is {advice.slowest}, the same in each epoch: .cache() after "
+        f".map({advice.behind}) would make later epochs up to {advice.times:.1f} times as fast, and take "
+        f"{nbytes(advice.nbytes)}."
+    )
+
+
+def _main_cause(facts: Facts) -> str:
     if facts.reading > _MATTERS * facts.wait:
         return (
             f"Reading the source takes {share(facts.reading / max(facts.wait, 1e-9))} of that, in this process, where "

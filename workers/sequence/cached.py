@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from workers.cache.items import ItemCache, function_name
+from workers.cache.items import ItemCache
+from workers.checks import function_name
 from workers.job.context import take_is_delivered
 from workers.job.task import chain_of, makes_items
 
