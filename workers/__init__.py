@@ -51,6 +51,7 @@ and of any other library that draws the batch's random numbers.
 """
 
 from . import wiring as _wiring  # noqa: F401  # registers what methods such as .map() make
+from .batch.normalizing import normalize
 from .batch.padding import pad
 from .batch.share import share
 from .batch.slot_writer import empty
@@ -121,6 +122,7 @@ __all__ = [
     "empty",
     "logger",
     "mix",
+    "normalize",
     "open",
     "pad",
     "prefetch",

@@ -265,3 +265,24 @@ def test_fit_with_too_many_failures(nb_workers: int) -> None:
 class Rows(Damaged):
     def __getitem__(self, index: int) -> Any:
         return np.full(3, super().__getitem__(index), np.float32), np.float32(index)
+
+
+class Looping(Damaged):
+    """Its samples loop over another sequence before they raise."""
+
+    def __init__(self) -> None:
+        self.other = prefetch([1, 2, 3], 0, seed=1).map(int)
+
+    def __getitem__(self, index: int) -> Any:
+        assert list(self.other) == [1, 2, 3]
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("nb_workers", [0, 1])
+def test_a_loop_within_a_job_hides_no_failures(nb_workers: int) -> None:
+    named = workers.mix({"a": prefetch(Looping(), 0, seed=1, on_error="skip").map(int)})
+    with named.batch(4).prefetch(nb_workers, on_error="skip") as batches:
+        assert sum(len(batch) for batch in batches) == LENGTH - len(BAD)
+        report = batches.report()
+    assert sorted(each.sample for each in report.failures if each.sample is not None) == BAD
+    assert report.sources == {"a": LENGTH}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from workers.batch.to_numpy import arrays_of
+from workers.job.context import take_is_delivered
 
 from .slot_writer import empty
 
@@ -39,6 +40,11 @@ def stacked(values: list[Any], place: str = "") -> Any:
 def stacked_in_place(values: list[Any], place: str = "") -> Any:
     """Stack ``values`` as :func:`stacked` does; in a worker, in the shared memory from which the loop will get them."""
     return _combined(values, _stack_in_place, np.ma.stack, place)
+
+
+def stacking() -> Callable[[list[Any], str], Any]:
+    """Return the function that stacks the samples of the running job: in place if its batch is delivered as it is."""
+    return stacked_in_place if take_is_delivered() else stacked
 
 
 def _stack_in_place(arrays: list[Any]) -> Any:

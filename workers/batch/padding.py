@@ -59,6 +59,9 @@ class Pad:
     #: False, so that samples arrive as numpy arrays even if the source yields tensors.
     wants_tensors = False
 
+    #: True, as it does not write into the samples.
+    only_reads = True
+
     def __init__(self, value: Any, to: int | None, mask: bool, keys: Any) -> None:
         self.value = dict(value) if isinstance(value, Mapping) else value
         self.to = 1 if to is None else check_int("to", to, 1)

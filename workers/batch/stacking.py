@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from workers.checks import check_bool, check_int, short
 
-from .combined import ALIKE, concatenated, stacked, stacked_in_place
+from .combined import ALIKE, concatenated, stacked
 from .nodes import is_list, map_leaves, node_of
 
 _TEXTS = frozenset({type(None), str, bytes})
 _NUMBERS = bool, int, float, complex
 
 
-def stack(samples: list[Any], place: str = "", in_place: bool = False) -> Any:
+def stack(samples: list[Any], place: str = "", stack_arrays: Callable[[list[Any], str], Any] = stacked) -> Any:
     """Combine samples into one batch: stack arrays and numbers along a new first axis, keep strings and None in lists.
 
     Containers (dicts, tuples, dataclasses and the like) have the type that they have in the first sample.
 
     Args:
         place: for error messages, the path of ``samples`` in the whole samples that they are parts of, e.g. ``['x']``.
-        in_place: True if the batch is the result of the running job: a worker then stacks large arrays in the shared
-            memory from which the loop will get them.
+        stack_arrays: the function that stacks arrays or numbers, given their path: see ``combined``.
 
     Raises:
         TypeError: no dtype holds all values exactly, or the samples are of different kinds.
@@ -38,10 +37,11 @@ def stack(samples: list[Any], place: str = "", in_place: bool = False) -> Any:
         except (TypeError, ValueError) as error:
             raise type(error)(f"{error}; {ALIKE}") from None
         steps = node.steps()
-        return node.like([stack(column, place + step, in_place) for column, step in zip(columns, steps, strict=True)])
+        parts = zip(columns, steps, strict=True)
+        return node.like([stack(column, place + step, stack_arrays) for column, step in parts])
     if first is None or isinstance(first, (str, bytes)):
         return samples if _TEXTS.issuperset(map(type, samples)) else _of_kinds(samples, place)
-    return stacked_in_place(samples, place) if in_place else stacked(samples, place)
+    return stack_arrays(samples, place)
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:

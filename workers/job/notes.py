@@ -91,15 +91,16 @@ def with_notes(
     failures: list[SampleFailure] = []
     sources: dict[str, int] = {}
     current = context.current
-    current.failures, current.sources, current.portions = failures, sources, portions
-    current.cached, current.is_delivered = NOTHING.cached, True
+    before = current.failures, current.sources, current.cached, current.functions  # of the job that this one runs in
     functions, start_ns = function_use.begin(), time.monotonic_ns()
-    current.functions = functions
     try:
+        current.failures, current.sources, current.cached, current.functions = failures, sources, CacheUse(), functions
+        current.portions, current.is_delivered = portions, True
         items = run(index, payload)
         cached = current.cached
     finally:
-        current.failures = current.sources = current.portions = current.cached = current.functions = None
+        current.failures, current.sources, current.cached, current.functions = before
+        current.portions, current.is_delivered = None, False
     if functions is not None:
         function_use.end(functions, start_ns)
     has_notes = failures or sources or any(cached) or functions

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from workers.batch.combined import stacking
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
 from workers.checks import check_bool, check_function, check_int
 from workers.frameworks.keras import is_endless
-from workers.job.context import take_is_delivered
 from workers.job.task import Loose, one_of
 
 from .base import Sequence, plan_of
@@ -106,7 +106,7 @@ class SequenceBatch(SequenceOfSize):
         marker, *the samples]. With ``collate_fn``, the result is [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
-        stack_samples = functools.partial(stack, in_place=take_is_delivered())
+        stack_samples = functools.partial(stack, stack_arrays=stacking())
         samples = of_epoch(self, "samples", functools.partial(plan_of_source, self, source))
         plan, end = samples.plan, samples.length
         assert end is not None
@@ -129,7 +129,7 @@ class SequenceBatch(SequenceOfSize):
         if not is_whole:
             items_at = getter(samples, source, behind, on_error)
             found += [part.items(at, functools.partial(items_at, at)) for at in behind]
-        if self.collate_fn is not None:
+        if not getattr(self.collate_fn, "only_reads", self.collate_fn is None):
             found = list(map(private, found))
         make = self.collate_fn or stack_samples
         return part.end(self._made_of(found, is_whole, on_error in MAY_LACK, make))

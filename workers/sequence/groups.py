@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.batch.combined import stacking
 from workers.batch.private import private
 from workers.batch.stacking import stack
 from workers.batch.tree import makes_fresh_batches
-from workers.job.context import take_is_delivered
 from workers.job.task import Loose
 
 from .chosen import SequenceChosen, digest
@@ -79,7 +79,7 @@ class SequenceGroups(SequenceChosen[Any]):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
         source, samples = self.source_split, self._source().plan
-        stack_samples = functools.partial(stack, in_place=take_is_delivered())
+        stack_samples = functools.partial(stack, stack_arrays=stacking())
         places = of_epoch(self, "groups", self._choice).of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
@@ -100,7 +100,7 @@ class SequenceGroups(SequenceChosen[Any]):
                 "a function before returns lists, or samples were skipped, so batches are put together in the "
                 "consumer's process, and cannot be the samples of other batches"
             )
-        if self.collate_fn is not None:
+        if not getattr(self.collate_fn, "only_reads", self.collate_fn is None):
             found = private(found)
         return part.end([(self.collate_fn or stack_samples)(found)] if found else [])
 
