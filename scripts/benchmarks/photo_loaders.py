@@ -43,6 +43,17 @@ class Photos:
         return self.load(self.paths[index], index), index
 
 
+@functools.cache
+def _once() -> None:
+    only_one_thread()
+
+
+def _by_one_thread(path: str, index: int) -> Any:
+    """Return :func:`plain` in a process for which no function of ours is called when it starts."""
+    _once()
+    return plain(path, index)
+
+
 def init(worker: int) -> None:
     only_one_thread()
 
@@ -167,7 +178,8 @@ def grain(with_threads: bool) -> Open:
         flags.FLAGS(["benchmark"])
         only_one_thread()
         reading = grain.ReadOptions(num_threads=num_workers if with_threads else 0, prefetch_buffer_size=2 * BATCH)
-        dataset: Any = grain.MapDataset.source(Photos(paths)).to_iter_dataset(reading).batch(BATCH, batch_fn=_collated)
+        photos: Any = grain.MapDataset.source(Photos(paths, _by_one_thread))
+        dataset = photos.to_iter_dataset(reading).batch(BATCH, batch_fn=_collated)
         if not with_threads:
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,11 @@ def _pss(pid: int) -> tuple[int, int]:
     """
     shared = other = 0
     is_shared = False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return 0, 0
+    for line in lines:
         first, *rest = line.split(maxsplit=5)
         if not first.endswith(":"):  # e.g. "7f00-7f10 rw-s 00000000 00:01 1024 /memfd:name (deleted)"
             path = rest[4] if len(rest) > 4 else ""
@@ -27,7 +32,10 @@ def _pss(pid: int) -> tuple[int, int]:
 
 def megabytes_of_processes(consumer: int, array_nbytes: int) -> dict[str, float]:
     workers = psutil.Process(consumer).children(recursive=True)
-    private = sum(worker.memory_full_info().uss for worker in workers)
+    private = 0
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            private += worker.memory_full_info().uss
     pss = [_pss(pid) for pid in (consumer, *(worker.pid for worker in workers))]
     shared, other = sum(one for one, _ in pss), sum(one for _, one in pss)
     return {
