@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,70 @@ def test_shards_share_a_cache(nb_workers: int, load: Load, tmp_path: Path) -> No
             found = epochs_on(cached.shard(rank, 2), nb_workers, "process")
             assert exactly(found) == exactly(epochs_on(plain.shard(rank, 2), 0, "process"))
     assert nb_workers or load.calls() == list(range(NUMBER))
+
+
+#: What comes behind the cache. The first argument is that of the samples.
+AFTER: dict[str, Callable[[Any], Any]] = {
+    "shuffle": lambda seq: seq.shuffle().batch(4),
+    "weighted": lambda seq: seq.weighted(WEIGHTS).map(noisy).batch(4),
+    "reorder": lambda seq: seq.reorder(at_random_of_epoch).map(noisy).batch(4),
+    "repeat": lambda seq: seq.shuffle().repeat(2).map(noisy).batch(4),
+    "split": lambda seq: seq.split(0.5)[1].map(noisy).batch(4),
+    "slice": lambda seq: seq.shuffle()[3:20:2].map(noisy).batch(4),
+    "filter": lambda seq: seq.filter(is_long).map(noisy).batch(4),
+    "counted filter": lambda seq: seq.filter(is_long, count=True).map(noisy).batch(4),
+    "bucket": lambda seq: seq.bucket([1 + at % 5 for at in range(NUMBER)], 4).map(noisy),
+    "batch_by": lambda seq: seq.batch_by([[5, 3], [1, 1, 2]]).map(noisy),
+    "rebatch": lambda seq: seq.map(noisy).batch(4).rebatch(5),
+    "sub_batch": lambda seq: seq.map(noisy).batch(4).sub_batch(3),
+    "max_samples": lambda seq: seq.map(noisy).batch(4).max_samples(9),
+    "lists": lambda seq: seq.map(two_of).batch(4),
+    "generators": lambda seq: seq.map(each_of_two).batch(4),
+    "reservoir": lambda seq: seq.shuffle().reservoir(4, 3).map(noisy).batch(4),
+    "mix": lambda seq: mix({"a": seq, "b": seq.shuffle()}, until=30).map(noisy).batch(4),
+    "zip": lambda seq: workers.zip([seq, seq.shuffle()]).map(first_of).map(noisy).batch(4),
+    "another cache": lambda seq: seq.map(renamed).cache().map(noisy).batch(4),
+    "a cache of batches": lambda seq: seq.batch(4).cache().shuffle().map(noisy),
+    "nothing": lambda seq: seq,
+}
+
+
+def is_long(item: Any) -> bool:
+    return len(item["raw"]) % 3 != 1
+
+
+def two_of(item: Any) -> list[Any]:
+    return [noisy(item), {**item, "x": item["x"] * 2}]
+
+
+def each_of_two(item: Any) -> Any:
+    yield from two_of(item)
+
+
+def renamed(item: Any) -> Any:
+    return {**item, "name": item["name"].upper()}
+
+
+@pytest.mark.parametrize("name", AFTER)
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_words_behind_a_cache(name: str, nb_workers: int, load: Load, tmp_path: Path) -> None:
+    plain, cached = (numbers().map(each, as_items=False) for each in (Load(tmp_path / "other"), load))
+    cached = cached.cache()
+    wanted = epochs_on(AFTER[name](plain), 0, "process", 3)
+    assert exactly(epochs_on(AFTER[name](cached), nb_workers, "process", 3)) == exactly(wanted)
+    assert exactly(epochs_on(AFTER[name](cached), 0, "process", 3)) == exactly(wanted)  # all of it from the cache
+    if nb_workers == 0:
+        calls = load.calls()
+        assert len(calls) == len(set(calls))
+
+
+def test_items_are_found_in_another_order_and_by_another_loop(load: Load) -> None:
+    cached = numbers().map(load).cache()
+    first = epochs_on(cached.batch(5), 2, "process", 1)
+    with cached.shuffle().batch(3).prefetch(1) as batches:
+        assert sum(len(batch["name"]) for batch in batches) == NUMBER
+        assert batches.report().cache.misses == 0
+    assert exactly(epochs_on(cached.batch(5), 0, "process", 1)) == exactly(first)
+    copied = pickle.loads(pickle.dumps(cached))  # refers to the same memory
+    assert exactly(list(copied.batch(5))) == exactly(first[0])
+    del cached, batches

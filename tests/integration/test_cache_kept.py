@@ -25,6 +25,12 @@ def load(tmp_path: Path) -> Load:
 # -- what the cache holds
 
 
+def assert_hits(batches: Any, number: int) -> None:
+    """An item may be made twice if two workers need it at the same time, for this epoch and for the next one."""
+    hits = batches.report().cache.hits
+    assert number - 4 * bool(batches.nb_workers) <= hits <= number
+
+
 def filled(row: Any) -> Any:
     return np.full(100_000, row["i"], np.uint8)
 
@@ -183,15 +189,15 @@ def test_changes_empty_the_cache(nb_workers: int, where: str, tmp_path: Path) ->
     with source.cache(folder).shuffle().prefetch(nb_workers) as batches:
         first = sums(batches)
         assert sorted(sums(batches)) == sorted(first)
-        assert batches.report().cache.hits == NUMBER
+        assert_hits(batches, NUMBER)
         source.scale = 3
         assert sorted(sums(batches)) == sorted(3 * each for each in first)
-        assert batches.report().cache.hits == NUMBER
+        assert_hits(batches, NUMBER)
         assert sorted(sums(batches)) == sorted(3 * each for each in first)
-        assert batches.report().cache.hits == 2 * NUMBER
+        assert_hits(batches, 2 * NUMBER)
         source.scale = 1
         assert sorted(sums(batches)) == sorted(first)
-        assert batches.report().cache.hits == (3 if where == "folder" else 2) * NUMBER  # found again
+        assert_hits(batches, (3 if where == "folder" else 2) * NUMBER)  # found again
 
 
 @pytest.mark.parametrize("has_array", [False, True])
@@ -204,11 +210,11 @@ def test_hooks_that_change_something_empty_it_and_others_do_not(
     with Growing(has_array).cache(folder).prefetch(nb_workers) as batches:
         for epoch in range(3):
             assert sums(batches) == [3.0 * at * (1 + epoch) for at in range(NUMBER)]
-        assert batches.report().cache.hits == 0
+        assert_hits(batches, 0)
     with Idle(has_array).cache(folder).prefetch(nb_workers) as batches:
         for _ in range(3):
             assert sums(batches) == [3.0 * at for at in range(NUMBER)]
-        assert batches.report().cache.hits == 2 * NUMBER
+        assert_hits(batches, 2 * NUMBER)
 
 
 @pytest.mark.parametrize("nb_workers", [0, 2])
@@ -223,7 +229,7 @@ def test_changed_empties_it(nb_workers: int, where: str, who: str, load: Load, t
         (source if who == "source" else batches).changed()
         for _ in range(2):
             list(batches)
-        assert batches.report().cache.hits == 2 * NUMBER
+        assert_hits(batches, 2 * NUMBER)
     assert all(load.calls().count(each) >= 2 for each in range(NUMBER))
 
 
@@ -233,4 +239,38 @@ def test_new_weights_do_not_empty_it(load: Load) -> None:
         list(batches)
         weighted.weights = [1] * 4 + [0] * (NUMBER - 4)
         list(batches)
-        assert batches.report().cache.hits == NUMBER
+        assert_hits(batches, NUMBER)
+
+
+class Plain(Sequence[Any]):
+    """Without a seed of its own."""
+
+    def __len__(self) -> int:
+        return NUMBER
+
+    def __getitem__(self, index: int) -> Any:
+        return np.full(3, index)
+
+
+class PlainWithHooks(Plain):
+    def on_epoch_end(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", [Plain, PlainWithHooks])
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_a_seed_that_is_drawn_later_does_not_empty_it(kind: Any, nb_workers: int) -> None:
+    with kind().map(np.sum).cache().prefetch(nb_workers) as batches:
+        for _ in range(3):
+            assert list(batches) == [3 * at for at in range(NUMBER)]
+        assert_hits(batches, 2 * NUMBER)
+
+
+def test_arrays_that_are_shared_later_do_not_empty_it() -> None:
+    big = workers.SequenceArray({"x": np.arange(40_000).reshape(4, 10_000)})
+    cached = big.map(dict).cache()
+    assert [int(row["x"][0]) for row in cached] == [0, 10_000, 20_000, 30_000]
+    with cached.prefetch(2) as batches:  # which moves the array into shared memory
+        list(batches)
+        list(batches)
+        assert batches.report().cache.misses <= 4

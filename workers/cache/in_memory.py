@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
+import logging
 import os
 import sys
 import weakref
@@ -19,8 +21,11 @@ import numpy as np
 
 from workers.batch import shared_memory
 from workers.errors import PlatformError
+from workers.job.context import is_in_worker_process
 
 from .packed import ALIGNMENT, Packed, pack, unpack
+
+logger = logging.getLogger("workers")
 
 _TOKEN_NBYTES = 16  # as many as a claim
 _PLACE_NBYTES = 8  # of an entry of the table: the item's offset / ALIGNMENT + 1; 0 if it is not kept
@@ -36,8 +41,10 @@ class MemoryStore:
     None is unpickled.
     """
 
-    def __init__(self, num_keys: int, nbytes: int) -> None:
+    def __init__(self, num_keys: int, nbytes: int, token: bytes | None = None) -> None:
         """Create the memory, which takes space only as it is written to.
+
+        ``token``: what identifies the store on this machine; None to draw it.
 
         Raises:
             DoesNotFit: more than the available memory.
@@ -45,8 +52,9 @@ class MemoryStore:
         if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
             raise PlatformError(f".cache() in memory needs Linux, not {sys.platform}: give a folder, .cache(folder)")
         self.num_keys, self.capacity = num_keys, nbytes
-        token = os.urandom(_TOKEN_NBYTES)
-        self._set_up(shared_memory.create(self._nbytes(), "cache"), _log(), token)
+        token = token or os.urandom(_TOKEN_NBYTES)
+        items_name, log_name = _names(token)
+        self._set_up(shared_memory.create(self._nbytes(), items_name), _new_log(log_name), token)
         os.pwrite(self._file, token, 0)
         os.write(self._log, token)
 
@@ -134,8 +142,13 @@ def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _log() -> int:
-    file = os.memfd_create("cache-log", os.MFD_CLOEXEC)
+def _names(token: bytes) -> tuple[str, str]:
+    """Return the names of the memory and of the log of a store, which Linux shows in ``/proc/PID/fd``."""
+    return f"prefetch-cache-{token.hex()}", f"prefetch-claims-{token.hex()}"
+
+
+def _new_log(name: str) -> int:
+    file = os.memfd_create(name, os.MFD_CLOEXEC)
     fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
     return file
 
@@ -159,17 +172,53 @@ def _write(file: int, packed: Packed, offset: int) -> None:
 
 
 def _opened(pid: int, file: int, log: int, token: bytes, num_keys: int, capacity: int) -> MemoryStore | None:
-    """Open the store that process ``pid`` has created; None if it no longer exists, or is on another machine."""
+    """Open the store that process ``pid`` has created; None if it no longer exists.
+
+    A worker on another machine opens the store that another worker has created there, or creates it.
+    """
+    files = _open((f"/proc/{pid}/fd/{file}", f"/proc/{pid}/fd/{log}"), token)
+    if files is None and is_in_worker_process():
+        files = _find(token)
+        if files is None:
+            try:
+                return MemoryStore(num_keys, capacity, token)
+            except (MemoryError, PlatformError) as error:
+                logger.warning("nothing is cached on this machine: %s", error)
+                return None
+    if files is None:
+        return None
+    store = MemoryStore.__new__(MemoryStore)
+    store.num_keys, store.capacity = num_keys, capacity
+    store._set_up(*files, token)
+    return store
+
+
+def _open(paths: tuple[str, str], token: bytes) -> tuple[int, int] | None:
+    """Open the memory and the log of a store; return their descriptors, or None if these files are others."""
     opened: list[int] = []
     try:
-        for each, flags in ((file, 0), (log, os.O_APPEND)):
-            opened.append(os.open(f"/proc/{pid}/fd/{each}", os.O_RDWR | os.O_CLOEXEC | flags))
+        for path, flags in zip(paths, (0, os.O_APPEND), strict=True):
+            opened.append(os.open(path, os.O_RDWR | os.O_CLOEXEC | flags))
             if os.pread(opened[-1], len(token), 0) != token:
                 raise FileNotFoundError("another file, as the number of a closed one is used again")
     except OSError:
         _close(*opened)
         return None
-    store = MemoryStore.__new__(MemoryStore)
-    store.num_keys, store.capacity = num_keys, capacity
-    store._set_up(opened[0], opened[1], token)
-    return store
+    return opened[0], opened[1]
+
+
+def _find(token: bytes) -> tuple[int, int] | None:
+    """Open the store with ``token`` by the descriptors of any process on this machine; return None if none has it."""
+    wanted = [f"/memfd:{name} (deleted)" for name in _names(token)]
+    for folder in glob.glob("/proc/[0-9]*/fd"):
+        found: dict[str, str] = {}
+        with contextlib.suppress(OSError):  # the process has ended, or is another user's
+            for number in os.listdir(folder):
+                path = f"{folder}/{number}"
+                with contextlib.suppress(OSError):
+                    found[os.readlink(path)] = path
+        if all(name in found for name in wanted):
+            files = _open((found[wanted[0]], found[wanted[1]]), token)
+            if files is not None:
+                return files
+    return None

@@ -147,8 +147,8 @@ class ItemCache:
         store = self.store
         if store is not None:
             try:
-                if store.put(key, items):
-                    items = store.get(key) or items
+                if store.put(key, items) and not _is_same_when_unpickled(items):
+                    items = store.get(key) or items  # as it will be found later
             except Exception as error:
                 add_note(error, f"raised when .cache() kept item {key}, which {what()} has made")
                 raise
@@ -162,6 +162,21 @@ def _error_of(drawn: str, what: str) -> CacheError:
         f"{what} {did} (by {drawn}), so a cache would freeze the result: each epoch would get the first one. Do this "
         "after the cache, as in .map(load).cache().map(augment)"
     )
+
+
+_LEAVES = frozenset({int, float, bool, str, bytes, type(None)})
+
+
+def _is_same_when_unpickled(value: Any) -> bool:
+    """Return True if it is certain that a pickled and unpickled ``value`` is the same, in memory too."""
+    kind = type(value)
+    if kind is np.ndarray:
+        return bool(value.flags.c_contiguous) and not value.dtype.hasobject
+    if kind in (list, tuple):
+        return all(map(_is_same_when_unpickled, value))
+    if kind is dict:
+        return all(map(_is_same_when_unpickled, value)) and all(map(_is_same_when_unpickled, value.values()))
+    return kind in _LEAVES
 
 
 class Changes:

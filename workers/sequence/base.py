@@ -240,7 +240,7 @@ class Sequence(Chain[Batch_co]):
     # -- the end
 
     def changed(self) -> None:
-        """Announce a change of the data that is not detected automatically, so that workers see it in the next epoch.
+        """Announce a change of the data that is not detected: workers see it in the next epoch, and caches are emptied.
 
         At the beginning of each epoch, workers get reassigned attributes, and changes in small objects and in
         containers of numbers and strings; if hooks are defined, any change. Without hooks, these are not detected:

@@ -85,6 +85,8 @@ class SequenceCached(SequenceDerived[Batch_co]):
 
         def read() -> list[Any]:
             job, key, items = next(left)
+            if items is None and several is None:
+                items = cache.get(key)  # it may have been made in the meantime, also by this job
             if items is None:
                 return cache.computed(key, items_of, self._what_makes, job)
             if self._has_names:
