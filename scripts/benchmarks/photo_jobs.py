@@ -15,7 +15,7 @@ SIZE = 224
 
 
 def make_photos(folder: str, number: int) -> None:
-    """Write ``number`` JPEG files of about 105 KB, and a tar file of them, into ``folder``."""
+    """Write ``number`` JPEG files of about 90 KB, and a tar file of them, into ``folder``."""
     import tarfile
 
     import cv2

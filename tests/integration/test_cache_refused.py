@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,3 +161,29 @@ def test_what_has_no_meaning_is_refused(name: str, tmp_path: Path, monkeypatch: 
     with pytest.raises((TypeError, ValueError, MemoryError), match=told):
         make()
     assert not os.listdir(tmp_path)
+
+
+PROGRAM = """
+import importlib
+from workers import prefetch
+
+def load(index):
+    torch = importlib.import_module("tor" + "ch")  # which no search for imports finds
+    return torch.rand(1).numpy()
+
+if __name__ == "__main__":
+    for nb_workers in (0, 1):
+        with prefetch(list(range(8)), 0, seed=1).map(load).cache().batch(4).prefetch(nb_workers, on_error="skip") as it:
+            try:
+                print(list(it))
+            except Exception as error:
+                print(type(error).__name__)
+"""
+
+
+def test_draws_of_a_framework_that_is_imported_on_the_way_raise(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    found = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert found.stdout.split() == ["CacheError", "CacheError"]

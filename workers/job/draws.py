@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from . import context, process_generators
+from .seeding import RunAgain
 
-#: What is compared to find a draw: [(what was drawn from, its state)].
 _FEW = 16  # parts; a larger tuple holds numbers only, as that of random.Random
+#: What is compared to find a draw: [(what was drawn from, its state)].
 _States = list[tuple[str, Any]]
 
 
@@ -26,16 +27,22 @@ class DrawSearch:
 
     def end(self) -> None:
         """End the search: later draws no longer count."""
-        context.current.asked = self._asked
+        asked, context.current.asked = context.current.asked, self._asked
+        if self._asked is not None:  # a search within another one
+            self._asked += asked or ()
 
     def found(self) -> str:
-        """Return the name of something that was drawn from, such as "numpy.random"; "" if nothing was."""
+        """Return the name of something that was drawn from, such as "numpy.random"; "" if nothing was.
+
+        Raises:
+            RunAgain: there are generators that were not there before, so that draws from them were not seeded.
+        """
         asked = context.current.asked
         if asked:
             return asked[0]
         now = _states()
         if [name for name, _ in now] != [name for name, _ in self._before]:
-            return ""  # a framework was imported, for which the job runs again; or what is seeded has changed
+            raise RunAgain("imported a framework or created random generators")
         pairs = zip(self._before, now, strict=True)
         return next((name for (name, one), (_, other) in pairs if not _is_equal(one, other)), "")
 

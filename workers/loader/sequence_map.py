@@ -178,7 +178,7 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         try:
             return _items_of(self, job, source)
         except Exception as error:
-            if self.on_error != "skip" or isinstance(error, CacheError):
+            if self.on_error != "skip" or isinstance(error, (CacheError, seeding.RunAgain)):
                 raise
             return skipped(error, "item", job)
 

@@ -10,6 +10,7 @@ from workers.batch.tree import own
 from workers.errors import CacheError, add_note
 from workers.job.context import current_job
 from workers.job.notes import failure_of, note_failure
+from workers.job.seeding import RunAgain
 from workers.job.task import LEFT, SAMPLE, left_of
 
 logger = logging.getLogger("workers")
@@ -48,7 +49,7 @@ class SampleErrors:
         """
         try:
             return function()
-        except CacheError:
+        except (CacheError, RunAgain):
             raise
         except Exception as error:
             if self._on_error == "redraw":
