@@ -274,3 +274,24 @@ def test_arrays_that_are_shared_later_do_not_empty_it() -> None:
         list(batches)
         list(batches)
         assert batches.report().cache.misses <= 4
+
+
+class OneBuffer:
+    """Returns the same array each time, with other content."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros(2000)
+
+    def __call__(self, row: Any) -> Any:
+        self.buffer[:] = row["i"]
+        return self.buffer
+
+
+@pytest.mark.parametrize("nb_workers", [0, 2])
+def test_what_a_function_holds_is_read_from_the_cache(nb_workers: int) -> None:
+    for function in (OneBuffer(), lambda row: row):
+        with numbers().map(function).cache().batch(8).prefetch(nb_workers) as batches:
+            first, second = (
+                [batch["i"] if isinstance(batch, dict) else batch[:, 0] for batch in batches] for _ in "12"
+            )
+        assert np.concatenate(first).tolist() == np.concatenate(second).tolist() == list(range(NUMBER))

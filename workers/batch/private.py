@@ -29,10 +29,10 @@ def private(items: Sequence[Any]) -> Any:
     Args:
         items: a list or tuple. The caller must hold no other reference to its content.
     """
-    return items if _is_private(items) else [map_leaves(_copy_of, item) for item in items]
+    return items if is_private(items) else [map_leaves(_copy_of, item) for item in items]
 
 
-def _is_private(items: Any) -> bool:
+def is_private(items: Any) -> bool:
     """Return True if it is certain that nothing outside ``items``, a list or tuple, holds a mutable part of it."""
     left = deque([items])
     while left:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from workers.batch.memory_limit import available_nbytes
+from workers.batch.private import is_private
 from workers.checks import check_int, function_name, short
 from workers.errors import CacheError, add_note
 from workers.job import context
@@ -147,7 +148,7 @@ class ItemCache:
         store = self.store
         if store is not None:
             try:
-                if store.put(key, items) and not _is_same_when_unpickled(items):
+                if store.put(key, items) and not (_is_same_when_unpickled(items) and is_private(items)):
                     items = store.get(key) or items  # as it will be found later
             except Exception as error:
                 add_note(error, f"raised when .cache() kept item {key}, which {what()} has made")
