@@ -53,7 +53,7 @@ def test_what_fits_is_kept_and_stays(nb_workers: int) -> None:
 
 def test_items_take_little_more_than_their_bytes() -> None:
     cached = numbers().map(filled).cache()
-    with cached.prefetch(2) as batches:
+    with cached.prefetch(1) as batches:
         for _ in batches:
             pass
         assert batches.report().cache.nbytes < 1.02 * NUMBER * 100_000
