@@ -59,7 +59,8 @@ def run(tmp_path: Path, **changes: Any) -> list[int]:
 
 def test_later_runs_find_what_is_the_same(tmp_path: Path) -> None:
     total, hits, misses = run(tmp_path)
-    assert hits <= 5 < misses  # a batch that was moved to another worker may be made by both
+    assert hits + misses == NUMBER  # a batch that was moved to another worker may be made by both
+    assert misses
     assert run(tmp_path) == [total, NUMBER, 0]
     assert run(tmp_path, nb_workers=0) == [total, NUMBER, 0]
     changes: list[dict[str, Any]] = [
@@ -71,7 +72,7 @@ def test_later_runs_find_what_is_the_same(tmp_path: Path) -> None:
     for change in changes:
         found, hits, misses = run(tmp_path, **change)
         assert found != total
-        assert hits <= 5 < misses
+        assert misses
     assert run(tmp_path) == [total, NUMBER, 0]
     assert len(cache_info(tmp_path / "kept")) == 1 + len(changes)
 

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,58 @@ def test_fingerprints() -> None:
     assert fingerprint(circle) == fingerprint(circle)
     with pytest.raises(NoFingerprintError, match="name="):
         fingerprint([threading.Lock()])
+
+
+def of_source(source: str) -> Any:
+    """What a script that consists of ``source`` calls ``f``."""
+    known: dict[str, Any] = {"__name__": "__main__", "np": np}
+    exec("import dataclasses, enum, functools\n" + source, known)
+    return known["f"]
+
+
+def of_module(scale: int) -> Any:
+    module = types.ModuleType("of_the_user")
+    exec(f"SCALE = {scale}", vars(module))
+    sys.modules["of_the_user"] = module
+    return of_source("import of_the_user\ndef f(x): return x * of_the_user.SCALE")
+
+
+CHANGES = [
+    ("def f(r): return sum(x['a'] for x in r)", "def f(r): return sum(x['b'] for x in r)"),
+    ("class f:\n  facter = 3", "class f:\n  factor = 3"),
+    ("class f:\n  def lod(self): return 1", "class f:\n  def load(self): return 1"),
+    ("class f:\n  @staticmethod\n  def g(s): return 1", "class f:\n  @classmethod\n  def g(s): return 1"),
+    ("def f(r): return r * f.k\nf.k = 1", "def f(r): return r * f.k\nf.k = 2"),
+    ("def g(x): return 1\ndef f(x): return g(x)", "def g(x): return 2\ndef f(x): return g(x)"),
+    ("def f(x, by=1): return x", "def f(x, by=2): return x"),
+    ("def f(x, *, by=1): return x", "def f(x, *, by=2): return x"),
+    ("f = functools.partial(max, 1)", "f = functools.partial(max, 2)"),
+    ("@functools.wraps(np.clip)\ndef f(x): return x + 1", "@functools.wraps(np.clip)\ndef f(x): return x + 2"),
+    ("@functools.lru_cache\ndef f(x): return x + 1", "@functools.lru_cache\ndef f(x): return x + 2"),
+    (
+        "@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: int): return 2",
+        "@functools.singledispatch\ndef f(x): return 1\n@f.register\ndef _(x: int): return 3",
+    ),
+    (
+        "class E(enum.Enum):\n  A = 1\n  def g(self): return 1\nf = E.A",
+        "class E(enum.Enum):\n  A = 1\n  def g(self): return 2\nf = E.A",
+    ),
+    (
+        "@dataclasses.dataclass\nclass D:\n  x: int = 1\ndef f(r): return D(r)",
+        "@dataclasses.dataclass\nclass D:\n  x: int = 2\ndef f(r): return D(r)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_changes_of_a_script_change_the_fingerprint(before: str, after: str) -> None:
+    assert fingerprint(of_source(before)) != fingerprint(of_source(after))
+    assert fingerprint(of_source(before)) == fingerprint(of_source(before))
+
+
+def test_changes_of_a_module_and_of_comments() -> None:
+    assert fingerprint(of_module(1)) != fingerprint(of_module(2))
+    assert fingerprint(of_module(1)) == fingerprint(of_module(1))
+    del sys.modules["of_the_user"]
+    one, other = "def f(x):\n  'one'\n  return x", "def f(x):\n  'other'  # comment\n  return x"
+    assert fingerprint(of_source(one)) == fingerprint(of_source(other))

@@ -63,7 +63,7 @@ def goes_by_name(obj: Any, name: str | None) -> bool:
     module = pickle.whichmodule(obj, name) if name else "__main__"  # type: ignore[attr-defined]
     if not name or module == "__main__" or module in cloudpickle.list_registry_pickle_by_value():
         return False
-    return _part_of(sys.modules.get(module), name) is obj
+    return part_of(sys.modules.get(module), name) is obj
 
 
 def _by_what_it_wraps(obj: Any) -> tuple[Any, ...] | None:
@@ -105,21 +105,21 @@ def _module_of_own_class(module: types.ModuleType) -> tuple[Any, ...] | None:
         return importlib.import_module, (name,)
     parent, _, attributes = name.partition(".")
     while attributes:  # the module may exist only as an attribute of its parent
-        if parent in sys.modules and _part_of(sys.modules[parent], attributes) is module:
+        if parent in sys.modules and part_of(sys.modules[parent], attributes) is module:
             return _part_of_module, (parent, attributes)
         first, _, attributes = attributes.partition(".")
         parent = f"{parent}.{first}"
     return None
 
 
-def _part_of(obj: Any, name: str) -> Any:
+def part_of(obj: Any, name: str) -> Any:
     for part in name.split("."):
         obj = getattr(obj, part, None)
     return obj
 
 
 def _part_of_module(module: str, name: str) -> Any:
-    return _part_of(importlib.import_module(module), name)
+    return part_of(importlib.import_module(module), name)
 
 
 def _cached(function: Any, maxsize: int | None, typed: bool) -> Any:

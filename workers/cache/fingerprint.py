@@ -75,10 +75,15 @@ class _Hashing:
             self._text(" ".join(sorted(fingerprint(each) for each in obj)))
         elif isinstance(obj, np.ndarray):
             self._array(obj)
-        elif isinstance(obj, np.generic | np.dtype | enum.Enum):
+        elif isinstance(obj, np.generic | np.dtype):
             self._text(repr(obj))
+        elif isinstance(obj, enum.Enum):
+            self.add(kind)
+            self._each([(obj.name, obj.value)])
+        elif isinstance(obj, types.MappingProxyType):
+            self._each(obj.items(), with_keys=True)
         elif isinstance(obj, types.ModuleType):
-            self._text(_version_of(obj.__name__))
+            self._module(obj)
         elif isinstance(obj, os.PathLike):
             self._text(os.fspath(obj))
         elif isinstance(obj, functools.partial):
@@ -117,6 +122,8 @@ class _Hashing:
 
     def _array(self, array: Any) -> None:
         self._text(f"{array.dtype.str} {array.dtype.descr if array.dtype.names else ''} {array.shape}")
+        if type(array) not in (np.ndarray, np.memmap):
+            self._each(vars(array).items() if type(array) is not np.ma.MaskedArray else (), with_keys=True)
         if isinstance(array, np.ma.MaskedArray):
             self._each(enumerate((np.ma.getmaskarray(array), array.filled(0) if not array.dtype.hasobject else None)))
         elif array.dtype.hasobject:
@@ -124,29 +131,42 @@ class _Hashing:
         else:
             self._hash.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
+    def _module(self, module: types.ModuleType) -> None:
+        """Hash ``module``: one of a library by its version, one of the user's by all that it defines."""
+        self._text(_version_of(module.__name__))
+        if not is_installed(module.__name__):
+            values = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+            self._each((name, values[name]) for name in sorted(values))
+
     def _function(self, function: Any) -> None:
-        if is_installed(function.__module__):
-            self._named(function)
-            return
         cells = [_content(cell) for cell in function.__closure__ or ()]
-        self._each(enumerate((function.__code__, function.__defaults__, function.__kwdefaults__, cells)))
+        if is_installed(function.__globals__.get("__name__")):  # not __module__, which functools.wraps changes
+            self._named(function)
+            self._each(enumerate(cells))  # a decorator's: the user's function
+            return
+        attributes = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
+        parts = function.__code__, function.__defaults__, function.__kwdefaults__, cells, attributes
+        self._each(enumerate(parts))
         known = function.__globals__
         used = sorted(name for name in set(_names(function.__code__)) if name in known)
         self._each((name, known[name]) for name in used)
 
     def _code(self, code: types.CodeType) -> None:
         self._hash.update(code.co_code)
-        self._text(f"{code.co_names} {code.co_varnames} {code.co_freevars} {code.co_flags} {code.co_argcount}")
-        self._each((at, each) for at, each in enumerate(code.co_consts) if at or not isinstance(each, str))
+        self._text(f"{code.co_name} {code.co_names} {code.co_varnames} {code.co_freevars} {code.co_cellvars}")
+        self._text(f"{code.co_flags} {code.co_argcount} {code.co_kwonlyargcount} {code.co_posonlyargcount}")
+        has_docstring = code.co_name[:1] != "<" and code.co_consts and isinstance(code.co_consts[0], str)
+        self._each(enumerate(code.co_consts[1:] if has_docstring else code.co_consts))
 
     def _class(self, kind: type) -> None:
         if is_installed(kind.__module__):
             self._named(kind)
             return
         self._text(kind.__qualname__)
-        self._each(enumerate(kind.__bases__))
+        self._each(enumerate((type(kind), *kind.__bases__)))
         values = {name: _unwrapped(value) for name, value in vars(kind).items() if not _is_skipped(name)}
-        self._each((name, values[name]) for name in sorted(values) if not isinstance(values[name], _DESCRIPTORS))
+        values = {name: values[name] for name in sorted(values) if not isinstance(values[name], _DESCRIPTORS)}
+        self._each(values.items(), with_keys=True)
 
     def _named(self, obj: Any) -> None:
         """Hash ``obj``, which a library defines, by its name and the version of the library."""
@@ -218,10 +238,10 @@ def _content(cell: Any) -> Any:
 
 def _unwrapped(value: Any) -> Any:
     if isinstance(value, staticmethod | classmethod):
-        return value.__func__
+        return type(value).__name__, value.__func__
     if isinstance(value, property):
-        return value.fget, value.fset
-    return value.func if isinstance(value, functools.cached_property) else value
+        return "property", value.fget, value.fset
+    return ("cached_property", value.func) if isinstance(value, functools.cached_property) else value
 
 
 def _names(code: types.CodeType) -> Iterable[str]:

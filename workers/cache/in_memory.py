@@ -113,14 +113,15 @@ class MemoryStore:
         """Return the start of ``nbytes`` bytes that only the caller may write to; None if there is no space left."""
         if self._read_claims()[0] + nbytes > self.capacity:
             return None
-        token = os.urandom(_CLAIM_NBYTES - 8)
+        before, token = self._claimed, os.urandom(_CLAIM_NBYTES - 8)
         os.write(self._log, token + nbytes.to_bytes(8, "little"))
-        return self._read_claims(token)[1]
+        return self._read_claims(token, before)[1]
 
-    def _read_claims(self, token: bytes = b"") -> tuple[int, int | None]:
-        """Read the claims that have come since the last call. Return (the end of the space that is in use, the start of
-        the space that the claim with ``token`` has got; None if it has got none)."""
-        number, end = self._claimed
+    def _read_claims(self, token: bytes = b"", since: tuple[int, int] | None = None) -> tuple[int, int | None]:
+        """Read the claims that have come since the last call, or those behind ``since``: another thread may have read
+        them. Return (the end of the space that is in use, the start of the space that the claim with ``token`` has got;
+        None if it has got none)."""
+        number, end = since or self._claimed
         found = None
         while True:
             claims = os.pread(self._log, _CLAIM_NBYTES * _CLAIMS_READ, number * _CLAIM_NBYTES)

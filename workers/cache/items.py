@@ -21,18 +21,21 @@ from typing import Any, TypeVar
 import numpy as np
 
 from workers.batch.memory_limit import available_nbytes
+from workers.batch.pickling import Pickler
 from workers.batch.private import is_private
 from workers.checks import check_int, function_name, short
 from workers.errors import CacheError, add_note
 from workers.job import context
 from workers.job.draws import DrawSearch
 from workers.job.notes import CacheUse, note_cached
+from workers.job.seeding import RunAgain, unseeded
 from workers.process.change_detector import ChangeDetector
 from workers.process.replica import ReplicaPickler
 
 from .fingerprint import fingerprint
 from .in_folder import FolderStore
 from .in_memory import MemoryStore
+from .packed import is_plain
 
 _Result = TypeVar("_Result")
 
@@ -106,7 +109,9 @@ class ItemCache:
             return
         if isinstance(store, FolderStore):
             made: Any = self._new(num_keys, made_from) if has_changed else store
-            self.store = made.renewed() if is_said and made.path == store.path else made
+            is_same = made.path == store.path
+            is_renewed = is_same and (is_said or (has_changed and self.name is not None))
+            self.store = made.renewed() if is_renewed else store if is_same else made
         elif is_new or store is None or store.nbytes:
             self.store = None  # frees its memory first
             self.store = self._new(num_keys, made_from)
@@ -119,11 +124,20 @@ class ItemCache:
         return items
 
     def watched(self, compute: Callable[[], _Result], what: Callable[[], str]) -> _Result:
-        """Return ``compute()``. Raise CacheError if it has drawn random numbers: see :meth:`computed`."""
+        """Return ``compute()``.
+
+        Raises:
+            CacheError: it has drawn random numbers: see :meth:`computed`.
+            RunAgain: it may have drawn some that were not seeded, so the job has to run again.
+        """
         draws, functions = DrawSearch(), context.current.functions
         try:
             context.current.functions = None  # what is made only once is not measured
             found = compute()
+            stream = context.current.stream
+            why = "" if stream is None else unseeded(stream)
+            if why:
+                raise RunAgain(why)
             drawn = draws.found()
         finally:
             context.current.functions = functions
@@ -143,12 +157,11 @@ class ItemCache:
         Raises:
             CacheError: ``compute`` has drawn random numbers, or has asked for the epoch.
         """
-        start_ns = time.monotonic_ns()
+        start_ns, store = time.monotonic_ns(), self.store  # another one may take its place in the meantime
         items = self.watched(functools.partial(compute, number), what)
-        store = self.store
         if store is not None:
             try:
-                if store.put(key, items) and not (_is_same_when_unpickled(items) and is_private(items)):
+                if store.put(key, items) and not _is_new_and_plain(items):
                     items = store.get(key) or items  # as it will be found later
             except Exception as error:
                 add_note(error, f"raised when .cache() kept item {key}, which {what()} has made")
@@ -165,19 +178,17 @@ def _error_of(drawn: str, what: str) -> CacheError:
     )
 
 
-_LEAVES = frozenset({int, float, bool, str, bytes, type(None)})
+def _is_new_and_plain(items: list[Any]) -> bool:
+    """Return True if ``items`` are the same when they are read from the cache, and nothing else holds them."""
+    return is_plain(items) and _is_same_when_unpickled(items) and is_private(items)
 
 
 def _is_same_when_unpickled(value: Any) -> bool:
     """Return True if it is certain that a pickled and unpickled ``value`` is the same, in memory too."""
-    kind = type(value)
-    if kind is np.ndarray:
-        return bool(value.flags.c_contiguous) and not value.dtype.hasobject
-    if kind in (list, tuple):
-        return all(map(_is_same_when_unpickled, value))
-    if kind is dict:
-        return all(map(_is_same_when_unpickled, value)) and all(map(_is_same_when_unpickled, value.values()))
-    return kind in _LEAVES
+    if type(value) is np.ndarray:
+        return bool(value.flags.c_contiguous)
+    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else ()
+    return all(map(_is_same_when_unpickled, parts))
 
 
 class Changes:
@@ -221,13 +232,15 @@ def _digest(objects: list[Any]) -> str:
         found.update(repr((memory.nbytes, zlib.crc32(memory.data), int(np.bitwise_xor.reduce(whole)))).encode())
         return False
 
-    try:
-        with io.BytesIO() as file:
-            ReplicaPickler(file, protocol=5, buffer_callback=add).dump(objects)
-            found.update(file.getvalue())
-    except Exception:  # reducers may raise anything
-        return ""
-    return found.hexdigest()
+    for pickler in (Pickler, ReplicaPickler):  # the first one reads memmaps too, the second one knows more objects
+        try:
+            with io.BytesIO() as file:
+                pickler(file, protocol=5, buffer_callback=add).dump(objects)
+                found.update(file.getvalue())
+            return found.hexdigest()
+        except Exception:  # reducers may raise anything
+            continue
+    return ""
 
 
 def _default_nbytes() -> int:

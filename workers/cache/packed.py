@@ -5,15 +5,21 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import sys
+import types
 import zlib
 from typing import Any, NamedTuple
 
-from workers.batch.pickling import Pickler
+import numpy as np
+
+from workers.batch.pickling import Pickler, part_of
+from workers.process import arrays
 
 ALIGNMENT = 64  # bytes: of packed items, and of each array in them
-_HEADER = struct.Struct("<8sqqqqq")  # the fields of Header
+_HEADER = struct.Struct("<8sqqqqqq")  # the fields of Header
 _PLACE = struct.Struct("<qq")  # (start, nbytes) of an array's memory
-_MAGIC = b"wkcache1"
+_MAGIC = b"wkcache2"
+_LEAVES = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 class PackedError(ValueError):
@@ -35,6 +41,7 @@ class Header(NamedTuple):
     nbytes: int  # of everything, with the header
     pickle_nbytes: int
     num_arrays: int
+    is_copied: int  # 1 if arrays must be copied when read, as objects hold them, into which functions may write
     checksum: int  # of everything behind the header
 
 
@@ -46,7 +53,7 @@ def pack(key: int, items: list[Any], with_checksum: bool) -> Packed:
     """
     buffers: list[pickle.PickleBuffer] = []
     with io.BytesIO() as file:
-        Pickler(file, protocol=5, buffer_callback=buffers.append).dump(items)
+        _ItemPickler(file, protocol=5, buffer_callback=buffers.append).dump(items)
         pickled = file.getvalue()
     views = [buffer.raw() for buffer in buffers]
     places, end = b"", _aligned(_HEADER.size + _PLACE.size * len(views) + len(pickled))
@@ -60,12 +67,14 @@ def pack(key: int, items: list[Any], with_checksum: bool) -> Packed:
     if with_checksum:
         for part in parts:
             checksum = zlib.crc32(part, checksum)
-    header = _HEADER.pack(_MAGIC, key, end, len(pickled), len(views), checksum)
+    header = _HEADER.pack(_MAGIC, key, end, len(pickled), len(views), not is_plain(items), checksum)
     return Packed([header, *parts], end)
 
 
 def unpack(key: int, memory: memoryview, with_checksum: bool = False) -> list[Any]:
-    """Return the items with ``key`` that ``memory``, which may be longer, begins with. Their arrays are views of it.
+    """Return the items with ``key`` that ``memory``, which may be longer, begins with.
+
+    Arrays in lists, tuples and dicts are views of it; those that other objects hold are copied.
 
     Raises:
         PackedError: ``memory`` holds something else. Any error of unpickling: e.g. a class is not defined here.
@@ -81,9 +90,33 @@ def unpack(key: int, memory: memoryview, with_checksum: bool = False) -> list[An
         raise PackedError("the checksum is wrong")
     start = _HEADER.size + _PLACE.size * header.num_arrays
     places = _PLACE.iter_unpack(memory[_HEADER.size : start])
-    buffers = [memory[first : first + nbytes] for first, nbytes in places]
+    buffers: list[Any] = [memory[first : first + nbytes] for first, nbytes in places]
+    if header.is_copied:
+        buffers = list(map(bytearray, buffers))
     items: list[Any] = pickle.loads(memory[start : start + header.pickle_nbytes], buffers=buffers)
     return items
+
+
+def is_plain(value: Any) -> bool:
+    """Return True if ``value`` consists of arrays, numbers, texts, lists, tuples and dicts alone."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return all(map(is_plain, value))
+    if kind is dict:
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+    return kind in _LEAVES or isinstance(value, np.generic) or (kind is np.ndarray and not value.dtype.hasobject)
+
+
+class _ItemPickler(Pickler):
+    """A pickler that sends what the program's script defines by its name, as the same class must be found later."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ma.MaskedArray and not obj.dtype.hasobject:
+            return arrays.reduced(obj)  # keeps hard masks
+        is_of_script = isinstance(obj, (type, types.FunctionType)) and obj.__module__ == "__main__"
+        if is_of_script and part_of(sys.modules["__main__"], obj.__qualname__) is obj:
+            return NotImplemented
+        return super().reducer_override(obj)
 
 
 def _aligned(nbytes: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from workers.batch.tree import own
+from workers.job.notes import without_notes
 
 from .comparison import difference
 from .engine import Reading
@@ -204,5 +205,6 @@ class AutoReading:
 
 
 def _one(items: Any) -> Any:
-    """Return the batch in ``items``, the result of one job; return ``items`` itself if there are several batches."""
+    """Return the batch in ``items``, the result of one job, or the list of all its batches. Leave out its notes."""
+    items, _ = without_notes(items)
     return items[0] if len(items) == 1 else items

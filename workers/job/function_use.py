@@ -10,7 +10,6 @@ from workers.checks import function_name
 
 from . import context
 from .draws import DrawSearch
-from .seeding import RunAgain
 
 _SHARE = 100  # measuring takes at most one part in so many of the time
 _MOST_PARTS = 100  # of a result, when its size is found
@@ -62,20 +61,13 @@ def called(function: Callable[[Any], Any], item: Any) -> Any:
         start_ns = time.monotonic_ns()
         result = function(item)
         end_ns = time.monotonic_ns()
-        use = FunctionUse(1, end_ns - start_ns, _nbytes(result, [_MOST_PARTS]), _has_drawn(search))
+        use = FunctionUse(1, end_ns - start_ns, _nbytes(result, [_MOST_PARTS]), bool(search.found()))
     finally:
         context.current.functions = uses
         search.end()
     _add(uses, function_name(function), use)
     _add(uses, _OWN, FunctionUse(1, time.monotonic_ns() - before_ns - use.ns))
     return result
-
-
-def _has_drawn(search: DrawSearch) -> bool:
-    try:
-        return bool(search.found())
-    except RunAgain:  # the job itself will find out
-        return True
 
 
 def _add(uses: Uses, name: str, use: FunctionUse) -> None:

@@ -78,6 +78,11 @@ logger = logging.getLogger("workers")
 
 _globals_lock = threading.RLock()  # only its owner can release it
 _MAX_WAIT_S = 5.0
+_MOST_RUNS = 5  # of a job that has drawn numbers that were not seeded
+_OF_ALWAYS = (
+    "a job has %s each time it ran, %d times, so some of its draws are not seeded. Make generators in __init__ of the "
+    "class, or draw from current_rng()"
+)
 _numbers = itertools.count()  # counts the seeds drawn so far, so that no two are the same
 _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read here from those of the jobs
 
@@ -101,15 +106,21 @@ def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[],
     current = context.current
     before = current.loaded  # of the job that this one runs in
     try:
-        while True:
+        for run in itertools.count(1):
             current.loaded = loaded_frameworks()
             begin()
+            is_refused = False
             try:
                 result = function()
                 why = unseeded(stream)
             except RunAgain as raised:
-                why = str(raised)
+                why, is_refused = str(raised), True
             if not why:
+                return result
+            if run == _MOST_RUNS:
+                if is_refused:
+                    raise RuntimeError(_OF_ALWAYS % (why, run))
+                _tell_of_always(why)
                 return result
             _tell(why)
     finally:
@@ -147,6 +158,12 @@ def _tell_of_import(before: tuple[bool, ...]) -> None:
         "module instead",
         ", ".join(_new_frameworks(before)),
     )
+
+
+@functools.cache
+def _tell_of_always(new: str) -> None:
+    """Warn that a job does what ``new`` says each time it runs. Warn once for each text."""
+    logger.warning(_OF_ALWAYS, new, _MOST_RUNS)
 
 
 @functools.cache

@@ -9,13 +9,14 @@ from typing import Any
 
 from workers.cache.items import ItemCache
 from workers.checks import function_name
-from workers.job.context import take_is_delivered
-from workers.job.task import chain_of, makes_items
+from workers.job.context import current_stream, take_is_delivered
+from workers.job.task import chain_of, makes_items, one_of
 
 from .base import Sequence, plan_of
 from .clock import asking, with_clock
 from .derived import SequenceDerived, check_indexed, plan_of_source
 from .display import DisplayedFact, named
+from .epochs import plan_of_epoch
 from .fetching import gets_several, getter
 from .item_keys import check_keys, keys_of, made_from, num_keys
 from .of_epoch import SourceOfEpoch, of_epoch
@@ -44,6 +45,9 @@ class SequenceCached(SequenceDerived[Batch_co]):
         self._has_names = any(isinstance(each, SequenceOfParts) and each._names for each in chain_of(source_split))
         self._cache = ItemCache(self._num_keys(), self._made_from, memory, folder, name)
 
+    def __getitem__(self, index: int) -> Any:
+        return one_of(self._items_of_job(plan_of_epoch(self).job(index)))
+
     def _plan(self) -> Plan:
         return plan_of(self.source_split).cached(self)
 
@@ -70,6 +74,10 @@ class SequenceCached(SequenceDerived[Batch_co]):
 
     def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]]:
         """Return a function that returns the items of the next of ``jobs``: see :func:`getter`."""
+        stream = current_stream()
+        if stream is not None and not stream.is_of(self):  # another object reads this, and nobody tells of epochs
+            uncached = of_epoch(self, "source", self._made_source)
+            return functools.partial(next, map(uncached.items, jobs))
         take_is_delivered()  # what is made now is delivered from the cache
         source = of_epoch(self, "source", self._made_source)
         plan = source.plan.plan

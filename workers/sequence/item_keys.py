@@ -23,7 +23,8 @@ from .plan import Plan
 def check_keys(plan: Plan) -> None:
     """Raise TypeError if the items of ``plan`` have no keys, because a job makes other items in each epoch."""
     source = plan.source
-    if isinstance(source, (SequenceGroups, SequenceBatch, SequenceZip)) or makes_items(source):
+    makes_own = isinstance(source, SequenceArray) and source._makes_samples()
+    if isinstance(source, (SequenceGroups, SequenceBatch, SequenceZip)) or makes_items(source) or makes_own:
         check_order_is_fixed(source, "cached")
     elif isinstance(source, SequenceChosen):
         check_keys(plan_of(source.source_split))
@@ -39,8 +40,8 @@ def num_keys(plan: Plan) -> int:
         return num_keys(plan_of(source.source_split))
     if isinstance(source, SequenceOfParts) and not isinstance(source, SequenceZip):
         return sum(_num_keys_of_parts(source))
-    if isinstance(source, SequenceArray) and callable(source.sampler):
-        return source.nb_samples
+    if _has_sampler(source):
+        return int(source.nb_samples)
     number = plan.count()
     assert number is not None
     if is_endless(number):
@@ -61,10 +62,15 @@ def keys_of(plan: Plan, jobs: list[int], note: bool = False) -> list[int]:
     if isinstance(source, SequenceOfParts):
         first = np.cumsum([0, *_num_keys_of_parts(source)]).tolist()
         return [_key_of_turn(source, first, job, note) for job in jobs]
-    if isinstance(source, SequenceArray) and callable(source.sampler):
+    if _has_sampler(source):
         found: list[int] = (source._positions()[jobs] % source.nb_samples).tolist()
         return found
     return jobs
+
+
+def _has_sampler(source: Any) -> bool:
+    """Return True if the items of ``source`` are found by their positions in its arrays, whatever its order is."""
+    return isinstance(source, SequenceArray) and source.sampler is not None and not source._makes_samples()
 
 
 def _keys_of_chosen(source: SequenceChosen[Any], jobs: list[int], note: bool) -> list[int]:
@@ -102,12 +108,12 @@ def made_from(plan: Plan) -> list[Any]:
     if isinstance(source, SequenceZip):
         found += [source._names, [plan_of(part).arrangements for part in source.parts]]
     if isinstance(source, SequenceOfParts):
-        return [*found, *(each for part in source.parts for each in made_from(plan_of(part)))]
+        return [*found, type(source).__name__, [made_from(plan_of(part)) for part in source.parts]]
     if isinstance(source, SequenceChosen):
         return [*found, *made_from(plan_of(source.source_split))]
     if makes_items(source):
         return [*found, *_given(source.collate_fn), *made_from(source._plan())]
-    if type(source) is SequenceArray:
+    if isinstance(source, SequenceArray) and not source._makes_samples():
         return [*found, source.arrays]
     return [*found, source]
 

@@ -71,12 +71,20 @@ def as_job(getitem: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         if seeding.current_job() is not None:
             return getitem(self, index)
         self._check_open()
+        look_at_changes(self)
         checked = check_index(index, self)
         compute = functools.partial(getitem, self, checked)
         return with_clock(self._clock, run_job, self, job_of_index(self, checked), compute)
 
     __getitem__._is_job = True  # type: ignore[attr-defined]
     return __getitem__
+
+
+def look_at_changes(sequence: Sequence[Any]) -> None:
+    """Empty the caches of the chain of ``sequence`` if what they hold has changed: no epoch begins before an index."""
+    for each in chain_of(sequence):
+        if hasattr(type(each), "_caches") and each._caches():
+            each._begin_epoch(sequence._clock.epoch)
 
 
 def wrap_methods(cls: Any) -> None:
