@@ -11,6 +11,8 @@ from shapes import exactly
 
 from sampler import BarlowAugmenter, RandAugmenter, SimCLRAugmenter, SingleShotMemorySampler, transforms
 
+pytestmark = pytest.mark.needs("cv2")
+
 PHOTOS = np.random.default_rng(0).integers(0, 256, (12, 40, 60, 3), np.uint8)
 AUGMENTERS: dict[str, Any] = {
     "SimCLR": SimCLRAugmenter(24, 32),

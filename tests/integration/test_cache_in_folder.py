@@ -271,6 +271,7 @@ def test_a_state_does_not_show_the_cache(tmp_path: Path) -> None:
     assert exactly(list(cached)) == exactly(list(iterator))
 
 
+@pytest.mark.needs("keras")
 def test_fit_reads_through_a_cache(tmp_path: Path) -> None:
     import keras
 

@@ -124,6 +124,7 @@ def test_functions_may_write_into_items(nb_workers: int) -> None:
             item["x"][:] = -2  # a batch is the loop's own
 
 
+@pytest.mark.needs("torch")
 @pytest.mark.parametrize("nb_workers", [0, 2])
 def test_all_kinds_of_items(nb_workers: int) -> None:
     import torch

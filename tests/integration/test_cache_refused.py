@@ -108,6 +108,7 @@ def noisy_row(row: Any) -> Any:
     return {**row, "x": current_rng().random()}
 
 
+@pytest.mark.needs("tensorflow", "torch")
 @pytest.mark.parametrize("name", DRAWS)
 @pytest.mark.parametrize("nb_workers", [0, 1])
 def test_draws_before_a_cache_raise(name: str, nb_workers: int) -> None:
@@ -181,6 +182,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.needs("torch")
 def test_draws_of_a_framework_that_is_imported_on_the_way_raise(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     found = subprocess.run(

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import skimage.data
 from PIL import Image
 
 from sampler import image_size, load_image, random_flip, random_resized_crop
 from workers import prefetch
+
+cv2: Any = pytest.importorskip("cv2")
+
+pytestmark = pytest.mark.needs("cv2", "simplejpeg", "skimage", "tensorflow")
 
 BACKENDS: list[Any] = ["simplejpeg", "cv2", "tensorflow", "pillow"]
 HEIGHT, WIDTH = 93, 131
@@ -22,6 +24,8 @@ HEIGHT, WIDTH = 93, 131
 
 @pytest.fixture(scope="module")
 def photo() -> Any:
+    import skimage.data
+
     found = cv2.resize(skimage.data.astronaut(), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     noise = np.random.default_rng(0).normal(0, 4, found.shape)
     return np.clip(found + noise, 0, 255).astype(np.uint8)

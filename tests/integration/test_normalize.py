@@ -38,6 +38,7 @@ def test_values_on_any_workers(channels_first: bool, nb_workers: Any, executor: 
         assert batch["name"] == [f"n{index}" for index in range(24)[rows]]
 
 
+@pytest.mark.needs("torch")
 def test_grey_images_and_tensors() -> None:
     import torch
 
