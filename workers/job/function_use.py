@@ -31,29 +31,21 @@ class FunctionUse(NamedTuple):
 Uses = dict[str, FunctionUse]
 
 _OWN = "\0"  # the name under which the cost of measuring is recorded until the end of the job
-_due_ns = 0  # when a job may be measured again, in this process
-
-
-def begin() -> Uses | None:
-    """Return where the uses of functions in the next job are to be recorded; None if it is not measured."""
-    return {} if time.monotonic_ns() >= _due_ns else None
+DUE = [0]  # [when, in monotonic ns, a job may be measured again in this process]
 
 
 def end(uses: Uses, start_ns: int) -> None:
-    """Record the end of a measured job that has begun at ``start_ns``."""
-    global _due_ns
+    """Record the end of a measured job that has begun at ``start_ns``, with at least one function in ``uses``."""
     now_ns = time.monotonic_ns()
     total = uses.pop(_OWN, FunctionUse())
-    _due_ns = now_ns + _SHARE * total.ns
-    if uses:
-        uses[""] = FunctionUse(1, max(0, now_ns - start_ns - total.ns))
+    DUE[0] = now_ns + _SHARE * total.ns
+    uses[""] = FunctionUse(1, max(0, now_ns - start_ns - total.ns))
 
 
 def called(function: Callable[[Any], Any], item: Any) -> Any:
-    """Return ``function(item)``, and record the call if the running job is measured."""
+    """Return ``function(item)``, and record the call, as the running job is measured."""
     uses = context.current.functions
-    if uses is None:
-        return function(item)
+    assert uses is not None
     before_ns = time.monotonic_ns()
     search = DrawSearch()
     try:

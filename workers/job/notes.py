@@ -92,7 +92,8 @@ def with_notes(
     sources: dict[str, int] = {}
     current = context.current
     before = current.failures, current.sources, current.cached, current.functions  # of the job that this one runs in
-    functions, start_ns = function_use.begin(), time.monotonic_ns()
+    start_ns = time.monotonic_ns()
+    functions: Uses | None = {} if start_ns >= function_use.DUE[0] else None
     try:
         current.failures, current.sources, current.cached, current.functions = failures, sources, CacheUse(), functions
         current.portions, current.is_delivered = portions, True
@@ -101,7 +102,7 @@ def with_notes(
     finally:
         current.failures, current.sources, current.cached, current.functions = before
         current.portions, current.is_delivered = None, False
-    if functions is not None:
+    if functions:
         function_use.end(functions, start_ns)
     has_notes = failures or sources or any(cached) or functions
     return [*items, Notes(failures, sources, cached, functions)] if has_notes else items

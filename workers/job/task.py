@@ -255,7 +255,10 @@ class Task:
             elif self.private is not None and not are_private:
                 items = self.private(items)
             made_by, are_private = function, False
-            results = [called(function, item) for item in items]
+            if context.current.functions is None:
+                results = [function(item) for item in items]
+            else:
+                results = [called(function, item) for item in items]
             if any(type(result) is GeneratorType for result in results):
                 return self._yielded(results, at)
             items = []
