@@ -57,7 +57,7 @@ def test_the_same_batches() -> None:
 def test_the_words_of_a_chain() -> None:
     """Each gives the same batches, states and failures as without actors."""
     found = played(program=PROGRAMS.with_name("ray_words.py"))
-    assert len(found) == 20
+    assert len(found) == 21
     assert set(found.values()) == {True}, found
 
 
