@@ -60,7 +60,7 @@ WORDS: dict[str, Any] = {
     "reorder": lambda: Numbered().reorder(lambda epoch: range(epoch, NUMBER, 2)),
     "yields": lambda: Numbered().map(yields).batch(4),
     "yields, then fails": lambda: workers.prefetch(Numbered().map(yields_until), 0, on_error="skip"),
-    "cache": lambda: Numbered().map(doubled).cache().shuffle(),
+    "cache": lambda: workers.prefetch(list(range(NUMBER)), 0, seed=1).map(doubled).cache().shuffle(),
     "interleave": lambda: Numbered().interleave(yields, 2),
     "batch_by": lambda: Numbered().batch_by([[0, 3], [5], [1, 1, 2]]),
     "bucket": lambda: Sized().bucket(LENGTHS, 4, collate_fn=pad(-1)),
