@@ -55,7 +55,7 @@ class Examples:
             return None
         if self.load_example_fn is None:
             raise TypeError("cache keeps what load_example_fn returns: give load_example_fn, or leave cache out")
-        return ItemCache(len(self), self._made_from, folder=None if cache is True else cache)
+        return ItemCache(len(self), self._made_from(), folder=None if cache is True else cache)
 
     def _made_from(self) -> list[Any]:
         return [self.load_example_fn, self.x]

@@ -107,6 +107,13 @@ def grain(job: Job, num_workers: int) -> Iterator[Epoch]:
     reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     dataset = grain.MapDataset.source(job).to_iter_dataset(reading)
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+    with epochs_of_grain(dataset) as epoch:
+        yield epoch
+
+
+@contextmanager
+def epochs_of_grain(dataset: Any) -> Iterator[Epoch]:
+    """Open epochs of ``dataset`` one after the other, and close each before the next begins."""
     started: list[Any] = []
 
     def epoch() -> Iterator[Any]:
@@ -121,7 +128,7 @@ def grain(job: Job, num_workers: int) -> Iterator[Epoch]:
 
 
 @contextmanager
-def keras(job: Job, num_workers: int) -> Iterator[Epoch]:
+def keras(job: Any, num_workers: int) -> Iterator[Epoch]:
     """Open the enqueuer that ``fit`` uses for ``workers=2, use_multiprocessing=True``, without a model."""
     from keras.src.trainers.data_adapters import py_dataset_adapter as adapter
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import peers
+from benchmarks.peers import epochs_of_grain
 from benchmarks.photo_jobs import (
     BATCH,
     SIZE,
@@ -154,18 +156,22 @@ def _collated(some: list[Any]) -> Any:
     return np.stack([image for image, _ in some]), np.array([index for _, index in some])
 
 
-@contextmanager
-def torch(paths: list[str], num_workers: int, folder: str) -> Iterator[Epoch]:
+def _data_loader(dataset: Any, num_workers: int, collate_fn: Callable[[Any], Any]) -> Any:
     from torch.utils.data import DataLoader
 
-    loader: Any = DataLoader(
-        Photos(paths),  # type: ignore[arg-type,unused-ignore]
+    return DataLoader(
+        dataset,
         batch_size=BATCH,
         num_workers=num_workers,
-        collate_fn=_collated,
+        collate_fn=collate_fn,
         persistent_workers=True,
         worker_init_fn=init,
     )
+
+
+@contextmanager
+def torch(paths: list[str], num_workers: int, folder: str) -> Iterator[Epoch]:
+    loader = _data_loader(Photos(paths), num_workers, _collated)
     yield lambda: iter(loader)
 
 
@@ -184,17 +190,8 @@ def grain(with_threads: bool) -> Open:
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
             )
-        started: list[Any] = []
-
-        def epoch() -> Iterator[Any]:
-            for old in started:
-                old.close()
-            started[:] = [iter(dataset)]
-            return started[0]  # type: ignore[no-any-return]
-
-        yield epoch
-        for last in started:
-            last.close()
+        with epochs_of_grain(dataset) as epoch:
+            yield epoch
 
     return open_grain
 
@@ -238,7 +235,6 @@ def webdataset(paths: list[str], num_workers: int, folder: str) -> Iterator[Epoc
 @contextmanager
 def hugging_face(paths: list[str], num_workers: int, folder: str) -> Iterator[Epoch]:
     import datasets
-    from torch.utils.data import DataLoader
 
     table = datasets.Dataset.from_dict({"path": paths, "index": list(range(len(paths)))})
 
@@ -248,43 +244,15 @@ def hugging_face(paths: list[str], num_workers: int, folder: str) -> Iterator[Ep
     def collate(rows: Any) -> Any:
         return np.stack([row["image"] for row in rows]), np.array([row["index"] for row in rows])
 
-    loader: Any = DataLoader(
-        table.with_transform(load),
-        batch_size=BATCH,
-        num_workers=num_workers,
-        collate_fn=collate,
-        persistent_workers=True,
-        worker_init_fn=init,
-    )
+    loader = _data_loader(table.with_transform(load), num_workers, collate)
     yield lambda: iter(loader)
 
 
 @contextmanager
 def keras(paths: list[str], num_workers: int, folder: str) -> Iterator[Epoch]:
-    from itertools import islice
-
-    from keras.src.trainers.data_adapters import py_dataset_adapter as adapter
-
-    batches = _batches(paths, False)
     only_one_thread()
-
-    class Dataset(adapter.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return len(batches)
-
-        def __getitem__(self, index: int) -> Any:
-            return batches[index]
-
-    dataset = Dataset(workers=num_workers, use_multiprocessing=True)
-    enqueuer = adapter.OrderedEnqueuer(dataset, workers=num_workers, use_multiprocessing=True)
-
-    def epoch() -> Iterator[Any]:
-        enqueuer.stop()
-        enqueuer.start()
-        return islice(enqueuer.get(), len(batches))
-
-    yield epoch
-    enqueuer.stop()
+    with peers.keras(_batches(paths, False), num_workers) as epoch:
+        yield epoch
 
 
 def tensorflow(is_cached: bool) -> Open:

@@ -1,4 +1,4 @@
-"""Makes a text that identifies what is cached in a folder: the same in each run of the program, until that changes.
+"""Identifies what is cached in a folder by a hash of the source and the functions, equal in each run of the program.
 
 Objects are hashed by their content, and functions by their code, with what they refer to. What a library defines, i.e.
 anything in an installed package, counts by its name and the version of the package.

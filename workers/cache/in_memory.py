@@ -23,7 +23,7 @@ from workers.batch import shared_memory
 from workers.errors import PlatformError
 from workers.job.context import is_in_worker_process
 
-from .packed import ALIGNMENT, Packed, pack, unpack
+from .packed import ALIGNMENT, Packed, aligned, pack, unpack
 
 logger = logging.getLogger("workers")
 
@@ -62,15 +62,15 @@ class MemoryStore:
         self._file, self._log, self._token = file, log, token
         self.close = weakref.finalize(self, _close, file, log)
         memory = shared_memory.view(shared_memory.attach(file, self._nbytes(), writable=False)).toreadonly()
-        at = _aligned(_TOKEN_NBYTES)
+        at = aligned(_TOKEN_NBYTES)
         self._places = np.frombuffer(memory, np.uint64, self.num_keys, at)
         self._items = memory[self._start :]
-        # (entries read of the log, of which the token is the first; the end of the space in use); replaced as a whole
+        # (the number of log entries read, with the token; the end of the space in use). Replaced as a whole.
         self._claimed = 1, 0
 
     @property
     def _start(self) -> int:
-        return _aligned(_aligned(_TOKEN_NBYTES) + _PLACE_NBYTES * self.num_keys)
+        return aligned(aligned(_TOKEN_NBYTES) + _PLACE_NBYTES * self.num_keys)
 
     def _nbytes(self) -> int:
         return self._start + self.capacity
@@ -95,7 +95,7 @@ class MemoryStore:
         os.pwrite(
             self._file,
             (start // ALIGNMENT + 1).to_bytes(_PLACE_NBYTES, sys.byteorder),
-            _aligned(_TOKEN_NBYTES) + _PLACE_NBYTES * key,
+            aligned(_TOKEN_NBYTES) + _PLACE_NBYTES * key,
         )
         return True
 
@@ -137,10 +137,6 @@ class MemoryStore:
                 break
         self._claimed = number, end
         return end, found
-
-
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _names(token: bytes) -> tuple[str, str]:

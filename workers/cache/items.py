@@ -53,7 +53,7 @@ class ItemCache:
 
     Args:
         num_keys: the number of keys.
-        made_from: returns what the items are made from: the source and the functions.
+        made_from: what the items are made from: the functions and, last, the source.
         memory: the most bytes to use; None for half of what is available now. A number, or a text such as "8GB".
         folder: the folder in which to keep the items; None to keep them in shared memory.
         name: the name of the cache in ``folder``; None for a hash of what the items are made from.
@@ -62,7 +62,7 @@ class ItemCache:
     def __init__(
         self,
         num_keys: int,
-        made_from: Callable[[], list[Any]],
+        made_from: list[Any],
         memory: int | str | None = None,
         folder: str | os.PathLike[str] | None = None,
         name: str | None = None,
@@ -77,8 +77,8 @@ class ItemCache:
         self._nbytes = checked_nbytes(memory)
         self._changes = Changes()
         self._num_changes = 0
-        self.store: MemoryStore | FolderStore | None = self._new(num_keys, made_from())
-        self._changes.look(made_from(), False)
+        self.store: MemoryStore | FolderStore | None = self._new(num_keys, made_from)
+        self._changes.look(made_from, False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_changes"}

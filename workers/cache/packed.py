@@ -56,10 +56,10 @@ def pack(key: int, items: list[Any], with_checksum: bool) -> Packed:
         _ItemPickler(file, protocol=5, buffer_callback=buffers.append).dump(items)
         pickled = file.getvalue()
     views = [buffer.raw() for buffer in buffers]
-    places, end = b"", _aligned(_HEADER.size + _PLACE.size * len(views) + len(pickled))
+    places, end = b"", aligned(_HEADER.size + _PLACE.size * len(views) + len(pickled))
     for view in views:
         places += _PLACE.pack(end, view.nbytes)
-        end = _aligned(end + view.nbytes)
+        end = aligned(end + view.nbytes)
     parts: list[Any] = [places, pickled, *_padding(_HEADER.size + len(places) + len(pickled))]
     for view in views:
         parts += [view, *_padding(view.nbytes)]
@@ -119,7 +119,7 @@ class _ItemPickler(Pickler):
         return super().reducer_override(obj)
 
 
-def _aligned(nbytes: int) -> int:
+def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 

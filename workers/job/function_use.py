@@ -11,7 +11,7 @@ from workers.checks import function_name
 from . import context
 from .draws import DrawSearch
 
-_SHARE = 100  # measuring takes at most one part in so many of the time
+_SHARE = 100  # measuring takes at most a hundredth of the time
 _MOST_PARTS = 100  # of a result, when its size is found
 
 
@@ -35,7 +35,7 @@ DUE = [0]  # [when, in monotonic ns, a job may be measured again in this process
 
 
 def end(uses: Uses, start_ns: int) -> None:
-    """Record the end of a measured job that has begun at ``start_ns``, with at least one function in ``uses``."""
+    """Record the end of a measured job, which began at ``start_ns`` and has called at least one function."""
     now_ns = time.monotonic_ns()
     total = uses.pop(_OWN, FunctionUse())
     DUE[0] = now_ns + _SHARE * total.ns

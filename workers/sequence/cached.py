@@ -1,4 +1,4 @@
-"""``SequenceCached``: the items of a sequence, each of which is made once, for ``sequence.cache()``."""
+"""``SequenceCached``: a sequence whose items are made once and then kept, for ``sequence.cache()``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SequenceCached(SequenceDerived[Batch_co]):
         check_keys(plan)
         super().__init__(source_split)
         self._has_names = any(isinstance(each, SequenceOfParts) and each._names for each in chain_of(source_split))
-        self._cache = ItemCache(self._num_keys(), self._made_from, memory, folder, name)
+        self._cache = ItemCache(self._num_keys(), self._made_from(), memory, folder, name)
 
     def __getitem__(self, index: int) -> Any:
         return one_of(self._items_of_job(plan_of_epoch(self).job(index)))
@@ -74,12 +74,10 @@ class SequenceCached(SequenceDerived[Batch_co]):
 
     def _reader(self, jobs: list[int], on_error: str) -> Callable[[], list[Any]]:
         """Return a function that returns the items of the next of ``jobs``: see :func:`getter`."""
-        stream = current_stream()
+        stream, source = current_stream(), of_epoch(self, "source", self._made_source)
         if stream is not None and not stream.is_of(self):  # another object reads this, and nobody tells of epochs
-            uncached = of_epoch(self, "source", self._made_source)
-            return functools.partial(next, map(uncached.items, jobs))
+            return functools.partial(next, map(source.items, jobs))
         take_is_delivered()  # what is made now is delivered from the cache
-        source = of_epoch(self, "source", self._made_source)
         plan = source.plan.plan
         cache, keys = self._cache, keys_of(plan, jobs)
         kept = [cache.get(key) for key in keys]

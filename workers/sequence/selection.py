@@ -204,7 +204,7 @@ class Selection(Generic[Batch_co]):
         memory: int | str | None = None,
         name: str | None = None,
     ) -> Sequence[Batch_co]:
-        """Return a sequence of these items, each of which is made only once, and then read from a cache.
+        """Return a sequence of the same items. Each is made once, kept in a cache, and read from there in later epochs.
 
         The cache is in shared memory, one for all workers and front-ends, or in ``folder``, also for later runs of the
         program. What fits is kept and stays; other items are made each time. Items are the same with and without it.
