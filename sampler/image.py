@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.checks import check_bool, check_int, short
+from workers.job.function_use import timed
 
 from .decoding import (
     DECODERS,
@@ -92,7 +93,8 @@ def load_image(
     """
     asked = _Asked(_checked_size(size), _checked_crop(crop), _checked(mode, "mode", _MODES), check_bool("fast", fast))
     decoder = decoder_named(_checked(backend, "backend", ("auto", *DECODERS, "pillow")), crop is not None)
-    content, name = _content(path)
+    with timed("read"):
+        content, name = _content(path)
     found: Image = _named(name, lambda: _loaded(content, asked, decoder))
     return found
 
@@ -176,7 +178,8 @@ def _loaded(content: bytes, asked: _Asked, decoder: Decoder | None) -> Image:
         box = None if asked.crop is None else _box_of(asked.crop, size)
         scale = _scale_of(box or Box(0, 0, *size), asked)
         try:
-            pixels, shown = decoder(content, size, scale, asked.fast, box if scale == 1 else None)
+            with timed("decode"):
+                pixels, shown = decoder(content, size, scale, asked.fast, box if scale == 1 else None)
         except CannotDecode:
             pass  # Pillow then says why, or can
         else:
@@ -198,10 +201,12 @@ def _by_pillow_first(content: bytes, image: Any, asked: _Asked, decoder: Decoder
     if decoder is not None and is_jpeg and image.mode in ("RGB", "L") and ends_as_jpeg(content):
         part = box if orientation == scale == 1 else None
         with contextlib.suppress(CannotDecode):
-            pixels, shown = decoder(content, image.size[::-1], scale, asked.fast, part)
+            with timed("decode"):
+                pixels, shown = decoder(content, image.size[::-1], scale, asked.fast, part)
             box = _within(box, shown)
     if pixels is None:
-        pixels = by_pillow(image, scale)
+        with timed("decode"):
+            pixels = by_pillow(image, scale)
     if orientation in _UPRIGHT:
         pixels = _UPRIGHT[orientation](pixels)
     return _finished(pixels, box, scale, asked)
@@ -248,16 +253,23 @@ def _scale_of(box: Box, asked: _Asked) -> int:
 
 def _finished(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Image:
     """Return ``pixels``, decoded ``scale`` times smaller, cropped to ``box``, resized and in the mode asked for."""
+    with timed("crop" if asked.size is None else "resize"):
+        return _in_mode(_cut(pixels, box, scale, asked), asked.mode)
+
+
+def _cut(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Any:
     if asked.size is not None:
-        pixels = _resized(pixels, box, scale, asked)
-    elif box is not None:
-        pixels = box.cut(pixels)
-    if asked.mode == "RGB" and pixels.ndim == 3 and pixels.shape[2] == 3:
+        return _resized(pixels, box, scale, asked)
+    return pixels if box is None else box.cut(pixels)
+
+
+def _in_mode(pixels: Any, mode: str) -> Image:
+    if mode == "RGB" and pixels.ndim == 3 and pixels.shape[2] == 3:
         is_own = pixels.flags.c_contiguous and pixels.flags.writeable
         return pixels if is_own else np.array(pixels, order="C")
     from PIL import Image
 
-    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert(asked.mode))
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert(mode))
 
 
 def _resized(pixels: Any, box: Box | None, scale: int, asked: _Asked) -> Any:

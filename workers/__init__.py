@@ -75,6 +75,7 @@ from .errors import (
 )
 from .for_keras.resume import ResumeSequence
 from .job.draws import current_job
+from .job.function_use import timed
 from .job.seeding import Job, current_rng, current_seed
 from .job.task import single_function_to_run
 from .loader.consumer import Metadata
@@ -129,5 +130,6 @@ __all__ = [
     "preview",
     "share",
     "single_function_to_run",
+    "timed",
     "zip",
 ]

@@ -25,7 +25,7 @@ from sampler import (
     SimCLRAugmenter,
     SingleShotMemorySampler,
 )
-from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap
+from workers import Job, RemoteTraceback, Sequence, SequenceArray, SequenceMap, timed
 from workers.loader.options import Options
 from workers.sequence.batched import SequenceBatch
 from workers.sequence.shard import SequenceShard
@@ -92,6 +92,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (Job, {"epoch": 1, "index": 2, "attempt": 3, "worker": 4}, {}),
     (Problem, {"path": "p", "record": 1, "offset": 2, "what": "w"}, {}),
     (RemoteTraceback, {"text": "t"}, {}),
+    (timed, {"part": "decode"}, {}),
     (Sequence, {"seed": 5}, {}),
     (SequenceArray, {"arrays": {"x": X}, "sampler": np.random.permutation, "seed": 5}, {}),
     (SequenceArray, {"arrays": {"x": X.tolist()}, "sampler": [3, -1], "seed": 5}, {"arrays": {"x": X}}),

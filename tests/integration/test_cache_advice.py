@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from workers import current_rng, prefetch
+from sampler import load_image
+from workers import Sequence, current_rng, prefetch, timed
 
 SAMPLES = list(range(60))
 
@@ -80,3 +82,67 @@ def decode_batch(batch: Any) -> Any:
 def test_batches_in_a_fixed_order_can_be_cached() -> None:
     report = told(prefetch(SAMPLES, 0, seed=1).batch(5).map(decode_batch), 0)
     assert "after .map(decode_batch)" in report.verdict
+
+
+class Photos(Sequence):
+    """Batches of two photos, whose third part is named by the sequence itself."""
+
+    def __init__(self, paths: list[str]) -> None:
+        super().__init__()
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths) // 2
+
+    def __getitem__(self, batch_id: int) -> Any:
+        photos = [load_image(path) for path in self.paths[2 * batch_id : 2 * batch_id + 2]]
+        with timed("turn"):
+            return np.stack(photos)[:, ::-1], np.zeros(2)
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("photos")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 60, 80, 3), np.uint8)
+    found = [str(folder / f"{number}.jpg") for number in range(len(pixels))]
+    for path, photo in zip(found, pixels, strict=True):
+        Image.fromarray(photo).save(path)
+    return found
+
+
+@pytest.mark.parametrize(("nb_workers", "executor"), [(0, "process"), (2, "process"), (2, "thread")])
+def test_the_report_names_the_parts_of_a_job(paths: list[str], nb_workers: int, executor: Any) -> None:
+    source = prefetch(paths, 0, seed=1)
+    chains = {
+        ("read", "decode", "crop", "stack"): source.map(load_image).batch(2),
+        ("read", "decode", "resize", "stack"): source.map(small).bucket([1] * 8, batch_size=2),
+        ("read", "decode", "crop", "turn"): Photos(paths),
+    }
+    for expected, chain in chains.items():
+        with chain.prefetch(nb_workers, executor=executor) as batches:
+            while not batches.report().parts:
+                for _ in batches:
+                    pass
+            report = batches.report()
+        assert tuple(report.parts) == expected
+        assert all(share > 0 for share in report.parts.values())
+        assert sum(report.parts.values()) <= 1
+        assert "parts of a job: read" in str(report)
+
+
+def small(path: str) -> Any:
+    return load_image(path, size=(30, 40))
+
+
+def test_parts_do_not_leak_into_the_job_around_them(paths: list[str]) -> None:
+    with prefetch(paths, 0, seed=1).map(rows_of).prefetch(0) as batches:
+        for _ in range(3):
+            list(batches)
+        assert set(batches.report().parts) == {"own"}
+
+
+def rows_of(path: str) -> Any:
+    with timed("own"):
+        time.sleep(0.001)
+    with prefetch([path], 0, seed=1).map(load_image).prefetch(0) as photos:
+        return next(iter(photos))

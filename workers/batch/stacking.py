@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from workers.checks import check_bool, check_int, short
+from workers.job import context
+from workers.job.function_use import timed
 
-from .combined import ALIKE, concatenated, stacked
+from .combined import ALIKE, concatenated, stacked, stacking
 from .nodes import is_list, map_leaves, node_of
 
 _TEXTS = frozenset({type(None), str, bytes})
@@ -42,6 +45,17 @@ def stack(samples: list[Any], place: str = "", stack_arrays: Callable[[list[Any]
     if first is None or isinstance(first, (str, bytes)):
         return samples if _TEXTS.issuperset(map(type, samples)) else _of_kinds(samples, place)
     return stack_arrays(samples, place)
+
+
+def stack_of_job() -> Callable[[list[Any]], Any]:
+    """Return the function that stacks the samples of the running job: in place if its batch is delivered as it is."""
+    make: Callable[[list[Any]], Any] = functools.partial(stack, stack_arrays=stacking())
+    return make if context.current.parts is None else functools.partial(_timed, make)
+
+
+def _timed(make: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    with timed("stack"):
+        return make(samples)
 
 
 def _of_kinds(samples: list[Any], place: str) -> Any:

@@ -44,6 +44,7 @@ class _Context:
     sources: dict[str, int] | None = None  # see ``notes``
     cached: CacheUse | None = None  # see ``notes``
     functions: Uses | None = None  # see ``function_use``
+    parts: dict[str, int] | None = None  # {part of a measured function, or of a measured job: ns}; see ``function_use``
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     is_delivered = False  # see :func:`take_is_delivered`
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began

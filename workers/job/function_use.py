@@ -1,4 +1,7 @@
-"""Measures, now and then, the functions of a chain: how long a call takes, how large its result is, and if it draws."""
+"""Measures, now and then, the functions of a chain: how long a call takes, how large its result is, and if it draws.
+
+A function can tell what it does in the meantime: see :func:`timed`.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,12 @@ class FunctionUse(NamedTuple):
     ns: int = 0
     nbytes: int = 0  # of the results
     draws: int = 0  # calls that have drawn random numbers, or have asked for the epoch
+    parts: tuple[tuple[str, int], ...] = ()  # ((part, ns), ...): see ``timed``
 
     def plus(self, other: FunctionUse) -> FunctionUse:
-        return FunctionUse(*(one + another for one, another in zip(self, other, strict=True)))
+        parts = tuple(context.total(self.parts + other.parts).items())
+        calls, ns, nbytes = self.calls + other.calls, self.ns + other.ns, self.nbytes + other.nbytes
+        return FunctionUse(calls, ns, nbytes, self.draws + other.draws, parts)
 
 
 #: {name of a function, in the order of the chain: its use}; under "" that of whole jobs.
@@ -39,27 +45,67 @@ def end(uses: Uses, start_ns: int) -> None:
     now_ns = time.monotonic_ns()
     total = uses.pop(_OWN, FunctionUse())
     DUE[0] = now_ns + _SHARE * total.ns
-    uses[""] = FunctionUse(1, max(0, now_ns - start_ns - total.ns))
+    parts = tuple((context.current.parts or {}).items())
+    uses[""] = FunctionUse(1, max(0, now_ns - start_ns - total.ns), parts=parts)
 
 
 def called(function: Callable[[Any], Any], item: Any) -> Any:
     """Return ``function(item)``, and record the call, as the running job is measured."""
-    uses = context.current.functions
+    current = context.current
+    uses, parts_of_job, parts = current.functions, current.parts, dict[str, int]()
     assert uses is not None
     before_ns = time.monotonic_ns()
     search = DrawSearch()
     try:
-        context.current.functions = None  # not for jobs that run within this one
+        current.functions, current.parts = None, parts  # not for jobs that run within this one
         start_ns = time.monotonic_ns()
         result = function(item)
         end_ns = time.monotonic_ns()
-        use = FunctionUse(1, end_ns - start_ns, _nbytes(result, [_MOST_PARTS]), bool(search.found()))
+        nbytes, draws = _nbytes(result, [_MOST_PARTS]), bool(search.found())
+        use = FunctionUse(1, end_ns - start_ns, nbytes, draws, tuple(parts.items()))
     finally:
-        context.current.functions = uses
+        current.functions, current.parts = uses, parts_of_job
         search.end()
     _add(uses, function_name(function), use)
     _add(uses, _OWN, FunctionUse(1, time.monotonic_ns() - before_ns - use.ns))
     return result
+
+
+class timed:  # read as a word: with timed("decode")
+    """A context manager that tells the report what its block does: ``with timed("decode"): ...``
+
+    The report names the parts of a job, and the share of the time that each takes; they must not lie within each other.
+    Jobs are measured now and then; in all others, and outside of a job, a block takes 0.3 us more.
+
+    Args:
+        part: a name, such as ``"decode"``. ``sampler.load_image`` has the parts "read", "decode", "crop" and "resize".
+
+    Example:
+        >>> class Texts(workers.Sequence):
+        ...     def __len__(self):
+        ...         return 200
+        ...     def __getitem__(self, index):
+        ...         with workers.timed("split"):
+        ...             return [len(f"{index} words".split())]
+        >>> with workers.prefetch(Texts(), nb_workers=0) as batches:
+        ...     for batch in batches:
+        ...         pass
+        ...     list(batches.report().parts)
+        ['split']
+    """
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+
+    def __enter__(self) -> None:
+        self._parts = context.current.parts
+        if self._parts is not None:
+            self._start_ns = time.monotonic_ns()
+
+    def __exit__(self, *_: object) -> None:
+        if self._parts is not None:
+            ns = time.monotonic_ns() - self._start_ns
+            self._parts[self.part] = self._parts.get(self.part, 0) + ns
 
 
 def _add(uses: Uses, name: str, use: FunctionUse) -> None:

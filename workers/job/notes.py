@@ -91,19 +91,21 @@ def with_notes(
     failures: list[SampleFailure] = []
     sources: dict[str, int] = {}
     current = context.current
-    before = current.failures, current.sources, current.cached, current.functions  # of the job that this one runs in
+    # What the job in which this one runs has noted:
+    before = current.failures, current.sources, current.cached, current.functions, current.parts
     start_ns = time.monotonic_ns()
     functions: Uses | None = {} if start_ns >= function_use.DUE[0] else None
     try:
-        current.failures, current.sources, current.cached, current.functions = failures, sources, CacheUse(), functions
+        current.failures, current.sources, current.cached = failures, sources, CacheUse()
+        current.functions, current.parts = functions, None if functions is None else {}
         current.portions, current.is_delivered = portions, True
         items = run(index, payload)
         cached = current.cached
+        if functions is not None and (functions or current.parts):
+            function_use.end(functions, start_ns)
     finally:
-        current.failures, current.sources, current.cached, current.functions = before
+        current.failures, current.sources, current.cached, current.functions, current.parts = before
         current.portions, current.is_delivered = None, False
-    if functions:
-        function_use.end(functions, start_ns)
     has_notes = failures or sources or any(cached) or functions
     return [*items, Notes(failures, sources, cached, functions)] if has_notes else items
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from workers import limits
+from workers.job import context
 from workers.job.function_use import FunctionUse, Uses
 from workers.job.interpreter_lock import ENOUGH
 from workers.report.loop import LoopFigures
@@ -80,6 +81,7 @@ def report_of(loop: Loop) -> Report:
         sources=dict(loop.consumer.sources),
         cache=_cache_of(loop),
         functions=_functions_of(loop.consumer.functions),
+        parts=_parts_of(loop.consumer.functions),
         choices=loop.figures.choices,
         verdict=verdict(facts),
         timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),
@@ -103,10 +105,20 @@ def _last_ns(loop: LoopFigures, pool: PoolFigures) -> int:
 def _functions_of(uses: Uses) -> dict[str, FunctionFigures]:
     total_ns = max(uses.get("", FunctionUse()).ns, 1)
     return {
-        name: FunctionFigures(use.ns / use.calls / 1e9, min(1.0, use.ns / total_ns), use.nbytes / use.calls)
+        name: FunctionFigures(
+            use.ns / use.calls / 1e9,
+            min(1.0, use.ns / total_ns),
+            use.nbytes / use.calls,
+        )
         for name, use in uses.items()
         if name
     }
+
+
+def _parts_of(uses: Uses) -> dict[str, float]:
+    total_ns = max(uses.get("", FunctionUse()).ns, 1)
+    found = context.total(each for use in uses.values() for each in use.parts)
+    return {part: min(1.0, ns / total_ns) for part, ns in found.items()}
 
 
 def _cache_of(loop: Loop) -> CacheFigures | None:

@@ -132,6 +132,8 @@ class Report:
             names; batches, if sources are batched.
         cache: what the caches of ``.cache()`` hold, and how often they were used; None if there is none.
         functions: {name: how long a call takes}, of the functions of the chain, measured now and then.
+        parts: {part: its share of a job, 0 to 1}, such as "read", "decode", "crop" or "resize" of
+            ``sampler.load_image``, "stack", and those of :class:`workers.timed`; measured now and then.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         timeline: the most recent jobs, steps and incidents.
@@ -160,6 +162,7 @@ class Report:
     sources: dict[str, int] = dataclasses.field(default_factory=dict)
     cache: CacheFigures | None = None
     functions: dict[str, FunctionFigures] = dataclasses.field(default_factory=dict)
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         from .table import lines

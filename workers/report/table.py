@@ -81,6 +81,9 @@ def _lists(report: Report) -> Iterator[str]:
             f"{name} {units.seconds(use.seconds)} ({units.share(use.share)})" for name, use in report.functions.items()
         )
         yield from _wrapped(f"functions (share of a job): {', '.join(each)}")
+    if report.parts:
+        each = (f"{name} {units.share(share)}" for name, share in report.parts.items())
+        yield from _wrapped(f"parts of a job: {', '.join(each)}")
     if report.cache is not None:
         cache = report.cache
         found = f"{cache.hits:,} of {cache.hits + cache.misses:,} found"

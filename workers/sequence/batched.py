@@ -6,9 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from workers.batch.combined import stacking
 from workers.batch.private import private
-from workers.batch.stacking import stack
+from workers.batch.stacking import stack, stack_of_job
 from workers.batch.tree import makes_fresh_batches
 from workers.checks import check_bool, check_function, check_int
 from workers.frameworks.keras import is_endless
@@ -106,7 +105,7 @@ class SequenceBatch(SequenceOfSize):
         marker, *the samples]. With ``collate_fn``, the result is [] if all samples were skipped.
         """
         source, start = self.source_split, index * self.batch_size
-        stack_samples = functools.partial(stack, stack_arrays=stacking())
+        stack_samples = stack_of_job()
         samples = of_epoch(self, "samples", functools.partial(plan_of_source, self, source))
         plan, end = samples.plan, samples.length
         assert end is not None

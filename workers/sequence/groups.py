@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.batch.combined import stacking
 from workers.batch.private import private
-from workers.batch.stacking import stack
+from workers.batch.stacking import stack_of_job
 from workers.batch.tree import makes_fresh_batches
 from workers.job.task import Loose
 
@@ -79,7 +78,7 @@ class SequenceGroups(SequenceChosen[Any]):
     def _items_of_job(self, index: int) -> list[Any]:
         """Return [the batch of job ``index``]; [] if all of its samples were skipped."""
         source, samples = self.source_split, self._source().plan
-        stack_samples = functools.partial(stack, stack_arrays=stacking())
+        stack_samples = stack_of_job()
         places = of_epoch(self, "groups", self._choice).of(index)
         on_error = self.on_error_of_samples or samples.plan.on_error
         if self.collate_fn is None:
