@@ -17,7 +17,7 @@ from . import transforms
 from .augmenter import Augmenter
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """With which probabilities a view is jittered, made grey, blurred and solarized."""
 
     jitter: float
@@ -26,8 +26,8 @@ class _View(NamedTuple):
     solarize: float
 
 
-_SIMCLR = _View(0.8, 0.2, 0.5, 0.0)
-_BARLOW = _View(0.8, 0.2, 1.0, 0.0), _View(0.8, 0.2, 0.1, 0.2)
+_SIMCLR = View(0.8, 0.2, 0.5, 0.0)
+_BARLOW = View(0.8, 0.2, 1.0, 0.0), View(0.8, 0.2, 0.1, 0.2)
 
 
 class _OfViews(Augmenter):
@@ -36,7 +36,7 @@ class _OfViews(Augmenter):
     Each photo draws from a generator of its own, so a view does not depend on the sizes of the other photos.
     """
 
-    _views: tuple[_View, ...]
+    _views: tuple[View, ...]
 
     def __init__(self, height: int, width: int, is_training: bool, jitter_strength: float) -> None:
         self.height, self.width = check_int("height", height, 1), check_int("width", width, 1)
@@ -64,7 +64,28 @@ class _OfViews(Augmenter):
                 found[at].append(self._view(photo, view, current_rng((number, at))))
         return tuple(map(exact.stacked, found)), y
 
-    def _view(self, photo: Any, view: _View, rng: np.random.Generator) -> Any:
+    def tensorflow(self, images: Any, seed: Any) -> Any:
+        """Return two views of each image, made by stateless operations of TensorFlow: for use in a ``tf.function``.
+
+        The same ``seed`` gives the same views; they are not those that the augmenter makes by numpy.
+
+        Args:
+            images: uint8 or float values from 0 to 255, in RGB (n, height, width, 3).
+            seed: two integers, such as ``workers.current_seed()``.
+
+        Returns:
+            (view, view): two uint8 tensors (n, height, width, 3).
+
+        Raises:
+            ValueError: the augmenter is not for training.
+        """
+        if not self.is_training:
+            raise ValueError("tensorflow() makes random views, but the augmenter has is_training=False")
+        from .tensorflow_views import views_of
+
+        return views_of(images, seed, (self.height, self.width), self.jitter_strength, self._views)
+
+    def _view(self, photo: Any, view: View, rng: np.random.Generator) -> Any:
         size = self.height, self.width
         if not self.is_training:
             return transforms.resize(_middle(photo, size), size)

@@ -9,7 +9,16 @@ import pytest
 from any_workers import epochs_on
 from shapes import exactly
 
-from sampler import BarlowAugmenter, RandAugmenter, SimCLRAugmenter, SingleShotMemorySampler, transforms
+from sampler import (
+    Augmenter,
+    BarlowAugmenter,
+    RandAugmenter,
+    SimCLRAugmenter,
+    SingleShotMemorySampler,
+    tensorflow_views,
+    transforms,
+)
+from workers import current_seed
 
 pytestmark = pytest.mark.needs("cv2")
 
@@ -97,3 +106,74 @@ def test_hues_turn_by_the_share_of_a_circle() -> None:
     red = np.full((2, 2, 3), (255, 0, 0), np.uint8)
     assert transforms._turned(red, 1 / 3).argmax(-1).tolist() == [[1, 1], [1, 1]]
     assert transforms._turned(red, -1 / 3).argmax(-1).tolist() == [[2, 2], [2, 2]]
+
+
+class InTensorFlow(Augmenter):
+    """The views of SimCLR, made by TensorFlow in the job."""
+
+    def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> Any:
+        return SimCLRAugmenter(24, 32).tensorflow(x, current_seed()), y
+
+
+@pytest.mark.needs("tensorflow")
+def test_views_by_tensorflow_on_any_workers() -> None:
+    seq = SingleShotMemorySampler(PHOTOS, InTensorFlow(), 4, 3, seed=1)
+    wanted = epochs_on(seq, 0, "process")
+    for nb_workers, executor in ((2, "process"), (2, "thread")):
+        assert exactly(epochs_on(seq, nb_workers, executor)) == exactly(wanted)
+    (one, two), _ = wanted[0][0]
+    assert (one.shape, one.dtype) == (two.shape, two.dtype) == ((4, 24, 32, 3), np.uint8)
+    assert (one != two).any()
+    assert exactly(wanted[0]) != exactly(wanted[1])
+
+
+@pytest.mark.needs("tensorflow")
+def test_tensorflow_views_in_a_function_and_by_seed() -> None:
+    import tensorflow as tf
+
+    augmenter, seed = BarlowAugmenter(24, 24), np.array([1, 2])
+    eager = augmenter.tensorflow(PHOTOS, seed)
+    traced = tf.function(augmenter.tensorflow)(PHOTOS.astype(np.float32), seed)
+    for one, two in zip(eager, traced, strict=True):
+        assert np.abs(one.numpy().astype(int) - two.numpy()).max() <= 1
+    other = augmenter.tensorflow(PHOTOS, np.array([1, 3]))
+    assert (eager[0] != other[0]).numpy().any(axis=(1, 2, 3)).all()
+    with pytest.raises(ValueError, match="is_training"):
+        SimCLRAugmenter(8, 8, is_training=False).tensorflow(PHOTOS, seed)
+
+
+@pytest.mark.needs("tensorflow")
+def test_the_steps_of_tensorflow_are_those_of_numpy() -> None:
+    import tensorflow as tf
+
+    photo = transforms.gaussian_blur(PHOTOS[0], 1.0)
+    image = tf.cast(photo, tf.float32)
+    blurred = tensorflow_views._blurred(tf, image, 1.5)
+    assert np.abs(blurred - transforms.gaussian_blur(photo, 1.5)).max() <= 1
+    seeds = np.array([3, 4]), np.array([5, 6])
+    assert np.abs(tensorflow_views._jittered(tf, image, *seeds, 0.0) - photo).max() < 0.01
+    brightness = [tensorflow_views._jittered(tf, image, (1, at), (2, at), 1.0).numpy().mean() for at in range(60)]
+    by_numpy = [
+        transforms.color_jitter(np.random.default_rng(at), photo, 0.8, 0.8, 0.8, 0.2).mean() for at in range(60)
+    ]
+    assert np.std(brightness) == pytest.approx(np.std(by_numpy), rel=0.35)
+    seen = {
+        chance: [
+            _share_of(tensorflow_views.views_of(PHOTOS, (7, at), (8, 8), 0.0, (chance,))[0].numpy()) for at in range(20)
+        ]
+        for chance in (_view(grey=0.2), _view(grey=1.0), _view(grey=0.0))
+    }
+    grey, always, never = (np.mean(each) for each in seen.values())
+    assert (always, never) == (1.0, 0.0)
+    assert 0.1 < grey < 0.32
+
+
+def _view(grey: float) -> Any:
+    from sampler.augmenters import View
+
+    return View(0.0, grey, 0.0, 0.0)
+
+
+def _share_of(images: Any) -> float:
+    """The share of ``images`` that are grey."""
+    return float((np.ptp(images.astype(int), axis=3) <= 1).all(axis=(1, 2)).mean())
