@@ -19,7 +19,7 @@ import pytest
 
 import workers
 from workers import Sequence, SequenceMap, current_job, current_rng
-from workers.job import seeding
+from workers.job import alone, quiet
 from workers.process import server_handle
 
 # Where it strikes a generator that is closed, Python says so.
@@ -35,6 +35,19 @@ class Batches(Sequence):
 
     def __getitem__(self, index: int) -> Any:
         return [self.epoch, index, int(current_rng().integers(1000))]
+
+
+class Quiet(Batches):
+    """Batches that are made without seeding the global generators."""
+
+    def __getitem__(self, index: int) -> Any:
+        return [self.epoch, index]
+
+
+@pytest.fixture(autouse=True)
+def quiet_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "quiet" in request.node.name:
+        monkeypatch.setattr(quiet, "_QUIET_JOBS", 0)
 
 
 class Stream(Batches):
@@ -93,6 +106,8 @@ KINDS: dict[str, Callable[[], Any]] = {
     "serial, lists": lambda: Batches(seed=1).map(twice, 0),
     "serial, stream": lambda: Stream(seed=1).map(noisy, 0),
     "serial, iterator": lambda: SequenceMap(Iterable(), 0, noisy, seed=1),
+    "serial, quiet": lambda: Quiet(seed=1).prefetch(0),
+    "serial, quiet, shuffled": lambda: Quiet(seed=1).shuffle().prefetch(0),
     "threads": lambda: Batches(seed=1).prefetch(1, executor="thread", max_queue_size=1),
     "processes": lambda: Batches(seed=1).map(None, 1, collate_fn=same),
     "processes, shard": lambda: Batches(seed=1).shard(1, 2).prefetch(1, max_queue_size=1),
@@ -264,15 +279,15 @@ def is_free(lock: Any) -> bool:
         return pool.submit(lambda: lock.acquire(blocking=False) and lock.release() is None).result()
 
 
-@pytest.mark.parametrize("kind", ["loop", "serial", "serial, stream", "serial, iterator"])
+@pytest.mark.parametrize("kind", ["loop", "serial", "serial, stream", "serial, iterator", "serial, quiet"])
 def test_behind_the_lock_of_the_global_generators(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock left locked would make each job in another thread wait, such as those of Keras."""
-    lock = seeding._globals_lock
+    lock = alone._globals_lock
     with KINDS[kind]() as batches:
         expected = [told(batch) for batch in batches]
         batches.epoch = 0
         loop = iter(batches)
-        monkeypatch.setattr(seeding, "_globals_lock", InterruptedLock(lock))
+        monkeypatch.setattr(alone, "_globals_lock", InterruptedLock(lock))
         with pytest.raises(KeyboardInterrupt):
             next(loop)
         assert is_free(lock)
@@ -290,14 +305,14 @@ def test_behind_the_lock_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("module", "name", "use"),
-    [(seeding, "_globals_lock", lambda: list(KINDS["serial"]())), (server_handle, "_lock", server_handle._tidy)],
+    [(alone, "_globals_lock", lambda: list(KINDS["serial"]())), (server_handle, "_lock", server_handle._tidy)],
     ids=["of the global generators", "of the servers"],
 )
 def test_a_lock_that_another_thread_has(
     module: Any, name: str, use: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stays with that thread."""
-    monkeypatch.setattr(seeding, "_MAX_WAIT_S", 0.01)
+    monkeypatch.setattr(alone, "_MAX_WAIT_S", 0.01)
     lock = getattr(module, name)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert pool.submit(lock.acquire, timeout=1).result()

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from workers.checks import check_bool, check_int, short
-from workers.job import context
-from workers.job.function_use import timed
+from workers.job.function_use import is_measured, timed
 
 from .combined import ALIKE, concatenated, stacked, stacking
 from .nodes import is_list, map_leaves, node_of
@@ -50,7 +49,7 @@ def stack(samples: list[Any], place: str = "", stack_arrays: Callable[[list[Any]
 def stack_of_job() -> Callable[[list[Any]], Any]:
     """Return the function that stacks the samples of the running job: in place if its batch is delivered as it is."""
     make: Callable[[list[Any]], Any] = functools.partial(stack, stack_arrays=stacking())
-    return make if context.current.parts is None else functools.partial(_timed, make)
+    return functools.partial(_timed, make) if is_measured() else make
 
 
 def _timed(make: Callable[[list[Any]], Any], samples: list[Any]) -> Any:

@@ -266,8 +266,12 @@ def own(tree: Any, is_fresh: bool = False) -> Any:
         is_fresh: True if the arrays of ``tree`` are new and nothing else holds them, see :func:`makes_fresh_batches`.
             Then only read-only arrays are copied.
     """
+    if type(tree) is list and len(tree) == 1:  # the items of most jobs
+        return [own(tree[0], is_fresh)]
+    if type(tree) is np.ndarray and not tree.dtype.hasobject:  # faster without a spec
+        return _owned(tree, is_fresh)
     if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
-        return tuple([_owned(array, is_fresh) for array in tree])  # usually (x, y): faster without a spec
+        return tuple([_owned(array, is_fresh) for array in tree])
     arrays: list[Array] = []
     rest: list[Any] = []
     spec = flatten(tree, arrays, rest)

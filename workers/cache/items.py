@@ -27,6 +27,7 @@ from workers.checks import check_int, function_name, short
 from workers.errors import CacheError, add_note
 from workers.job import context
 from workers.job.draws import DrawSearch
+from workers.job.function_use import unmeasured
 from workers.job.notes import CacheUse, note_cached
 from workers.job.seeding import RunAgain, unseeded
 from workers.process.change_detector import ChangeDetector
@@ -130,17 +131,16 @@ class ItemCache:
             CacheError: it has drawn random numbers: see :meth:`computed`.
             RunAgain: it may have drawn some that were not seeded, so the job has to run again.
         """
-        draws, functions = DrawSearch(), context.current.functions
+        draws = DrawSearch()
         try:
-            context.current.functions = None  # what is made only once is not measured
-            found = compute()
+            with unmeasured():  # what is made only once
+                found = compute()
             stream = context.current.stream
             why = "" if stream is None else unseeded(stream)
             if why:
                 raise RunAgain(why)
             drawn = draws.found()
         finally:
-            context.current.functions = functions
             draws.end()
         if drawn:
             raise _error_of(drawn, what())

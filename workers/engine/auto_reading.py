@@ -66,6 +66,10 @@ class AutoReading:
         """The workers' outcomes (batches or errors) that can be taken now, as {number in the pass: outcome}."""
         return {} if self._shared is None or self._trial is not None else self._shared.outcomes
 
+    @property
+    def has_computed(self) -> bool:
+        return not self._is_of_workers(self._is_at)
+
     def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         try:
             if not after and time.monotonic() >= self._look_at_s:

@@ -218,6 +218,8 @@ class Reading:
         self._handover = engine.handover
         self._first = first
 
+    has_computed = False
+
     def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         outcomes = self.outcomes
         if number - 1 in outcomes:  # a Ctrl-C interrupted drop()

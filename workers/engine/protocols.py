@@ -23,6 +23,10 @@ class AnyReading(Protocol):
     @property
     def engine(self) -> AnyEngine: ...
 
+    @property
+    def has_computed(self) -> bool:
+        """True if the outcome that was peeked at last was computed in this thread, and need not be dropped."""
+
     def peek(self, number: int, timeout_s: float | None = None, after: int | None = 0) -> Outcome:
         """Return what follows the first ``after`` items of outcome ``number`` of this pass; None for all of it.
 

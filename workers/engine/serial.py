@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 import time
@@ -17,6 +16,7 @@ from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
 from workers.job.notes import with_notes
 from workers.job.portions import PortionSender
+from workers.job.quiet import Quiet
 from workers.report.pool import PoolFigures
 from workers.report.timeline import LOOP
 
@@ -26,7 +26,7 @@ from .remote_errors import exit_code
 from .results import Failure, Portion
 from .schedule import JobRow
 
-_DETAILED_NS = 4_000_000  # time between two jobs that are measured in detail, which costs 5 us each
+_DETAILED_NS = 16_000_000  # time between two jobs that are measured in detail, which costs 100 us each
 
 
 def run_here(
@@ -49,16 +49,24 @@ def run_here(
         (True if it succeeded, its items that were not sent or its error, how many ns it took).
     """
     start = time.monotonic_ns()
-    job = seeding.Job(row.epoch, row.index, row.attempt, worker)
+    _, epoch, index, attempt, payload = row
+
+    def compute() -> list[Any]:
+        return own(with_notes(task.run, index, payload, portions), is_fresh)  # type: ignore[no-any-return]
+
     try:
         portions.num_sent, portions.is_used = 0, False
-        compute = functools.partial(with_notes, task.run, row.index, row.payload, portions)
-        value = seeding.run_job(stream, job, lambda: own(compute(), _is_fresh(task, row)), seed_globals)
+        is_fresh = payload is None and not task.functions and makes_fresh_batches(task.source)
+        job, quiet, value = seeding.Job(epoch, index, attempt, worker), stream.quiet, None
+        if quiet is not None and quiet.is_due:
+            value = quiet.run(stream, job, compute)
+        if value is None:
+            value = seeding.run_job(stream, job, compute, seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
         value = safe_to_raise(raised)
-        add_note(value, f"raised in batch {row.index} of epoch {row.epoch}, in this process")
+        add_note(value, f"raised in batch {index} of epoch {epoch}, in this process")
         try:  # avoid a reference cycle, which would keep this frame's objects until the next garbage collection
             return False, value, time.monotonic_ns() - start
         finally:
@@ -73,11 +81,6 @@ def _nbytes(items: Any) -> int:
     return sum(array.nbytes for array in arrays)
 
 
-def _is_fresh(task: Any, row: JobRow) -> bool:
-    """Return True if the consumer alone will hold the arrays of the job's batch, so that no copy is needed."""
-    return row.payload is None and not task.functions and makes_fresh_batches(task.source)
-
-
 class SerialEngine:
     """The engine without workers, which computes each batch in the loop's thread when the loop needs it."""
 
@@ -88,6 +91,7 @@ class SerialEngine:
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last measured in detail
         self.stream = task.stream(task.generators())
+        self.stream.quiet = Quiet()
         self.before = before = list[Any]()  # items that the last job has yielded before its error
         self._portions = PortionSender(lambda items: before.extend(own(items)))  # refers to no engine: no cycle
         self.has_ended = False
@@ -163,6 +167,10 @@ class SerialReading:
         self._items: dict[int, tuple[Any]] = {}  # {index: payload of its job}, if the pass is open
         self._failed: Outcome | None = None  # the failure of a job whose items before the error are delivered first
 
+    @property
+    def has_computed(self) -> bool:
+        return not self._items
+
     def add(self, number: int, index: int, item: Any) -> None:
         if isinstance(self._order, list) and number == len(self._order):
             self._items[index] = (item,)
@@ -199,7 +207,7 @@ class SerialReading:
             if os.getpid() != pid:  # a child that the job has forked: it must not go on as a second consumer
                 os._exit(exit_code(None if succeeded else value))
             engine.check()
-            return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, 0)
+            return Outcome(index, value if succeeded else Failure(value, runs + 1), ns, time.monotonic_ns())
         finally:
             del value
 

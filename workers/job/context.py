@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .function_use import Uses
-    from .notes import CacheUse
+    from .notes import Notes
     from .portions import PortionSender
     from .stream import Stream
 
@@ -40,11 +39,7 @@ class _Context:
     job: Job | None = None
     round: int | None = None  # see :func:`in_round`
     part: tuple[int, ...] = ()  # see :func:`in_part`
-    failures: list[Any] | None = None  # see ``notes``
-    sources: dict[str, int] | None = None  # see ``notes``
-    cached: CacheUse | None = None  # see ``notes``
-    functions: Uses | None = None  # see ``function_use``
-    parts: dict[str, int] | None = None  # {part of a measured function, or of a measured job: ns}; see ``function_use``
+    notes: Notes | None = None  # of the job; None outside of a job that a loop has asked for
     portions: PortionSender | None = None  # sends items of the job before its end; None if nothing does
     is_delivered = False  # see :func:`take_is_delivered`
     loaded: tuple[bool, ...] = ()  # see ``seeding.loaded_frameworks``; as it was when the job began

@@ -5,14 +5,18 @@ A function can tell what it does in the meantime: see :func:`timed`.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers.checks import function_name
 
 from . import context
 from .draws import DrawSearch
+
+if TYPE_CHECKING:
+    from .notes import Notes
 
 _SHARE = 100  # measuring takes at most a hundredth of the time
 _MOST_PARTS = 100  # of a result, when its size is found
@@ -40,31 +44,54 @@ _OWN = "\0"  # the name under which the cost of measuring is recorded until the 
 DUE = [0]  # [when, in monotonic ns, a job may be measured again in this process]
 
 
-def end(uses: Uses, start_ns: int) -> None:
-    """Record the end of a measured job, which began at ``start_ns`` and has called at least one function."""
-    now_ns = time.monotonic_ns()
+def is_measured() -> bool:
+    """Return True if the functions of the running job are measured: see :func:`called`."""
+    notes = context.current.notes
+    return notes is not None and notes.functions is not None
+
+
+@contextlib.contextmanager
+def unmeasured() -> Iterator[None]:
+    """Do not measure the functions and parts of the running job in this block."""
+    notes = context.current.notes
+    if notes is None:
+        yield
+        return
+    before = notes.functions, notes.parts
+    try:
+        notes.functions = notes.parts = None
+        yield
+    finally:
+        notes.functions, notes.parts = before
+
+
+def end(notes: Notes, start_ns: int) -> None:
+    """Record in its ``notes`` the end of a measured job, which began at ``start_ns``."""
+    now_ns, uses = time.monotonic_ns(), notes.functions
+    assert uses is not None
     total = uses.pop(_OWN, FunctionUse())
     DUE[0] = now_ns + _SHARE * total.ns
-    parts = tuple((context.current.parts or {}).items())
+    parts, notes.parts = tuple((notes.parts or {}).items()), None
     uses[""] = FunctionUse(1, max(0, now_ns - start_ns - total.ns), parts=parts)
 
 
 def called(function: Callable[[Any], Any], item: Any) -> Any:
     """Return ``function(item)``, and record the call, as the running job is measured."""
-    current = context.current
-    uses, parts_of_job, parts = current.functions, current.parts, dict[str, int]()
+    notes = context.current.notes
+    assert notes is not None
+    uses, parts_of_job, parts = notes.functions, notes.parts, dict[str, int]()
     assert uses is not None
     before_ns = time.monotonic_ns()
     search = DrawSearch()
     try:
-        current.functions, current.parts = None, parts  # not for jobs that run within this one
+        notes.functions, notes.parts = None, parts  # functions within this one are not measured
         start_ns = time.monotonic_ns()
         result = function(item)
         end_ns = time.monotonic_ns()
         nbytes, draws = _nbytes(result, [_MOST_PARTS]), bool(search.found())
         use = FunctionUse(1, end_ns - start_ns, nbytes, draws, tuple(parts.items()))
     finally:
-        current.functions, current.parts = uses, parts_of_job
+        notes.functions, notes.parts = uses, parts_of_job
         search.end()
     _add(uses, function_name(function), use)
     _add(uses, _OWN, FunctionUse(1, time.monotonic_ns() - before_ns - use.ns))
@@ -98,7 +125,8 @@ class timed:  # read as a word: with timed("decode")
         self.part = part
 
     def __enter__(self) -> None:
-        self._parts = context.current.parts
+        notes = context.current.notes
+        self._parts = None if notes is None else notes.parts
         if self._parts is not None:
             self._start_ns = time.monotonic_ns()
 

@@ -26,22 +26,6 @@ class SampleFailure(NamedTuple):
     error: str
 
 
-class Notes:
-    """What a job has noted: its last item, if there is anything.
-
-    Attributes:
-        failures: the errors of samples that were skipped or replaced.
-        sources: {name: how many samples, or batches, were read from this source of a mix or a concat}.
-        cached: the use of caches.
-        functions: the use of functions, if the job was measured.
-    """
-
-    def __init__(
-        self, failures: list[SampleFailure], sources: dict[str, int], cached: CacheUse, functions: Uses | None
-    ) -> None:
-        self.failures, self.sources, self.cached, self.functions = failures, sources, cached, functions
-
-
 class CacheUse(NamedTuple):
     """How often a job has found items in a cache; how often, and for how long, it has computed items that were not."""
 
@@ -53,7 +37,34 @@ class CacheUse(NamedTuple):
         return CacheUse(self.hits + other.hits, self.misses + other.misses, self.miss_ns + other.miss_ns)
 
 
-NOTHING = Notes([], {}, CacheUse(), None)
+_UNUSED = CacheUse()
+
+
+class Notes:
+    """What a job has noted: its last item, if there is anything.
+
+    Attributes:
+        failures: the errors of samples that were skipped or replaced.
+        sources: {name: how many samples, or batches, were read from this source of a mix or a concat}.
+        cached: the use of caches.
+        functions: the use of functions; None if the job is not measured.
+        parts: {part of the function that runs now, or else of the job: ns}; None if it is not measured.
+    """
+
+    __slots__ = "cached", "failures", "functions", "parts", "sources"
+
+    def __init__(self) -> None:
+        self.failures: list[SampleFailure] = []
+        self.sources: dict[str, int] = {}
+        self.cached = _UNUSED
+        self.functions: Uses | None = None
+        self.parts: dict[str, int] | None = None
+
+    def has_any(self) -> bool:
+        return bool(self.failures or self.sources or self.cached is not _UNUSED or self.functions)
+
+
+NOTHING = Notes()
 
 
 def failure_of(error: BaseException, what: str, sample: int | None = None) -> SampleFailure:
@@ -64,23 +75,23 @@ def failure_of(error: BaseException, what: str, sample: int | None = None) -> Sa
 
 def note_failure(failure: SampleFailure) -> None:
     """Record the failure of a sample of the running job; do nothing outside of a job that a loop has asked for."""
-    failures = context.current.failures
-    if failures is not None:
-        failures.append(failure)
+    notes = context.current.notes
+    if notes is not None:
+        notes.failures.append(failure)
 
 
 def note_source(name: str) -> None:
     """Record that the running job has read a sample or batch of the source ``name``; do nothing outside of a job."""
-    sources = context.current.sources
-    if sources is not None:
-        sources[name] = sources.get(name, 0) + 1
+    notes = context.current.notes
+    if notes is not None:
+        notes.sources[name] = notes.sources.get(name, 0) + 1
 
 
 def note_cached(use: CacheUse) -> None:
     """Record that the running job has used a cache; do nothing outside of a job."""
-    cached = context.current.cached
-    if cached is not None:
-        context.current.cached = cached.plus(use)
+    notes = context.current.notes
+    if notes is not None:
+        notes.cached = notes.cached.plus(use)
 
 
 def with_notes(
@@ -88,26 +99,19 @@ def with_notes(
 ) -> list[Any]:
     """Return ``run(index, payload)``, the items of a job but for those that were sent as ``portions``.
     If the job has noted anything, its :class:`Notes` are one more item."""
-    failures: list[SampleFailure] = []
-    sources: dict[str, int] = {}
-    current = context.current
-    # What the job in which this one runs has noted:
-    before = current.failures, current.sources, current.cached, current.functions, current.parts
+    current, notes = context.current, Notes()
+    before = current.notes  # of the job that this one runs in
     start_ns = time.monotonic_ns()
-    functions: Uses | None = {} if start_ns >= function_use.DUE[0] else None
+    if start_ns >= function_use.DUE[0]:
+        notes.functions, notes.parts = {}, {}
     try:
-        current.failures, current.sources, current.cached = failures, sources, CacheUse()
-        current.functions, current.parts = functions, None if functions is None else {}
-        current.portions, current.is_delivered = portions, True
+        current.notes, current.portions, current.is_delivered = notes, portions, True
         items = run(index, payload)
-        cached = current.cached
-        if functions is not None and (functions or current.parts):
-            function_use.end(functions, start_ns)
     finally:
-        current.failures, current.sources, current.cached, current.functions, current.parts = before
-        current.portions, current.is_delivered = None, False
-    has_notes = failures or sources or any(cached) or functions
-    return [*items, Notes(failures, sources, cached, functions)] if has_notes else items
+        current.notes, current.portions, current.is_delivered = before, None, False
+    if notes.functions or notes.parts:
+        function_use.end(notes, start_ns)
+    return [*items, notes] if notes.has_any() else items
 
 
 def without_notes(items: list[Any]) -> tuple[list[Any], Notes]:

@@ -12,7 +12,7 @@ import random
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.random  # now: numpy imports it lazily, and a Ctrl-C in an import raises ImportError
@@ -27,17 +27,46 @@ _python_random: Any = random.seed.__self__  # type: ignore[attr-defined]
 _python_seed = super(random.Random, _python_random).seed
 
 
-def _words_of_python() -> Any:
-    """Return an array over the memory of ``random``'s state (MT19937: position, 624 words); None if it is not found.
+_Saved: TypeAlias = tuple[tuple[int, int, int], bytes]
 
-    Copying the array takes 1 us. Asking Python for the state takes 10 us.
+
+class _Words:
+    """The words of a generator in memory. Copying them takes less than 1 us; asking for the state takes 10 to 85 us.
+
+    Args:
+        position: the number of the word that holds the position, which changes with each draw.
     """
+
+    def __init__(self, address: int, position: int) -> None:
+        self._bytes = memoryview((ctypes.c_char * 2500).from_address(address)).cast("B")
+        self.view = self._bytes.cast("I")
+        self._position = position
+        self._kept = self.place, bytes(self._bytes)  # those that were restored last
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The position and two words, which show together whether anything has been drawn or seeded."""
+        view = self.view
+        return view[self._position], view[2], view[623]
+
+    def save(self) -> _Saved:
+        """Return a copy of the words for :meth:`restore`, with their place."""
+        kept, place = self._kept, self.place
+        return kept if kept[0] == place else (place, bytes(self._bytes))
+
+    def restore(self, saved: _Saved) -> None:
+        self._bytes[:] = saved[1]
+        self._kept = saved
+
+
+def _words_of_python() -> _Words | None:
+    """Return the words of ``random``'s state (MT19937: position, 624 words); None if they are not found in memory."""
     start, nbytes = object.__basicsize__, 4 * 625
     if type(_python_random).__mro__[1].__basicsize__ < start + nbytes:
         return None
-    words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(id(_python_random) + start))
+    words = _Words(id(_python_random) + start, 0)
     told = random.getstate()[1]
-    return words if (words[1:] == told[:-1]).all() and words[0] == told[-1] else None
+    return words if words.view.tolist() == [told[-1], *told[:-1]] else None
 
 
 _python_words = _words_of_python()
@@ -53,31 +82,46 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
         seed_framework(number)
 
 
+def place() -> Any:
+    """Return what shows whether anything has been drawn from ``random`` or ``numpy.random``, or has been seeded; None
+    if that is unknown."""
+    generator: Any = np.random.mtrand._rand._bit_generator
+    if _python_words is None or type(generator) is not np.random.MT19937:
+        return None
+    users = _users_of(generator)
+    return (users.place, _python_words.place, _python_random.gauss_next) if users.is_known else None
+
+
 def save() -> list[Callable[[], None]]:
     """Save the states of the global random generators, and return functions that restore them.
-    Always call these functions, as saving alone already disturbs the state of ``numpy.random``."""
-    restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
+    Always call these functions: for some bit generators, saving alone already changes the state of ``numpy.random``."""
+    restore = save_own()
     for save_framework in frameworks.answering("save"):
         restore += save_framework()
     return restore
 
 
+def save_own() -> list[Callable[[], None]]:
+    """Do what :func:`save` does, but for ``random`` and ``numpy.random`` only."""
+    return [_save_python(), _save_numpy()]
+
+
 def _save_python() -> Callable[[], None]:
     if _python_words is None:
         return functools.partial(random.setstate, random.getstate())
-    return functools.partial(_restore_python, _python_words.copy(), _python_random.gauss_next)
+    return functools.partial(_restore_python, _python_words, _python_words.save(), _python_random.gauss_next)
 
 
-def _restore_python(words: Any, gaussian: float | None) -> None:
-    _python_words[:] = words
+def _restore_python(memory: _Words, words: _Saved, gaussian: float | None) -> None:
+    memory.restore(words)
     _python_random.gauss_next = gaussian
 
 
 def states() -> list[tuple[str, Any]]:
     """Return [(name, state)] of the global random generators, to find out whether a job has drawn from them."""
-    words = None if _python_words is None else (int(_python_words[0]), int(_python_words[1]))
+    words = hash(random.getstate()) if _python_words is None else _python_words.place
     found = [
-        ("random", (words or hash(random.getstate()), _python_random.gauss_next)),
+        ("random", (words, _python_random.gauss_next)),
         ("numpy.random", _numpy_state()),
     ]
     return found + [each for states_of_framework in frameworks.asked("states") for each in states_of_framework]
@@ -86,10 +130,9 @@ def states() -> list[tuple[str, Any]]:
 def _numpy_state() -> Any:
     generator: Any = np.random.mtrand._rand._bit_generator
     if type(generator) is np.random.MT19937:
-        if not _users or _users[0].generator is not generator:
-            _users[:] = [_Users(generator)]
-        if _users[0].is_known:
-            return _users[0].place
+        users = _users_of(generator)
+        if users.is_known:
+            return users.place
     return numpy_words()
 
 
@@ -128,70 +171,75 @@ def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
     return place
 
 
-class _Users:
-    """The program's own bit generator of ``numpy.random`` (an MT19937), saved before each job and restored after it.
+def _gaussian_of_numpy() -> memoryview | None:
+    """Return a view of 16 bytes: the second Gaussian of a pair that ``numpy.random`` has kept, and whether it has one.
+    Return None if they are not found in memory. They are the only part of the state besides the bit generator's."""
+    mark = 1.2345678901234567e-67
+    trial, ours = np.random.RandomState(np.random.MT19937(0)), np.random.mtrand._rand
+    state: Any = trial.get_state(legacy=False)
+    trial.set_state({**state, "has_gauss": 1, "gauss": mark})
+    nbytes = type(trial).__basicsize__
+    at = ctypes.string_at(id(trial), nbytes).find(np.float64(mark).tobytes())
+    if at < 8 or type(ours) is not type(trial):
+        return None
+    flag = (ctypes.c_int32 * 1).from_address(id(trial) + at - 8)
+    had = flag[0]
+    trial.set_state({**state, "has_gauss": 0, "gauss": mark})
+    if (had, flag[0]) != (1, 0):
+        return None
+    return memoryview((ctypes.c_char * 16).from_address(id(ours) + at - 8)).cast("B")
 
-    Its words are copied from memory in 1 us; asking numpy for the state takes 85 us. The only other part of the state
-    is the second Gaussian of a pair, if numpy has kept it. If so, drawing a Gaussian leaves the words unchanged.
-    """
+
+class _Users:
+    """The program's own bit generator of ``numpy.random`` (an MT19937), saved before each job and restored after it."""
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator
         self.is_seeded = _is_seeded(generator)  # now, before jobs seed it
-        address = generator.ctypes.state_address
-        self._words = np.ctypeslib.as_array((ctypes.c_uint32 * 625).from_address(address))  # 624, and the position
+        self.words = _Words(generator.ctypes.state_address, 624)
+        self._gaussian = _gaussian_of_numpy()
         told = generator.state["state"]
-        self.is_known = bool((self._words[:624] == told["key"]).all() and self._words[624] == told["pos"])
+        is_there = self.words.view.tolist() == [*told["key"].tolist(), told["pos"]]
+        self.is_known = is_there and self._gaussian is not None
 
     @property
-    def place(self) -> tuple[int, int]:
-        """The position, and a word of the state, which show together whether anything has been drawn."""
-        return int(self._words[624]), int(self._words[0])
+    def place(self) -> Any:
+        """What shows whether anything has been drawn."""
+        return self.words.place, self.gaussian
+
+    @property
+    def gaussian(self) -> bytes:
+        return bytes(self._gaussian or b"")
 
     def save(self) -> Callable[[], None]:
-        """Return a function that restores the present state of ``numpy.random``.
-        Always call that function, as saving alone already disturbs the state."""
-        words = self._words.copy()
-        try:
-            return functools.partial(self._restore, words, self._take_gaussian(words))
-        except BaseException:  # a Ctrl-C
-            self._words[:] = words
-            raise
+        """Return a function that restores the present state of ``numpy.random``."""
+        return functools.partial(self._restore, self.words.save(), self.gaussian)
 
-    def _take_gaussian(self, words: Any) -> float | None:
-        """Remove and return the second Gaussian of a pair that ``numpy.random`` has kept; None if there is none.
-        ``words`` is a copy of the state's words, made before this call."""
-        drawn = float(np.random.standard_normal())
-        return drawn if self._is_at(words) else None
-
-    def _is_at(self, words: Any) -> bool:
-        return bool(self._words[624] == words[624] and self._words[0] == words[0])
-
-    def _restore(self, words: Any, gaussian: float | None) -> None:
+    def _restore(self, words: _Saved, gaussian: bytes) -> None:
         if np.random.mtrand._rand._bit_generator is not self.generator:  # the job has replaced it
             of_numpy: Any = np.random
             of_numpy.set_bit_generator(self.generator)
-        now = self._words.copy()
-        np.random.standard_normal()
-        if not self._is_at(now):  # the first of a new pair: drop the second
-            np.random.standard_normal()
-        self._words[:] = words
-        if gaussian is not None:
-            state: Any = np.random.get_state(legacy=False)
-            np.random.set_state({**state, "has_gauss": 1, "gauss": gaussian})
+        self.words.restore(words)
+        assert self._gaussian is not None
+        self._gaussian[:] = gaussian
 
 
 _users: list[_Users] = []  # at most one: the last one seen
 _ours = np.random.MT19937(0)
 
 
+def _users_of(generator: Any) -> _Users:
+    if not _users or _users[0].generator is not generator:
+        _users[:] = [_Users(generator)]
+    return _users[0]
+
+
 def _save_numpy() -> Callable[[], None]:
     generator: Any = np.random.mtrand._rand._bit_generator
     if type(generator) is np.random.MT19937:
-        if not _users or _users[0].generator is not generator:
-            _users[:] = [_Users(generator)]
-        if _users[0].is_known:
-            return _users[0].save()
+        users = _users_of(generator)
+        if users.is_known:
+            return users.save()
     return _save_any()
 
 

@@ -15,6 +15,8 @@ computation of a batch) runs, every generator that it may draw from is set by th
 A source that is read item by item in the consumer's process is seeded once for each epoch: see :class:`SourceReading`.
 
 In the consumer's process, unlike in a worker, :func:`run_job` also restores the user's own generators after the job.
+For jobs that are quick and draw nothing there is a shorter way: see ``quiet``.
+
 Threads share most generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``, TensorFlow's
 eager draws and albumentations.
 """
@@ -25,10 +27,9 @@ import functools
 import hashlib
 import itertools
 import logging
-import os
 import random
 import sys
-import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ from workers import frameworks
 from workers.frameworks import THAT_DRAW
 
 from . import context, process_generators
+from .alone import run_alone
 from .context import (
     EPOCH_BEGIN,
     EPOCH_END,
@@ -76,8 +78,6 @@ __all__ = [
 
 logger = logging.getLogger("workers")
 
-_globals_lock = threading.RLock()  # only its owner can release it
-_MAX_WAIT_S = 5.0
 _MOST_RUNS = 5  # of a job that has drawn numbers that were not seeded
 _OF_ALWAYS = (
     "a job has %s each time it ran, %d times, so some of its draws are not seeded. Make generators in __init__ of the "
@@ -85,16 +85,6 @@ _OF_ALWAYS = (
 )
 _numbers = itertools.count()  # counts the seeds drawn so far, so that no two are the same
 _OF_READING = 0x0F0F0F0F0F0F0F0F  # separates the draws of a source that is read here from those of the jobs
-
-
-def _begin_anew() -> None:
-    """Replace the lock in a new fork, as a thread of the parent may hold the old one."""
-    global _globals_lock
-    _globals_lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def run_seeded(stream: Stream, begin: Callable[[], None], function: Callable[[], Any]) -> Any:
@@ -139,6 +129,8 @@ def loaded_frameworks() -> tuple[bool, ...]:
 def unseeded(stream: Stream) -> str:
     """Return why the running job, whose random numbers ``stream`` holds, may have drawn some that were not seeded.
     Return "" if it has not. A reason is returned once."""
+    if stream.is_quiet and process_generators.place() != stream.place:
+        return "drawn from random or numpy.random, which the jobs before it have not"
     loaded = context.current.loaded
     grown = stream.generators is not None and stream.generators.has_grown()
     if loaded_frameworks() != loaded:
@@ -185,47 +177,38 @@ def run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals:
     """
     if not seed_globals:
         return _run_job(stream, job, function, False)
-    return _run_alone(lambda: _run_job(stream, job, function, True))
+    return run_alone(_run_job, stream, job, function, True)
 
 
 def _run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals: bool) -> Any:
-    before = context.current.job, context.current.stream
-    seeds_globals = context.current.seeds_globals
+    current = context.current
+    before, seeds_globals = (current.job, current.stream), current.seeds_globals
     restore: list[Callable[[], None]] = []
     try:
-        if seed_globals:
-            process_generators.look_after_frameworks()
-            restore = process_generators.save()
-            if stream.generators is not None:
-                stream.generators.begin(job.epoch)
-                restore += stream.generators.save()
-        return run_seeded(stream, lambda: enter_job(stream, job, seed_globals), function)
+        if not seed_globals:
+            return run_seeded(stream, lambda: enter_job(stream, job, False), function)
+        process_generators.look_after_frameworks()
+        restore = process_generators.save()
+        if stream.generators is not None:
+            stream.generators.begin(job.epoch)
+            restore += stream.generators.save()
+        result = run_seeded(stream, lambda: _begin_here(stream, job), function)
+        if stream.quiet is not None:
+            has_drawn = stream.place is None or process_generators.place() != stream.place
+            stream.quiet.count(has_drawn, time.monotonic_ns() - stream.start_ns)
+        return result
     finally:
-        context.current.job, context.current.stream = before  # first: a Ctrl-C may come in the next call
-        context.current.seeds_globals = seeds_globals
+        current.job, current.stream = before  # first: a Ctrl-C may come in the next call
+        current.seeds_globals = seeds_globals
         for each in restore:
             each()
         context.enter(*before)
 
 
-def _run_alone(function: Callable[[], Any]) -> Any:
-    """Return ``function()``, while no other thread is within this function: threads share the global generators.
-
-    But a job may wait for threads that run jobs too. So such a thread waits for 5 s at most.
-    """
-    current = context.current
-    if current.is_alone:
-        return function()
-    try:
-        current.is_alone = True
-        _globals_lock.acquire(timeout=_MAX_WAIT_S)
-        return function()
-    finally:
-        current.is_alone = False
-        try:  # noqa: SIM105 - a Ctrl-C must not come first
-            _globals_lock.release()
-        except RuntimeError:  # another thread has it
-            pass
+def _begin_here(stream: Stream, job: Job) -> None:
+    enter_job(stream, job)
+    if stream.quiet is not None:
+        stream.place, stream.start_ns = process_generators.place(), time.monotonic_ns()
 
 
 class SourceReading:
@@ -246,7 +229,7 @@ class SourceReading:
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Return ``function()``, run as the next part of the reading: its draws continue those of the previous part."""
-        return _run_alone(lambda: self._run(function))
+        return run_alone(self._run, function)
 
     def _run(self, function: Callable[[], Any]) -> Any:
         before = context.current.job, context.current.stream

@@ -15,7 +15,7 @@ from workers.errors import add_note
 
 from . import context
 from .context import forget_epoch, is_in_worker_process, mark
-from .function_use import called
+from .function_use import called, is_measured
 from .generators import Generators, History
 from .stream import Stream
 
@@ -255,10 +255,10 @@ class Task:
             elif self.private is not None and not are_private:
                 items = self.private(items)
             made_by, are_private = function, False
-            if context.current.functions is None:
-                results = [function(item) for item in items]
-            else:
+            if is_measured():
                 results = [called(function, item) for item in items]
+            else:
+                results = [function(item) for item in items]
             if any(type(result) is GeneratorType for result in results):
                 return self._yielded(results, at)
             items = []

@@ -130,6 +130,29 @@ class Pass:
         if type(outcome.value) is not Portion:
             self.reading.drop(number)
 
+    def is_plain(self, outcome: Outcome) -> bool:
+        """Return True if ``outcome``, the next one, is one batch and nothing else, and nobody has to be told that it
+        was taken, as it was computed in this thread."""
+        value, number = outcome.value, self.num_taken
+        if type(value) is not list or len(value) != 1 or type(value[0]) is Notes or not self.reading.has_computed:
+            return False
+        order, place = self._order, self._places[number]
+        if (
+            self._assembly is not None
+            or self.num_items_taken
+            or outcome.index != (place if order is None else order[number])
+        ):
+            return False
+        return self.position.is_in_order(place)
+
+    def pass_on(self, outcome: Outcome) -> Any:
+        """Take and deliver the batch of an ``outcome`` that :meth:`is_plain`, and return it."""
+        number, jobs, position = self.num_taken + 1, self.num_jobs_taken + 1, self.position
+        delivered, batch = Delivered(self._places[self.num_taken] + 1), outcome.value[0]
+        # No call follows, here or in the caller, in which a Ctrl-C could lose the batch.
+        position.delivered, self.num_taken, self.num_jobs_taken = delivered, number, jobs
+        return batch
+
     def _commit(self, outcome: Outcome, place: int, items: list[Any] | None, is_job: bool = True) -> None:
         position, before, is_end = self.position, self._num_counted, type(outcome.value) is not Portion
         passed_by = position.num_passed_by(place)

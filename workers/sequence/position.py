@@ -59,6 +59,11 @@ class Position:
     def is_at_start(self) -> bool:
         return self.delivered == (0, None, None) and not self._apart
 
+    def is_in_order(self, place: int) -> bool:
+        """Return True if the batch at ``place`` is the next one in order, with none delivered after it, or in part."""
+        batch, partial, newest = self.delivered
+        return batch == place and partial is None and newest is None and self.stride == 1 and not self._apart
+
     def num_passed_by(self, place: int) -> int:
         """Return how many items of the batch at ``place`` are already delivered; 0 unless it was delivered in part."""
         partial = self.delivered.partial
