@@ -83,8 +83,13 @@ def page_of(report: Report, tmp_path: Path) -> Reader:
 
 def full() -> Report:
     """A report in which nothing is missing, with names that are not kind."""
+    timeline = busy().timeline
+    evil = Span(0, 7, 7, START + 30 * MS, MS, ((EVIL, MS),))
     return dataclasses.replace(
         busy(),
+        timeline=timeline._replace(
+            spans=[evil, *timeline.spans], incidents=[*timeline.incidents, Incident(START, 0, EVIL, EVIL)]
+        ),
         seconds=2.0,
         nbytes=4_000_000,
         wait=Spread(90, 0.5, 0.004, 0.07),
@@ -141,7 +146,9 @@ def test_tables(tmp_path: Path) -> None:
     assert page.of_id("parts") == [[evil, "25 %"]]
     events = page.of_id("events")
     assert ["0.400 s", "worker 1", "died", "killed by SIGKILL"] in events
-    assert len(events) == len(busy().timeline.incidents)
+    assert len(events) == len(busy().timeline.incidents) + 1
+    assert EVIL in [kind for kind, _ in page.data()["kinds"]]
+    assert [0, 0, EVIL, " ".join(EVIL.split())] in page.data()["incidents"]
 
 
 def test_the_timeline_is_that_of_the_report(tmp_path: Path) -> None:
