@@ -224,12 +224,12 @@ function drawLines() { // incidents of all rows; words where there is room, the 
   for (const line of shown) {
     const x = Math.round(xOf(line.start)), isEpoch = line.kind === "epoch";
     if (isEpoch && isFull) continue;
-    context.fillStyle = isEpoch ? theme.quiet : theme.ink;
-    const [every, long] = isEpoch ? [5, 2] : [bottom, bottom]; // dotted or solid
-    for (let at = 0; at < bottom; at += every) context.fillRect(x, at, 1, long);
     const next = Math.min(width - RIGHT, ...taken.filter(([start]) => start >= x).map(([start]) => start));
-    if (taken.some(([start, end]) => x >= start && x < end)) continue;
-    const words = cut(isEpoch ? `epoch ${line.text}` : `${line.text || line.kind}`, Math.min(next - x - 10, 420));
+    const isFree = !taken.some(([start, end]) => x >= start && x < end);
+    const words = isFree && cut(isEpoch ? `epoch ${line.text}` : line.text || line.kind, Math.min(next - x - 10, 420));
+    const [every, long] = isEpoch ? [5, 2] : [bottom, bottom]; // dotted or solid
+    context.fillStyle = isEpoch ? theme.quiet : theme.ink;
+    for (let at = words ? 0 : rows[1].top; at < bottom; at += every) context.fillRect(x, at, 1, long);
     if (!words) continue;
     context.fillText(words, x + 4, y);
     taken.push([x, x + 12 + context.measureText(words).width]);
@@ -243,7 +243,9 @@ function drawMarks({marks, top, height}) { // what went wrong is drawn last, ove
   for (const mark of shown.filter(isTold)) {
     let x = xOf(mark.start) + 10;
     for (const place of places) if (Math.abs(place - x) < 12) x = place + 10;
-    const words = cut(mark.text ? `${mark.kind}: ${mark.text}` : mark.kind, Math.min(260, width - RIGHT - x - 4));
+    const next = Math.min(width - RIGHT + 6, ...places.filter((place) => place > x)); // another mark, or the edge
+    const room = Math.min(260, next - 10 - x);
+    const words = cut(mark.text ? `${mark.kind}: ${mark.text}` : mark.kind, room);
     if (height < 18 || x < free || !words) continue;
     const long = context.measureText(words).width;
     context.fillStyle = theme.card;
