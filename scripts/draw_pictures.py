@@ -1,5 +1,7 @@
-"""Draw examples of ``report.plot``, ``report.trace`` and ``workers.preview``: a loop with 2 workers, one of which dies,
-a loop with 32 workers, and two views each of six photos."""
+"""Draw examples of ``report.plot``, ``save``, ``trace`` and ``workers.preview``.
+
+They are of a loop with 2 workers, one of which dies, of one with 32 workers, and of two views each of six photos.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +71,7 @@ def main() -> None:
     print(few)
     made = [few.plot(folder / "2-workers.png"), pipeline(32, dies=False).plot(folder / "32-workers.png")]
     made += [preview(photos(), folder / "photos.png"), few.trace(folder / "2-workers.json")]
+    made.append(few.save(folder / "2-workers.html"))
     print(*made, sep="\n")
 
 

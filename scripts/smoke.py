@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def augment(x, y, num_augmentations_per_example, is_warmup):  # type: ignore[no-
 def batches_of(nb_workers: int) -> list[bytes]:
     seq = sampler.SingleShotMemorySampler(np.eye(64), augment, class_per_batch=8, steps_per_epoch=10, seed=1)
     with seq.prefetch(nb_workers=nb_workers) as batches:
-        return [x.tobytes() + y.tobytes() for x, y in batches]
+        found = [x.tobytes() + y.tobytes() for x, y in batches]
+        with tempfile.TemporaryDirectory() as folder:  # the page is made from files of the package
+            batches.report().save(Path(folder) / "report.html")
+        return found
 
 
 for package in (workers, sampler):

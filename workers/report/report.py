@@ -183,6 +183,34 @@ class Report:
 
         return plot(self, path)
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report as one web page: the verdict, all tables, and a timeline that zooms and shows each job.
+
+        The page needs no other file, no network and no server, so it can be sent or kept as it is. Saving it again
+        replaces it. It stays below about 1 MB, as only recent jobs and steps are held.
+
+        Args:
+            path: the file to write: ``.html``.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            TypeError, ValueError, OSError: ``path`` is not a path, has another suffix, or cannot be written.
+
+        Example:
+            >>> import tempfile
+            >>> from workers import SequenceArray
+            >>> with SequenceArray({"x": [1, 2, 3]}).prefetch(nb_workers=0) as batches:
+            ...     for batch in batches:
+            ...         pass
+            >>> batches.report().save(f"{tempfile.gettempdir()}/report.html").name
+            'report.html'
+        """
+        from .pictures.web_page import save
+
+        return save(self, path)
+
     def trace(self, path: str | os.PathLike[str]) -> Path:
         """Write the recent jobs, steps of the loop and incidents into a file for https://ui.perfetto.dev.
 

@@ -5,28 +5,22 @@ The number of artists does not depend on the number of jobs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from workers.report.timeline import LOOP, STAGES, Incident, LoopStep, Span, Timeline
+from workers.report.timeline import LOOP, Incident, LoopStep, Span, Timeline
 
+from .colours import OTHER, WAITING, WORKING, colours_of
 from .plot_labels import SIZE, TextRoom, shortened
 from .plot_window import Window
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-
-# Colours of Okabe and Ito, distinct for the colour-blind (jfly.uni-koeln.de/color); then some of Paul Tol's.
-_OF_STAGES = ("#56b4e9", "#0072b2", "#e69f00", "#009e73", "#cc79a7")
-_OF_OTHERS = ("#f0e442", "#882255", "#999933", "#44aa99", "#661100")
-_REST = "other"  # time in no stage
-_WAITING, _WORKING = "waiting for a batch", "working with it"
-_PLAIN = {_REST: "#999999", _WAITING: "#d55e00", _WORKING: "#dddddd"}
 
 _THIN = 0.003  # least width of a job, as a share of the window, so that it is visible
 _GAP = 0.0008  # between jobs, as a share of the window
@@ -79,9 +73,9 @@ def bars_of(timeline: Timeline, window: Window, lanes: dict[int, int]) -> list[L
 def _bars_of_loop(steps: list[LoopStep], window: Window, lane: int) -> Iterator[LaneBar]:
     for at, step in enumerate(steps):
         if window.overlaps(step.asked_ns, step.got_ns):
-            yield LaneBar(_WAITING, *window.clip(step.asked_ns, step.got_ns), lane)
+            yield LaneBar(WAITING, *window.clip(step.asked_ns, step.got_ns), lane)
         if at + 1 < len(steps) and window.overlaps(step.got_ns, steps[at + 1].asked_ns):
-            yield LaneBar(_WORKING, *window.clip(step.got_ns, steps[at + 1].asked_ns), lane)
+            yield LaneBar(WORKING, *window.clip(step.got_ns, steps[at + 1].asked_ns), lane)
 
 
 def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, float, float]]:
@@ -96,28 +90,19 @@ def _parts(span: Span, window: Window, next_ns: int) -> Iterator[tuple[str, floa
     end = at + span.job_ns * stretch
     if span.job_ns > 10 * _GAP * window.seconds * 1e9:
         end -= _GAP * window.seconds * 1e9
-    for kind, ns in (*span.stages, (_REST, rest)):
+    for kind, ns in (*span.stages, (OTHER, rest)):
         until = min(at + ns * stretch, end)
         if until > at and until >= window.start_ns:
             yield kind, *window.clip(at, until)
         at = max(until, at)
 
 
-def colours_of(bars: Iterable[LaneBar]) -> dict[str, str]:
-    """Return {kind: colour} of the kinds of ``bars`` (stages of jobs, waits, steps), in the order of the legend."""
-    kinds = dict.fromkeys(bar.kind for bar in bars)
-    others = [kind for kind in kinds if kind not in STAGES and kind not in _PLAIN]
-    colours = dict(zip(STAGES, _OF_STAGES, strict=True))
-    colours |= {kind: _OF_OTHERS[at % len(_OF_OTHERS)] for at, kind in enumerate(others)}
-    return {kind: colour for kind, colour in {**colours, **_PLAIN}.items() if kind in kinds}
-
-
 def draw_bars(axes: Axes, bars: list[LaneBar]) -> list[Artist]:
     """Draw ``bars``, the rectangles of jobs and steps, with one artist for each colour. Return the legend's handles."""
     shown: list[Artist] = []
-    for kind, colour in colours_of(bars).items():
+    for kind, colour in colours_of(bar.kind for bar in bars).items():
         shape = _path([bar for bar in bars if bar.kind == kind])
-        zorder = 1.0 if kind in (_WAITING, _WORKING) else 2.0
+        zorder = 1.0 if kind in (WAITING, WORKING) else 2.0
         axes.add_artist(PathPatch(shape, facecolor=colour, linewidth=0, snap=False, zorder=zorder))
         shown.append(Patch(facecolor=colour, label=kind))
     return shown
