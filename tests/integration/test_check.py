@@ -63,9 +63,10 @@ def test_draws_that_are_not_seeded(kind: Any, function: str, uses: str) -> None:
     assert found.instead.startswith(f"It uses {uses}: ")
 
 
-def test_an_unseeded_function_of_a_chain() -> None:
-    chain = workers.SequenceArray({"x": np.arange(40)}, seed=1).map(len).map([float, int, checked.noisy]).batch(4)
-    found = only_error(chain)
+@pytest.mark.parametrize("word", ["batch", "rebatch"])
+def test_an_unseeded_function_of_a_chain(word: str) -> None:
+    chain = workers.SequenceArray({"x": np.arange(40)}, seed=1).map(len).map([float, np.array, checked.noisy])
+    found = only_error(chain.batch(4) if word == "batch" else chain.batch(3).rebatch(4))
     assert found.kind == "not seeded"
     assert "The function is noisy (checked.py, line" in found.text
 
@@ -88,6 +89,20 @@ def test_batches_that_depend_on_the_process() -> None:
     assert found.kind == "differs"
     assert "The function is ByPid.batch (checked.py, line" in found.text
     assert "It uses getpid: do not let" in found.instead
+
+
+def test_items_that_come_one_by_one() -> None:
+    found = only_error(workers.prefetch([0, 1], 0).map(checked.pids), num_batches=2)
+    assert "The function is pids (checked.py, line" in found.text
+
+
+def test_workers_of_a_front_end_are_not_used() -> None:
+    """They stay as they are, and do not compute what the program should."""
+    with checked.ByPid().prefetch(2) as batches:
+        list(batches)
+        pids = [each.pid for each in batches.report().workers]
+        assert only_error(batches, nb_workers=1).kind == "differs"
+        assert [each.pid for each in batches.report().workers] == pids
 
 
 @pytest.mark.parametrize("is_class", [False, True])

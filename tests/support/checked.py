@@ -183,5 +183,11 @@ def scaled(x: Any) -> Any:
     return x * SCALE
 
 
+def pids(x: Any) -> Iterator[int]:
+    for _ in range(12):
+        time.sleep(0.01)  # so that each item is sent when it is there
+        yield os.getpid()
+
+
 def noisy(x: Any) -> Any:
     return x + int.from_bytes(os.urandom(4), "little")

@@ -26,6 +26,12 @@ def test_the_first_function_that_differs() -> None:
     one = [record(index=1), record(Returned(OTHER, OTHER, 1), Returned(INNER, INNER, 2), Returned(OUTER, OUTER, 3))]
     two = [record(Returned(OTHER, OTHER, 1), Returned(INNER, INNER, 8), Returned(OUTER, OUTER, 9))]
     assert blame.first_other(one, one) is None
+    by_engine = [record(Returned(LIBRARY, None, 5), *one[1].returned)]
+    assert blame.first_other(by_engine, one) is None
+    assert blame.first_other(by_engine, [record(Returned(LIBRARY, None, 6), *two[0].returned)]) == Returned(
+        INNER, INNER, 2
+    )
+    assert blame.first_other(by_engine, [record(Returned(LIBRARY, None, 6))]) == Returned(LIBRARY, None, 5)
     assert blame.first_other(one, two) == Returned(INNER, INNER, 2)
     assert blame.first_other(one, [record(Returned(OUTER, OUTER, 3))]) == Returned(OTHER, OTHER, 1)
     assert blame.is_read_otherwise([record(item=1)], [record(item=2)])

@@ -50,13 +50,16 @@ _Setting = tuple[str, str, str]  # (name, its value in the program, its value in
 
 
 def first_other(mine: list[JobRecord], theirs: list[JobRecord]) -> Returned | None:
-    """Return the first function that has returned another value in ``theirs``, the same jobs; None if there is none."""
+    """Return the first function that has returned another value in ``theirs``, the same jobs; None if there is none.
+    It is one of the user's, or was called by one, if any of these differ."""
     of_index = {each.index: each for each in theirs}
-    for one in mine:
-        other = of_index.get(one.index)
-        for here, there in zip(one.returned, () if other is None else other.returned, strict=False):
-            if here.function[:3] != there.function[:3] or here.value != there.value:
-                return here
+    pairs = [(one, of_index[one.index]) for one in mine if one.index in of_index]
+    for is_users in (True, False):
+        for one, other in pairs:
+            both = [[each for each in of.returned if (each.by is not None) == is_users] for of in (one, other)]
+            for here, there in zip(*both, strict=False):
+                if here.function[:3] != there.function[:3] or here.value != there.value:
+                    return here
     return None
 
 

@@ -121,7 +121,7 @@ def _recorded(returned: list[Returned]) -> Iterator[None]:
 
 def _is_ours(frame: Any) -> bool:
     name = frame.f_globals.get("__name__") or ""
-    return name == "workers" or name.startswith(("workers.", "importlib.", "_frozen_importlib"))
+    return name == "workers" or name.startswith(("workers.", "importlib.", "_frozen_importlib", "namedtuple_"))
 
 
 def _place(code: Any, places: dict[Any, Code]) -> Code:
