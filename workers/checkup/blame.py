@@ -56,11 +56,14 @@ def first_other(mine: list[JobRecord], theirs: list[JobRecord]) -> Returned | No
     pairs = [(one, of_index[one.index]) for one in mine if one.index in of_index]
     for is_users in (True, False):
         for one, other in pairs:
-            both = [[each for each in of.returned if (each.by is not None) == is_users] for of in (one, other)]
-            for here, there in zip(*both, strict=False):
+            for here, there in zip(_of(one, is_users), _of(other, is_users), strict=False):
                 if here.function[:3] != there.function[:3] or here.value != there.value:
                     return here
     return None
+
+
+def _of(record: JobRecord, is_users: bool) -> list[Returned]:
+    return [each for each in record.returned if (each.by is not None) == is_users]
 
 
 def is_read_otherwise(mine: list[JobRecord], theirs: list[JobRecord]) -> bool:
