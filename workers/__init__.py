@@ -40,8 +40,9 @@ decides a given question, see the list in ``.github/CONTRIBUTING.rst``.
 - ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
 - ``wiring``: gives earlier rooms the functions of later ones that they call.
+- ``checkup``: ``check``, which computes a few batches in the program and in workers, and says what would go wrong.
 - ``top``: ``python -m workers.top``, which shows running pools; it reads the pages of ``report`` from outside.
-- ``__main__``: ``python -m workers``, which prints the facts that a bug report needs.
+- ``__main__``: ``python -m workers``, which prints the facts that a bug report needs, and ``python -m workers check``.
 
 Versions are semantic: MAJOR.MINOR.PATCH. Only a new MAJOR removes or changes anything public: names, arguments and
 their meaning, the promises of the README, the bytes of batch (seed, epoch, index), and saved states, which every later
@@ -56,6 +57,7 @@ from .batch.padding import pad
 from .batch.share import share
 from .batch.slot_writer import empty
 from .cache.in_folder import cache_info, clear_cache
+from .checkup.doctor import check
 from .errors import (
     CacheError,
     ClosedError,
@@ -115,6 +117,7 @@ __all__ = [
     "WorkerError",
     "WorkerStartError",
     "cache_info",
+    "check",
     "clear_cache",
     "concat",
     "current_job",

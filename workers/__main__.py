@@ -1,4 +1,7 @@
-"""The command ``python -m workers``: prints what a bug report needs, and tests a small pool of workers."""
+"""The command ``python -m workers``: prints what a bug report needs, and tests a small pool of workers.
+
+``python -m workers check MODULE:OBJECT`` checks a source of batches instead: see ``checkup``.
+"""
 
 from __future__ import annotations
 
@@ -93,5 +96,13 @@ def _pool() -> tuple[str, bool]:
     return f"2 workers delivered {result}: {count(len(got), 'batch', 'batches')} of 1 MB in {took}", is_right
 
 
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] != ["check"]:
+        return main()
+    from workers.checkup import command
+
+    return command.main(arguments[1:])
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run(sys.argv[1:]))

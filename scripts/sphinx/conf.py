@@ -43,6 +43,7 @@ _PAGES = """
    workers/report/README
    workers/cache/README
    workers/cluster/README
+   workers/checkup/README
    scripts/sphinx/api
    scripts/README
    .github/CHANGELOG

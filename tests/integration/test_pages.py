@@ -24,6 +24,7 @@ PAGES = [
     "workers/process/README.rst",
     "workers/report/README.rst",
     "workers/cluster/README.rst",
+    "workers/checkup/README.rst",
     "sampler/README.rst",
     ".github/CONTRIBUTING.rst",
     ".github/CHANGELOG.rst",

@@ -22,6 +22,7 @@ ROOMS = [
     "loader",
     "for_keras",
     "wiring",
+    "checkup",
     "top",
     "__main__",
     "sampler",
