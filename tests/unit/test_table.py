@@ -14,7 +14,7 @@ TABLE = """\
 Input-bound: the loop waited 38 % of the time. A job takes 21 ms on average (augmenter: 13 % of it).
   The loop's own work takes 5 ms a batch: 5 workers would keep up; this machine has 8 cores.
 
-batches           1,200 in 3.25 s         369.2 a second
+batches           1,200 in 3.25 s         369 a second
 bytes             385 MB                  118 MB a second
 queue             0.4 ready on average    at most 1,024 ahead
 workers           12 (process)            8 cores

@@ -20,6 +20,7 @@ from workers.engine.results import Failure, Portion
 from workers.errors import StalePassError, TooManyFailuresError, safe_to_raise
 from workers.job.function_use import FunctionUse, Uses
 from workers.job.notes import NOTHING, CacheUse, Notes, SampleFailure, without_notes
+from workers.report import units
 from workers.report.failures import Failures
 from workers.report.loop import LoopFigures
 from workers.sequence.display import Display, DisplayedFact, count, named
@@ -63,7 +64,7 @@ class Metadata(Display):
         """Return a summary of the pass, e.g. "200 batches in 4.1 s (48.8 a second); the loop waited 12.0% of it"."""
         seconds = max(time.perf_counter() - self.time_start, 1e-9)
         rate = self.nb_batches / seconds
-        batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({rate:.4g} a second)"
+        batches = f"{self.nb_batches:,} batches in {seconds:.3g} s ({units.rate(rate)} a second)"
         return f"{batches}; the loop waited {self._share_waited():.1%} of it"
 
     def _share_waited(self) -> float:

@@ -44,7 +44,7 @@ def lines(report: Report) -> Iterator[str]:
 
 def _in_all(report: Report) -> Iterator[str]:
     seconds, number = max(report.seconds, 1e-9), report.num_batches
-    yield _pair("batches", f"{number:,} in {units.seconds(report.seconds)}", f"{number / seconds:,.4g} a second")
+    yield _pair("batches", f"{number:,} in {units.seconds(report.seconds)}", f"{units.rate(number / seconds)} a second")
     if report.nbytes:
         yield _pair("bytes", units.nbytes(report.nbytes), f"{units.nbytes(report.nbytes / seconds)} a second")
     if report.nb_workers:

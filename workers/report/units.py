@@ -33,6 +33,11 @@ def count(number: float, one: str, many: str | None = None) -> str:
     return f"{number:,.0f} {one if number == 1 else many or one + 's'}"
 
 
+def rate(value: float) -> str:
+    """Format how many come in a second: ``13,730``, ``52``, ``0.4``."""
+    return _three(value)
+
+
 def _three(value: float) -> str:
     """Format a number with three significant digits: 38.5, 1,200, 0.4."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

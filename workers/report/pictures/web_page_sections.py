@@ -49,7 +49,7 @@ def figures(report: Report) -> Markup:
     rate = report.num_batches / seconds
     noun = "thread" if report.executor == "thread" else "worker"
     facts = [
-        ("rate", f"{rate:,.0f}" if rate >= 100 else f"{rate:,.3g}", "batches a second"),
+        ("rate", units.rate(rate), "batches a second"),
         ("batches", f"{report.num_batches:,}", f"in {units.seconds(report.seconds)}"),
         ("waited", units.seconds(report.wait.total), "for batches"),
         (f"{noun}s", f"{report.nb_workers:,}", f"{report.executor}, {units.count(report.cores, 'core')}"),
