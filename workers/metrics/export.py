@@ -13,7 +13,7 @@ from workers.sequence.base import Sequence
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .prometheus import Exposition, MetricsFile
+    from .prometheus import Exposition
 
 _MOST_PORTS = 65535
 
@@ -35,14 +35,13 @@ class Export:
         self.textfile: str | None = None
         self._batches = weakref.ref(batches)
         self._expositions: list[Exposition] = []
-        self._file: MetricsFile | None = None
         batches._clock.closed_with.append(self.close)
 
     def serve(self, address: str, port: int) -> None:
         """Serve the metrics by HTTP. Raise OSError if the port is taken by something else."""
         from .prometheus import MetricsServer, shown
 
-        server = shown((address, port), lambda: MetricsServer(address, port), self.name, self._batches())
+        server = shown((address, port), lambda: MetricsServer(address, port), self.name, self._batches)
         assert isinstance(server, MetricsServer)
         self._expositions.append(server)
         self.address, self.port = address, server.port
@@ -51,10 +50,8 @@ class Export:
         """Write the metrics into the file ``path``, now and every ``every_s`` seconds. Raise OSError if that fails."""
         from .prometheus import MetricsFile, shown
 
-        file = shown(path, lambda: MetricsFile(path, every_s), self.name, self._batches())
-        assert isinstance(file, MetricsFile)
-        self._expositions.append(file)
-        self.textfile, self._file = path, file
+        self._expositions.append(shown(path, lambda: MetricsFile(path, every_s), self.name, self._batches))
+        self.textfile = path
 
     def close(self) -> None:
         """End the export. May be called again. A text file is written once more, and stays."""
@@ -63,9 +60,7 @@ class Export:
         if batches is not None and self.close in batches._clock.closed_with:
             batches._clock.closed_with.remove(self.close)
         for each in expositions:
-            if each is self._file and batches is not None:
-                self._file.write_again()
-            each.remove(self.name)
+            each.remove(self.name, self._batches)
 
     def __enter__(self) -> Self:
         return self

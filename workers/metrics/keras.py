@@ -27,11 +27,12 @@ def callback_class() -> Any:
             self._of_epoch: LoggedFigures | None = None
             self._shown: dict[str, float] = {}  # what was read last
             self._step = 0  # of the epoch
+            self._size = 1  # steps in one execution, see steps_per_execution
             self._num_steps = 0  # since it was read
 
         def on_train_begin(self, logs: Any = None) -> None:
             self._recent = self._of_epoch = None
-            self._shown, self._step, self._num_steps = {}, 0, 0
+            self._shown, self._step, self._size, self._num_steps = {}, 0, 1, 0
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             if self._recent is None:  # only now is it certain which sequence is read
@@ -39,8 +40,8 @@ def callback_class() -> Any:
                 self._recent, self._of_epoch = LoggedFigures(sequence), LoggedFigures(sequence)
                 self._step = batch
                 return
-            self._num_steps += batch - self._step if batch > self._step else 1  # several with steps_per_execution
-            self._step = batch
+            self._size = batch - self._step if batch > self._step else self._size  # else an epoch begins
+            self._step, self._num_steps = batch, self._num_steps + self._size
             if self._num_steps >= self.every:
                 self._num_steps, self._shown = 0, self._recent.read()
 

@@ -28,6 +28,8 @@ def _class(packages: tuple[str, ...]) -> Any:
     bases = [importlib.import_module(package).Callback for package in packages]
 
     class LightningLogLoading(*bases):  # type: ignore[misc]
+        async_safe = True  # if it is given to Keras, that calls set_model before anything else
+
         def __init__(self, batches: Any, every: int) -> None:
             super().__init__()
             self.batches = batches
@@ -36,7 +38,7 @@ def _class(packages: tuple[str, ...]) -> Any:
             self._step = 0  # as loggers count
             self._num_steps = 0  # since it was read
 
-        def set_params(self, *_: Any) -> None:  # the first method that Keras calls
+        def set_model(self, model: Any) -> None:
             raise TypeError('this is the LogLoading of Lightning, for Keras write LogLoading(framework="keras")')
 
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:

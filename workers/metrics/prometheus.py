@@ -11,7 +11,6 @@ import logging
 import socket
 import socketserver
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -135,23 +134,33 @@ class Exposition:
         if _shown.get(self.key) is self:
             del _shown[self.key]
 
-    def remove(self, name: str) -> None:
-        """Show the sequence ``name`` no more. The last one ends the exposition."""
+    def remove(self, name: str, held: Callable[[], Any]) -> None:
+        """Show the sequence ``name`` no more, which ``held`` returns, unless that name is now another one's.
+        The last one ends the exposition, and its thread."""
         with _lock:
-            self.collector.sequences.pop(name, None)
-            is_last = not self.collector.sequences
+            if self.collector.sequences.get(name, held) is not held:
+                return
+            is_last = set(self.collector.sequences) <= {name}
             if is_last:
                 self._forget()
-        if is_last and self._thread is not threading.current_thread():
+            else:
+                self.collector.sequences.pop(name, None)
+        if is_last:
             self._thread.join()
+            self.finish()
+
+    def finish(self) -> None:
+        """Act when the thread has ended, because the last sequence is closed."""
 
 
 _lock = threading.Lock()
 _shown: dict[Any, Exposition] = {}  # {key: the exposition there}, of this process
 
 
-def shown(key: Any, make: Callable[[], Exposition], name: str, sequence: Any) -> Exposition:
-    """Show ``sequence``, as ``name``, at the place ``key``: in what is there already, or in what ``make`` makes.
+def shown(key: Any, make: Callable[[], Exposition], name: str, held: Callable[[], Any]) -> Exposition:
+    """Show a sequence as ``name`` at the place ``key``, in what is there already, or in what ``make`` makes.
+
+    ``held`` is a weak reference to the sequence.
 
     Raises:
         ValueError: another sequence is shown there as ``name``. Any error of ``make``.
@@ -165,7 +174,7 @@ def shown(key: Any, make: Callable[[], Exposition], name: str, sequence: Any) ->
                     f'a sequence called {name!r} is exported there already: give another one, as name="..."'
                 )
         exposition = found or make()
-        exposition.collector.sequences[name] = weakref.ref(sequence)
+        exposition.collector.sequences[name] = held
         if found is None:
             exposition.start()
             _shown[exposition.key] = exposition
@@ -230,6 +239,11 @@ class MetricsFile(Exposition):
     def write(self) -> None:
         """Replace the file by a new one, in one step."""
         write_to_textfile(self.path, self.registry)
+
+    def finish(self) -> None:
+        self.collector.drop_freed()
+        if self.collector.sequences:
+            self.write_again()
 
     def write_again(self) -> None:
         """Write the file. If that fails, log a warning, the first time."""
