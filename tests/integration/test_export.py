@@ -173,6 +173,10 @@ def test_a_file(tmp_path: Path) -> None:
         wait_for(lambda: batches.report().as_dict()["jobs"] == LENGTH)
     assert is_same(read(path.read_text()), "Rows", batches.report().as_dict())
     assert [each.name for each in tmp_path.iterdir()] == ["loading.prom"]
+    with front(nb_workers=0) as batches:
+        export(batches, textfile=path)
+        list(batches)
+    assert read(path.read_text())["prefetch_batches_total", "Rows"] == LENGTH - 1  # before 15 s have passed
     with front() as batches:
         with pytest.raises(FileNotFoundError):
             export(batches, port=0, textfile=tmp_path / "missing" / "loading.prom")

@@ -236,6 +236,7 @@ def test_what_lightning_reads(lightning: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"no front-end in trainer.train_dataloader, which is a list"):
         fit(lightning, [(torch.zeros(8, 4),)] * 3, logger=logger, callbacks=[log])
 
+    made: list[Any] = []
     with Rows().prefetch(nb_workers=1, output="torch") as batches:
 
         class Wrapped:
@@ -244,14 +245,17 @@ def test_what_lightning_reads(lightning: Any, tmp_path: Path) -> None:
 
         class Data(lightning.LightningDataModule):  # type: ignore[misc]
             def train_dataloader(self) -> Any:
-                return Rows(4).prefetch(nb_workers=0, output="torch")
+                made.append(Rows(4).prefetch(nb_workers=len(made), output="torch"))
+                return made[-1]
 
         named = LogLoading(batches, 4, "lightning")
         fit(lightning, Wrapped(), epochs=1, logger=logger, callbacks=[named])
         own = {"logger": logger, "callbacks": [log], "reload_dataloaders_every_n_epochs": 1}
         fit(lightning, Data(), **own)
+    for each in made:
+        each.close()
     rows = [row for row in read(tmp_path / "lightning_logs/version_0/metrics.csv") if NAMES & set(row)]
-    assert [(row["step"], row["data/workers"]) for row in rows] == [(3, 1), (7, 1), (11, 1), (3, 0), (7, 0)]
+    assert [(row["step"], row["data/workers"]) for row in rows] == [(3, 1), (7, 1), (11, 1), (3, 0), (7, 1)]
 
 
 # -- both
