@@ -39,6 +39,7 @@ decides a given question, see the list in ``.github/CONTRIBUTING.rst``.
   from another. Sequences made from each other form a chain. Its ``plan`` describes what the chain computes.
 - ``loader``: the loop over a sequence whose batches are computed by workers: ``SequenceMap`` and ``prefetch``.
 - ``for_keras``: how ``model.fit`` reads a sequence.
+- ``metrics``: hands the figures of a loop to the logs of Keras and Lightning, and to Prometheus.
 - ``wiring``: gives earlier rooms the functions of later ones that they call.
 - ``checkup``: ``check``, which computes a few batches in the program and in workers, and says what would go wrong.
 - ``top``: ``python -m workers.top``, which shows running pools; it reads the pages of ``report`` from outside.
@@ -83,6 +84,8 @@ from .job.task import single_function_to_run
 from .loader.consumer import Metadata
 from .loader.prefetch import prefetch
 from .loader.sequence_map import SequenceMap, logger
+from .metrics.export import export
+from .metrics.log_loading import LogLoading
 from .opening import open  # noqa: A004
 from .report.pictures.preview import preview
 from .report.report import Report
@@ -100,6 +103,7 @@ __all__ = [
     "Job",
     "JobError",
     "JobTimeoutError",
+    "LogLoading",
     "Metadata",
     "NotPicklableError",
     "PlatformError",
@@ -124,6 +128,7 @@ __all__ = [
     "current_rng",
     "current_seed",
     "empty",
+    "export",
     "logger",
     "mix",
     "normalize",

@@ -268,7 +268,8 @@ def test_workers_do_not_load_tensorflow() -> None:
 
 def test_imports() -> None:
     """Neither package loads TensorFlow."""
-    code = "import sys, workers, sampler; print(sorted({'tensorflow', 'keras', 'psutil'} & set(sys.modules)))"
+    names = {"tensorflow", "keras", "psutil", "lightning", "prometheus_client"}
+    code = f"import sys, workers, sampler; print(sorted({names} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -21,6 +21,7 @@ ROOMS = [
     "sequence",
     "loader",
     "for_keras",
+    "metrics",
     "wiring",
     "checkup",
     "top",

@@ -21,7 +21,18 @@ import workers
 FRAMEWORKS: dict[str, tuple[str, set[str]]] = {
     "tensorflow": ("tensorflow|tf", {"frameworks/tensorflow.py", "frameworks/tensorflow_draws.py"}),
     "torch": ("torch", {"frameworks/torch.py"}),
-    "keras": ("keras", {"frameworks/keras.py", "for_keras/adapter.py", "for_keras/resume.py"}),
+    "keras": (
+        "keras",
+        {
+            "frameworks/keras.py",
+            "for_keras/adapter.py",
+            "for_keras/resume.py",
+            "metrics/keras.py",
+            "metrics/log_loading.py",
+        },
+    ),
+    "lightning": ("lightning|pytorch_lightning", {"metrics/lightning.py", "metrics/log_loading.py", "__main__.py"}),
+    "prometheus_client": ("prometheus_client", {"metrics/prometheus.py"}),
     "jax": ("jax|jaxlib", {"frameworks/jax.py"}),
     "albumentations": ("albumentations", {"frameworks/albumentations.py"}),
 }

@@ -101,6 +101,15 @@ def _adapter_class(original: Any) -> Any:
     return SequenceAdapter
 
 
+_begun_last: list[Any] = [lambda: None]  # [a weak reference to the Feed whose epoch Keras has begun last]
+
+
+def sequence_in_fit() -> Any:
+    """Return the sequence whose epoch Keras is reading, the one begun last of several; None if there is none."""
+    feed = _begun_last[0]()
+    return feed.sequence if feed is not None and feed.is_within else None
+
+
 class Feed:
     """The dataset that Keras's data adapter gets in place of ``sequence``. Workers compute its batches."""
 
@@ -112,7 +121,7 @@ class Feed:
         self._sequence = weakref.ref(sequence)
         self.is_for_tensorflow = False
         self._is_new = True  # on_epoch_end was not called yet: Keras may still be learning shapes
-        self._is_within = False  # True while Keras is within an epoch
+        self.is_within = False  # True while Keras is within an epoch
         self._reading: FitReading | None = None  # the last pass, if it has not ended its epoch
         self._probe: FitReading | None = None  # from it, Keras learns the shapes of a source that has only __iter__
         self._last: Any = None  # a weak reference to the last pass over such a source
@@ -144,14 +153,14 @@ class Feed:
             return self._probe.again()
 
     def on_epoch_begin(self) -> None:
-        self._is_within = True
+        self.is_within, _begun_last[0] = True, weakref.ref(self)
         sequence = self.sequence
         if not self._is_new:
             sequence._check_open()
             sequence._clock.begin_epoch(sequence)
 
     def on_epoch_end(self) -> None:
-        is_reset, self._is_within = not self._is_within, False
+        is_reset, self.is_within = not self.is_within, False
         is_new, self._is_new = self._is_new, False
         error, self._error = self._error, None
         if error is not None:

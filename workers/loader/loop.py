@@ -26,7 +26,7 @@ from workers.sequence.position import Position
 
 from .consumer import Consumer, Metadata
 from .iterators import Iterators
-from .loop_report import report_of
+from .loop_report import report_of, tally_of
 from .max_failures import check_share
 from .on_error import OnError
 from .options import Options, options_of
@@ -36,6 +36,7 @@ from .tensor_items import unpacked
 from .tensors import Output
 
 if TYPE_CHECKING:
+    from workers.report.figures import Tally
     from workers.report.report import Report
 
 
@@ -81,6 +82,7 @@ class Loop(Live):
         self.iterator: Callable[[], PassIterator | None] | None = None
         self.lock = threading.RLock()  # model.fit may read in another thread
         self._own_iterators = Iterators()
+        self._last_chosen = 0  # workers of the last pool, when it was stopped
 
     @property
     def sequence(self) -> Any:
@@ -154,8 +156,12 @@ class Loop(Live):
 
     @property
     def num_running(self) -> int:
-        """The number of workers that run the loop's jobs now, or will run them once they are started."""
-        return self.num_workers if self.pool is None else self.pool.nb_workers
+        """The number of workers that run the loop's jobs now, or will run them once they are started.
+        After the end of a pool whose number was chosen by measurement, it is that number."""
+        pool = self.pool  # another thread may close it
+        if pool is None:
+            return self._last_chosen if self.is_auto else self.num_workers
+        return pool.nb_workers
 
     def start(self) -> Pool:
         """Start the pool of workers, and return it.
@@ -179,6 +185,7 @@ class Loop(Live):
 
     def stop(self) -> None:
         if self.pool is not None:
+            self._last_chosen = self.pool.nb_workers
             self.pool.close()
         self.pool = self.current = None
 
@@ -270,6 +277,10 @@ class Loop(Live):
     def report(self) -> Report:
         """Return the report on where the loop's time has gone since it was made, such as waiting for batches."""
         return report_of(self)
+
+    def tally(self) -> Tally:
+        """Return what the loop has done since it was made, as sums, for ``figures()``."""
+        return tally_of(self)
 
 
 def _at(places: OrderOf[int], order: OrderOf[int], in_order: bool) -> OrderOf[int]:

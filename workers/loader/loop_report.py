@@ -9,6 +9,7 @@ from workers import limits
 from workers.job import context
 from workers.job.function_use import FunctionUse, Uses
 from workers.job.interpreter_lock import ENOUGH
+from workers.report.figures import Tally, figures_between
 from workers.report.loop import LoopFigures
 from workers.report.pool import Lane, PoolFigures, usage
 from workers.report.report import CacheFigures, EpochStart, FunctionFigures, Report, Slow, WorkerFigures
@@ -84,7 +85,30 @@ def report_of(loop: Loop) -> Report:
         parts=_parts_of(loop.consumer.functions),
         choices=loop.figures.choices,
         verdict=verdict(facts),
+        figures=figures_between(Tally(), _tally(loop, figures)),
         timeline=Timeline(list(pool.spans), figures.steps(), _incidents(figures, pool), pool.bound),
+    )
+
+
+def tally_of(loop: Loop) -> Tally:
+    """Return what ``loop`` has done since it was made. Takes less than a millisecond."""
+    return _tally(loop, loop.figures.loop.copy())
+
+
+def _tally(loop: Loop, figures: LoopFigures) -> Tally:
+    pool, consumer = loop.figures.pool, loop.consumer
+    return Tally(
+        loop=figures.totals(),
+        start_s=figures.begins,
+        nbytes=pool.nbytes,
+        jobs=pool.jobs.sum(),
+        stages={stage: durations.sum() for stage, durations in pool.stages.copy().items()},
+        failures=consumer.failures.totals(),
+        restarts=sum(lane.restarts for lane in pool.lanes.copy().values()),
+        cache_hits=consumer.cached.hits,
+        cache_misses=consumer.cached.misses,
+        nb_workers=loop.num_running,
+        bound=pool.bound,
     )
 
 

@@ -34,8 +34,6 @@ from .tensors import Output, checked_output
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from workers.report.report import Report
-
     from .consumer import Metadata
 
 logger = logging.getLogger("workers")
@@ -197,11 +195,6 @@ class SequenceMap(FrontEndTypes[Batch_co]):
     def nb_workers(self) -> NbWorkers:
         """The number of workers of this and all front-ends it is made from; "auto" if it is chosen by measurement."""
         return "auto" if self._live.is_auto else self._live.num_workers
-
-    def report(self) -> Report:
-        """Return a :class:`workers.Report` on where the loop's time has gone since this was made.
-        May be called at any time, even after :meth:`close`. Takes a few milliseconds per worker."""
-        return self._live.report()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Stop the workers. May be called again. Delivered batches stay valid; later loops raise ClosedError."""

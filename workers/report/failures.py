@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 from workers.job.notes import SampleFailure
 
@@ -16,6 +17,7 @@ class Failures:
 
     def __init__(self) -> None:
         self._counts: dict[FailedSample, int] = {}  # {failure, its count left at 0: how often it came}
+        self._totals: Counter[str] = Counter()  # {"skipped": 3}, of all failures
         self._lost = 0  # samples lost in the current pass
         self._lock = threading.Lock()
 
@@ -34,8 +36,14 @@ class Failures:
                 failed = FailedSample(epoch, batch, sample, what, error)
                 if failed in self._counts or len(self._counts) < _MOST_KEPT:
                     self._counts[failed] = self._counts.get(failed, 0) + 1
+                self._totals[what] += 1
                 self._lost += what != "retried"
             return self._lost
+
+    def totals(self) -> dict[str, int]:
+        """Return how many samples and batches were skipped, redrawn or retried so far, e.g. {"skipped": 3}."""
+        with self._lock:
+            return dict(self._totals)
 
     def all(self) -> list[FailedSample]:
         """Return the first 1,000 different failures, in the order in which the loop met them."""

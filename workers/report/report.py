@@ -136,6 +136,7 @@ class Report:
             ``sampler.load_image``, "stack", and those of :class:`workers.timed`; measured now and then.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
+        figures: see :meth:`as_dict`.
         timeline: the most recent jobs, steps and incidents.
     """
 
@@ -163,11 +164,20 @@ class Report:
     cache: CacheFigures | None = None
     functions: dict[str, FunctionFigures] = dataclasses.field(default_factory=dict)
     parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, float] = dataclasses.field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         from .table import lines
 
         return "\n".join(lines(self))
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the figures of the whole loop as numbers by flat names with units, for JSON and for loggers.
+
+        For instance ``{"batches": 300, "wait_share": 0.04, "job_ms": 21.5, "workers": 4, ...}``. The names are those of
+        ``batches.figures()``, which has the figures since its last call; ``workers/report/README.rst`` lists them.
+        """
+        return dict(self.figures)
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw the last seconds of the loop and its workers into the ``.png``, ``.svg`` or ``.pdf`` file ``path``.

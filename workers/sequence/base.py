@@ -16,7 +16,7 @@ from workers.job import seeding
 from workers.job.context import ask, current_epoch
 from workers.job.task import chain_of
 
-from . import display, state
+from . import display, reporting, state
 from .chain import Chain
 from .clock import Clock, asking, has_hooks, is_default, with_clock
 from .epochs import begin_epoch, seed_of
@@ -28,8 +28,6 @@ from .selection import Batch_co, makers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from workers.report.report import Report
 
     from .progress import Progress
 
@@ -203,13 +201,7 @@ class Sequence(Chain[Batch_co]):
 
         return Progress(self, tqdm_options)
 
-    def report(self) -> Report:
-        """Return a :class:`workers.Report` on where ``model.fit`` of this sequence spends, or has spent, its time.
-
-        Raises:
-            StateError: no ``model.fit`` has read it. For a loop, call ``report()`` of its ``sequence.prefetch()``.
-        """
-        return self._live.report()  # type: ignore[no-any-return]
+    report, figures = reporting.report, reporting.figures
 
     # -- states
 

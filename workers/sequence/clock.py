@@ -78,6 +78,7 @@ class Clock:
         self.is_fitted = False  # model.fit has read batches of this epoch
         self.num_changes = 0  # how often changed() was called
         self.bars: weakref.WeakSet[Any] = weakref.WeakSet()  # progress bars of its passes
+        self.closed_with: list[Callable[[], None]] = []  # what ends with the sequence; close() calls these
         self.owner: Callable[[], Any] | None = None  # returns its sequence, held weakly
         self._announced = -1  # the last epoch for which on_epoch_begin was called
         self._changed_by = ""  # why the last pass is over, e.g. "a state was loaded"
@@ -187,8 +188,10 @@ class Clock:
             self.epoch, self.start, self.position, self.is_fitted = epoch, start, start, False
 
     def close(self) -> None:
-        """Mark the sequence as closed, so that loops over it raise ClosedError, and close its progress bars."""
+        """Mark the sequence as closed, so that loops over it raise ClosedError. End its exports and progress bars."""
         self.is_closed = True
+        for end in list(self.closed_with):
+            end()
         for bar in list(self.bars):
             bar.close()
 
