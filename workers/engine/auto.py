@@ -32,15 +32,16 @@ from workers.report.pool import Figures, usage
 from workers.report.timeline import LOOP
 
 from .auto_reading import AutoReading, Phase
-from .chooser import Choice, Chooser, LoopSampler
+from .chooser import Choice, Chooser
 from .engine import Engine
+from .loop_sampler import LoopSampler
 from .passes import Ahead
 from .serial import SerialEngine
 
 logger = logging.getLogger("workers")
 
 _LOOK_S = 0.02  # seconds between two measurements of a loop without workers
-_LOOK_AT_WORKERS_S = 0.25  # the same for a loop with workers
+_LOOK_AT_WORKERS_S = 0.1  # the same for a loop with workers
 _KEPT_CHOICES = 20
 _OF_MEMORY = 0.7  # share of the available memory that additional workers may take
 
@@ -170,7 +171,10 @@ class AutoEngine:
             return False
         if self.engine.has_ended_workers:
             self.engine.resize(self.chooser.nb_workers)
-        return any(lane.state == "ready" for lane in list(self.figures.lanes.values()))
+        return self._num_ready() > 0
+
+    def _num_ready(self) -> int:
+        return sum(lane.state == "ready" for lane in list(self.figures.lanes.values()))
 
     def has_lost_workers(self) -> bool:
         """Give up the workers if their engine has failed for good, or if this process is a fork, which has none.
@@ -208,13 +212,14 @@ class AutoEngine:
             Seconds until the next measurement.
         """
         self._look_at_machines()
+        if self.phase is Phase.SHARED and self._num_ready() < self.chooser.nb_workers:
+            self._sampler.begin()  # they are measured once all of them are there
+            return _LOOK_S
         sample = self._sampler.sample(self.nb_workers)
         if sample is None:
             return _LOOK_S
-        if self.phase is Phase.SHARED and self.chooser.nb_workers:
-            self.chooser.with_workers(sample)
-        elif self.phase is Phase.ALONE and not self.chooser.nb_workers:
-            self.chooser.without_workers(sample, left)
+        if self.phase is (Phase.SHARED if self.chooser.nb_workers else Phase.ALONE):
+            self.chooser.add(sample, left)
         if self.chooser.choice is not self._followed:  # the choice is new, or a Ctrl-C has interrupted _choose
             self._choose(self.chooser.choice)
         return _LOOK_AT_WORKERS_S if self.phase is Phase.SHARED else _LOOK_S

@@ -1,58 +1,38 @@
-"""Chooses how many workers pay off, from measurements of the running loop.
+"""Chooses how many workers pay off, by a model of the loop that is corrected by what the loop is measured to do.
 
 For each batch, the loop waits ``wait`` seconds until the batch arrives, and spends ``step`` seconds on its own work.
-Without workers, ``wait`` is the time of the job that computes the batch. With ``n`` workers, a batch can come every
+Without workers, a batch comes every ``step + job`` seconds. With ``n`` workers, it should come every
 
     max(step + _OVERHEAD_S, job / n, (cpu + _OVERHEAD_S) / cores)
 
-seconds, where ``cpu`` is the CPU time of step and job together. This formula predicts whether workers pay off, and how
-many. The prediction is then checked by measurements. If additional workers do not make the loop faster, they are
-dismissed; if the loop was faster without workers, all are dismissed.
+seconds, where ``cpu`` is the CPU time of step and job together. How far a number of workers falls short of that is its
+*efficiency*, which is measured while that many run, and forgotten slowly. So two numbers are compared for one job and
+one step, those of now, even if they were measured at different times.
+
+A number whose efficiency is unknown is believed to do what the formula says, and is tried if this would be better. Each
+trial ends with a measurement. What was no better is tried again after a while, which doubles each time; and at once if
+the job, the step, the cores or the speed of the loop have changed by more than a quarter.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from workers.report import units
-from workers.report.loop import Totals
-from workers.report.pool import Figures
 
-_OVERHEAD_S = 30e-6  # what a batch from a worker costs the loop and the engine
-_WORTH_IT = 0.05  # share of the loop's time that workers must save to be started
-_CERTAIN = 0.25  # a gain so large that it is no accident, even if measured only for a moment
-_KEPT = 15  # samples without workers that are kept; their median counts, as other programs disturb some of them
-_FEWEST = 3  # samples needed for a choice, unless they took _LONG_S in all
-_LONG_S = 0.3
-_REFUSED = 40  # samples to wait before more workers are tried again, after there was no memory for them
-_MORE = 0.03  # share by which more workers must make the loop faster
-_START_S = 0.3  # seconds that workers must save in all to be started, as their start takes as long
-_LOOK_S = 0.03  # how long the loop is measured before workers are started
-_WAITS = 0.02  # share of its time that the loop may wait for batches
-_MUCH_LESS = 1.25  # batches come much too slowly from this multiple of the expected interval on
-_NEARLY = 0.05  # fraction of a worker that is not worth another worker
+from .loop_sampler import Sample
+
+_OVERHEAD_S = 30e-6  # what a batch from a worker costs the loop and the engine: measured with batches of 4 KB
+_MEMORY_S = 0.5  # how long a measurement counts; a change is known after about twice as long
+_MORE = 0.04  # share by which a number must be faster to be better; less is noise
+_CHANGED = 1.25  # times as long: the job or the step is another one
+_RETRY_S = 2.0  # until what was no better is tried again for the first time; a trial takes a quarter of that
+_START_S = 0.3  # that workers must save in all to be started, as their start takes as long
+_PATIENCE_S = 8.0  # for which fewer workers must have been enough before they are tried: it saves no time
+_LEAST_SPEED = 1e-3  # nothing is divided by less
 _FOR_EACH_CORE = 4  # most workers per core; jobs that wait for files or the network need more workers than cores
-_SPARE = 1.2  # a pool shrinks to no less than this multiple of the workers needed
-
-
-class Sample(NamedTuple):
-    """The averages per batch over the last ``num_batches`` batches of the loop. Times are in seconds."""
-
-    num_batches: int
-    wait: float
-    step: float
-    job: float  # time of a job in a worker, or in the loop; 0: none has ended
-    cpu: float  # CPU time of this process: of step and job without workers, of the step alone with workers
-    job_cpu: float  # share of the job's time in which the job had or wanted a core
-    nbytes: float  # size of the batch; 0: unknown
-
-    @property
-    def interval(self) -> float:
-        return self.wait + self.step
 
 
 class Choice(NamedTuple):
@@ -60,6 +40,41 @@ class Choice(NamedTuple):
 
     nb_workers: int
     why: str
+
+
+class _Batch(NamedTuple):
+    """What a batch takes, in seconds."""
+
+    job: float  # as long as it takes without workers
+    step: float
+    cpu: float  # CPU time of both
+    job_cpu: float  # share of the job's time in which it has or wants a core
+
+    def differs(self, other: _Batch) -> bool:
+        """Return True if job or step is more than a quarter longer in one of both, unless it hardly matters."""
+        least = (_CHANGED - 1) * max(self.job + self.step, other.job + other.step)
+        pairs = (self.job, other.job), (self.step, other.step)
+        is_other = any(max(pair) > max(least, _CHANGED * min(pair)) for pair in pairs)
+        return is_other or abs(self.job_cpu - other.job_cpu) > _CHANGED - 1
+
+    def mixed(self, other: _Batch, weight: float) -> _Batch:
+        return _Batch(*(one + weight * (another - one) for one, another in zip(self, other, strict=True)))
+
+
+class _Level:
+    """What is known of a number of workers.
+
+    Attributes:
+        speed: its efficiency: the interval by the formula, divided by the measured one.
+        job_ratio, step_ratio: how many times as long job and step take as without workers, which leave them more cores.
+        until: the time of the loop up to which this is believed.
+        retry_s: for how long it is believed if it was no better than what ran before.
+    """
+
+    def __init__(self) -> None:
+        self.speed = self.job_ratio = self.step_ratio = 1.0
+        self.until = -math.inf
+        self.retry_s = _RETRY_S
 
 
 class Chooser:
@@ -72,23 +87,23 @@ class Chooser:
     """
 
     def __init__(self, cores: int, least: int, fits: Callable[[int], int] = int) -> None:
-        self._cores = self._most = 0
-        self._least = least
-        self._fits = fits
-        self._refused = 0  # samples to wait before more workers are tried
+        self._least, self._fits = least, fits
         self.choice = Choice(0, "")  # the latest
-        self._is_warm = False
-        self._elapsed = 0.0  # seconds of the loop without workers
-        self._samples: deque[Sample] = deque(maxlen=_KEPT)  # the latest samples without workers
-        self._alone: Sample | None = None  # the median of these samples
-        self._is_new = False  # the number of workers has just changed
-        self._job_then = 0.0  # job time of the first sample with workers that counts; 0: none yet
-        self._before: tuple[int, float] | None = None  # (workers, interval) before a change that may be undone
-        self._has_tried_fewer = False
-        self._enough = math.inf  # more workers than this did not help
+        self._cores = self._most = 0
+        self._now = 0.0  # seconds of the loop so far
+        self._since = 0.0  # since when the present number of workers is measured
+        self._is_new = True  # the next sample does not count: jobs open files and import modules, workers start
+        self._is_first = True  # the sample after that is the first one of this number
+        self._has_started = least > 0
+        self._levels: dict[int, _Level] = {}
+        self._most_that_fit = 0  # into memory, when that was last asked
+        self._fit_until, self._ask_again_s = -math.inf, _RETRY_S  # until when this is believed, and for how long
+        self._batch: _Batch | None = None  # now, on average
+        self._unlike: _Batch | None = None  # the latest one, if it differs from the average
+        self._reference: tuple[_Batch, float] | None = None  # (a batch, the speed) since when all levels are believed
+        self._from: int | None = None  # the number of workers before a trial
+        self._enough_since = 0.0  # since when fewer workers would have been enough
         self.have(cores)
-        self._slower_at = 0.0  # time of jobs that were faster in the loop than in workers; 0: none were
-        self._is_steady = 0  # consecutive samples that ask for fewer workers
 
     @property
     def nb_workers(self) -> int:
@@ -99,207 +114,191 @@ class Chooser:
         """Set the number of cores, and limit the workers to ``most``; None stands for a multiple of the cores."""
         most = max(self._least, _FOR_EACH_CORE * cores if most is None else most)
         if (cores, most) != (self._cores, self._most):
-            self._cores, self._most, self._enough = cores, most, math.inf
+            self._cores, self._most = cores, most
+            self._forget()
 
-    def without_workers(self, sample: Sample, left: float) -> Choice | None:
-        """Add a sample of the loop without workers. Return the choice to start workers if they pay off, else None.
-        The more batches are ``left`` in this pass, the more time workers can save, and so make up for their start."""
-        self._elapsed += sample.interval * sample.num_batches
-        if not self._is_warm:  # the first jobs open files and import modules
-            self._is_warm = True
+    def add(self, sample: Sample, left: float) -> Choice | None:
+        """Add a sample of the loop with the number of workers that was chosen. Return the next choice; None for no
+        change. The more batches are ``left`` in this pass, the more time workers can save, and so make up for their
+        start."""
+        self._now += sample.seconds
+        if self._is_new:
+            self._is_new, self._is_first, self._since = False, True, self._now
             return None
-        self._samples.append(sample)
-        sample = self._alone = sorted(self._samples, key=lambda each: each.interval)[(len(self._samples) - 1) // 2]
-        looked = sum(each.interval * each.num_batches for each in self._samples)
-        if looked < _LOOK_S or (len(self._samples) < _FEWEST and looked < _LONG_S):
+        self._learn(sample)
+        now = self.nb_workers
+        best = self._best()
+        if best >= now:
+            self._enough_since = self._now
+        if self._from is not None:
+            return self._end_trial(sample, best)
+        if best == now or self._unlike is not None or not self._is_sure(sample, best, left):
             return None
-        if sample.job < 1.5 * self._slower_at:
+        return self._changed(sample, best)
+
+    # -- what is known
+
+    def _learn(self, sample: Sample) -> None:
+        now = self.nb_workers
+        level = self._levels.setdefault(now, _Level())
+        weight = 1 - math.exp(-sample.seconds / _MEMORY_S)
+        known = self._batch
+        if self._is_first and now and known is not None:
+            # If the workers never wait, what has changed with their number is due to it; what changes later is not.
+            never_wait = now * sample.interval < (1 + _MORE) * sample.job
+            level.job_ratio = _ratio(sample.job, known.job, now) if never_wait else 1.0
+            level.step_ratio = _ratio(sample.step, known.step, now) if never_wait else 1.0
+        job, step = sample.job / level.job_ratio, sample.step / level.step_ratio
+        batch = _Batch(job, step, sample.cpu + (job * sample.job_cpu if now else 0.0), sample.job_cpu)
+        self._unlike, before = None, self._unlike
+        if known is None:
+            known = batch
+        elif not batch.differs(known):
+            known = known.mixed(batch, weight)
+        elif before is not None and not before.differs(batch):
+            known = before.mixed(batch, 0.5)  # twice the same: it has changed
+        else:
+            self._unlike = batch
+        self._batch = known
+        speed = self._ideal(now, batch) / max(sample.interval, 1e-9)
+        level.speed += (1.0 if self._is_first else weight) * (speed - level.speed)
+        level.until = math.inf
+        if self._reference is None:
+            self._reference = known, level.speed
+        elif self._is_first:
+            self._reference = self._reference[0], level.speed
+        of_batch, of_speed = self._reference
+        if known.differs(of_batch) or max(of_speed, level.speed) > _CHANGED * min(of_speed, level.speed):
+            self._forget()
+        self._is_first = False
+
+    def _is_known(self, nb_workers: int) -> bool:
+        level = self._levels.get(nb_workers)
+        return level is not None and self._now < level.until
+
+    def _forget(self) -> None:
+        """Forget all that is known of other numbers of workers than the present one, as the conditions are new."""
+        self._reference = None
+        for number, level in self._levels.items():
+            if number != self.nb_workers:
+                level.until, level.retry_s = -math.inf, _RETRY_S
+
+    def _ideal(self, nb_workers: int, batch: _Batch | None = None) -> float:
+        """Return how often, in seconds, a batch should come."""
+        batch = batch or self._batch
+        assert batch is not None
+        if not nb_workers:
+            return batch.step + batch.job
+        return max(batch.step + _OVERHEAD_S, batch.job / nb_workers, (batch.cpu + _OVERHEAD_S) / self._cores)
+
+    def _expected(self, nb_workers: int) -> float:
+        """Return how often a batch comes, in seconds, as far as is known. An unknown number is expected to be good."""
+        ideal = self._ideal(nb_workers)
+        if self._is_known(nb_workers):
+            return ideal / max(self._levels[nb_workers].speed, _LEAST_SPEED)
+        if not nb_workers:
+            return ideal
+        now = self.nb_workers
+        known = [each for each in self._levels if self._is_known(each) and each != now]
+        if not now:  # workers are not good for this loop
+            speeds = [self._levels[each].speed for each in known]
+            return ideal / max(min(speeds, default=1.0), _LEAST_SPEED)
+        of_now = self._expected(now) if self._is_known(now) else 0.0
+        if nb_workers < now:
+            return max(ideal, of_now)  # fewer may do as much, but not more
+        # More are no better than those between, nor if others have shown that the number does not matter.
+        least = [self._expected(each) for each in known if now < each < nb_workers]
+        others = (self._expected(each) for each in known if not now < each < nb_workers)
+        if any(interval <= (1 + _MORE) * of_now for interval in others):
+            least.append(of_now)
+        return max([ideal, *least])
+
+    # -- what to do
+
+    def _candidates(self) -> Iterable[int]:
+        assert self._batch is not None
+        most = self._most_that_fit if self._now < self._fit_until else self._most
+        most = min(most, math.ceil(self._cores / min(max(self._batch.job_cpu, 1 / _FOR_EACH_CORE), 0.5)))
+        return range(self._least, max(1, self._least, most, self.nb_workers) + 1)
+
+    def _best(self) -> int:
+        """Return the fewest workers that should be about as fast as any other number."""
+        expected = {each: self._expected(each) for each in self._candidates()}
+        least = min(expected.values())
+        now = expected.get(self.nb_workers, math.inf)
+        if self.nb_workers and now <= (1 + _MORE) * least:  # no number is better, but fewer may do
+            least = now
+        return next(each for each, interval in expected.items() if interval <= (1 + _MORE / 2) * least)
+
+    def _is_sure(self, sample: Sample, best: int, left: float) -> bool:
+        """Return True if the present number was measured for long enough to go over to ``best``."""
+        now = self.nb_workers
+        looked = self._now - self._since
+        gain = 1 - self._expected(best) / self._expected(now)
+        if best < now and gain < _MORE:  # it saves workers, not time
+            return self._now - self._enough_since >= _PATIENCE_S
+        if not now and not self._has_started:
+            coming = max(left * sample.interval, self._now)  # a loop that has run for long will probably go on for long
+            if gain * coming < _START_S:
+                return False
+        return gain >= _MORE and looked >= 0.1 * _START_S / gain  # the less it saves, the surer it must be
+
+    def _changed(self, sample: Sample, best: int) -> Choice | None:
+        """Begin the trial of the ``best`` number, or of as many workers as fit into memory."""
+        now, best = self.nb_workers, self._that_fit(best)
+        if best == now:
             return None
-        workers, interval = self._best(sample)
-        gain = 1 - interval / sample.interval
-        coming = max(left * sample.interval, self._elapsed)  # a loop that has run for long will probably go on for long
-        if gain < _WORTH_IT or gain * coming < _START_S or (gain < _CERTAIN and len(self._samples) < _KEPT):
-            return None
-        workers, needed = self._fits(workers), workers
-        interval = max(interval, sample.job / workers) if workers < needed else interval
-        return self._change(
-            workers,
+        self._from = now
+        self._levels[now].until = self._now + self._levels[now].retry_s
+        return self._choose(
+            best,
             f"a job takes {units.seconds(sample.job)}, and the loop needs {units.seconds(sample.step)} between two "
-            f"batches: with {units.count(workers, 'worker')} a batch should arrive every {units.seconds(interval)}",
+            f"batches: with {units.count(best, 'worker') if best else 'no workers'} a batch should arrive every "
+            f"{units.seconds(self._expected(best))}",
         )
 
-    def with_workers(self, sample: Sample) -> Choice | None:
-        """Add a sample of the loop with workers. Return the choice of more, fewer or no workers; None for no change."""
-        if self._is_new:  # the first sample does not count: new workers open files and import modules
-            self._is_new = False
+    def _end_trial(self, sample: Sample, best: int) -> Choice | None:
+        """End the trial of the present number: stay, or go on to the ``best`` one, which may be the one before."""
+        now, self._from = self.nb_workers, None
+        level = self._levels[now]
+        if best == now:
+            level.retry_s = _RETRY_S
             return None
-        self._job_then = self._job_then or sample.job
-        return (
-            self._back(sample)
-            or self._alone_again(sample)
-            or self._fewer(sample)
-            or self._grown(sample)
-            or self._shrunk(sample)
+        self._reject(level, self._expected(now) > (1 + _MORE) * self._expected(best))
+        best = self._that_fit(best)
+        if best == now:
+            return None
+        delivered = f"{units.count(now, 'worker')} delivered" if now else "the loop alone computed"
+        others = units.count(best, "worker") if best else "the loop alone"
+        return self._choose(
+            best,
+            f"{delivered} a batch every {units.seconds(sample.interval)}, and {others} should do so every "
+            f"{units.seconds(self._expected(best))}",
         )
 
-    def _back(self, sample: Sample) -> Choice | None:
-        """Return the choice to undo the last change if more workers did not help, or fewer were too slow; else None."""
-        before, self._before = self._before, None
-        if before is None:
-            return None
-        workers, interval = before
-        are_more = workers < self.nb_workers
-        if sample.interval < (1 - _MORE if are_more else 1 + _MORE) * interval:
-            if not are_more:
-                self._enough = self.nb_workers
-            return None
-        if are_more:
-            self._enough = workers
-        text = f"{self.nb_workers} delivered a batch every {units.seconds(sample.interval)}, and {workers} one every "
-        return self._change(workers, text + units.seconds(interval))
+    def _that_fit(self, nb_workers: int) -> int:
+        """Return ``nb_workers``, or as many as fit into memory if these are fewer, but no fewer than run now."""
+        if nb_workers <= self.nb_workers:
+            return nb_workers
+        fit = max(self._fits(nb_workers), self.nb_workers, 1)
+        if fit < nb_workers:
+            self._most_that_fit = fit
+            self._ask_again_s = _RETRY_S if fit > self.nb_workers else 2 * self._ask_again_s
+            self._fit_until = self._now + self._ask_again_s
+        return fit
 
-    def _alone_again(self, sample: Sample) -> Choice | None:
-        if self._least or self._alone is None:
-            return None
-        longer = sample.job / self._job_then if self._job_then else 1.0  # jobs may take longer now than at the start
-        alone = longer * self._alone.job + sample.step
-        if sample.interval < alone or sample.wait < _WAITS * sample.interval:
-            return None
-        self._slower_at, self._job_then = max(self._alone.job, 1e-9), 0.0
-        self._samples.clear()
-        return self._change(
-            0,
-            f"the workers deliver a batch every {units.seconds(sample.interval)}, and the loop alone would compute one "
-            f"every {units.seconds(alone)}",
-        )
+    def _reject(self, level: _Level, was_slower: bool) -> None:
+        """Believe what is known of a number for a while. This grows each time, and faster if a trial has cost time."""
+        level.until = self._now + level.retry_s
+        level.retry_s *= 2 if was_slower else _CHANGED
 
-    def _fewer(self, sample: Sample) -> Choice | None:
-        """Return the choice of fewer workers if the present ones deliver much less than expected, else None.
-        Something else, such as the speed of memory, is then the limit, so fewer workers should deliver as much."""
-        alone = self._alone
-        if self._has_tried_fewer or alone is None or sample.wait < _WAITS * sample.interval:
-            return None
-        should = max(sample.step + _OVERHEAD_S, alone.job / self.nb_workers)
-        workers = max(1, self._least, math.ceil(1.1 * alone.job / sample.interval))
-        if sample.interval < _MUCH_LESS * should or workers >= self.nb_workers:
-            return None
-        self._has_tried_fewer = True
-        before = self.nb_workers, sample.interval
-        choice = self._change(
-            workers,
-            f"{self.nb_workers} deliver a batch every {units.seconds(sample.interval)}, and {workers} should as well",
-        )
-        self._before = before
-        return choice
-
-    def _grown(self, sample: Sample) -> Choice | None:
-        if sample.wait < _WAITS * sample.interval:
-            return None
-        most = int(min(self._enough, self.most_useful(sample.job_cpu)))
-        workers = min(most, math.ceil(self._needed(sample) - _NEARLY))
-        if workers <= self.nb_workers:
-            return None
-        self._refused = max(0, self._refused - 1)
-        workers = self.nb_workers if self._refused else self._fits(workers)
-        if workers <= self.nb_workers:
-            self._refused = self._refused or _REFUSED
-            return None
-        before = self.nb_workers, sample.interval
-        waits = units.share(sample.wait / sample.interval)
-        choice = self._change(
-            workers,
-            f"the loop waited {waits} of its time: a job takes {units.seconds(sample.job)}, and the loop "
-            f"needs {units.seconds(sample.step)} between two batches",
-        )
-        self._before = before
-        return choice
-
-    def _shrunk(self, sample: Sample) -> Choice | None:
-        needed = math.ceil(_SPARE * self._needed(sample) - _NEARLY)
-        if sample.wait > _WAITS * sample.interval or needed >= self.nb_workers:
-            self._is_steady = 0
-            return None
-        self._is_steady += 1
-        if self._is_steady < 3:
-            return None
-        workers = max(1, self._least, needed)
-        if workers == self.nb_workers:
-            return None
-        waits = units.share(sample.wait / sample.interval)
-        return self._change(workers, f"the loop waited {waits} of its time: {workers} will do")
-
-    def _change(self, nb_workers: int, why: str) -> Choice:
-        self._is_new, self._is_steady = True, 0
+    def _choose(self, nb_workers: int, why: str) -> Choice:
+        self._has_started |= nb_workers > 0
+        self._is_new = True
         self.choice = Choice(nb_workers, why)
         return self.choice
 
-    def _needed(self, sample: Sample) -> float:
-        """Return how many workers, not rounded, are needed to deliver batches as fast as the loop can take them."""
-        return sample.job / (sample.step + _OVERHEAD_S)
 
-    def _best(self, alone: Sample) -> tuple[int, float]:
-        """Return (number of workers to start, expected seconds per batch), from ``alone``, a sample without workers.
-        The number is the smallest that should deliver batches nearly as fast as any larger number."""
-        least = max(alone.step + _OVERHEAD_S, (alone.cpu + _OVERHEAD_S) / self._cores)
-        most = self.most_useful(alone.job_cpu)
-        for workers in range(max(1, self._least), most + 1):
-            interval = max(least, alone.job / workers)
-            if interval <= (1 + _MORE) * max(least, alone.job / most):
-                return workers, interval
-        return most, max(least, alone.job / most)
-
-    def most_useful(self, job_cpu: float) -> int:
-        """Return the largest number of workers for which there are enough cores.
-        A job needs a core for the share ``job_cpu`` of its time. If this share is low, workers may outnumber cores."""
-        waiting = math.ceil(self._cores / max(job_cpu, 0.1)) if job_cpu < 0.7 else self._cores
-        return max(1, min(self._most, waiting))
-
-
-_FEWEST_BATCHES = 4  # least number of batches in a sample with workers
-_ROUNDS = 2  # least number of jobs per worker in such a sample
-_LEAST_NS = 50_000_000  # least duration of such a sample
-
-
-class LoopSampler:
-    """A meter of the running loop and its workers. Each :meth:`sample` averages over the time since the last one."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-        self.begin()
-
-    def begin(self) -> None:
-        """Start a new measurement, which ignores everything before this call."""
-        pool = self._figures.pool
-        self._totals: Totals = self._figures.loop.totals()
-        self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
-        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
-
-    def sample(self, nb_workers: int) -> Sample | None:
-        """Return the averages over the batches since the last sample, and start a new one; None if there are too few.
-        The batches were computed by ``nb_workers`` workers, or if it is 0, by the loop itself."""
-        pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
-        number = since.num_batches
-        num_jobs, busy_ns, cores, cores_of_ns = self._before
-        if not number:
-            return None
-        if nb_workers and (
-            number < _FEWEST_BATCHES
-            or pool.num_jobs - num_jobs < _ROUNDS * nb_workers
-            or since.wait_ns + since.step_ns < _LEAST_NS
-        ):
-            return None
-        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
-        busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
-        of_ns = pool.cores_of_ns - cores_of_ns
-        wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
-        sample = Sample(
-            number,
-            wait,
-            step,
-            (busy_ns / 1e9 / jobs if jobs else 0.0) if nb_workers else wait,
-            (time.process_time_ns() - self._cpu_ns) / number / 1e9,
-            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
-            nbytes / jobs if jobs and nb_workers else pool.last_nbytes,
-        )
-        self.begin()
-        return sample
+def _ratio(there: float, here: float, nb_workers: int) -> float:
+    """Return how many times as long something takes with workers. So many workers share what one can have alone."""
+    return min(max(there / max(here, 1e-9), 1.0), 1.0 + nb_workers)
