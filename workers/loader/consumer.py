@@ -82,9 +82,7 @@ logger = logging.getLogger("workers")
 class Consumer:
     """The part of a loop that takes the outcomes of jobs from the workers, and returns their batches one by one."""
 
-    def __init__(
-        self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures, has_output: bool
-    ) -> None:
+    def __init__(self, on_error: OnError, collate_fn: Callable[..., Any] | None, figures: LoopFigures) -> None:
         self.metadata = Metadata()
         self.figures = figures
         self.on_error = on_error
@@ -94,7 +92,6 @@ class Consumer:
         self.sources: Counter[str] = Counter()  # {name of a source of a mix: samples of it that were delivered}
         self.cached = CacheUse()
         self.functions: Uses = {}
-        self._is_straight = collate_fn is None and not has_output  # batches are delivered as jobs make them
         self._asked_ns = 0  # when next_items was first called for the items still awaited; 0: none are
 
     def next(self, loop: Loop, this_pass: Pass, timeout_s: float | None = None) -> Any:
@@ -126,7 +123,8 @@ class Consumer:
                 self.tell_of_epoch(this_pass.epoch)
                 raise StopIteration
             try:
-                if self._is_straight and loop.current is this_pass and this_pass.is_plain(outcome):
+                is_straight = loop.output is None and self._collate_fn is None and loop.current is this_pass
+                if is_straight and this_pass.is_plain(outcome):
                     return self._passed_on(this_pass, outcome, asked_ns)
                 self._take(loop, this_pass, outcome)
             finally:

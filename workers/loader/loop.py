@@ -76,7 +76,7 @@ class Loop(Live):
         self.figures = Figures()
         options = self.options
         check_share(options.max_failures, sequence)
-        self.consumer = Consumer(OnError(options), collate_fn, self.figures.loop, output is not None)
+        self.consumer = Consumer(OnError(options), collate_fn, self.figures.loop)
         self.pool: Pool | None = None
         self.current: Pass | None = None
         self.iterator: Callable[[], PassIterator | None] | None = None

@@ -14,7 +14,7 @@ from workers.report.loop import LoopFigures
 from workers.report.pool import Lane, PoolFigures, usage
 from workers.report.report import CacheFigures, EpochStart, FunctionFigures, Report, Slow, WorkerFigures
 from workers.report.timeline import Incident, Timeline
-from workers.report.verdict import Facts, verdict
+from workers.report.verdict import FEW_BATCHES, Cost, Facts, verdict
 from workers.sequence.base import Sequence
 from workers.sequence.derived import parts_of
 
@@ -58,6 +58,8 @@ def report_of(loop: Loop) -> Report:
         is_bound_given=loop.options.max_queue_size is not None,
         lets_go=pool.lock_free / pool.lock_looks if pool.lock_looks >= ENOUGH else None,
         cache=advice_for(loop, loop.consumer.functions),
+        cost=_cost_of(loop.figures.loop),
+        is_free=loop.figures.loop.paid is not None,
         reading=figures.reading_ns / 1e9,
         workers_nbytes=sum(worker.nbytes or 0 for worker in workers),
     )
@@ -83,6 +85,7 @@ def report_of(loop: Loop) -> Report:
         cache=_cache_of(loop),
         functions=_functions_of(loop.consumer.functions),
         parts=_parts_of(loop.consumer.functions),
+        cost=None if facts.cost is None else facts.cost.share,
         choices=loop.figures.choices,
         verdict=verdict(facts),
         figures=figures_between(Tally(), _tally(loop, figures)),
@@ -137,6 +140,13 @@ def _functions_of(uses: Uses) -> dict[str, FunctionFigures]:
         for name, use in uses.items()
         if name
     }
+
+
+def _cost_of(figures: LoopFigures) -> Cost | None:
+    paid, free = figures.paid or figures, figures if figures.paid is not None else figures.free
+    if free is None or min(paid.totals().num_batches, free.totals().num_batches) < FEW_BATCHES:
+        return None
+    return Cost(paid.interval, free.interval)
 
 
 def _parts_of(uses: Uses) -> dict[str, float]:

@@ -25,7 +25,7 @@ from workers.sequence.plan import Plan
 from workers.sequence.sample_errors import skipped
 from workers.sequence.selection import Batch_co
 
-from . import trw
+from . import free, trw
 from .front_end_types import FrontEndTypes
 from .loop import Loop
 from .options import INHERITED, Options, Policy, PrefetchOptions, bound, check_nb_workers, in_plan, options_of
@@ -232,6 +232,8 @@ class SequenceMap(FrontEndTypes[Batch_co]):
         return self
 
     # -- sequences made from it
+
+    free = free.free
 
     def _made(self, name: str, *arguments: Any, **options: Any) -> SequenceMap[Any]:
         return SequenceMap(super()._made(name, *arguments, **options), 0)

@@ -47,6 +47,8 @@ class LoopFigures:
         self._kept: Rows = np.zeros((0, 3), np.int64)
         self._wait, self._step = Durations(), Durations()
         self._totals = Totals()
+        self.paid: LoopFigures | None = None  # of the loop whose data are not free, if these are of free data
+        self.free: LoopFigures | None = None  # of a loop over the same data, free
         self.longest_ns = 0.0  # the longest recent step; shrinks with each later one
         self._num_passes = 0
         self.reading_ns = 0  # time spent on reading a source in the loop's process, and sending its items
@@ -135,6 +137,12 @@ class LoopFigures:
             copied._noted += self._noted.copy()
         copied.tidy()
         return copied
+
+    @property
+    def interval(self) -> float:
+        """Seconds per batch, with the starts of passes."""
+        totals = self._totals
+        return (self.begins + (totals.wait_ns + totals.step_ns) / 1e9) / max(totals.num_batches, 1)
 
     @property
     def last_ns(self) -> int:

@@ -134,6 +134,8 @@ class Report:
         functions: {name: how long a call takes}, of the functions of the chain, measured now and then.
         parts: {part: its share of a job, 0 to 1}, such as "read", "decode", "crop" or "resize" of
             ``sampler.load_image``, "stack", and those of :class:`workers.timed`; measured now and then.
+        cost: the share of an epoch that the loader costs, 0 to 1; None if no loop over the front-end of
+            :meth:`SequenceMap.free` has shown it.
         choices: the last decisions of ``nb_workers="auto"``, and why.
         verdict: whether the loop waits for data, and what would help, in words.
         figures: see :meth:`as_dict`.
@@ -164,6 +166,7 @@ class Report:
     cache: CacheFigures | None = None
     functions: dict[str, FunctionFigures] = dataclasses.field(default_factory=dict)
     parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    cost: float | None = None
     figures: dict[str, float] = dataclasses.field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:

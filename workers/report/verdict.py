@@ -9,7 +9,7 @@ from typing import TypeGuard
 from .report import Slow
 from .units import count, nbytes, seconds, share
 
-_FEW_BATCHES = 8
+FEW_BATCHES = 8
 _WAITS = 0.02  # share of the time that the loop waits; below this, there is nothing to gain
 _GOES_ON = 0.1  # later waits above this share of the later time, and of the start-up, are a problem of their own
 _IS_SLOW = 10.0  # times the median
@@ -45,6 +45,18 @@ class CacheAdvice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a batch takes in all, in seconds, and what it would take if data were free."""
+
+    paid: float
+    free: float
+
+    @property
+    def share(self) -> float:
+        return max(0.0, 1 - self.free / max(self.paid, 1e-9))
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """The figures of a loop and its workers from which a verdict is made. Times are in seconds."""
 
@@ -71,6 +83,8 @@ class Facts:
     lets_go: float | None = None  # share of the jobs' time in which the interpreter's lock is free; None if unknown
     workers_nbytes: int = 0  # memory of the worker processes
     cache: CacheAdvice | None = None
+    cost: Cost | None = None  # None if the loop was not run with free data
+    is_free: bool = False  # this loop has free data
     reading: float = 0.0  # the part of ``wait`` in which the loop's process read a source that has only __iter__
 
     @property
@@ -81,11 +95,23 @@ class Facts:
 
 def verdict(facts: Facts) -> str:
     """Return a few sentences on ``facts``: whether the loop waits for data, on what, and what would help."""
-    return _of_waits(facts) + _threads(facts)
+    of_free = _of_free(facts.cost)
+    if facts.is_free:
+        return of_free or "The data are free. Train with the others for as long to see what these cost."
+    return _of_waits(facts) + _threads(facts) + (f" {of_free}" if of_free else "")
+
+
+def _of_free(cost: Cost | None) -> str:
+    if cost is None:
+        return ""
+    return (
+        f"The loader costs {share(cost.share)} of an epoch: a batch takes {seconds(cost.paid)}, and would take "
+        f"{seconds(cost.free)} if data were free."
+    )
 
 
 def _of_waits(facts: Facts) -> str:
-    if facts.num_batches < _FEW_BATCHES:
+    if facts.num_batches < FEW_BATCHES:
         return f"Too early to say: the loop has had {count(facts.num_batches, 'batch', 'batches')}."
     lost, total = facts.first_waits + facts.begins, facts.wait + facts.begins
     waited = total / max(total + facts.step, 1e-9)
