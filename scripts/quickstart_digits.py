@@ -8,8 +8,10 @@ measured with labels, by 5-nearest-neighbour classification of held-out digits, 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
@@ -20,6 +22,7 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+import workers
 from sampler import Augmenter, SingleShotMemorySampler
 from workers import Report, current_rng
 
@@ -50,6 +53,7 @@ DIGITS_PER_BATCH = 64  # two views of each
 STEPS_PER_EPOCH = 60
 EPOCHS = 12
 EPOCHS_COMPARED = 3  # the first is a warm-up, the others are timed
+TOLD = ("workers", "first batch")  # findings of workers.check that are shown
 TEMPERATURE = 1.0
 SEED = 0
 
@@ -105,10 +109,22 @@ class Run(NamedTuple):
     report: Report
 
 
-def train(images: Array, nb_workers: int | Literal["auto"], epochs: int) -> Run:
-    sampler = SingleShotMemorySampler(
+def sampler_of(images: Array) -> SingleShotMemorySampler:
+    return SingleShotMemorySampler(
         images, TwoViews(), class_per_batch=DIGITS_PER_BATCH, steps_per_epoch=STEPS_PER_EPOCH, seed=SEED
     )
+
+
+def checked(images: Array, step_ms: float) -> list[str]:
+    """Return a few lines of what ``workers.check`` finds, which prints all of it."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        report = workers.check(sampler_of(images), step_ms=step_ms)
+    lines = [f"check: {report.source}: {'ok' if report.ok else 'not ok'}"]
+    return lines + [str(each) for each in report.findings if each.level == "error" or each.kind in TOLD]
+
+
+def train(images: Array, nb_workers: int | Literal["auto"], epochs: int) -> Run:
+    sampler = sampler_of(images)
     encoder, model = make_models()
     optimizer = keras.optimizers.Adam(1e-3)
     optimizer.build(model.trainable_variables)
@@ -182,8 +198,10 @@ def main() -> None:
                 for f in (lambda x: x.reshape(len(x), -1), embed)
             )
             print(f"  {num_labelled:4} labelled, {name:<39} {raw:6.1%}      {embedded:6.1%}")
-    print(f"\n{run.report.verdict}")
-    print(f"Where the time went: {run.report.plot('quickstart.png').resolve()}")
+    step = run.report.step
+    told = [*checked(images[trained], 1e3 * step.total / step.count), f"report: {run.report.verdict}"]
+    print("", *(line for text in told for line in textwrap.wrap(text, 110, subsequent_indent="  ")), sep="\n")
+    print(f"Where the time went: {run.report.save('quickstart.html').resolve()}")
     print(f"\n{perf_counter() - begin:.0f} s")
 
 

@@ -148,7 +148,7 @@ def _steady() -> list[Case]:
 def _of_hardware() -> list[Case]:
     found = []
     for cores in (2, 8):
-        saturated = Machine(cores, 0.001, 0.02, nbytes=40e6, memory=4e9)
+        saturated = Machine(cores, 0.001, 0.02, nbytes=40e6, memory=2.5e9)
         blas = Machine(cores, 0.01, 0.01, step_cpu=cores)
         slow_tenth = Machine(cores, 0.002, 0.0059, spread=0.4)
         costly = Machine(cores, 0.0, 1e-4, overhead=1e-3)
@@ -178,8 +178,14 @@ def _changing() -> list[Case]:
         "cores go": (Machine(8, 0.001, 0.02), Machine(2, 0.001, 0.02)),
         "other programs come": (Machine(8, 0.001, 0.02), Machine(8, 0.001, 0.02, taken=5)),
         "other programs go": (Machine(8, 0.001, 0.02, taken=5), Machine(8, 0.001, 0.02)),
-        "memory becomes slow": (Machine(8, 0.001, 0.02, nbytes=40e6), Machine(8, 0.001, 0.02, nbytes=40e6, memory=4e9)),
-        "memory becomes fast": (Machine(8, 0.001, 0.02, nbytes=40e6, memory=4e9), Machine(8, 0.001, 0.02, nbytes=40e6)),
+        "memory becomes slow": (
+            Machine(8, 0.001, 0.02, nbytes=40e6),
+            Machine(8, 0.001, 0.02, nbytes=40e6, memory=2.5e9),
+        ),
+        "memory becomes fast": (
+            Machine(8, 0.001, 0.02, nbytes=40e6, memory=2.5e9),
+            Machine(8, 0.001, 0.02, nbytes=40e6),
+        ),
         "validation": (Machine(8, 0.02, 0.01), Machine(8, 0.002, 0.01)),
     }
     return [

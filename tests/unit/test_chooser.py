@@ -58,7 +58,7 @@ def test_a_short_epoch_again_and_again_gets_workers() -> None:
 def test_workers_that_do_not_help_are_let_go() -> None:
     """The memory is what limits it: two workers are as fast as eight."""
     machine = Machine(8, 0.001, 0.02, nbytes=40e6, memory=4e9)
-    assert run(chooser(), machine)[-1] <= 3
+    assert min(run(chooser(), machine)[-2:]) <= 3  # more are tried now and then
 
 
 def test_workers_that_are_slower_than_the_loop_are_let_go() -> None:

@@ -30,7 +30,7 @@ _MORE = 0.04  # share by which a number must be faster to be better; less is noi
 _CHANGED = 1.25  # times as long: the job or the step is another one
 _RETRY_S = 2.0  # until what was no better is tried again for the first time; a trial takes a quarter of that
 _START_S = 0.3  # that workers must save in all to be started, as their start takes as long
-_PATIENCE_S = 8.0  # for which fewer workers must have been enough before they are tried: it saves no time
+_PATIENCE_S = 6.0  # for which fewer workers must have been enough before they are tried: it saves no time
 _LEAST_SPEED = 1e-3  # nothing is divided by less
 _FOR_EACH_CORE = 4  # most workers per core; jobs that wait for files or the network need more workers than cores
 
@@ -94,6 +94,7 @@ class Chooser:
         self._since = 0.0  # since when the present number of workers is measured
         self._is_new = True  # the next sample does not count: jobs open files and import modules, workers start
         self._is_first = True  # the sample after that is the first one of this number
+        self._is_in_doubt = False  # the first one was worse than expected
         self._has_started = least > 0
         self._levels: dict[int, _Level] = {}
         self._most_that_fit = 0  # into memory, when that was last asked
@@ -259,12 +260,15 @@ class Chooser:
 
     def _end_trial(self, sample: Sample, best: int) -> Choice | None:
         """End the trial of the present number: stay, or go on to the ``best`` one, which may be the one before."""
-        now, self._from = self.nb_workers, None
-        level = self._levels[now]
+        now, level = self.nb_workers, self._levels[self.nb_workers]
         if best == now:
-            level.retry_s = _RETRY_S
+            level.retry_s, self._from = _RETRY_S, None
             return None
-        self._reject(level, self._expected(now) > (1 + _MORE) * self._expected(best))
+        if not self._is_in_doubt:  # new workers import modules and open files: measure once more
+            self._is_in_doubt = self._is_first = True
+            return None
+        before, self._from = self._expected(self._from or 0), None
+        self._reject(level, self._expected(now) > (1 + _MORE) * before)
         best = self._that_fit(best)
         if best == now:
             return None
@@ -294,7 +298,7 @@ class Chooser:
 
     def _choose(self, nb_workers: int, why: str) -> Choice:
         self._has_started |= nb_workers > 0
-        self._is_new = True
+        self._is_new, self._is_in_doubt = True, False
         self.choice = Choice(nb_workers, why)
         return self.choice
 
