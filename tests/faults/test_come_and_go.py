@@ -350,7 +350,7 @@ def test_jobs_that_become_slow_are_noticed() -> None:
     seen: list[float] = []
     with Slower().prefetch() as batches:
         chooser: Any = batches._live.pool.engine.chooser  # type: ignore[union-attr]
-        chooser.without_workers = lambda sample, left: seen.append(sample.job)
+        chooser.add = lambda sample, left: seen.append(sample.job)
         assert len(list(batches)) == 3010
     assert sum(job > 0.02 for job in seen) >= 8
 
