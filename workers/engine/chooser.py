@@ -31,7 +31,6 @@ _CHANGED = 1.25  # times as long: the job or the step is another one
 _RETRY_S = 2.0  # until what was no better is tried again for the first time; a trial takes a quarter of that
 _START_S = 0.3  # that workers must save in all to be started, as their start takes as long
 _PATIENCE_S = 6.0  # for which fewer workers must have been enough before they are tried: it saves no time
-_LEAST_SPEED = 1e-3  # nothing is divided by less
 _FOR_EACH_CORE = 4  # most workers per core; jobs that wait for files or the network need more workers than cores
 
 
@@ -196,14 +195,14 @@ class Chooser:
         """Return how often a batch comes, in seconds, as far as is known. An unknown number is expected to be good."""
         ideal = self._ideal(nb_workers)
         if self._is_known(nb_workers):
-            return ideal / max(self._levels[nb_workers].speed, _LEAST_SPEED)
+            return ideal / max(self._levels[nb_workers].speed, 1e-9)
         if not nb_workers:
             return ideal
         now = self.nb_workers
         known = [each for each in self._levels if self._is_known(each) and each != now]
         if not now:  # workers are not good for this loop
             speeds = [self._levels[each].speed for each in known]
-            return ideal / max(min(speeds, default=1.0), _LEAST_SPEED)
+            return ideal / max(min(speeds, default=1.0), 1e-9)
         of_now = self._expected(now) if self._is_known(now) else 0.0
         if nb_workers < now:
             return max(ideal, of_now)  # fewer may do as much, but not more
