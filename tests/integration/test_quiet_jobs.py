@@ -158,3 +158,22 @@ def with_inner_loop(row: int) -> Any:
 def test_slow_jobs_are_always_seeded(seeded: list[bool]) -> None:
     list(prefetch([0] * 300, 0, seed=1).map(lambda row: random.getstate()[1][0] and sum(range(4_000))))
     assert all(seeded)
+
+
+class Holding(Rare):
+    """Its generator is seeded for each job, quiet or not."""
+
+    def __init__(self) -> None:
+        super().__init__("random")
+        self.rng = np.random.default_rng(3)
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index), self.rng.random()
+
+
+def test_held_generators(seeded: list[bool]) -> None:
+    serial = delivered(Holding().prefetch(0))
+    assert seeded.count(False) > 100
+    with Holding().prefetch(2) as batches:
+        assert exactly(delivered(batches)) == exactly(serial)
+    assert len({drawn for _, drawn in serial}) == len(serial)

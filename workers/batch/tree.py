@@ -266,16 +266,27 @@ def own(tree: Any, is_fresh: bool = False) -> Any:
         is_fresh: True if the arrays of ``tree`` are new and nothing else holds them, see :func:`makes_fresh_batches`.
             Then only read-only arrays are copied.
     """
-    if type(tree) is list and len(tree) == 1:  # the items of most jobs
-        return [own(tree[0], is_fresh)]
-    if type(tree) is np.ndarray and not tree.dtype.hasobject:  # faster without a spec
-        return _owned(tree, is_fresh)
-    if type(tree) is tuple and all(type(part) is np.ndarray and not part.dtype.hasobject for part in tree):
-        return tuple([_owned(array, is_fresh) for array in tree])
+    is_one = type(tree) is list and len(tree) == 1  # the items of most jobs
+    found = _owned_plain(tree[0] if is_one else tree, is_fresh)
+    if found is not None:
+        return [found] if is_one else found
     arrays: list[Array] = []
     rest: list[Any] = []
     spec = flatten(tree, arrays, rest)
     return unflattener(spec)(iter([_owned(array, is_fresh) for array in arrays]), iter(copies_of(rest)))
+
+
+def _owned_plain(item: Any, is_fresh: bool) -> Any:
+    """Return what :func:`own` returns for an array or a tuple of arrays, faster; None for anything else."""
+    if _is_plain(item):
+        return _owned(item, is_fresh)
+    if type(item) is tuple and all(map(_is_plain, item)):
+        return tuple([_owned(array, is_fresh) for array in item])
+    return None
+
+
+def _is_plain(item: Any) -> bool:
+    return type(item) is np.ndarray and not item.dtype.hasobject
 
 
 def _owned(array: Array, is_fresh: bool) -> Array:

@@ -80,13 +80,13 @@ class Quiet:
             if generators is None:
                 return None
             generators.begin(job.epoch)
-            if generators:  # they are seeded for each job
-                return None
+            restore += generators.save()
             for save_framework in frameworks.answering("save"):
                 restore += save_framework()
             stream.is_quiet, current.seeds_globals, current.loaded = True, True, self._loaded
             context.enter(job, stream)
             stream.begin(job.epoch, job.index)
+            stream.seed_held_generators()
             for seed_framework in frameworks.answering("seed"):
                 seed_framework(stream.seeds_of_globals(job.epoch, job.index)[0])
             start_ns = time.monotonic_ns()
