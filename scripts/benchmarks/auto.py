@@ -1,7 +1,7 @@
 """The choices of ``nb_workers="auto"``, compared with the best fixed number of workers, found by trying all.
 
 Each loop is timed as a whole, from the creation of the pool on, and in its second half, when everything has settled.
-The plain loop is ``for batch in sequence``.
+The plain loop calls the sequence's own method for each index.
 """
 
 from __future__ import annotations
@@ -201,9 +201,21 @@ def _fit(batches: Any, until: float) -> list[float]:
     return times
 
 
+class Plain:
+    """The plain loop: the sequence's own method, called for one index after the other, and nothing else."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        source = self.source
+        get = type(source).__getitem__.__wrapped__
+        return (get(source, index) for index in range(len(source)))
+
+
 def _serial(source: Any, work: Work) -> Any:
-    """Return the sequence itself; for fit, which would start workers, a front-end without workers."""
-    return source.prefetch(nb_workers=0) if work.is_fit else source
+    """Return the plain loop; for fit, which would start workers, a front-end without workers."""
+    return source.prefetch(nb_workers=0) if work.is_fit else Plain(source)
 
 
 def _group(nbytes: int) -> Path:

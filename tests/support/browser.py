@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -130,13 +131,21 @@ class Page:
             self.requests.append(params["request"]["url"])
 
 
+def _pipe() -> list[int]:
+    """The ends of a pipe, none of them 3 or 4, which the browser needs for itself."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 64) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high
+
+
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Page]:
     """The page of a new browser, which has its files in ``folder``, and ends with the block."""
     path = program()
     assert path is not None
-    read_commands, commands = os.pipe()
-    answers, write_answers = os.pipe()
+    (read_commands, commands), (answers, write_answers) = _pipe(), _pipe()
     # The browser reads commands from descriptor 3 and answers to 4.
     begin = f'exec "$@" 3</dev/fd/{read_commands} 4>/dev/fd/{write_answers}'
     process = subprocess.Popen(

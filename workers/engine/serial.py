@@ -26,7 +26,7 @@ from .remote_errors import exit_code
 from .results import Failure, Portion
 from .schedule import JobRow
 
-_DETAILED_NS = 16_000_000  # time between two jobs that are measured in detail, which costs 100 us each
+_DETAILED_NS = 4_000_000  # time between two jobs that are measured in detail, which costs 5 us each
 
 
 def run_here(
