@@ -134,7 +134,7 @@ def test_two_numbers_are_compared_for_the_same_jobs() -> None:
 def test_what_was_no_better_is_tried_again_at_growing_intervals() -> None:
     it, machine = chooser(2), Machine(2, 0.0, 1e-4, overhead=1e-3)
     tried, now = [], 0.0
-    for _ in range(2_000):
+    for _ in range(12_000):
         sample = machine.sample(it.nb_workers, 0.1 if it.nb_workers else 0.02)
         now += sample.seconds
         choice = it.add(sample, 1e9)

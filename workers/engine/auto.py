@@ -133,11 +133,12 @@ class AutoEngine:
         self.check()
         with self.lock:
             are_used = self.chooser.nb_workers > 0 and (self.phase is Phase.SHARED or self._least > 0)
-            if self.phase is not Phase.LOST:
+            goes_over = are_used and self.is_compared
+            if self.phase is not Phase.LOST and not goes_over:
                 self.enter(Phase.ALONE)
             reading = AutoReading(self, epoch, length, ahead, order)
             self._reading = weakref.ref(reading)
-            if are_used and self.is_compared:
+            if goes_over:
                 reading.go_over(0)
         return reading
 
@@ -273,6 +274,7 @@ class AutoEngine:
         self.enter(Phase.SHARED)
 
     def enter(self, phase: Phase) -> None:
-        """Enter ``phase``, which says who computes the batches from now on, and start a new measurement of the loop."""
+        """Enter ``phase``, which says who computes the batches from now on; if it is new, measure the loop anew."""
+        if phase is not self.phase:
+            self._sampler.begin()
         self.phase = phase
-        self._sampler.begin()

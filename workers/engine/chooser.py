@@ -10,8 +10,9 @@ seconds, where ``cpu`` is the CPU time of step and job together. How far a numbe
 one step, those of now, even if they were measured at different times.
 
 A number whose efficiency is unknown is believed to do what the formula says, and is tried if this would be better. Each
-trial ends with a measurement. What was no better is tried again after a while, which doubles each time; and at once if
-the job, the step, the cores or the speed of the loop have changed by more than a quarter.
+trial ends with a measurement. What was no better is tried again after a while, which is longer each time, and the longer
+the more a trial costs; and at once if the job, the step, the cores or the speed of the loop have changed by more than a
+quarter.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class Chooser:
             self._is_in_doubt = self._is_first = True
             return None
         before, self._from = self._expected(self._from or 0), None
-        self._reject(level, self._expected(now) > (1 + _MORE) * before)
+        self._reject(level, max(0.0, 1 - before / self._expected(now)))
         best = self._that_fit(best)
         if best == now:
             return None
@@ -290,10 +291,11 @@ class Chooser:
             self._fit_until = self._now + self._ask_again_s
         return fit
 
-    def _reject(self, level: _Level, was_slower: bool) -> None:
-        """Believe what is known of a number for a while. This grows each time, and faster if a trial has cost time."""
-        level.until = self._now + level.retry_s
-        level.retry_s *= 2 if was_slower else _CHANGED
+    def _reject(self, level: _Level, loss: float) -> None:
+        """Believe what is known of a number for a while, the longer the more a trial costs: the share ``loss`` of the
+        time. The while grows each time."""
+        level.until = self._now + (1 + 10 * loss) * level.retry_s
+        level.retry_s *= 2 if loss > _MORE else _CHANGED
 
     def _choose(self, nb_workers: int, why: str) -> Choice:
         self._has_started |= nb_workers > 0

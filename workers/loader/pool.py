@@ -77,7 +77,7 @@ class Pool:
         self._sent_in = 0  # the number of the pass in which the workers were last sent a parcel
         self._num_changes = self._num_changes_now = 0  # calls of changed() until that pass, and until now
         self._has_changed_there = False  # shared arrays have changed, and remote workers need them again
-        self._looks_ahead = True  # whether to begin the next epoch before this one ends
+        self._changed_in = 0  # the number of the last pass, but for the first, at whose start the sequence had changed
         self._why = ""  # why the next pass takes time to begin
         self._workers: Engine | None = None
         loop.generators.look_first()  # before a hook or the loop can draw from them
@@ -198,14 +198,18 @@ class Pool:
             return self._parcel if has_changed_there else None
         changed = "the sequence had changed, and was sent to the workers again"
         self._why = f"{self._why}; {changed}" if self._why else changed
-        # A sequence that changes between epochs will do so again, and jobs done ahead would be wasted.
-        self._looks_ahead = self._num_passes <= 1
+        self._changed_in = self._num_passes if self._num_passes > 1 else 0
         try:
             parcel = Parcel(pickled, self._parcel, same)
         except DoesNotFit as error:
             raise _no_room(error) from error
         parcel.changed = self._attributes.changed(task, has_hooks, self._unpicklable_attributes.states())
         return parcel
+
+    def _looks_ahead(self) -> bool:
+        """Return True if the next epoch may begin before this one ends. If the sequence has changed lately, it will
+        probably change again, and jobs done ahead would be wasted."""
+        return not self._changed_in or self._num_passes > self._changed_in + 1
 
     def _has_changed_in_place(self) -> bool:
         """Return True if shared arrays have changed in place, so that they must be sent to other machines again."""
@@ -254,7 +258,7 @@ class Pool:
             order = None  # lets in_order=False deliver batches as they come
         ahead: Ahead | None = None
         if (
-            self._looks_ahead
+            self._looks_ahead()
             and not loop.sequence._has_hooks()  # hooks may write anywhere, even to files, so they run first
             and not plan.plan.drawn
             and self._options.executor != "thread"  # jobs run on the user's own object, which has one epoch
