@@ -10,8 +10,8 @@ seconds, where ``cpu`` is the CPU time of step and job together. How far a numbe
 one step, those of now, even if they were measured at different times.
 
 A number whose efficiency is unknown is believed to do what the formula says, and is tried if this would be better. Each
-trial ends with a measurement. What was no better is tried again after a while, which is longer each time, and longer the
-more a trial costs; and at once if the job, the step, the cores or the speed of the loop have changed by more than a
+trial ends with a measurement. What was no better is tried again after a while, which is longer each time, and longer if
+a trial costs more; and at once if the job, the step, the cores or the speed of the loop have changed by more than a
 quarter.
 """
 
