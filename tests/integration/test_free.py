@@ -57,7 +57,7 @@ def test_the_report_says_what_the_loader_costs(nb_workers: Any) -> None:
         paid, gratis = (made._live.figures.loop.interval for made in (batches, free))
         assert told.cost == pytest.approx(max(0.0, 1 - gratis / paid))
         for verdict in (told.verdict, other.verdict):
-            assert re.search(r"The loader costs \d+ % of an epoch: a batch takes .* if data were free", verdict), (
+            assert re.search(r"The loader costs [\d.]+ % of an epoch: a batch takes .* if data were free", verdict), (
                 verdict
             )
 

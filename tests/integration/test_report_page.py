@@ -40,11 +40,10 @@ def report() -> Report:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
+def page() -> Iterator[Page]:
     if program() is None:
         pytest.skip("no Chromium is installed")
-    (tmp_path / "browser").mkdir()
-    with browser(tmp_path / "browser") as page:
+    with browser() as page:
         yield page
         assert page.problems == []
         assert all(url.startswith(("file:", "data:")) for url in page.requests)

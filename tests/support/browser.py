@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,14 @@ def _pipe() -> list[int]:
 
 
 @contextlib.contextmanager
-def browser(folder: Path) -> Iterator[Page]:
-    """The page of a new browser, which has its files in ``folder``, and ends with the block."""
+def browser() -> Iterator[Page]:
+    """The page of a new browser, which ends with the block."""
+    # Not in a test's own folder: the path of a socket may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="browser") as folder:
+        yield from _browser(folder)
+
+
+def _browser(folder: str) -> Iterator[Page]:
     path = program()
     assert path is not None
     (read_commands, commands), (answers, write_answers) = _pipe(), _pipe()
@@ -151,7 +158,7 @@ def browser(folder: Path) -> Iterator[Page]:
     process = subprocess.Popen(
         ["/bin/sh", "-c", begin, "sh", path, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
         pass_fds=(read_commands, write_answers),
-        env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
+        env={**os.environ, "HOME": folder, "TMPDIR": folder},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
