@@ -19,7 +19,7 @@ import pytest
 
 import workers
 from workers import Sequence, SequenceMap, current_job, current_rng
-from workers.job import alone, quiet
+from workers.job import alone
 from workers.process import server_handle
 
 # Where it strikes a generator that is closed, Python says so.
@@ -38,16 +38,10 @@ class Batches(Sequence):
 
 
 class Quiet(Batches):
-    """Batches that are made without seeding the global generators."""
+    """Batches without random draws, which the loop gets by a shorter way."""
 
     def __getitem__(self, index: int) -> Any:
         return [self.epoch, index]
-
-
-@pytest.fixture(autouse=True)
-def quiet_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "quiet" in request.node.name:
-        monkeypatch.setattr(quiet, "_QUIET_JOBS", 0)
 
 
 class Stream(Batches):

@@ -146,3 +146,31 @@ def rows_of(path: str) -> Any:
         time.sleep(0.001)
     with prefetch([path], 0, seed=1).map(load_image).prefetch(0) as photos:
         return next(iter(photos))
+
+
+def rows_in_time(row: int) -> Any:
+    with KEPT:
+        time.sleep(0.002)
+    return np.full(3, row)
+
+
+def yields_slowly(row: int) -> Any:
+    time.sleep(0.002)
+    yield row
+
+
+KEPT = timed("kept")
+
+
+def test_one_timer_in_several_threads() -> None:
+    source = prefetch(SAMPLES, 0, seed=1).map(rows_in_time)
+    with source.prefetch(8, executor="thread") as batches:
+        while not batches.report().parts:
+            for _ in batches:
+                pass
+        assert batches.report().parts["kept"] > 0.35
+
+
+def test_what_a_generator_function_takes_is_not_told() -> None:
+    report = told(prefetch(SAMPLES, 0, seed=1).map(yields_slowly), 0)
+    assert not report.functions

@@ -54,7 +54,7 @@ def test_the_report_says_what_the_loader_costs(nb_workers: Any) -> None:
         told, other = batches.report(), free.report()
         assert told.cost is not None
         assert told.cost == pytest.approx(other.cost)
-        paid, gratis = (made._live.figures.loop.interval for made in (batches, free))
+        paid, gratis = (made._live.figures.loop.copy().interval for made in (batches, free))
         assert told.cost == pytest.approx(max(0.0, 1 - gratis / paid))
         for verdict in (told.verdict, other.verdict):
             assert re.search(r"The loader costs [\d.]+ % of an epoch: a batch takes .* if data were free", verdict), (
@@ -89,6 +89,14 @@ def test_in_fit() -> None:
         for data in (batches, free):
             model.fit(data, epochs=1, verbose=0)
         assert batches.report().cost == pytest.approx(free.report().cost)
+
+
+def test_jobs_that_deliver_several_batches() -> None:
+    with prefetch([1, 2, 3], 0, seed=1).map(lambda row: [np.zeros(row), np.ones(row)]).prefetch(0) as batches:
+        with pytest.raises(TypeError, match=r"any number of batches.*free\(batch\)"):
+            batches.free()
+        with pytest.raises(ValueError, match="length must be"):
+            batches.free(np.ones(2), 0)
 
 
 def test_what_cannot_be_read_by_index() -> None:

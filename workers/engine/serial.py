@@ -16,7 +16,6 @@ from workers.job.context import begin_marks, end_marks, stages
 from workers.job.cores import JobCoreUse
 from workers.job.notes import with_notes
 from workers.job.portions import PortionSender
-from workers.job.quiet import Quiet
 from workers.report.pool import PoolFigures
 from workers.report.timeline import LOOP
 
@@ -57,11 +56,7 @@ def run_here(
     try:
         portions.num_sent, portions.is_used = 0, False
         is_fresh = payload is None and not task.functions and makes_fresh_batches(task.source)
-        job, quiet, value = seeding.Job(epoch, index, attempt, worker), stream.quiet, None
-        if quiet is not None and quiet.is_due:
-            value = quiet.run(stream, job, compute)
-        if value is None:
-            value = seeding.run_job(stream, job, compute, seed_globals)
+        value = seeding.run_job(stream, seeding.Job(epoch, index, attempt, worker), compute, seed_globals)
     except BaseException as raised:  # including SystemExit and the like: the loop must know
         if isinstance(raised, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise  # the user's Ctrl-C, not the job's
@@ -91,7 +86,6 @@ class SerialEngine:
         self.figures = figures or PoolFigures()
         self._detailed_ns = 0  # when a job was last measured in detail
         self.stream = task.stream(task.generators())
-        self.stream.quiet = Quiet()
         self.before = before = list[Any]()  # items that the last job has yielded before its error
         self._portions = PortionSender(lambda items: before.extend(own(items)))  # refers to no engine: no cycle
         self.has_ended = False

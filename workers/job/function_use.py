@@ -6,8 +6,10 @@ A function can tell what it does in the meantime: see :func:`timed`.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workers.checks import function_name
@@ -93,7 +95,8 @@ def called(function: Callable[[Any], Any], item: Any) -> Any:
     finally:
         notes.functions, notes.parts = uses, parts_of_job
         search.end()
-    _add(uses, function_name(function), use)
+    if type(result) is not GeneratorType:  # whose body runs later
+        _add(uses, function_name(function), use)
     _add(uses, _OWN, FunctionUse(1, time.monotonic_ns() - before_ns - use.ns))
     return result
 
@@ -126,14 +129,15 @@ class timed:  # read as a word: with timed("decode")
 
     def __enter__(self) -> None:
         notes = context.current.notes
-        self._parts = None if notes is None else notes.parts
-        if self._parts is not None:
-            self._start_ns = time.monotonic_ns()
+        if notes is not None and notes.parts is not None:
+            notes.started[self.part, threading.get_ident()] = time.monotonic_ns()
 
     def __exit__(self, *_: object) -> None:
-        if self._parts is not None:
-            ns = time.monotonic_ns() - self._start_ns
-            self._parts[self.part] = self._parts.get(self.part, 0) + ns
+        notes = context.current.notes
+        if notes is not None and notes.parts is not None:
+            start_ns = notes.started.pop((self.part, threading.get_ident()), None)
+            if start_ns is not None:
+                notes.parts[self.part] = notes.parts.get(self.part, 0) + time.monotonic_ns() - start_ns
 
 
 def _add(uses: Uses, name: str, use: FunctionUse) -> None:

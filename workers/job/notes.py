@@ -49,9 +49,10 @@ class Notes:
         cached: the use of caches.
         functions: the use of functions; None if the job is not measured.
         parts: {part of the function that runs now, or else of the job: ns}; None if it is not measured.
+        started: {(part that runs now, id of its thread): its start in monotonic ns}.
     """
 
-    __slots__ = "cached", "failures", "functions", "parts", "sources"
+    __slots__ = "cached", "failures", "functions", "parts", "sources", "started"
 
     def __init__(self) -> None:
         self.failures: list[SampleFailure] = []
@@ -59,6 +60,7 @@ class Notes:
         self.cached = _UNUSED
         self.functions: Uses | None = None
         self.parts: dict[str, int] | None = None
+        self.started: dict[tuple[str, int], int] = {}
 
     def has_any(self) -> bool:
         return bool(self.failures or self.sources or self.cached is not _UNUSED or self.functions)

@@ -82,28 +82,13 @@ def seed(stream: Stream, epoch: int, index: int) -> None:
         seed_framework(number)
 
 
-def place() -> Any:
-    """Return what shows whether anything has been drawn from ``random`` or ``numpy.random``, or has been seeded; None
-    if that is unknown."""
-    generator: Any = np.random.mtrand._rand._bit_generator
-    if _python_words is None or type(generator) is not np.random.MT19937:
-        return None
-    users = _users_of(generator)
-    return (users.place, _python_words.place, _python_random.gauss_next) if users.is_known else None
-
-
 def save() -> list[Callable[[], None]]:
     """Save the states of the global random generators, and return functions that restore them.
     Always call these functions: for some bit generators, saving alone already changes the state of ``numpy.random``."""
-    restore = save_own()
+    restore: list[Callable[[], None]] = [_save_python(), _save_numpy()]
     for save_framework in frameworks.answering("save"):
         restore += save_framework()
     return restore
-
-
-def save_own() -> list[Callable[[], None]]:
-    """Do what :func:`save` does, but for ``random`` and ``numpy.random`` only."""
-    return [_save_python(), _save_numpy()]
 
 
 def _save_python() -> Callable[[], None]:

@@ -15,8 +15,6 @@ computation of a batch) runs, every generator that it may draw from is set by th
 A source that is read item by item in the consumer's process is seeded once for each epoch: see :class:`SourceReading`.
 
 In the consumer's process, unlike in a worker, :func:`run_job` also restores the user's own generators after the job.
-For jobs that are quick and draw nothing there is a shorter way: see ``quiet``.
-
 Threads share most generators, so the ``thread`` executor seeds only ``current_rng()``, ``current_seed()``, TensorFlow's
 eager draws and albumentations.
 """
@@ -29,7 +27,6 @@ import itertools
 import logging
 import random
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -129,8 +126,6 @@ def loaded_frameworks() -> tuple[bool, ...]:
 def unseeded(stream: Stream) -> str:
     """Return why the running job, whose random numbers ``stream`` holds, may have drawn some that were not seeded.
     Return "" if it has not. A reason is returned once."""
-    if stream.is_quiet and process_generators.place() != stream.place:
-        return "drawn from random or numpy.random, which the jobs before it have not"
     loaded = context.current.loaded
     grown = stream.generators is not None and stream.generators.has_grown()
     if loaded_frameworks() != loaded:
@@ -192,23 +187,13 @@ def _run_job(stream: Stream, job: Job, function: Callable[[], Any], seed_globals
         if stream.generators is not None:
             stream.generators.begin(job.epoch)
             restore += stream.generators.save()
-        result = run_seeded(stream, lambda: _begin_here(stream, job), function)
-        if stream.quiet is not None:
-            has_drawn = stream.place is None or process_generators.place() != stream.place
-            stream.quiet.count(has_drawn, time.monotonic_ns() - stream.start_ns)
-        return result
+        return run_seeded(stream, lambda: enter_job(stream, job), function)
     finally:
         current.job, current.stream = before  # first: a Ctrl-C may come in the next call
         current.seeds_globals = seeds_globals
         for each in restore:
             each()
         context.enter(*before)
-
-
-def _begin_here(stream: Stream, job: Job) -> None:
-    enter_job(stream, job)
-    if stream.quiet is not None:
-        stream.place, stream.start_ns = process_generators.place(), time.monotonic_ns()
 
 
 class SourceReading:

@@ -8,7 +8,7 @@ import logging
 import random
 import secrets
 import threading
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from workers.frameworks import tensorflow_draws
 
 from . import context
 from .generators import Generators
-
-if TYPE_CHECKING:
-    from .quiet import Quiet
 
 Key: TypeAlias = "int | str | tuple[Key, ...]"
 
@@ -195,10 +192,6 @@ class Stream:
         self._generator: np.random.Generator | None = None
         self._stale = False  # the generator is still set for an earlier job
         self._python: random.Random | None = None
-        self.quiet: Quiet | None = None  # the record of whether jobs draw; None if they are always seeded
-        self.is_quiet = False  # ``random`` and ``numpy.random`` are not seeded for the job that runs
-        self.place: Any = None  # of these generators, when the job began; see ``process_generators.place``
-        self.start_ns = 0  # when the job began whose place this is
         self._keyed: dict[bytes, np.random.Generator] = {}  # {key: generator} of this job, e.g. {b"i3;": ...}
         self.thread = 0
 

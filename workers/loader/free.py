@@ -39,12 +39,15 @@ def free(self: SequenceMap[Any], batch: Any = None, length: int | None = None) -
     Train with both, each for at least eight batches. Then both have a ``report()`` that says what the loader costs, in
     per cent of an epoch. That is the most that a faster loader could save.
 
+    The batches are one object, so what the training writes into it stays there.
+
     Args:
         batch: the batch. By default it is batch 0, computed now, in this process.
         length: the number of batches in an epoch; by default as many as here.
 
     Raises:
-        TypeError: this has no index or no length, so ``batch`` or ``length`` must be given. Any error of the batch.
+        TypeError: this has no index or no length, or a job may deliver several batches, so ``batch`` or ``length`` must
+            be given. Any error of the batch.
 
     Example:
         >>> with workers.prefetch([np.zeros(4)] * 100, nb_workers=2) as batches:
@@ -56,8 +59,11 @@ def free(self: SequenceMap[Any], batch: Any = None, length: int | None = None) -
         >>> 0 <= report.cost <= 1
         True
     """
+    length = None if length is None else check_int("length", length, 1)
     if batch is None:
         try:
+            if self._has_lists:
+                raise TypeError("a job may deliver any number of batches")
             batch = self[0]
         except TypeError as error:
             raise TypeError(
@@ -65,7 +71,7 @@ def free(self: SequenceMap[Any], batch: Any = None, length: int | None = None) -
                 "that the loop has delivered"
             ) from error
     try:
-        length = len(self) if length is None else check_int("length", length, 1)
+        length = len(self) if length is None else length
     except TypeError as error:
         raise TypeError(f"the number of batches is unknown ({error}): write free(batch, length=...)") from error
     made: SequenceMap[Any] = FreeData(batch, length).prefetch(0)

@@ -144,6 +144,8 @@ def _functions_of(uses: Uses) -> dict[str, FunctionFigures]:
 
 def _cost_of(figures: LoopFigures) -> Cost | None:
     paid, free = figures.paid or figures, figures if figures.paid is not None else figures.free
+    if free is not None:
+        paid, free = paid.copy(), free.copy()  # their loops may run in other threads
     if free is None or min(paid.totals().num_batches, free.totals().num_batches) < FEW_BATCHES:
         return None
     return Cost(paid.interval, free.interval)

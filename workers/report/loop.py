@@ -140,9 +140,10 @@ class LoopFigures:
 
     @property
     def interval(self) -> float:
-        """Seconds per batch, with the starts of passes."""
-        totals = self._totals
-        return (self.begins + (totals.wait_ns + totals.step_ns) / 1e9) / max(totals.num_batches, 1)
+        """Seconds per batch, with the starts of passes but for the first one, in which workers start."""
+        totals, first_s = self._totals, self._starts[0][1] if 0 in self._starts else 0.0
+        in_ns = totals.wait_ns + totals.step_ns - self._first_waits.get(0, 0)
+        return (self.begins - first_s + in_ns / 1e9) / max(totals.num_batches, 1)
 
     @property
     def last_ns(self) -> int:
