@@ -117,15 +117,15 @@ def test_zoom_and_tooltip(report: Report, page: Page, tmp_path: Path) -> None:
     for count in (1, 2):
         page.mouse("mousePressed", x, y, button="left", clickCount=count)
         page.mouse("mouseReleased", x, y, button="left", clickCount=count)
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
     scrolled = page.run("scrollY")
     page.mouse("mouseWheel", x, y, deltaX=0, deltaY=120)  # nothing more to show: the page scrolls instead
     wait_until(page, f"scrollY > {scrolled}")
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
     x, y = middle(page, "worker 0")
     page.run("scrolledAt = Infinity")  # while it scrolls, it does not zoom
     page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-120)
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
 
 
 def test_keys_and_buttons(report: Report, page: Page, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_keys_and_buttons(report: Report, page: Page, tmp_path: Path) -> None:
     length = page.run("data.length") / 1e9
     page.run(f"{TIMELINE}.focus()")
     page.press("0")
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
     page.press("+")
     one = shown(page)
     assert 0 < one[0] < one[1] < length
@@ -143,7 +143,7 @@ def test_keys_and_buttons(report: Report, page: Page, tmp_path: Path) -> None:
     page.press("ArrowLeft")
     assert shown(page) == pytest.approx(one)
     page.press("-")
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
     page.press("ArrowDown")  # the first row below the loop's that has jobs
     first = tip(page)
     assert first[0].startswith("batch ") or first[0] in ("started", "ready")
@@ -157,7 +157,7 @@ def test_keys_and_buttons(report: Report, page: Page, tmp_path: Path) -> None:
         page.run(f"document.querySelector('[aria-label=\"{label}\"]').click()")
     assert shown(page)[1] - shown(page)[0] == pytest.approx(length / 2.25)
     page.run("document.querySelector('[aria-label=\"Show all\"]').click()")
-    assert shown(page) == (0, pytest.approx(length))
+    assert shown(page) == pytest.approx((0, length), abs=1e-9)
 
     slow = report.slowest[0]
     page.run("document.querySelector('#slowest .show').click()")
