@@ -18,8 +18,8 @@ class MultiShotFileSampler(MultiShotMemorySampler):
         x: the paths of the files, such as those of :func:`class_folders`.
         y: their labels, as for :class:`MultiShotMemorySampler`.
         load_example_fn: a function from a path to an array, called for each drawn file.
-        classes_per_batch, examples_per_class_per_batch, steps_per_epoch, class_list, total_examples_per_class,
-        augmenter, warmup, cache, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
+        classes_per_batch, examples_per_class_per_batch, steps_per_epoch: as for :class:`MultiShotMemorySampler`.
+        class_list, total_examples_per_class, augmenter, warmup, cache, num_augmentations_per_example, seed: likewise.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range.

@@ -18,8 +18,8 @@ class TFDataSampler(MultiShotMemorySampler):
 
     Args:
         dataset: a finite ``tf.data.Dataset`` whose elements are single examples, pairs (x, y) of tensors.
-        classes_per_batch, examples_per_class_per_batch, steps_per_epoch, class_list, total_examples_per_class,
-        augmenter, warmup, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
+        classes_per_batch, examples_per_class_per_batch, steps_per_epoch: as for :class:`MultiShotMemorySampler`.
+        class_list, total_examples_per_class, augmenter, warmup, num_augmentations_per_example, seed: likewise.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range, or the dataset has no end or other

@@ -35,8 +35,8 @@ class HierarchicalSampler(MultiShotMemorySampler):
         classes_per_batch: the number of classes in a batch, a multiple of ``super_classes_per_batch``.
         examples_per_class_per_batch: the number of examples of each class.
         super_classes_per_batch: the number of super-classes in a batch.
-        steps_per_epoch, class_list, total_examples_per_class, augmenter, warmup, load_example_fn,
-        cache, num_augmentations_per_example, seed: as for :class:`MultiShotMemorySampler`.
+        steps_per_epoch, class_list, total_examples_per_class: as for :class:`MultiShotMemorySampler`.
+        augmenter, warmup, load_example_fn, cache, num_augmentations_per_example, seed: likewise.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range, a class belongs to several
