@@ -1,6 +1,6 @@
 """Make the views of an augmenter in TensorFlow, with stateless operations, so that they can run in a ``tf.function``.
 
-Source: ``transforms``, of which these functions are the counterparts on float32 tensors with values from 0 to 255.
+The functions do with float32 tensors, with values from 0 to 255, what those of ``transforms`` do with uint8 arrays.
 """
 
 from __future__ import annotations

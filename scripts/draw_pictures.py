@@ -1,6 +1,6 @@
 """Draw examples of ``report.plot``, ``save``, ``trace`` and ``workers.preview``.
 
-They are of a loop with 2 workers, one of which dies, of one with 32 workers, and of two views each of six photos.
+They show a loop with 2 workers, one of which dies; a loop with 32 workers; and two views each of six photos.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Batches(Sequence):
         return [self.epoch, index, int(current_rng().integers(1000))]
 
 
-class Quiet(Batches):
+class NoDraws(Batches):
     """Batches without random draws, which the loop gets by a shorter way."""
 
     def __getitem__(self, index: int) -> Any:
@@ -100,8 +100,8 @@ KINDS: dict[str, Callable[[], Any]] = {
     "serial, lists": lambda: Batches(seed=1).map(twice, 0),
     "serial, stream": lambda: Stream(seed=1).map(noisy, 0),
     "serial, iterator": lambda: SequenceMap(Iterable(), 0, noisy, seed=1),
-    "serial, quiet": lambda: Quiet(seed=1).prefetch(0),
-    "serial, quiet, shuffled": lambda: Quiet(seed=1).shuffle().prefetch(0),
+    "serial, no draws": lambda: NoDraws(seed=1).prefetch(0),
+    "serial, no draws, shuffled": lambda: NoDraws(seed=1).shuffle().prefetch(0),
     "threads": lambda: Batches(seed=1).prefetch(1, executor="thread", max_queue_size=1),
     "processes": lambda: Batches(seed=1).map(None, 1, collate_fn=same),
     "processes, shard": lambda: Batches(seed=1).shard(1, 2).prefetch(1, max_queue_size=1),
@@ -273,7 +273,7 @@ def is_free(lock: Any) -> bool:
         return pool.submit(lambda: lock.acquire(blocking=False) and lock.release() is None).result()
 
 
-@pytest.mark.parametrize("kind", ["loop", "serial", "serial, stream", "serial, iterator", "serial, quiet"])
+@pytest.mark.parametrize("kind", ["loop", "serial", "serial, stream", "serial, iterator", "serial, no draws"])
 def test_behind_the_lock_of_the_global_generators(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock left locked would make each job in another thread wait, such as those of Keras."""
     lock = alone._globals_lock

@@ -33,7 +33,7 @@ RARE = {700, 701, 1_150, 1_199}
 
 
 class Rare(Sequence[Any]):
-    """1,200 quick batches, of which a few draw."""
+    """1,200 batches that are made quickly; a few of them draw."""
 
     def __init__(self, draw: str) -> None:
         super().__init__(seed=1)

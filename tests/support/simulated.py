@@ -1,4 +1,4 @@
-"""A model of a machine and a loop, on which ``nb_workers="auto"`` is played: what it chooses, and what that costs."""
+"""A simulated machine on which the chooser of ``nb_workers="auto"`` is tried: what it chooses, and what that costs."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Machine:
         if not workers:
             step = min(self.step * max(1.0, self.step_cpu / free), interval)
             cpu = self.step * self.step_cpu + self.job * self.job_cpu
-            return Sample(number, interval - step, step, interval - step, cpu, self.job_cpu, self.nbytes)
+            return Sample(number, interval - step, step, interval - step, cpu, self.job_cpu)
         crowd = max(1.0, (workers * self.job_cpu + self.step_cpu) / free)  # for each core
         is_step = self.step + self.overhead >= 0.98 * interval
         step = self.step if is_step else min(self.step * min(crowd, interval / max(self.step, 1e-9)), interval)
         job = self.job if is_step else max(self.job, workers * interval / (1 + self.spread / workers))
-        return Sample(number, interval - step, step, job, self.step * self.step_cpu, self.job_cpu, self.nbytes)
+        return Sample(number, interval - step, step, job, self.step * self.step_cpu, self.job_cpu)
 
     @property
     def best(self) -> float:

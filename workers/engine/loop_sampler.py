@@ -18,10 +18,9 @@ class Sample(NamedTuple):
     num_batches: int
     wait: float
     step: float
-    job: float  # time of a job in a worker, or in the loop; 0: none has ended
+    job: float  # time of a job in a worker, or in the loop
     cpu: float  # CPU time of this process: of step and job without workers, of the step alone with workers
     job_cpu: float  # share of the job's time in which the job had or wanted a core
-    nbytes: float  # size of the batch; 0: unknown
 
     @property
     def interval(self) -> float:
@@ -44,7 +43,7 @@ class LoopSampler:
         pool = self._figures.pool
         self._totals: Totals = self._figures.loop.totals()
         self._before = pool.num_jobs, sum(lane.busy_ns for lane in pool.lanes.values()), pool.cores, pool.cores_of_ns
-        self._before_nbytes, self._cpu_ns = pool.nbytes, time.process_time_ns()
+        self._cpu_ns = time.process_time_ns()
 
     def sample(self, nb_workers: int) -> Sample | None:
         """Return the averages over the batches since the last sample, and start a new one; None if there are too few.
@@ -52,14 +51,13 @@ class LoopSampler:
         pool, since = self._figures.pool, self._figures.loop.totals().since(self._totals)
         number = since.num_batches
         num_jobs, busy_ns, cores, cores_of_ns = self._before
+        jobs = pool.num_jobs - num_jobs
         if not number:
             return None
         if nb_workers and (
-            min(number, pool.num_jobs - num_jobs) < _ROUNDS * max(nb_workers, 2)
-            or since.wait_ns + since.step_ns < _LEAST_NS
+            min(number, jobs) < _ROUNDS * max(nb_workers, 2) or since.wait_ns + since.step_ns < _LEAST_NS
         ):
             return None
-        jobs, nbytes = pool.num_jobs - num_jobs, pool.nbytes - self._before_nbytes
         busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
         of_ns = pool.cores_of_ns - cores_of_ns
         wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
@@ -67,10 +65,9 @@ class LoopSampler:
             number,
             wait,
             step,
-            (busy_ns / 1e9 / jobs if jobs else 0.0) if nb_workers else wait,
+            busy_ns / 1e9 / jobs if nb_workers else wait,
             (time.process_time_ns() - self._cpu_ns) / number / 1e9,
             sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
-            nbytes / jobs if jobs and nb_workers else pool.last_nbytes,
         )
         self.begin()
         return sample

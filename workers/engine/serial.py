@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from workers.batch.tree import flatten, makes_fresh_batches, own
+from workers.batch.tree import makes_fresh_batches, own
 from workers.errors import ClosedError, add_note, safe_to_raise
 from workers.job import seeding
 from workers.job.context import begin_marks, end_marks, stages
@@ -69,13 +68,6 @@ def run_here(
     return True, value, time.monotonic_ns() - start
 
 
-def _nbytes(items: Any) -> int:
-    arrays: list[Any] = []
-    with contextlib.suppress(TypeError):  # a tensor that cannot become an array is delivered as it is
-        flatten(items, arrays, [])
-    return sum(array.nbytes for array in arrays)
-
-
 class SerialEngine:
     """The engine without workers, which computes each batch in the loop's thread when the loop needs it."""
 
@@ -117,7 +109,7 @@ class SerialEngine:
         finally:
             end_marks()
         use = cores.use(job_ns)
-        self.figures.finished_here(job_ns, use, _nbytes(value) if succeeded else 0)
+        self.figures.finished_here(job_ns, use)
         self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, start_ns + job_ns))
         try:
             return succeeded, value, job_ns

@@ -50,7 +50,6 @@ class PoolFigures:
         self.segments_made = 0  # pieces of shared memory for batches
         self.num_jobs = 0
         self.nbytes = 0  # of the batches that workers have finished
-        self.last_nbytes = 0  # of the last batch that was finished in this process
         self.lanes: dict[int, Lane] = {}
         self.jobs = Durations()
         self.stages: dict[str, Durations] = {}
@@ -101,10 +100,9 @@ class PoolFigures:
         self.jobs.note_all(times_ns)
         self.jobs.tidy()
 
-    def finished_here(self, job_ns: int, cores: CoreUse, nbytes: int) -> None:
-        """Record a job done in the loop's own process: its duration, its core use, and the size of its batch."""
+    def finished_here(self, job_ns: int, cores: CoreUse) -> None:
+        """Record a job done in the loop's own process: its duration and its core use."""
         self.num_jobs += 1
-        self.last_nbytes = nbytes
         self.jobs.note(job_ns)
         self.used(cores, job_ns)
 
