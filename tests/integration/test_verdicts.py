@@ -181,12 +181,12 @@ def test_more_workers_than_cores(tmp_path: Path) -> None:
 
 
 class Holding(Sequence[Any]):
-    """Jobs of some 20 ms that hold the interpreter's lock all the time, or never; and memory of each worker's own."""
+    """Jobs of 25 ms that hold the interpreter's lock all the time, or hardly; and memory of each worker's own."""
 
     def __init__(self, holds: bool) -> None:
         super().__init__(seed=1)
         self.holds = holds
-        self.data = os.urandom(600_000)
+        self.data = os.urandom(300_000)
         self.own: Any = None
 
     def __len__(self) -> int:
@@ -194,11 +194,9 @@ class Holding(Sequence[Any]):
 
     def __getitem__(self, index: int) -> int:
         self.own = np.ones(30_000_000, np.uint8) if self.own is None else self.own
-        if not self.holds:
-            return len(zlib.compress(self.data))
-        number = 0
-        for each in range(400_000):
-            number += each
+        number, end_s = 0, time.monotonic() + 0.025
+        while time.monotonic() < end_s:
+            number += 1 if self.holds else len(zlib.compress(self.data))
         return number
 
 
