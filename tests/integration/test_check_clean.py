@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def test_a_front_end_in_the_middle_of_its_epoch() -> None:
     with checked.Ten().prefetch(2) as batches:
         reading = iter(batches)
         got = [next(reading)["noise"]]
-        pids = [each.pid for each in batches.report().workers]
+        while None in (pids := [each.pid for each in batches.report().workers]):
+            time.sleep(0.01)  # a worker has not begun yet
         assert workers.check(batches, 1).ok
         assert [each.pid for each in batches.report().workers] == pids
         got += [batch["noise"] for batch in reading]

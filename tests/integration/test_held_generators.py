@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import scripted
+from scripted import in_turns
 
 from workers import Sequence
 
@@ -19,9 +19,7 @@ LENGTH = 6
 def read(make: Any, nb_workers: Any, epochs: int = 2) -> list[Any]:
     """The batches of ``epochs``; with "auto", the loop and its workers take turns."""
     with make().prefetch(nb_workers) as batches:
-        if nb_workers == "auto":
-            scripted(batches, lambda look: (None, None, 2, None, None, 0)[look % 6])
-        return [batch for _ in range(epochs) for batch in batches]
+        return [batch for _ in range(epochs) for batch in in_turns(batches)]
 
 
 class BareBits(Sequence[Any]):
@@ -49,6 +47,35 @@ def test_bare_bit_generators(nb_workers: Any) -> None:
     serial = read(BareBits, 0)
     assert [len(set(column)) for column in zip(*serial, strict=True)] == [2 * LENGTH] * len(serial[0])
     assert read(BareBits, nb_workers) == serial
+
+
+class Global(Sequence[Any]):
+    """The bit generator of ``np.random``, and generators over it."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.bits = np.random.get_bit_generator()
+        self.over, self.legacy = np.random.Generator(self.bits), np.random.RandomState(self.bits)
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def __getitem__(self, index: int) -> Any:
+        return [self.over.random(), np.random.random(), self.legacy.normal(), self.bits.random_raw(), random.random()]
+
+
+@pytest.mark.parametrize("kind", [None, np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("nb_workers", [1, 2, "auto"])
+def test_the_global_bit_generator(nb_workers: Any, kind: Any) -> None:
+    before = np.random.get_bit_generator()
+    try:
+        if kind is not None:
+            np.random.set_bit_generator(kind(3))
+        serial = read(Global, 0)
+        assert [len(set(column)) for column in zip(*serial, strict=True)] == [2 * LENGTH] * len(serial[0])
+        assert read(Global, nb_workers) == serial
+    finally:
+        np.random.set_bit_generator(before)
 
 
 NAMES_OF_OURS = "_own_clock", "_fit", "_held", "_pool", "_pass", "_iterator", "_lock", "_figures", "options", "live"
@@ -187,7 +214,7 @@ def epochs_of(batches: Any, num: int, draw: Any) -> tuple[list[Any], Any]:
     got, state = [], None
     for _ in range(num):
         draw()
-        for batch in batches:
+        for batch in in_turns(batches):
             got.append(batch)
             if len(got) % LENGTH == 3:
                 draw()
@@ -214,8 +241,6 @@ def test_pairs_stay_pairs(cls: Any, kinds: Any) -> None:
     for nb_workers in all_workers:
         sequence = cls(kinds)
         with sequence.prefetch(nb_workers) as batches:
-            if nb_workers == "auto":
-                scripted(batches, lambda look: 2 if look % 8 == 7 else 0 if look % 8 == 3 else None)
             got[nb_workers], states[nb_workers] = epochs_of(batches, 3, lambda of=sequence: of.draw(of.mask))
     serial = got[0]
     assert all(len(set(image)) == len(image) for image, _ in serial)  # no kind draws what another one draws

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from scripted import scripted
+from scripted import in_turns
 
 from workers import Sequence, current_rng
 
@@ -46,9 +46,7 @@ class HandedOn(Rows):
 
 def read(cls: Any, nb_workers: Any, executor: str = "process") -> list[Any]:
     with cls().prefetch(nb_workers, executor=executor) as batches:
-        if nb_workers == "auto":
-            scripted(batches, lambda look: 2 if look % 8 == 3 else 0 if look % 8 == 7 else None)
-        return [batch for _ in range(2) for batch in batches]
+        return [batch for _ in range(2) for batch in in_turns(batches)]
 
 
 @pytest.mark.parametrize(("nb_workers", "executor"), [(1, "process"), (2, "process"), ("auto", "process")])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from workers import Sequence, current_rng
+from workers import Sequence, SequenceMap, current_rng
 from workers.engine.auto import AutoEngine
 from workers.engine.chooser import Choice
 
@@ -85,6 +85,22 @@ def have(batches: Any, nb_workers: int) -> None:
     auto = batches._live.pool.engine
     auto._choose(Choice(nb_workers, "the test wants it"))
     until_ready(batches)
+
+
+def in_turns(batches: Any) -> Iterator[Any]:
+    """One epoch; with "auto", the loop and two workers compute a few batches each, in turns."""
+    if not (isinstance(batches, SequenceMap) and isinstance(batches._live.pool.engine, AutoEngine)):
+        yield from batches
+        return
+    wanted = 0
+    scripted(batches, lambda look: wanted)
+    for at, batch in enumerate(batches):
+        yield batch
+        if at % 4 == 1:
+            wanted = 2
+            have(batches, 2)
+        elif at % 4 == 3:
+            wanted = 0
 
 
 def expected(sequence: Callable[[], Sequence[Any]], epochs: int) -> list[Any]:

@@ -10,7 +10,6 @@ import ctypes
 import functools
 import random
 import sys
-import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -140,20 +139,27 @@ def _is_seeded(generator: Any) -> bool:
     return getattr(generator, "_seed_seq", None) is None  # seeding drops the entropy that it was made from
 
 
-def place_of_global(obj: Any) -> tuple[types.ModuleType, str] | None:
-    """Return (module, name) of ``obj`` if it is one of the global random generators of the process, else None.
+def reduced(obj: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """Return how a worker finds a global random generator, or makes one that draws from the same bits as
+    ``numpy.random``, in the form of a result of ``__reduce__``; None if ``obj`` is neither.
 
     A Sequence may hold a global generator, for instance by its method ``np.random.permutation``. In a worker, it then
     holds the worker's global generator. A copy would be seeded like the Sequence's own generators, and so draw other
     numbers.
     """
-    if not isinstance(obj, (np.random.RandomState, random.Random)) and type(obj).__name__ != "Generator":
-        return None
-    for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst")):
-        if getattr(sys.modules.get(module), name, None) is obj:
-            return sys.modules[module], name
-    place: tuple[types.ModuleType, str] | None = frameworks.first_answer("place_of_global", obj)
-    return place
+    if isinstance(obj, (np.random.RandomState, random.Random, np.random.MT19937)) or type(obj).__name__ == "Generator":
+        for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst")):
+            if getattr(sys.modules.get(module), name, None) is obj:
+                return getattr, (sys.modules[module], name)
+        bits: Any = np.random.mtrand._rand._bit_generator
+        if type(bits) is np.random.MT19937 and _users_of(bits).is_known:  # jobs draw from this one, see _save_numpy()
+            if obj is bits:
+                return getattr, (np.random.mtrand._rand, "_bit_generator")
+            if type(obj) in (np.random.Generator, np.random.RandomState) and obj._bit_generator is bits:
+                return type(obj), (bits,)
+        place = frameworks.first_answer("place_of_global", obj)
+        return place and (getattr, place)
+    return None
 
 
 def _gaussian_of_numpy() -> memoryview | None:

@@ -25,7 +25,7 @@ from workers.batch.shared_memory import address_of
 from workers.batch.tree import ALIGNMENT
 from workers.errors import NotPicklableError
 from workers.frameworks.keras import is_keras_dataset, plain_dataset
-from workers.job.process_generators import place_of_global
+from workers.job import process_generators
 from workers.job.walk import Cached
 
 from . import arrays, by_value, inheritance, memmap, tensors
@@ -82,9 +82,8 @@ class ReplicaPickler(PicklerByValue):
             return reduction
         if (reduction := inheritance.reduced(obj)) is not None:
             return reduction
-        of = place_of_global(obj)
-        if of is not None:
-            return getattr, of
+        if (reduction := process_generators.reduced(obj)) is not None:
+            return reduction
         if isinstance(obj, type) and is_keras_dataset(obj):
             return plain_dataset, ()
         if isinstance(obj, types.CodeType):  # cloudpickle would leave out the name of its file
