@@ -25,6 +25,7 @@ class Machine:
     overhead: float = 30e-6
     nbytes: float = 0.0
     memory: float = 1e12  # bytes a second that all cores together can move
+    tells_waits: bool = True  # how long jobs wait for cores is known, and is no part of their time
     spread: float = 0.0  # how much longer batches take in order if their jobs differ: (1 + spread / workers) times
 
     def interval(self, workers: int) -> float:
@@ -49,11 +50,14 @@ class Machine:
         if not workers:
             step = min(self.step * max(1.0, self.step_cpu / free), interval)
             cpu = self.step * self.step_cpu + self.job * self.job_cpu
-            return Sample(number, interval - step, step, interval - step, cpu, self.job_cpu)
+            is_told = self.tells_waits and interval > self.nbytes / self.memory
+            return Sample(number, interval - step, step, self.job if is_told else interval - step, cpu, self.job_cpu)
         crowd = max(1.0, (workers * self.job_cpu + self.step_cpu) / free)  # for each core
         is_step = self.step + self.overhead >= 0.98 * interval
         step = self.step if is_step else min(self.step * min(crowd, interval / max(self.step, 1e-9)), interval)
-        job = self.job if is_step else max(self.job, workers * interval / (1 + self.spread / workers))
+        job = self.job
+        if not is_step and (not self.tells_waits or self.interval(workers) <= self.nbytes / self.memory):
+            job = max(self.job, workers * interval / (1 + self.spread / workers))
         return Sample(number, interval - step, step, job, self.step * self.step_cpu, self.job_cpu)
 
     @property

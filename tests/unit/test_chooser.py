@@ -9,6 +9,9 @@ import pytest
 from simulated import CASES, Case, Machine, play
 
 from workers.engine.chooser import Choice, Chooser
+from workers.engine.loop_sampler import LoopSampler
+from workers.job.cores import CoreUse
+from workers.report.pool import Figures
 
 
 def run(chooser: Chooser, machine: Machine, seconds: float = 10.0, left: float = 1e9) -> list[int]:
@@ -110,16 +113,43 @@ def test_cores_that_come_later_are_used() -> None:
     assert run(it, dataclasses.replace(machine, cores=8), 5.0)[-1] == 8
 
 
+def test_a_slow_tenth_gets_more_workers_than_the_formula_says() -> None:
+    """One more would hardly show, so twice as many are tried."""
+    chosen = run(chooser(8), Machine(8, 0.002, 0.0059, spread=0.6))
+    assert chosen[-1] >= 6, chosen
+    assert any(later >= 2 * earlier > 0 for earlier, later in itertools.pairwise(chosen)), chosen
+
+
+def test_workers_that_share_a_core_take_no_longer() -> None:
+    """A job's time is without what it waits for a core, so that it is the same for any number of workers."""
+    figures = Figures()
+    sampler = LoopSampler(figures)
+    figures.pool.started(0)
+    figures.pool.finished(0, [6_000_000] * 40)
+    figures.pool.used(CoreUse(55_000_000, 60_000_000), 120_000_000)  # of every second job
+    for at in range(40):
+        figures.loop.note(at * 10_000_000, at * 10_000_000 + 1_000_000, 0)
+    sample = sampler.sample(2)
+    assert sample is not None
+    assert sample.job == pytest.approx(0.003)
+    assert sample.job_cpu == pytest.approx(55 / 60)
+
+
 def test_there_are_always_as_many_as_must_be() -> None:
     it = chooser(8, least=1)
     it.choice = Choice(1, "")
     assert run(it, Machine(8, 0.0, 1e-5))[-1] >= 1
 
 
+@pytest.mark.parametrize("tells_waits", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}, {case.noise}")
-def test_loads_that_it_was_not_made_for(case: Case) -> None:
+def test_loads_that_it_was_not_made_for(case: Case, tells_waits: bool) -> None:
     """Each against an oracle that knows the future and always has the best number of workers."""
-    played = play(case.load, noise=case.noise, changes=case.changes, seed=1)
+
+    def load(second: float) -> Machine:
+        return dataclasses.replace(case.load(second), tells_waits=tells_waits)
+
+    played = play(load, noise=case.noise, changes=case.changes, seed=1)
     assert played.regret < 0.05, played
     assert played.recovery <= 2.0, played
 

@@ -5,14 +5,15 @@ Without workers, a batch comes every ``step + job`` seconds. With ``n`` workers,
 
     max(step + _OVERHEAD_S, job / n, (cpu + _OVERHEAD_S) / cores)
 
-seconds, where ``cpu`` is the CPU time of step and job together. How far a number of workers falls short of that is its
-*efficiency*, which is measured while that many run, and forgotten slowly. So two numbers are compared for one job and
-one step, those of now, even if they were measured at different times.
+seconds, where ``cpu`` is the CPU time of step and job together, and ``job`` is without the time that a job waits for a
+core. How far a number of workers falls short of that is its *efficiency*, which is measured while that many run, and
+forgotten slowly. So two numbers are compared for one job and one step, those of now, even if they were measured at
+different times.
 
-A number whose efficiency is unknown is believed to do what the formula says, and is tried if this would be better. Each
-trial ends with a measurement. What was no better is tried again after a while, which is longer each time, and longer if
-a trial costs more; and at once if the job, the step, the cores or the speed of the loop have changed by more than a
-quarter.
+A number whose efficiency is unknown is believed to do what the formula says, and is tried if this would be better. If
+the formula does not say what holds the present number up, twice as many are tried. Each trial ends with a measurement.
+What was no better is tried again after a while, which is longer each time, and longer if a trial costs more; and at
+once if the job, the step, the cores or the speed of the loop have changed by more than a quarter.
 """
 
 from __future__ import annotations
@@ -205,10 +206,11 @@ class Chooser:
             speeds = [self._levels[each].speed for each in known]
             return ideal / max(min(speeds, default=1.0), 1e-9)
         of_now = self._expected(now) if self._is_known(now) else 0.0
+        # A number is no better than those between it and the present one.
+        least = [self._expected(each) for each in known if min(now, nb_workers) < each < max(now, nb_workers)]
         if nb_workers < now:
-            return max(ideal, of_now)  # fewer may do as much, but not more
-        # More are no better than those between, nor if others have shown that the number does not matter.
-        least = [self._expected(each) for each in known if now < each < nb_workers]
+            return max(ideal, of_now, *least)  # fewer may do as much, but not more
+        # More are no better if others have shown that the number does not matter.
         others = (self._expected(each) for each in known if not now < each < nb_workers)
         if any(interval <= (1 + _MORE) * of_now for interval in others):
             least.append(of_now)
@@ -246,7 +248,11 @@ class Chooser:
 
     def _changed(self, sample: Sample, best: int) -> Choice | None:
         """Begin the trial of the ``best`` number, or of as many workers as fit into memory."""
-        now, best = self.nb_workers, self._that_fit(best)
+        now = self.nb_workers
+        if now < best < 2 * now and self._ideal(best) > (1 - _MORE) * self._ideal(now):
+            # What holds it up is not in the formula, e.g. that some jobs take longer. One more would hardly show.
+            best = min(2 * now, max(self._candidates()))
+        best = self._that_fit(best)
         if best == now:
             return None
         self._from = now

@@ -18,9 +18,9 @@ class Sample(NamedTuple):
     num_batches: int
     wait: float
     step: float
-    job: float  # time of a job in a worker, or in the loop
+    job: float  # time of a job in a worker, or in the loop, without the time in which it waited for a core
     cpu: float  # CPU time of this process: of step and job without workers, of the step alone with workers
-    job_cpu: float  # share of the job's time in which the job had or wanted a core
+    job_cpu: float  # share of that time in which the job had a core
 
     @property
     def interval(self) -> float:
@@ -59,15 +59,16 @@ class LoopSampler:
         ):
             return None
         busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
-        of_ns = pool.cores_of_ns - cores_of_ns
+        use, of_ns = pool.cores.since(cores), pool.cores_of_ns - cores_of_ns
+        ran_ns = max(of_ns - use.wanted, 1)
         wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
         sample = Sample(
             number,
             wait,
             step,
-            busy_ns / 1e9 / jobs if nb_workers else wait,
+            (busy_ns / 1e9 / jobs if nb_workers else wait) * (ran_ns / of_ns if of_ns else 1.0),
             (time.process_time_ns() - self._cpu_ns) / number / 1e9,
-            sum(pool.cores.since(cores)) / of_ns if of_ns else 1.0,
+            use.had / ran_ns if of_ns else 1.0,
         )
         self.begin()
         return sample
