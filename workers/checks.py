@@ -87,6 +87,8 @@ def check_index(index: Any, of: Sized) -> int:
     if isinstance(index, bool) or not hasattr(type(index), "__index__"):
         raise TypeError(f"index must be an integer, not {short(index)} ({type(index).__name__})")
     position = int(index.__index__())
+    if not length:
+        raise IndexError(f"index {short(position)} is out of range: {type(of).__name__} has no batches")
     if not -length <= position < length:
         raise IndexError(
             f"index {short(position)} is out of range: {type(of).__name__} has {length} batches "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workers import Sequence, prefetch
+from workers import Sequence, SequenceArray, prefetch
 
 LENGTH = 30
 
@@ -106,3 +106,10 @@ def test_what_cannot_be_read_by_index() -> None:
         with pytest.raises(TypeError, match=r"free\(batch, length=...\)"):
             batches.free(np.ones(2))
         assert [batch.tolist() for batch in batches.free(np.ones(2), 3)] == [[1, 1]] * 3
+
+
+def test_without_batches_there_is_none_to_deliver() -> None:
+    with prefetch(SequenceArray({"x": np.zeros(0)}, seed=1), 0) as batches:
+        with pytest.raises(IndexError, match="has no batches"):
+            batches.free()
+        assert list(batches.free(np.ones(2))) == []

@@ -8,9 +8,10 @@ import logging
 from typing import Any
 
 import pytest
-from model import Word
+from model import Raised, Word
 from pairwise import Row, all_pairs
 from pipelines import (
+    DRAWS_NOTHING,
     SOURCES,
     Loop,
     Spec,
@@ -23,6 +24,7 @@ from pipelines import (
     noisy,
     spread,
     spread_and_fail,
+    told,
 )
 from scripted import have, scripted
 
@@ -51,6 +53,7 @@ WORDS: dict[str, Word | None] = {
     "sub_batch": Word("sub_batch", (1,)),
     "rebatch": Word("rebatch", (4,)),
     "max_samples": Word("max_samples", (7,)),
+    "cache": Word("cache"),
 }
 COLUMNS: dict[str, list[Any]] = {
     "source": list(SOURCES),
@@ -134,7 +137,9 @@ def has_meaning(row: Row) -> bool:
             names += ["prefetch shuffled"] * bool(row.get("shuffle")) + ["prefetch batched"] * bool(
                 row.get("batch_size")
             )
-    if row.get("source") == "iterable" and (row.get("shuffle") or set(NEED_INDEX) & set(names)):
+    if draws_before_cache(row):
+        return False
+    if row.get("source") == "iterable" and (row.get("shuffle") or {*NEED_INDEX, "cache"} & set(names)):
         return False
     makes_lists = row.get("first") in ("sub_batch", "map to lists")
     if row.get("source") == "iterable" and makes_lists and row.get("batch_size") and row.get("second") == "max_samples":
@@ -148,10 +153,15 @@ def has_meaning(row: Row) -> bool:
         is_batch = name in ("batch", "prefetch batched")
         if is_batch and makes_in_loop(names[:at]) and not {*names[at + 1 :]} <= {"max_samples"}:
             return False
+    for before, between, after in itertools.combinations(names, 3):
+        if before in CHANGE_ORDER and between in ("batch", "prefetch batched") and after == "cache":
+            return False  # a batch of it is other samples in each epoch
     for before, after in itertools.combinations(names, 2):
         if (before in CHANGE_ORDER and after in NAME_PLACES) or (before in DRAWN and after == "repeat"):
             return False
         if (before == "shard" and after in BEFORE_SHARDING) or {before, after} == {"filter", "shard"}:
+            return False
+        if (before, after) == ("batch_by", "cache"):
             return False
         if before == "rebatch" and after != "max_samples":
             return False
@@ -160,7 +170,15 @@ def has_meaning(row: Row) -> bool:
     return True
 
 
+def draws_before_cache(row: Row) -> bool:
+    """Whether a cache would keep draws, which raises at the first item."""
+    first, second = row.get("first", "none"), row.get("second", "none")
+    source_draws = row.get("source", "list") not in DRAWS_NOTHING
+    return ("cache" in (first, second) and source_draws) or (second == "cache" and first.startswith("map"))
+
+
 ROWS, REFUSED = all_pairs(COLUMNS, has_meaning)
+REFUSED = [row for row in REFUSED if not draws_before_cache(row)]
 
 
 def spec_of(row: Row) -> Spec:
@@ -188,11 +206,23 @@ def run(row: Row) -> None:
             have(front, 1)
         while loop.next():
             pass
+        look_aside(front, loop.last)
         loop.begin()
         loop.next()
         wanted = 0
         while loop.next():
             pass
+
+
+def look_aside(batches: Any, batch: Any) -> None:
+    """Figures, a report, and a loop over free data: none of them changes what the next epoch delivers."""
+    figures = batches.figures()
+    assert figures["batches"] == batches.report().as_dict()["batches"]
+    assert min(figures.values()) >= 0, figures
+    if batch is None or isinstance(batch, Raised):
+        return
+    with batches.free(batch, length=3) as free:
+        assert [told(each) for each in free] == [told(batch)] * 3
 
 
 @pytest.mark.needs("torch", "keras")

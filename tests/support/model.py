@@ -404,7 +404,7 @@ class Pipeline:
             jobs = jobs[arguments[0] :]
         elif name == "weighted":
             jobs = chosen(jobs, self.choice(self.seed, round_, tuple(arguments[0]), len(jobs)))
-        elif name not in ("rebatch", "max_samples"):  # see Whole and Reader
+        elif name not in ("cache", "rebatch", "max_samples"):  # see Whole and Reader for the last two
             known = {"has_index": self.source.has_index} if name == "batch" else {}
             jobs = WORDS[name](jobs, *arguments, **options, **known)
         return jobs

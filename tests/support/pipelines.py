@@ -126,6 +126,23 @@ class Shared(Numbers):
         return {**sample, "x": sample["x"] * self.scale[index]}
 
 
+class Growing(Sequence[Any]):
+    """Samples that nothing is drawn for. A hook changes them, so that a cache of them is emptied."""
+
+    def __init__(self, length: int, seed: int | None) -> None:
+        super().__init__(seed=seed)
+        self.length, self.scale = length, 1.0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def on_epoch_end(self) -> None:
+        self.scale *= 2
+
+    def __getitem__(self, index: int) -> Any:
+        return {"index": index, "x": np.full(2, index * self.scale), "raw": b"\0" * (index % 3)}
+
+
 class Dataset:
     """As torch has it."""
 
@@ -173,6 +190,7 @@ SOURCES: dict[str, Callable[[int, int | None], Any]] = {
     "Sequence": Numbers,
     "hooks": Hooked,
     "shared": Shared,
+    "growing": Growing,
     "SequenceArray": lambda length, seed: SequenceArray(in_arrays(length), seed=seed),
     "SingleShot": lambda length, seed: SingleShotMemorySampler(
         np.arange(2.0 * 9).reshape(9, 2), augment, 3, length, warmup=1, seed=seed
@@ -185,7 +203,8 @@ SOURCES: dict[str, Callable[[int, int | None], Any]] = {
     "iterable": lambda length, seed: Streamed(length),
     "PyDataset": lambda length, seed: keras_dataset(length),
 }
-WITH_SEED = "Sequence", "hooks", "shared", "SequenceArray", "SingleShot", "MultiShot"
+WITH_SEED = "Sequence", "hooks", "shared", "growing", "SequenceArray", "SingleShot", "MultiShot"
+DRAWS_NOTHING = "growing", "SequenceArray", "list", "iterable"
 
 
 class Given:
@@ -343,6 +362,7 @@ class Loop:
         self.batches, self.in_order, self.num_compared = batches, in_order, 0
         self.reader = Reader(pipeline)
         self.iterator: Any = None
+        self.last: Any = None  # what was delivered last: a batch or an error
 
     def begin(self) -> None:
         self.reader.begin()
@@ -364,6 +384,7 @@ class Loop:
         left = [told(each) for each in (reader.left[:1] if self.in_order else reader.left)]
         assert told(got) in left, f"epoch {reader.epoch}: got {got}, not {reader.left[: len(left)]}"
         reader.take(left.index(told(got)))
+        self.last = got
         self.num_compared += 1
         return True
 

@@ -266,15 +266,18 @@ class Chooser:
 
     def _end_trial(self, sample: Sample, best: int) -> Choice | None:
         """End the trial of the present number: stay, or go on to the ``best`` one, which may be the one before."""
-        now, level = self.nb_workers, self._levels[self.nb_workers]
+        now, level, before = self.nb_workers, self._levels[self.nb_workers], self._from or 0
+        loss = 1 - self._expected(before) / self._expected(now)
+        if best == now > before > 0 and loss > -_MORE:  # it may be better by noise alone
+            best = before
         if best == now:
             level.retry_s, self._from = _RETRY_S, None
             return None
         if not self._is_in_doubt:  # new workers import modules and open files: measure once more
             self._is_in_doubt = self._is_first = True
             return None
-        before, self._from = self._expected(self._from or 0), None
-        self._reject(level, max(0.0, 1 - before / self._expected(now)))
+        self._from = None
+        self._reject(level, max(0.0, loss))
         best = self._that_fit(best)
         if best == now:
             return None

@@ -106,11 +106,12 @@ class SerialEngine:
         self._detailed_ns, marks, cores = start_ns, begin_marks(), JobCoreUse()
         try:
             succeeded, value, job_ns = run_here(self.task, row, self.stream, None, True, self._portions)
+            end_ns = time.monotonic_ns()
         finally:
             end_marks()
         use = cores.use(job_ns)
         self.figures.finished_here(job_ns, use)
-        self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, start_ns + job_ns))
+        self.figures.span(LOOP, row.epoch, row.index, start_ns, job_ns, stages(marks, end_ns))
         try:
             return succeeded, value, job_ns
         finally:

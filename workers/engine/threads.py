@@ -74,7 +74,7 @@ class _Thread(threading.Thread):
                 continue
             start_ns, marks = time.monotonic_ns(), begin_marks()
             succeeded, value, ns = run_here(self._task, row, stream, self.number, False, portions)
-            detail = Detail(self.number, start_ns, stages(marks, start_ns + ns))
+            detail = Detail(self.number, start_ns, stages(marks, time.monotonic_ns()))
             if os.getpid() != self._pid:  # a child that the job has forked: nobody reads its results
                 os._exit(exit_code(None if succeeded else value))
             self.running = (0, 0)

@@ -47,7 +47,7 @@ def free(self: SequenceMap[Any], batch: Any = None, length: int | None = None) -
 
     Raises:
         TypeError: this has no index or no length, or a job may deliver several batches, so ``batch`` or ``length`` must
-            be given. Any error of the batch.
+            be given. IndexError: there are no batches. Any error of the batch.
 
     Example:
         >>> with workers.prefetch([np.zeros(4)] * 100, nb_workers=2) as batches:
