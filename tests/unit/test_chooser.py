@@ -120,19 +120,28 @@ def test_a_slow_tenth_gets_more_workers_than_the_formula_says() -> None:
     assert any(later >= 2 * earlier > 0 for earlier, later in itertools.pairwise(chosen)), chosen
 
 
-def test_workers_that_share_a_core_take_no_longer() -> None:
+@pytest.mark.parametrize(
+    ("had_ns", "wanted_ns", "job_s", "job_cpu"),
+    [
+        (55_000_000, 60_000_000, 0.003, 55 / 60),
+        (200_000_000, 300_000_000, 0.006, 200 / 120),  # most of it between the jobs
+        (100_000_000, 60_000_000, 0.005, 1.0),  # some of it between the jobs
+        (1_000_000, 0, 0.006, 1 / 120),
+    ],
+)
+def test_workers_that_share_a_core_take_no_longer(had_ns: int, wanted_ns: int, job_s: float, job_cpu: float) -> None:
     """A job's time is without what it waits for a core, so that it is the same for any number of workers."""
     figures = Figures()
     sampler = LoopSampler(figures)
     figures.pool.started(0)
     figures.pool.finished(0, [6_000_000] * 40)
-    figures.pool.used(CoreUse(55_000_000, 60_000_000), 120_000_000)  # of every second job
+    figures.pool.used(CoreUse(had_ns, wanted_ns), 120_000_000)  # of every second job
     for at in range(40):
         figures.loop.note(at * 10_000_000, at * 10_000_000 + 1_000_000, 0)
     sample = sampler.sample(2)
     assert sample is not None
-    assert sample.job == pytest.approx(0.003)
-    assert sample.job_cpu == pytest.approx(55 / 60)
+    assert sample.job == pytest.approx(job_s)
+    assert sample.job_cpu == pytest.approx(job_cpu)
 
 
 def test_there_are_always_as_many_as_must_be() -> None:
