@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from model import Word
 from pipelines import (
     SOURCES,
+    WITH_HOOKS,
     WITH_SEED,
     Loop,
     Spec,
@@ -309,7 +310,7 @@ class Machine(RuleBasedStateMachine):
     def go_back(self, data: Any, number: int) -> None:
         """To any state: in this object, or in a new one."""
         state = data.draw(st.sampled_from(self.saved), label="state")
-        if self.spec.source in ("hooks", "shared") or data.draw(st.booleans(), label="into a new object"):
+        if self.spec.source in WITH_HOOKS or data.draw(st.booleans(), label="into a new object"):
             self.open(data.draw(st.sampled_from(self.ways), label="workers"))
         self.go_to(*state)
         self.next(number)

@@ -204,6 +204,7 @@ SOURCES: dict[str, Callable[[int, int | None], Any]] = {
     "PyDataset": lambda length, seed: keras_dataset(length),
 }
 WITH_SEED = "Sequence", "hooks", "shared", "growing", "SequenceArray", "SingleShot", "MultiShot"
+WITH_HOOKS = "hooks", "shared", "growing"
 DRAWS_NOTHING = "growing", "SequenceArray", "list", "iterable"
 
 
