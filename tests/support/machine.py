@@ -397,6 +397,8 @@ def hold(machine: type[Machine], num_examples: int, seed: int | None = None) -> 
     Args:
         seed: of what is drawn; None: the same in every run.
     """
+    import keras_dataset  # noqa: F401 - Keras draws from ``random`` when it is imported, which strategies must not do
+
     given = settings(
         max_examples=max(1, num_examples),
         stateful_step_count=12,
