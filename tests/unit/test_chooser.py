@@ -130,7 +130,7 @@ def test_a_slow_tenth_gets_more_workers_than_the_formula_says() -> None:
     ],
 )
 def test_workers_that_share_a_core_take_no_longer(had_ns: int, wanted_ns: int, job_s: float, job_cpu: float) -> None:
-    """A job's time is without what it waits for a core, so that it is the same for any number of workers."""
+    """A job's time leaves out its wait for a core, so it is the same for any number of workers."""
     figures = Figures()
     sampler = LoopSampler(figures)
     figures.pool.started(0)

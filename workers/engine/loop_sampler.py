@@ -60,7 +60,7 @@ class LoopSampler:
             return None
         busy_ns = sum(lane.busy_ns for lane in pool.lanes.values()) - busy_ns
         use, of_ns = pool.cores.since(cores), pool.cores_of_ns - cores_of_ns
-        # Both times include what workers do between jobs, which is most of them if jobs are short.
+        # The use includes the time between jobs, which is most of it if jobs are short: then no wait is subtracted.
         ran_ns = max(of_ns - use.wanted, min(use.had, of_ns), 1)
         wait, step = since.wait_ns / number / 1e9, since.step_ns / number / 1e9
         sample = Sample(

@@ -112,12 +112,8 @@ def states() -> list[tuple[str, Any]]:
 
 
 def _numpy_state() -> Any:
-    generator: Any = np.random.mtrand._rand._bit_generator
-    if type(generator) is np.random.MT19937:
-        users = _users_of(generator)
-        if users.is_known:
-            return users.place
-    return numpy_words()
+    users = _known_users()
+    return numpy_words() if users is None else users.place
 
 
 def numpy_words() -> list[tuple[str, bytes]]:
@@ -151,8 +147,8 @@ def reduced(obj: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
         for module, name in (("numpy.random.mtrand", "_rand"), ("random", "_inst")):
             if getattr(sys.modules.get(module), name, None) is obj:
                 return getattr, (sys.modules[module], name)
-        bits: Any = np.random.mtrand._rand._bit_generator
-        if type(bits) is np.random.MT19937 and _users_of(bits).is_known:  # jobs draw from this one, see _save_numpy()
+        if (users := _known_users()) is not None:
+            bits = users.generator
             if obj is bits:
                 return getattr, (np.random.mtrand._rand, "_bit_generator")
             if type(obj) in (np.random.Generator, np.random.RandomState) and obj._bit_generator is bits:
@@ -225,13 +221,16 @@ def _users_of(generator: Any) -> _Users:
     return _users[0]
 
 
-def _save_numpy() -> Callable[[], None]:
+def _known_users() -> _Users | None:
+    """Return the program's bit generator of ``numpy.random`` if jobs draw from it, as its memory is known."""
     generator: Any = np.random.mtrand._rand._bit_generator
-    if type(generator) is np.random.MT19937:
-        users = _users_of(generator)
-        if users.is_known:
-            return users.save()
-    return _save_any()
+    users = _users_of(generator) if type(generator) is np.random.MT19937 else None
+    return users if users is not None and users.is_known else None
+
+
+def _save_numpy() -> Callable[[], None]:
+    users = _known_users()
+    return _save_any() if users is None else users.save()
 
 
 def _save_any() -> Callable[[], None]:
